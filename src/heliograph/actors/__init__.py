@@ -1,0 +1,1 @@
+"""The actors: what runs between the log and the streams."""

@@ -1,0 +1,1 @@
+"""The Python client: publish, follow, and run programs as tasks."""

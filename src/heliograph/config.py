@@ -1,0 +1,313 @@
+"""Settings: defaults, then ``config.toml``, then the environment; strict, and frozen once read.
+
+A wrong or unknown key is answered by its path and what would be right. No other module reads the
+environment or the file.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tomllib
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import attrs
+import cattrs
+from attrs import validators
+
+from heliograph.model.errors import SettingsError
+
+LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
+SCOPES = ("read", "publish", "admin")
+KIB = 1024
+MIB = 1024 * KIB
+
+
+def _upper(text: str) -> str:
+    return text.upper()
+
+
+def _number(default: float, low: float, high: float) -> Any:
+    """Declare a number setting with its inclusive range; an ``int`` default takes whole numbers only."""
+    return attrs.field(default=default, validator=[validators.ge(low), validators.le(high)])
+
+
+@attrs.frozen
+class ServerSettings:
+    """The listener and HTTP."""
+
+    host: str = "127.0.0.1"
+    port: int = _number(5000, 0, 65535)
+    backlog: int = _number(4096, 1, 65535)
+    cors_origins: tuple[str, ...] = ()
+    max_request_bytes: int = _number(32 * MIB, KIB, 1024 * MIB)
+    write_timeout: float = _number(30.0, 0.1, 3600)
+    drain_seconds: float = _number(1.0, 0, 600)
+
+
+@attrs.frozen
+class StorageSettings:
+    """Where the log and the store are; without URLs the embedded SQLite in the folder ``data``."""
+
+    data: Path = Path("heliograph-data")
+    database_url: str | None = None
+    redis_url: str | None = None
+
+
+@attrs.frozen
+class EventSettings:
+    """What is taken from publishers."""
+
+    max_bytes: int = _number(1 * MIB, KIB, 64 * MIB)
+    key_ttl_seconds: int = _number(86400, 1, 30 * 86400)
+    append_queue: int = _number(1024, 1, 100_000)
+
+
+@attrs.frozen
+class StreamSettings:
+    """Every promise of the streams that has a number."""
+
+    flush_ms: float = _number(20.0, 0, 1000)
+    pending_bytes: int = _number(1 * MIB, 4 * KIB, 256 * MIB)
+    ring_events: int = _number(1024, 1, 1_000_000)
+    ring_bytes: int = _number(1 * MIB, KIB, 1024 * MIB)
+    linger_seconds: float = _number(10.0, 0, 3600)
+    keepalive_seconds: float = _number(30.0, 0.05, 3600)
+    pong_seconds: float = _number(20.0, 0.05, 3600)
+    rotate_seconds: float = _number(300.0, 0.05, 86400)
+    first_message_seconds: float = _number(30.0, 0.05, 3600)
+    max_message_bytes: int = _number(64 * KIB, 256, 16 * MIB)
+    max_channels: int = _number(256, 1, 100_000)
+    max_streams: int = _number(50_000, 1, 1_000_000)
+    max_streams_per_key: int = _number(20_000, 1, 1_000_000)
+
+
+@attrs.frozen
+class LogSettings:
+    """What the service says of itself."""
+
+    level: str = attrs.field(default="INFO", validator=validators.in_(LOG_LEVELS), converter=_upper)
+
+
+@attrs.frozen
+class KeySettings:
+    """One API key, kept as the SHA-256 of its text.
+
+    Args:
+        name: Shown in logs and counters.
+        sha256: Hex digest of the key.
+        scopes: Some of ``read``, ``publish``, ``admin``.
+        channels: Selectors that the key may read and publish; empty: all.
+    """
+
+    name: str
+    sha256: str = attrs.field(validator=validators.matches_re(r"[0-9a-f]{64}"))
+    scopes: tuple[str, ...] = attrs.field(
+        default=("read", "publish"), validator=validators.deep_iterable(validators.in_(SCOPES))
+    )
+    channels: tuple[str, ...] = ()
+
+
+@attrs.frozen
+class AuthSettings:
+    """Who may do what; without keys only loopback is served."""
+
+    keys: tuple[KeySettings, ...] = ()
+    ticket_seconds: float = _number(60.0, 1, 3600)
+
+
+@attrs.frozen
+class Settings:
+    """Everything that can be set, by section."""
+
+    server: ServerSettings = ServerSettings()
+    storage: StorageSettings = StorageSettings()
+    events: EventSettings = EventSettings()
+    streams: StreamSettings = StreamSettings()
+    log: LogSettings = LogSettings()
+    auth: AuthSettings = AuthSettings()
+    agent_engine_url: str | None = None
+    workflows: Path | None = None
+    webhooks: Path | None = None
+
+
+def _keys(text: str) -> list[dict[str, Any]]:
+    """Read ``key``, ``name:key`` or ``name:key:scope+scope``, separated by commas; keys are hashed at once."""
+    keys: list[dict[str, Any]] = []
+    for item in filter(None, (part.strip() for part in text.split(","))):
+        match item.split(":", 2):
+            case [name, secret, scopes]:
+                keys.append({"name": name, "sha256": _sha256(secret), "scopes": scopes.split("+")})
+            case [name, secret]:
+                keys.append({"name": name, "sha256": _sha256(secret)})
+            case [secret]:
+                keys.append({"name": f"key{len(keys) + 1}", "sha256": _sha256(secret)})
+    return keys
+
+
+def _sha256(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _origins(text: str) -> list[str]:
+    return [origin.strip() for origin in text.split(",") if origin.strip()]
+
+
+ENVIRONMENT: Mapping[str, tuple[str, Callable[[str], Any]]] = {
+    "HOST": ("server.host", str),
+    "PORT": ("server.port", str),
+    "CORS_ORIGINS": ("server.cors_origins", _origins),
+    "DATABASE_URL": ("storage.database_url", str),
+    "REDIS_URL": ("storage.redis_url", str),
+    "HELIOGRAPH_DATA": ("storage.data", str),
+    "HELIOGRAPH_API_KEYS": ("auth.keys", _keys),
+    "HELIOGRAPH_WORKFLOWS": ("workflows", str),
+    "HELIOGRAPH_WEBHOOKS": ("webhooks", str),
+    "AGENT_ENGINE_URL": ("agent_engine_url", str),
+    "LOG_LEVEL": ("log.level", str),
+}
+"""Environment variables, the setting each one overrides, and how its text is read."""
+
+
+def load(file: Path | None = None, environ: Mapping[str, str] = os.environ) -> Settings:
+    """Read the settings.
+
+    Args:
+        file: A TOML file that must exist; ``None`` takes ``config.toml`` from the working folder if it
+            is there.
+        environ: The environment.
+
+    Raises:
+        SettingsError: With one line per mistake: where it is and what would be right.
+    """
+    tree = _read_file(file)
+    sources: dict[str, str] = {}
+    for variable, (path, read) in ENVIRONMENT.items():
+        text = environ.get(variable, "").strip()
+        if text:
+            _put(tree, path, read(text))
+            sources[path] = variable
+    problems: list[str] = []
+    settings = _structure(tree, Settings, "", problems)
+    if problems:
+        raise SettingsError([_with_source(problem, sources) for problem in problems])
+    assert isinstance(settings, Settings)
+    return settings
+
+
+def as_toml_lines(settings: Settings) -> list[str]:
+    """Write the settings in force as TOML-like lines, secrets hidden: what ``heliograph config`` prints."""
+    lines = []
+    for path, value in sorted(_flatten(attrs.asdict(settings), "")):
+        shown = "***" if path.endswith("sha256") else value
+        lines.append(f"{path} = {hide_password(shown) if isinstance(shown, str) else shown!r}")
+    return lines
+
+
+def hide_password(url: str) -> str:
+    """Replace the password in a URL by ``***``."""
+    scheme, separator, rest = url.partition("://")
+    login, at, place = rest.rpartition("@")
+    if not (separator and at):
+        return url
+    return f"{scheme}://{login.partition(':')[0]}:***@{place}"
+
+
+def _flatten(tree: Mapping[str, Any], prefix: str) -> list[tuple[str, Any]]:
+    flat: list[tuple[str, Any]] = []
+    for name, value in tree.items():
+        if isinstance(value, dict):
+            flat += _flatten(value, f"{prefix}{name}.")
+        else:
+            flat.append((prefix + name, str(value) if isinstance(value, Path) else value))
+    return flat
+
+
+def _read_file(file: Path | None) -> dict[str, Any]:
+    path = file or Path("config.toml")
+    if file is None and not path.exists():
+        return {}
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise SettingsError([f"{path}: {error}"]) from None
+
+
+def _put(tree: dict[str, Any], path: str, value: Any) -> None:
+    *sections, name = path.split(".")
+    for section in sections:
+        below = tree.setdefault(section, {})
+        if not isinstance(below, dict):
+            return  # the file's own mistake there is reported by its path
+        tree = below
+    tree[name] = value
+
+
+_converter = cattrs.Converter(forbid_extra_keys=True)
+
+
+@_converter.register_structure_hook
+def _structure_int(value: Any, _: type) -> int:
+    if isinstance(value, bool) or not isinstance(value, int | str):
+        raise TypeError("expected a whole number")
+    try:
+        return int(value)
+    except ValueError:
+        raise TypeError(f"expected a whole number, got {value!r}") from None
+
+
+@_converter.register_structure_hook
+def _structure_float(value: Any, _: type) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        raise TypeError("expected a number")
+    try:
+        return float(value)
+    except ValueError:
+        raise TypeError(f"expected a number, got {value!r}") from None
+
+
+@_converter.register_structure_hook
+def _structure_str(value: Any, _: type) -> str:
+    if not isinstance(value, str):
+        raise TypeError("expected text")
+    return value
+
+
+def _structure(value: Any, cls: type, path: str, problems: list[str]) -> object:
+    """Structure one section, collecting every mistake with its path instead of stopping at the first."""
+    if not isinstance(value, dict):
+        problems.append(f"{path.rstrip('.')}: expected a section [{path.rstrip('.')}]")
+        return None
+    fields = attrs.fields_dict(attrs.resolve_types(cls))
+    for name in value.keys() - fields.keys():
+        problems.append(f"{path}{name}: is unknown; known are {', '.join(fields)}")
+    arguments: dict[str, Any] = {}
+    for name in value.keys() & fields.keys():
+        field, where = fields[name], path + name
+        if isinstance(field.type, type) and attrs.has(field.type):
+            arguments[name] = _structure(value[name], field.type, where + ".", problems)
+            continue
+        try:
+            read = _converter.structure(value[name], field.type)  # type: ignore[arg-type]
+            if field.converter is not None:
+                read = field.converter(read)  # type: ignore[operator]
+            if field.validator is not None:
+                field.validator(None, field, read)
+            arguments[name] = read
+        except Exception as error:
+            problems += _explain(where, error)
+    return None if problems else cls(**arguments)
+
+
+def _explain(where: str, error: BaseException) -> list[str]:
+    if isinstance(error, cattrs.BaseValidationError):
+        return [line.replace(" @ $", f" @ {where}") for line in cattrs.transform_error(error, path="$")]
+    text = str(error.args[0]) if error.args else str(error)
+    return [f"{where}: {text}"]
+
+
+def _with_source(problem: str, sources: Mapping[str, str]) -> str:
+    path = problem.partition(":")[0]
+    return f"{problem} (from the environment variable {sources[path]})" if path in sources else problem

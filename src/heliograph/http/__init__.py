@@ -1,0 +1,1 @@
+"""REST, WebSocket and SSE over Quart-Trio and our own connections."""

@@ -1,0 +1,108 @@
+"""Channels and the patterns that watch several of them.
+
+A channel is ``task:{id}``, ``workflow:{id}``, ``conversation:{id}``, ``webhooks``, ``analytics`` or
+``topic:{topic}``. A pattern is ``*`` (everything) or a kind with a star, ``task:*``.
+Names are plain ASCII so that they pass unchanged through URLs, Redis keys, headers and log lines.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from heliograph.model.errors import Invalid
+
+NAME = r"[A-Za-z0-9][A-Za-z0-9._:@+=~-]{0,127}"
+TOPIC = r"[A-Za-z0-9_-]{1,64}(?:\.[A-Za-z0-9_-]{1,64}){0,7}"
+KINDS_WITH_ID = ("task", "workflow", "conversation", "topic")
+SINGLE_CHANNELS = ("webhooks", "analytics")
+EVERYTHING = "*"
+ANALYTICS = "analytics"
+
+NAME_HELP = "1 to 128 of A-Z a-z 0-9 . _ : @ + = ~ -, beginning with a letter or digit"
+TOPIC_HELP = "a dotted name such as task.output (letters, digits, _ and -, at most 8 parts)"
+CHANNEL_HELP = "task:{id}, workflow:{id}, conversation:{id}, topic:{topic}, webhooks or analytics"
+
+_name = re.compile(NAME, re.ASCII)
+_topic = re.compile(TOPIC, re.ASCII)
+_channel = re.compile(rf"(?:task|workflow|conversation):{NAME}|topic:{TOPIC}|webhooks|analytics", re.ASCII)
+_topic_pattern = re.compile(rf"\*|{TOPIC}(?:\.\*)?", re.ASCII)
+
+
+def is_name(text: object) -> bool:
+    """Tell whether this is a valid id of a task, workflow or conversation."""
+    return isinstance(text, str) and _name.fullmatch(text) is not None
+
+
+def is_topic(text: object) -> bool:
+    """Tell whether this is a valid topic."""
+    return isinstance(text, str) and _topic.fullmatch(text) is not None
+
+
+def is_channel(text: object) -> bool:
+    """Tell whether this names one channel."""
+    return isinstance(text, str) and _channel.fullmatch(text) is not None
+
+
+def is_pattern(text: object) -> bool:
+    """Tell whether this is a pattern over channels: ``*`` or ``task:*``."""
+    return text == EVERYTHING or (
+        isinstance(text, str) and text.endswith(":*") and text[:-2] in KINDS_WITH_ID
+    )
+
+
+def parse_selector(text: object, field: str = "channel") -> str:
+    """Check what a subscription names: a channel or a pattern.
+
+    Raises:
+        Invalid: Neither; the error names ``field`` and the forms that exist.
+    """
+    if is_channel(text) or is_pattern(text):
+        assert isinstance(text, str)
+        return text
+    raise Invalid.field(field, f"must be {CHANNEL_HELP}, or a pattern: task:*, workflow:*, …, *")
+
+
+def parse_topic_pattern(text: str, field: str = "topic") -> str:
+    """Check a topic filter: a topic, ``pipeline.*`` (everything below it), or ``*``.
+
+    Raises:
+        Invalid: Not of that form.
+    """
+    if _topic_pattern.fullmatch(text):
+        return text
+    raise Invalid.field(field, f"must be {TOPIC_HELP}, a pattern such as pipeline.*, or *")
+
+
+def topic_matches(pattern: str, topic: str) -> bool:
+    """Tell whether a topic passes a topic filter."""
+    if pattern in (EVERYTHING, topic):
+        return True
+    return pattern.endswith(".*") and topic.startswith(pattern[:-1])
+
+
+def selectors_of(channel: str) -> tuple[str, ...]:
+    """Return every selector that covers a channel, the channel itself first."""
+    kind, colon, _ = channel.partition(":")
+    return (channel, f"{kind}:*", EVERYTHING) if colon else (channel, EVERYTHING)
+
+
+def selector_covers(selector: str, channel: str) -> bool:
+    """Tell whether a selector covers a channel (or a narrower selector)."""
+    if selector in {EVERYTHING, channel}:
+        return True
+    return selector.endswith(":*") and channel.startswith(selector[:-1])
+
+
+def channel_for(topic: str, payload: Mapping[str, Any]) -> str:
+    """Choose the channel of an event that names none, by what its payload belongs to."""
+    family = topic.partition(".")[0]
+    if family == "webhook":
+        return "webhooks"
+    owner = {"pipeline": "workflow", "run": "workflow"}.get(family, family)
+    for kind in sorted(("task", "conversation", "workflow"), key=lambda kind: kind != owner):
+        name = payload.get(f"{kind}_id")
+        if is_name(name):
+            return f"{kind}:{name}"
+    return f"topic:{topic}"

@@ -1,0 +1,118 @@
+"""What happened: the event, and the draft that a publisher hands in before it has an id."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+import attrs
+import orjson
+
+from heliograph.model.ids import EventId, format_id
+
+JSON_OPTIONS = orjson.OPT_UTC_Z | orjson.OPT_NON_STR_KEYS
+
+
+@attrs.frozen
+class Draft:
+    """An event that was checked but not yet appended to the log.
+
+    Args:
+        channel: Where it will be watched.
+        topic: What kind of thing happened.
+        payload: A JSON object.
+        body: ``payload`` as JSON; made once, stored and measured.
+        timestamp: When it happened, by the publisher; ``None``: when it is appended.
+        sender: Who says so.
+        correlation_id: What it belongs to, in the publisher's own terms.
+        key: Idempotency key; appending the same key twice keeps one event.
+    """
+
+    channel: str
+    topic: str
+    payload: dict[str, Any]
+    body: bytes
+    timestamp: datetime | None = None
+    sender: str | None = None
+    correlation_id: str | None = None
+    key: str | None = None
+
+
+@attrs.frozen
+class Event:
+    """One entry of the log.
+
+    Args:
+        id: Position in the log, unique and ordered over the whole deployment.
+        channel: Where it is watched.
+        seq: 1, 2, 3, … without holes within its channel.
+        topic: What kind of thing happened.
+        timestamp: When it happened (aware, UTC).
+        payload: A JSON object.
+        sender: Who said so.
+        correlation_id: What it belongs to, in the publisher's own terms.
+    """
+
+    id: EventId
+    channel: str
+    seq: int
+    topic: str
+    timestamp: datetime
+    payload: dict[str, Any]
+    sender: str | None = None
+    correlation_id: str | None = None
+
+    @property
+    def cursor(self) -> str:
+        """The id as the wire writes it."""
+        return format_id(self.id)
+
+
+def event_json(event: Event) -> bytes:
+    """Write an event as REST lists and SSE ``data`` carry it."""
+    return orjson.dumps(
+        {
+            "id": format_id(event.id),
+            "channel": event.channel,
+            "seq": event.seq,
+            "topic": event.topic,
+            "sender": event.sender,
+            "timestamp": event.timestamp,
+            "correlation_id": event.correlation_id,
+            "payload": event.payload,
+        },
+        option=JSON_OPTIONS,
+    )
+
+
+def message_json(event: Event) -> bytes:
+    """Write an event as the WebSocket carries it.
+
+    ``task.output`` and ``task.status`` take the forms ``task_output`` and ``task_status``, with the
+    payload's own fields at the top; any other event is ``{"type": "event", …}``. All carry ``id``,
+    ``channel`` and ``seq``.
+    """
+    message: dict[str, Any]
+    if event.topic in SEED_TYPES and event.channel.startswith("task:"):
+        message = {
+            **event.payload,
+            "type": SEED_TYPES[event.topic],
+            "task_id": event.channel[5:],
+            "timestamp": event.timestamp,
+        }
+    else:
+        message = {
+            "type": "event",
+            "topic": event.topic,
+            "sender": event.sender,
+            "payload": event.payload,
+            "timestamp": event.timestamp,
+            "correlation_id": event.correlation_id,
+        }
+    message["id"] = format_id(event.id)
+    message["channel"] = event.channel
+    message["seq"] = event.seq
+    return orjson.dumps(message, option=JSON_OPTIONS)
+
+
+SEED_TYPES = {"task.output": "task_output", "task.status": "task_status"}

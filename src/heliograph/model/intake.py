@@ -1,0 +1,254 @@
+"""What a publisher may send, and how it becomes a draft.
+
+An item comes in the event form (``topic`` and ``payload``, the rest optional) or in the dashboard's
+message form (``{"type": "task_output", "task_id": …, "output": …}``, ``task_status`` likewise). The
+envelope is strict: an unknown field is an error, since a typo would otherwise lose what it meant. A
+payload belongs to its publisher and is kept whole; only the fields that tasks are folded from are
+checked, when the topic is one of those.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import attrs
+import orjson
+
+from heliograph.model import channels
+from heliograph.model.errors import FieldError, Invalid, Malformed, TooLarge
+from heliograph.model.event import JSON_OPTIONS, Draft
+from heliograph.model.ids import parse_time
+from heliograph.model.task import DESCRIPTIONS, STATUSES
+
+MAX_TOKENS = 10**15
+MAX_COST_USD = 10**9
+STREAMS = ("stdout", "stderr")
+
+
+@attrs.frozen
+class Rule:
+    """What one field must be: a test, and the sentence that says it to a publisher."""
+
+    test: Callable[[Any], bool]
+    expected: str
+    required: bool = False
+
+
+def _text(limit: int) -> Rule:
+    return Rule(
+        lambda v: isinstance(v, str) and len(v) <= limit, f"must be text of at most {limit} characters"
+    )
+
+
+def _whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= MAX_TOKENS
+
+
+def _amount(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= MAX_COST_USD
+
+
+def _object(value: Any) -> bool:
+    return isinstance(value, dict)
+
+
+_NAME = Rule(channels.is_name, f"must be {channels.NAME_HELP}", required=True)
+_OUTPUT = Rule(lambda v: isinstance(v, str), "must be text", required=True)
+_STREAM = Rule(lambda v: v in STREAMS, "must be stdout or stderr")
+_STATUS = Rule(lambda v: v in STATUSES, f"must be one of {', '.join(STATUSES)}", required=True)
+_RESULT = Rule(_object, "must be an object")
+_TEXT = _text(1000)
+
+ENVELOPE: Mapping[str, Rule] = {
+    "topic": Rule(channels.is_topic, f"must be {channels.TOPIC_HELP}", required=True),
+    "payload": Rule(_object, "must be an object"),
+    "channel": Rule(channels.is_channel, f"must be {channels.CHANNEL_HELP}"),
+    "sender": _text(200),
+    "timestamp": Rule(lambda v: isinstance(v, str), "must be an ISO 8601 time, such as 2026-01-31T12:00:00Z"),
+    "correlation_id": _text(200),
+    "key": Rule(lambda v: isinstance(v, str) and 0 < len(v) <= 200, "must be text of 1 to 200 characters"),
+}
+
+_COMMON = {name: rule for name, rule in ENVELOPE.items() if name not in {"topic", "payload", "channel"}}
+_TYPE = Rule(lambda v: isinstance(v, str), "must be task_output or task_status", required=True)
+
+MESSAGE_FORMS: Mapping[str, tuple[str, Mapping[str, Rule]]] = {
+    "task_output": (
+        "task.output",
+        {"type": _TYPE, "task_id": _NAME, "output": _OUTPUT, "stream": _STREAM, **_COMMON},
+    ),
+    "task_status": (
+        "task.status",
+        {"type": _TYPE, "task_id": _NAME, "status": _STATUS, "result": _RESULT, **_COMMON},
+    ),
+}
+
+PAYLOADS: Mapping[str, Mapping[str, Rule]] = {
+    "task.created": {
+        "task_id": _NAME,
+        **dict.fromkeys(DESCRIPTIONS, _TEXT),
+        "metadata": Rule(_object, "must be an object"),
+    },
+    "task.output": {"task_id": _NAME, "output": _OUTPUT, "stream": _STREAM},
+    "task.status": {"task_id": _NAME, "status": _STATUS, "result": _RESULT},
+}
+"""The fields of known payloads that the fold reads."""
+
+RESULT: Mapping[str, Rule] = {
+    "cost_usd": Rule(_amount, f"must be a number from 0 to {MAX_COST_USD}"),
+    "input_tokens": Rule(_whole, f"must be a whole number from 0 to {MAX_TOKENS}"),
+    "output_tokens": Rule(_whole, f"must be a whole number from 0 to {MAX_TOKENS}"),
+}
+
+
+def parse_json(body: bytes, what: str) -> Any:
+    """Read JSON strictly (UTF-8, no NaN, no lone surrogates).
+
+    Raises:
+        Malformed: Not JSON; the message names ``what`` and the position.
+    """
+    try:
+        return orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        raise Malformed(f"{what} is not valid JSON: {error}") from None
+
+
+def parse_items(items: Iterable[Any], max_event_bytes: int, request_key: str | None = None) -> list[Draft]:
+    """Check every item of a publish request; all or nothing.
+
+    Args:
+        items: The decoded JSON items.
+        max_event_bytes: Limit of one event's payload as JSON.
+        request_key: The request's idempotency key, from which items without a ``key`` get theirs.
+
+    Raises:
+        Invalid: With one entry for each bad field of each item.
+        TooLarge: An item is over the limit; the message names its index.
+    """
+    drafts: list[Draft] = []
+    errors: list[FieldError] = []
+    for index, item in enumerate(items):
+        try:
+            draft = parse_item(item, max_event_bytes)
+        except Invalid as invalid:
+            errors += [attrs.evolve(error, index=index) for error in invalid.errors]
+            if len(errors) >= 100:
+                break
+        except TooLarge as large:
+            raise TooLarge(f"item {index}: {large}") from None
+        else:
+            if draft.key is None and request_key is not None:
+                draft = attrs.evolve(draft, key=f"{request_key}/{index}")
+            drafts.append(draft)
+    if errors:
+        raise Invalid(errors)
+    return drafts
+
+
+def parse_item(item: Any, max_event_bytes: int) -> Draft:
+    """Check one item, in either form, and make its draft.
+
+    Raises:
+        Invalid: Some fields are wrong; all of them are listed.
+        TooLarge: Its payload is over the limit.
+    """
+    if not isinstance(item, dict):
+        raise Invalid.field("", "each item must be a JSON object")
+    topic, payload = _open(item)
+    channel = item.get("channel") or channels.channel_for(topic, payload)
+    errors = _payload_errors(topic, payload, channel)
+    if channel == channels.ANALYTICS:
+        errors.append(FieldError("channel", "analytics is written by the service itself"))
+    timestamp = None
+    if item.get("timestamp") is not None:
+        try:
+            timestamp = parse_time(item["timestamp"], "timestamp")
+        except Invalid as invalid:
+            errors += invalid.errors
+    if errors:
+        raise Invalid(errors)
+    body = orjson.dumps(payload, option=JSON_OPTIONS)
+    if len(body) > max_event_bytes:
+        raise TooLarge(f"the payload has {len(body)} bytes; at most {max_event_bytes} are taken")
+    if b"\\u0000" in body:
+        _refuse_nul(payload, "payload")
+    return Draft(
+        channel=channel,
+        topic=topic,
+        payload=payload,
+        body=body,
+        timestamp=timestamp,
+        sender=item.get("sender"),
+        correlation_id=item.get("correlation_id"),
+        key=item.get("key"),
+    )
+
+
+def _open(item: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+    """Check the envelope of either form; return the topic and the payload."""
+    if "type" in item and "topic" not in item:
+        form = MESSAGE_FORMS.get(item["type"]) if isinstance(item["type"], str) else None
+        if form is None:
+            raise Invalid.field("type", f"must be one of {', '.join(MESSAGE_FORMS)}")
+        topic, rules = form
+        _raise_if(_check(rules, item, "") + _unknown(rules, item))
+        return topic, {name: value for name, value in item.items() if name != "type" and name not in _COMMON}
+    _raise_if(_check(ENVELOPE, item, "") + _unknown(ENVELOPE, item))
+    payload = item.get("payload") or {}
+    channel = item.get("channel") or ""
+    if item["topic"] in PAYLOADS and "task_id" not in payload and channel.startswith("task:"):
+        payload = {"task_id": channel[5:], **payload}
+    return item["topic"], payload
+
+
+def _payload_errors(topic: str, payload: dict[str, Any], channel: str) -> list[FieldError]:
+    rules = PAYLOADS.get(topic)
+    if rules is None:
+        return []
+    errors = _check(rules, payload, "payload.")
+    if not errors and channel != f"task:{payload['task_id']}":
+        errors.append(FieldError("channel", f"must be task:{payload['task_id']} for this payload"))
+    if topic == "task.status" and isinstance(payload.get("result"), dict):
+        errors += _check(RESULT, payload["result"], "payload.result.")
+    return errors
+
+
+def _check(rules: Mapping[str, Rule], item: Mapping[str, Any], path: str) -> list[FieldError]:
+    errors = []
+    for name, rule in rules.items():
+        value = item.get(name)
+        if value is None:
+            if rule.required:
+                errors.append(FieldError(path + name, f"is missing; it {rule.expected}"))
+        elif not rule.test(value):
+            errors.append(FieldError(path + name, rule.expected))
+        elif isinstance(value, str) and "\0" in value:
+            errors.append(FieldError(path + name, "must not contain NUL (U+0000)"))
+    return errors
+
+
+def _unknown(rules: Mapping[str, Rule], item: Mapping[str, Any]) -> list[FieldError]:
+    known = ", ".join(rules)
+    return [
+        FieldError(str(name)[:100], f"is unknown; known are {known}") for name in item if name not in rules
+    ]
+
+
+def _raise_if(errors: list[FieldError]) -> None:
+    if errors:
+        raise Invalid(errors)
+
+
+def _refuse_nul(value: Any, path: str) -> None:
+    """Refuse NUL anywhere in a payload: PostgreSQL can't keep it, and both forms must keep the same."""
+    match value:
+        case str() if "\0" in value:
+            raise Invalid.field(path, "must not contain NUL (U+0000)")
+        case dict():
+            for name, member in value.items():
+                _refuse_nul(name, path)
+                _refuse_nul(member, f"{path}.{name}")
+        case list():
+            for position, member in enumerate(value):
+                _refuse_nul(member, f"{path}[{position}]")

@@ -1,0 +1,142 @@
+"""A task, folded from its events.
+
+``Task.apply`` is the whole rule of what an event does to a task; the store calls it in the same
+transaction that appends (or archives) the event, so the table is always the fold of the log.
+Statuses go ``queued → running → completed | failed | cancelled``. What is finished stays finished: a
+late output still counts its lines, a late ``running`` changes nothing, and only another terminal
+status corrects the outcome.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from decimal import ROUND_HALF_EVEN, Decimal
+from typing import Any
+
+import attrs
+
+from heliograph.model.event import Event
+from heliograph.model.ids import OLDEST, EventId, format_id
+
+STATUSES = ("queued", "running", "completed", "failed", "cancelled")
+TERMINAL = frozenset({"completed", "failed", "cancelled"})
+DESCRIPTIONS = ("name", "agent", "agent_type", "model", "session_id", "conversation_id")
+"""Fields of ``task.created`` that are plain text."""
+
+MICRO = Decimal(1_000_000)
+
+
+def micro_dollars(amount: float | int | str) -> int:
+    """Turn dollars as published into whole micro-dollars, rounding half to even.
+
+    Goes through the shortest decimal form of a float, so 0.05 is 50,000 and sums are exact.
+    """
+    return int((Decimal(str(amount)) * MICRO).to_integral_value(ROUND_HALF_EVEN))
+
+
+@attrs.define
+class Task:
+    """The folded state of one task; times are aware UTC, money is whole micro-dollars."""
+
+    task_id: str
+    created_at: datetime
+    updated_at: datetime
+    status: str = "queued"
+    name: str | None = None
+    agent: str | None = None
+    agent_type: str | None = None
+    model: str | None = None
+    session_id: str | None = None
+    conversation_id: str | None = None
+    input: Any = None
+    metadata: dict[str, Any] | None = None
+    started_at: datetime | None = None
+    finished_at: datetime | None = None
+    output_lines: int = 0
+    output_bytes: int = 0
+    cost_micros: int | None = None
+    input_tokens: int | None = None
+    output_tokens: int | None = None
+    error: str | None = None
+    result: dict[str, Any] | None = None
+    last_seq: int = 0
+    last_event_id: EventId = OLDEST
+
+    @classmethod
+    def first_seen(cls, event: Event) -> Task:
+        """Begin a task at the first event that mentions it, whatever that event is."""
+        return cls(event.channel.removeprefix("task:"), event.timestamp, event.timestamp)
+
+    @property
+    def finished(self) -> bool:
+        """Whether the task reached a terminal status."""
+        return self.status in TERMINAL
+
+    @property
+    def duration_ms(self) -> int | None:
+        """Whole milliseconds from start to finish; ``None`` until finished."""
+        if self.finished_at is None:
+            return None
+        begun = self.started_at or self.created_at
+        return max(0, round((self.finished_at - begun).total_seconds() * 1000))
+
+    def apply(self, event: Event) -> None:
+        """Fold one event of this task's channel into the state; other topics only touch it."""
+        self.last_seq = event.seq
+        self.last_event_id = event.id
+        self.updated_at = max(self.updated_at, event.timestamp)
+        match event.topic:
+            case "task.created":
+                self._created(event.payload)
+            case "task.output":
+                self._output(event)
+            case "task.status":
+                self._status(event)
+
+    def _created(self, payload: Mapping[str, Any]) -> None:
+        for field in (*DESCRIPTIONS, "input", "metadata"):
+            if payload.get(field) is not None:
+                setattr(self, field, payload[field])
+
+    def _output(self, event: Event) -> None:
+        self._run(event.timestamp)
+        output: str = event.payload["output"]
+        self.output_lines += 1
+        self.output_bytes += len(output.encode())
+
+    def _status(self, event: Event) -> None:
+        status: str = event.payload["status"]
+        if status in TERMINAL:
+            self.status = status
+            self.finished_at = event.timestamp
+            if event.payload.get("result") is not None:
+                self._result(event.payload["result"])
+        elif status == "running":
+            self._run(event.timestamp)
+
+    def _run(self, moment: datetime) -> None:
+        if self.status == "queued":
+            self.status = "running"
+            self.started_at = moment
+
+    def _result(self, result: dict[str, Any]) -> None:
+        self.result = result
+        cost = result.get("cost_usd")
+        self.cost_micros = None if cost is None else micro_dollars(cost)
+        self.input_tokens = result.get("input_tokens")
+        self.output_tokens = result.get("output_tokens")
+        error = result.get("error")
+        self.error = None if error is None else str(error)
+        if self.model is None and isinstance(result.get("model"), str):
+            self.model = result["model"]
+
+
+def task_json(task: Task) -> dict[str, Any]:
+    """Return a task as REST gives it; ``cost_usd`` in dollars, times as datetimes."""
+    view = attrs.asdict(task, recurse=False)
+    cost = view.pop("cost_micros")
+    view["cost_usd"] = None if cost is None else cost / 1_000_000
+    view["duration_ms"] = task.duration_ms
+    view["last_event_id"] = format_id(task.last_event_id)
+    return view

@@ -1,0 +1,1 @@
+"""Log and store: the two protocols and their forms on SQLite, Redis and PostgreSQL."""

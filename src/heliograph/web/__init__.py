@@ -1,0 +1,1 @@
+"""The dashboard page, as static files."""
