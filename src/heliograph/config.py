@@ -134,7 +134,7 @@ class Settings:
 
 
 def _keys(text: str) -> list[dict[str, Any]]:
-    """Read ``key``, ``name:key`` or ``name:key:scope+scope``, separated by commas; keys are hashed at once."""
+    """Read ``key``, ``name:key`` or ``name:key:scope+scope``, separated by commas; hash the keys."""
     keys: list[dict[str, Any]] = []
     for item in filter(None, (part.strip() for part in text.split(","))):
         match item.split(":", 2):
@@ -281,8 +281,8 @@ def _structure(value: Any, cls: type, path: str, problems: list[str]) -> object:
         problems.append(f"{path.rstrip('.')}: expected a section [{path.rstrip('.')}]")
         return None
     fields = attrs.fields_dict(attrs.resolve_types(cls))
-    for name in value.keys() - fields.keys():
-        problems.append(f"{path}{name}: is unknown; known are {', '.join(fields)}")
+    known = ", ".join(fields)
+    problems += [f"{path}{name}: is unknown; known are {known}" for name in value.keys() - fields.keys()]
     arguments: dict[str, Any] = {}
     for name in value.keys() & fields.keys():
         field, where = fields[name], path + name

@@ -8,8 +8,10 @@ Names are plain ASCII so that they pass unchanged through URLs, Redis keys, head
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
+
+import attrs
 
 from heliograph.model.errors import Invalid
 
@@ -106,3 +108,44 @@ def channel_for(topic: str, payload: Mapping[str, Any]) -> str:
         if is_name(name):
             return f"{kind}:{name}"
     return f"topic:{topic}"
+
+
+@attrs.frozen
+class Selection:
+    """What one subscription watches: some selectors, and a filter on topics.
+
+    Args:
+        selectors: Channels and patterns, sorted and without those that another one covers, so that equal
+            selections are equal values.
+        topic: A topic, a pattern such as ``pipeline.*``, or ``*``.
+    """
+
+    selectors: tuple[str, ...]
+    topic: str = EVERYTHING
+
+    @classmethod
+    def of(cls, selectors: Iterable[str], topic: str = EVERYTHING) -> Selection:
+        """Make the canonical selection; no selector at all means everything."""
+        distinct = sorted(set(selectors)) or [EVERYTHING]
+        kept = [
+            selector
+            for selector in distinct
+            if not any(other != selector and selector_covers(other, selector) for other in distinct)
+        ]
+        return cls(tuple(kept), topic)
+
+    @property
+    def channel(self) -> str | None:
+        """The one channel watched, if it is a single channel and not a pattern."""
+        return self.selectors[0] if len(self.selectors) == 1 and is_channel(self.selectors[0]) else None
+
+    def covers(self, channel: str, topic: str) -> bool:
+        """Tell whether an event of this channel and topic belongs to the selection."""
+        return topic_matches(self.topic, topic) and any(
+            selector_covers(selector, channel) for selector in self.selectors
+        )
+
+    def __str__(self) -> str:
+        """Write it as logs and notices show it."""
+        names = ",".join(self.selectors)
+        return names if self.topic == EVERYTHING else f"{names} topic={self.topic}"

@@ -1,0 +1,71 @@
+"""The seam to SQLAlchemy: engines, calls in worker threads, and the little SQL that two dialects share.
+
+Every call runs in a worker thread behind a limiter of its own, so a slow query holds up neither the
+event loop nor other users of threads; there are as many pooled connections as the limiter lets in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Concatenate, ParamSpec, TypeVar
+
+import trio
+from sqlalchemy import Connection, Engine, Table
+from sqlalchemy.dialects import postgresql, sqlite
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+LOOKUP = 500
+"""Values in one IN list: under SQLite's limit of variables, and few enough shapes for the statement cache."""
+
+
+def chunks(values: Sequence[T], size: int = LOOKUP) -> Iterator[Sequence[T]]:
+    """Cut a sequence into pieces of at most ``size``."""
+    for start in range(0, len(values), size):
+        yield values[start : start + size]
+
+
+def upsert(connection: Connection, table: Table, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Insert rows, replacing those whose primary key is there; all rows have the same columns."""
+    if not rows:
+        return
+    dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
+    statement = dialect.insert(table)
+    key = [column.name for column in table.primary_key]
+    changed = {name: statement.excluded[name] for name in rows[0] if name not in key}
+    connection.execute(
+        statement.on_conflict_do_update(index_elements=key, set_=changed), [dict(row) for row in rows]
+    )
+
+
+class Database:
+    """An engine whose calls run in worker threads.
+
+    Args:
+        engine: With a pool of at least ``threads`` connections.
+        threads: How many calls may run at once; more wait their turn.
+    """
+
+    def __init__(self, engine: Engine, threads: int) -> None:
+        self.engine = engine
+        self._limiter = trio.CapacityLimiter(threads)
+
+    async def read(
+        self, query: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        """Run ``query(connection, …)`` in a thread, in a transaction that is rolled back."""
+        return await self._call(self.engine.connect, lambda connection: query(connection, *args, **kwargs))
+
+    async def write(
+        self, change: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        """Run ``change(connection, …)`` in a thread, in a transaction that is committed."""
+        return await self._call(self.engine.begin, lambda connection: change(connection, *args, **kwargs))
+
+    async def _call(self, connect: Callable[[], Any], work: Callable[[Connection], T]) -> T:
+        def run() -> T:
+            with connect() as connection:
+                return work(connection)
+
+        return await trio.to_thread.run_sync(run, limiter=self._limiter)

@@ -1,0 +1,171 @@
+"""The two protocols that the rest of the service knows storage by.
+
+The **log** is the ordered, durable record of events: what it acknowledged survives anything. The
+**store** is what is folded out of it, and answers questions. Embedded, one SQLite database is both;
+distributed, Redis is the log and PostgreSQL the store. One conformance suite runs over both forms.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Protocol
+
+import attrs
+
+from heliograph.model.channels import Selection
+from heliograph.model.errors import HeliographError
+from heliograph.model.event import Draft, Event
+from heliograph.model.ids import EventId
+from heliograph.model.task import Task
+
+
+@attrs.frozen
+class Receipt:
+    """What an append answers: the ids, one per draft and in their order."""
+
+    ids: tuple[EventId, ...]
+
+    @property
+    def cursor(self) -> EventId:
+        """The position after which all these events have been seen."""
+        return max(self.ids)
+
+
+@attrs.frozen
+class Page:
+    """Some events in order, and how far the reading got.
+
+    Args:
+        events: At most as many as were asked for.
+        through: Everything of the selection up to this id is in ``events`` or before them.
+        more: Whether there may be more behind ``through``.
+    """
+
+    events: Sequence[Event]
+    through: EventId
+    more: bool
+
+
+@attrs.frozen
+class Bounds:
+    """What is kept of a selection.
+
+    Args:
+        trimmed: Some of its events up to this id were removed by retention; 0 when none were.
+        head: The newest id of the whole log.
+    """
+
+    trimmed: EventId
+    head: EventId
+
+
+class Log(Protocol):
+    """The ordered, durable record of events."""
+
+    @property
+    def position(self) -> EventId:
+        """The newest id that this node knows to be durable."""
+        ...
+
+    async def append(self, requests: Sequence[Sequence[Draft]]) -> Sequence[Receipt | HeliographError]:
+        """Append several requests in one durable write; each is kept whole or not at all.
+
+        Returns:
+            For each request its receipt, or the error that refused it alone.
+
+        Raises:
+            Unavailable: The log can't be written; nothing of any request is kept.
+        """
+        ...
+
+    async def tail(self, after: EventId) -> Sequence[Event]:
+        """Wait for events after a position; return them in order, at least one, at most some thousand."""
+        ...
+
+    async def read(self, selection: Selection, after: EventId, limit: int) -> Page:
+        """Read a selection's events after a position, oldest first."""
+        ...
+
+    async def read_last(self, selection: Selection, limit: int) -> Page:
+        """Read a selection's last events, oldest of them first."""
+        ...
+
+    async def bounds(self, selection: Selection) -> Bounds:
+        """Tell what is kept of a selection."""
+        ...
+
+
+@attrs.frozen
+class TaskFilter:
+    """Which tasks a list shows; empty or ``None`` does not filter.
+
+    Args:
+        statuses: Any of these.
+        text: Found anywhere in id, name, agent or error, ignoring the case of ASCII letters.
+        since: Created at or after.
+        until: Created before.
+    """
+
+    statuses: tuple[str, ...] = ()
+    agent: str | None = None
+    agent_type: str | None = None
+    model: str | None = None
+    session_id: str | None = None
+    conversation_id: str | None = None
+    text: str | None = None
+    since: datetime | None = None
+    until: datetime | None = None
+
+
+@attrs.frozen
+class TaskKey:
+    """Position in a list of tasks, newest first: a keyset cursor."""
+
+    created_at: datetime
+    task_id: str
+
+
+@attrs.frozen
+class LogLine:
+    """One line of a task's output."""
+
+    seq: int
+    id: EventId
+    timestamp: datetime
+    stream: str
+    output: str
+
+
+class Store(Protocol):
+    """What is folded out of the log, to be asked."""
+
+    async def tasks(self, wanted: TaskFilter, after: TaskKey | None, limit: int) -> Sequence[Task]:
+        """List tasks, newest first."""
+        ...
+
+    async def task(self, task_id: str) -> Task | None:
+        """Return one task."""
+        ...
+
+    async def task_counts(self) -> dict[str, int]:
+        """Count the tasks of each status."""
+        ...
+
+    async def lines(
+        self, task_id: str, first_seq: int, last_seq: int | None, limit: int, *, newest: bool = False
+    ) -> Sequence[LogLine]:
+        """Read lines of output in a range of ``seq`` (inclusive), in order.
+
+        Args:
+            newest: Take the last ``limit`` lines of the range instead of the first.
+        """
+        ...
+
+    async def events(self, selection: Selection, before: EventId | None, limit: int) -> Sequence[Event]:
+        """List events, newest first."""
+        ...
+
+    async def checkpoint(self) -> EventId:
+        """Return the id of the last folded event."""
+        ...

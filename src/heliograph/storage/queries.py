@@ -1,0 +1,190 @@
+"""The questions, as functions of a connection; the same SQL on SQLite and PostgreSQL.
+
+Lists go by keyset, never by OFFSET. A selection of several channels is a union of one limited index
+range per channel, since ``channel IN (…) ORDER BY id`` would sort all they ever held.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import orjson
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Row,
+    Select,
+    and_,
+    func,
+    literal,
+    or_,
+    select,
+    tuple_,
+    union_all,
+)
+
+from heliograph.model.channels import EVERYTHING, Selection
+from heliograph.model.event import Event
+from heliograph.model.ids import OLDEST, EventId
+from heliograph.model.task import STATUSES, Task
+from heliograph.storage.protocols import LogLine, TaskFilter, TaskKey
+from heliograph.storage.schema import channels, events, tasks
+
+
+def to_event(row: Row[Any]) -> Event:
+    """Make an event of a row of the table of events."""
+    return Event(
+        id=row.id,
+        channel=row.channel,
+        seq=row.seq,
+        topic=row.topic,
+        timestamp=row.timestamp,
+        payload=orjson.loads(row.payload),
+        sender=row.sender,
+        correlation_id=row.correlation_id,
+    )
+
+
+def read_events(
+    connection: Connection,
+    selection: Selection,
+    limit: int,
+    *,
+    after: int | None = None,
+    before: int | None = None,
+    newest: bool = False,
+) -> list[Event]:
+    """Read events of a selection between two ids (both exclusive).
+
+    Args:
+        newest: Begin at the newest and go back; otherwise from the oldest on.
+    """
+    window = []
+    if after is not None:
+        window.append(events.c.id > after)
+    if before is not None:
+        window.append(events.c.id < before)
+    window += _topic(selection.topic)
+    order = events.c.id.desc() if newest else events.c.id
+    ranges = [
+        select(events).where(*window, *_channel(selector)).order_by(order).limit(limit)
+        for selector in selection.selectors
+    ]
+    if len(ranges) == 1:
+        statement: Any = ranges[0]
+    else:
+        merged = union_all(*(select(one.subquery()) for one in ranges)).subquery()
+        statement = select(merged).order_by(merged.c.id.desc() if newest else merged.c.id).limit(limit)
+    return [to_event(row) for row in connection.execute(statement)]
+
+
+def _channel(selector: str) -> Iterable[ColumnElement[bool]]:
+    if selector == EVERYTHING:
+        return []
+    if selector.endswith(":*"):
+        # substr and not LIKE: a range over names would be read in the order of names and then sorted
+        prefix = selector[:-1]
+        return [func.substr(events.c.channel, 1, len(prefix)) == prefix]
+    return [events.c.channel == selector]
+
+
+def _topic(pattern: str) -> list[ColumnElement[bool]]:
+    if pattern == EVERYTHING:
+        return []
+    if pattern.endswith(".*"):
+        return [func.substr(events.c.topic, 1, len(pattern) - 1) == pattern[:-1]]
+    return [events.c.topic == pattern]
+
+
+def trimmed_through(connection: Connection, selection: Selection) -> EventId:
+    """Return the newest id of a selection that retention has removed, ``OLDEST`` when none was."""
+    found = [
+        connection.execute(select(func.max(channels.c.trimmed_id)).where(*_channel_name(selector))).scalar()
+        for selector in selection.selectors
+    ]
+    return EventId(max((one for one in found if one is not None), default=OLDEST))
+
+
+def _channel_name(selector: str) -> Iterable[ColumnElement[bool]]:
+    if selector == EVERYTHING:
+        return []
+    if selector.endswith(":*"):
+        return [channels.c.name >= selector[:-1], channels.c.name < selector[:-2] + ";"]
+    return [channels.c.name == selector]
+
+
+def list_tasks(connection: Connection, wanted: TaskFilter, after: TaskKey | None, limit: int) -> list[Task]:
+    """List tasks, newest first, behind a keyset cursor."""
+    statement: Select[Any] = select(tasks).where(*_wanted(wanted))
+    if after is not None:
+        key = tuple_(literal(after.created_at, tasks.c.created_at.type), literal(after.task_id))
+        statement = statement.where(tuple_(tasks.c.created_at, tasks.c.task_id) < key)
+    statement = statement.order_by(tasks.c.created_at.desc(), tasks.c.task_id.desc()).limit(limit)
+    return [Task(**row) for row in connection.execute(statement).mappings()]
+
+
+def _wanted(wanted: TaskFilter) -> Iterable[ColumnElement[bool]]:
+    if wanted.statuses:
+        yield tasks.c.status.in_(wanted.statuses)
+    for name in ("agent", "agent_type", "model", "session_id", "conversation_id"):
+        value = getattr(wanted, name)
+        if value is not None:
+            yield tasks.c[name] == value
+    if wanted.text is not None:
+        needle = wanted.text.lower()
+        yield or_(
+            *(
+                func.lower(tasks.c[name]).contains(needle, autoescape=True)
+                for name in ("task_id", "name", "agent", "error")
+            )
+        )
+    if wanted.since is not None:
+        yield tasks.c.created_at >= wanted.since
+    if wanted.until is not None:
+        yield tasks.c.created_at < wanted.until
+
+
+def get_task(connection: Connection, task_id: str) -> Task | None:
+    """Return one task."""
+    row = connection.execute(select(tasks).where(tasks.c.task_id == task_id)).mappings().one_or_none()
+    return None if row is None else Task(**row)
+
+
+def count_tasks(connection: Connection) -> dict[str, int]:
+    """Count the tasks of each status, each status present."""
+    counts = dict.fromkeys(STATUSES, 0)
+    rows = connection.execute(select(tasks.c.status, func.count()).group_by(tasks.c.status))
+    counts.update((status, count) for status, count in rows)
+    return counts
+
+
+def read_lines(
+    connection: Connection,
+    task_id: str,
+    first_seq: int,
+    last_seq: int | None,
+    limit: int,
+    newest: bool,
+) -> Sequence[LogLine]:
+    """Read a task's lines of output in a range of ``seq`` (inclusive), in order."""
+    where = [
+        events.c.channel == f"task:{task_id}",
+        events.c.seq >= first_seq,
+        events.c.topic == "task.output",
+    ]
+    if last_seq is not None:
+        where.append(events.c.seq <= last_seq)
+    rows = connection.execute(
+        select(events.c.seq, events.c.id, events.c.timestamp, events.c.payload)
+        .where(and_(*where))
+        .order_by(events.c.seq.desc() if newest else events.c.seq)
+        .limit(limit)
+    )
+    lines = [_line(*row) for row in rows]
+    return lines[::-1] if newest else lines
+
+
+def _line(seq: int, event_id: int, timestamp: Any, body: str) -> LogLine:
+    payload = orjson.loads(body)
+    return LogLine(seq, EventId(event_id), timestamp, payload.get("stream") or "stdout", payload["output"])

@@ -1,0 +1,123 @@
+"""The one schema, in SQLAlchemy Core, for SQLite and PostgreSQL.
+
+Times are whole microseconds since the epoch in a bigint, money is whole micro-dollars: exact in both
+databases and cheap to compare. JSON is kept as the text it was published as.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+import orjson
+from sqlalchemy import BigInteger, Column, Index, Integer, MetaData, Table, Text, TypeDecorator
+from sqlalchemy.engine import Dialect
+
+from heliograph.model.ids import from_microseconds, to_microseconds
+
+metadata = MetaData()
+
+Big = BigInteger().with_variant(Integer, "sqlite")
+"""64 bits in both; SQLite makes a rowid only of a column declared INTEGER."""
+
+
+class Moment(TypeDecorator[datetime]):
+    """An aware UTC datetime, stored as microseconds since the epoch."""
+
+    impl = BigInteger
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> int | None:
+        """Turn a datetime into microseconds."""
+        return None if value is None else to_microseconds(value)
+
+    def process_result_value(self, value: int | None, dialect: Dialect) -> datetime | None:
+        """Turn microseconds into a datetime."""
+        return None if value is None else from_microseconds(value)
+
+
+class Json(TypeDecorator[Any]):
+    """A JSON value, stored as text."""
+
+    impl = Text
+    cache_ok = True
+
+    def process_bind_param(self, value: Any, dialect: Dialect) -> str | None:
+        """Write the value as JSON."""
+        return None if value is None else orjson.dumps(value, option=orjson.OPT_NON_STR_KEYS).decode()
+
+    def process_result_value(self, value: str | None, dialect: Dialect) -> Any:
+        """Read the value back."""
+        return None if value is None else orjson.loads(value)
+
+
+events = Table(
+    "events",
+    metadata,
+    Column("id", Big, primary_key=True, autoincrement=False),
+    Column("channel", Text, nullable=False),
+    Column("seq", Big, nullable=False),
+    Column("topic", Text, nullable=False),
+    Column("timestamp", Moment, nullable=False),
+    Column("sender", Text),
+    Column("correlation_id", Text),
+    Column("payload", Text, nullable=False),
+    Index("events_channel_seq", "channel", "seq", unique=True),
+    Index("events_channel_id", "channel", "id"),
+    Index("events_topic_id", "topic", "id"),
+)
+
+channels = Table(
+    "channels",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("head_seq", Big, nullable=False),
+    Column("trimmed_id", Big, nullable=False, server_default="0"),
+)
+
+idempotency_keys = Table(
+    "idempotency_keys",
+    metadata,
+    Column("key", Text, primary_key=True),
+    Column("event_id", Big, nullable=False),
+    Column("fingerprint", Text, nullable=False),
+    Column("expires_at", Moment, nullable=False, index=True),
+)
+
+checkpoints = Table(
+    "checkpoints",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("event_id", Big, nullable=False),
+)
+
+tasks = Table(
+    "tasks",
+    metadata,
+    Column("task_id", Text, primary_key=True),
+    Column("created_at", Moment, nullable=False),
+    Column("updated_at", Moment, nullable=False),
+    Column("status", Text, nullable=False),
+    Column("name", Text),
+    Column("agent", Text),
+    Column("agent_type", Text),
+    Column("model", Text),
+    Column("session_id", Text),
+    Column("conversation_id", Text),
+    Column("input", Json),
+    Column("metadata", Json),
+    Column("started_at", Moment),
+    Column("finished_at", Moment),
+    Column("output_lines", Big, nullable=False),
+    Column("output_bytes", Big, nullable=False),
+    Column("cost_micros", Big),
+    Column("input_tokens", Big),
+    Column("output_tokens", Big),
+    Column("error", Text),
+    Column("result", Json),
+    Column("last_seq", Big, nullable=False),
+    Column("last_event_id", Big, nullable=False),
+    Index("tasks_created", "created_at", "task_id"),
+    Index("tasks_status_created", "status", "created_at", "task_id"),
+    Index("tasks_agent_created", "agent", "created_at", "task_id"),
+)

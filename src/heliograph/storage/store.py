@@ -1,0 +1,46 @@
+"""The store over any SQL database: the questions of ``queries``, asked in worker threads."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from heliograph.model.channels import Selection
+from heliograph.model.event import Event
+from heliograph.model.ids import EventId
+from heliograph.model.task import Task
+from heliograph.storage import fold, queries
+from heliograph.storage.database import Database
+from heliograph.storage.protocols import LogLine, TaskFilter, TaskKey
+
+
+class SqlStore:
+    """Answers questions about tasks and events; implements ``protocols.Store``."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def tasks(self, wanted: TaskFilter, after: TaskKey | None, limit: int) -> Sequence[Task]:
+        """List tasks, newest first."""
+        return await self._database.read(queries.list_tasks, wanted, after, limit)
+
+    async def task(self, task_id: str) -> Task | None:
+        """Return one task."""
+        return await self._database.read(queries.get_task, task_id)
+
+    async def task_counts(self) -> dict[str, int]:
+        """Count the tasks of each status."""
+        return await self._database.read(queries.count_tasks)
+
+    async def lines(
+        self, task_id: str, first_seq: int, last_seq: int | None, limit: int, *, newest: bool = False
+    ) -> Sequence[LogLine]:
+        """Read lines of output in a range of ``seq``."""
+        return await self._database.read(queries.read_lines, task_id, first_seq, last_seq, limit, newest)
+
+    async def events(self, selection: Selection, before: EventId | None, limit: int) -> Sequence[Event]:
+        """List events, newest first."""
+        return await self._database.read(queries.read_events, selection, limit, before=before, newest=True)
+
+    async def checkpoint(self) -> EventId:
+        """Return the id of the last folded event."""
+        return await self._database.read(fold.read_checkpoint)
