@@ -75,6 +75,7 @@ class StreamSettings:
     ring_bytes: int = _number(1 * MIB, KIB, 1024 * MIB)
     linger_seconds: float = _number(10.0, 0, 3600)
     keepalive_seconds: float = _number(30.0, 0.05, 3600)
+    stall_seconds: float = _number(30.0, 0.05, 3600)
     pong_seconds: float = _number(20.0, 0.05, 3600)
     rotate_seconds: float = _number(300.0, 0.05, 86400)
     first_message_seconds: float = _number(30.0, 0.05, 3600)

@@ -62,6 +62,7 @@ class Task:
     result: dict[str, Any] | None = None
     last_seq: int = 0
     last_event_id: EventId = OLDEST
+    finished_event_id: EventId | None = None
 
     @classmethod
     def first_seen(cls, event: Event) -> Task:
@@ -110,6 +111,7 @@ class Task:
         if status in TERMINAL:
             self.status = status
             self.finished_at = event.timestamp
+            self.finished_event_id = event.id
             if event.payload.get("result") is not None:
                 self._result(event.payload["result"])
         elif status == "running":
@@ -139,4 +141,6 @@ def task_json(task: Task) -> dict[str, Any]:
     view["cost_usd"] = None if cost is None else cost / 1_000_000
     view["duration_ms"] = task.duration_ms
     view["last_event_id"] = format_id(task.last_event_id)
+    finished = task.finished_event_id
+    view["finished_event_id"] = None if finished is None else format_id(finished)
     return view

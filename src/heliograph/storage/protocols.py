@@ -157,6 +157,8 @@ class Store(Protocol):
     ) -> Sequence[LogLine]:
         """Read lines of output in a range of ``seq`` (inclusive), in order.
 
+        Large lines make the answer shorter than ``limit``; it is empty only when there are none.
+
         Args:
             newest: Take the last ``limit`` lines of the range instead of the first.
         """

@@ -31,6 +31,9 @@ from heliograph.model.task import STATUSES, Task
 from heliograph.storage.protocols import LogLine, TaskFilter, TaskKey
 from heliograph.storage.schema import channels, events, tasks
 
+PAGE_BYTES = 1024 * 1024
+FETCH_ROWS = 50
+
 
 def to_event(row: Row[Any]) -> Event:
     """Make an event of a row of the table of events."""
@@ -54,11 +57,14 @@ def read_events(
     after: int | None = None,
     before: int | None = None,
     newest: bool = False,
-) -> list[Event]:
+) -> tuple[list[Event], bool]:
     """Read events of a selection between two ids (both exclusive).
 
     Args:
         newest: Begin at the newest and go back; otherwise from the oldest on.
+
+    Returns:
+        The events in the order read, and whether there may be more: ``limit`` or ``PAGE_BYTES`` was reached.
     """
     window = []
     if after is not None:
@@ -76,7 +82,25 @@ def read_events(
     else:
         merged = union_all(*(select(one.subquery()) for one in ranges)).subquery()
         statement = select(merged).order_by(merged.c.id.desc() if newest else merged.c.id).limit(limit)
-    return [to_event(row) for row in connection.execute(statement)]
+    found, more = _within_bytes(connection, statement)
+    return [to_event(row) for row in found], more or len(found) == limit
+
+
+def _within_bytes(connection: Connection, statement: Any) -> tuple[list[Row[Any]], bool]:
+    """Fetch rows until their payloads reach ``PAGE_BYTES``; tell whether that cut the result.
+
+    Rows are fetched a few at a time (a server-side cursor on PostgreSQL), so a page of large payloads is
+    never held whole.
+    """
+    found: list[Row[Any]] = []
+    size = 0
+    with connection.execution_options(yield_per=FETCH_ROWS).execute(statement) as rows:
+        for row in rows:
+            found.append(row)
+            size += len(row.payload)
+            if size >= PAGE_BYTES:
+                return found, True
+    return found, False
 
 
 def _channel(selector: str) -> Iterable[ColumnElement[bool]]:
@@ -167,7 +191,10 @@ def read_lines(
     limit: int,
     newest: bool,
 ) -> Sequence[LogLine]:
-    """Read a task's lines of output in a range of ``seq`` (inclusive), in order."""
+    """Read a task's lines of output in a range of ``seq`` (inclusive), in order.
+
+    Returns fewer than ``limit`` when they reach ``PAGE_BYTES``; none only when there are none.
+    """
     where = [
         events.c.channel == f"task:{task_id}",
         events.c.seq >= first_seq,
@@ -175,16 +202,18 @@ def read_lines(
     ]
     if last_seq is not None:
         where.append(events.c.seq <= last_seq)
-    rows = connection.execute(
+    found, _ = _within_bytes(
+        connection,
         select(events.c.seq, events.c.id, events.c.timestamp, events.c.payload)
         .where(and_(*where))
         .order_by(events.c.seq.desc() if newest else events.c.seq)
-        .limit(limit)
+        .limit(limit),
     )
-    lines = [_line(*row) for row in rows]
+    lines = [_line(row) for row in found]
     return lines[::-1] if newest else lines
 
 
-def _line(seq: int, event_id: int, timestamp: Any, body: str) -> LogLine:
-    payload = orjson.loads(body)
-    return LogLine(seq, EventId(event_id), timestamp, payload.get("stream") or "stdout", payload["output"])
+def _line(row: Row[Any]) -> LogLine:
+    payload = orjson.loads(row.payload)
+    stream = payload.get("stream") or "stdout"
+    return LogLine(row.seq, EventId(row.id), row.timestamp, stream, payload["output"])

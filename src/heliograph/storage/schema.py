@@ -117,6 +117,7 @@ tasks = Table(
     Column("result", Json),
     Column("last_seq", Big, nullable=False),
     Column("last_event_id", Big, nullable=False),
+    Column("finished_event_id", Big),
     Index("tasks_created", "created_at", "task_id"),
     Index("tasks_status_created", "status", "created_at", "task_id"),
     Index("tasks_agent_created", "agent", "created_at", "task_id"),

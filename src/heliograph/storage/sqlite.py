@@ -180,8 +180,8 @@ class SqliteLog:
     async def read(self, selection: Selection, after: EventId, limit: int) -> Page:
         """Read a selection's events after a position; see ``protocols.Log.read``."""
         position = self._position
-        found = await self._readers.read(queries.read_events, selection, limit, after=after)
-        if len(found) == limit:
+        found, more = await self._readers.read(queries.read_events, selection, limit, after=after)
+        if more:
             return Page(found, found[-1].id, more=True)
         newest = found[-1].id if found else OLDEST
         return Page(found, EventId(max(position, newest, after)), more=False)
@@ -189,7 +189,7 @@ class SqliteLog:
     async def read_last(self, selection: Selection, limit: int) -> Page:
         """Read a selection's last events; see ``protocols.Log.read_last``."""
         position = self._position
-        found = await self._readers.read(queries.read_events, selection, limit, newest=True)
+        found, _ = await self._readers.read(queries.read_events, selection, limit, newest=True)
         newest = found[0].id if found else OLDEST
         return Page(found[::-1], EventId(max(position, newest)), more=False)
 

@@ -39,7 +39,10 @@ class SqlStore:
 
     async def events(self, selection: Selection, before: EventId | None, limit: int) -> Sequence[Event]:
         """List events, newest first."""
-        return await self._database.read(queries.read_events, selection, limit, before=before, newest=True)
+        found, _ = await self._database.read(
+            queries.read_events, selection, limit, before=before, newest=True
+        )
+        return found
 
     async def checkpoint(self) -> EventId:
         """Return the id of the last folded event."""

@@ -68,6 +68,7 @@ def upgrade() -> None:
         sa.Column("result", sa.Text),
         sa.Column("last_seq", BIG, nullable=False),
         sa.Column("last_event_id", BIG, nullable=False),
+        sa.Column("finished_event_id", BIG),
     )
     op.create_index("tasks_created", "tasks", ["created_at", "task_id"])
     op.create_index("tasks_status_created", "tasks", ["status", "created_at", "task_id"])

@@ -1,0 +1,133 @@
+"""The appender: concurrent publish requests become one durable write.
+
+It owns the log's writing side on this node. Requests wait in a bounded channel; when the log is free
+the appender takes all that have gathered (up to a bound) and appends them together, so under load the
+cost of a commit is shared by everything that waited for it, and an idle service commits at once.
+
+The inbox refuses when it is full: a publisher hears 503 with ``Retry-After`` and comes again with the
+same keys, instead of waiting in a queue that only grows. An outage of the log is answered to those who
+waited; nothing is retried here, since only the publisher knows whether it still wants it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import attrs
+import trio
+
+from heliograph.model.errors import HeliographError, Unavailable
+from heliograph.model.event import Draft
+from heliograph.storage.protocols import Log, Receipt
+
+GROUP_EVENTS = 10_000
+
+
+@attrs.frozen
+class AppenderStats:
+    """Counters since the start.
+
+    Args:
+        waiting: Requests in the inbox now.
+        requests: Requests acknowledged.
+        events: Events in them.
+        groups: Durable writes that took them.
+        refused: Requests turned away because the inbox was full.
+        failed: Requests answered with an error of the log.
+    """
+
+    waiting: int
+    requests: int
+    events: int
+    groups: int
+    refused: int
+    failed: int
+
+
+@attrs.define(eq=False)
+class _Request:
+    drafts: Sequence[Draft]
+    done: trio.Event = attrs.field(factory=trio.Event)
+    answer: Receipt | HeliographError | None = None
+
+    def resolve(self, answer: Receipt | HeliographError) -> None:
+        self.answer = answer
+        self.done.set()
+
+
+class Appender:
+    """Group commit for one node.
+
+    Args:
+        log: Where to.
+        queue: How many requests may wait before more are refused.
+    """
+
+    def __init__(self, log: Log, queue: int) -> None:
+        self._log = log
+        self._send, self._receive = trio.open_memory_channel[_Request](queue)
+        self._requests = self._events = self._groups = self._refused = self._failed = 0
+
+    def stats(self) -> AppenderStats:
+        """Return a snapshot of the counters."""
+        return AppenderStats(
+            waiting=self._receive.statistics().current_buffer_used,
+            requests=self._requests,
+            events=self._events,
+            groups=self._groups,
+            refused=self._refused,
+            failed=self._failed,
+        )
+
+    async def append(self, drafts: Sequence[Draft]) -> Receipt:
+        """Append the drafts of one request; return once they are durable.
+
+        Raises:
+            Unavailable: The inbox is full or the log is away; nothing was kept.
+            Conflict: A key was used before for something else; nothing was kept.
+        """
+        request = _Request(drafts)
+        try:
+            self._send.send_nowait(request)
+        except trio.WouldBlock:
+            self._refused += 1
+            raise Unavailable("too many publish requests are waiting") from None
+        except (trio.ClosedResourceError, trio.BrokenResourceError):
+            raise Unavailable("the service is stopping") from None
+        await request.done.wait()
+        if isinstance(request.answer, Receipt):
+            return request.answer
+        assert request.answer is not None
+        raise request.answer
+
+    def close(self) -> None:
+        """Take no more requests; what waits is still appended, then ``run`` returns."""
+        self._send.close()
+
+    async def run(self) -> None:
+        """Append until closed."""
+        async for first in self._receive:
+            group = self._gather(first)
+            try:
+                answers = await self._log.append([request.drafts for request in group])
+            except HeliographError as error:
+                answers = [error] * len(group)
+            self._groups += 1
+            for request, answer in zip(group, answers, strict=True):
+                if isinstance(answer, Receipt):
+                    self._requests += 1
+                    self._events += len(answer.ids)
+                else:
+                    self._failed += 1
+                request.resolve(answer)
+
+    def _gather(self, first: _Request) -> list[_Request]:
+        group, events = [first], len(first.drafts)
+        while events < GROUP_EVENTS:
+            try:
+                request = self._receive.receive_nowait()
+            except (trio.WouldBlock, trio.EndOfChannel):
+                break
+            group.append(request)
+            events += len(request.drafts)
+        return group

@@ -1,0 +1,248 @@
+"""The hub: knows every broadcaster, feeds them from the log, and decides when each one flushes.
+
+It owns the table from selection to broadcaster and is the only one to make or retire them. Batches
+reach it from the subscriber through a bounded channel; if it is slow, the subscriber waits and the log
+holds the rest. For each event it looks up who watches its channel (the channel itself, ``task:*``,
+``*``): a few dictionary look-ups whatever the number of watchers.
+
+Broadcasters that came up within their flush interval are put on a heap of due times; one deadline
+serves them all. Events that end a task, and a broadcaster that was quiet, flush at once.
+
+A new subscription goes through ``attach``: pages of the log until its position is inside the ring, then
+live in one step (see ``broadcaster``).
+"""
+
+from __future__ import annotations
+
+import heapq
+import math
+from collections.abc import Awaitable, Callable, Sequence
+from itertools import count
+
+import attrs
+import trio
+
+from heliograph.actors.broadcaster import Broadcaster, BroadcasterStats
+from heliograph.actors.replay import Replay
+from heliograph.actors.subscription import Message, Subscription, ends_task
+from heliograph.model.channels import Selection, selectors_of, topic_matches
+from heliograph.model.event import Event
+from heliograph.model.ids import EventId
+from heliograph.storage.protocols import Log
+
+INBOX_BATCHES = 16
+RETIRE_INTERVAL = 1.0
+
+
+@attrs.frozen
+class HubStats:
+    """What the hub holds and has done.
+
+    Args:
+        position: Id of the newest event dispatched.
+        broadcasters: Broadcasters now.
+        subscriptions: Subscriptions now.
+        events: Events dispatched.
+        deliveries: Messages times watchers, since the start.
+        inbox: Batches waiting now.
+    """
+
+    position: EventId
+    broadcasters: int
+    subscriptions: int
+    events: int
+    deliveries: int
+    inbox: int
+
+
+class Hub:
+    """Dispatches the log to broadcasters.
+
+    Args:
+        log: For replay.
+        start: The position from which the subscriber follows.
+        flush_seconds: Least time between two flushes of one broadcaster.
+        ring_events: Bound of each ring, in messages.
+        ring_bytes: Bound of each ring, in bytes.
+        linger_seconds: How long a broadcaster is kept without a watcher.
+    """
+
+    def __init__(
+        self,
+        log: Log,
+        start: EventId,
+        *,
+        flush_seconds: float,
+        ring_events: int,
+        ring_bytes: int,
+        linger_seconds: float,
+    ) -> None:
+        self.replay = Replay(log)
+        self._position = start
+        self._flush_seconds = flush_seconds
+        self._ring_events, self._ring_bytes = ring_events, ring_bytes
+        self._linger = linger_seconds
+        self._broadcasters: dict[Selection, Broadcaster] = {}
+        self._watching: dict[str, list[Broadcaster]] = {}
+        self._due: list[tuple[float, int, Broadcaster]] = []
+        self._order = count()
+        self._events = self._retired_deliveries = 0
+        self.inbox, self._receive = trio.open_memory_channel[Sequence[Event]](INBOX_BATCHES)
+
+    @property
+    def position(self) -> EventId:
+        """Id of the newest event that was dispatched."""
+        return self._position
+
+    def stats(self) -> HubStats:
+        """Return a snapshot."""
+        broadcasters = [broadcaster.stats() for broadcaster in self._broadcasters.values()]
+        return HubStats(
+            position=self._position,
+            broadcasters=len(broadcasters),
+            subscriptions=sum(one.subscriptions for one in broadcasters),
+            events=self._events,
+            deliveries=self._retired_deliveries + sum(one.deliveries for one in broadcasters),
+            inbox=self._receive.statistics().current_buffer_used,
+        )
+
+    def broadcaster_stats(self) -> list[BroadcasterStats]:
+        """Return a snapshot of every broadcaster."""
+        return [broadcaster.stats() for broadcaster in self._broadcasters.values()]
+
+    async def attach(self, subscription: Subscription, ready: Callable[[], Awaitable[None]]) -> None:
+        """Bring a subscription from its position up to live.
+
+        Args:
+            subscription: Its ``position`` is where to begin.
+            ready: Awaited between pages, so that a slow client slows its own replay.
+
+        Raises:
+            Unavailable: The log can't be read now.
+        """
+        broadcaster = self._broadcaster(subscription.selection)
+        broadcaster.holders += 1
+        try:
+            while not broadcaster.join(subscription):
+                page = await self.replay.page(subscription.selection, subscription.position)
+                if page.batch is not None:
+                    subscription.deliver(page.batch)
+                subscription.position = max(subscription.position, page.through)
+                await ready()
+        finally:
+            broadcaster.holders -= 1
+
+    def detach(self, subscription: Subscription) -> None:
+        """End a subscription; harmless when it never was attached."""
+        broadcaster = self._broadcasters.get(subscription.selection)
+        if broadcaster is not None:
+            broadcaster.leave(subscription)
+
+    def live_position(self, selection: Selection) -> EventId:
+        """Return where a subscription begins that wants only what is new."""
+        broadcaster = self._broadcasters.get(selection)
+        return broadcaster.live_position(self._position) if broadcaster else self._position
+
+    def reaches_back_to(self, selection: Selection, position: EventId) -> bool:
+        """Tell whether a position lies within what is kept in memory for a selection."""
+        broadcaster = self._broadcasters.get(selection)
+        floor = broadcaster.floor if broadcaster else self._position
+        return floor <= position <= self._position
+
+    def caught_up_to(self, subscription: Subscription) -> EventId:
+        """Return up to where a subscription was given everything."""
+        broadcaster = self._broadcasters.get(subscription.selection)
+        if broadcaster is None or broadcaster.waiting or not broadcaster.has(subscription):
+            return subscription.position
+        return max(subscription.position, self._position)
+
+    def flush_all(self) -> None:
+        """Write out everything that waits, now."""
+        now = trio.current_time()
+        for broadcaster in self._broadcasters.values():
+            if not broadcaster.flushing:
+                broadcaster.flush(now)
+
+    async def run(self) -> None:
+        """Dispatch until the subscriber closes the inbox."""
+        async with trio.open_nursery() as nursery:
+            next_retirement = trio.current_time() + RETIRE_INTERVAL
+            while True:
+                with trio.CancelScope(deadline=min(self._next_due(), next_retirement)):
+                    try:
+                        batch = await self._receive.receive()
+                    except trio.EndOfChannel:
+                        break
+                    self._dispatch(batch, nursery)
+                now = trio.current_time()
+                self._flush_due(now, nursery)
+                if now >= next_retirement:
+                    self._retire(now)
+                    next_retirement = now + RETIRE_INTERVAL
+        self.flush_all()
+
+    def _broadcaster(self, selection: Selection) -> Broadcaster:
+        broadcaster = self._broadcasters.get(selection)
+        if broadcaster is None:
+            broadcaster = Broadcaster(selection, self._position, self._ring_events, self._ring_bytes)
+            self._broadcasters[selection] = broadcaster
+            for selector in selection.selectors:
+                self._watching.setdefault(selector, []).append(broadcaster)
+        return broadcaster
+
+    def _dispatch(self, batch: Sequence[Event], nursery: trio.Nursery) -> None:
+        touched: dict[Broadcaster, bool] = {}
+        for event in batch:
+            message: Message | None = None
+            for selector in selectors_of(event.channel):
+                for broadcaster in self._watching.get(selector, ()):
+                    if not topic_matches(broadcaster.selection.topic, event.topic):
+                        continue
+                    if message is None:
+                        message = Message(event)
+                    broadcaster.offer(message)
+                    touched[broadcaster] = touched.get(broadcaster, False) or ends_task(event)
+        self._position = batch[-1].id
+        self._events += len(batch)
+        now = trio.current_time()
+        for broadcaster, urgent in touched.items():
+            due = broadcaster.last_flush + self._flush_seconds
+            if urgent or due <= now:
+                self._flush(broadcaster, now, nursery)
+            elif not broadcaster.scheduled and not broadcaster.flushing:
+                broadcaster.scheduled = True
+                heapq.heappush(self._due, (due, next(self._order), broadcaster))
+
+    def _next_due(self) -> float:
+        return self._due[0][0] if self._due else math.inf
+
+    def _flush_due(self, now: float, nursery: trio.Nursery) -> None:
+        while self._due and self._due[0][0] <= now:
+            _, _, broadcaster = heapq.heappop(self._due)
+            broadcaster.scheduled = False
+            self._flush(broadcaster, now, nursery)
+
+    def _flush(self, broadcaster: Broadcaster, now: float, nursery: trio.Nursery) -> None:
+        if broadcaster.flushing:
+            return  # its own task goes on until nothing waits
+        if broadcaster.large:
+            broadcaster.flushing = True
+            nursery.start_soon(
+                broadcaster.flush_in_steps, self._flush_seconds, name=f"broadcaster {broadcaster.selection}"
+            )
+        else:
+            broadcaster.flush(now)
+
+    def _retire(self, now: float) -> None:
+        for selection, broadcaster in list(self._broadcasters.items()):
+            if not broadcaster.idle:
+                continue
+            if broadcaster.idle_since is None:
+                broadcaster.idle_since = now
+            elif now - broadcaster.idle_since >= self._linger:
+                self._retired_deliveries += broadcaster.stats().deliveries
+                del self._broadcasters[selection]
+                for selector in selection.selectors:
+                    self._watching[selector].remove(broadcaster)
+                    if not self._watching[selector]:
+                        del self._watching[selector]

@@ -1,0 +1,91 @@
+"""Replay: pages of the log for those who are behind, shared by all who are behind at the same place.
+
+When five thousand watchers come back at once with the same cursors, each page is read once and encoded
+once: while a page is being read, everybody who asks for the same one waits for that reading (single
+flight). Nothing is kept afterwards; the broadcasters' rings are the cache of what is recent.
+"""
+
+from __future__ import annotations
+
+import attrs
+import trio
+
+from heliograph.actors.subscription import Batch, Message
+from heliograph.model.channels import Selection
+from heliograph.model.errors import HeliographError
+from heliograph.model.ids import EventId
+from heliograph.storage.protocols import Log, Page
+
+PAGE_EVENTS = 500
+
+
+@attrs.frozen
+class ReplayPage:
+    """A page of messages, ``None`` when empty, and how far it reaches."""
+
+    batch: Batch | None
+    through: EventId
+
+
+@attrs.define(eq=False)
+class _Flight:
+    done: trio.Event = attrs.field(factory=trio.Event)
+    page: ReplayPage | None = None
+    error: HeliographError | None = None
+
+
+@attrs.frozen
+class ReplayStats:
+    """Counters since the start: pages read from the log, and how many more were shared."""
+
+    pages: int
+    shared: int
+
+
+class Replay:
+    """Reads pages of the log, once for everybody who asks at the same time."""
+
+    def __init__(self, log: Log) -> None:
+        self._log = log
+        self._flights: dict[tuple[Selection, EventId], _Flight] = {}
+        self._pages = self._shared = 0
+
+    def stats(self) -> ReplayStats:
+        """Return a snapshot of the counters."""
+        return ReplayStats(self._pages, self._shared)
+
+    async def page(self, selection: Selection, after: EventId) -> ReplayPage:
+        """Read the page after a position.
+
+        Raises:
+            Unavailable: The log can't be read now.
+        """
+        key = (selection, after)
+        while (flight := self._flights.get(key)) is not None:
+            await flight.done.wait()
+            if flight.error is not None:
+                raise flight.error
+            if flight.page is not None:
+                self._shared += 1
+                return flight.page
+            # the reader was cancelled; the first of those who waited reads in its place
+        flight = self._flights[key] = _Flight()
+        try:
+            flight.page = _encode(await self._log.read(selection, after, PAGE_EVENTS))
+        except HeliographError as error:
+            flight.error = error
+            raise
+        finally:
+            del self._flights[key]
+            flight.done.set()
+        self._pages += 1
+        return flight.page
+
+    async def last(self, selection: Selection, count: int) -> ReplayPage:
+        """Read a selection's last messages."""
+        return _encode(await self._log.read_last(selection, count))
+
+
+def _encode(page: Page) -> ReplayPage:
+    messages = [Message(event) for event in page.events]
+    return ReplayPage(Batch(messages) if messages else None, page.through)

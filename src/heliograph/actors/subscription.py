@@ -1,0 +1,151 @@
+"""What a watcher asked for, and the parties to it: encoded messages, subscriptions, watchers.
+
+A message is an event with its encodings, each made at the first need and then shared by everybody. A
+watcher is whatever takes bytes on behalf of a client; the http room implements it for WebSocket and
+SSE. Everything here is called synchronously by a broadcaster, between two of its own checkpoints.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from enum import StrEnum
+from typing import Protocol
+
+import attrs
+import orjson
+
+from heliograph.model.channels import Selection
+from heliograph.model.event import Event
+from heliograph.model.ids import OLDEST, EventId
+from heliograph.model.task import TERMINAL
+
+Encoder = Callable[[Event], bytes]
+
+
+class Overflow(StrEnum):
+    """What happens to a subscription whose client does not keep up."""
+
+    DISCONNECT = "disconnect"
+    DROP_OLDEST = "drop_oldest"
+    LATEST = "latest"
+
+
+def ends_task(event: Event) -> bool:
+    """Tell whether an event is the last word on its task."""
+    return event.topic == "task.status" and event.payload.get("status") in TERMINAL
+
+
+class Message:
+    """An event and its encodings."""
+
+    __slots__ = ("_encodings", "event")
+
+    def __init__(self, event: Event) -> None:
+        self.event = event
+        self._encodings: dict[Encoder, bytes] = {}
+
+    def encoded(self, encode: Encoder) -> bytes:
+        """Return the event in one encoding, made at most once."""
+        data = self._encodings.get(encode)
+        if data is None:
+            data = self._encodings[encode] = encode(self.event)
+        return data
+
+    @property
+    def size(self) -> int:
+        """Roughly the bytes that keeping it costs."""
+        payload = self.event.payload
+        output = payload.get("output")
+        return 400 + (len(output) if isinstance(output, str) else len(orjson.dumps(payload)))
+
+
+class Batch:
+    """Some messages in order, and their joined bytes per encoding; the same for every watcher."""
+
+    __slots__ = ("_joined", "messages")
+
+    def __init__(self, messages: Sequence[Message]) -> None:
+        self.messages = messages
+        self._joined: dict[Encoder, bytes] = {}
+
+    @property
+    def first_id(self) -> EventId:
+        """Id of the first message."""
+        return self.messages[0].event.id
+
+    @property
+    def last_id(self) -> EventId:
+        """Id of the last message."""
+        return self.messages[-1].event.id
+
+    def joined(self, encode: Encoder) -> bytes:
+        """Return all messages in one piece."""
+        data = self._joined.get(encode)
+        if data is None:
+            data = b"".join([message.encoded(encode) for message in self.messages])
+            self._joined[encode] = data
+        return data
+
+    def after(self, position: EventId) -> Batch | None:
+        """Return the part newer than a position, ``None`` when nothing is."""
+        newer = [message for message in self.messages if message.event.id > position]
+        return Batch(newer) if newer else None
+
+    def to_task_end(self) -> Batch | None:
+        """Return the part up to the event that ends a task, ``None`` when none does."""
+        for index, message in enumerate(self.messages):
+            if ends_task(message.event):
+                return Batch(self.messages[: index + 1])
+        return None
+
+
+class Watcher(Protocol):
+    """One client's connection, as the actors see it; no method waits."""
+
+    encode: Encoder
+
+    def deliver(self, subscription: Subscription, batch: Batch) -> None:
+        """Write a batch, or keep it for later, or act by the overflow policy."""
+        ...
+
+    def task_ended(self, subscription: Subscription) -> None:
+        """Hear that the task has ended; its terminal event was delivered."""
+        ...
+
+    def reset(self, subscription: Subscription, reason: str) -> None:
+        """Tell the client that what follows does not connect to what it has."""
+        ...
+
+
+@attrs.define(eq=False)
+class Subscription:
+    """One watcher's interest in one selection.
+
+    Args:
+        watcher: Whose it is.
+        selection: What is watched.
+        overflow: What to do when the client does not keep up.
+        ends_with_task: End after the event that finishes the task.
+        position: Everything up to this id was delivered or lies before the subscription.
+    """
+
+    watcher: Watcher
+    selection: Selection
+    overflow: Overflow = Overflow.DISCONNECT
+    ends_with_task: bool = False
+    position: EventId = OLDEST
+
+    def deliver(self, batch: Batch) -> None:
+        """Hand over what of a batch is new to this subscription; batches come in order."""
+        if batch.first_id <= self.position:
+            newer = batch.after(self.position)
+            if newer is None:
+                return
+            batch = newer
+        ending = batch.to_task_end() if self.ends_with_task else None
+        if ending is not None:
+            batch = ending
+        self.position = batch.last_id
+        self.watcher.deliver(self, batch)
+        if ending is not None:
+            self.watcher.task_ended(self)

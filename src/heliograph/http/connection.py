@@ -1,0 +1,116 @@
+"""One accepted connection, and how a stream takes it over from hypercorn.
+
+hypercorn's per-connection engine is given this object instead of the socket's stream. For an ordinary
+request it passes everything through. A stream route does its handshake as an ordinary route and then
+calls ``detach``: from that moment hypercorn reads end of file and what it still wants to write is
+swallowed, so its tasks and Quart's contexts end and free their memory, while the socket lives on and
+``server`` goes on with the successor in the same task.
+
+Three things that hypercorn 0.18 does not do happen here. Its writes are shielded and without a
+deadline, so ``send_all`` bounds them. Bytes that a peer sends right behind its WebSocket handshake
+would be answered with 400, since hypercorn parses them before the route has run: everything behind the
+head of an upgrade request is kept back and handed on to the successor. And it cannot be interrupted in
+a read: a scope around each read lets ``detach`` do so, without losing a byte.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Awaitable, Callable
+from contextvars import ContextVar
+
+import trio
+
+HEAD_LIMIT = 64 * 1024
+_UPGRADE = re.compile(rb"\r\nupgrade:[ \t]*websocket[ \t]*\r\n", re.IGNORECASE)
+
+Successor = Callable[[trio.SocketStream, bytes], Awaitable[None]]
+
+current: ContextVar[Connection] = ContextVar("connection")
+"""The connection that the running task serves; routes find it here."""
+
+
+class Connection:
+    """A stream for hypercorn that can be taken away from it.
+
+    Args:
+        stream: The accepted TCP stream.
+        write_timeout: Seconds after which a peer that takes no bytes is given up.
+    """
+
+    def __init__(self, stream: trio.SocketStream, write_timeout: float) -> None:
+        self.socket = stream.socket
+        self.successor: Successor | None = None
+        self._stream = stream
+        self._write_timeout = write_timeout
+        self._head = b""
+        self._early = b""
+        self._upgrading = False
+        self._reading: trio.CancelScope | None = None
+
+    def detach(self, successor: Successor) -> None:
+        """Take the connection away from hypercorn; ``successor(stream, early_bytes)`` serves it next."""
+        self.successor = successor
+        if self._reading is not None:
+            self._reading.cancel()
+
+    def take_early(self) -> bytes:
+        """Return the bytes that came behind the head of an upgrade request."""
+        early, self._early = self._early, b""
+        return early
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes:
+        """Read for hypercorn: end of file once detached."""
+        data = b""
+        with trio.CancelScope() as self._reading:
+            if self._upgrading:
+                await trio.sleep_forever()  # what the peer sends now is for the successor
+            data = bytes(await self._stream.receive_some(max_bytes))
+        self._reading = None
+        if self.successor is not None:
+            self._early += data
+            return b""
+        return self._keep_back(data)
+
+    def _keep_back(self, data: bytes) -> bytes:
+        """Pass a chunk on up to the end of the head, if it is (part of) an upgrade request."""
+        if not (self._head or data.startswith(b"GET ")):
+            return data
+        before = len(self._head)
+        self._head += data
+        end = self._head.find(b"\r\n\r\n", max(0, before - 3))
+        if end < 0:
+            if len(self._head) > HEAD_LIMIT:
+                self._head = b""
+            return data
+        head, rest = self._head[: end + 4], self._head[end + 4 :]
+        self._head = b""
+        if not _UPGRADE.search(head):
+            return data
+        self._upgrading = True
+        self._early = rest
+        return head[before:]
+
+    async def send_all(self, data: bytes) -> None:
+        """Write for hypercorn: nothing once detached, and never longer than the write timeout."""
+        if self.successor is not None:
+            await trio.lowlevel.checkpoint()
+            return
+        try:
+            with trio.fail_after(self._write_timeout):
+                await self._stream.send_all(data)
+        except trio.TooSlowError:
+            raise trio.BrokenResourceError("the peer takes no bytes") from None
+
+    async def send_eof(self) -> None:
+        """Close the writing side, unless the connection was taken away."""
+        if self.successor is None:
+            await self._stream.send_eof()
+
+    async def aclose(self) -> None:
+        """Close, unless the connection was taken away."""
+        if self.successor is None:
+            self._upgrading = False
+            if self._reading is not None:
+                self._reading.cancel()
+            await self._stream.aclose()

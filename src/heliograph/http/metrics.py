@@ -1,0 +1,105 @@
+"""Prometheus metrics: a snapshot of the actors' ``stats()``, taken when somebody asks.
+
+Nothing is counted twice and the hot paths know no metrics library: this module turns plain numbers into
+the exposition format.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import attrs
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+
+if TYPE_CHECKING:
+    from heliograph.http.app import Services
+
+Labelled = Mapping[Any, float]
+
+
+@attrs.frozen
+class Sample:
+    """One metric with its values by label.
+
+    Args:
+        name: Without the prefix ``heliograph_``.
+        help: What it counts, with its unit.
+        kind: ``counter`` or ``gauge``.
+        labels: Names of the labels.
+        values: By tuples of the labels' values.
+    """
+
+    name: str
+    help: str
+    kind: str
+    labels: tuple[str, ...]
+    values: Labelled
+
+
+def snapshot(services: Services) -> list[Sample]:
+    """Take every number at one moment, on the event loop."""
+    hub, appender = services.hub.stats(), services.appender.stats()
+    replay, streams = services.hub.replay.stats(), services.streams
+    open_streams = {("ws",): 0.0, ("sse",): 0.0}
+    pending = 0
+    for stream in streams.streams:
+        open_streams[stream.transport,] += 1
+        pending += stream.sink.pending_bytes
+
+    def one(name: str, text: str, kind: str, value: float) -> Sample:
+        return Sample(name, text, kind, (), {(): value})
+
+    return [
+        one("appended_events", "Events made durable through this node", "counter", appender.events),
+        one("append_groups", "Durable writes that took them", "counter", appender.groups),
+        one("append_waiting", "Publish requests waiting", "gauge", appender.waiting),
+        one(
+            "append_refused",
+            "Publish requests turned away, the queue being full",
+            "counter",
+            appender.refused,
+        ),
+        one("append_failed", "Publish requests that the log refused", "counter", appender.failed),
+        one("dispatched_events", "Events dispatched to broadcasters", "counter", hub.events),
+        one("deliveries", "Messages times watchers", "counter", hub.deliveries),
+        one("broadcasters", "Broadcasters now", "gauge", hub.broadcasters),
+        one("subscriptions", "Live subscriptions now", "gauge", hub.subscriptions),
+        one("hub_inbox_batches", "Batches waiting for the hub", "gauge", hub.inbox),
+        one("replay_pages", "Pages of the log read for replay", "counter", replay.pages),
+        one("replay_shared", "Replays served by somebody else's reading", "counter", replay.shared),
+        one("pending_bytes", "Bytes waiting for slow clients", "gauge", pending),
+        Sample("streams", "Open streams", "gauge", ("transport",), open_streams),
+        Sample("streams_opened", "Streams opened", "counter", ("transport",), _tuples(streams.opened)),
+        Sample(
+            "streams_ended", "Streams ended, by reason", "counter", ("transport", "reason"), streams.ended
+        ),
+        Sample(
+            "dropped_events", "Events dropped by a policy", "counter", ("policy",), _tuples(streams.dropped)
+        ),
+    ]
+
+
+def _tuples(counts: Mapping[str, int]) -> Labelled:
+    return {(name,): float(count) for name, count in counts.items()}
+
+
+def render(samples: Iterable[Sample]) -> bytes:
+    """Write samples in the Prometheus text format."""
+    registry = CollectorRegistry()
+    registry.register(_Collector(list(samples)))
+    return generate_latest(registry)
+
+
+class _Collector:
+    def __init__(self, samples: list[Sample]) -> None:
+        self._samples = samples
+
+    def collect(self) -> Iterable[Metric]:
+        for sample in self._samples:
+            family = CounterMetricFamily if sample.kind == "counter" else GaugeMetricFamily
+            metric = family(f"heliograph_{sample.name}", sample.help, labels=sample.labels)
+            for labels, value in sample.values.items():
+                metric.add_metric(labels, value)
+            yield metric

@@ -1,0 +1,200 @@
+"""Reading a request: parameters, cursors and bodies, with errors that name the field."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Iterable
+from datetime import datetime
+from typing import Any
+
+import orjson
+from quart import Request, g, request
+
+from heliograph.actors.subscription import Overflow
+from heliograph.http.auth import Identity
+from heliograph.http.stream import MAX_TAIL, WatchRequest
+from heliograph.model.channels import EVERYTHING, Selection, parse_selector, parse_topic_pattern
+from heliograph.model.errors import Invalid, Malformed, TooLarge, UnsupportedMedia
+from heliograph.model.event import JSON_OPTIONS
+from heliograph.model.ids import parse_position, parse_time
+from heliograph.model.intake import parse_json
+
+MAX_LIMIT = 500
+DEFAULT_LIMIT = 50
+
+
+def identity() -> Identity:
+    """Return who makes the current request; ``app`` has identified them before the route ran."""
+    who: Identity = g.identity
+    return who
+
+
+def refuse_unknown(*known: str) -> None:
+    """Refuse query parameters that the route does not know.
+
+    Raises:
+        Invalid: With one entry for each.
+    """
+    for name in request.args:
+        if name not in known:
+            raise Invalid.field(name[:100], f"is unknown; this takes {', '.join(known) or 'no parameters'}")
+
+
+def whole(name: str, default: int, low: int, high: int) -> int:
+    """Read a whole number from the query.
+
+    Raises:
+        Invalid: Not a number, or out of range.
+    """
+    text = request.args.get(name)
+    if text is None:
+        return default
+    # int() takes forms that nobody means: 1_000, Arabic digits, spaces
+    if text.isascii() and text.removeprefix("-").isdigit() and len(text) < 20 and low <= int(text) <= high:
+        return int(text)
+    raise Invalid.field(name, f"must be a whole number from {low} to {high}")
+
+
+def moment(name: str) -> datetime | None:
+    """Read an ISO 8601 time from the query.
+
+    Raises:
+        Invalid: Not a time.
+    """
+    text = request.args.get(name)
+    # A plus sign in a query is a space: put it back where an offset stands.
+    return None if text is None else parse_time(text.replace(" ", "+"), name)
+
+
+def listed(name: str, allowed: Iterable[str]) -> tuple[str, ...]:
+    """Read a parameter that may be repeated or comma-separated.
+
+    Raises:
+        Invalid: Something else than what is allowed.
+    """
+    values = tuple(
+        value.strip() for text in request.args.getlist(name) for value in text.split(",") if value.strip()
+    )
+    allowed = tuple(allowed)
+    for value in values:
+        if value not in allowed:
+            raise Invalid.field(name, f"must be some of {', '.join(allowed)}")
+    return values
+
+
+def encode_cursor(*parts: str | int) -> str:
+    """Make an opaque keyset cursor."""
+    return base64.urlsafe_b64encode(orjson.dumps(parts)).rstrip(b"=").decode()
+
+
+def decode_cursor(*kinds: type) -> list[Any] | None:
+    """Read the query's ``cursor`` as ``encode_cursor`` made it.
+
+    Raises:
+        Invalid: Not one of ours.
+    """
+    text = request.args.get("cursor")
+    if text is None:
+        return None
+    try:
+        parts = orjson.loads(base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True))
+    except (binascii.Error, ValueError):
+        parts = None
+    if isinstance(parts, list) and [type(part) for part in parts] == list(kinds):
+        return parts
+    raise Invalid.field("cursor", "must be a next_cursor of this list, unchanged")
+
+
+def watch_request(selection: Selection, default_after: str | None = None) -> WatchRequest:
+    """Read what an SSE request asks for besides its selection; ``Last-Event-ID`` wins over ``after``.
+
+    Raises:
+        Invalid: Some parameter is wrong.
+    """
+    after = request.headers.get("Last-Event-ID", "").strip() or request.args.get("after")
+    tail = whole("tail", 0, 0, MAX_TAIL)
+    if after is None and not tail:
+        after = default_after
+    overflow = request.args.get("overflow", Overflow.DISCONNECT.value)
+    if overflow not in list(Overflow):
+        raise Invalid.field("overflow", f"must be one of {', '.join(Overflow)}")
+    return WatchRequest(
+        selection=selection,
+        after=None if after is None else parse_position(after.replace(" ", "+"), "after"),
+        tail=tail,
+        overflow=Overflow(overflow),
+    )
+
+
+def selection() -> Selection:
+    """Read ``channel`` (repeatable) and ``topic`` of the query.
+
+    Raises:
+        Invalid: Some of them is malformed.
+    """
+    selectors = [parse_selector(text) for text in request.args.getlist("channel")]
+    topic = parse_topic_pattern(request.args.get("topic", EVERYTHING))
+    return Selection.of(selectors, topic)
+
+
+async def read_items(incoming: Request, max_bytes: int) -> list[Any]:
+    """Read the items of a publish request: one JSON object, an array, or NDJSON.
+
+    Raises:
+        UnsupportedMedia: Neither JSON nor NDJSON.
+        TooLarge: Over ``max_bytes``.
+        Malformed: Not what it says it is.
+        Invalid: No items at all.
+    """
+    kind = incoming.mimetype or "application/json"
+    ndjson = kind in {"application/x-ndjson", "application/ndjson", "application/jsonl"}
+    if not ndjson and kind != "application/json":
+        raise UnsupportedMedia(f"{kind} is not read here; send application/json or application/x-ndjson")
+    body = bytearray()
+    items: list[Any] = []
+    size = line = 0
+    async for data in incoming.body:
+        size += len(data)
+        if size > max_bytes:
+            raise TooLarge(f"a request may have at most {max_bytes} bytes")
+        body += data
+        if ndjson and b"\n" in data:
+            *lines, rest = body.split(b"\n")
+            body = bytearray(rest)
+            for text in lines:
+                line += 1
+                _add_line(items, bytes(text), line)
+    if ndjson:
+        _add_line(items, bytes(body), line + 1)
+    else:
+        value = parse_json(bytes(body), "the body")
+        items = value if isinstance(value, list) else [value]
+    if not items:
+        raise Invalid.field("", "the request has no events")
+    return items
+
+
+def _add_line(items: list[Any], text: bytes, number: int) -> None:
+    if text.strip():
+        items.append(parse_json(text, f"line {number}"))
+
+
+def to_json(value: Any) -> bytes:
+    """Write a response body."""
+    return orjson.dumps(value, option=JSON_OPTIONS)
+
+
+def require_utf8(text: str, field: str) -> str:
+    """Refuse text with lone surrogates or NUL, which no database keeps.
+
+    Raises:
+        Malformed: It has some.
+    """
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise Malformed(f"{field} is not UTF-8") from None
+    if "\0" in text:
+        raise Invalid.field(field, "must not contain NUL (U+0000)")
+    return text

@@ -1,0 +1,69 @@
+"""Publishing and listing events."""
+
+from __future__ import annotations
+
+import orjson
+from quart import Blueprint, Response, request
+
+from heliograph.http.app import services
+from heliograph.http.requests import (
+    DEFAULT_LIMIT,
+    MAX_LIMIT,
+    decode_cursor,
+    encode_cursor,
+    identity,
+    read_items,
+    refuse_unknown,
+    selection,
+    to_json,
+    whole,
+)
+from heliograph.model.errors import Invalid
+from heliograph.model.event import event_json
+from heliograph.model.ids import EventId, format_id
+from heliograph.model.intake import parse_items
+
+blueprint = Blueprint("events", __name__)
+
+
+@blueprint.post("/api/v1/events")
+async def publish() -> Response:
+    """Append events; answered when they are durable, all or nothing."""
+    service = services()
+    settings = service.settings
+    refuse_unknown()
+    request_key = request.headers.get("Idempotency-Key")
+    if request_key is not None and not 0 < len(request_key) <= 150:
+        raise Invalid.field("Idempotency-Key", "must have 1 to 150 characters")
+    items = await read_items(request, settings.server.max_request_bytes)
+    drafts = parse_items(items, settings.events.max_bytes, request_key)
+    identity().require("publish", *{draft.channel for draft in drafts})
+    receipt = await service.appender.append(drafts)
+    body = {
+        "accepted": len(receipt.ids),
+        "ids": [format_id(event_id) for event_id in receipt.ids],
+        "cursor": format_id(receipt.cursor),
+    }
+    return Response(to_json(body), 201, content_type="application/json")
+
+
+@blueprint.get("/api/v1/events")
+async def history() -> Response:
+    """List events, newest first."""
+    refuse_unknown("topic", "channel", "limit", "cursor", "ticket")
+    service = services()
+    wanted = selection()
+    identity().require("read", *wanted.selectors)
+    limit = whole("limit", DEFAULT_LIMIT, 1, MAX_LIMIT)
+    cursor = decode_cursor(int)
+    position = service.log.position
+    found = await service.store.events(wanted, EventId(cursor[0]) if cursor else None, limit)
+    body = {
+        "events": [orjson.Fragment(event_json(event)) for event in found],
+        "total": len(found),
+        "meta": {
+            "next_cursor": encode_cursor(found[-1].id) if len(found) == limit else None,
+            "stream_cursor": format_id(position),
+        },
+    }
+    return Response(to_json(body), content_type="application/json")

@@ -1,0 +1,113 @@
+"""The handshakes of streams: ordinary routes up to the moment when the connection is detached."""
+
+from __future__ import annotations
+
+import random
+from functools import partial
+
+import trio
+from quart import Blueprint, Response, request, websocket
+
+from heliograph.http import connection
+from heliograph.http.app import Services, cors_headers, services
+from heliograph.http.frames import retry_block
+from heliograph.http.requests import identity, refuse_unknown, selection, to_json, watch_request
+from heliograph.http.routes.tasks import known_task
+from heliograph.http.sse import SseStream
+from heliograph.http.stream import WatchRequest
+from heliograph.http.websocket import WebSocketStream, handshake_response
+from heliograph.model.channels import Selection
+from heliograph.model.errors import TooMany
+
+blueprint = Blueprint("streams", __name__)
+
+SSE_HEADERS = {
+    "Content-Type": "text/event-stream; charset=utf-8",
+    "Cache-Control": "no-cache",
+    "X-Accel-Buffering": "no",
+}
+OVERLOADED_RETRY_MS = (5_000, 30_000)
+
+
+@blueprint.get("/api/v1/events/stream")
+async def event_stream() -> Response:
+    """Stream events as they happen, from a cursor if one is given."""
+    refuse_unknown("topic", "channel", "after", "tail", "overflow", "ticket")
+    wanted = selection()
+    identity().require("read", *wanted.selectors)
+    return _open_sse(watch_request(wanted))
+
+
+@blueprint.get("/api/tasks/<task_id>/stream")
+async def task_stream(task_id: str) -> Response:
+    """Stream one task from its beginning to its end; 204 to a client that has seen the end."""
+    refuse_unknown("after", "tail", "overflow", "ticket")
+    task = await known_task(task_id)
+    wanted = watch_request(Selection.of([f"task:{task_id}"]), default_after="0-0")
+    end = task.finished_event_id
+    if end is not None and wanted.after is not None and wanted.after >= end:
+        return Response(b"", 204)
+    return _open_sse(
+        WatchRequest(wanted.selection, wanted.after, wanted.tail, wanted.overflow, ends_with_task=True)
+    )
+
+
+def _open_sse(wanted: WatchRequest) -> Response:
+    service = services()
+    headers = SSE_HEADERS | cors_headers()
+    try:
+        service.streams.admit(identity().name)
+    except TooMany:
+        # A 503 would end an EventSource for good; this one comes back by itself, later.
+        pause = random.randint(*OVERLOADED_RETRY_MS)
+        return Response(retry_block(pause), headers=headers)
+    if request.method == "HEAD":
+        return Response(b"", headers=headers)
+    chunked = request.http_version != "1.0"
+    connection.current.get().detach(partial(_serve_sse, service, identity().name, wanted, headers, chunked))
+    return Response(b"")
+
+
+async def _serve_sse(
+    service: Services,
+    owner: str,
+    wanted: WatchRequest,
+    headers: dict[str, str],
+    chunked: bool,
+    stream: trio.SocketStream,
+    early: bytes,
+) -> None:
+    served = SseStream(stream, service.hub, service.log, service.streams, owner, wanted, chunked=chunked)
+    framing = {"Transfer-Encoding": "chunked"} if chunked else {"Connection": "close"}
+    lines = "".join(f"{name}: {value}\r\n" for name, value in (headers | framing).items())
+    served.sink.write(f"HTTP/1.1 200 OK\r\n{lines}\r\n".encode("latin-1"))
+    await served.serve(early)
+
+
+@blueprint.websocket("/ws")
+async def web_socket() -> None:
+    """Open a WebSocket; the protocol is in ``http.websocket``."""
+    service = services()
+    who = service.authenticator.from_headers(websocket.headers, websocket.args.get("ticket"))
+    service.streams.admit(who.name if who else "anonymous")
+    key = websocket.headers["Sec-WebSocket-Key"]
+
+    async def serve(stream: trio.SocketStream, early: bytes) -> None:
+        served = WebSocketStream(
+            stream, service.hub, service.log, service.streams, who, service.authenticator
+        )
+        served.sink.write(handshake_response(key))
+        await served.serve(early)
+
+    connection.current.get().detach(serve)
+
+
+@blueprint.post("/api/v1/stream-tickets")
+async def make_ticket() -> Response:
+    """Make a short-lived ticket for clients that can't set headers on a stream."""
+    who = identity()
+    who.require("read")
+    ticket, expires_at = services().authenticator.ticket_for(who)
+    return Response(
+        to_json({"ticket": ticket, "expires_at": expires_at}), 201, content_type="application/json"
+    )

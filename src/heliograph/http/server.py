@@ -1,0 +1,121 @@
+"""The listener: our own accept loop around hypercorn's per-connection engine.
+
+hypercorn offers ``serve``, but not its sockets, its deadlines or a connection that outlives it. So the
+accept loop is ``trio.serve_listeners`` and each connection is handed to hypercorn's ``TCPServer``,
+wrapped in a ``Connection`` that a stream can take over. This module is the only one that touches
+hypercorn's inner classes, and ``tests/http/test_server.py`` fails clearly when an upgrade changes them.
+
+Nesting is the order of stopping: accepting ends first, then what is still served gets ``grace``
+seconds, then the app's lifespan ends.
+"""
+
+from __future__ import annotations
+
+import errno
+import socket
+from functools import partial
+
+import attrs
+import structlog
+import trio
+from hypercorn.app_wrappers import ASGIWrapper
+from hypercorn.config import Config
+from hypercorn.trio.tcp_server import TCPServer
+from hypercorn.trio.worker_context import WorkerContext
+from hypercorn.typing import ConnectionState
+from quart_trio import QuartTrio
+
+from heliograph.http.connection import Connection, current
+from heliograph.model.errors import SettingsError
+
+log = structlog.get_logger(__name__)
+
+
+def hypercorn_config() -> Config:
+    """Return hypercorn's settings: HTTP/1.1, quiet, and its own deadlines for half-open peers."""
+    config = Config()
+    config.alpn_protocols = ["http/1.1"]
+    config.accesslog = None
+    config.errorlog = None
+    config.include_server_header = False
+    config.keep_alive_timeout = 75
+    config.read_timeout = None
+    config.h11_max_incomplete_size = 32 * 1024
+    return config
+
+
+def open_listener(host: str, port: int, backlog: int) -> trio.SocketListener:
+    """Bind and listen.
+
+    Raises:
+        SettingsError: The address can't be bound; the message names it and why.
+    """
+    try:
+        family, kind, proto, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        listening = socket.socket(family, kind, proto)
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        listening.bind(address)
+        listening.listen(backlog)
+    except OSError as error:
+        reason = "is in use" if error.errno == errno.EADDRINUSE else (error.strerror or str(error))
+        raise SettingsError([f"server.port: {host}:{port} {reason} (set PORT to a free one)"]) from None
+    return trio.SocketListener(trio.socket.from_stdlib_socket(listening))
+
+
+@attrs.define
+class Server:
+    """Serves one app on one listener.
+
+    Args:
+        app: The Quart-Trio app.
+        listener: From ``open_listener``.
+        write_timeout: Seconds after which a peer that takes no bytes is given up.
+        grace: Seconds that requests under way get after accepting has ended.
+    """
+
+    app: QuartTrio
+    listener: trio.SocketListener
+    write_timeout: float
+    grace: float
+    _config: Config = attrs.field(factory=hypercorn_config, init=False)
+    _context: WorkerContext = attrs.field(factory=partial(WorkerContext, None), init=False)
+    _accepting: trio.CancelScope = attrs.field(factory=trio.CancelScope, init=False)
+
+    @property
+    def stopping(self) -> bool:
+        """Whether accepting was ended."""
+        return self._accepting.cancel_called
+
+    def stop_accepting(self) -> None:
+        """Close the listener; connections go on."""
+        self._accepting.cancel()
+
+    async def run(self) -> None:
+        """Serve until accepting is stopped and the connections have ended or used up their grace."""
+        async with trio.open_nursery() as handlers:
+            with self._accepting:
+                await trio.serve_listeners(self._handle, [self.listener], handler_nursery=handlers)
+            await self._context.terminated.set()
+            handlers.cancel_scope.deadline = trio.current_time() + self.grace
+
+    async def _handle(self, stream: trio.SocketStream) -> None:
+        connection = Connection(stream, self.write_timeout)
+        current.set(connection)
+        await self._serve_http(connection)
+        if connection.successor is not None:
+            successor, connection.successor = connection.successor, None
+            await successor(stream, connection.take_early())
+
+    async def _serve_http(self, connection: Connection) -> None:
+        engine = TCPServer(
+            ASGIWrapper(self.app),
+            self._config,
+            self._context,
+            ConnectionState({}),
+            connection,  # type: ignore[arg-type]  # it asks for less than the SSLStream it names
+        )
+        await engine.run()

@@ -1,0 +1,323 @@
+"""A sink: where the bytes of one stream are written, without ever waiting.
+
+``write`` tries the socket at once; what does not fit stays here, in order, and a flusher task (started
+only then) waits for the socket to become writable. Everything that goes to one connection passes
+through its sink, so frames never interleave.
+
+What is kept has a budget in bytes. Each piece remembers whose it is and which events it holds, so that
+when the budget is used up the subscription's overflow policy can act on whole messages:
+
+- ``disconnect``: the stream is told (``overflowed``) and ends; the client resumes from its cursor.
+- ``drop_oldest``: the oldest unsent pieces of the subscription make room.
+- ``latest``: of the subscription's unsent pieces only the newest message of each channel stays.
+
+What the last two take away is told in one ``gap`` per run of losses, in the place of what was lost. A
+piece that was partly sent is never touched, and one piece is always taken, however large.
+
+Writing by file descriptor: ``os.write`` on the non-blocking socket is the plain system call; it must
+never be done after the socket was closed (the number may be somebody else's), so ``close`` comes first.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections import deque
+from collections.abc import Callable
+from itertools import islice
+
+import attrs
+import trio
+
+from heliograph.actors.subscription import Batch, Message, Overflow, Subscription
+from heliograph.model.ids import EventId
+
+LOW_WATER = 64 * 1024
+WRITE_PIECES = 64
+
+
+@attrs.frozen
+class Loss:
+    """What an overflow policy took away, in one run.
+
+    Args:
+        subscription: Whose events.
+        first: Id of the first lost event.
+        last: Id of the last.
+        count: How many.
+    """
+
+    subscription: Subscription
+    first: EventId
+    last: EventId
+    count: int
+
+
+@attrs.define(eq=False)
+class _Piece:
+    data: bytes
+    subscription: Subscription | None = None
+    batch: Batch | None = None
+    loss: Loss | None = None
+
+
+class Sink:
+    """The writing side of one connection.
+
+    Args:
+        socket: Connected and non-blocking.
+        budget: Bytes that may wait.
+        start_task: Starts the flusher.
+        describe_loss: Encodes the ``gap`` notice of a loss.
+        stall_seconds: How long the peer may take nothing at all.
+        on_slow: Called when a ``disconnect`` subscription is over the budget, or the peer stalls.
+        on_broken: Called once when the peer is gone.
+    """
+
+    __slots__ = (
+        "_budget",
+        "_closed",
+        "_describe_loss",
+        "_fd",
+        "_finishing",
+        "_flushing",
+        "_on_broken",
+        "_on_slow",
+        "_pending",
+        "_room",
+        "_sent_of_first",
+        "_socket",
+        "_stall_seconds",
+        "_start_task",
+        "pending_bytes",
+    )
+
+    def __init__(
+        self,
+        socket: trio.socket.SocketType,
+        budget: int,
+        stall_seconds: float,
+        start_task: Callable[..., None],
+        describe_loss: Callable[[Loss], bytes],
+        on_slow: Callable[[], None],
+        on_broken: Callable[[], None],
+    ) -> None:
+        self._socket = socket
+        self._fd = socket.fileno()
+        self._budget = budget
+        self._stall_seconds = stall_seconds
+        self._start_task = start_task
+        self._describe_loss = describe_loss
+        self._on_slow = on_slow
+        self._on_broken = on_broken
+        self._pending: deque[_Piece] | None = None
+        self._sent_of_first = 0
+        self._room: trio.Event | None = None
+        self._flushing = self._closed = self._finishing = False
+        self.pending_bytes = 0
+
+    @property
+    def closed(self) -> bool:
+        """Whether nothing can be written any more."""
+        return self._closed
+
+    def write(
+        self, data: bytes, subscription: Subscription | None = None, batch: Batch | None = None
+    ) -> None:
+        """Write now or keep for later; never waits, never raises for the peer's faults.
+
+        Args:
+            data: Whole frames or blocks.
+            subscription: Whose events they are; ``None`` for control messages.
+            batch: The events.
+        """
+        if self._closed or self._finishing:
+            return
+        if self._pending is None:
+            sent = self._send(data)
+            if sent == len(data) or self._closed:
+                return
+            self._pending = deque([_Piece(data, subscription, batch)])
+            self._sent_of_first = sent
+            self.pending_bytes = len(data) - sent
+            self._flush_later()
+            return
+        if self.pending_bytes + len(data) > self._budget:
+            if subscription is None or batch is None:
+                if self.pending_bytes > 2 * self._budget:  # answers that the peer asks for and never reads
+                    self._on_slow()
+                    return
+            elif subscription.overflow is Overflow.DISCONNECT:
+                self._on_slow()
+                return
+            elif subscription.overflow is Overflow.DROP_OLDEST:
+                self._drop_oldest(subscription, len(data))
+            else:
+                batch = self._keep_latest(subscription, batch)
+                data = batch.joined(subscription.watcher.encode)
+        self._pending.append(_Piece(data, subscription, batch))
+        self.pending_bytes += len(data)
+
+    def discard_unsent(self) -> None:
+        """Forget what waits, except the rest of a piece that was partly sent."""
+        if self._pending:
+            first = self._pending.popleft()
+            self._pending.clear()
+            self.pending_bytes = 0
+            if self._sent_of_first:
+                self._pending.append(first)
+                self.pending_bytes = len(first.data) - self._sent_of_first
+
+    def finish(self) -> None:
+        """Take no more; when what waits was sent, close the writing side of the connection."""
+        if self._closed or self._finishing:
+            return
+        self._finishing = True
+        if self._pending is None:
+            self._shut_down()
+
+    def close(self) -> None:
+        """Write nothing more from here on; to be called before the socket is closed."""
+        self._closed = True
+        self._pending = None
+        self.pending_bytes = 0
+        if self._room is not None:
+            self._room.set()
+
+    async def room(self) -> None:
+        """Wait until little enough is pending for more to be produced."""
+        while self.pending_bytes > LOW_WATER and not self._closed:
+            self._room = trio.Event()
+            await self._room.wait()
+        await trio.lowlevel.checkpoint()
+
+    def _send(self, data: bytes) -> int:
+        try:
+            return os.write(self._fd, data)
+        except BlockingIOError:
+            return 0
+        except OSError:
+            self._broken()
+            return 0
+
+    def _broken(self) -> None:
+        if not self._closed:
+            self.close()
+            self._on_broken()
+
+    def _shut_down(self) -> None:
+        try:
+            self._socket.shutdown(trio.socket.SHUT_WR)
+        except OSError:
+            self._broken()
+
+    def _flush_later(self) -> None:
+        if not self._flushing:
+            self._flushing = True
+            self._start_task(self._flush)
+
+    async def _flush(self) -> None:
+        try:
+            while self._pending:
+                try:
+                    with trio.move_on_after(self._stall_seconds) as patience:
+                        await trio.lowlevel.wait_writable(self._fd)
+                except (trio.ClosedResourceError, OSError):
+                    return
+                if patience.cancelled_caught:
+                    self._on_slow()
+                elif self._pending:
+                    self._write_pending()
+            if not self._closed:
+                self._pending = None
+                if self._finishing:
+                    self._shut_down()
+        finally:
+            self._flushing = False
+
+    def _write_pending(self) -> None:
+        assert self._pending is not None
+        first, *others = islice(self._pending, WRITE_PIECES)
+        rest: memoryview | bytes = memoryview(first.data)[self._sent_of_first :]
+        pieces = [rest, *(piece.data for piece in others)]
+        try:
+            sent = os.writev(self._fd, pieces)
+        except BlockingIOError:
+            return
+        except OSError:
+            self._broken()
+            return
+        self.pending_bytes -= sent
+        sent += self._sent_of_first
+        while self._pending and sent >= len(self._pending[0].data):
+            sent -= len(self._pending.popleft().data)
+        self._sent_of_first = sent
+        if self._room is not None and self.pending_bytes <= LOW_WATER:
+            self._room.set()
+
+    def _drop_oldest(self, subscription: Subscription, needed: int) -> None:
+        """Take the subscription's oldest unsent pieces out, down to three quarters of the budget.
+
+        More than is needed for one message, so that a client that stays slow does not cost a pass over
+        everything pending for every message.
+        """
+        excess = self.pending_bytes + needed - self._budget * 3 // 4
+        place, batches, loss = self._take_out(subscription, excess)
+        for batch in batches:
+            loss = _add(loss, Loss(subscription, batch.first_id, batch.last_id, len(batch.messages)))
+        self._put_gap(place, loss)
+
+    def _keep_latest(self, subscription: Subscription, batch: Batch) -> Batch:
+        """Take all the subscription's unsent pieces out; return the newest message of each channel."""
+        place, batches, loss = self._take_out(subscription, math.inf)
+        newest: dict[str, Message] = {}
+        for message in (message for some in (*batches, batch) for message in some.messages):
+            event = newest[message.event.channel].event if message.event.channel in newest else None
+            if event is not None:
+                loss = _add(loss, Loss(subscription, event.id, event.id, 1))
+            newest[message.event.channel] = message
+        self._put_gap(place, loss)
+        return Batch(sorted(newest.values(), key=lambda message: message.event.id))
+
+    def _take_out(self, subscription: Subscription, excess: float) -> tuple[int, list[Batch], Loss | None]:
+        """Remove a subscription's unsent pieces, oldest first, until ``excess`` bytes are gone.
+
+        Returns:
+            Where the first one was, what was in them, and the loss that an unsent notice had told.
+        """
+        assert self._pending is not None
+        kept: deque[_Piece] = deque()
+        place, batches, loss = -1, [], None
+        for piece in self._pending:
+            sending = not kept and self._sent_of_first > 0
+            if sending or excess <= 0 or piece.subscription is not subscription:
+                kept.append(piece)
+                continue
+            place = len(kept) if place < 0 else place
+            self.pending_bytes -= len(piece.data)
+            excess -= len(piece.data)
+            if piece.batch is not None:
+                batches.append(piece.batch)
+            loss = _add(loss, piece.loss)
+        self._pending = kept
+        return (len(kept) if place < 0 else place), batches, loss
+
+    def _put_gap(self, place: int, loss: Loss | None) -> None:
+        if loss is None:
+            return
+        assert self._pending is not None
+        notice = _Piece(self._describe_loss(loss), loss.subscription, None, loss)
+        self._pending.insert(place, notice)
+        self.pending_bytes += len(notice.data)
+
+
+def _add(one: Loss | None, other: Loss | None) -> Loss | None:
+    """Join two losses of the same subscription."""
+    if one is None or other is None:
+        return one or other
+    return Loss(
+        one.subscription,
+        min(one.first, other.first),
+        max(one.last, other.last),
+        one.count + other.count,
+    )

@@ -1,0 +1,368 @@
+"""A stream: one watcher's connection after it was detached, whatever its protocol.
+
+One small task per stream reads what the peer sends (``serve``); everything that goes out is written by
+calls from the broadcasters and the sweeper through the sink. There are no timers here: ``due`` says
+when the sweeper should look again, and ``sweep`` does what time asks for (pings, keepalives, deadlines,
+rotation, drain).
+
+A stream ends in one of three ways. The peer goes: the reading task sees it and cleans up. We end it
+(``end``): subscriptions leave at once, the farewell is written, and the socket is closed when the peer
+has closed too or the farewell's deadline has passed. Or it is cut (``cut``): the peer is gone or takes
+nothing, so nothing can be said any more.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections import Counter
+from collections.abc import Callable, Iterable
+from enum import Enum
+from typing import Any
+
+import attrs
+import trio
+
+from heliograph.actors.hub import Hub
+from heliograph.actors.subscription import Batch, Encoder, Overflow, Subscription
+from heliograph.config import StreamSettings
+from heliograph.http.sink import Loss, Sink
+from heliograph.model.channels import Selection
+from heliograph.model.errors import TooMany
+from heliograph.model.ids import OLDEST, EventId, format_id
+from heliograph.storage.protocols import Log
+
+FAREWELL_SECONDS = 5.0
+READ_BYTES = 16 * 1024
+RECONNECT_MS = 3000
+MAX_TAIL = 10_000
+
+
+class Reason(Enum):
+    """Why a stream ended: the close code of WebSocket, and the name in counters and notices."""
+
+    PEER = (1000, "closed by the client")
+    SHUTDOWN = (1012, "the service restarts")
+    PROTOCOL = (1002, "protocol error")
+    BAD_DATA = (1007, "not UTF-8 text")
+    POLICY = (1008, "no subscription in time")
+    TOO_BIG = (1009, "message too big")
+    ROTATE = (4001, "planned rotation; come back")
+    SLOW = (4008, "slow consumer; resume from your cursor")
+    NO_PONG = (4012, "no pong")
+    BROKEN = (1006, "connection lost")
+    TASK_ENDED = (1000, "the task has ended")
+    UNAVAILABLE = (1013, "the log can not be read now")
+    BAD_KEY = (4500, "bad key")
+    FORBIDDEN = (4503, "forbidden channel")
+    TOO_MANY_CHANNELS = (4505, "too many channels")
+
+    def __init__(self, code: int, text: str) -> None:
+        self.code = code
+        self.text = text
+
+
+@attrs.frozen
+class WatchRequest:
+    """What a client asked to watch, checked.
+
+    Args:
+        selection: Channels and filter.
+        after: Resume after this position; ``OLDEST`` from the oldest kept; ``None``: live only.
+        tail: Without ``after``: begin with the last so many events.
+        overflow: The policy for a client that does not keep up.
+        ends_with_task: End with the event that finishes the task.
+        ref: Returned to the client as it came.
+    """
+
+    selection: Selection
+    after: EventId | None = None
+    tail: int = 0
+    overflow: Overflow = Overflow.DISCONNECT
+    ends_with_task: bool = False
+    ref: Any = None
+
+
+@attrs.define
+class StreamRegistry:
+    """All open streams, and what was counted over those that were.
+
+    Args:
+        limits: The settings of streams.
+        start_task: Starts a task in the nursery that outlives every stream.
+    """
+
+    limits: StreamSettings
+    start_task: Callable[..., None]
+    streams: set[Stream] = attrs.field(factory=set)
+    opened: Counter[str] = attrs.field(factory=Counter)
+    ended: Counter[tuple[str, str]] = attrs.field(factory=Counter)
+    dropped: Counter[str] = attrs.field(factory=Counter)
+    per_owner: Counter[str] = attrs.field(factory=Counter)
+
+    def admit(self, owner: str) -> None:
+        """Check that one more stream is within the limits.
+
+        Raises:
+            TooMany: In all, or for this owner of a key.
+        """
+        if len(self.streams) >= self.limits.max_streams:
+            raise TooMany(f"{len(self.streams)} streams are open; come back later")
+        if self.per_owner[owner] >= self.limits.max_streams_per_key:
+            raise TooMany(f"{owner} has {self.per_owner[owner]} streams open; close some")
+
+    def add(self, stream: Stream) -> None:
+        """Count a stream in."""
+        self.streams.add(stream)
+        self.per_owner[stream.owner] += 1
+        self.opened[stream.transport] += 1
+
+    def remove(self, stream: Stream) -> None:
+        """Count a stream out."""
+        self.streams.discard(stream)
+        self.per_owner[stream.owner] -= 1
+        self.ended[stream.transport, stream.reason.name.lower()] += 1
+
+    def subscription_count(self) -> int:
+        """Count the subscriptions of all streams."""
+        return sum(len(stream.subscriptions) for stream in self.streams)
+
+
+class Stream:
+    """What WebSocket and SSE have in common.
+
+    Args:
+        trio_stream: The connection.
+        hub: Where subscriptions attach.
+        log: Asked what is kept.
+        registry: Where the stream is counted.
+        owner: Name of the API key, for limits and logs.
+    """
+
+    transport: str
+    encode: Encoder
+
+    def __init__(
+        self, trio_stream: trio.SocketStream, hub: Hub, log: Log, registry: StreamRegistry, owner: str
+    ) -> None:
+        self.owner = owner
+        self.reason = Reason.PEER
+        self.ending = False
+        self.subscriptions: list[Subscription] = []
+        self.limits = registry.limits
+        self._socket = trio_stream.socket
+        self._hub = hub
+        self._log = log
+        self._registry = registry
+        self.sink = Sink(
+            self._socket,
+            self.limits.pending_bytes,
+            self.limits.stall_seconds,
+            registry.start_task,
+            self._describe_loss,
+            self._too_slow,
+            self._peer_lost,
+        )
+        now = trio.current_time()
+        # Jittered, so that streams that came together do not ping and rotate together for ever.
+        self.rotate_at = now + self.limits.rotate_seconds * random.uniform(0.8, 1.2)
+        self.drain_at: float | None = None
+        self.farewell_by: float | None = None
+        self.due = now
+
+    # What the protocols define
+
+    def notice(self, kind: str, fields: dict[str, Any]) -> bytes:
+        """Encode a control message."""
+        raise NotImplementedError
+
+    def farewell(self, reason: Reason, after_ms: int, cursor: EventId | None) -> bytes:
+        """Encode the last words: why, when to come back, and from where (``None``: the client knows)."""
+        raise NotImplementedError
+
+    def beat(self, now: float) -> None:
+        """Do what is due besides rotation and deadlines, and set ``due`` for the next time."""
+        raise NotImplementedError
+
+    # What the actors call
+
+    def deliver(self, subscription: Subscription, batch: Batch) -> None:
+        """Write a batch of events."""
+        self.sink.write(batch.joined(self.encode), subscription, batch)
+
+    def task_ended(self, subscription: Subscription) -> None:
+        """End the stream whose only task has ended."""
+        self.end(Reason.TASK_ENDED)
+
+    def reset(self, subscription: Subscription, reason: str) -> None:
+        """Tell the client that what follows does not connect to what it has."""
+        self.send_reset(subscription.selection, self._hub.position, reason)
+
+    def send_reset(self, selection: Selection, oldest: EventId, reason: str) -> None:
+        """Write a ``reset``: the cursor can't be honoured, a snapshot is needed."""
+        fields = {
+            "channel": ",".join(selection.selectors),
+            "oldest": format_id(oldest),
+            "head": format_id(self._hub.position),
+            "reason": reason,
+        }
+        self.sink.write(self.notice("reset", fields))
+
+    # Time
+
+    def sweep(self, now: float) -> None:
+        """Do what time asks for; called by the sweeper when ``due`` has come."""
+        if self.farewell_by is not None:
+            if now >= self.farewell_by:
+                self.cut(self.reason)
+            return
+        if self.drain_at is not None and now >= self.drain_at:
+            self.end(Reason.SHUTDOWN)
+        elif now >= self.rotate_at:
+            self.end(Reason.ROTATE)
+        else:
+            self.beat(now)
+            self.due = min(self.due, self.rotate_at, math.inf if self.drain_at is None else self.drain_at)
+
+    def drain(self, at: float) -> None:
+        """End at a moment of the drain window."""
+        self.drain_at = at
+        self.due = min(self.due, at)
+
+    # Endings
+
+    def end(self, reason: Reason, after_ms: int | None = None) -> None:
+        """Say farewell and close: at once when all is sent, at the latest after the farewell's deadline."""
+        if self.ending:
+            return
+        cursor = None if reason is Reason.SLOW else self.safe_cursor()
+        if reason is Reason.SLOW:
+            self.sink.discard_unsent()
+        pause = RECONNECT_MS if after_ms is None else after_ms
+        after_ms = round(pause * random.uniform(0.1, 1.0))
+        self.close_with(reason, self.farewell(reason, after_ms, cursor))
+
+    def close_with(self, reason: Reason, last_words: bytes) -> None:
+        """Leave every channel, write these last bytes, and close when the peer has."""
+        self.ending = True
+        self.reason = reason
+        self._leave_all()
+        self.sink.write(last_words)
+        self.sink.finish()
+        self.farewell_by = self.due = trio.current_time() + FAREWELL_SECONDS
+
+    def cut(self, reason: Reason) -> None:
+        """Close without a word; the reading task wakes and cleans up."""
+        if not self.ending:
+            self.reason = reason
+        self.ending = True
+        self._leave_all()
+        self.sink.close()
+        self._socket.close()
+
+    def _leave_all(self) -> None:
+        for subscription in self.subscriptions:
+            self._hub.detach(subscription)
+        self.subscriptions = []
+
+    def _too_slow(self) -> None:
+        self.end(Reason.SLOW, after_ms=1000)
+
+    def _peer_lost(self) -> None:
+        if not self.ending:
+            self.reason = Reason.BROKEN
+        self.ending = True
+        self._leave_all()
+
+    def _describe_loss(self, loss: Loss) -> bytes:
+        self._registry.dropped[loss.subscription.overflow.value] += loss.count
+        return self.notice(
+            "gap",
+            {
+                "channel": ",".join(loss.subscription.selection.selectors),
+                "from": format_id(loss.first),
+                "to": format_id(loss.last),
+                "count": loss.count,
+                "reason": loss.subscription.overflow.value,
+            },
+        )
+
+    # Serving
+
+    async def serve(self, early: bytes) -> None:
+        """Read the peer until the connection ends; the streams's whole life happens in here."""
+        self._registry.add(self)
+        try:
+            await self.opened()
+            if early:
+                await self.received(early)
+            while not self.sink.closed:
+                try:
+                    data = await self._socket.recv(READ_BYTES)
+                except (OSError, trio.ClosedResourceError):
+                    break
+                if not data:
+                    break
+                await self.received(data)
+        finally:
+            self._leave_all()
+            self.sink.close()
+            self._registry.remove(self)
+
+    async def opened(self) -> None:
+        """Begin; the handshake has been written."""
+
+    async def received(self, data: bytes) -> None:
+        """Take bytes of the peer."""
+
+    async def watch(self, request: WatchRequest) -> None:
+        """Begin a subscription: find where to start, announce it, replay, and go live.
+
+        Raises:
+            Unavailable: The log can't be read now.
+        """
+        subscription = Subscription(self, request.selection, request.overflow, request.ends_with_task)
+        start, reset = await self._starting_point(request)
+        subscription.position = start
+        self.subscriptions.append(subscription)
+        self.announce(request, start, recovered=request.after is not None and reset is None)
+        if reset is not None:
+            self.send_reset(request.selection, *reset)
+        if request.after is None and request.tail:
+            page = await self._hub.replay.last(request.selection, request.tail)
+            if page.batch is not None:
+                subscription.deliver(page.batch)
+            subscription.position = max(subscription.position, page.through)
+        await self._hub.attach(subscription, self.sink.room)
+        if self.ending:
+            self._hub.detach(subscription)
+
+    def announce(self, request: WatchRequest, cursor: EventId, *, recovered: bool) -> None:
+        """Tell the client where its subscription begins."""
+
+    async def _starting_point(self, request: WatchRequest) -> tuple[EventId, tuple[EventId, str] | None]:
+        """Return the position to begin at and, if the cursor can't be honoured, why."""
+        live = self._hub.live_position(request.selection)
+        if request.after is None:
+            return (OLDEST if request.tail else live), None
+        if request.after == OLDEST or self._hub.reaches_back_to(request.selection, request.after):
+            return request.after, None
+        bounds = await self._log.bounds(request.selection)
+        if request.after > bounds.head:
+            return live, (bounds.trimmed, "the cursor is ahead of the log")
+        if request.after < bounds.trimmed:
+            return live, (bounds.trimmed, "events after the cursor are no longer kept")
+        return request.after, None
+
+    def safe_cursor(self) -> EventId | None:
+        """Return a cursor from which the client misses nothing on any of its channels."""
+        if not self.subscriptions:
+            return None
+        return min(self._hub.caught_up_to(subscription) for subscription in self.subscriptions)
+
+
+def begin_drain(streams: Iterable[Stream], window: float) -> None:
+    """Give every stream its own moment of the drain window."""
+    now = trio.current_time()
+    for stream in streams:
+        stream.drain(now + random.uniform(0, window))

@@ -1,0 +1,272 @@
+"""The WebSocket protocol of ``/ws``: what a client may say, and what it hears.
+
+Frames from the client are parsed by wsproto (masking, fragments, UTF-8, reserved bits); frames to it
+are made once for everybody in ``frames``. No extension is negotiated, so nothing is compressed. A
+message that makes no sense is answered by an ``error`` and the connection lives; only what breaks the
+protocol or a limit of the connection itself ends it.
+"""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import trio
+from wsproto.connection import Connection, ConnectionType
+from wsproto.events import CloseConnection, Message, Ping, TextMessage
+from wsproto.utilities import RemoteProtocolError, generate_accept_token
+
+from heliograph.actors.hub import Hub
+from heliograph.actors.subscription import Overflow
+from heliograph.http.auth import Authenticator, Identity
+from heliograph.http.frames import PING, PONG, close_frame, event_frame, frame, json_frame
+from heliograph.http.problems import describe
+from heliograph.http.stream import MAX_TAIL, Reason, Stream, StreamRegistry, WatchRequest
+from heliograph.model.channels import Selection, parse_selector, parse_topic_pattern
+from heliograph.model.errors import Forbidden, HeliographError, Invalid, TooMany, Unauthenticated
+from heliograph.model.ids import EventId, format_id, parse_position
+from heliograph.model.intake import parse_json
+from heliograph.storage.protocols import Log
+
+PING_FRAME = frame(PING, b"")
+FIELDS = {
+    "subscribe": {"type", "channel", "topic", "after", "tail", "overflow", "ref"},
+    "unsubscribe": {"type", "channel", "topic", "ref"},
+    "ping": {"type", "ref"},
+    "auth": {"type", "key", "ticket", "ref"},
+}
+
+
+def handshake_response(key: str) -> bytes:
+    """Make the answer to an opening handshake (RFC 6455, section 4.2.2)."""
+    return (
+        b"HTTP/1.1 101 Switching Protocols\r\n"
+        b"Upgrade: websocket\r\n"
+        b"Connection: Upgrade\r\n"
+        b"Sec-WebSocket-Accept: " + generate_accept_token(key.encode()) + b"\r\n\r\n"
+    )
+
+
+class WebSocketStream(Stream):
+    """One client on ``/ws``.
+
+    Args:
+        identity: Who it is; ``None``: it must say ``auth`` first.
+        authenticator: For ``auth``.
+    """
+
+    transport = "ws"
+    encode = staticmethod(event_frame)
+
+    def __init__(
+        self,
+        trio_stream: trio.SocketStream,
+        hub: Hub,
+        log: Log,
+        registry: StreamRegistry,
+        identity: Identity | None,
+        authenticator: Authenticator,
+    ) -> None:
+        super().__init__(trio_stream, hub, log, registry, identity.name if identity else "anonymous")
+        self._identity = identity
+        self._authenticator = authenticator
+        self._parser = Connection(ConnectionType.SERVER)
+        self._text: list[str] = []
+        self._text_size = 0
+        self._busy = False
+        now = trio.current_time()
+        self._without_subscription_since = now
+        self._next_ping = now + self.limits.keepalive_seconds * random.uniform(0.5, 1.0)
+        self._pong_by: float | None = None
+
+    # Out
+
+    def notice(self, kind: str, fields: dict[str, Any]) -> bytes:
+        """Encode a control message."""
+        return json_frame({"type": kind, **fields})
+
+    def farewell(self, reason: Reason, after_ms: int, cursor: EventId | None) -> bytes:
+        """Encode ``reconnect``, where coming back makes sense, and the close frame."""
+        close = close_frame(reason.code, reason.text)
+        if reason not in {Reason.SHUTDOWN, Reason.ROTATE, Reason.SLOW}:
+            return close
+        fields = {
+            "after_ms": after_ms,
+            "cursor": None if cursor is None else format_id(cursor),
+            "reason": reason.text,
+        }
+        return self.notice("reconnect", fields) + close
+
+    def announce(self, request: WatchRequest, cursor: EventId, *, recovered: bool) -> None:
+        """Write ``subscribed``."""
+        fields: dict[str, Any] = {
+            "channel": request.selection.selectors[0],
+            "cursor": format_id(cursor),
+            "recovered": recovered,
+            "ref": request.ref,
+        }
+        self.sink.write(self.notice("subscribed", fields))
+
+    def beat(self, now: float) -> None:
+        """Ping, and end a client that does not pong or does not subscribe."""
+        if self._pong_by is not None and now >= self._pong_by:
+            # While a replay is under way nothing is read, so a pong may well wait in the socket.
+            if not self._busy:
+                self.end(Reason.NO_PONG)
+                return
+            self._pong_by = now + self.limits.pong_seconds
+        if not self.subscriptions and not self._busy:
+            if now >= self._without_subscription_since + self.limits.first_message_seconds:
+                self.end(Reason.POLICY)
+                return
+            self.due = self._without_subscription_since + self.limits.first_message_seconds
+        else:
+            self.due = self._next_ping
+        if now >= self._next_ping:
+            self.sink.write(PING_FRAME)
+            self._next_ping = now + self.limits.keepalive_seconds
+            self._pong_by = self._pong_by or now + self.limits.pong_seconds
+        self.due = min(self.due, self._next_ping, self._pong_by or self._next_ping)
+
+    # In
+
+    async def received(self, data: bytes) -> None:
+        """Parse what the client sent and act on each message."""
+        self._pong_by = None
+        if self.ending:
+            return  # only the end of file matters now
+        try:
+            self._parser.receive_data(data)
+            for event in self._parser.events():
+                if isinstance(event, Message):
+                    await self._part(event)
+                elif isinstance(event, Ping):
+                    self.sink.write(frame(PONG, bytes(event.payload)))
+                elif isinstance(event, CloseConnection):
+                    self._closed_by_peer(event)
+                if self.ending:
+                    return
+        except RemoteProtocolError as error:
+            hint = error.event_hint
+            bad_data = isinstance(hint, CloseConnection) and hint.code == Reason.BAD_DATA.code
+            self.end(Reason.BAD_DATA if bad_data else Reason.PROTOCOL)
+
+    def _closed_by_peer(self, event: CloseConnection) -> None:
+        code = 1000 if event.code in {1005, 1006} else event.code
+        self.close_with(Reason.PEER, close_frame(code, ""))
+
+    async def _part(self, event: Message[Any]) -> None:
+        if not isinstance(event, TextMessage):
+            self._error(Invalid.field("", "send text frames of JSON, not binary ones"), None)
+            return
+        self._text.append(event.data)
+        self._text_size += len(event.data)
+        if self._text_size > self.limits.max_message_bytes:
+            self.end(Reason.TOO_BIG)
+            return
+        if event.message_finished:
+            text, self._text, self._text_size = "".join(self._text), [], 0
+            self._busy = True
+            try:
+                await self._message(text)
+            finally:
+                self._busy = False
+
+    async def _message(self, text: str) -> None:
+        ref: Any = None
+        try:
+            message = parse_json(text.encode(), "the message")
+            if not isinstance(message, dict):
+                raise Invalid.field("", "a message must be a JSON object")
+            ref = message.get("ref")
+            await self._act(message, ref)
+        except (Forbidden, Unauthenticated) as error:
+            self._error(error, ref)
+            self.end(Reason.BAD_KEY if isinstance(error, Unauthenticated) else Reason.FORBIDDEN)
+        except TooMany as error:
+            self._error(error, ref)
+            self.end(Reason.TOO_MANY_CHANNELS)
+        except HeliographError as error:
+            self._error(error, ref)
+
+    async def _act(self, message: dict[str, Any], ref: Any) -> None:
+        kind = message.get("type")
+        if not isinstance(kind, str) or kind not in FIELDS:
+            raise Invalid.field("type", f"must be one of {', '.join(FIELDS)}")
+        for name in message.keys() - FIELDS[kind]:
+            raise Invalid.field(name[:100], f"is unknown; {kind} takes {', '.join(sorted(FIELDS[kind]))}")
+        match kind:
+            case "subscribe":
+                await self._subscribe(self._request(message))
+            case "unsubscribe":
+                self._unsubscribe(self._selection(message), ref)
+            case "ping":
+                self.sink.write(self.notice("pong", {"ref": ref}))
+            case "auth":
+                self._identity = self._authenticator.authenticate(
+                    key=_text(message, "key"), ticket=_text(message, "ticket")
+                )
+                self.sink.write(self.notice("authenticated", {"name": self._identity.name, "ref": ref}))
+
+    def _selection(self, message: dict[str, Any]) -> Selection:
+        selector = parse_selector(message.get("channel"))
+        topic = _text(message, "topic")
+        return Selection((selector,), "*" if topic is None else parse_topic_pattern(topic))
+
+    def _request(self, message: dict[str, Any]) -> WatchRequest:
+        after = _text(message, "after")
+        tail = message.get("tail")
+        if tail is not None and (
+            isinstance(tail, bool) or not isinstance(tail, int) or not 0 <= tail <= MAX_TAIL
+        ):
+            raise Invalid.field("tail", f"must be a whole number from 0 to {MAX_TAIL}")
+        overflow = _text(message, "overflow") or Overflow.DISCONNECT
+        if overflow not in list(Overflow):
+            raise Invalid.field("overflow", f"must be one of {', '.join(Overflow)}")
+        return WatchRequest(
+            selection=self._selection(message),
+            after=None if after is None else parse_position(after, "after"),
+            tail=tail or 0,
+            overflow=Overflow(overflow),
+            ref=message.get("ref"),
+        )
+
+    async def _subscribe(self, request: WatchRequest) -> None:
+        if self._identity is None:
+            raise Unauthenticated("say auth before subscribe")
+        self._identity.require("read", *request.selection.selectors)
+        self._forget(request.selection)  # subscribing again begins anew
+        if len(self.subscriptions) >= self.limits.max_channels:
+            raise TooMany(f"a stream takes at most {self.limits.max_channels} subscriptions")
+        await self.watch(request)
+
+    def _unsubscribe(self, selection: Selection, ref: Any) -> None:
+        if not self._forget(selection):
+            raise Invalid.field("channel", f"there is no subscription to {selection}")
+        self.sink.write(self.notice("unsubscribed", {"channel": selection.selectors[0], "ref": ref}))
+        if not self.subscriptions:
+            self._without_subscription_since = trio.current_time()
+            self.due = min(self.due, self._without_subscription_since + self.limits.first_message_seconds)
+
+    def _forget(self, selection: Selection) -> bool:
+        for subscription in self.subscriptions:
+            if subscription.selection == selection:
+                self._hub.detach(subscription)
+                self.subscriptions.remove(subscription)
+                return True
+        return False
+
+    def _error(self, error: HeliographError, ref: Any) -> None:
+        problem = describe(error)
+        self.sink.write(
+            self.notice(
+                "error", {"code": problem.code, "title": problem.title, "detail": problem.detail, "ref": ref}
+            )
+        )
+
+
+def _text(message: dict[str, Any], name: str) -> str | None:
+    value = message.get(name)
+    if value is not None and not isinstance(value, str):
+        raise Invalid.field(name, "must be text")
+    return value
