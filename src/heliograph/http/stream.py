@@ -323,16 +323,18 @@ class Stream:
         """
         subscription = Subscription(self, request.selection, request.overflow, request.ends_with_task)
         start, reset = await self._starting_point(request)
+        tail = None
+        if request.after is None and request.tail:
+            page = await self._hub.replay.last(request.selection, request.tail)
+            tail = page.batch
+            start = page.through if tail is None else EventId(tail.first_id - 1)
         subscription.position = start
         self.subscriptions.append(subscription)
         self.announce(request, start, recovered=request.after is not None and reset is None)
         if reset is not None:
             self.send_reset(request.selection, *reset)
-        if request.after is None and request.tail:
-            page = await self._hub.replay.last(request.selection, request.tail)
-            if page.batch is not None:
-                subscription.deliver(page.batch)
-            subscription.position = max(subscription.position, page.through)
+        if tail is not None:
+            subscription.deliver(tail)
         await self._hub.attach(subscription, self.sink.room)
         if self.ending:
             self._hub.detach(subscription)
@@ -344,7 +346,7 @@ class Stream:
         """Return the position to begin at and, if the cursor can't be honoured, why."""
         live = self._hub.live_position(request.selection)
         if request.after is None:
-            return (OLDEST if request.tail else live), None
+            return live, None
         if request.after == OLDEST or self._hub.reaches_back_to(request.selection, request.after):
             return request.after, None
         bounds = await self._log.bounds(request.selection)
