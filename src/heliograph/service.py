@@ -25,7 +25,7 @@ from heliograph.config import Settings
 from heliograph.http.app import Services, create_app
 from heliograph.http.auth import Authenticator
 from heliograph.http.server import Server, open_listener
-from heliograph.http.stream import StreamRegistry, begin_drain
+from heliograph.http.stream import StreamRegistry, drain
 from heliograph.model.errors import SettingsError
 from heliograph.storage.protocols import Log, Store
 from heliograph.storage.sqlite import open_sqlite
@@ -118,7 +118,7 @@ async def _run_streams(
             app, listener, settings.server.write_timeout, settings.server.drain_seconds + GRACE_SECONDS
         )
         async with trio.open_nursery() as front:
-            front.start_soon(_stop_on_signal, signals, server, hub, streams, settings, front.cancel_scope)
+            front.start_soon(_stop_on_signal, signals, server, hub, streams, settings, front)
             front.start_soon(_serve, server, front.cancel_scope)
             url = url_of(listener)
             log.info("serving", url=url, position=the_log.position)
@@ -138,17 +138,17 @@ async def _stop_on_signal(
     hub: Hub,
     streams: StreamRegistry,
     settings: Settings,
-    front: trio.CancelScope,
+    front: trio.Nursery,
 ) -> None:
     async for number in signals:
         if server.stopping:
             log.warning("stopping at once", signal=signal.Signals(number).name)
-            front.cancel()
+            front.cancel_scope.cancel()
             return
         log.info("draining", signal=signal.Signals(number).name, streams=len(streams.streams))
         hub.flush_all()
-        begin_drain(streams.streams, settings.server.drain_seconds)
         server.stop_accepting()
+        front.start_soon(drain, list(streams.streams), settings.server.drain_seconds)
 
 
 @asynccontextmanager
@@ -184,7 +184,6 @@ def sweep_interval(settings: Settings) -> float:
         streams.pong_seconds,
         streams.rotate_seconds,
         streams.first_message_seconds,
-        settings.server.drain_seconds or 1.0,
     )
     return min(1.0, shortest / 4)
 

@@ -1,6 +1,6 @@
 """The sweeper: one task that does for all streams what time asks for.
 
-Pings, keepalives, pong deadlines, the planned rotation, idle checks and the drain are all "at some
+Pings, keepalives, pong deadlines, the planned rotation and idle checks are all "at some
 moment, look at this stream". A timer or a task per stream would cost more memory than the stream; one
 pass over a set, comparing one number each, costs less than a millisecond for ten thousand streams.
 """

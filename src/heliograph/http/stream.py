@@ -3,7 +3,7 @@
 One small task per stream reads what the peer sends (``serve``); everything that goes out is written by
 calls from the broadcasters and the sweeper through the sink. There are no timers here: ``due`` says
 when the sweeper should look again, and ``sweep`` does what time asks for (pings, keepalives, deadlines,
-rotation, drain).
+rotation).
 
 A stream ends in one of three ways. The peer goes: the reading task sees it and cleans up. We end it
 (``end``): subscriptions leave at once, the farewell is written, and the socket is closed when the peer
@@ -13,7 +13,6 @@ nothing, so nothing can be said any more.
 
 from __future__ import annotations
 
-import math
 import random
 from collections import Counter
 from collections.abc import Callable, Iterable
@@ -166,7 +165,6 @@ class Stream:
         now = trio.current_time()
         # Jittered, so that streams that came together do not ping and rotate together for ever.
         self.rotate_at = now + self.limits.rotate_seconds * random.uniform(0.8, 1.2)
-        self.drain_at: float | None = None
         self.farewell_by: float | None = None
         self.due = now
 
@@ -216,18 +214,11 @@ class Stream:
             if now >= self.farewell_by:
                 self.cut(self.reason)
             return
-        if self.drain_at is not None and now >= self.drain_at:
-            self.end(Reason.SHUTDOWN)
-        elif now >= self.rotate_at:
+        if now >= self.rotate_at:
             self.end(Reason.ROTATE)
         else:
             self.beat(now)
-            self.due = min(self.due, self.rotate_at, math.inf if self.drain_at is None else self.drain_at)
-
-    def drain(self, at: float) -> None:
-        """End at a moment of the drain window."""
-        self.drain_at = at
-        self.due = min(self.due, at)
+            self.due = min(self.due, self.rotate_at)
 
     # Endings
 
@@ -363,8 +354,10 @@ class Stream:
         return min(self._hub.caught_up_to(subscription) for subscription in self.subscriptions)
 
 
-def begin_drain(streams: Iterable[Stream], window: float) -> None:
-    """Give every stream its own moment of the drain window."""
-    now = trio.current_time()
-    for stream in streams:
-        stream.drain(now + random.uniform(0, window))
+async def drain(streams: Iterable[Stream], window: float) -> None:
+    """End every stream at its own random moment of the drain window."""
+    begin = trio.current_time()
+    moments = sorted(((random.uniform(0, window), id(stream), stream) for stream in streams))  # noqa: S311
+    for moment, _, stream in moments:
+        await trio.sleep_until(begin + moment)
+        stream.end(Reason.SHUTDOWN)
