@@ -357,7 +357,7 @@ class Stream:
 async def drain(streams: Iterable[Stream], window: float) -> None:
     """End every stream at its own random moment of the drain window."""
     begin = trio.current_time()
-    moments = sorted(((random.uniform(0, window), id(stream), stream) for stream in streams))  # noqa: S311
+    moments = sorted((random.uniform(0, window), id(stream), stream) for stream in streams)
     for moment, _, stream in moments:
         await trio.sleep_until(begin + moment)
         stream.end(Reason.SHUTDOWN)
