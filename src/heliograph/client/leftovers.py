@@ -1,0 +1,76 @@
+"""What earlier runs left in the spool folder, sent by a later one.
+
+A run that ended while the service was away leaves its spool complete. A run that was killed leaves it
+without the task's end; so that the task does not run for ever in the dashboard, it is ended here as
+failed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import trio
+
+from heliograph.client.api import Client
+from heliograph.client.outbox import Outbox
+from heliograph.client.spool import Spool, spools
+from heliograph.model.task import TERMINAL
+
+
+async def send_leftovers(
+    home: Path, client: Client, notify: Callable[[str], object], patience: float
+) -> tuple[int, int]:
+    """Send every spool for this service whose process is gone.
+
+    Args:
+        home: The folder of all spools.
+        client: Of the service.
+        notify: Told, in sentences for people, what goes wrong.
+        patience: Give up after so many seconds without progress; at once if the service refuses.
+
+    Returns:
+        How many spools were sent, and how many stay. Spools for other services, and of processes that live,
+        are neither.
+    """
+    sent = stay = 0
+    for folder in spools(home):
+        spool = Spool.adopt(folder)
+        if spool is None:
+            continue
+        with spool:
+            if spool.about.url != client.url:
+                continue
+            _end(spool)
+            # After one failure the others are not tried: the service is the same.
+            if stay == 0 and await _send(Outbox(spool, client, notify), patience):
+                spool.remove()
+                sent += 1
+            else:
+                stay += 1
+    return sent, stay
+
+
+async def _send(outbox: Outbox, patience: float) -> bool:
+    outbox.close()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(outbox.send)
+        sent = await outbox.sent(patience)
+        nursery.cancel_scope.cancel()
+    return sent
+
+
+def _end(spool: Spool) -> None:
+    """Append the end of the task, if the process died before it could."""
+    last = spool.last_item()
+    if last is None or _is_end(last):
+        return
+    result = {"error": "heliograph exec was killed before the command ended"}
+    payload = {"task_id": spool.about.task_id, "status": "failed", "result": result}
+    spool.append([{"topic": "task.status", "payload": payload, "timestamp": datetime.now(UTC).isoformat()}])
+
+
+def _is_end(item: dict[str, Any]) -> bool:
+    return item["topic"] == "task.status" and item["payload"]["status"] in TERMINAL

@@ -1,0 +1,108 @@
+r"""Lines out of a program's bytes, in pieces that a reader can put together again. No I/O.
+
+A piece is what becomes one ``task.output`` event. Most pieces are one line. Three things make others:
+
+- *A line that waits for its end* (a prompt, a progress dot) is handed out by ``flush`` as it stands, with
+  ``partial``: more of the same line follows. A piece without ``partial`` ends its line; it may be empty.
+- *A very long line* is handed out in parts of at most ``PART_CHARACTERS``, all but the last ``partial``.
+- *A lone carriage return*, as progress bars write it, goes back to the start of the line: what was
+  written so far is a ``partial`` piece, and the next one has ``rewind``: it is written over the line so
+  far.
+
+So the line on a terminal is: join the pieces of a stream until one comes without ``partial``, and forget
+what was joined whenever a piece has ``rewind``. Nothing the program wrote is dropped: someone who ignores
+both marks sees each piece as a line of its own. ``\r\n`` (and ``\r\r\n``) is one line end, also when it
+is torn between two reads.
+
+Bytes that are not UTF-8 become U+FFFD; a character that is torn between two reads stays whole. NUL
+becomes U+2400 (its visible symbol), since the service takes no NUL.
+"""
+
+from __future__ import annotations
+
+import codecs
+import re
+
+import attrs
+
+PART_CHARACTERS = 64 * 1024
+"""Even if JSON writes each of them as ``\\u001b``, a part stays far below the limit of an event."""
+
+_BREAK = re.compile(r"\r*\n|\r+")
+
+
+@attrs.frozen
+class Piece:
+    """A line, or a marked piece of one.
+
+    Args:
+        text: Without the line end.
+        partial: More of the same line follows.
+        rewind: It is written over what the line held so far.
+    """
+
+    text: str
+    partial: bool = False
+    rewind: bool = False
+
+
+class LineAssembler:
+    """Turns the bytes of one stream into pieces."""
+
+    def __init__(self) -> None:
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        self._text = ""
+        self._returns = (
+            ""  # carriage returns that ended the last read: a line end or a rewind, the next byte tells
+        )
+        self._begun = False  # a part of this line was handed out
+        self._rewind = False
+
+    @property
+    def waiting(self) -> bool:
+        """Whether there is text that was not handed out yet."""
+        return bool(self._text)
+
+    def feed(self, data: bytes) -> list[Piece]:
+        """Take what was read; return the pieces that are complete by it."""
+        return self._take(self._decoder.decode(data))
+
+    def flush(self) -> list[Piece]:
+        """Hand out the unfinished line as it stands; nothing if there is none."""
+        return self._hand_out(partial=True) if self._text else []
+
+    def finish(self) -> list[Piece]:
+        """Hand out what is left at the end of the stream."""
+        pieces = self._take(self._decoder.decode(b"", final=True))
+        if self._text:
+            pieces += self._hand_out(partial=False)
+        return pieces
+
+    def _take(self, text: str) -> list[Piece]:
+        text = self._returns + text.replace("\0", "\u2400")
+        self._returns = ""
+        pieces: list[Piece] = []
+        position = 0
+        for match in _BREAK.finditer(text):
+            self._text += text[position : match.start()]
+            position = match.end()
+            if match[0].endswith("\n"):
+                pieces += self._hand_out(partial=False)
+            elif position == len(text):
+                self._returns = match[0]
+            else:
+                pieces += self.flush()
+                self._rewind = self._begun
+        self._text += text[position:]
+        if len(self._text) >= PART_CHARACTERS:
+            pieces += self.flush()
+        return pieces
+
+    def _hand_out(self, *, partial: bool) -> list[Piece]:
+        pieces = []
+        while len(self._text) > PART_CHARACTERS:
+            pieces.append(Piece(self._text[:PART_CHARACTERS], True, self._rewind))
+            self._text, self._rewind = self._text[PART_CHARACTERS:], False
+        pieces.append(Piece(self._text, partial, self._rewind))
+        self._text, self._rewind, self._begun = "", False, partial
+        return pieces

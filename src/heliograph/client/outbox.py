@@ -1,0 +1,165 @@
+"""The outbox: a spool, and the sending of it in order.
+
+Whoever reads from a command does ``await put(items)``. The sender is one task; it keeps one request in
+flight. A first item goes out at once; what arrives meanwhile leaves together with the next request, so
+under load a request carries hundreds of lines, and requests are at least ``PACE`` apart.
+
+While the service is away the sender tries on, with growing pauses, and the spool grows on disk to its
+bound; then ``put`` waits, nothing more is read from the command, and its pipe fills until it waits too.
+Nothing is ever dropped. A full disk is a bound like the other. A service that *refuses* (a wrong key,
+say) is treated alike, since the operator may mend it, but nobody waits for that after the command ended.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import trio
+
+from heliograph.client.api import LONGEST_DELAY, Backoff, Client
+from heliograph.client.spool import Spool
+from heliograph.model.errors import ClientFault, HeliographError, TooLarge, TooMany
+
+SPOOL_LIMIT = 256 * 1024 * 1024
+BATCH_BYTES = 1024 * 1024
+PACE = 0.02
+DISK_RETRY = 1.0
+PATIENCE_BEFORE_NOTICE = 2.0
+
+
+class Outbox:
+    """Sends one spool.
+
+    Args:
+        spool: Written and emptied here; whoever made it closes it.
+        client: Of the service that it goes to.
+        notify: Told, in a sentence for people, when the service is away or refuses, and when it is back.
+        limit: Bytes that may wait in the spool before ``put`` waits.
+
+    Attributes:
+        error: Why the latest try failed; ``None`` if it did not.
+    """
+
+    def __init__(
+        self, spool: Spool, client: Client, notify: Callable[[str], object], limit: int = SPOOL_LIMIT
+    ) -> None:
+        self.error: HeliographError | None = None
+        self._spool = spool
+        self._client = client
+        self._notify = notify
+        self._limit = limit
+        self._batch = BATCH_BYTES
+        self._closed = False
+        self._noticed = False
+        self._changed = trio.Event()
+
+    @property
+    def unsent(self) -> int:
+        """Bytes that wait."""
+        return self._spool.unsent
+
+    async def put(self, items: Sequence[Mapping[str, Any]]) -> None:
+        """Put items into the spool once it is below its bound.
+
+        If this is cancelled, none of them was taken.
+        """
+        await trio.lowlevel.checkpoint()
+        told = False
+        while True:
+            while self._spool.unsent >= self._limit:
+                if not told:
+                    told = self._tell(
+                        f"the spool holds {self._spool.unsent:,} bytes; the command waits until some are sent"
+                    )
+                await self._changed.wait()
+            try:
+                return self.append(items)
+            except OSError as error:
+                if not told:
+                    told = self._tell(
+                        f"{self._spool.folder}: {error.strerror}; the command waits until it can be written"
+                    )
+            await trio.sleep(DISK_RETRY)
+
+    def append(self, items: Sequence[Mapping[str, Any]]) -> None:
+        """Put items into the spool, whether it is below its bound or not.
+
+        Raises:
+            OSError: The disk is full or broken; nothing of them was taken.
+        """
+        self._spool.append(items)
+        self._change()
+
+    def close(self) -> None:
+        """Say that nothing more will be appended."""
+        self._closed = True
+        self._change()
+
+    async def send(self) -> None:
+        """Send until everything of a closed outbox is acknowledged; tries without end."""
+        backoff = Backoff()
+        failing_since: float | None = None
+        while not (self._closed and not self._spool.unsent):
+            if not self._spool.unsent:
+                await self._changed.wait()
+                continue
+            begun = trio.current_time()
+            body = self._spool.read(self._batch)
+            try:
+                await self._client.post_events(body)
+            except HeliographError as error:
+                if isinstance(error, TooLarge) and body.count(b"\n") > 1:
+                    self._batch = len(body) // 2
+                    continue
+                self.error = error
+                failing_since = begun if failing_since is None else failing_since
+                if self.refused or trio.current_time() - failing_since >= PATIENCE_BEFORE_NOTICE:
+                    self._notice()
+                self._change()
+                await trio.sleep(LONGEST_DELAY if self.refused else backoff.next(error))
+                continue
+            self._spool.advance(len(body))
+            if self._noticed:
+                self._notify(f"the service at {self._client.url} takes the output again")
+            self.error, self._noticed, failing_since = None, False, None
+            backoff.reset()
+            self._change()
+            await trio.sleep_until(begun + PACE)
+
+    @property
+    def refused(self) -> bool:
+        """Whether the service was reached and refuses what it was sent."""
+        return isinstance(self.error, ClientFault) and not isinstance(self.error, TooMany)
+
+    async def sent(self, patience: float) -> bool:
+        """Wait until everything of a closed outbox is acknowledged; ``send`` runs in another task.
+
+        Args:
+            patience: Give up after so many seconds without progress; at once if the service refuses.
+
+        Returns:
+            Whether everything was sent.
+        """
+        while self._spool.unsent and not self.refused:
+            waiting = self._spool.unsent
+            with trio.move_on_after(patience) as scope:
+                while self._spool.unsent == waiting and not self.refused:
+                    await self._changed.wait()
+            if scope.cancelled_caught:
+                break
+        return not self._spool.unsent
+
+    def _notice(self) -> None:
+        if not self._noticed:
+            self._noticed = True
+            verdict = "refuses the output" if self.refused else "does not take the output now"
+            self._notify(f"{self._client.url} {verdict} ({self.error}); it is kept on disk")
+
+    def _tell(self, sentence: str) -> bool:
+        self._notify(sentence)
+        return True
+
+    def _change(self) -> None:
+        self._changed.set()
+        self._changed = trio.Event()

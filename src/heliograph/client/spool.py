@@ -1,0 +1,252 @@
+"""The spool: what was read from a command and is not yet acknowledged by the service, on disk.
+
+Everything goes through it, whether the service is there or away; so there is one path, and it is always
+tested. What was appended is in the kernel's hands when ``append`` returns: ``kill -9`` of the process
+loses none of it. (It is not synced to the disk: a power cut may take the last seconds with it, as it
+takes the command.)
+
+A spool is a folder of its own under the spool folder::
+
+    3f9a51c07be2/
+        about.json        for which service and task, and how many items
+        lock              flock'ed by the process that writes or sends; the kernel frees it when that dies
+        00000001.ndjson   items as ``POST /api/v1/events`` takes them, each with its idempotency key
+        00000002.ndjson   the next segment; a segment is deleted once all of it is acknowledged
+        sent              the acknowledged position, as ``segment offset``
+
+Items are encoded once and sent as they lie there. Since each has a key, a stale ``sent`` only makes the
+service see an item twice and keep it once, so the file needs no care beyond one small write. Whoever
+finds a spool whose lock is free may ``adopt`` it: its process ended or died. Reads and writes are plain
+blocking calls: they meet the page cache, not the disk, and are far shorter than a thread switch would be.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import secrets
+import shutil
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, Self
+
+import attrs
+import orjson
+
+SEGMENT_BYTES = 4 * 1024 * 1024
+
+
+@attrs.frozen
+class About:
+    """What a spool is for.
+
+    Args:
+        url: The service that its items are for.
+        task_id: The task that they tell of.
+        command: The command, for people.
+    """
+
+    url: str
+    task_id: str
+    command: str
+
+
+class Spool:
+    """One spool folder, locked by this process. Not made by hand: see ``create`` and ``adopt``."""
+
+    def __init__(self, folder: Path, about: About, lock: int) -> None:
+        self.folder = folder
+        self.about = about
+        self._lock = lock
+        segments = sorted(int(path.stem) for path in folder.glob("*.ndjson"))
+        self._newest = segments[-1] if segments else 0
+        self._sent = os.open(folder / "sent", os.O_RDWR | os.O_CREAT, 0o600)
+        self._writer = -1
+        self._written = 0  # bytes in the newest segment
+        self._segment, self._offset = self._read_sent(segments)
+        self.unsent = 0
+        """Bytes that are appended but not acknowledged."""
+        if segments:
+            self._drop_torn_line()
+            self.unsent = (
+                sum(self._path(n).stat().st_size for n in segments if n >= self._segment) - self._offset
+            )
+        self._count = 0
+        self._keys = f"{folder.name}-{secrets.token_hex(2)}" if segments else folder.name
+
+    @classmethod
+    def create(cls, home: Path, about: About) -> Spool:
+        """Make a new spool.
+
+        Args:
+            home: The folder of all spools; made if it is missing.
+            about: What it is for.
+
+        Raises:
+            OSError: It can't be made there.
+        """
+        home.mkdir(mode=0o700, parents=True, exist_ok=True)
+        name = secrets.token_hex(6)
+        # It gets its name once it is locked, so that nobody adopts it half made.
+        making = home / f".{name}"
+        making.mkdir(mode=0o700)
+        lock = _lock(making)
+        assert lock is not None
+        (making / "about.json").write_bytes(orjson.dumps(attrs.asdict(about)))
+        return cls(making.rename(home / name), about, lock)
+
+    @classmethod
+    def adopt(cls, folder: Path) -> Spool | None:
+        """Take over a spool whose process is gone; ``None`` if another process has it, or it is none.
+
+        Raises:
+            OSError: It can't be read.
+        """
+        try:
+            lock = _lock(folder)
+        except FileNotFoundError:
+            return None
+        if lock is None:
+            return None
+        try:
+            about = About(**orjson.loads((folder / "about.json").read_bytes()))
+        except FileNotFoundError:
+            os.close(lock)  # sent and removed meanwhile
+            return None
+        return cls(folder, about, lock)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def append(self, items: Iterable[Mapping[str, Any]]) -> None:
+        """Append items, giving each its key.
+
+        Raises:
+            OSError: The disk is full or broken; nothing of them was appended.
+        """
+        lines = []
+        for item in items:
+            self._count += 1
+            lines.append(orjson.dumps({"key": f"{self._keys}/{self._count}", **item}))
+        if not lines:
+            return
+        data = b"\n".join(lines) + b"\n"
+        if self._writer < 0 or self._written >= SEGMENT_BYTES:
+            self._next_segment()
+        try:
+            _write_all(self._writer, data)
+        except OSError:
+            os.ftruncate(self._writer, self._written)
+            raise
+        self._written += len(data)
+        self.unsent += len(data)
+
+    def read(self, limit: int) -> bytes:
+        """Return whole lines from the acknowledged position on: about ``limit`` bytes, at least one line.
+
+        Empty when everything is acknowledged.
+
+        Raises:
+            OSError: They can't be read.
+        """
+        if not self.unsent:
+            return b""
+        while True:
+            try:
+                with self._path(self._segment).open("rb") as file:
+                    file.seek(self._offset)
+                    data = file.read(limit)
+                    data += file.readline()
+            except FileNotFoundError:
+                data = b""
+            if data:
+                return data
+            self._leave_segment()
+
+    def advance(self, count: int) -> None:
+        """Note that the next ``count`` bytes are acknowledged; deletes what is no longer needed.
+
+        Raises:
+            OSError: The folder can't be written.
+        """
+        self._offset += count
+        self.unsent -= count
+        if self._segment < self._newest and self._offset >= self._path(self._segment).stat().st_size:
+            self._leave_segment()
+        # One write of one length: whenever the process is killed, the old or the new position is there.
+        os.pwrite(self._sent, b"%08d %012d" % (self._segment, self._offset), 0)
+
+    def last_item(self) -> dict[str, Any] | None:
+        """Return the item that was appended last; ``None`` if no segment holds one."""
+        if not self._newest:
+            return None
+        lines = self._path(self._newest).read_bytes().splitlines()
+        item: dict[str, Any] | None = orjson.loads(lines[-1]) if lines else None
+        return item
+
+    def remove(self) -> None:
+        """Delete the folder and free the lock; only once nothing in it is wanted."""
+        shutil.rmtree(self.folder)
+        self.close()
+
+    def close(self) -> None:
+        """Free the lock; what is unsent stays for whoever adopts it."""
+        for descriptor in (self._writer, self._sent, self._lock):
+            if descriptor >= 0:
+                os.close(descriptor)
+        self._writer = self._sent = self._lock = -1
+
+    def _path(self, segment: int) -> Path:
+        return self.folder / f"{segment:08}.ndjson"
+
+    def _next_segment(self) -> None:
+        writer = os.open(self._path(self._newest + 1), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        if self._writer >= 0:
+            os.close(self._writer)
+        self._writer, self._written = writer, 0
+        self._newest += 1
+
+    def _leave_segment(self) -> None:
+        self._path(self._segment).unlink(missing_ok=True)
+        self._segment, self._offset = self._segment + 1, 0
+
+    def _read_sent(self, segments: list[int]) -> tuple[int, int]:
+        segment, offset = map(int, os.pread(self._sent, 100, 0).split() or (0, 0))
+        if segment not in segments:  # nothing was acknowledged yet, or all of that segment, and it is deleted
+            return (segments[0], 0) if segments else (1, 0)
+        return segment, min(offset, self._path(segment).stat().st_size)
+
+    def _drop_torn_line(self) -> None:
+        path = self._path(self._newest)
+        data = path.read_bytes()
+        if not data.endswith(b"\n"):
+            os.truncate(path, data.rfind(b"\n") + 1)
+
+
+def spools(home: Path) -> list[Path]:
+    """Find the folders of all spools, the oldest first."""
+    found = []
+    for about in home.glob("*/about.json"):
+        with contextlib.suppress(FileNotFoundError):  # sent and removed meanwhile
+            if not about.parent.name.startswith("."):
+                found.append((about.stat().st_mtime, about.parent))
+    return [folder for _, folder in sorted(found)]
+
+
+def _lock(folder: Path) -> int | None:
+    lock = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(lock)
+        return None
+    return lock
+
+
+def _write_all(descriptor: int, data: bytes) -> None:
+    while data:
+        data = data[os.write(descriptor, data) :]
