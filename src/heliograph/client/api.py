@@ -39,6 +39,8 @@ from heliograph.model.errors import (
 DEFAULT_URL = "http://127.0.0.1:5000"
 FIRST_DELAY = 0.1
 LONGEST_DELAY = 10.0
+TIMEOUT = 30.0
+CONNECT_TIMEOUT = 5.0
 MAX_PROBLEM_BYTES = 64 * 1024
 
 _FAULTS: Mapping[int, type[ClientFault]] = {
@@ -127,7 +129,11 @@ class Client:
         self.url = url.rstrip("/")
         self.headers = {} if api_key is None else {"X-API-Key": api_key}
         self._http = httpx.AsyncClient(
-            base_url=self.url, headers=self.headers, timeout=httpx.Timeout(30.0, connect=5.0)
+            base_url=self.url,
+            headers=self.headers,
+            # Reading the certificates takes longer than a short command; plain HTTP needs none.
+            verify=self.url.startswith("https:"),
+            timeout=httpx.Timeout(TIMEOUT, connect=CONNECT_TIMEOUT),
         )
 
     async def __aenter__(self) -> Self:
@@ -241,12 +247,34 @@ class Client:
             NotFound: The service knows no such task.
             HeliographError: It refuses or can't be reached.
         """
+        async with self.stream(f"/api/tasks/{task_id}/logs/full", {}, {"Accept": "text/plain"}) as response:
+            yield response.aiter_bytes()
+
+    @asynccontextmanager
+    async def stream(
+        self, path: str, query: Mapping[str, Any], headers: Mapping[str, str], idle: float = TIMEOUT
+    ) -> AsyncIterator[httpx.Response]:
+        """Open an answer that is read piece by piece.
+
+        Args:
+            path: From the root of the service.
+            query: Of the URL.
+            headers: Besides the usual ones.
+            idle: Seconds of silence after which the connection counts as lost.
+
+        Raises:
+            HeliographError: The service refuses or can't be reached.
+        """
         try:
             async with self._http.stream(
-                "GET", f"/api/tasks/{task_id}/logs/full", headers={"Accept": "text/plain"}
+                "GET",
+                path,
+                params=dict(query),
+                headers=dict(headers),
+                timeout=httpx.Timeout(TIMEOUT, connect=CONNECT_TIMEOUT, read=idle),
             ) as response:
                 await raise_for_problem(response)
-                yield response.aiter_bytes()
+                yield response
         except httpx.TransportError as error:
             raise unreachable(self.url, error) from error
 

@@ -21,11 +21,14 @@ from __future__ import annotations
 import contextlib
 import math
 import os
+import re
+import secrets
 import shlex
 import signal
 import subprocess
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import attrs
@@ -321,6 +324,12 @@ class _Pump:
                 payload["rewind"] = True
             items.append(self._job.event("task.output", payload))
         return items
+
+
+def new_task_id(program: str) -> str:
+    """Make an id for a task that runs a program, with the program's name in it for people."""
+    name = re.sub(r"[^A-Za-z0-9._-]+", "-", Path(_visible(program)).name).strip("-._")[:40]
+    return f"{name or 'task'}-{secrets.token_hex(5)}"
 
 
 def _not_started(program: str, error: OSError) -> Outcome:

@@ -29,9 +29,6 @@ from heliograph.client.leftovers import send_leftovers
 from heliograph.client.outbox import Outbox
 from heliograph.client.spool import About, Spool
 
-OWN_FAILURE = 125
-"""Exit code when it is heliograph that can't do its part, as ``env`` and ``docker run`` have it."""
-
 SIGNALS_UNTIL_KILL = 3
 SILENT_SECONDS = 1.0
 

@@ -168,17 +168,14 @@ class Spool:
             self._leave_segment()
 
     def advance(self, count: int) -> None:
-        """Note that the next ``count`` bytes are acknowledged; deletes what is no longer needed.
-
-        Raises:
-            OSError: The folder can't be written.
-        """
+        """Note that the next ``count`` bytes are acknowledged; deletes what is no longer needed."""
         self._offset += count
         self.unsent -= count
         if self._segment < self._newest and self._offset >= self._path(self._segment).stat().st_size:
             self._leave_segment()
-        # One write of one length: whenever the process is killed, the old or the new position is there.
-        os.pwrite(self._sent, b"%08d %012d" % (self._segment, self._offset), 0)
+        with contextlib.suppress(OSError):  # on a full disk the old position stays, which is as good
+            # One write of one length: whenever the process is killed, the old or the new position is there.
+            os.pwrite(self._sent, b"%08d %012d" % (self._segment, self._offset), 0)
 
     def last_item(self) -> dict[str, Any] | None:
         """Return the item that was appended last; ``None`` if no segment holds one."""

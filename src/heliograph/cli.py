@@ -1,0 +1,428 @@
+"""The command ``heliograph``.
+
+Each command imports what it needs when it runs, so that ``heliograph --help`` and short commands start at
+once. This is the only client-side module that reads the environment. Exit statuses: 0 done, 1 refused, 2
+wrong usage or settings, 3 the service can't be reached, 130 interrupted; ``exec`` passes on its command's
+own.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Awaitable, Callable, Iterable
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO, NoReturn, TypeVar
+
+import click
+
+from heliograph import __version__
+from heliograph.model.errors import ClientFault, HeliographError, Invalid, TooMany, Unavailable
+
+if TYPE_CHECKING:
+    from heliograph.config import Settings
+
+Result = TypeVar("Result")
+
+REFUSED = 1
+WRONG = 2
+UNREACHABLE = 3
+INTERRUPTED = 130
+EXEC_FAILED = 125
+MEGABYTE = 1024 * 1024
+DEFAULT_TAIL = 100
+
+DEFAULT_URL = "http://127.0.0.1:5000"
+
+
+class _Commands(click.Group):
+    """The commands; ``load`` lives with its own machinery and is imported at its first use."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted([*super().list_commands(ctx), "load"])
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name == "load":
+            from heliograph.client.load import load_command
+
+            return load_command
+        return super().get_command(ctx, cmd_name)
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
+@click.version_option(__version__, message="%(prog)s %(version)s")
+def main() -> None:
+    """Live output and status of AI-agent fleets: the service, and what talks to it."""
+
+
+def _service_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    url = click.option(
+        "--url", envvar="HELIOGRAPH_URL", default=DEFAULT_URL, show_envvar=True, help="Where the service is."
+    )
+    key = click.option(
+        "--api-key", envvar="HELIOGRAPH_API_KEY", show_envvar=True, help="Sent with every request."
+    )
+    return url(key(command))
+
+
+@main.command("exec", context_settings={"allow_interspersed_args": False})
+@click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
+@click.option("--agent", help="Who runs the command.")
+@click.option("--name", help="What the task is called; by default the command.")
+@click.option("--model", help="The model that the command uses.")
+@click.option("--task-id", help="By default made from the command's name.")
+@click.option("--quiet", "-q", is_flag=True, help="Don't copy the command's output to this terminal.")
+@click.option(
+    "--wait",
+    default=10.0,
+    type=click.FloatRange(min=0),
+    help="Seconds to wait for the service, after the command ended, while it takes nothing.",
+)
+@click.option(
+    "--spool-mb",
+    default=256,
+    type=click.IntRange(min=1),
+    help="Megabytes of output that may wait on disk; then the command waits.",
+)
+@_service_options
+def exec_(
+    command: tuple[str, ...],
+    agent: str | None,
+    name: str | None,
+    model: str | None,
+    task_id: str | None,
+    quiet: bool,
+    wait: float,
+    spool_mb: int,
+    url: str,
+    api_key: str | None,
+) -> None:
+    """Run COMMAND as a task: its output and its end, live in front of every watcher.
+
+    The exit status is the command's own (128+n for a signal, 127 not found, 126 not executable; 125 if its
+    output could not be kept). If the service is away, the output waits on disk and is sent later.
+    """
+    import trio
+
+    from heliograph.client.command import Job, new_task_id
+    from heliograph.client.exec import Service, execute
+    from heliograph.model.intake import parse_item
+
+    metadata = {"host": os.uname().nodename, "cwd": os.getcwd()}
+    job = Job(task_id or new_task_id(command[0]), command, name, agent, model, metadata)
+    try:
+        parse_item(job.created(), 1024 * 1024)
+    except ClientFault as error:
+        raise click.UsageError(str(error)) from None
+    if sys.stderr.isatty() and not quiet:
+        _say(f"task {job.task_id}; watch it with: heliograph tail task:{job.task_id}")
+    service = Service(url.rstrip("/"), api_key, _spool_folder(), spool_mb * MEGABYTE, wait)
+    try:
+        status = trio.run(partial(execute, job, service, quiet=quiet))
+    except* OSError as errors:
+        _say(f"the output can't be kept: {errors.exceptions[0]}")
+        status = EXEC_FAILED
+    sys.exit(status)
+
+
+@main.command()
+@click.argument("file", type=click.File("rb"), default="-")
+@click.option("--topic", help="Publish one event of this topic instead of reading FILE.")
+@click.option("--channel", help="Of that event; by default by its topic and payload.")
+@click.option("--payload", default="{}", help="Of that event: a JSON object.")
+@click.option("--key", help="Of that event: publishing it again with the same key keeps one.")
+@click.option("--sender", help="Of that event.")
+@click.option("--correlation-id", help="Of that event.")
+@click.option("--spooled", is_flag=True, help="Send what earlier runs of exec could not, instead.")
+@click.option(
+    "--wait",
+    default=10.0,
+    type=click.FloatRange(min=0),
+    help="Seconds to try while the service is away.",
+)
+@_service_options
+def publish(
+    file: BinaryIO,
+    topic: str | None,
+    channel: str | None,
+    payload: str,
+    key: str | None,
+    sender: str | None,
+    correlation_id: str | None,
+    spooled: bool,
+    wait: float,
+    url: str,
+    api_key: str | None,
+) -> None:
+    """Publish events: NDJSON or JSON from FILE (by default stdin), or one event made of options.
+
+    NDJSON is sent as it comes. Prints the cursor after the last event that is kept.
+    """
+    if spooled:
+        _publish_spooled(url, api_key, wait)
+    elif topic is not None:
+        event = {"topic": topic, "channel": channel, "payload": _json_object(payload), "key": key}
+        event |= {"sender": sender, "correlation_id": correlation_id}
+        _publish_event(
+            {name: value for name, value in event.items() if value is not None}, url, api_key, wait
+        )
+    else:
+        _publish_file(file, url, api_key, wait)
+
+
+def _json_object(text: str) -> dict[str, Any]:
+    from heliograph.model.intake import parse_json
+
+    try:
+        payload = parse_json(text.encode(errors="surrogateescape"), "--payload")
+    except ClientFault as error:
+        raise click.UsageError(str(error)) from None
+    if not isinstance(payload, dict):
+        raise click.UsageError("--payload must be a JSON object, such as '{\"answer\": 42}'")
+    return payload
+
+
+def _publish_event(item: dict[str, Any], url: str, api_key: str | None, wait: float) -> None:
+    from heliograph.client.api import Client
+    from heliograph.client.publish import publish_items
+
+    async def send() -> str:
+        async with Client(url, api_key) as client:
+            return (await publish_items(client, [item], wait)).cursor
+
+    click.echo(_run(send))
+
+
+def _publish_file(file: BinaryIO, url: str, api_key: str | None, wait: float) -> None:
+    from heliograph.client.api import Client, Receipt
+    from heliograph.client.publish import publish_stream
+
+    receipts: list[Receipt] = []
+
+    async def send() -> None:
+        async with Client(url, api_key) as client:
+            await publish_stream(client, file.fileno(), wait, receipts.append)
+
+    try:
+        _run(send)
+    finally:
+        if receipts:
+            click.echo(receipts[-1].cursor)
+
+
+def _publish_spooled(url: str, api_key: str | None, wait: float) -> None:
+    from heliograph.client.api import Client
+    from heliograph.client.leftovers import send_leftovers
+
+    async def send() -> tuple[int, int]:
+        async with Client(url, api_key) as client:
+            return await send_leftovers(_spool_folder(), client, _say, wait)
+
+    sent, stay = _run(send)
+    _say(f"{sent} spools were sent, {stay} stay in {_spool_folder()}")
+    if stay:
+        sys.exit(UNREACHABLE)
+
+
+@main.command()
+@click.argument("channel")
+@click.option("--after", help="Begin after this cursor; 0-0 for the oldest that is kept.")
+@click.option(
+    "--tail", "-n", type=click.IntRange(min=0), help="Begin with so many of the newest; by default 100."
+)
+@click.option("--topic", help="Only events of this topic, or of a pattern such as pipeline.*")
+@click.option("--follow", "-f", is_flag=True, help="Go on after the task has ended.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
+@click.option(
+    "--transport", type=click.Choice(["sse", "ws"]), default="sse", help="Event stream or WebSocket."
+)
+@_service_options
+def tail(
+    channel: str,
+    after: str | None,
+    tail: int | None,
+    topic: str | None,
+    follow: bool,
+    as_json: bool,
+    transport: str,
+    url: str,
+    api_key: str | None,
+) -> None:
+    """Show what happens on CHANNEL: task:ID, workflow:ID, …, or a pattern such as task:* or *.
+
+    A task's output is shown as its program wrote it, and the command ends when the task does.
+    """
+    from heliograph.client.api import Client
+    from heliograph.client.follow import Subscription
+    from heliograph.client.tail import show_channel
+    from heliograph.client.terminal import EventPrinter, JsonPrinter
+    from heliograph.model.channels import is_pattern, parse_selector
+
+    try:
+        parse_selector(channel, "CHANNEL")
+    except ClientFault as error:
+        raise click.UsageError(str(error)) from None
+    printer = JsonPrinter() if as_json else EventPrinter(many=is_pattern(channel))
+    if after is None and tail is None:
+        tail = DEFAULT_TAIL
+    subscription = Subscription(channel, topic, after, tail)
+
+    async def show() -> None:
+        async with Client(url, api_key) as client:
+            await show_channel(client, subscription, transport, printer.show, _say, follow_on=follow)
+
+    try:
+        _run(show)
+    finally:
+        printer.finish()
+
+
+@main.command()
+@click.option("--demo", is_flag=True, help="With a small fleet of demo agents that run real little programs.")
+@click.option("--config", "file", type=click.Path(path_type=Path), help="Settings; by default config.toml.")
+@click.option("--host", help="Overrides server.host.")
+@click.option("--port", type=click.IntRange(0, 65535), help="Overrides server.port.")
+@click.option(
+    "--api-key", envvar="HELIOGRAPH_API_KEY", show_envvar=True, help="What the demo fleet publishes with."
+)
+def serve(demo: bool, file: Path | None, host: str | None, port: int | None, api_key: str | None) -> None:
+    """Serve until Ctrl-C or SIGTERM."""
+    import attrs
+    import trio
+
+    from heliograph import logs, service
+    from heliograph.model.errors import SettingsError
+
+    settings = _settings(file)
+    server = settings.server
+    server = attrs.evolve(server, host=host or server.host, port=server.port if port is None else port)
+    settings = attrs.evolve(settings, server=server)
+    logs.configure(settings.log.level)
+
+    async def serve_and_tell() -> tuple[str, ...]:
+        async with trio.open_nursery() as nursery:
+
+            async def run_service(*, task_status: trio.TaskStatus[str]) -> None:
+                await service.run(settings, task_status=task_status)
+                nursery.cancel_scope.cancel()
+
+            try:
+                url = await nursery.start(run_service)
+            except SettingsError as error:
+                return error.problems
+            if demo or sys.stdout.isatty():
+                click.echo(_greeting(url))
+            if demo:
+                from heliograph.client.demo import run as run_demo
+
+                nursery.start_soon(partial(run_demo, url, api_key, spools=settings.storage.data / "demo"))
+        return ()
+
+    if problems := trio.run(serve_and_tell):
+        _refuse_settings(problems)
+
+
+@main.command()
+@click.option("--config", "file", type=click.Path(path_type=Path), help="Settings; by default config.toml.")
+def config(file: Path | None) -> None:
+    """Print the settings in force: defaults, then the file, then the environment."""
+    from heliograph.config import as_toml_lines
+
+    for line in as_toml_lines(_settings(file)):
+        click.echo(line)
+
+
+@main.command()
+@click.option("--config", "file", type=click.Path(path_type=Path), help="Settings; by default config.toml.")
+def migrate(file: Path | None) -> None:
+    """Bring the database's schema up to date."""
+    from heliograph.storage.migrate import upgrade
+
+    upgrade(_settings(file))
+
+
+def _settings(file: Path | None) -> Settings:
+    from heliograph.config import load
+    from heliograph.model.errors import SettingsError
+
+    try:
+        return load(file)
+    except SettingsError as error:
+        _refuse_settings(error.problems)
+
+
+def _refuse_settings(problems: Iterable[str]) -> NoReturn:
+    for problem in problems:
+        _say(problem)
+    sys.exit(WRONG)
+
+
+def _greeting(url: str) -> str:
+    there = "" if url == DEFAULT_URL else f"  export HELIOGRAPH_URL={url}\n"
+    return f"""
+Heliograph serves on {url} (Ctrl-C ends it). Open it in a browser, or try:
+
+{there}  heliograph exec --agent me -- python -m compileall -f -q .
+  heliograph tail 'task:*'
+  curl {url}/api/tasks
+  curl -N '{url}/api/v1/events/stream?channel=task:*'
+"""
+
+
+def _spool_folder() -> Path:
+    state = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local/state"
+    return Path(state, "heliograph", "spool")
+
+
+def _say(sentence: str) -> None:
+    click.echo(f"heliograph: {sentence}", err=True)
+
+
+def _run(work: Callable[[], Awaitable[Result]]) -> Result:
+    """Run client work until it is done or Ctrl-C; what goes wrong becomes words and an exit status."""
+    import trio
+
+    try:
+        return trio.run(_until_interrupted, work)
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)
+    except Invalid as invalid:
+        for error in invalid.errors:
+            where = [] if error.index is None else [f"item {error.index}"]
+            _say(": ".join([*where, *filter(None, [error.field]), error.detail]))
+        sys.exit(REFUSED)
+    except HeliographError as error:
+        _say(str(error))
+        sys.exit(UNREACHABLE if isinstance(error, Unavailable | TooMany) else REFUSED)
+
+
+async def _until_interrupted(work: Callable[[], Awaitable[Result]]) -> Result:
+    """Do the work; at Ctrl-C cancel it, so that everything in it is closed in order.
+
+    Raises:
+        KeyboardInterrupt: It was interrupted.
+    """
+    import trio
+
+    result: list[Result] = []
+    failure: Exception | None = None
+    with trio.open_signal_receiver(signal.SIGINT) as signals:
+        async with trio.open_nursery() as nursery:
+
+            async def cancel_at_signal() -> None:
+                await anext(signals)
+                nursery.cancel_scope.cancel()
+
+            nursery.start_soon(cancel_at_signal)
+            try:
+                result.append(await work())
+            except Exception as error:  # raised below, outside the nursery, which would make a group of it
+                failure = error
+            nursery.cancel_scope.cancel()
+    if failure is not None:
+        raise failure
+    if not result:
+        raise KeyboardInterrupt
+    return result[0]

@@ -1,0 +1,337 @@
+"""Following a channel: every event once and in order, over as many connections as it takes.
+
+``follow`` gives items: events, and the notices ``Gap`` and ``Reset`` where the service says that it can't
+give something. However a connection ends, the next one begins after the last id that arrived, so nothing
+is doubled and nothing missing. What the server asks for is obeyed: the delay of a ``reconnect`` notice or
+of SSE's ``retry:``; a 204 (everything was seen) ends the following; a refusal, be it an HTTP status 4xx
+or a WebSocket close code from 4500 to 4999, is raised and not tried again. Everything else is tried
+again, without end: callers put a cancel scope around it.
+
+The two transports are two context managers that open one connection and give a source: its ``receive``
+returns the next items, and raises ``Ended`` when the connection is over. The place in the log is kept by
+the subscription, which outlives connections.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
+from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
+from typing import Any, Protocol
+
+import attrs
+import httpx
+import orjson
+import trio
+import trio_websocket
+
+from heliograph.client.api import Backoff, Client, problem_error, unreachable
+from heliograph.client.sse import Message, Parser
+from heliograph.model.errors import (
+    ClientFault,
+    Forbidden,
+    HeliographError,
+    TooMany,
+    Unauthenticated,
+    Unavailable,
+)
+from heliograph.model.event import SEED_TYPES, Event
+from heliograph.model.ids import OLDEST, EventId, format_id, parse_id, parse_time
+
+IDLE_SECONDS = 90.0
+"""Three keepalives of the server; a connection that is silent for longer is given up."""
+
+PONG_SECONDS = 20.0
+CONNECT_SECONDS = 10.0
+DISCONNECT_SECONDS = 2.0
+MESSAGE_QUEUE = 64
+READ_BYTES = 64 * 1024
+MAX_MESSAGE_BYTES = 80 * 1024 * 1024
+NO_RETURN_CODES = range(4500, 5000)
+
+_FAULTS: Mapping[str, type[HeliographError]] = {
+    "unauthenticated": Unauthenticated,
+    "forbidden": Forbidden,
+    "unavailable": Unavailable,
+}
+_TOPICS = {kind: topic for topic, kind in SEED_TYPES.items()}
+_ENVELOPE = frozenset({"type", "id", "channel", "seq", "timestamp"})
+
+
+@attrs.frozen
+class Gap:
+    """Events that this stream did not get.
+
+    Args:
+        channel: Where they were.
+        start: Position before the first of them, or its id, as the service says it.
+        end: Position of the last of them.
+        count: How many, if the service knows.
+        reason: Why.
+    """
+
+    channel: str | None
+    start: str | None
+    end: str | None
+    count: int | None
+    reason: str
+
+
+@attrs.frozen
+class Reset:
+    """The position asked for can't be honoured: what was built from the events before is out of date.
+
+    Args:
+        channel: Where.
+        oldest: The oldest position that is kept.
+        head: The newest position.
+        reason: Why.
+    """
+
+    channel: str | None
+    oldest: str | None
+    head: str | None
+    reason: str
+
+
+Item = Event | Gap | Reset
+
+
+class Ended(Exception):
+    """A connection is over, but not the following of it; ``delay`` is in seconds, ``None``: as usual."""
+
+    def __init__(self, delay: float | None = None) -> None:
+        self.delay = delay
+
+
+class Finished(Exception):
+    """Everything that there will ever be was seen."""
+
+
+@attrs.define
+class Subscription:
+    """What is followed, and how far.
+
+    Args:
+        channel: A channel or a pattern.
+        topic: Only events of this topic or pattern of topics.
+        after: Begin after this position; ``0-0`` from the oldest kept.
+        tail: Begin with so many of the newest instead.
+    """
+
+    channel: str
+    topic: str | None = None
+    after: str | None = None
+    tail: int | None = None
+    last: EventId = OLDEST
+
+    def query(self) -> dict[str, Any]:
+        """Return what is asked for next, in the names of both transports."""
+        tail = None if self.after else self.tail
+        wanted = {"channel": self.channel, "topic": self.topic, "after": self.after, "tail": tail}
+        return {name: value for name, value in wanted.items() if value is not None}
+
+    def is_new(self, item: Item) -> bool:
+        """Move on to an item; tell whether it was not given before."""
+        match item:
+            case Event() if item.id <= self.last:
+                return False
+            case Event():
+                self.last = item.id
+                self.after = format_id(item.id)
+            case Reset():  # the log may even have begun anew, with smaller ids
+                self.last = OLDEST
+                self.after = item.head
+        return True
+
+
+class Source(Protocol):
+    """One open connection."""
+
+    async def receive(self) -> list[Item]:
+        """Return the next items; maybe none.
+
+        Raises:
+            Ended: The connection is over.
+            HeliographError: The service refuses.
+        """
+
+
+Transport = Callable[[Client, Subscription], AbstractAsyncContextManager[Source]]
+
+
+@trio.as_safe_channel
+async def follow(
+    client: Client,
+    subscription: Subscription,
+    transport: str = "sse",
+    on_retry: Callable[[HeliographError], object] = lambda error: None,
+) -> AsyncGenerator[Item, None]:
+    """Follow a channel: enter it with ``async with``, and iterate over what that gives.
+
+    Args:
+        client: Of the service.
+        subscription: What is followed; it moves on with each item, so another ``follow`` may go on from it.
+        transport: ``sse`` or ``ws``.
+        on_retry: Told each time that the service can't be reached or asks to come again.
+
+    Raises:
+        ClientFault: The service refuses; trying again would not help.
+    """
+    connect = TRANSPORTS[transport]
+    backoff = Backoff()
+    while True:
+        try:
+            async with connect(client, subscription) as source:
+                while True:
+                    items = await source.receive()
+                    backoff.reset()
+                    for item in items:
+                        if subscription.is_new(item):
+                            yield item
+        except Finished:
+            return
+        except Ended as end:
+            delay = backoff.next() if end.delay is None else end.delay
+        except (Unavailable, TooMany) as error:
+            on_retry(error)
+            delay = backoff.next(error)
+        await trio.sleep(delay)
+
+
+@asynccontextmanager
+async def _open_sse(client: Client, subscription: Subscription) -> AsyncIterator[Source]:
+    accept = {"Accept": "text/event-stream"}
+    async with client.stream("/api/v1/events/stream", subscription.query(), accept, IDLE_SECONDS) as response:
+        if response.status_code == 204:
+            raise Finished
+        async with aclosing(response.aiter_bytes()) as chunks:  # type: ignore[type-var]  # it is a generator
+            yield _SseSource(chunks, subscription)
+
+
+class _SseSource:
+    def __init__(self, chunks: AsyncIterator[bytes], subscription: Subscription) -> None:
+        self._chunks = chunks
+        self._subscription = subscription
+        self._parser = Parser(subscription.after or "")
+
+    async def receive(self) -> list[Item]:
+        try:
+            chunk = await anext(self._chunks)
+        except (StopAsyncIteration, httpx.TransportError):
+            raise self._ended(self._parser.retry_ms) from None
+        messages = self._parser.feed(chunk)
+        self._subscription.after = self._parser.last_id or None
+        items: list[Item] = []
+        for message in messages:
+            if message.event == "reconnect":
+                raise self._ended(orjson.loads(message.data).get("after_ms"))
+            item = _sse_item(message)
+            if item is not None:
+                items.append(item)
+        return items
+
+    def _ended(self, delay_ms: int | None) -> Ended:
+        return Ended(None if delay_ms is None else delay_ms / 1000)
+
+
+def _sse_item(message: Message) -> Item | None:
+    if message.event == "keepalive":
+        return None
+    fields = orjson.loads(message.data)
+    return _notice(message.event, fields) or _event(fields, fields["topic"], fields["payload"])
+
+
+@asynccontextmanager
+async def _open_ws(client: Client, subscription: Subscription) -> AsyncIterator[Source]:
+    try:
+        async with trio_websocket.open_websocket_url(
+            f"ws{client.url.removeprefix('http')}/ws",
+            extra_headers=[(name.encode(), value.encode()) for name, value in client.headers.items()],
+            message_queue_size=MESSAGE_QUEUE,
+            max_message_size=MAX_MESSAGE_BYTES,
+            receive_buffer_size=READ_BYTES,
+            connect_timeout=CONNECT_SECONDS,
+            disconnect_timeout=DISCONNECT_SECONDS,
+        ) as connection:
+            await connection.send_message(
+                orjson.dumps({"type": "subscribe", **subscription.query()}).decode()
+            )
+            yield _WsSource(connection, subscription)
+    except trio_websocket.ConnectionRejected as refusal:
+        raise problem_error(refusal.status_code, refusal.body or b"") from refusal
+    except trio_websocket.ConnectionClosed as closed:
+        raise _why_closed(closed.reason) from None
+    except (OSError, trio_websocket.HandshakeError) as error:
+        raise unreachable(client.url, error) from error
+
+
+class _WsSource:
+    def __init__(self, connection: trio_websocket.WebSocketConnection, subscription: Subscription) -> None:
+        self._connection = connection
+        self._subscription = subscription
+
+    async def receive(self) -> list[Item]:
+        text = None
+        with trio.move_on_after(IDLE_SECONDS):
+            text = await self._connection.get_message()
+        if text is None:
+            with trio.move_on_after(PONG_SECONDS) as scope:
+                await self._connection.ping()
+            if scope.cancelled_caught:
+                raise Ended
+            return []
+        message = orjson.loads(text)
+        kind = message["type"]
+        if kind == "subscribed":
+            self._begin(message)
+        elif kind == "reconnect":
+            self._subscription.after = message.get("cursor") or self._subscription.after
+            raise Ended(message["after_ms"] / 1000)
+        elif kind == "error":
+            raise _FAULTS.get(message["code"], ClientFault)(message["detail"])
+        else:
+            return [_ws_item(kind, message)]
+        return []
+
+    def _begin(self, subscribed: Mapping[str, Any]) -> None:
+        if self._subscription.after is None and not self._subscription.tail:
+            self._subscription.after = subscribed["cursor"]
+
+
+def _ws_item(kind: str, message: dict[str, Any]) -> Item:
+    if kind == "event":
+        return _event(message, message["topic"], message["payload"])
+    payload = {name: value for name, value in message.items() if name not in _ENVELOPE}
+    return _notice(kind, message) or _event(message, _TOPICS[kind], payload)
+
+
+def _notice(kind: str, fields: Mapping[str, Any]) -> Gap | Reset | None:
+    get = fields.get
+    if kind == "gap":
+        return Gap(get("channel"), get("from"), get("to"), get("count"), str(get("reason", "")))
+    if kind == "reset":
+        return Reset(get("channel"), get("oldest"), get("head"), str(get("reason", "")))
+    return None
+
+
+def _event(fields: Mapping[str, Any], topic: str, payload: dict[str, Any]) -> Event:
+    return Event(
+        id=parse_id(fields["id"]),
+        channel=fields["channel"],
+        seq=fields["seq"],
+        topic=topic,
+        timestamp=parse_time(fields["timestamp"], "timestamp"),
+        payload=payload,
+        sender=fields.get("sender"),
+        correlation_id=fields.get("correlation_id"),
+    )
+
+
+def _why_closed(reason: trio_websocket.CloseReason | None) -> Exception:
+    if reason is None or reason.code not in NO_RETURN_CODES:
+        return Ended()
+    fault = {4500: Unauthenticated, 4503: Forbidden}.get(reason.code, ClientFault)
+    return fault(reason.reason or f"closed with code {reason.code}")
+
+
+TRANSPORTS: Mapping[str, Transport] = {"sse": _open_sse, "ws": _open_ws}

@@ -1,0 +1,70 @@
+"""What ``heliograph publish`` does: items from a file, or from a pipe as they come."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import attrs
+import trio
+
+from heliograph.client.api import Client, Receipt
+from heliograph.client.items import ItemReader
+from heliograph.model.errors import FieldError, HeliographError, Invalid, Unavailable
+
+READ_BYTES = 64 * 1024
+BATCH_ITEMS = 1000
+
+
+async def publish_items(client: Client, items: Sequence[Any], patience: float) -> Receipt:
+    """Publish items, all or none.
+
+    Args:
+        client: Of the service.
+        items: In either form.
+        patience: Seconds to go on trying while the service is away.
+
+    Raises:
+        Unavailable: The service is still away.
+        ClientFault: It refuses them.
+    """
+    for index, item in enumerate(items):
+        if not isinstance(item, dict):
+            raise Invalid([FieldError("", "each item must be a JSON object", index)])
+    trouble: list[HeliographError] = []
+    with trio.move_on_after(patience):
+        return await client.publish(items, lambda error, delay: trouble.append(error))
+    raise Unavailable(str(trouble[-1]) if trouble else f"{client.url} did not answer in time")
+
+
+async def publish_stream(
+    client: Client, descriptor: int, patience: float, on_kept: Callable[[Receipt], object]
+) -> None:
+    """Publish what comes out of a file or pipe, as it comes.
+
+    Args:
+        client: Of the service.
+        descriptor: To read from, until its end.
+        patience: Seconds to go on trying while the service is away, each time.
+        on_kept: Told of each batch that the service keeps.
+
+    Raises:
+        Malformed: What was read is not JSON.
+        Invalid: The service refuses items; they are numbered from the first that was read, from 0.
+        HeliographError: It refuses otherwise, or is still away.
+    """
+    reader = ItemReader()
+    count = 0
+    data = None
+    while data != b"":
+        data = await trio.to_thread.run_sync(os.read, descriptor, READ_BYTES, abandon_on_cancel=True)
+        items = reader.feed(data) if data else reader.finish()
+        for start in range(0, len(items), BATCH_ITEMS):
+            batch = items[start : start + BATCH_ITEMS]
+            try:
+                on_kept(await publish_items(client, batch, patience))
+            except Invalid as invalid:
+                errors = [attrs.evolve(error, index=count + (error.index or 0)) for error in invalid.errors]
+                raise Invalid(errors) from None
+            count += len(batch)
