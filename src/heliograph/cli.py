@@ -218,7 +218,7 @@ def _publish_spooled(url: str, api_key: str | None, wait: float) -> None:
 
     async def send() -> tuple[int, int]:
         async with Client(url, api_key) as client:
-            return await send_leftovers(_spool_folder(), client, _say, wait)
+            return await send_leftovers(_spool_folder(), client.url, client, _say, wait)
 
     sent, stay = _run(send)
     _say(f"{sent} spools were sent, {stay} stay in {_spool_folder()}")
@@ -315,13 +315,20 @@ def serve(demo: bool, file: Path | None, host: str | None, port: int | None, api
             if demo or sys.stdout.isatty():
                 click.echo(_greeting(url))
             if demo:
-                from heliograph.client.demo import run as run_demo
-
-                nursery.start_soon(partial(run_demo, url, api_key, spools=settings.storage.data / "demo"))
+                nursery.start_soon(_run_demo, url, api_key, settings.storage.data / "demo")
         return ()
 
     if problems := trio.run(serve_and_tell):
         _refuse_settings(problems)
+
+
+async def _run_demo(url: str, api_key: str | None, spools: Path) -> None:
+    from heliograph.client.demo import run
+
+    try:
+        await run(url, api_key, spools=spools)
+    except ClientFault as error:
+        _say(f"the demo fleet may not publish: {error}; give it a key in HELIOGRAPH_API_KEY")
 
 
 @main.command()

@@ -254,7 +254,7 @@ class _Pump:
         try:
             await self._carry()
         finally:
-            pieces = self._lines.feed(self._rest()) + self._lines.finish()
+            pieces = self._lines.feed(self._count(self._read_now(MAX_REST_BYTES))) + self._lines.finish()
             self._pipe.close()
             if pieces:
                 self._outbox.append(self._items(pieces))
@@ -268,9 +268,11 @@ class _Pump:
                 data = await self._pipe.receive_some(READ_BYTES)
             if data == b"":
                 break
-            pieces = self._lines.feed(self._count(data or b""))
-            if trio.current_time() >= due:
-                pieces += self._lines.flush()
+            if data is None:  # the time is up; but under load the rest of the line may be there by now
+                data = self._read_now(READ_BYTES)
+            pieces = self._lines.feed(self._count(data))
+            if not pieces and trio.current_time() >= due:
+                pieces = self._lines.flush()
             if not self._lines.waiting:
                 due = math.inf
             elif pieces or due == math.inf:
@@ -306,13 +308,13 @@ class _Pump:
             self._pipe.close()
         self.echoing = False
 
-    def _rest(self) -> bytes:
+    def _read_now(self, limit: int) -> bytes:
         """Return what the pipe holds, without waiting."""
-        rest = b""
+        held = b""
         with contextlib.suppress(OSError):  # it is empty but held open by someone, or closed by us
-            while len(rest) < MAX_REST_BYTES and (data := os.read(self._pipe.fileno(), READ_BYTES)):
-                rest += data
-        return self._count(rest)
+            while len(held) < limit and (data := os.read(self._pipe.fileno(), READ_BYTES)):
+                held += data
+        return held
 
     def _items(self, pieces: list[Piece]) -> list[dict[str, Any]]:
         items = []

@@ -118,7 +118,7 @@ async def _all_sent(outbox: Outbox, service: Service) -> bool:
 async def _send_earlier(service: Service, client: Client, done: trio.Event) -> None:
     try:
         # What keeps these from being sent keeps this run's own output too, and is told there.
-        await send_leftovers(service.spools, client, lambda sentence: None, service.patience)
+        await send_leftovers(service.spools, service.url, client, lambda sentence: None, service.patience)
     except (OSError, ValueError) as error:
         say(f"what an earlier run left can't be read: {error}")
     done.set()

@@ -21,12 +21,13 @@ from heliograph.model.task import TERMINAL
 
 
 async def send_leftovers(
-    home: Path, client: Client, notify: Callable[[str], object], patience: float
+    home: Path, url: str, client: Client, notify: Callable[[str], object], patience: float
 ) -> tuple[int, int]:
     """Send every spool for this service whose process is gone.
 
     Args:
         home: The folder of all spools.
+        url: What the spools call the service.
         client: Of the service.
         notify: Told, in sentences for people, what goes wrong.
         patience: Give up after so many seconds without progress; at once if the service refuses.
@@ -41,7 +42,7 @@ async def send_leftovers(
         if spool is None:
             continue
         with spool:
-            if spool.about.url != client.url:
+            if spool.about.url != url:
                 continue
             _end(spool)
             # After one failure the others are not tried: the service is the same.

@@ -60,6 +60,9 @@ class EventPrinter:
                 self._output(item)
             case Event(topic="task.status"):
                 self._status(item)
+            case Event(topic="task.created"):
+                by = f" by {item.payload['agent']}" if item.payload.get("agent") else ""
+                self._mark(item, "○", f"created{by}: {item.payload.get('name', item.channel)}", "dim")
             case Event():
                 self._mark(item, "·", f"{item.topic} {orjson.dumps(item.payload).decode()}", "dim")
             case Gap():
