@@ -42,23 +42,20 @@ export class Api {
     return (await this.#ask("GET", path, query)).json();
   }
 
-  /** Fetch a whole text as a blob, for what a plain link can't carry the key to. */
-  async blob(path) {
-    return (await this.#ask("GET", path, {}, null)).blob();
+  /** Trade the key for a ticket that a URL may carry for a short while. */
+  async ticket() {
+    return (await (await this.#ask("POST", "/api/v1/stream-tickets")).json()).ticket;
   }
 
   /** Open a WebSocket to the streams. */
   async connect() {
     const url = new URL("/ws", location.href);
     url.protocol = url.protocol.replace("http", "ws");
-    if (this.key) {
-      const answer = await this.#ask("POST", "/api/v1/stream-tickets", {});
-      url.searchParams.set("ticket", (await answer.json()).ticket);
-    }
+    if (this.key) url.searchParams.set("ticket", await this.ticket());
     return new WebSocket(url);
   }
 
-  async #ask(method, path, query, timeout = TIMEOUT_MS) {
+  async #ask(method, path, query = {}) {
     const url = new URL(path, location.href);
     for (const [name, value] of Object.entries(query)) {
       if (value != null && value !== "") url.searchParams.set(name, value);
@@ -68,7 +65,7 @@ export class Api {
       answer = await fetch(url, {
         method,
         headers: this.key ? { "X-API-Key": this.key } : {},
-        signal: timeout === null ? undefined : AbortSignal.timeout(timeout),
+        signal: AbortSignal.timeout(TIMEOUT_MS),
         cache: "no-store",
       });
     } catch (error) {

@@ -53,8 +53,8 @@ async function begin(notice = null) {
     page = await api.get("/api/tasks", { limit: PAGE });
   } catch (problem) {
     if (turn !== beginning) return;
-    if (problem.status === 401) return askKey();
     report(problem);
+    if (needsKey(problem)) return;
     showState("offline");
     setTimeout(() => turn === beginning && begin(notice), backoff(attempts++, Math.random()));
     return;
@@ -130,9 +130,12 @@ async function probe() {
   try {
     await api.get("/api/tasks", { limit: 1 });
   } catch (problem) {
-    if (problem.status === 401) askKey();
-    else if (problem.status) report(problem);
+    if (problem.status) report(problem);
   }
+}
+
+function needsKey(problem) {
+  return problem.status === 401 || problem.status === 403;
 }
 
 function askKey() {
@@ -140,6 +143,7 @@ function askKey() {
   beginning += 1;
   showState("stopped", "key needed");
   const dialog = byId("ask-key");
+  put(dialog.querySelector(".refused"), api.key ? "The service did not accept the key for this page." : "");
   if (!dialog.open) dialog.showModal();
 }
 
@@ -223,7 +227,7 @@ function say(text, kind = "problem") {
 }
 
 function report(problem) {
-  if (problem.status === 401) askKey();
+  if (needsKey(problem)) askKey();
   else say(problem.message);
 }
 
@@ -251,6 +255,7 @@ function route() {
   document.body.classList.toggle("reading", Boolean(id));
   if (id) {
     log.open(id);
+    if (stream.state !== "idle") log.reload(); // else the snapshot on its way does it
     log.scroller.focus({ preventScroll: true });
   } else {
     const was = log.id;
@@ -330,6 +335,7 @@ byId("nothing").querySelector("button").addEventListener("click", () => {
 byId("older").querySelector("button").addEventListener("click", () => loadOlder(beginning).catch(report));
 byId("close").addEventListener("click", () => (location.hash = "#/"));
 byId("banner").querySelector("button").addEventListener("click", () => say(null));
+byId("ask-key").addEventListener("cancel", (event) => event.preventDefault());
 byId("ask-key").querySelector("form").addEventListener("submit", ({ target }) => {
   const input = target.querySelector("input");
   api.key = input.value;

@@ -16,7 +16,7 @@ const PAGE_LINES = 500;
 const PAGE_BYTES = 4_000_000;
 const NEAR = 150; // rows from the end of the loaded run at which more is fetched
 const BATCH = 24; // rows measured together, on each side
-const CLIP = 2_000; // characters of a line shown at first
+const CLIP = 1_200; // characters of a line shown at first
 const CLIP_OPEN = 100_000; // and after a click
 const DETAIL_CHARS = 20_000;
 const JUMP = 3; // scrolls of more than so many views are jumps of the scroll bar
@@ -77,23 +77,29 @@ export class LogView {
     new ResizeObserver(() => this.#resized()).observe(this.scroller);
   }
 
-  /** Open a task's log at its end. */
-  async open(id) {
+  /** Turn to a task; `reload` then loads its log. */
+  open(id) {
     this.id = id;
+    this.#turn += 1;
+    this.#lines = new LogLines();
+    this.#clearRows();
+    this.#say("Loading…");
     this.root.hidden = false;
     this.#details = null;
     this.#opened.clear();
     put(this.parts["log-name"], id);
     this.parts.full.href = `${this.#path()}/logs/full`;
     this.parts.full.download = `${id}.log`;
-    await this.reload();
   }
 
-  /** Forget what is loaded and begin again at the end: after opening, and when the stream had a gap. */
+  /**
+   * Load the log from its end, forgetting what is loaded. The stream must have been started: what comes
+   * after the answer's cursor is taken from it.
+   */
   async reload() {
     if (this.id === null) return;
     const turn = ++this.#turn;
-    this.#lines = new LogLines();
+    this.#lines = new LogLines(this.fleet.get(this.id)?.last_seq);
     this.#follow = true;
     this.#target = null;
     this.#clearRows();
@@ -168,9 +174,7 @@ export class LogView {
     this.#busy = true;
     try {
       const answer = await this.api.get(`${this.#path()}/logs`, query);
-      if (ask !== this.#asks) return;
-      take(answer);
-      this.#target = null;
+      if (ask === this.#asks) take(answer);
     } finally {
       if (ask === this.#asks) this.#busy = false;
       this.redraw();
@@ -180,8 +184,10 @@ export class LogView {
   async #askTail() {
     const n = this.#pageLines();
     this.#lines.hold();
-    await this.#ask({ tail: n }, (answer) => this.#lines.showTail(answer, n));
-    this.#say(null);
+    await this.#ask({ tail: n }, (answer) => {
+      this.#lines.showTail(answer);
+      this.#target = null;
+    });
   }
 
   async #askFrom(seq) {
@@ -189,20 +195,22 @@ export class LogView {
     const from = Math.max(1, seq - Math.floor(n / 4));
     this.#lines.hold();
     await this.#ask({ from_seq: from, limit: n }, (answer) => {
-      this.#lines.showFrom(from, answer, n);
+      this.#lines.showFrom(from, answer);
       this.#anchor = { seq, offset: 0 };
+      this.#target = null;
     });
+    if (!this.#lines.rows.length) await this.#askTail();
   }
 
   async #askOlder() {
     const n = this.#pageLines();
-    await this.#ask({ to_seq: this.#lines.first - 1, tail: n }, (answer) => this.#lines.prepend(answer, n));
+    await this.#ask({ to_seq: this.#lines.first - 1, tail: n }, (answer) => this.#lines.prepend(answer));
   }
 
   async #askNewer() {
     const n = this.#pageLines();
     this.#lines.hold();
-    await this.#ask({ from_seq: this.#lines.last + 1, limit: n }, (answer) => this.#lines.extend(answer, n));
+    await this.#ask({ from_seq: this.#lines.last + 1, limit: n }, (answer) => this.#lines.extend(answer));
   }
 
   async #tryTo(question) {
@@ -229,13 +237,10 @@ export class LogView {
   async #download(event) {
     if (!this.api.key) return; // the link itself will do
     event.preventDefault();
-    const name = this.parts.full.download;
     try {
-      const link = document.createElement("a");
-      link.href = URL.createObjectURL(await this.api.blob(this.parts.full.pathname));
-      link.download = name;
+      const link = this.parts.full.cloneNode();
+      link.search = new URLSearchParams({ ticket: await this.api.ticket() });
       link.click();
-      setTimeout(() => URL.revokeObjectURL(link.href), 60_000);
     } catch (problem) {
       this.failed(problem);
     }
@@ -271,6 +276,8 @@ export class LogView {
       this.#anchor = { seq, offset: 0 };
     } else {
       this.#target = seq;
+      this.#asks += 1;
+      this.#busy = false;
       clearTimeout(this.#jumpTimer);
       this.#jumpTimer = setTimeout(() => this.#target === seq && this.#tryTo(() => this.#askFrom(seq)), 60);
     }

@@ -3,9 +3,10 @@
    A log may have millions of lines; the page keeps one contiguous run of them, bounded in lines and in
    characters, and asks for more on either side as the reader moves. While the run reaches the newest
    line it is *attached*: live messages are appended. If it doesn't (the reader is far up), live messages
-   only move `head`, and the lines are fetched when the reader comes down. Between asking for the end and
-   the answer, messages are held back, then appended from the answer's cursor on: no line twice, none
-   missing. No DOM here. */
+   only move `head`, and the lines are fetched when the reader comes down. From before a question about
+   the end until its answer, live messages are held; they join the run if they follow on it without a
+   hole, which `seq` tells (1, 2, 3, … over all events of the task). An answer may have fewer lines than
+   were asked for, when they are long; only an empty one says that there are no more. No DOM here. */
 
 import { isAfter } from "./live.js";
 
@@ -14,7 +15,7 @@ const MAX_CHARS = 16_000_000;
 const MAX_HELD = 20_000;
 
 export class LogLines {
-  /** Rows in order of `seq`: `{seq, time, stream, text}`, or `{seq, id, time, status, error}`. */
+  /** Rows in order of `seq`: `{seq, time, stream, text}`, or `{seq, id, time, status}` for a change of status. */
   rows = [];
   /** Whether the run begins at the oldest line. */
   complete = false;
@@ -24,9 +25,13 @@ export class LogLines {
   head = 0;
 
   #chars = 0;
-  #through = "0-0"; // when attached: everything up to this id is in the run
   #held = null;
-  #marks = new Map(); // seq → row of a status change
+  #marks = new Map(); // seq → row of a change of status
+
+  /** @param {number} head the task's last `seq` as far as it is known */
+  constructor(head = 0) {
+    this.head = head;
+  }
 
   get first() {
     return this.rows.length ? this.rows[0].seq : 0;
@@ -49,78 +54,64 @@ export class LogLines {
 
   /** Take in the task's changes of status, as events of the log; they become rows among the lines. */
   mark(events) {
-    for (const event of events) {
-      this.#marks.set(event.seq, statusRow(event, event.payload));
-    }
+    for (const event of events) this.#marks.set(event.seq, statusRow(event, event.payload.status));
   }
 
-  /** Begin to hold live messages back: a question about the end of the log is on its way. */
+  /** Hold live messages back: a question about the end of the log is on its way. */
   hold() {
     this.#held ??= [];
   }
 
   /** Replace the run by the last lines of the log. Ends a `hold`. */
-  showTail(answer, asked) {
+  showTail(answer) {
     this.#replace(answer.lines);
-    this.complete = answer.lines.length < asked;
-    const through = answer.meta.stream_cursor;
-    this.#insertMarks((mark) => (this.complete || mark.seq > this.first) && !isAfter(mark.id, through));
-    this.#attach(through);
+    this.complete = !answer.lines.length || this.first === 1;
+    this.#insertMarks(this.complete ? 0 : this.first, Infinity, answer);
+    this.#attach();
   }
 
   /** Replace the run by lines from a `seq` on. Ends a `hold`. */
-  showFrom(seq, answer, asked) {
+  showFrom(seq, answer) {
     this.#replace(answer.lines);
     this.complete = seq <= 1;
-    this.#grown(seq, answer, asked);
+    this.#grown(seq, answer);
   }
 
   /** Put older lines before the run. */
-  prepend(answer, asked) {
+  prepend(answer) {
     const before = this.first;
     const lines = answer.lines.map(outputRow).filter((row) => row.seq < before);
     this.rows = lines.concat(this.rows);
     this.#chars += charsOf(lines);
-    this.complete = answer.lines.length < asked;
-    this.#insertMarks((mark) => (this.complete || mark.seq > this.first) && mark.seq < before);
+    this.complete = !lines.length || this.first === 1;
+    this.#insertMarks(this.complete ? 0 : this.first, before, answer);
     this.#trimEnd();
   }
 
   /** Put newer lines behind the run. Ends a `hold`. */
-  extend(answer, asked) {
+  extend(answer) {
     const after = this.last;
     const lines = answer.lines.map(outputRow).filter((row) => row.seq > after);
     for (const row of lines) this.rows.push(row);
     this.#chars += charsOf(lines);
-    this.#grown(after + 1, answer, asked);
+    this.#grown(after, answer);
     this.#trimStart();
-  }
-
-  /* The run now has what the log has from `seq` on: all of it, if there were fewer lines than asked for. */
-  #grown(seq, answer, asked) {
-    const through = answer.meta.stream_cursor;
-    const whole = answer.lines.length < asked;
-    const end = this.last;
-    this.#insertMarks((mark) => mark.seq >= seq && (whole ? !isAfter(mark.id, through) : mark.seq < end));
-    if (whole) this.#attach(through);
-    else this.#detach();
   }
 
   /**
    * Take one live message of this task.
    *
+   * @param {object} message
    * @param {boolean} following whether the reader is at the end; if not, and the run is full, it is
    *   detached, so that the lines being read stay
    */
   take(message, following) {
     this.head = Math.max(this.head, message.seq);
-    if (message.type === "task_status") {
-      this.#marks.set(message.seq, statusRow(message, message));
-    }
+    if (message.type === "task_status") this.#marks.set(message.seq, statusRow(message, message.status));
     if (this.#held) {
       this.#held.push(message);
-      if (this.#held.length > MAX_HELD) this.#detach(); // the hole behind the run is fetched when reached
-    } else if (this.attached && isAfter(message.id, this.#through)) {
+      if (this.#held.length > MAX_HELD) this.#detach();
+    } else if (this.attached) {
       if (!following && this.#full()) return this.#detach();
       this.#append(message);
       this.#trimStart();
@@ -134,14 +125,22 @@ export class LogLines {
     this.#chars += row.text?.length ?? 0;
   }
 
-  #attach(cursor) {
+  /* Lines from `seq` on were added at the end: is it the end of the log? */
+  #grown(seq, answer) {
+    const end = this.last;
+    const next = this.#held?.[0]?.seq ?? Infinity;
+    const whole = !answer.lines.length || end >= this.head || next <= end + 1;
+    this.#insertMarks(seq, answer.lines.length ? end : Infinity, answer);
+    if (whole) this.#attach();
+    else this.#detach();
+  }
+
+  #attach() {
     const held = this.#held;
-    this.#held = null;
-    this.head = Math.max(this.head, this.last);
-    if (!held) return;
+    this.#detach();
+    if (!held) return; // too much came meanwhile: what is missing is fetched like anything newer
     this.attached = true;
-    this.#through = cursor;
-    for (const message of held) if (isAfter(message.id, cursor)) this.#append(message);
+    for (const message of held) this.#append(message);
     this.#trimStart();
   }
 
@@ -156,9 +155,11 @@ export class LogLines {
     this.#chars = charsOf(this.rows);
   }
 
-  #insertMarks(belongs) {
+  /* A mark that is newer than the answer waits: lines may come before it. */
+  #insertMarks(from, to, answer) {
     const missing = [...this.#marks.values()].filter(
-      (mark) => belongs(mark) && this.rows[this.indexOf(mark.seq)]?.seq !== mark.seq,
+      ({ seq, id }) =>
+        seq >= from && seq <= to && !isAfter(id, answer.meta.stream_cursor) && this.rows[this.indexOf(seq)]?.seq !== seq,
     );
     if (missing.length) this.rows = this.rows.concat(missing).sort((a, b) => a.seq - b.seq);
   }
@@ -198,8 +199,8 @@ function outputRow({ seq, timestamp, stream, output }) {
   return { seq, time: timestamp, stream: stream ?? "stdout", text: output };
 }
 
-function statusRow({ seq, id, timestamp }, { status, result }) {
-  return { seq, id, time: timestamp, status, error: result?.error ?? null };
+function statusRow({ seq, id, timestamp }, status) {
+  return { seq, id, time: timestamp, status };
 }
 
 function charsOf(rows) {

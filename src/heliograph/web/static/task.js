@@ -36,6 +36,7 @@ export function firstSeen(message) {
     result: null,
     last_seq: 0,
     last_event_id: "0-0",
+    finished_event_id: null,
   };
 }
 
@@ -59,6 +60,7 @@ function changeStatus(task, message) {
   if (TERMINAL.has(message.status)) {
     task.status = message.status;
     task.finished_at = message.timestamp;
+    task.finished_event_id = message.id;
     const begun = micros(task.started_at ?? task.created_at);
     task.duration_ms = Math.max(0, Math.round((micros(task.finished_at) - begun) / 1000));
     if (message.result != null) takeResult(task, message.result);
