@@ -7,7 +7,7 @@
 
 const ESCAPE = new RegExp(
   [
-    "\\x1b\\[([0-?]*)[ -/]*([@-~])", // CSI: parameters, then the command
+    "\\x1b\\[([0-?]*)[ -/]*([@-~]|$)", // CSI: parameters, then the command (if it is not cut off)
     "\\x1b[\\]PX^_][^\\x07\\x1b]*(?:\\x07|\\x1b\\\\|$)", // OSC and other strings, up to their end
     "\\x1b[ -/]*[0-~]?", // any other escape
     "[\\x00-\\x08\\x0b\\x0c\\x0e-\\x1f\\x7f\\x80-\\x9f]", // lone controls; not tab, newline, return

@@ -44,6 +44,7 @@ export class LogView {
   #generation = 0; // of measurements; a new width begins a new one
   #top = 0; // the scroll bar, as we last knew it
   #scrolledAt = 0;
+  #jumpedAt = -Infinity; // a drag of the scroll bar is many jumps, and its last steps are small
   #jumpTimer = null;
 
   /**
@@ -69,6 +70,7 @@ export class LogView {
       ),
     );
     this.scroller.addEventListener("scroll", () => this.#scrolled(), { passive: true });
+    this.scroller.addEventListener("keydown", (event) => this.#keyed(event));
     this.rows.addEventListener("click", (event) => this.#openLine(event.target));
     this.parts.follow.addEventListener("click", () => this.follow(!this.#follow));
     this.parts["to-top"].addEventListener("click", () => this.#goTo(1));
@@ -253,18 +255,28 @@ export class LogView {
     const moved = top - this.#top;
     this.#top = top;
     if (moved === 0 || !this.#anchor) return;
-    this.#scrolledAt = performance.now();
-    setTimeout(this.redraw, REST_MS + 10);
+    const now = performance.now();
     const height = this.view.clientHeight;
-    if (Math.abs(moved) <= JUMP * height) {
+    const jumping = Math.abs(moved) > JUMP * height || now - this.#jumpedAt < REST_MS;
+    this.#scrolledAt = now;
+    setTimeout(this.redraw, REST_MS + 10);
+    if (!jumping) {
       if (moved < 0) this.#follow = false;
       this.#anchor.offset += moved;
       this.redraw();
     } else {
+      this.#jumpedAt = now;
       const range = this.scroller.scrollHeight - height;
       if (top >= range - 1) this.follow(true);
       else this.#goTo(1 + rowAt(top, height / this.#heights.average, this.#lines.head, range));
     }
+  }
+
+  #keyed(event) {
+    if (event.key === "Home") this.#goTo(1);
+    else if (event.key === "End") this.follow(true);
+    else return;
+    event.preventDefault();
   }
 
   /* Show a line at the upper edge, fetching it if need be. */
