@@ -27,8 +27,13 @@ class Command:
 class Peer(Protocol):
     """A server that can be measured."""
 
-    name: str
-    transports: tuple[str, ...]
+    @property
+    def name(self) -> str:
+        """What the table calls it."""
+
+    @property
+    def transports(self) -> tuple[str, ...]:
+        """Which of ``ws`` and ``sse`` it speaks."""
 
     def missing(self) -> str | None:
         """Make ready what is made once; return why this peer can't run here, or ``None``."""

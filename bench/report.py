@@ -57,6 +57,10 @@ ROWS = (
         for percent in (50, 99)
     ),
     *(
+        Row(scenario, "per_cpu_second", f"{scenario}: deliveries per second of server CPU", digits=0)
+        for scenario in ("saturation-ws", "saturation-sse")
+    ),
+    *(
         Row(scenario, "client_cpu", f"{scenario}: CPUs used by the load client", digits=2)
         for scenario in ("saturation-ws", "saturation-sse")
     ),
