@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import attrs
 import orjson
@@ -56,6 +56,7 @@ class PlainDialect:
     """How the peers are spoken to: the path names the channel, and one JSON list is published."""
 
     host: str
+    numbers: ClassVar[bool] = False
 
     def open(self, transport: str, channel: str, cursor: str | None) -> bytes:
         """Write the request that opens a stream; there are no cursors."""

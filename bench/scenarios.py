@@ -94,10 +94,17 @@ def _swarm(server: Server, streams: int, channels: int, transports: tuple[str, .
 
 
 def _publishing(
-    swarm: Swarm, peer: Peer, channels: int, pace: Pace, burst: int = 1, *, spread: bool = False
+    swarm: Swarm,
+    peer: Peer,
+    channels: int,
+    pace: Pace,
+    burst: int = 1,
+    *,
+    spread: bool = False,
+    connections: int = 1,
 ) -> Publishing:
     names = tuple(peer.channel(number) for number in range(channels))
-    publishing = Publishing(swarm, Traffic(names, burst, spread=spread), pace)
+    publishing = Publishing(swarm, Traffic(names, burst, spread=spread), pace, connections)
     swarm.publishers.append(publishing)
     return publishing
 
@@ -160,9 +167,10 @@ def _saturation(transport: str) -> Callable[[Peer, Scale], Figures]:
     def measure(peer: Peer, scale: Scale) -> Figures:
         count, burst = scale.count(500), 20
         with Server(peer) as server, _swarm(server, count, 1, (transport,)) as swarm:
-            swarm.pause = 0.005
+            swarm.pause = 0.002  # the client's core is not to be the limit
             pace = Saturating(swarm, UNDER_WAY * burst * count)
-            return _measure(server, swarm, _publishing(swarm, peer, 1, pace, burst), scale)
+            publishing = _publishing(swarm, peer, 1, pace, burst, connections=4)
+            return _measure(server, swarm, publishing, scale)
 
     return measure
 

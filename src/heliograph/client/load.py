@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable, Sequence
 from secrets import token_hex
 from time import perf_counter
-from typing import Any
+from typing import Any, ClassVar
 from urllib.parse import urlencode, urlsplit
 
 import attrs
@@ -47,6 +47,7 @@ class Heliograph:
     host: str
     prefix: str = ""
     api_key: str | None = None
+    numbers: ClassVar[bool] = True
 
     def open(self, transport: str, channel: str, cursor: str | None) -> bytes:
         """Write the request that opens a stream; an event stream names its channel and cursor here."""
@@ -158,7 +159,7 @@ class Run:
             self.swarm,
             Traffic(self.channels, plan.burst, plan.size),
             Steady(begun, plan.burst / plan.rate),
-            min(CONNECTIONS, plan.channels),
+            CONNECTIONS,
         )
         self.swarm.publishers.append(publishing)
         try:

@@ -43,10 +43,10 @@ class Pace(Protocol):
 class Publishing:
     """Publishes bursts over a few kept-alive connections, at a pace, until stopped.
 
-    A channel always goes over the same connection, and a connection waits for its answer before the
-    next request: so a channel's messages are published in order. A request that gets no answer, or is
-    refused for now (429, 503), is sent again with the same key. Each text carries the moment it was
-    first sent.
+    A connection waits for its answer before the next request. Where the messages are numbered here, a
+    channel's always go over the same connection, so that they are published in the order of their
+    numbers. A request that gets no answer, or is refused for now (429, 503), is sent again with the same
+    key. Each text carries the moment it was first sent.
     """
 
     def __init__(self, swarm: Swarm, traffic: Traffic, pace: Pace, connections: int = 1) -> None:
@@ -55,7 +55,10 @@ class Publishing:
         self.pace = pace
         self.bursts = 0
         self.active = True
-        self._lanes = [Lane(swarm) for _ in range(1 if traffic.spread else connections)]
+        self._any_lane = swarm.dialect.numbers
+        if traffic.spread and not self._any_lane:
+            connections = 1
+        self._lanes = [Lane(swarm) for _ in range(connections)]
         self._pad = "x" * traffic.size
 
     @property
@@ -70,7 +73,7 @@ class Publishing:
             due = self.pace.wait(now, self.bursts)
             if due > 0:
                 return min(wait, due)
-            lane = self._lanes[self.bursts % len(self.traffic.channels) % len(self._lanes)]
+            lane = self._lane()
             if lane.busy:
                 return wait
             lane.publish(self._burst())
@@ -81,6 +84,13 @@ class Publishing:
         """Close the connections."""
         for lane in self._lanes:
             lane.close()
+
+    def _lane(self) -> Lane:
+        """Return the connection of the next burst, perhaps a busy one."""
+        fixed = self._lanes[self.bursts % len(self.traffic.channels) % len(self._lanes)]
+        if self._any_lane:
+            return next((lane for lane in self._lanes if not lane.busy), fixed)
+        return fixed
 
     def _burst(self) -> list[tuple[str, int, str]]:
         traffic, swarm = self.traffic, self.swarm
@@ -195,8 +205,7 @@ class Lane:
         if self.busy and self._answers >= self._awaited:
             self.busy = False
             self.swarm.tally.published += len(self._items)
-            for channel, seq, _ in self._items:
-                self.swarm.kept[channel] = max(self.swarm.kept[channel], seq)
+            self.swarm.kept.update(channel for channel, _, _ in self._items)
 
 
 @attrs.frozen

@@ -72,6 +72,10 @@ class LoadError(Exception):
 class Dialect(Protocol):
     """How one kind of server is spoken to."""
 
+    @property
+    def numbers(self) -> bool:
+        """Whether the server numbers messages itself, in the order in which it takes them."""
+
     def open(self, transport: str, channel: str, cursor: str | None) -> bytes:
         """Write the request that opens a stream (``transport`` is ``ws`` or ``sse``)."""
 
