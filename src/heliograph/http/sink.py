@@ -23,8 +23,9 @@ from __future__ import annotations
 import math
 import os
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from itertools import islice
+from typing import Protocol
 
 import attrs
 import trio
@@ -61,34 +62,48 @@ class _Piece:
     loss: Loss | None = None
 
 
+class SinkOwner(Protocol):
+    """Whose sink it is; forgotten when the sink is closed, so that no cycle keeps the memory of a stream."""
+
+    def start_task(self, flush: Callable[[], Awaitable[None]]) -> None:
+        """Start the flusher."""
+        ...
+
+    def describe_loss(self, loss: Loss) -> bytes:
+        """Encode the ``gap`` notice of a loss."""
+        ...
+
+    def too_slow(self) -> None:
+        """Act on a client that is over its budget or takes nothing at all."""
+        ...
+
+    def peer_lost(self) -> None:
+        """Act on a peer that is gone; said once."""
+        ...
+
+
 class Sink:
     """The writing side of one connection.
 
     Args:
         socket: Connected and non-blocking.
         budget: Bytes that may wait.
-        start_task: Starts the flusher.
-        describe_loss: Encodes the ``gap`` notice of a loss.
         stall_seconds: How long the peer may take nothing at all.
-        on_slow: Called when a ``disconnect`` subscription is over the budget, or the peer stalls.
-        on_broken: Called once when the peer is gone.
+        owner: Hears what happens.
     """
 
     __slots__ = (
         "_budget",
         "_closed",
-        "_describe_loss",
         "_fd",
         "_finishing",
         "_flushing",
-        "_on_broken",
-        "_on_slow",
+        "_owner",
         "_pending",
         "_room",
         "_sent_of_first",
         "_socket",
         "_stall_seconds",
-        "_start_task",
         "pending_bytes",
     )
 
@@ -97,19 +112,13 @@ class Sink:
         socket: trio.socket.SocketType,
         budget: int,
         stall_seconds: float,
-        start_task: Callable[..., None],
-        describe_loss: Callable[[Loss], bytes],
-        on_slow: Callable[[], None],
-        on_broken: Callable[[], None],
+        owner: SinkOwner,
     ) -> None:
         self._socket = socket
         self._fd = socket.fileno()
         self._budget = budget
         self._stall_seconds = stall_seconds
-        self._start_task = start_task
-        self._describe_loss = describe_loss
-        self._on_slow = on_slow
-        self._on_broken = on_broken
+        self._owner: SinkOwner | None = owner
         self._pending: deque[_Piece] | None = None
         self._sent_of_first = 0
         self._room: trio.Event | None = None
@@ -120,6 +129,11 @@ class Sink:
     def closed(self) -> bool:
         """Whether nothing can be written any more."""
         return self._closed
+
+    @property
+    def _open_owner(self) -> SinkOwner:
+        assert self._owner is not None, "only an open sink has something to tell"
+        return self._owner
 
     def write(
         self, data: bytes, subscription: Subscription | None = None, batch: Batch | None = None
@@ -145,10 +159,10 @@ class Sink:
         if self.pending_bytes + len(data) > self._budget:
             if subscription is None or batch is None:
                 if self.pending_bytes > 2 * self._budget:  # answers that the peer asks for and never reads
-                    self._on_slow()
+                    self._open_owner.too_slow()
                     return
             elif subscription.overflow is Overflow.DISCONNECT:
-                self._on_slow()
+                self._open_owner.too_slow()
                 return
             elif subscription.overflow is Overflow.DROP_OLDEST:
                 self._drop_oldest(subscription, len(data))
@@ -179,6 +193,7 @@ class Sink:
     def close(self) -> None:
         """Write nothing more from here on; to be called before the socket is closed."""
         self._closed = True
+        self._owner = None
         self._pending = None
         self.pending_bytes = 0
         if self._room is not None:
@@ -201,9 +216,10 @@ class Sink:
             return 0
 
     def _broken(self) -> None:
-        if not self._closed:
-            self.close()
-            self._on_broken()
+        owner = self._owner
+        self.close()
+        if owner is not None:
+            owner.peer_lost()
 
     def _shut_down(self) -> None:
         try:
@@ -214,7 +230,7 @@ class Sink:
     def _flush_later(self) -> None:
         if not self._flushing:
             self._flushing = True
-            self._start_task(self._flush)
+            self._open_owner.start_task(self._flush)
 
     async def _flush(self) -> None:
         try:
@@ -225,7 +241,7 @@ class Sink:
                 except (trio.ClosedResourceError, OSError):
                     return
                 if patience.cancelled_caught:
-                    self._on_slow()
+                    self._open_owner.too_slow()
                 elif self._pending:
                     self._write_pending()
             if not self._closed:
@@ -306,7 +322,7 @@ class Sink:
         if loss is None:
             return
         assert self._pending is not None
-        notice = _Piece(self._describe_loss(loss), loss.subscription, None, loss)
+        notice = _Piece(self._open_owner.describe_loss(loss), loss.subscription, None, loss)
         self._pending.insert(place, notice)
         self.pending_bytes += len(notice.data)
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from enum import Enum
 from typing import Any
 
@@ -157,10 +157,7 @@ class Stream:
             self._socket,
             self.limits.pending_bytes,
             self.limits.stall_seconds,
-            registry.start_task,
-            self._describe_loss,
-            self._too_slow,
-            self._peer_lost,
+            self,
         )
         now = trio.current_time()
         # Jittered, so that streams that came together do not ping and rotate together for ever.
@@ -256,16 +253,25 @@ class Stream:
             self._hub.detach(subscription)
         self.subscriptions = []
 
-    def _too_slow(self) -> None:
+    # What the sink calls
+
+    def start_task(self, flush: Callable[[], Awaitable[None]]) -> None:
+        """Start the sink's flusher where it outlives every call."""
+        self._registry.start_task(flush)
+
+    def too_slow(self) -> None:
+        """End a client that does not keep up; it resumes from its cursor."""
         self.end(Reason.SLOW, after_ms=1000)
 
-    def _peer_lost(self) -> None:
+    def peer_lost(self) -> None:
+        """Leave everything; the reading task hears of it by itself."""
         if not self.ending:
             self.reason = Reason.BROKEN
         self.ending = True
         self._leave_all()
 
-    def _describe_loss(self, loss: Loss) -> bytes:
+    def describe_loss(self, loss: Loss) -> bytes:
+        """Count a loss and encode its notice."""
         self._registry.dropped[loss.subscription.overflow.value] += loss.count
         return self.notice(
             "gap",

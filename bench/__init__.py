@@ -1,0 +1,1 @@
+"""Heliograph measured beside what its users would pick instead: ``python -m bench``."""

@@ -1,0 +1,107 @@
+/* A task, folded from the messages of its channel.
+
+   This is the same rule as the service's own fold, so a list that was fetched once stays equal to what
+   the service would answer now. Statuses go queued → running → completed | failed | cancelled; what is
+   finished stays finished, and only another terminal status corrects the outcome. No DOM here. */
+
+export const STATUSES = ["queued", "running", "completed", "failed", "cancelled"];
+export const TERMINAL = new Set(["completed", "failed", "cancelled"]);
+
+const DESCRIPTIONS = ["name", "agent", "agent_type", "model", "session_id", "conversation_id", "input", "metadata"];
+
+/** Begin a task at the first message that mentions it, whatever that message is. */
+export function firstSeen(message) {
+  return {
+    task_id: message.channel.slice("task:".length),
+    name: null,
+    agent: null,
+    agent_type: null,
+    model: null,
+    session_id: null,
+    conversation_id: null,
+    status: "queued",
+    input: null,
+    metadata: null,
+    created_at: message.timestamp,
+    started_at: null,
+    finished_at: null,
+    updated_at: message.timestamp,
+    duration_ms: null,
+    output_lines: 0,
+    output_bytes: 0,
+    cost_usd: null,
+    input_tokens: null,
+    output_tokens: null,
+    error: null,
+    result: null,
+    last_seq: 0,
+    last_event_id: "0-0",
+    finished_event_id: null,
+  };
+}
+
+/** Fold one message into its task, in place. */
+export function fold(task, message) {
+  task.last_seq = message.seq;
+  task.last_event_id = message.id;
+  if (micros(message.timestamp) > micros(task.updated_at)) task.updated_at = message.timestamp;
+  if (message.type === "task_output") {
+    run(task, message.timestamp);
+    task.output_lines += 1;
+    task.output_bytes += utf8Length(message.output);
+  } else if (message.type === "task_status") {
+    changeStatus(task, message);
+  } else if (message.topic === "task.created") {
+    for (const field of DESCRIPTIONS) task[field] = message.payload[field] ?? task[field];
+  }
+}
+
+function changeStatus(task, message) {
+  if (TERMINAL.has(message.status)) {
+    task.status = message.status;
+    task.finished_at = message.timestamp;
+    task.finished_event_id = message.id;
+    const begun = micros(task.started_at ?? task.created_at);
+    task.duration_ms = Math.max(0, Math.round((micros(task.finished_at) - begun) / 1000));
+    if (message.result != null) takeResult(task, message.result);
+  } else if (message.status === "running") {
+    run(task, message.timestamp);
+  }
+}
+
+function run(task, moment) {
+  if (task.status !== "queued") return;
+  task.status = "running";
+  task.started_at = moment;
+}
+
+function takeResult(task, result) {
+  task.result = result;
+  task.cost_usd = result.cost_usd == null ? null : Math.round(result.cost_usd * 1e6) / 1e6;
+  task.input_tokens = result.input_tokens ?? null;
+  task.output_tokens = result.output_tokens ?? null;
+  task.error = result.error == null ? null : asText(result.error);
+  if (task.model == null && typeof result.model === "string") task.model = result.model;
+}
+
+function asText(value) {
+  return typeof value === "string" ? value : JSON.stringify(value);
+}
+
+/** Microseconds since the epoch of a time as the service writes it: UTC, with six decimals or none. */
+export function micros(iso) {
+  const fraction = iso[19] === "." ? Number(iso.slice(20, 26)) : 0;
+  return Date.parse(`${iso.slice(0, 19)}Z`) * 1000 + fraction;
+}
+
+/** Bytes of a text in UTF-8, without encoding it. */
+export function utf8Length(text) {
+  let bytes = text.length;
+  for (let i = 0; i < text.length; i++) {
+    const unit = text.charCodeAt(i);
+    if (unit < 0x80) continue;
+    // A surrogate pair is two units and four bytes, so each of its halves counts two.
+    bytes += unit < 0x800 || (unit >= 0xd800 && unit <= 0xdfff) ? 1 : 2;
+  }
+  return bytes;
+}

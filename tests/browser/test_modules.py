@@ -1,0 +1,404 @@
+"""The page's logic without its DOM, run in the browser it is written for."""
+
+from __future__ import annotations
+
+import json
+import random
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import orjson
+import pytest
+from tests.browser.chromium import Page
+from tests.browser.conftest import Service
+
+from heliograph.model.event import JSON_OPTIONS, Event, message_json
+from heliograph.model.ids import make_id
+from heliograph.model.task import STATUSES, Task, task_json
+
+pytestmark = pytest.mark.browser
+
+
+async def run(page: Page, served: Service, script: str, **values: Any) -> Any:
+    """Run the body of an async function in a page of the service, with these values as variables."""
+    if await page.evaluate("location.origin") != served.url:
+        await page.go(f"{served.url}/api/health")
+        await page.until(
+            f"location.origin === {json.dumps(served.url)} && document.readyState === 'complete'"
+        )
+    names, arguments = ", ".join(values), ", ".join(json.dumps(value) for value in values.values())
+    return await page.evaluate(f"(async ({names}) => {{ {script} }})({arguments})")
+
+
+def history(seed: int) -> list[Event]:
+    """Make up the events of one task, some of them out of order in time."""
+    rng = random.Random(seed)
+    start = datetime(2026, 3, 1, 12, tzinfo=UTC)
+    events = []
+    for seq in range(1, rng.randint(2, 40)):
+        payload: dict[str, Any] = {"task_id": "t"}
+        topic = rng.choices(["task.output", "task.status", "task.created", "task.progress"], [6, 3, 1, 1])[0]
+        if topic == "task.output":
+            payload["output"] = rng.choice(["", "plain", "grüße", "日本語", "🌞 sun", "a\nb"])
+        elif topic == "task.status":
+            payload["status"] = rng.choice(STATUSES)
+            result = {
+                "cost_usd": round(rng.random(), 6),
+                "input_tokens": rng.randint(0, 9),
+                "model": "m",
+                "error": rng.choice([None, "it broke"]),
+            }
+            payload["result"] = rng.choice([None, {}, result])
+        elif topic == "task.created":
+            payload |= {"name": rng.choice([None, "a name"]), "agent": "coder", "metadata": {"demo": True}}
+        moment = start + timedelta(microseconds=rng.choice([0, rng.randint(0, 10**7)]))
+        events.append(Event(make_id(1000 + seq), "task:t", seq, topic, moment, payload))
+    return events
+
+
+async def test_fold_equals_the_services(page: Page, served: Service) -> None:
+    """The page folds messages into exactly the task that the service folds out of the same events."""
+    histories = [history(seed) for seed in range(150)]
+    expected = []
+    for events in histories:
+        task = Task.first_seen(events[0])
+        for event in events:
+            task.apply(event)
+        expected.append(json.loads(orjson.dumps(task_json(task), option=JSON_OPTIONS)))
+    script = """
+        const { firstSeen, fold } = await import("/static/task.js");
+        return histories.map((messages) => {
+            const task = firstSeen(messages[0]);
+            for (const message of messages) fold(task, message);
+            return task;
+        });
+    """
+    messages = [[json.loads(message_json(event)) for event in events] for events in histories]
+    assert await run(page, served, script, histories=messages) == expected
+
+
+TERMINAL: list[tuple[str, list[tuple[str, dict[str, Any] | None]]]] = [
+    ("plain <b>text</b>", [("plain <b>text</b>", None)]),
+    ("\x1b[1;31mred\x1b[0m no", [("red", {"bold": True, "fg": 1}), (" no", None)]),
+    ("\x1b[32mgreen\x1b[39m \x1b[m.", [("green", {"fg": 2}), (" ", None), (".", None)]),
+    ("\x1b[38;5;9ma\x1b[48;5;21mb", [("a", {"fg": 9}), ("b", {"fg": 9, "bg": "rgb(0 0 255)"})]),
+    ("\x1b[38;2;1;2;3mx\x1b[38;2;999;0;0my", [("x", {"fg": "rgb(1 2 3)"}), ("y", {"fg": "rgb(1 2 3)"})]),
+    ("\x1b]0;title\x07a\x1b[2Kb\x1b(Bc\x07\x00d", [("abcd", None)]),
+    ("10%\r50%\r100%\r", [("100%", None)]),
+    ("cut \x1b[3", [("cut ", None)]),
+]
+
+
+async def test_terminal_output(page: Page, served: Service) -> None:
+    """Colours become spans, an overwritten line shows its last state, other controls vanish."""
+    script = 'const { parse } = await import("/static/ansi.js"); return texts.map((text) => parse(text));'
+    found = await run(page, served, script, texts=[text for text, _ in TERMINAL])
+    assert [[(span["text"], span["style"]) for span in spans] for spans in found] == [
+        spans for _, spans in TERMINAL
+    ]
+
+
+async def test_layout_of_rows(page: Page, served: Service) -> None:
+    """Whatever the anchor, the rows found cover the view without a hole, or the list is shorter than it."""
+    script = """
+        const { layout, endOf } = await import("/static/viewport.js");
+        let seed = 7;
+        const random = (n) => (seed = (seed * 16807) % 2147483647) % n;
+        for (let round = 0; round < 2000; round++) {
+            const heights = Array.from({ length: 1 + random(40) }, () => 1 + random(60));
+            const above = heights.map((_, i) => heights.slice(0, i).reduce((a, b) => a + b, 0));
+            const total = above.at(-1) + heights.at(-1);
+            const height = 1 + random(300);
+            const wanted = { index: random(heights.length + 3), offset: random(4000) - 2000 };
+            const asked = wanted.index >= heights.length ? Infinity : above[wanted.index] + wanted.offset;
+            const found = layout(wanted, heights.length, height, (i) => heights[i]);
+            const top = above[found.index] + found.offset;
+            const right = Math.max(0, Math.min(asked, total - height));
+            const bottom = above[found.last] + heights[found.last];
+            const fine = top === right && bottom >= Math.min(total, top + height)
+                && found.atStart === (top === 0) && (found.atEnd || top + height < total);
+            if (!fine) return { heights, height, wanted, found };
+            const end = layout(endOf(heights.length), heights.length, height, (i) => heights[i]);
+            if (!end.atEnd || end.last !== heights.length - 1) return { heights, height, end };
+        }
+        return "fine";
+    """
+    assert await run(page, served, script) == "fine"
+
+
+async def test_scroll_bar_maps_the_whole(page: Page, served: Service) -> None:
+    """The scroll bar reaches every line of a log of any length, on a track that a browser can lay out."""
+    script = """
+        const { MAX_HEIGHT, rowAt, scrollTop, trackHeight } = await import("/static/viewport.js");
+        const found = [];
+        for (const total of [10, 1000, 2_000_000, 500_000_000]) {
+            const track = trackHeight(total, 19, 600);
+            const range = track - 600;
+            found.push(track <= MAX_HEIGHT && rowAt(0, 30, total, range) === 0
+                && rowAt(range, 30, total, range) === Math.max(0, total - 30)
+                && scrollTop(rowAt(range / 3, 30, total, range), 30, total, range) - range / 3 < 20);
+        }
+        return found;
+    """
+    assert await run(page, served, script) == [True] * 4
+
+
+LINES = """
+    const { LogLines } = await import("/static/loglines.js");
+    const timestamp = "2026-01-01T00:00:00Z";
+    const line = (seq) => ({ seq, timestamp, stream: "stdout", output: `line ${seq}` });
+    const answer = (from, to, cursor) => ({
+        lines: Array.from({ length: Math.max(0, to - from + 1) }, (_, i) => line(from + i)),
+        meta: { stream_cursor: cursor ?? `${to}-0` },
+    });
+    const live = (seq) => ({ ...line(seq), type: "task_output", id: `${seq}-0` });
+    const status = (seq, to) => ({ type: "task_status", seq, id: `${seq}-0`, status: to, timestamp });
+    const seqs = (lines) => lines.rows.map((row) => row.seq);
+    const range = (from, to) => Array.from({ length: to - from + 1 }, (_, i) => from + i);
+    const same = (a, b) => JSON.stringify(a) === JSON.stringify(b);
+    const lines = new LogLines();
+"""
+
+
+async def test_log_joins_tail_and_live(page: Page, served: Service) -> None:
+    """Messages that come while the tail is asked for follow it, each line once and none missing."""
+    script = """
+        lines.hold();
+        for (let seq = 95; seq <= 120; seq++) lines.take(live(seq), true);
+        lines.showTail(answer(51, 110));
+        lines.take(live(121), true);
+        lines.prepend(answer(21, 50));
+        return same(seqs(lines), range(21, 121)) && lines.attached && !lines.complete && lines.head === 121;
+    """
+    assert await run(page, served, LINES + script)
+
+
+async def test_log_stays_bounded(page: Page, served: Service) -> None:
+    """A reader at the end sheds old lines; one further up keeps what is read and is detached instead."""
+    script = """
+        lines.hold();
+        lines.showTail(answer(1, 500));
+        for (let seq = 501; seq <= 50_000; seq++) lines.take(live(seq), true);
+        const following = lines.rows.length <= 6000 && lines.attached && lines.last === 50_000;
+        const first = lines.first;
+        for (let seq = 50_001; seq <= 60_000; seq++) lines.take(live(seq), false);
+        const reading = !lines.attached && lines.first === first && lines.head === 60_000;
+        lines.hold();
+        lines.extend(answer(lines.last + 1, 59_990));
+        lines.hold();
+        lines.extend(answer(lines.last + 1, 60_000));
+        return [following, reading, lines.attached, same(seqs(lines), range(lines.first, 60_000))];
+    """
+    assert await run(page, served, LINES + script) == [True] * 4
+
+
+async def test_short_answer_is_not_the_end(page: Page, served: Service) -> None:
+    """An answer with few lines is not taken for the end of the log; one that live messages follow is."""
+    script = """
+        lines.take(live(900), false);
+        lines.hold();
+        lines.showFrom(100, answer(100, 104, "900-0"));
+        const far = lines.attached;
+        lines.hold();
+        lines.take(live(901), false);
+        lines.extend(answer(105, 899, "900-0"));
+        const hole = lines.attached;
+        lines.hold();
+        lines.take(live(902), false);
+        lines.extend(answer(900, 901, "901-0"));
+        return [far, hole, lines.attached, same(seqs(lines), range(100, 902))];
+    """
+    assert await run(page, served, LINES + script) == [False, False, True, True]
+
+
+async def test_status_changes_are_rows(page: Page, served: Service) -> None:
+    """A change of status stands between the lines it came between, whether it was fetched or came live."""
+    script = """
+        const event = (seq, to) => ({ ...status(seq, to), payload: { status: to } });
+        lines.mark([event(1, "running"), event(7, "completed")]);
+        lines.hold();
+        lines.take(live(6), true);
+        lines.take(status(7, "completed"), true);
+        lines.showTail(answer(2, 5));
+        lines.take(live(8), true);
+        const ordered = seqs(lines);
+        lines.prepend({ lines: [], meta: { stream_cursor: "9-0" } });
+        return [ordered, seqs(lines), lines.rows[0].status];
+    """
+    assert await run(page, served, LINES + script) == [
+        [2, 3, 4, 5, 6, 7, 8],
+        [1, 2, 3, 4, 5, 6, 7, 8],
+        "running",
+    ]
+
+
+STREAM = """
+    const { LiveStream, backoff, verdict } = await import("/static/live.js");
+    let now = 0;
+    const timers = new Set();
+    const clock = {
+        now: () => now,
+        setTimeout: (call, ms) => {
+            const timer = { call, at: now + ms };
+            timers.add(timer);
+            return timer;
+        },
+        clearTimeout: (timer) => timers.delete(timer),
+    };
+    const advance = async (ms) => {
+        for (const end = now + ms; ; ) {
+            const due = [...timers].filter((timer) => timer.at <= end).sort((a, b) => a.at - b.at)[0];
+            if (!due) { now = end; break; }
+            timers.delete(due);
+            now = due.at;
+            due.call();
+            await new Promise((done) => setTimeout(done));
+        }
+    };
+    const sockets = [];
+    const connect = async () => {
+        const socket = { sent: [], send: (text) => socket.sent.push(JSON.parse(text)), closed: 0 };
+        socket.close = () => { socket.closed += 1; };
+        socket.say = (message) => socket.onmessage({ data: JSON.stringify(message) });
+        socket.end = (code) => socket.onclose({ code });
+        sockets.push(socket);
+        return socket;
+    };
+    const seen = [];
+    const log = (name) => (message) => seen.push([name, message?.id ?? message?.reason ?? message]);
+    const names = ["message", "gap", "reset", "problem", "state", "failed"];
+    const on = Object.fromEntries(names.map((name) => [name, log(name)]));
+    const messages = () => seen.filter(([name]) => name === "message").map(([, id]) => id);
+    on.refused = (why, code) => seen.push(["refused", why, code]);
+    const stream = new LiveStream({ channel: "task:*", connect, on, clock, random: () => 1 });
+    const open = async () => {
+        await advance(0);
+        sockets.at(-1).onopen();
+        sockets.at(-1).say({ type: "subscribed" });
+    };
+    const event = (id) => ({ type: "task_output", id, seq: 1, channel: "task:t" });
+    stream.start("5-0");
+    await open();
+"""
+
+
+async def test_stream_resumes_after_its_last_id(page: Page, served: Service) -> None:
+    """After a lost connection the stream goes on after the last id it handed on, and hands on none twice."""
+    script = """
+        sockets[0].say(event("7-0"));
+        sockets[0].say(event("7-10"));
+        sockets[0].say(event("7-9"));
+        sockets[0].end(1006);
+        await advance(500);
+        await open();
+        sockets[1].say(event("7-10"));
+        sockets[1].say(event("8-0"));
+        return [sockets.map((socket) => socket.sent[0].after), messages()];
+    """
+    assert await run(page, served, STREAM + script) == [["5-0", "7-10"], ["7-0", "7-10", "8-0"]]
+
+
+async def test_stream_comes_back_when_told(page: Page, served: Service) -> None:
+    """A `reconnect` is obeyed to the millisecond instead of the page's own backoff."""
+    script = """
+        sockets[0].say({ type: "reconnect", after_ms: 1234, reason: "restart" });
+        sockets[0].end(1012);
+        await advance(1233);
+        const early = sockets.length;
+        await advance(1);
+        return [early, sockets.length];
+    """
+    assert await run(page, served, STREAM + script) == [1, 2]
+
+
+async def test_stream_stays_away_when_told(page: Page, served: Service) -> None:
+    """Close codes from 4500 on end the stream for good; a bad key asks for a better one."""
+    script = """
+        sockets[0].end(4505);
+        await advance(100_000);
+        const stopped = [sockets.length, stream.state];
+        stream.start("5-0");
+        await open();
+        sockets[1].end(4500);
+        await advance(100_000);
+        return [stopped, sockets.length, seen.filter(([name]) => name === "refused")];
+    """
+    assert await run(page, served, STREAM + script) == [
+        [1, "stopped"],
+        2,
+        [["refused", "stop", 4505], ["refused", "key", 4500]],
+    ]
+
+
+async def test_silent_stream_is_given_up(page: Page, served: Service) -> None:
+    """A connection without a sign of life is asked for a pong, then replaced; one that answers is kept."""
+    script = """
+        await advance(31_000);
+        const asked = sockets[0].sent.at(-1).type;
+        sockets[0].say({ type: "pong" });
+        await advance(20_000);
+        const kept = sockets.length;
+        await advance(40_000);
+        return [asked, kept, sockets.length > 1, sockets[0].closed];
+    """
+    assert await run(page, served, STREAM + script) == ["ping", 1, True, 1]
+
+
+async def test_backoff_grows_and_is_bounded(page: Page, served: Service) -> None:
+    """Attempts back off from half a second to fifteen seconds, at least half of it whatever the dice say."""
+    script = """
+        return [0, 1, 2, 3, 10, 60].map((attempt) => [backoff(attempt, 0), backoff(attempt, 1)]);
+    """
+    assert await run(page, served, STREAM + script) == [
+        [250, 500],
+        [500, 1000],
+        [1000, 2000],
+        [2000, 4000],
+        [7500, 15000],
+        [7500, 15000],
+    ]
+
+
+FLEET = """
+    const { Fleet } = await import("/static/fleet.js");
+    const asked = [];
+    const fleet = new Fleet((id) => asked.push(id));
+    const timestamp = "2026-01-01T00:00:00Z";
+    const output = (id, seq) => ({
+        type: "task_output", channel: `task:${id}`, id: `${seq}-0`, seq, output: `line ${seq}`, timestamp,
+    });
+    const known = (id, last_seq) => ({
+        task_id: id, status: "running", created_at: timestamp, updated_at: timestamp,
+        output_lines: last_seq, output_bytes: 0, last_seq,
+    });
+"""
+
+
+async def test_fleet_counts_every_line_once(page: Page, served: Service) -> None:
+    """Snapshots and messages may overlap in any order; a task that is unknown or has a hole is fetched."""
+    script = """
+        fleet.merge([known("a", 10)]);
+        for (let seq = 5; seq <= 15; seq++) fleet.take(output("a", seq));
+        fleet.merge([known("a", 12)]);
+        for (let seq = 1; seq <= 3; seq++) fleet.take(output("new", seq));
+        for (let seq = 40; seq <= 45; seq++) fleet.take(output("old", seq));
+        fleet.merge([known("old", 42)]);
+        fleet.take(output("a", 20));
+        fleet.merge([known("a", 19)]);
+        return [asked, ["a", "new", "old"].map((id) => fleet.get(id).output_lines)];
+    """
+    assert await run(page, served, FLEET + script) == [["old", "a"], [20, 3, 45]]
+
+
+async def test_fleet_is_bounded(page: Page, served: Service) -> None:
+    """With more tasks than a page can keep, the oldest finished ones are let go, and none that runs."""
+    script = """
+        const tasks = Array.from({ length: 25_000 }, (_, i) => ({
+            ...known(`t${i}`, 1), created_at: `2026-01-01T00:00:00.${String(i).padStart(6, "0")}Z`,
+            status: i % 10 ? "completed" : "running",
+        }));
+        fleet.merge(tasks);
+        const kept = ["t24999", "t1", "t0"].map((id) => Boolean(fleet.get(id)));
+        return [fleet.size <= 20_500, fleet.totals().running, kept];
+    """
+    assert await run(page, served, FLEET + script) == [True, 2500, [True, False, True]]
