@@ -345,9 +345,13 @@ def config(file: Path | None) -> None:
 @click.option("--config", "file", type=click.Path(path_type=Path), help="Settings; by default config.toml.")
 def migrate(file: Path | None) -> None:
     """Bring the database's schema up to date."""
-    from heliograph.storage.migrate import upgrade
+    from heliograph import service
+    from heliograph.model.errors import SettingsError
 
-    upgrade(_settings(file))
+    try:
+        service.migrate(_settings(file))
+    except SettingsError as error:
+        _refuse_settings(error.problems)
 
 
 def _settings(file: Path | None) -> Settings:

@@ -30,7 +30,7 @@ from heliograph.http.server import Server, open_listener
 from heliograph.http.stream import StreamRegistry, drain
 from heliograph.model.errors import SettingsError
 from heliograph.storage.protocols import Log, Store
-from heliograph.storage.sqlite import open_sqlite
+from heliograph.storage.sqlite import migrate_sqlite, open_sqlite
 from heliograph.storage.store import SqlStore
 
 log = structlog.get_logger(__name__)
@@ -160,6 +160,15 @@ async def open_storage(settings: Settings) -> AsyncIterator[tuple[Log, Store]]:
     key_ttl = timedelta(seconds=settings.events.key_ttl_seconds)
     async with open_sqlite(settings.storage.data, key_ttl) as (the_log, database):
         yield the_log, SqlStore(database)
+
+
+def migrate(settings: Settings) -> None:
+    """Bring the database that the settings name to today's schema.
+
+    Raises:
+        SettingsError: It can't be used, or its schema is newer than this program.
+    """
+    migrate_sqlite(settings.storage.data)
 
 
 def tune_process() -> None:

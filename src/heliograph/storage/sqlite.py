@@ -60,6 +60,18 @@ async def open_sqlite(folder: Path, key_ttl: timedelta) -> AsyncIterator[tuple[S
             engine.dispose()
 
 
+def migrate_sqlite(folder: Path) -> None:
+    """Bring the database in a folder to today's schema.
+
+    Raises:
+        SettingsError: The folder can't be used, another process uses it, or its schema is newer.
+    """
+    with _ownership(folder):
+        engine = _engine(folder / "heliograph.db")
+        migrate.upgrade(engine)
+        engine.dispose()
+
+
 class _ownership:  # noqa: N801 - used as a function in a with statement
     """Hold the folder's lock file, so that a second process is told instead of corrupting the order."""
 
