@@ -44,6 +44,7 @@ class ServerSettings:
     cors_origins: tuple[str, ...] = ()
     max_request_bytes: int = _number(32 * MIB, KIB, 1024 * MIB)
     write_timeout: float = _number(30.0, 0.1, 3600)
+    idle_timeout: float = _number(60.0, 0.1, 3600)
     drain_seconds: float = _number(1.0, 0, 600)
 
 

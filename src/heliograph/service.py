@@ -118,7 +118,11 @@ async def _run_streams(
             )
         )
         server = Server(
-            app, listener, settings.server.write_timeout, settings.server.drain_seconds + GRACE_SECONDS
+            app,
+            listener,
+            write_timeout=settings.server.write_timeout,
+            idle_timeout=settings.server.idle_timeout,
+            grace=settings.server.drain_seconds + GRACE_SECONDS,
         )
         async with trio.open_nursery() as front:
             front.start_soon(_stop_on_signal, signals, server, hub, streams, settings, front)

@@ -6,17 +6,22 @@ calls ``detach``: from that moment hypercorn reads end of file and what it still
 swallowed, so its tasks and Quart's contexts end and free their memory, while the socket lives on and
 ``server`` goes on with the successor in the same task.
 
-Three things that hypercorn 0.18 does not do happen here. Its writes are shielded and without a
+Four things that hypercorn 0.18 does not do happen here. Its writes are shielded and without a
 deadline, so ``send_all`` bounds them. Bytes that a peer sends right behind its WebSocket handshake
 would be answered with 400, since hypercorn parses them before the route has run: everything behind the
 head of an upgrade request is kept back and handed on to the successor. And it cannot be interrupted in
-a read: a scope around each read lets ``detach`` do so, without losing a byte.
+a read: a scope around each read lets ``detach`` do so, without losing a byte. And its own idle timer is
+lost when a response ends under quart-trio (the end of the request cancels the task that would start the
+timer): the same scope has a deadline while no request is under way, which neither silence nor a head that
+trickles in can push back.
 """
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from contextvars import ContextVar
 
 import trio
@@ -36,9 +41,10 @@ class Connection:
     Args:
         stream: The accepted TCP stream.
         write_timeout: Seconds after which a peer that takes no bytes is given up.
+        idle_timeout: Seconds from the end of a request by which the head of the next must be complete.
     """
 
-    def __init__(self, stream: trio.SocketStream, write_timeout: float) -> None:
+    def __init__(self, stream: trio.SocketStream, write_timeout: float, idle_timeout: float) -> None:
         self.socket = stream.socket
         self.successor: Successor | None = None
         self._stream = stream
@@ -47,6 +53,37 @@ class Connection:
         self._early = b""
         self._upgrading = False
         self._reading: trio.CancelScope | None = None
+        self._requests = 0
+        self._stopping = False
+        self._idle_timeout = idle_timeout
+        self._idle_deadline = trio.current_time() + idle_timeout
+
+    @contextmanager
+    def request(self) -> Iterator[None]:
+        """Mark a request as under way: until it has ended, silence is no reason to close."""
+        self._requests += 1
+        self._set_deadline()
+        try:
+            yield
+        finally:
+            self._requests -= 1
+            self._idle_deadline = trio.current_time() + self._idle_timeout
+            self._set_deadline()
+
+    def stop(self) -> None:
+        """Close as soon as no request is under way."""
+        self._stopping = True
+        self._set_deadline()
+
+    def _set_deadline(self) -> None:
+        if self._reading is not None:
+            self._reading.deadline = self._deadline
+
+    @property
+    def _deadline(self) -> float:
+        if self._requests:
+            return math.inf
+        return -math.inf if self._stopping else self._idle_deadline
 
     def detach(self, successor: Successor) -> None:
         """Take the connection away from hypercorn; ``successor(stream, early_bytes)`` serves it next."""
@@ -62,7 +99,7 @@ class Connection:
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
         """Read for hypercorn: end of file once detached."""
         data = b""
-        with trio.CancelScope() as self._reading:
+        with trio.CancelScope(deadline=self._deadline) as self._reading:
             if self._upgrading:
                 await trio.sleep_forever()  # what the peer sends now is for the successor
             data = bytes(await self._stream.receive_some(max_bytes))

@@ -12,17 +12,17 @@ seconds, then the app's lifespan ends.
 from __future__ import annotations
 
 import errno
+import math
 import socket
 from functools import partial
 
 import attrs
 import structlog
 import trio
-from hypercorn.app_wrappers import ASGIWrapper
 from hypercorn.config import Config
 from hypercorn.trio.tcp_server import TCPServer
 from hypercorn.trio.worker_context import WorkerContext
-from hypercorn.typing import ConnectionState
+from hypercorn.typing import ASGIReceiveCallable, ASGISendCallable, ConnectionState, Scope
 from quart_trio import QuartTrio
 
 from heliograph.http.connection import Connection, current
@@ -38,7 +38,7 @@ def hypercorn_config() -> Config:
     config.accesslog = None
     config.errorlog = None
     config.include_server_header = False
-    config.keep_alive_timeout = 75
+    config.keep_alive_timeout = math.inf  # the connection has a deadline of its own
     config.read_timeout = None
     config.h11_max_incomplete_size = 32 * 1024
     return config
@@ -74,15 +74,18 @@ class Server:
         app: The Quart-Trio app.
         listener: From ``open_listener``.
         write_timeout: Seconds after which a peer that takes no bytes is given up.
+        idle_timeout: Seconds that a connection may be without a request.
         grace: Seconds that requests under way get after accepting has ended.
     """
 
     app: QuartTrio
     listener: trio.SocketListener
     write_timeout: float
+    idle_timeout: float
     grace: float
     _config: Config = attrs.field(factory=hypercorn_config, init=False)
     _context: WorkerContext = attrs.field(factory=partial(WorkerContext, None), init=False)
+    _connections: set[Connection] = attrs.field(factory=set, init=False)
     _accepting: trio.CancelScope = attrs.field(factory=trio.CancelScope, init=False)
 
     @property
@@ -100,19 +103,37 @@ class Server:
             with self._accepting:
                 await trio.serve_listeners(self._handle, [self.listener], handler_nursery=handlers)
             await self._context.terminated.set()
+            for connection in self._connections:
+                connection.stop()
             handlers.cancel_scope.deadline = trio.current_time() + self.grace
 
     async def _handle(self, stream: trio.SocketStream) -> None:
-        connection = Connection(stream, self.write_timeout)
+        connection = Connection(stream, self.write_timeout, self.idle_timeout)
         current.set(connection)
-        await self._serve_http(connection)
+        self._connections.add(connection)
+        try:
+            await self._serve_http(connection)
+        finally:
+            self._connections.discard(connection)
         if connection.successor is not None:
             successor, connection.successor = connection.successor, None
             await successor(stream, connection.take_early())
 
+    async def _call_app(
+        self,
+        scope: Scope,
+        receive: ASGIReceiveCallable,
+        send: ASGISendCallable,
+        sync_spawn: object,
+        call_soon: object,
+    ) -> None:
+        """Call the app as hypercorn's own wrapper does, and let the connection know of the request."""
+        with current.get().request():
+            await self.app(scope, receive, send)
+
     async def _serve_http(self, connection: Connection) -> None:
         engine = TCPServer(
-            ASGIWrapper(self.app),
+            self._call_app,
             self._config,
             self._context,
             ConnectionState({}),

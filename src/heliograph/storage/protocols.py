@@ -128,13 +128,14 @@ class TaskKey:
 
 @attrs.frozen
 class LogLine:
-    """One line of a task's output."""
+    """One line of a task's output; ``partial``: the next one goes on in the same line."""
 
     seq: int
     id: EventId
     timestamp: datetime
     stream: str
     output: str
+    partial: bool = False
 
 
 class Store(Protocol):

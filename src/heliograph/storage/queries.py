@@ -216,4 +216,5 @@ def read_lines(
 def _line(row: Row[Any]) -> LogLine:
     payload = orjson.loads(row.payload)
     stream = payload.get("stream") or "stdout"
-    return LogLine(row.seq, EventId(row.id), row.timestamp, stream, payload["output"])
+    partial = payload.get("partial") is True
+    return LogLine(row.seq, EventId(row.id), row.timestamp, stream, payload["output"], partial)

@@ -134,9 +134,11 @@ async def _pages(store: Store, task_id: str) -> AsyncIterator[Sequence[LogLine]]
 
 async def _as_text(pages: AsyncIterator[Sequence[LogLine]]) -> AsyncIterator[bytes]:
     async for page in pages:
-        yield "".join(
-            line.output if line.output.endswith("\n") else line.output + "\n" for line in page
-        ).encode()
+        yield "".join(map(_with_newline, page)).encode()
+
+
+def _with_newline(line: LogLine) -> str:
+    return line.output if line.partial or line.output.endswith("\n") else line.output + "\n"
 
 
 async def _as_ndjson(pages: AsyncIterator[Sequence[LogLine]]) -> AsyncIterator[bytes]:
@@ -145,13 +147,14 @@ async def _as_ndjson(pages: AsyncIterator[Sequence[LogLine]]) -> AsyncIterator[b
 
 
 def _line(line: LogLine) -> dict[str, Any]:
-    return {
+    shown: dict[str, Any] = {
         "seq": line.seq,
         "id": format_id(line.id),
         "timestamp": line.timestamp,
         "stream": line.stream,
         "output": line.output,
     }
+    return shown | {"partial": True} if line.partial else shown
 
 
 def _json(body: dict[str, Any]) -> Response:
