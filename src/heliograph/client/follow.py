@@ -14,8 +14,9 @@ the subscription, which outlives connections.
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
-from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from typing import Any, Protocol
 
 import attrs
@@ -94,6 +95,7 @@ class Reset:
 
 
 Item = Event | Gap | Reset
+Wire = trio.SocketStream | trio.SSLStream[trio.SocketStream]
 
 
 class Ended(Exception):
@@ -204,8 +206,23 @@ async def _open_sse(client: Client, subscription: Subscription) -> AsyncIterator
     async with client.stream("/api/v1/events/stream", subscription.query(), accept, IDLE_SECONDS) as response:
         if response.status_code == 204:
             raise Finished
-        async with aclosing(response.aiter_bytes()) as chunks:  # type: ignore[type-var]  # it is a generator
+        chunks = response.aiter_bytes()
+        try:
             yield _SseSource(chunks, subscription)
+        finally:
+            await _abandon(chunks)
+
+
+async def _abandon(chunks: AsyncIterator[bytes]) -> None:
+    """End a body that is left unread.
+
+    httpx reads through half a dozen nested generators. Left as they are, the garbage collector would have to
+    end them, one by one and too late; a cancellation from within ends all of them at once.
+    """
+    with trio.CancelScope() as scope, suppress(httpx.TransportError):
+        scope.cancel()
+        async for _ in chunks:
+            pass
 
 
 class _SseSource:
@@ -213,56 +230,107 @@ class _SseSource:
         self._chunks = chunks
         self._subscription = subscription
         self._parser = Parser(subscription.after or "")
+        self._end: Ended | None = None
 
     async def receive(self) -> list[Item]:
+        if self._end is not None:
+            raise self._end
         try:
             chunk = await anext(self._chunks)
         except (StopAsyncIteration, httpx.TransportError):
-            raise self._ended(self._parser.retry_ms) from None
-        messages = self._parser.feed(chunk)
-        self._subscription.after = self._parser.last_id or None
+            raise _ended(self._parser.retry_ms) from None
         items: list[Item] = []
-        for message in messages:
+        for message in self._parser.feed(chunk):
             if message.event == "reconnect":
-                raise self._ended(orjson.loads(message.data).get("after_ms"))
-            item = _sse_item(message)
-            if item is not None:
-                items.append(item)
+                self._end = _ended(orjson.loads(message.data)["after_ms"])
+            else:
+                items += _sse_items(message)
+        self._subscription.after = self._parser.last_id or None
         return items
 
-    def _ended(self, delay_ms: int | None) -> Ended:
-        return Ended(None if delay_ms is None else delay_ms / 1000)
+
+def _ended(delay_ms: int | None) -> Ended:
+    return Ended(None if delay_ms is None else delay_ms / 1000)
 
 
-def _sse_item(message: Message) -> Item | None:
+def _sse_items(message: Message) -> list[Item]:
     if message.event == "keepalive":
-        return None
+        return []
     fields = orjson.loads(message.data)
-    return _notice(message.event, fields) or _event(fields, fields["topic"], fields["payload"])
+    return [_notice(message.event, fields) or _event(fields, fields["topic"], fields["payload"])]
 
 
 @asynccontextmanager
 async def _open_ws(client: Client, subscription: Subscription) -> AsyncIterator[Source]:
     try:
-        async with trio_websocket.open_websocket_url(
-            f"ws{client.url.removeprefix('http')}/ws",
+        # trio-websocket reads in this nursery, and some of what goes wrong is raised there.
+        async with trio.open_nursery() as nursery, _connect(client) as stream:
+            connection = await _shake_hands(nursery, stream, client)
+            subscribe = {"type": "subscribe", **subscription.query()}
+            await connection.send_message(orjson.dumps(subscribe).decode())
+            yield _WsSource(connection, subscription)
+            with trio.move_on_after(DISCONNECT_SECONDS):
+                await connection.aclose()
+            nursery.cancel_scope.cancel()
+    except ExceptionGroup as group:
+        failure = _first(group)
+    else:
+        return
+    raise _translated(failure, client)
+
+
+def _first(group: ExceptionGroup[Exception]) -> Exception:
+    first = group.exceptions[0]
+    return _first(first) if isinstance(first, ExceptionGroup) else first
+
+
+def _translated(failure: Exception, client: Client) -> Exception:
+    match failure:
+        case trio_websocket.ConnectionRejected():
+            return problem_error(failure.status_code, failure.body or b"")
+        case trio_websocket.ConnectionClosed():
+            return _why_closed(failure.reason)
+        case OSError() | trio_websocket.HandshakeError():
+            return unreachable(client.url, failure)
+        case _:
+            return failure
+
+
+@asynccontextmanager
+async def _connect(client: Client) -> AsyncIterator[Wire]:
+    """Open the connection, and close it whatever happens: trio-websocket does not, if the peer goes."""
+    url = httpx.URL(client.url)
+    plain: trio.SocketStream | None = None
+    with trio.move_on_after(CONNECT_SECONDS):
+        plain = await trio.open_tcp_stream(url.host, url.port or (443 if url.scheme == "https" else 80))
+    if plain is None:
+        raise TimeoutError("no answer")
+    stream: Wire = plain
+    if url.scheme == "https":
+        context = ssl.create_default_context()
+        stream = trio.SSLStream(plain, context, server_hostname=url.host, https_compatible=True)
+    try:
+        yield stream
+    finally:
+        await trio.aclose_forcefully(stream)
+
+
+async def _shake_hands(
+    nursery: trio.Nursery, stream: Wire, client: Client
+) -> trio_websocket.WebSocketConnection:
+    url = httpx.URL(client.url)
+    with trio.move_on_after(CONNECT_SECONDS):
+        return await trio_websocket.wrap_client_stream(
+            nursery,
+            stream,
+            url.netloc.decode(),
+            url.path.rstrip("/") + "/ws",
             extra_headers=[(name.encode(), value.encode()) for name, value in client.headers.items()],
             message_queue_size=MESSAGE_QUEUE,
             max_message_size=MAX_MESSAGE_BYTES,
             receive_buffer_size=READ_BYTES,
-            connect_timeout=CONNECT_SECONDS,
-            disconnect_timeout=DISCONNECT_SECONDS,
-        ) as connection:
-            await connection.send_message(
-                orjson.dumps({"type": "subscribe", **subscription.query()}).decode()
-            )
-            yield _WsSource(connection, subscription)
-    except trio_websocket.ConnectionRejected as refusal:
-        raise problem_error(refusal.status_code, refusal.body or b"") from refusal
-    except trio_websocket.ConnectionClosed as closed:
-        raise _why_closed(closed.reason) from None
-    except (OSError, trio_websocket.HandshakeError) as error:
-        raise unreachable(client.url, error) from error
+        )
+    raise TimeoutError("no answer to the handshake")
 
 
 class _WsSource:

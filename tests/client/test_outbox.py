@@ -1,0 +1,175 @@
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING
+
+import pytest
+import trio
+from trio.testing import wait_all_tasks_blocked
+
+from heliograph.client import outbox as outbox_module
+from heliograph.client.api import Client
+from heliograph.client.outbox import Outbox
+from heliograph.client.spool import Spool
+from heliograph.model.errors import Unauthenticated
+
+if TYPE_CHECKING:
+    from tests.client.conftest import FakeService
+
+NOW = {"Retry-After": "0"}
+
+
+@pytest.fixture
+async def client(service: FakeService) -> AsyncIterator[Client]:
+    """A client of the fake service."""
+    async with Client(service.url) as client:
+        yield client
+
+
+def item(n: int) -> dict[str, object]:
+    """Make an item with a number."""
+    return {"topic": "n", "payload": {"n": n}}
+
+
+def numbers(service: FakeService) -> list[int]:
+    """Return the numbers that were kept."""
+    return [kept["payload"]["n"] for kept in service.kept]
+
+
+async def test_order_through_trouble(
+    service: FakeService, client: Client, spool: Spool, nursery: trio.Nursery
+) -> None:
+    """Through refusals and lost answers everything arrives in order and once, while more is appended."""
+    service.script.extend([(503, NOW, {}), "lost", (500, NOW, {}), "lost", (429, NOW, {})])
+    outbox = Outbox(spool, client, lambda sentence: None)
+    nursery.start_soon(outbox.send)
+    with trio.fail_after(20):
+        for n in range(50):
+            await outbox.put([item(n)])
+            await wait_all_tasks_blocked()
+        outbox.close()
+        assert await outbox.sent(patience=10)
+    assert numbers(service) == list(range(50))
+    assert spool.unsent == 0
+
+
+async def test_batches(service: FakeService, client: Client, spool: Spool, nursery: trio.Nursery) -> None:
+    """What waits together leaves together: many items, few requests."""
+    outbox = Outbox(spool, client, lambda sentence: None)
+    outbox.append([item(n) for n in range(5000)])
+    outbox.close()
+    with trio.fail_after(10):
+        await outbox.send()
+    assert numbers(service) == list(range(5000))
+    assert len(service.asked) == 1
+
+
+async def test_first_item_at_once(
+    service: FakeService, client: Client, spool: Spool, nursery: trio.Nursery
+) -> None:
+    """A first item is not held back for company."""
+    outbox = Outbox(spool, client, lambda sentence: None)
+    nursery.start_soon(outbox.send)
+    await outbox.put([item(1)])
+    with trio.fail_after(5):
+        assert await outbox.sent(patience=5)
+    assert numbers(service) == [1]
+
+
+async def test_bound(service: FakeService, client: Client, spool: Spool, nursery: trio.Nursery) -> None:
+    """At its bound the outbox makes the writer wait, says so, and goes on when something was sent."""
+    told: list[str] = []
+    outbox = Outbox(spool, client, told.append, limit=1)
+    outbox.append([item(0)])
+    nursery.start_soon(outbox.put, [item(1)])
+    await wait_all_tasks_blocked()
+    assert b'"n":1' not in spool.read(10_000)
+    assert "waits" in told[0]
+    nursery.start_soon(outbox.send)
+    with trio.fail_after(5):
+        while len(service.kept) < 2:
+            await trio.testing.wait_all_tasks_blocked(0.01)
+    assert numbers(service) == [0, 1]
+
+
+async def test_cancelled_put(client: Client, spool: Spool) -> None:
+    """A put that is cancelled while it waits has taken nothing."""
+    outbox = Outbox(spool, client, lambda sentence: None, limit=1)
+    outbox.append([item(0)])
+    before = spool.unsent
+    with trio.CancelScope() as scope:
+        scope.cancel()
+        await outbox.put([item(1)])
+    assert spool.unsent == before
+
+
+async def test_full_disk(
+    client: Client, spool: Spool, monkeypatch: pytest.MonkeyPatch, autojump_clock: trio.testing.MockClock
+) -> None:
+    """A full disk makes the writer wait until there is room again."""
+    errors = [OSError(28, "No space left on device"), OSError(28, "No space left on device")]
+    real = spool.append
+
+    def append(items: list[dict[str, object]]) -> None:
+        if errors:
+            raise errors.pop()
+        real(items)
+
+    monkeypatch.setattr(spool, "append", append)
+    told: list[str] = []
+    await Outbox(spool, client, told.append).put([item(1)])
+    assert b'"n":1' in spool.read(10_000)
+    assert len(told) == 1
+
+
+async def test_too_large(service: FakeService, client: Client, spool: Spool, nursery: trio.Nursery) -> None:
+    """A request that is too large for the service is tried in halves."""
+    service.script.extend([(413, {}, {}), (413, {}, {})])
+    outbox = Outbox(spool, client, lambda sentence: None)
+    outbox.append([item(n) for n in range(100)])
+    outbox.close()
+    with trio.fail_after(10):
+        await outbox.send()
+    assert numbers(service) == list(range(100))
+    assert len(service.asked) >= 6
+
+
+async def test_refusal(service: FakeService, client: Client, spool: Spool, nursery: trio.Nursery) -> None:
+    """A service that refuses is told of once, nobody waits for it at the end, and nothing is dropped."""
+    service.script.append((401, {}, {"detail": "unknown key"}))
+    told: list[str] = []
+    outbox = Outbox(spool, client, told.append)
+    outbox.append([item(1)])
+    outbox.close()
+    nursery.start_soon(outbox.send)
+    with trio.fail_after(5):
+        assert not await outbox.sent(patience=1000)
+    assert isinstance(outbox.error, Unauthenticated)
+    assert "unknown key" in told[0]
+    assert spool.unsent > 0
+
+
+async def test_away_and_back(
+    service: FakeService, client: Client, spool: Spool, nursery: trio.Nursery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A service that is away is told of, and that it is back; sending goes on by itself."""
+    monkeypatch.setattr(outbox_module, "PATIENCE_BEFORE_NOTICE", 0)
+    told: list[str] = []
+    service.script.extend([(503, NOW, {"detail": "log is away"})] * 2)
+    outbox = Outbox(spool, client, told.append)
+    outbox.append([item(1)])
+    outbox.close()
+    with trio.fail_after(10):
+        await outbox.send()
+    assert len(told) == 2
+    assert "log is away" in told[0]
+    assert "again" in told[1]
+
+
+async def test_patience(client: Client, spool: Spool) -> None:
+    """Without any progress, patience ends."""
+    outbox = Outbox(spool, client, lambda sentence: None)
+    outbox.append([item(1)])
+    outbox.close()
+    with trio.fail_after(5):
+        assert not await outbox.sent(patience=0.01)
