@@ -1,7 +1,10 @@
-"""A small HTTP service that does to its clients what its script says, and a spool to look into."""
+"""What the tests of the client share: a scripted service, a spool to look into, and the command."""
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
@@ -164,3 +167,38 @@ async def wait_until(condition: Callable[[], object]) -> None:
 def until() -> Callable[[Callable[[], object]], Awaitable[None]]:
     """Waits until something is so."""
     return wait_until
+
+
+class Heliograph:
+    """Runs the command, with a state folder of its own."""
+
+    def __init__(self, state: Path) -> None:
+        self.environment = {**os.environ, "XDG_STATE_HOME": str(state)}
+        self.spools = state / "heliograph" / "spool"
+
+    async def __call__(self, *arguments: str, stdin: bytes = b"") -> subprocess.CompletedProcess[bytes]:
+        """Run it to its end."""
+        with trio.fail_after(60):
+            return await trio.run_process(
+                [sys.executable, "-m", "heliograph", *arguments],
+                stdin=stdin,
+                capture_stdout=True,
+                capture_stderr=True,
+                check=False,
+                env=self.environment,
+            )
+
+    async def start(self, *arguments: str) -> trio.Process:
+        """Start it with its stdout in a pipe."""
+        return await trio.lowlevel.open_process(
+            [sys.executable, "-m", "heliograph", *arguments],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            env=self.environment,
+        )
+
+
+@pytest.fixture
+def heliograph(tmp_path: Path) -> Heliograph:
+    """The command."""
+    return Heliograph(tmp_path / "state")

@@ -1,0 +1,61 @@
+from __future__ import annotations
+
+from typing import Any
+
+import orjson
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from heliograph.client.items import ItemReader
+from heliograph.model.errors import Malformed
+
+OBJECTS = st.lists(st.dictionaries(st.text(max_size=5), st.integers(0, 9), max_size=3), max_size=5)
+
+
+def read(data: bytes, cuts: list[int] | None = None) -> list[Any]:
+    """Read an input that comes in pieces."""
+    reader = ItemReader()
+    edges = [0, *sorted(cut for cut in cuts or [] if cut < len(data)), len(data)]
+    items: list[Any] = []
+    for start, end in zip(edges, edges[1:], strict=False):  # noqa: RUF007 (pairwise hides the point)
+        items += reader.feed(data[start:end])
+    return items + reader.finish()
+
+
+@given(OBJECTS, st.sampled_from(["lines", "array", "pretty"]), st.lists(st.integers(0, 300)))
+def test_forms(objects: list[dict[str, int]], form: str, cuts: list[int]) -> None:
+    """Lines and arrays, compact or pretty, cut anywhere, give the same items."""
+    match form:
+        case "lines":
+            data = b"\n".join(orjson.dumps(item) for item in objects)
+        case "array":
+            data = orjson.dumps(objects)
+        case _:
+            data = orjson.dumps(objects, option=orjson.OPT_INDENT_2)
+    assert read(data, cuts) == objects
+
+
+def test_live() -> None:
+    """Each line is given out as soon as it is complete."""
+    reader = ItemReader()
+    assert reader.feed(b'\n{"a": 1}\n{"b"') == [{"a": 1}]
+    assert reader.feed(b": 2}\n") == [{"b": 2}]
+    assert reader.finish() == []
+
+
+def test_one_object_over_lines() -> None:
+    """A single object may stand on several lines."""
+    assert read(b'{\n "a": 1\n}\n') == [{"a": 1}]
+
+
+def test_bad_line() -> None:
+    """A line that is not JSON is named by its number."""
+    with pytest.raises(Malformed, match="line 3"):
+        read(b'{"a": 1}\n\n{"b": \n{"c": 3}\n')
+
+
+def test_bad_document() -> None:
+    """A document that is not JSON is named by the line where it begins."""
+    with pytest.raises(Malformed, match="line 2"):
+        read(b"\n[1, 2")
