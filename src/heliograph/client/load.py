@@ -8,6 +8,7 @@ middle of a run is a fair test, not the end of it.
 
 from __future__ import annotations
 
+import socket
 import sys
 from collections.abc import Callable, Sequence
 from secrets import token_hex
@@ -26,6 +27,7 @@ from heliograph.client.publishing import Publishing, Steady, Traffic
 from heliograph.client.scan import TEXT, client_frame
 from heliograph.client.swarm import LoadError, Swarm, allow_sockets
 
+CONNECT_SECONDS = 5.0
 RAMP_SECONDS = 120.0
 DRAIN_SECONDS = 15.0
 CONNECTIONS = 8
@@ -108,7 +110,16 @@ class Plan:
 
 
 class Run:
-    """One load test: ramp, publish, drain; its report can be asked for at any moment."""
+    """One load test: ramp, publish, drain; its report can be asked for at any moment.
+
+    Args:
+        plan: What to do.
+        url: Where the instance is, ``http://…``.
+        api_key: A key that may read and publish; ``None``: none is needed.
+
+    Raises:
+        LoadError: The address is not plain HTTP, nothing answers there, or there are too few open files.
+    """
 
     def __init__(self, plan: Plan, url: str, api_key: str | None) -> None:
         parts = urlsplit(url)
@@ -116,14 +127,13 @@ class Run:
             raise LoadError(f"the load test speaks plain HTTP; {url} is not an http:// address")
         allow_sockets(plan.streams + CONNECTIONS)
         self.plan = plan
+        port = parts.port or 80
         try:
-            self.swarm = Swarm(
-                Heliograph(parts.netloc.rpartition("@")[2], parts.path.rstrip("/"), api_key),
-                parts.hostname,
-                parts.port or 80,
-            )
+            socket.create_connection((parts.hostname, port), CONNECT_SECONDS).close()
         except OSError as error:
-            raise LoadError(f"{parts.hostname}: {error}") from None
+            raise LoadError(f"nothing answers at {url}: {error}") from None
+        dialect = Heliograph(parts.netloc.rpartition("@")[2], parts.path.rstrip("/"), api_key)
+        self.swarm = Swarm(dialect, parts.hostname, port)
         run = token_hex(4)
         self.channels = tuple(f"topic:load.{run}.{number}" for number in range(plan.channels))
         self.ramp_seconds = 0.0
