@@ -85,6 +85,9 @@ def test_serve_refuses_an_open_address() -> None:
         (["publish", "--topic", "a", "--payload", "{"], "--payload is not valid JSON"),
         (["tail", "nonsense"], "CHANNEL"),
         (["tail", "task:x", "--transport", "fax"], "--transport"),
+        (["tail", "task:x", "--url", "localhost:5000"], "'localhost:5000' is not a URL"),
+        (["tail", "task:x", "--url", "http://[1"], "is not a URL"),
+        (["tail", "task:x", "--api-key", "clé"], "--api-key"),
     ],
 )
 def test_usage(arguments: list[str], says: str) -> None:

@@ -38,7 +38,10 @@ DEFAULT_URL = "http://127.0.0.1:5000"
 
 
 class _Commands(click.Group):
-    """The commands; ``load`` lives with its own machinery and is imported at its first use."""
+    """The commands; ``load`` lives with its own machinery and is imported at its first use.
+
+    An interrupt that no command has taken for itself ends the process quietly.
+    """
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return sorted([*super().list_commands(ctx), "load"])
@@ -50,6 +53,13 @@ class _Commands(click.Group):
             return load_command
         return super().get_command(ctx, cmd_name)
 
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except* KeyboardInterrupt:  # alone, or in the groups that Trio's nurseries make
+            pass
+        sys.exit(INTERRUPTED)
+
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
 @click.version_option(__version__, message="%(prog)s %(version)s")
@@ -57,14 +67,40 @@ def main() -> None:
     """Live output and status of AI-agent fleets: the service, and what talks to it."""
 
 
-def _service_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    url = click.option(
-        "--url", envvar="HELIOGRAPH_URL", default=DEFAULT_URL, show_envvar=True, help="Where the service is."
-    )
-    key = click.option(
-        "--api-key", envvar="HELIOGRAPH_API_KEY", show_envvar=True, help="Sent with every request."
-    )
-    return url(key(command))
+def _check_url(ctx: click.Context, param: click.Parameter, url: str) -> str:
+    from urllib.parse import urlsplit
+
+    try:
+        parts = urlsplit(url)
+        valid = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        valid = False
+    if not valid:
+        raise click.BadParameter(f"{url!r} is not a URL such as {DEFAULT_URL}")
+    return url.rstrip("/")
+
+
+def _check_key(ctx: click.Context, param: click.Parameter, key: str | None) -> str | None:
+    if key is not None and not (key.isascii() and key.isprintable()):
+        raise click.BadParameter("must be printable ASCII")
+    return key
+
+
+_url_option = click.option(
+    "--url",
+    envvar="HELIOGRAPH_URL",
+    show_envvar=True,
+    default=DEFAULT_URL,
+    callback=_check_url,
+    help="Where the service is.",
+)
+_api_key_option = click.option(
+    "--api-key",
+    envvar="HELIOGRAPH_API_KEY",
+    show_envvar=True,
+    callback=_check_key,
+    help="The key to publish and read with.",
+)
 
 
 @main.command("exec", context_settings={"allow_interspersed_args": False})
@@ -86,7 +122,8 @@ def _service_options(command: Callable[..., Any]) -> Callable[..., Any]:
     type=click.IntRange(min=1),
     help="Megabytes of output that may wait on disk; then the command waits.",
 )
-@_service_options
+@_url_option
+@_api_key_option
 def exec_(
     command: tuple[str, ...],
     agent: str | None,
@@ -118,7 +155,7 @@ def exec_(
         raise click.UsageError(str(error)) from None
     if sys.stderr.isatty() and not quiet:
         _say(f"task {job.task_id}; watch it with: heliograph tail task:{job.task_id}")
-    service = Service(url.rstrip("/"), api_key, _spool_folder(), spool_mb * MEGABYTE, wait)
+    service = Service(url, api_key, _spool_folder(), spool_mb * MEGABYTE, wait)
     try:
         status = trio.run(partial(execute, job, service, quiet=quiet))
     except* OSError as errors:
@@ -142,7 +179,8 @@ def exec_(
     type=click.FloatRange(min=0),
     help="Seconds to try while the service is away.",
 )
-@_service_options
+@_url_option
+@_api_key_option
 def publish(
     file: BinaryIO,
     topic: str | None,
@@ -238,7 +276,8 @@ def _publish_spooled(url: str, api_key: str | None, wait: float) -> None:
 @click.option(
     "--transport", type=click.Choice(["sse", "ws"]), default="sse", help="Event stream or WebSocket."
 )
-@_service_options
+@_url_option
+@_api_key_option
 def tail(
     channel: str,
     after: str | None,
@@ -284,9 +323,7 @@ def tail(
 @click.option("--config", "file", type=click.Path(path_type=Path), help="Settings; by default config.toml.")
 @click.option("--host", help="Overrides server.host.")
 @click.option("--port", type=click.IntRange(0, 65535), help="Overrides server.port.")
-@click.option(
-    "--api-key", envvar="HELIOGRAPH_API_KEY", show_envvar=True, help="What the demo fleet publishes with."
-)
+@_api_key_option
 def serve(demo: bool, file: Path | None, host: str | None, port: int | None, api_key: str | None) -> None:
     """Serve until Ctrl-C or SIGTERM."""
     import attrs
@@ -397,8 +434,6 @@ def _run(work: Callable[[], Awaitable[Result]]) -> Result:
 
     try:
         return trio.run(_until_interrupted, work)
-    except KeyboardInterrupt:
-        sys.exit(INTERRUPTED)
     except Invalid as invalid:
         for error in invalid.errors:
             where = [] if error.index is None else [f"item {error.index}"]

@@ -8,6 +8,7 @@ not to obey. Everything that is not output is one marked line.
 
 from __future__ import annotations
 
+import errno
 import re
 import sys
 from collections.abc import Mapping
@@ -40,6 +41,13 @@ _UNWANTED = re.compile(
 )
 
 
+class _Console(Console):
+    def on_broken_pipe(self) -> None:
+        raise BrokenPipeError(
+            errno.EPIPE, "nobody reads the output"
+        )  # rich would exit, in the middle of things
+
+
 class EventPrinter:
     """Prints the items of a stream.
 
@@ -49,7 +57,7 @@ class EventPrinter:
     """
 
     def __init__(self, *, many: bool = False, console: Console | None = None) -> None:
-        self._console = console or Console()
+        self._console = console or _Console()
         self._many = many
         self._open: tuple[str, str | None] | None = None  # the channel and stream of the line begun
 
