@@ -61,6 +61,14 @@ export class Fleet {
     this.#waiting.delete(id);
   }
 
+  /** Take in the last output of a task whose messages have not said any yet. */
+  glimpse(id, output) {
+    const task = this.#tasks.get(id);
+    if (!task || task.latest) return;
+    task.latest = lastLine(output);
+    this.dirty = true;
+  }
+
   /** Fold one message of the stream. */
   take(message) {
     const id = message.channel.slice("task:".length);

@@ -65,8 +65,9 @@ export class TaskList {
       this.matching += all.length;
       section.node.hidden = !all.length;
       put(section.count, compact(all.length));
-      section.more.hidden = all.length <= shown.length;
-      put(section.more, `Show ${Math.min(MORE, all.length - shown.length)} more of ${compact(all.length - shown.length)}`);
+      const rest = all.length - shown.length;
+      section.more.hidden = rest === 0;
+      put(section.more, rest > MORE ? `Show ${MORE} more of ${compact(rest)}` : `Show ${rest} more`);
       for (const task of shown) used.add(task.task_id);
       section.shown = shown;
     }
