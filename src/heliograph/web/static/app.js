@@ -6,7 +6,7 @@
    5 times. */
 
 import { Api } from "./api.js";
-import { Fleet } from "./fleet.js";
+import { Fleet, nameOf } from "./fleet.js";
 import { compact } from "./format.js";
 import { put, TaskList } from "./list.js";
 import { backoff, LiveStream } from "./live.js";
@@ -201,7 +201,7 @@ function drawFleet() {
   byId("fleet").classList.toggle("empty", fleet.size === 0);
   byId("older").hidden = !older;
   const open = fleet.get(log.id);
-  document.title = `${open ? (open.name ?? open.task_id) : `${totals.running} running`} · Heliograph`;
+  document.title = `${open ? nameOf(open) : `${totals.running} running`} · Heliograph`;
 }
 
 let agentsVersion = -1;

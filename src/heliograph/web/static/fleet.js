@@ -151,6 +151,20 @@ export function isDemo(task) {
   return task.metadata?.demo === true;
 }
 
+/** A task's name as it is shown: of a demo task without the mark that the badge repeats. */
+export function nameOf(task) {
+  return unmarked(task, task.name ?? task.task_id);
+}
+
+/** The name of a task's agent as it is shown. */
+export function agentOf(task) {
+  return unmarked(task, task.agent ?? "");
+}
+
+function unmarked(task, text) {
+  return isDemo(task) ? text.replace(/^demo: /, "") : text;
+}
+
 function newestFirst(a, b) {
   if (a.created_at !== b.created_at) return a.created_at < b.created_at ? 1 : -1;
   return a.task_id < b.task_id ? 1 : -1;

@@ -5,7 +5,7 @@
    pixels, so lines may come or go on either side. While following, the view hangs on the end instead. */
 
 import { parse } from "./ansi.js";
-import { isDemo } from "./fleet.js";
+import { agentOf, isDemo, nameOf } from "./fleet.js";
 import { bytes, clock, count, duration, moment, money } from "./format.js";
 import { put } from "./list.js";
 import { LogLines } from "./loglines.js";
@@ -453,7 +453,7 @@ export class LogView {
     const task = this.fleet.get(this.id);
     this.root.dataset.status = task?.status ?? "";
     put(this.parts["log-status"], task?.status ?? "");
-    put(this.parts["log-name"], task?.name ?? this.id);
+    put(this.parts["log-name"], task ? nameOf(task) : this.id);
     this.parts["log-demo"].hidden = !task || !isDemo(task);
     this.parts.failure.hidden = !task?.error;
     put(this.parts.failure, task?.error ? task.error.slice(0, DETAIL_CHARS) : "");
@@ -475,7 +475,7 @@ function factsOf(task, now) {
   const tokens = task.input_tokens == null && task.output_tokens == null ? null : `${count(task.input_tokens ?? 0)} in, ${count(task.output_tokens ?? 0)} out`;
   return [
     ["Task", task.task_id],
-    ["Agent", [task.agent, task.agent_type && task.agent_type !== task.agent && `(${task.agent_type})`].filter(Boolean).join(" ")],
+    ["Agent", [agentOf(task), task.agent_type && task.agent_type !== task.agent && `(${task.agent_type})`].filter(Boolean).join(" ")],
     ["Model", task.model],
     ["Session", task.session_id],
     [task.started_at ? "Started" : "Created", moment(begun, now)],
