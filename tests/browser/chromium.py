@@ -122,7 +122,7 @@ class Page:
                 if value:
                     return value
                 await trio.sleep(0.03)
-        text = await self.evaluate("document.body.innerText")
+        text = await self.evaluate("document.body.innerText.slice(0, 2000)")
         raise PageError(f"never true: {expression} (last: {last}); {self.messages}; the page shows:\n{text}")
 
     async def press(self, key: str) -> None:

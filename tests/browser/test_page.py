@@ -142,6 +142,19 @@ async def test_restart_of_the_service_loses_nothing(page: Page, served: Service)
     await page.until(f"{ROWS}.some((row) => row.includes('After the restart'))")
 
 
+async def test_service_with_another_log_is_taken_anew(page: Page, served: Service) -> None:
+    """When the stream can't be resumed, the page says so and shows what the service has now."""
+    await served.write("before", "line 1")
+    await page.go(served.url)
+    await page.until(f"{STATE} === 'live' && {ROWS}.length === 1")
+    await served.stop()
+    served.data = served.data.with_name("another")
+    await served.start()
+    await page.until("document.getElementById('banner').innerText.includes('could not be resumed')")
+    await served.write("after", "line 1")
+    await page.until(f"{STATE} === 'live' && {ROWS}.length === 1 && {ROWS}[0].includes('after')")
+
+
 async def test_keyboard(page: Page, served: Service) -> None:
     """The list is filtered, walked, opened and left with the keyboard alone."""
     for name in ("alpha", "beta", "gamma"):

@@ -2,10 +2,11 @@
 
    The tasks are fetched once, then one WebSocket subscribed to `task:*` goes on from the snapshot's
    cursor; the list and the open log both live from it. Messages change state at once and cost no DOM
-   work; what is shown is drawn at most once per frame, the list at most a few times per second. */
+   work; what the reader does is shown in the next frame, what comes some 20 times per second, in the list
+   5 times. */
 
 import { Api } from "./api.js";
-import { Fleet } from "./fleet.js";
+import { Fleet, nameOf } from "./fleet.js";
 import { compact } from "./format.js";
 import { put, TaskList } from "./list.js";
 import { backoff, LiveStream } from "./live.js";
@@ -14,6 +15,8 @@ import { copied, LogView } from "./log.js";
 const PAGE = 500;
 const PAGES_AT_START = 4;
 const FETCHES = 4; // unknown tasks fetched at a time
+const GLIMPSES = 40; // running tasks whose last line is fetched at the start
+const MESSAGES_MS = 40; // what comes within so long is drawn together
 const LIST_MS = 200;
 const SEARCH_MS = 300;
 const RATE_SECONDS = 60;
@@ -70,6 +73,7 @@ async function begin(notice = null) {
   redraw();
   try {
     await loadActive(turn);
+    await loadLatest(turn);
     for (let i = 1; i < PAGES_AT_START && older && turn === beginning; i++) await loadOlder(turn);
   } catch (problem) {
     if (turn === beginning) report(problem);
@@ -88,6 +92,16 @@ async function loadActive(turn) {
   }
 }
 
+/* What the running tasks in view said last, so that the list speaks before the next line comes. */
+async function loadLatest(turn) {
+  for (const { task_id } of fleet.sections(list.filter).running.slice(0, GLIMPSES)) {
+    if (turn !== beginning) return;
+    const { lines } = await api.get(`/api/tasks/${encodeURIComponent(task_id)}/logs`, { tail: 1 });
+    if (lines.length) fleet.glimpse(task_id, lines[0].output);
+    redraw();
+  }
+}
+
 async function loadOlder(turn) {
   const page = await api.get("/api/tasks", { limit: PAGE, cursor: older });
   if (turn !== beginning) return;
@@ -97,13 +111,17 @@ async function loadOlder(turn) {
 }
 
 let received = 0;
+let drawing = null; // timer
 
 function take(message) {
   received += 1;
   if (!message.channel.startsWith("task:")) return;
   fleet.take(message);
   if (message.channel === `task:${log.id}`) log.take(message);
-  redraw();
+  drawing ??= setTimeout(() => {
+    drawing = null;
+    redraw();
+  }, MESSAGES_MS);
 }
 
 const wanted = [];
@@ -183,7 +201,7 @@ function drawFleet() {
   byId("fleet").classList.toggle("empty", fleet.size === 0);
   byId("older").hidden = !older;
   const open = fleet.get(log.id);
-  document.title = `${open ? (open.name ?? open.task_id) : `${totals.running} running`} · Heliograph`;
+  document.title = `${open ? nameOf(open) : `${totals.running} running`} · Heliograph`;
 }
 
 let agentsVersion = -1;
@@ -345,7 +363,8 @@ byId("ask-key").querySelector("form").addEventListener("submit", ({ target }) =>
 for (const command of document.querySelectorAll(".command")) {
   command.querySelector("button").addEventListener("click", ({ target }) => copied(target, command.querySelector("code").textContent));
 }
-put(byId("try-exec"), "heliograph exec --agent build -- python -m compileall -q -f /usr/lib/python3");
+const elsewhere = ["http://127.0.0.1:5000", "http://localhost:5000"].includes(location.origin) ? "" : `HELIOGRAPH_URL=${location.origin} `;
+put(byId("try-exec"), `${elsewhere}heliograph exec --agent build -- python -m compileall -q -f /usr/lib/python3`);
 put(
   byId("try-curl"),
   `curl ${location.origin}/api/v1/events -H 'Content-Type: application/json' \\\n  -d '{"type": "task_output", "task_id": "hello", "output": "Hello, fleet"}'`,

@@ -61,6 +61,14 @@ export class Fleet {
     this.#waiting.delete(id);
   }
 
+  /** Take in the last output of a task whose messages have not said any yet. */
+  glimpse(id, output) {
+    const task = this.#tasks.get(id);
+    if (!task || task.latest) return;
+    task.latest = lastLine(output);
+    this.dirty = true;
+  }
+
   /** Fold one message of the stream. */
   take(message) {
     const id = message.channel.slice("task:".length);
@@ -141,6 +149,20 @@ export class Fleet {
 /** Whether a task was made by the demo fleet. */
 export function isDemo(task) {
   return task.metadata?.demo === true;
+}
+
+/** A task's name as it is shown: of a demo task without the mark that the badge repeats. */
+export function nameOf(task) {
+  return unmarked(task, task.name ?? task.task_id);
+}
+
+/** The name of a task's agent as it is shown. */
+export function agentOf(task) {
+  return unmarked(task, task.agent ?? "");
+}
+
+function unmarked(task, text) {
+  return isDemo(task) ? text.replace(/^demo: /, "") : text;
 }
 
 function newestFirst(a, b) {

@@ -62,8 +62,9 @@ export function clock(iso) {
   return `${two(time.getHours())}:${two(time.getMinutes())}:${two(time.getSeconds())}`;
 }
 
-/** 2026-01-31 14:03:07, in the reader's own zone */
-export function moment(iso) {
-  const time = new Date(iso);
-  return `${time.getFullYear()}-${two(time.getMonth() + 1)}-${two(time.getDate())} ${clock(iso)}`;
+/** 14:03:07 today, else 2026-01-31 14:03:07, in the reader's own zone */
+export function moment(iso, now) {
+  const date = (time) => `${time.getFullYear()}-${two(time.getMonth() + 1)}-${two(time.getDate())}`;
+  const day = date(new Date(iso));
+  return day === date(new Date(now)) ? clock(iso) : `${day} ${clock(iso)}`;
 }

@@ -3,7 +3,7 @@
    Drawing changes only what differs from what is shown, so it costs little to call again and again;
    how often is decided by the caller. */
 
-import { isDemo } from "./fleet.js";
+import { agentOf, isDemo, nameOf } from "./fleet.js";
 import { age, compact, duration, money } from "./format.js";
 import { plain } from "./ansi.js";
 
@@ -65,8 +65,9 @@ export class TaskList {
       this.matching += all.length;
       section.node.hidden = !all.length;
       put(section.count, compact(all.length));
-      section.more.hidden = all.length <= shown.length;
-      put(section.more, `Show ${Math.min(MORE, all.length - shown.length)} more of ${compact(all.length - shown.length)}`);
+      const rest = all.length - shown.length;
+      section.more.hidden = rest === 0;
+      put(section.more, rest > MORE ? `Show ${MORE} more of ${compact(rest)}` : `Show ${rest} more`);
       for (const task of shown) used.add(task.task_id);
       section.shown = shown;
     }
@@ -135,15 +136,15 @@ class Row {
     const running = task.status === "running";
     this.link.dataset.status = task.status;
     this.badge.hidden = !isDemo(task);
-    put(this.name, task.name ?? task.task_id);
+    put(this.name, nameOf(task));
     put(this.latest, latestOf(task));
-    put(this.agent, task.agent ?? "");
+    put(this.agent, agentOf(task));
     put(this.model, task.model ?? "");
     put(this.lines, task.output_lines ? compact(task.output_lines) : "");
     put(this.cost, task.cost_usd == null ? "" : money(task.cost_usd));
     put(this.duration, running ? duration(now - Date.parse(begun)) : task.duration_ms == null ? "" : duration(task.duration_ms));
     put(this.age, age(now - Date.parse(task.created_at)));
-    const label = [task.name ?? task.task_id, task.status, task.agent && `agent ${task.agent}`, isDemo(task) && "demo"];
+    const label = [nameOf(task), task.status, task.agent && `agent ${agentOf(task)}`, isDemo(task) && "demo"];
     if (this.label !== (this.label = label.filter(Boolean).join(", "))) this.link.setAttribute("aria-label", this.label);
   }
 }

@@ -5,7 +5,7 @@
    pixels, so lines may come or go on either side. While following, the view hangs on the end instead. */
 
 import { parse } from "./ansi.js";
-import { isDemo } from "./fleet.js";
+import { agentOf, isDemo, nameOf } from "./fleet.js";
 import { bytes, clock, count, duration, moment, money } from "./format.js";
 import { put } from "./list.js";
 import { LogLines } from "./loglines.js";
@@ -42,7 +42,9 @@ export class LogView {
   #nodes = new Map(); // seq → node, for the rows in view
   #heights = { row: 19, average: 19, columns: 80 };
   #generation = 0; // of measurements; a new width begins a new one
-  #top = 0; // the scroll bar, as we last knew it
+  #height = 0; // of the view
+  #range = 0; // largest value of the scroll bar
+  #top = 0; // its value
   #scrolledAt = 0;
   #jumpedAt = -Infinity; // a drag of the scroll bar is many jumps, and its last steps are small
   #jumpTimer = null;
@@ -133,14 +135,13 @@ export class LogView {
     this.#lines = new LogLines();
   }
 
-  /** Take one live message of this task. */
+  /** Take one live message of this task; whoever hands it over has it drawn. */
   take(message) {
     this.#lines.take(message, this.#follow);
     if (message.type === "task_status" && this.#details && message.result != null) {
       this.#details.result = message.result;
       this.#drawDetails();
     }
-    this.redraw();
   }
 
   /** Hang the view on the end of the log, or leave it where it is. */
@@ -253,11 +254,10 @@ export class LogView {
   #scrolled() {
     const top = this.scroller.scrollTop;
     const moved = top - this.#top;
+    if (Math.abs(moved) < 1 || !this.#anchor) return; // a browser rounds what it was told
     this.#top = top;
-    if (moved === 0 || !this.#anchor) return;
     const now = performance.now();
-    const height = this.view.clientHeight;
-    const jumping = Math.abs(moved) > JUMP * height || now - this.#jumpedAt < REST_MS;
+    const jumping = Math.abs(moved) > JUMP * this.#height || now - this.#jumpedAt < REST_MS;
     this.#scrolledAt = now;
     setTimeout(this.redraw, REST_MS + 10);
     if (!jumping) {
@@ -266,9 +266,8 @@ export class LogView {
       this.redraw();
     } else {
       this.#jumpedAt = now;
-      const range = this.scroller.scrollHeight - height;
-      if (top >= range - 1) this.follow(true);
-      else this.#goTo(1 + rowAt(top, height / this.#heights.average, this.#lines.head, range));
+      if (top >= this.#range - 1) this.follow(true);
+      else this.#goTo(1 + rowAt(top, this.#height / this.#heights.average, this.#lines.head, this.#range));
     }
   }
 
@@ -296,35 +295,39 @@ export class LogView {
     this.redraw();
   }
 
+  /* Nothing of the layout is read here: after the rows have changed, that would cost a layout of its own. */
   #setScrollBar(place) {
     const { rows, head, complete, attached } = this.#lines;
-    const height = this.view.clientHeight;
     const atTop = place.atStart && complete;
     const atEnd = place.atEnd && attached;
     const resting = performance.now() - this.#scrolledAt > REST_MS;
-    const range = this.scroller.scrollHeight - height;
-    const stuck = (this.#top <= 0 && !atTop) || (this.#top >= range - 1 && !atEnd);
+    const stuck = (this.#top <= 0 && !atTop) || (this.#top >= this.#range - 1 && !atEnd);
     if (!resting && !stuck && !this.#follow) return;
-    const track = atTop && atEnd ? height : trackHeight(head, this.#heights.average, height);
-    const newRange = track - height;
-    this.canvas.style.height = `${track}px`;
-    let top = newRange;
+    const { average } = this.#heights;
+    // As long as there is something to scroll to, there is room to scroll.
+    const range = atTop && atEnd ? 0 : Math.max(this.#height / 4, trackHeight(head, average, this.#height) - this.#height);
+    let top = range;
     if (!atEnd) {
       const position = rows[place.index].seq - 1 + place.offset / this.#heightOf(place.index);
-      top = scrollTop(position, height / this.#heights.average, head, newRange);
-      // Room to scroll on, both ways, as long as there is something there.
-      top = Math.min(newRange - 2, Math.max(atTop ? 0 : 2, top));
+      top = scrollTop(position, this.#height / average, head, range);
+      top = Math.min(range - 2, Math.max(atTop ? 0 : 2, top));
     }
-    if (Math.abs(top - this.scroller.scrollTop) > 0.5) this.scroller.scrollTop = top;
-    this.#top = this.scroller.scrollTop;
+    this.#moveScrollBar(Math.round(top), Math.round(range));
+  }
+
+  #moveScrollBar(top, range) {
+    if (range !== this.#range) this.canvas.style.height = `${this.#height + range}px`;
+    if (range !== this.#range || top !== this.#top) this.scroller.scrollTop = top;
+    this.#range = range;
+    this.#top = top;
   }
 
   // --- measuring -------------------------------------------------------------------------------
 
   #resized() {
-    const height = this.scroller.clientHeight;
-    if (!height) return;
-    this.view.style.height = `${height}px`;
+    this.#height = this.scroller.clientHeight;
+    if (!this.#height) return;
+    this.view.style.height = `${this.#height}px`;
     const probe = lineNode({ seq: 1, time: "1970-01-01T00:00:00Z", text: "x" }, CLIP);
     const text = probe.lastElementChild;
     this.measure.replaceChildren(probe);
@@ -385,13 +388,12 @@ export class LogView {
 
   #drawLines() {
     const { rows, attached, head } = this.#lines;
-    const height = this.view.clientHeight;
     this.parts.follow.setAttribute("aria-pressed", this.#follow);
     this.rows.classList.toggle("away", this.#target !== null);
     if (this.#target !== null) this.#say(`Line ${count(this.#target)}…`);
     else if (rows.length) this.#say(null);
     else if (attached) this.#say("No output yet.");
-    if (!rows.length || !height || !this.#heights.columns) {
+    if (!rows.length || !this.#height || !this.#heights.columns) {
       put(this.parts.position, "");
       return;
     }
@@ -399,7 +401,7 @@ export class LogView {
       this.#follow || !this.#anchor
         ? endOf(rows.length)
         : { index: this.#lines.indexOf(this.#anchor.seq), offset: this.#anchor.offset };
-    const place = layout(anchor, rows.length, height, (index) => this.#heightOf(index));
+    const place = layout(anchor, rows.length, this.#height, (index) => this.#heightOf(index));
     this.#anchor = { seq: rows[place.index].seq, offset: place.offset };
     if (place.atEnd && attached && this.#target === null) this.#follow = true;
     this.#placeRows(rows.slice(place.index, place.last + 1));
@@ -439,8 +441,7 @@ export class LogView {
     this.#anchor = null;
     this.#nodes.clear();
     this.rows.replaceChildren();
-    this.canvas.style.height = "";
-    this.#top = 0;
+    this.#moveScrollBar(0, 0);
   }
 
   #say(text) {
@@ -452,7 +453,7 @@ export class LogView {
     const task = this.fleet.get(this.id);
     this.root.dataset.status = task?.status ?? "";
     put(this.parts["log-status"], task?.status ?? "");
-    put(this.parts["log-name"], task?.name ?? this.id);
+    put(this.parts["log-name"], task ? nameOf(task) : this.id);
     this.parts["log-demo"].hidden = !task || !isDemo(task);
     this.parts.failure.hidden = !task?.error;
     put(this.parts.failure, task?.error ? task.error.slice(0, DETAIL_CHARS) : "");
@@ -474,10 +475,10 @@ function factsOf(task, now) {
   const tokens = task.input_tokens == null && task.output_tokens == null ? null : `${count(task.input_tokens ?? 0)} in, ${count(task.output_tokens ?? 0)} out`;
   return [
     ["Task", task.task_id],
-    ["Agent", [task.agent, task.agent_type && task.agent_type !== task.agent && `(${task.agent_type})`].filter(Boolean).join(" ")],
+    ["Agent", [agentOf(task), task.agent_type && task.agent_type !== task.agent && `(${task.agent_type})`].filter(Boolean).join(" ")],
     ["Model", task.model],
     ["Session", task.session_id],
-    [task.started_at ? "Started" : "Created", moment(begun)],
+    [task.started_at ? "Started" : "Created", moment(begun, now)],
     ["Duration", lasted == null ? null : duration(lasted)],
     ["Output", task.output_lines ? `${count(task.output_lines)} ${task.output_lines === 1 ? "line" : "lines"}, ${bytes(task.output_bytes)}` : null],
     ["Tokens", tokens],
