@@ -112,7 +112,7 @@ class DistributedForm:
                 return archiver.stats().active
 
             await until(active)
-            yield OpenStorage(opened.log, SqlStore(opened.database), opened.archive)
+            yield OpenStorage(opened.log, opened.store, opened.archive)
             nursery.cancel_scope.cancel()
 
 

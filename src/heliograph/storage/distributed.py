@@ -17,17 +17,43 @@ from sqlalchemy import create_engine
 
 from heliograph.model.errors import SettingsError, Unavailable
 from heliograph.model.ids import EventId, time_of
+from heliograph.model.task import Task
 from heliograph.storage import fold, migrate
 from heliograph.storage.archive import Archive
 from heliograph.storage.postgres import PostgresDatabase, database_url, refusals_named
 from heliograph.storage.redis import RedisLog
 from heliograph.storage.redis_stream import RedisStream
 from heliograph.storage.settings import PostgresSettings, RedisSettings
+from heliograph.storage.store import SqlStore
 
 PROBE_SECONDS = 3.0
 LATE_SECONDS = 10.0
+ARRIVAL_SECONDS = 1.0
 
 log = structlog.get_logger(__name__)
+
+
+class ArchivedStore(SqlStore):
+    """The store, which is a moment behind the log: a task that is not there may only not be there yet.
+
+    Args:
+        database: Where it is.
+        log: What it is behind.
+    """
+
+    def __init__(self, database: PostgresDatabase, log: RedisLog) -> None:
+        super().__init__(database)
+        self._log = log
+
+    async def task(self, task_id: str) -> Task | None:
+        """Return one task; before it is called unknown, what this node has appended gets time to arrive."""
+        found = await super().task(task_id)
+        appended = self._log.position
+        with trio.move_on_after(ARRIVAL_SECONDS):
+            while found is None and await self.checkpoint() < appended:
+                await trio.sleep(ARRIVAL_SECONDS / 20)
+                found = await super().task(task_id)
+        return found
 
 
 @attrs.frozen
@@ -36,12 +62,14 @@ class Distributed:
 
     Args:
         log: For everybody.
+        store: For everybody.
         database: Under the store.
         archive: For the archiver, and for retention.
         stream: Redis itself, for the bridge.
     """
 
     log: RedisLog
+    store: ArchivedStore
     database: PostgresDatabase
     archive: Archive
     stream: RedisStream
@@ -92,7 +120,8 @@ async def open_distributed(
                 await the_log.load()
             except Unavailable as error:
                 log.warning("begins without the log", reason=str(error))
-        yield Distributed(the_log, database, Archive(stream, database, url, postgres), stream)
+        store = ArchivedStore(database, the_log)
+        yield Distributed(the_log, store, database, Archive(stream, database, url, postgres), stream)
     finally:
         stream.close()
         database.engine.dispose()
