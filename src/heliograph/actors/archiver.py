@@ -67,9 +67,10 @@ class Archiver:
             await trio.sleep(TURN_SECONDS)
 
     async def _term(self) -> None:
+        self._events += await self._archive.step()
         log.info("archiving")
         self._active = True
         self._terms += 1
+        self._error = None
         while True:
             self._events += await self._archive.step()
-            self._error = None

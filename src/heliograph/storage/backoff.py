@@ -12,7 +12,7 @@ class Backoff:
     """Delays in seconds that double up to a cap, each one somewhere in its upper half."""
 
     first: float = 0.05
-    cap: float = 2.0
+    cap: float = 1.0
     _next: float = attrs.field(init=False, default=0.0)
 
     def delay(self) -> float:
