@@ -389,6 +389,9 @@ def migrate(file: Path | None) -> None:
         service.migrate(_settings(file))
     except SettingsError as error:
         _refuse_settings(error.problems)
+    except Unavailable as error:
+        _say(str(error))
+        sys.exit(UNREACHABLE)
 
 
 def _settings(file: Path | None) -> Settings:

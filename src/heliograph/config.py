@@ -18,6 +18,8 @@ import cattrs
 from attrs import validators
 
 from heliograph.model.errors import SettingsError
+from heliograph.model.settings import RetentionSettings, number
+from heliograph.storage.settings import PostgresSettings, RedisSettings
 
 LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 SCOPES = ("read", "publish", "admin")
@@ -29,23 +31,18 @@ def _upper(text: str) -> str:
     return text.upper()
 
 
-def _number(default: float, low: float, high: float) -> Any:
-    """Declare a number setting with its inclusive range; an ``int`` default takes whole numbers only."""
-    return attrs.field(default=default, validator=[validators.ge(low), validators.le(high)])
-
-
 @attrs.frozen
 class ServerSettings:
     """The listener and HTTP."""
 
     host: str = "127.0.0.1"
-    port: int = _number(5000, 0, 65535)
-    backlog: int = _number(4096, 1, 65535)
+    port: int = number(5000, 0, 65535)
+    backlog: int = number(4096, 1, 65535)
     cors_origins: tuple[str, ...] = ()
-    max_request_bytes: int = _number(32 * MIB, KIB, 1024 * MIB)
-    write_timeout: float = _number(30.0, 0.1, 3600)
-    idle_timeout: float = _number(60.0, 0.1, 3600)
-    drain_seconds: float = _number(1.0, 0, 600)
+    max_request_bytes: int = number(32 * MIB, KIB, 1024 * MIB)
+    write_timeout: float = number(30.0, 0.1, 3600)
+    idle_timeout: float = number(60.0, 0.1, 3600)
+    drain_seconds: float = number(1.0, 0, 600)
 
 
 @attrs.frozen
@@ -61,29 +58,29 @@ class StorageSettings:
 class EventSettings:
     """What is taken from publishers."""
 
-    max_bytes: int = _number(1 * MIB, KIB, 64 * MIB)
-    key_ttl_seconds: int = _number(86400, 1, 30 * 86400)
-    append_queue: int = _number(1024, 1, 100_000)
+    max_bytes: int = number(1 * MIB, KIB, 64 * MIB)
+    key_ttl_seconds: int = number(86400, 1, 30 * 86400)
+    append_queue: int = number(1024, 1, 100_000)
 
 
 @attrs.frozen
 class StreamSettings:
     """Every promise of the streams that has a number."""
 
-    flush_ms: float = _number(20.0, 0, 1000)
-    pending_bytes: int = _number(1 * MIB, 4 * KIB, 256 * MIB)
-    ring_events: int = _number(1024, 1, 1_000_000)
-    ring_bytes: int = _number(1 * MIB, KIB, 1024 * MIB)
-    linger_seconds: float = _number(10.0, 0, 3600)
-    keepalive_seconds: float = _number(30.0, 0.05, 3600)
-    stall_seconds: float = _number(30.0, 0.05, 3600)
-    pong_seconds: float = _number(20.0, 0.05, 3600)
-    rotate_seconds: float = _number(300.0, 0.05, 86400)
-    first_message_seconds: float = _number(30.0, 0.05, 3600)
-    max_message_bytes: int = _number(64 * KIB, 256, 16 * MIB)
-    max_channels: int = _number(256, 1, 100_000)
-    max_streams: int = _number(50_000, 1, 1_000_000)
-    max_streams_per_key: int = _number(20_000, 1, 1_000_000)
+    flush_ms: float = number(20.0, 0, 1000)
+    pending_bytes: int = number(1 * MIB, 4 * KIB, 256 * MIB)
+    ring_events: int = number(1024, 1, 1_000_000)
+    ring_bytes: int = number(1 * MIB, KIB, 1024 * MIB)
+    linger_seconds: float = number(10.0, 0, 3600)
+    keepalive_seconds: float = number(30.0, 0.05, 3600)
+    stall_seconds: float = number(30.0, 0.05, 3600)
+    pong_seconds: float = number(20.0, 0.05, 3600)
+    rotate_seconds: float = number(300.0, 0.05, 86400)
+    first_message_seconds: float = number(30.0, 0.05, 3600)
+    max_message_bytes: int = number(64 * KIB, 256, 16 * MIB)
+    max_channels: int = number(256, 1, 100_000)
+    max_streams: int = number(50_000, 1, 1_000_000)
+    max_streams_per_key: int = number(20_000, 1, 1_000_000)
 
 
 @attrs.frozen
@@ -117,7 +114,7 @@ class AuthSettings:
     """Who may do what; without keys only loopback is served."""
 
     keys: tuple[KeySettings, ...] = ()
-    ticket_seconds: float = _number(60.0, 1, 3600)
+    ticket_seconds: float = number(60.0, 1, 3600)
 
 
 @attrs.frozen
@@ -126,6 +123,9 @@ class Settings:
 
     server: ServerSettings = ServerSettings()
     storage: StorageSettings = StorageSettings()
+    redis: RedisSettings = attrs.field(factory=RedisSettings)
+    postgres: PostgresSettings = attrs.field(factory=PostgresSettings)
+    retention: RetentionSettings = attrs.field(factory=RetentionSettings)
     events: EventSettings = EventSettings()
     streams: StreamSettings = StreamSettings()
     log: LogSettings = LogSettings()
@@ -193,10 +193,23 @@ def load(file: Path | None = None, environ: Mapping[str, str] = os.environ) -> S
             sources[path] = variable
     problems: list[str] = []
     settings = _structure(tree, Settings, "", problems)
+    if isinstance(settings, Settings):
+        problems += _halves(settings.storage)
     if problems:
         raise SettingsError([_with_source(problem, sources) for problem in problems])
     assert isinstance(settings, Settings)
     return settings
+
+
+def _halves(storage: StorageSettings) -> list[str]:
+    """Redis is the log and PostgreSQL the store: one of them alone is half a service."""
+    match storage:
+        case StorageSettings(database_url=str(), redis_url=None):
+            return ["storage.redis_url: is missing; DATABASE_URL needs REDIS_URL beside it"]
+        case StorageSettings(database_url=None, redis_url=str()):
+            return ["storage.database_url: is missing; REDIS_URL needs DATABASE_URL beside it"]
+        case _:
+            return []
 
 
 def as_toml_lines(settings: Settings) -> list[str]:

@@ -11,16 +11,19 @@ from __future__ import annotations
 import gc
 import resource
 import signal
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from ipaddress import ip_address
 
+import attrs
 import structlog
 import trio
 
 from heliograph.actors.appender import Appender
+from heliograph.actors.archiver import Archiver
 from heliograph.actors.hub import Hub
+from heliograph.actors.retention import Retention
 from heliograph.actors.subscriber import Subscriber
 from heliograph.actors.sweeper import Sweeper
 from heliograph.config import Settings
@@ -29,6 +32,7 @@ from heliograph.http.auth import Authenticator
 from heliograph.http.server import Server, open_listener
 from heliograph.http.stream import StreamRegistry, drain
 from heliograph.model.errors import SettingsError
+from heliograph.storage.distributed import migrate_database, open_distributed
 from heliograph.storage.protocols import Log, Store
 from heliograph.storage.sqlite import migrate_sqlite, open_sqlite
 from heliograph.storage.store import SqlStore
@@ -58,28 +62,31 @@ async def run(settings: Settings, *, task_status: trio.TaskStatus[str] = trio.TA
 async def _run_storage(
     settings: Settings, signals: AsyncIterator[int], task_status: trio.TaskStatus[str]
 ) -> None:
-    async with open_storage(settings) as (the_log, store):
+    async with open_storage(settings) as storage:
         listener = open_listener(settings.server.host, settings.server.port, settings.server.backlog)
-        async with listener, trio.open_nursery() as writers:
-            appender = Appender(the_log, settings.events.append_queue)
-            writers.start_soon(appender.run, name="appender")
-            try:
-                await _run_streams(settings, the_log, store, appender, listener, signals, task_status)
-            finally:
-                appender.close()
+        async with listener, trio.open_nursery() as keepers:
+            for name, actor in storage.actors.items():
+                keepers.start_soon(actor, name=name)
+            async with trio.open_nursery() as writers:
+                appender = Appender(storage.log, settings.events.append_queue)
+                writers.start_soon(appender.run, name="appender")
+                try:
+                    await _run_streams(settings, storage, appender, listener, signals, task_status)
+                finally:
+                    appender.close()
+            keepers.cancel_scope.cancel()
 
 
 async def _run_streams(
     settings: Settings,
-    the_log: Log,
-    store: Store,
+    storage: Storage,
     appender: Appender,
     listener: trio.SocketListener,
     signals: AsyncIterator[int],
     task_status: trio.TaskStatus[str],
 ) -> None:
     async with trio.open_nursery() as followers, trio.open_nursery() as flushers:
-        start = the_log.position
+        the_log, start = storage.log, storage.log.position
         hub = Hub(
             the_log,
             start,
@@ -96,19 +103,15 @@ async def _run_streams(
         followers.start_soon(sweeper.run, name="sweeper")
 
         async def ready() -> dict[str, str | None]:
-            checkpoint = await store.checkpoint()
             behind = subscriber.stats().position < the_log.position
-            return {
-                "log": None,
-                "store": None if checkpoint >= the_log.position else "the fold is behind the log",
-                "subscriber": "catching up with the log" if behind else None,
-            }
+            checks = await storage.checks()
+            return {**checks, "subscriber": "catching up with the log" if behind else None}
 
         app = create_app(
             Services(
                 settings=settings,
                 log=the_log,
-                store=store,
+                store=storage.store,
                 appender=appender,
                 subscriber=subscriber,
                 hub=hub,
@@ -158,12 +161,47 @@ async def _stop_on_signal(
         front.start_soon(drain, list(streams.streams), settings.server.drain_seconds)
 
 
+@attrs.frozen
+class Storage:
+    """The log and the store in one of their two forms.
+
+    Args:
+        log: The log.
+        store: The store.
+        checks: Tells of each part what is wrong with it, ``None`` if nothing is.
+        actors: What must run while it is used, by name; they outlive everything that appends.
+    """
+
+    log: Log
+    store: Store
+    checks: Callable[[], Awaitable[dict[str, str | None]]]
+    actors: Mapping[str, Callable[[], Awaitable[None]]]
+
+
 @asynccontextmanager
-async def open_storage(settings: Settings) -> AsyncIterator[tuple[Log, Store]]:
+async def open_storage(settings: Settings) -> AsyncIterator[Storage]:
     """Open the log and the store that the settings name."""
     key_ttl = timedelta(seconds=settings.events.key_ttl_seconds)
-    async with open_sqlite(settings.storage.data, key_ttl) as (the_log, database):
-        yield the_log, SqlStore(database)
+    where = settings.storage
+    if where.database_url is not None and where.redis_url is not None:
+        async with open_distributed(
+            where.database_url, where.redis_url, settings.postgres, settings.redis, key_ttl
+        ) as opened:
+            actors = {
+                "postgres watch": opened.database.watch.run,
+                "archiver": Archiver(opened.archive).run,
+                "retention": Retention(opened.archive, settings.retention).run,
+            }
+            yield Storage(opened.log, opened.store, opened.checks, actors)
+        return
+    async with open_sqlite(where.data, key_ttl) as (the_log, database):
+        retention = Retention(the_log, settings.retention)
+        yield Storage(the_log, SqlStore(database), _embedded_checks, {"retention": retention.run})
+
+
+async def _embedded_checks() -> dict[str, str | None]:
+    """Log and store are one file that is open, and folded in the transaction that appends."""
+    return {"log": None, "store": None}
 
 
 def migrate(settings: Settings) -> None:
@@ -171,8 +209,12 @@ def migrate(settings: Settings) -> None:
 
     Raises:
         SettingsError: It can't be used, or its schema is newer than this program.
+        Unavailable: It is away.
     """
-    migrate_sqlite(settings.storage.data)
+    if settings.storage.database_url is not None:
+        migrate_database(settings.storage.database_url)
+    else:
+        migrate_sqlite(settings.storage.data)
 
 
 def tune_process() -> None:

@@ -24,11 +24,12 @@ import trio
 
 from heliograph.actors.broadcaster import Broadcaster, BroadcasterStats
 from heliograph.actors.replay import Replay
+from heliograph.actors.subscriber import Followed
 from heliograph.actors.subscription import Message, Subscription, ends_task
 from heliograph.model.channels import Selection, selectors_of, topic_matches
 from heliograph.model.event import Event
 from heliograph.model.ids import EventId
-from heliograph.storage.protocols import Log
+from heliograph.storage.protocols import Log, PositionLost
 
 INBOX_BATCHES = 16
 RETIRE_INTERVAL = 1.0
@@ -87,7 +88,7 @@ class Hub:
         self._due: list[tuple[float, int, Broadcaster]] = []
         self._order = count()
         self._events = self._retired_deliveries = 0
-        self.inbox, self._receive = trio.open_memory_channel[Sequence[Event]](INBOX_BATCHES)
+        self.inbox, self._receive = trio.open_memory_channel[Followed](INBOX_BATCHES)
 
     @property
     def position(self) -> EventId:
@@ -173,7 +174,10 @@ class Hub:
                         batch = await self._receive.receive()
                     except trio.EndOfChannel:
                         break
-                    self._dispatch(batch, nursery)
+                    if isinstance(batch, PositionLost):
+                        self._reset(batch)
+                    else:
+                        self._dispatch(batch, nursery)
                 now = trio.current_time()
                 self._flush_due(now, nursery)
                 if now >= next_retirement:
@@ -212,6 +216,15 @@ class Hub:
             elif not broadcaster.scheduled and not broadcaster.flushing:
                 broadcaster.scheduled = True
                 heapq.heappush(self._due, (due, next(self._order), broadcaster))
+
+    def _reset(self, lost: PositionLost) -> None:
+        """Forget what is kept, and tell every watcher that what comes does not connect to what it has."""
+        self._position = lost.head
+        for broadcaster in self._broadcasters.values():
+            broadcaster.lose_position(lost.head)
+            for subscription in broadcaster.subscriptions:
+                subscription.position = lost.head
+                subscription.watcher.reset(subscription, lost.reason)
 
     def _next_due(self) -> float:
         return self._due[0][0] if self._due else math.inf

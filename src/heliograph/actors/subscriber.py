@@ -3,8 +3,9 @@
 It starts at the log's position, waits for what comes after, and sends each batch to every outlet (the
 hub, the histogram aggregator) through a bounded memory channel. A full outlet makes it wait: nothing
 is skipped, and nothing piles up here, since what it has not read stays in the log. It knows neither
-channels nor watchers. An outage of the log is the log's own affair (``tail`` waits it out); anything
-else that goes wrong here is a bug and ends the process.
+channels nor watchers. An outage of the log is the log's own affair (``tail`` waits it out). When the log
+has lost the position, the loss is handed on in its place among the batches, and following goes on from the
+log's head. Anything else that goes wrong here is a bug and ends the process.
 """
 
 from __future__ import annotations
@@ -16,9 +17,12 @@ import trio
 
 from heliograph.model.event import Event
 from heliograph.model.ids import EventId
-from heliograph.storage.protocols import Log
+from heliograph.storage.protocols import Log, PositionLost
 
-Outlet = trio.MemorySendChannel[Sequence[Event]]
+Followed = Sequence[Event] | PositionLost
+"""What comes out of the log: the next events, or word that what comes does not connect to what came."""
+
+Outlet = trio.MemorySendChannel[Followed]
 
 
 @attrs.frozen
@@ -59,12 +63,20 @@ class Subscriber:
         """Follow until cancelled."""
         try:
             while True:
-                batch = await self._log.tail(self._position)
-                for outlet in self._outlets:
-                    await outlet.send(batch)
+                try:
+                    batch = await self._log.tail(self._position)
+                except PositionLost as lost:
+                    await self._hand_on(lost)
+                    self._position = lost.head
+                    continue
+                await self._hand_on(batch)
                 self._position = batch[-1].id
                 self._batches += 1
                 self._events += len(batch)
         finally:
             for outlet in self._outlets:
                 outlet.close()
+
+    async def _hand_on(self, followed: Followed) -> None:
+        for outlet in self._outlets:
+            await outlet.send(followed)

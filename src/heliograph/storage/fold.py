@@ -14,7 +14,7 @@ from sqlalchemy import Connection, select
 from heliograph.model.event import Event
 from heliograph.model.ids import OLDEST, EventId
 from heliograph.model.task import Task
-from heliograph.storage import schema
+from heliograph.storage import retention, schema
 from heliograph.storage.database import chunks, upsert
 
 CHECKPOINT = "fold"
@@ -24,6 +24,7 @@ def fold(connection: Connection, events: Sequence[Event]) -> None:
     """Fold events, in order and all newer than the checkpoint, into the tables; move the checkpoint."""
     if not events:
         return
+    retention.count(connection, len(events))
     _fold_tasks(connection, [event for event in events if event.channel.startswith("task:")])
     upsert(connection, schema.checkpoints, [{"name": CHECKPOINT, "event_id": events[-1].id}])
 
@@ -34,6 +35,13 @@ def read_checkpoint(connection: Connection) -> EventId:
         select(schema.checkpoints.c.event_id).where(schema.checkpoints.c.name == CHECKPOINT)
     ).scalar()
     return OLDEST if found is None else EventId(found)
+
+
+def begin_checkpoint(connection: Connection) -> EventId:
+    """Return the checkpoint, written down first if it was not: only a row that is there can be a fence."""
+    checkpoint = read_checkpoint(connection)
+    upsert(connection, schema.checkpoints, [{"name": CHECKPOINT, "event_id": checkpoint}])
+    return checkpoint
 
 
 def _fold_tasks(connection: Connection, events: Sequence[Event]) -> None:

@@ -1,6 +1,8 @@
 """Bring a database to today's schema with Alembic, and tell when it is not there.
 
 The migrations are inside the package, so an installed wheel can migrate; there is no ``alembic.ini``.
+Several nodes may migrate the same PostgreSQL at once: an advisory lock lets one work while the others
+wait, and then they find nothing to do.
 """
 
 from __future__ import annotations
@@ -11,9 +13,12 @@ from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Engine
+from sqlalchemy import Connection, Engine, text
 
 from heliograph.model.errors import SettingsError
+
+MIGRATION_LOCK = 0x48656C696F
+"""The key of the advisory lock ("Helio")."""
 
 
 def upgrade(engine: Engine) -> None:
@@ -24,9 +29,27 @@ def upgrade(engine: Engine) -> None:
     """
     config = _config()
     with engine.begin() as connection:
-        _refuse_newer(MigrationContext.configure(connection).get_current_revision(), config)
+        if connection.dialect.name == "postgresql":
+            connection.execute(text("SET LOCAL statement_timeout = 0"))
+            connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": MIGRATION_LOCK})
+        _refuse_newer(_revision(connection), _scripts(config))
         config.attributes["connection"] = connection
         command.upgrade(config, "head")
+
+
+def check(connection: Connection) -> None:
+    """Make sure that the schema is exactly this program's.
+
+    Raises:
+        SettingsError: It is missing, older or newer; says which command mends it.
+    """
+    scripts = _scripts(_config())
+    found, wanted = _revision(connection), scripts.get_current_head()
+    if found == wanted:
+        return
+    _refuse_newer(found, scripts)
+    there = "no schema yet" if found is None else f"the schema {found}, and this program needs {wanted}"
+    raise SettingsError([f"storage.database_url: the database has {there}: run `heliograph migrate`"])
 
 
 def _config() -> Config:
@@ -36,9 +59,20 @@ def _config() -> Config:
     return config
 
 
-def _refuse_newer(revision: str | None, config: Config) -> None:
-    known = {script.revision for script in ScriptDirectory.from_config(config).walk_revisions()}
+def _scripts(config: Config) -> ScriptDirectory:
+    return ScriptDirectory.from_config(config)
+
+
+def _revision(connection: Connection) -> str | None:
+    return MigrationContext.configure(connection).get_current_revision()
+
+
+def _refuse_newer(revision: str | None, scripts: ScriptDirectory) -> None:
+    known = {script.revision for script in scripts.walk_revisions()}
     if revision is not None and revision not in known:
         raise SettingsError(
-            [f"the database has the schema {revision}, made by a newer heliograph: install that version"]
+            [
+                f"storage: the database has the schema {revision}, made by a newer heliograph: "
+                "install that version"
+            ]
         )

@@ -13,11 +13,14 @@ from typing import Protocol
 
 import attrs
 
-from heliograph.model.channels import Selection
+from heliograph.model.channels import EVERYTHING, Selection
 from heliograph.model.errors import HeliographError
 from heliograph.model.event import Draft, Event
 from heliograph.model.ids import EventId
+from heliograph.model.settings import RetentionSettings
 from heliograph.model.task import Task
+
+WHOLE_LOG = Selection((EVERYTHING,))
 
 
 @attrs.frozen
@@ -60,6 +63,23 @@ class Bounds:
     head: EventId
 
 
+class PositionLost(HeliographError):
+    """The log no longer leads on from a position; some events after it can't be given by anybody.
+
+    Whoever followed from there goes on from ``head``, and tells those whom it served that what comes
+    does not connect to what they have. It is raised once: the next ``tail`` from ``head`` goes on.
+    """
+
+    def __init__(self, head: EventId, reason: str) -> None:
+        self.head = head
+        self.reason = reason
+        super().__init__(reason)
+
+
+class Deposed(HeliographError):
+    """Another node has taken over what this one was about to do."""
+
+
 class Log(Protocol):
     """The ordered, durable record of events."""
 
@@ -80,19 +100,76 @@ class Log(Protocol):
         ...
 
     async def tail(self, after: EventId) -> Sequence[Event]:
-        """Wait for events after a position; return them in order, at least one, at most some thousand."""
+        """Wait for events after a position; return them in order, at least one, at most some thousand.
+
+        An outage is waited out.
+
+        Raises:
+            PositionLost: Events after the position are gone, and no others lead on from it.
+        """
         ...
 
     async def read(self, selection: Selection, after: EventId, limit: int) -> Page:
-        """Read a selection's events after a position, oldest first."""
+        """Read a selection's events after a position, oldest first.
+
+        A page may have few events, or none, and ``more`` behind it all the same.
+
+        Raises:
+            Unavailable: They can't be read now.
+        """
         ...
 
     async def read_last(self, selection: Selection, limit: int) -> Page:
-        """Read a selection's last events, oldest of them first."""
+        """Read a selection's last events, oldest of them first.
+
+        Raises:
+            Unavailable: They can't be read now.
+        """
         ...
 
     async def bounds(self, selection: Selection) -> Bounds:
-        """Tell what is kept of a selection."""
+        """Tell what is kept of a selection.
+
+        Raises:
+            Unavailable: It can't be known now.
+        """
+        ...
+
+
+class Archive(Protocol):
+    """Moves what was appended into the store, where the two are apart; on one node at a time."""
+
+    async def begin(self) -> bool:
+        """Become the archiver unless another node is; tell whether this one is it now.
+
+        Raises:
+            Unavailable: The store is away.
+        """
+        ...
+
+    async def step(self) -> int:
+        """Archive the next events, waiting a while for some; return how many. Only after ``begin``.
+
+        Raises:
+            Unavailable: The log or the store is away.
+            Deposed: Another node archives.
+        """
+        ...
+
+    def end(self) -> None:
+        """Stop being the archiver; harmless when this node is not."""
+        ...
+
+
+class Keeper(Protocol):
+    """Removes what the store need not keep any longer."""
+
+    async def sweep(self, policy: RetentionSettings, now: datetime) -> int:
+        """Remove one small part of what is over the retention; return how much, 0 when all is done.
+
+        Raises:
+            Unavailable: The store is away.
+        """
         ...
 
 

@@ -91,6 +91,13 @@ checkpoints = Table(
     Column("event_id", Big, nullable=False),
 )
 
+counters = Table(
+    "counters",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("value", Big, nullable=False),
+)
+
 tasks = Table(
     "tasks",
     metadata,

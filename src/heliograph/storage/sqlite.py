@@ -3,21 +3,18 @@
 WAL with ``synchronous=FULL``, so a commit is on the disk before it is acknowledged. Appends that wait
 are committed together (the caller hands in groups), and the fold runs in the same transaction: the
 tables can never disagree with the log. One process owns the folder (a lock file says so), because the
-newest events are handed to the ``tail`` from memory: what is committed goes into a bounded deque, and
-only a follower that fell behind it reads the database.
+newest events are handed to the ``tail`` from memory (``recent``), and only a follower that fell behind
+reads the database.
 """
 
 from __future__ import annotations
 
 import fcntl
-import hashlib
 import sqlite3
 import time
-from collections import deque
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from datetime import timedelta
-from itertools import takewhile
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -26,17 +23,18 @@ import trio
 from sqlalchemy import Connection, Engine, create_engine, event, func, insert, select
 from sqlalchemy.exc import OperationalError
 
-from heliograph.model.channels import EVERYTHING, Selection
+from heliograph.model.channels import Selection
 from heliograph.model.errors import Conflict, HeliographError, SettingsError, Unavailable
 from heliograph.model.event import Draft, Event
 from heliograph.model.ids import OLDEST, EventId, make_id, time_of
-from heliograph.storage import migrate, queries, schema
+from heliograph.model.settings import RetentionSettings
+from heliograph.storage import keys, migrate, queries, retention, schema
 from heliograph.storage.database import Database, chunks, upsert
 from heliograph.storage.fold import fold
-from heliograph.storage.protocols import Bounds, Page, Receipt
+from heliograph.storage.protocols import WHOLE_LOG, Bounds, Page, Receipt
+from heliograph.storage.recent import Recent
 
 READERS = 4
-RECENT_EVENTS = 4096
 TAIL_EVENTS = 2000
 
 
@@ -143,55 +141,48 @@ class SqliteLog:
         self._readers = readers
         self._writer = writer
         self._key_ttl = key_ttl
-        self._position = OLDEST
-        self._recent: deque[Event] = deque(maxlen=RECENT_EVENTS)
-        self._recent_after = OLDEST  # every event newer than this is in _recent
+        self._recent = Recent(OLDEST)
         self._committed = trio.Event()
+        self._appending = trio.Lock()
 
     async def load(self) -> None:
         """Take the position from the database: to be awaited once, before anything else."""
-        newest = await self._readers.read(_newest_id)
-        self._position = self._recent_after = newest
+        self._recent = Recent(await self._readers.read(_newest_id))
 
     @property
     def position(self) -> EventId:
         """The newest committed id."""
-        return self._position
+        return self._recent.through
 
     async def append(self, requests: Sequence[Sequence[Draft]]) -> Sequence[Receipt | HeliographError]:
         """Append and fold several requests in one transaction; see ``protocols.Log.append``."""
-        try:
-            answers, appended = await self._writer.write(
-                _append, requests, self._position, time.time_ns() // 1_000_000, self._key_ttl
-            )
-        except OperationalError as error:
-            raise Unavailable(f"the log can't be written: {error.orig}") from error
-        if appended:
-            self._hand_over(appended)
+        async with self._appending:
+            try:
+                answers, appended = await self._writer.write(
+                    _append, requests, self.position, time.time_ns() // 1_000_000, self._key_ttl
+                )
+            except OperationalError as error:
+                raise Unavailable(f"the log can't be written: {error.orig}") from error
+            if appended:
+                self._hand_over(appended)
         return answers
 
     def _hand_over(self, appended: Sequence[Event]) -> None:
-        overflow = len(self._recent) + len(appended) - RECENT_EVENTS
-        if overflow > 0:
-            dropped = self._recent[overflow - 1] if overflow <= len(self._recent) else None
-            self._recent_after = (dropped or appended[overflow - len(self._recent) - 1]).id
         self._recent.extend(appended)
-        self._position = appended[-1].id
         self._committed.set()
         self._committed = trio.Event()
 
     async def tail(self, after: EventId) -> Sequence[Event]:
         """Wait for events after a position; see ``protocols.Log.tail``."""
-        while after >= self._position:
+        while after >= self.position:
             await self._committed.wait()
-        if after < self._recent_after:
-            return (await self.read(Selection((EVERYTHING,)), after, TAIL_EVENTS)).events
-        newer = list(takewhile(lambda event: event.id > after, reversed(self._recent)))
-        return newer[::-1]
+        if not self._recent.covers(after):
+            return (await self.read(WHOLE_LOG, after, TAIL_EVENTS)).events
+        return self._recent.after(after)
 
     async def read(self, selection: Selection, after: EventId, limit: int) -> Page:
         """Read a selection's events after a position; see ``protocols.Log.read``."""
-        position = self._position
+        position = self.position
         found, more = await self._readers.read(queries.read_events, selection, limit, after=after)
         if more:
             return Page(found, found[-1].id, more=True)
@@ -200,7 +191,7 @@ class SqliteLog:
 
     async def read_last(self, selection: Selection, limit: int) -> Page:
         """Read a selection's last events; see ``protocols.Log.read_last``."""
-        position = self._position
+        position = self.position
         found, _ = await self._readers.read(queries.read_events, selection, limit, newest=True)
         newest = found[0].id if found else OLDEST
         return Page(found[::-1], EventId(max(position, newest)), more=False)
@@ -208,7 +199,20 @@ class SqliteLog:
     async def bounds(self, selection: Selection) -> Bounds:
         """Tell what is kept of a selection."""
         trimmed = await self._readers.read(queries.trimmed_through, selection)
-        return Bounds(trimmed, self._position)
+        return Bounds(trimmed, self.position)
+
+    async def sweep(self, policy: RetentionSettings, now: datetime) -> int:
+        """Remove expired keys, and a part of what is over the retention; see ``protocols.Keeper``."""
+        try:
+            return await self._writer.write(_sweep, policy, now)
+        except OperationalError as error:
+            raise Unavailable(f"the store can't be written: {error.orig}") from error
+
+
+def _sweep(connection: Connection, policy: RetentionSettings, now: datetime) -> int:
+    purged = keys.purge(connection, now)
+    through = retention.due(connection, policy, now)
+    return purged + (0 if through is None else retention.remove(connection, through))
 
 
 def _newest_id(connection: Connection) -> EventId:
@@ -258,7 +262,7 @@ def _append(
             rows.append(_row(made, draft.body))
             ids.append(event_id)
             if draft.key is not None:
-                known[draft.key] = fresh[draft.key] = (event_id, fingerprint(draft))
+                known[draft.key] = fresh[draft.key] = (event_id, keys.fingerprint(draft))
         answers.append(Receipt(tuple(ids)))
     if appended:
         connection.execute(insert(schema.events), rows)
@@ -304,10 +308,10 @@ def _heads(connection: Connection, names: set[str]) -> dict[str, int]:
     return heads
 
 
-def _known_keys(connection: Connection, keys: set[str], now: Any) -> dict[str, tuple[EventId, str]]:
+def _known_keys(connection: Connection, wanted: set[str], now: datetime) -> dict[str, tuple[EventId, str]]:
     known: dict[str, tuple[EventId, str]] = {}
     table = schema.idempotency_keys
-    for some in chunks(sorted(keys)):
+    for some in chunks(sorted(wanted)):
         rows = connection.execute(
             select(table.c.key, table.c.event_id, table.c.fingerprint).where(
                 table.c.key.in_(some), table.c.expires_at > now
@@ -317,20 +321,14 @@ def _known_keys(connection: Connection, keys: set[str], now: Any) -> dict[str, t
     return known
 
 
-def fingerprint(draft: Draft) -> str:
-    """Return a short digest of what a key stands for, to tell a retry from a reused key."""
-    content = f"{draft.channel}\n{draft.topic}\n".encode() + draft.body
-    return hashlib.blake2b(content, digest_size=12).hexdigest()
-
-
 def _conflict(request: Sequence[Draft], known: dict[str, tuple[EventId, str]]) -> Conflict | None:
     """Refuse a request in which a key stands for other content than before."""
     within: dict[str, str] = {}
     for index, draft in enumerate(request):
         if draft.key is None:
             continue
-        mark = fingerprint(draft)
+        mark = keys.fingerprint(draft)
         before = known[draft.key][1] if draft.key in known else within.setdefault(draft.key, mark)
         if before != mark:
-            return Conflict(f"item {index}: the key {draft.key!r} was used for a different event")
+            return keys.conflict(index, draft)
     return None

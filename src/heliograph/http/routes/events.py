@@ -56,7 +56,7 @@ async def history() -> Response:
     identity().require("read", *wanted.selectors)
     limit = whole("limit", DEFAULT_LIMIT, 1, MAX_LIMIT)
     cursor = decode_cursor(int)
-    position = service.log.position
+    position = await service.store.checkpoint()
     found = await service.store.events(wanted, EventId(cursor[0]) if cursor else None, limit)
     body = {
         "events": [orjson.Fragment(event_json(event)) for event in found],

@@ -48,7 +48,7 @@ async def list_tasks() -> Response:
     )
     limit = whole("limit", DEFAULT_LIMIT, 1, MAX_LIMIT)
     # Before the question: what is committed while it is answered comes again from the stream, not never.
-    position = service.log.position
+    position = await service.store.checkpoint()
     found = await service.store.tasks(wanted, _after(), limit + 1)
     more, found = len(found) > limit, found[:limit]
     meta = {
@@ -73,7 +73,7 @@ def _after() -> TaskKey | None:
 async def get_task(task_id: str) -> Response:
     """Return one task."""
     refuse_unknown("ticket")
-    position = services().log.position
+    position = await services().store.checkpoint()
     task = await known_task(task_id)
     return _json({**task_json(task), "meta": {"stream_cursor": format_id(position)}})
 
@@ -89,7 +89,7 @@ async def read_log(task_id: str) -> Response:
         raise Invalid.field("from_seq", "must not be greater than to_seq")
     tail = whole("tail", 0, 1, MAX_LINES)
     limit = whole("limit", MAX_LIMIT, 1, MAX_LINES)
-    position = service.log.position
+    position = await service.store.checkpoint()
     await known_task(task_id)
     lines = await service.store.lines(task_id, first, last, tail or limit, newest=tail > 0)
     meta = {

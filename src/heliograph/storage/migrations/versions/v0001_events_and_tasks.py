@@ -1,4 +1,4 @@
-"""Events, channels, idempotency keys, checkpoints and tasks."""
+"""Events, channels, idempotency keys, checkpoints, counters and tasks."""
 
 from __future__ import annotations
 
@@ -45,6 +45,12 @@ def upgrade() -> None:
         sa.Column("name", sa.Text, primary_key=True),
         sa.Column("event_id", BIG, nullable=False),
     )
+    counters = op.create_table(
+        "counters",
+        sa.Column("name", sa.Text, primary_key=True),
+        sa.Column("value", BIG, nullable=False),
+    )
+    op.bulk_insert(counters, [{"name": "events", "value": 0}])
     op.create_table(
         "tasks",
         sa.Column("task_id", sa.Text, primary_key=True),
@@ -76,5 +82,5 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    for table in ("tasks", "checkpoints", "idempotency_keys", "channels", "events"):
+    for table in ("tasks", "counters", "checkpoints", "idempotency_keys", "channels", "events"):
         op.drop_table(table)

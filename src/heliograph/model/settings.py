@@ -1,0 +1,21 @@
+"""How a setting with a range is declared, and the one section that several rooms know."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import attrs
+from attrs import validators
+
+
+def number(default: float, low: float, high: float) -> Any:
+    """Declare a number setting with its inclusive range; an ``int`` default takes whole numbers only."""
+    return attrs.field(default=default, validator=[validators.ge(low), validators.le(high)])
+
+
+@attrs.frozen
+class RetentionSettings:
+    """How long events are kept; 0 keeps them for ever."""
+
+    max_age_seconds: int = number(0, 0, 100 * 366 * 86400)
+    max_events: int = number(0, 0, 10**15)

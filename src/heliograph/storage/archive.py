@@ -1,0 +1,200 @@
+"""The archive: how events get from the Redis stream into PostgreSQL, exactly once.
+
+One node at a time does it, for a *term*: as long as its session in PostgreSQL lives and holds an advisory
+lock. Everything is committed in that same session, so losing the lock is losing the connection; and
+PostgreSQL ends a session that fell silent, so a node that is paused or cut off is replaced in seconds.
+
+Two fences stand in each transaction nevertheless. The checkpoint moves from exactly where this node read
+it, or the transaction fails: nothing can be folded twice. And the generation of Redis must be the one in
+which the events were read: what a run of Redis lost is not archived behind its back.
+
+The stream is trimmed only up to the checkpoint, after the commit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+
+import psycopg
+import structlog
+import trio
+from sqlalchemy import URL, Connection, select, update
+
+from heliograph.model.event import Event
+from heliograph.model.ids import OLDEST, EventId, format_id, to_microseconds
+from heliograph.model.settings import RetentionSettings
+from heliograph.storage import retention, schema
+from heliograph.storage.database import upsert
+from heliograph.storage.fold import CHECKPOINT, begin_checkpoint, fold
+from heliograph.storage.postgres import (
+    ARCHIVE_LOCK,
+    PostgresDatabase,
+    require_schema,
+    session_engine,
+    translated,
+    try_session_lock,
+)
+from heliograph.storage.protocols import Deposed
+from heliograph.storage.redis_stream import GENERATION, Reading, RedisStream, payload_text
+from heliograph.storage.settings import PostgresSettings
+
+BATCH_EVENTS = 5000
+WAIT_MILLISECONDS = 500
+TRIM_EVERY = 1000
+TRIM_EVENTS = 20_000
+
+log = structlog.get_logger(__name__)
+
+
+class Archive:
+    """Lets this node be the archiver when its turn comes; implements ``protocols.Archive`` and ``Keeper``.
+
+    Args:
+        stream: Where events come from.
+        database: Where they go.
+        url: Of that database, for the session that holds the lock.
+        settings: Timeouts.
+    """
+
+    def __init__(
+        self, stream: RedisStream, database: PostgresDatabase, url: URL, settings: PostgresSettings
+    ) -> None:
+        self._stream = stream
+        self._database = database
+        self._engine = session_engine(url, settings)
+        database.watch.add(self._engine)
+        self._seconds = settings.statement_timeout * 3
+        self._limiter = trio.CapacityLimiter(1)
+        self._session: Connection | None = None
+        self._checkpoint = OLDEST
+        self._untrimmed = 0
+
+    @property
+    def active(self) -> bool:
+        """Whether this node is the archiver now."""
+        return self._session is not None
+
+    async def begin(self) -> bool:
+        """Become the archiver if nobody else is; see ``protocols.Archive``."""
+        return await trio.to_thread.run_sync(self._begin, limiter=self._limiter)
+
+    async def step(self) -> int:
+        """Archive the next events, waiting a while for some; see ``protocols.Archive``."""
+        return await trio.to_thread.run_sync(self._step, limiter=self._limiter)
+
+    def end(self) -> None:
+        """Stop being the archiver."""
+        if self._session is not None:
+            self._session.invalidate()
+            self._session.close()
+            self._session = None
+
+    async def sweep(self, policy: RetentionSettings, now: datetime) -> int:
+        """Remove a part of what is over the retention, on the archiver's node; see ``protocols.Keeper``.
+
+        Redis hears of it first: a reader must never find a hole that nothing tells of.
+        """
+        if not self.active:
+            return 0
+        through = await self._database.read(retention.due, policy, now)
+        if through is None:
+            return 0
+        await trio.to_thread.run_sync(self._stream.announce_removal, through, limiter=self._limiter)
+        return await self._database.write(retention.remove, through)
+
+    def _begin(self) -> bool:
+        with translated(), self._database.watch.call(self._seconds):
+            session = self._engine.connect()
+            try:
+                require_schema(session)
+                if not try_session_lock(session, ARCHIVE_LOCK):
+                    session.close()
+                    return False
+                self._checkpoint = begin_checkpoint(session)
+                session.commit()
+            except BaseException:
+                session.invalidate()
+                session.close()
+                raise
+        self._session = session
+        return True
+
+    def _step(self) -> int:
+        session = self._session
+        assert session is not None
+        reading = self._stream.wait(self._checkpoint, BATCH_EVENTS, WAIT_MILLISECONDS)
+        with translated(), self._database.watch.call(self._seconds):
+            self._database.watch.uses(_driver(session))
+            with session.begin():
+                if not reading.ids:
+                    session.execute(select(1))  # the session must not fall silent
+                    return 0
+                stale = _generation(session) != reading.state.generation
+                if not stale:
+                    self._keep(session, reading)
+        if stale:
+            self._stream.prepare()
+            return 0
+        self._checkpoint = reading.ids[-1]
+        self._untrimmed += len(reading.ids)
+        if self._untrimmed >= TRIM_EVERY:
+            self._stream.trim(self._checkpoint, TRIM_EVENTS)
+            self._untrimmed = 0
+        return len(reading.ids)
+
+    def _keep(self, session: Connection, reading: Reading) -> None:
+        """Write events, with the tables that are folded from them, and move the checkpoint."""
+        if not reading.state.leads_on_from(self._checkpoint):
+            assert reading.state.oldest is not None
+            _note_hole(session, self._checkpoint, EventId(reading.state.oldest - 1))
+        moved = session.execute(
+            update(schema.checkpoints)
+            .where(schema.checkpoints.c.name == CHECKPOINT, schema.checkpoints.c.event_id == self._checkpoint)
+            .values(event_id=reading.ids[-1])
+        )
+        if moved.rowcount != 1:
+            raise Deposed("another node has archived in the meantime")
+        events = reading.events()
+        _copy(session, events, reading.bodies)
+        heads = {event.channel: event.seq for event in events}
+        upsert(session, schema.channels, [{"name": name, "head_seq": seq} for name, seq in heads.items()])
+        fold(session, events)
+
+
+def _driver(session: Connection) -> psycopg.Connection[Any]:
+    driver = session.connection.driver_connection
+    assert isinstance(driver, psycopg.Connection)
+    return driver
+
+
+def _generation(session: Connection) -> int:
+    """Return PostgreSQL's copy of the generation, which no preparation can move until the commit."""
+    table = schema.checkpoints
+    found = select(table.c.event_id).where(table.c.name == GENERATION).with_for_update(read=True)
+    return session.scalar(found) or 0
+
+
+def _note_hole(session: Connection, checkpoint: EventId, through: EventId) -> None:
+    """Go on behind events that are in neither database, as after restoring an old backup."""
+    log.error("events are missing", after=format_id(checkpoint), through=format_id(through))
+    session.execute(update(schema.channels).values(trimmed_id=through))
+
+
+def _copy(session: Connection, events: Sequence[Event], bodies: Sequence[bytes]) -> None:
+    names = ", ".join(column.name for column in schema.events.columns)
+    with _driver(session).cursor() as cursor, cursor.copy(f"COPY events ({names}) FROM STDIN") as copy:
+        for event, body in zip(events, bodies, strict=True):
+            copy.write_row(
+                (
+                    event.id,
+                    event.channel,
+                    event.seq,
+                    event.topic,
+                    to_microseconds(event.timestamp),
+                    event.sender,
+                    event.correlation_id,
+                    payload_text(body),
+                )
+            )

@@ -1,0 +1,166 @@
+"""The distributed form, put together: Redis is the log, PostgreSQL the store, and any number of nodes serve.
+
+It opens whether or not the two are there, since a node that waits is better than one that has to be
+started again; only what a person must mend (a wrong password, database or schema) is refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+
+import attrs
+import structlog
+import trio
+from sqlalchemy import create_engine
+
+from heliograph.model.errors import SettingsError, Unavailable
+from heliograph.model.ids import EventId, time_of
+from heliograph.model.task import Task
+from heliograph.storage import fold, migrate
+from heliograph.storage.archive import Archive
+from heliograph.storage.postgres import PostgresDatabase, database_url, refusals_named
+from heliograph.storage.redis import RedisLog
+from heliograph.storage.redis_stream import RedisStream
+from heliograph.storage.settings import PostgresSettings, RedisSettings
+from heliograph.storage.store import SqlStore
+
+PROBE_SECONDS = 3.0
+LATE_SECONDS = 10.0
+ARRIVAL_SECONDS = 1.0
+
+log = structlog.get_logger(__name__)
+
+
+class ArchivedStore(SqlStore):
+    """The store, which is a moment behind the log: a task that is not there may only not be there yet.
+
+    Args:
+        database: Where it is.
+        log: What it is behind.
+    """
+
+    def __init__(self, database: PostgresDatabase, log: RedisLog) -> None:
+        super().__init__(database)
+        self._log = log
+
+    async def task(self, task_id: str) -> Task | None:
+        """Return one task; before it is called unknown, what this node has appended gets time to arrive."""
+        found = await super().task(task_id)
+        appended = self._log.position
+        with trio.move_on_after(ARRIVAL_SECONDS):
+            while found is None and await self.checkpoint() < appended:
+                await trio.sleep(ARRIVAL_SECONDS / 20)
+                found = await super().task(task_id)
+        return found
+
+
+@attrs.frozen
+class Distributed:
+    """What a node has of the distributed form.
+
+    Args:
+        log: For everybody.
+        store: For everybody.
+        database: Under the store.
+        archive: For the archiver, and for retention.
+        stream: Redis itself, for the bridge.
+    """
+
+    log: RedisLog
+    store: ArchivedStore
+    database: PostgresDatabase
+    archive: Archive
+    stream: RedisStream
+
+    async def checks(self) -> dict[str, str | None]:
+        """Tell of each part what is wrong with it, ``None`` if nothing is."""
+        redis = postgres = archive = None
+        checkpoint: EventId | None = None
+        try:
+            checkpoint = await self.database.read(fold.read_checkpoint)
+        except Unavailable as error:
+            postgres = str(error)
+        try:
+            waiting = await trio.to_thread.run_sync(self.stream.read, checkpoint or EventId(0), 1)
+        except Unavailable as error:
+            redis = str(error)
+        else:
+            if checkpoint is not None and waiting.ids:
+                seconds = (datetime.now(UTC) - time_of(waiting.ids[0])).total_seconds()
+                if seconds > LATE_SECONDS:
+                    archive = f"events have been waiting to be archived for {seconds:.0f} s"
+        return {"redis": redis, "postgres": postgres, "archive": archive}
+
+
+@asynccontextmanager
+async def open_distributed(
+    postgres_url: str,
+    redis_url: str,
+    postgres: PostgresSettings,
+    redis: RedisSettings,
+    key_ttl: timedelta,
+) -> AsyncIterator[Distributed]:
+    """Open the log on Redis and the store on PostgreSQL.
+
+    Whoever opens it runs ``database.watch.run``: without it a call to a server that fell silent never ends.
+
+    Raises:
+        SettingsError: A URL is wrong, a server refuses, or the schema is not this program's.
+    """
+    url = database_url(postgres_url)
+    database = PostgresDatabase(url, postgres)
+    stream = RedisStream(redis_url, redis, key_ttl, database)
+    the_log = RedisLog(stream, database)
+    try:
+        await _probe(database.probe, stream.probe)
+        with trio.move_on_after(PROBE_SECONDS):
+            try:
+                await the_log.load()
+            except Unavailable as error:
+                log.warning("begins without the log", reason=str(error))
+        store = ArchivedStore(database, the_log)
+        yield Distributed(the_log, store, database, Archive(stream, database, url, postgres), stream)
+    finally:
+        stream.close()
+        database.engine.dispose()
+
+
+async def _probe(*probes: Callable[[], None]) -> None:
+    """Reach every server at once, and stop waiting after a while for those that don't answer.
+
+    Raises:
+        SettingsError: Some server refuses; has what each one says.
+    """
+    problems: list[str] = []
+
+    async def ask(probe: Callable[[], None]) -> None:
+        try:
+            await trio.to_thread.run_sync(probe, abandon_on_cancel=True)
+        except Unavailable as error:
+            log.warning("begins without a server", reason=str(error))
+        except SettingsError as error:
+            problems.extend(error.problems)
+
+    with trio.move_on_after(PROBE_SECONDS):
+        async with trio.open_nursery() as nursery:
+            for probe in probes:
+                nursery.start_soon(ask, probe)
+    if problems:
+        raise SettingsError(problems)
+
+
+def migrate_database(postgres_url: str) -> None:
+    """Bring a PostgreSQL database to today's schema.
+
+    Raises:
+        SettingsError: The URL is wrong, the server refuses, or the schema is newer than this program.
+        Unavailable: The server is away.
+    """
+    engine = create_engine(database_url(postgres_url), connect_args={"connect_timeout": 5})
+    try:
+        with refusals_named():
+            migrate.upgrade(engine)
+    finally:
+        engine.dispose()

@@ -1,0 +1,61 @@
+"""The newest events in memory, so that what just happened is answered without asking a database.
+
+A log hands every batch it makes durable (or reads) to its ``Recent``, in order and without a hole; a
+follower, a new watcher and a client that comes back after a moment are then served from here. It is
+bounded by events and by bytes; what falls out is read from the database.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from itertools import takewhile
+
+import orjson
+
+from heliograph.model.event import Event
+from heliograph.model.ids import EventId
+
+EVENTS = 4096
+BYTES = 16 * 1024 * 1024
+
+
+class Recent:
+    """Every event after ``since`` and up to ``through``.
+
+    Args:
+        position: Where to begin: nothing after it has happened yet.
+    """
+
+    def __init__(self, position: EventId) -> None:
+        self.since = position
+        self.through = position
+        self._events: deque[tuple[Event, int]] = deque()
+        self._bytes = 0
+
+    def extend(self, events: Sequence[Event]) -> None:
+        """Add events, the next ones after ``through``."""
+        for event in events:
+            size = _size(event)
+            self._events.append((event, size))
+            self._bytes += size
+        self.through = events[-1].id
+        while len(self._events) > EVENTS or (self._bytes > BYTES and len(self._events) > 1):
+            dropped, size = self._events.popleft()
+            self._bytes -= size
+            self.since = dropped.id
+
+    def covers(self, after: EventId) -> bool:
+        """Tell whether every event after a position is here."""
+        return after >= self.since
+
+    def after(self, position: EventId) -> list[Event]:
+        """Return what is here after a position, oldest first."""
+        newer = takewhile(lambda kept: kept[0].id > position, reversed(self._events))
+        return [event for event, _ in newer][::-1]
+
+
+def _size(event: Event) -> int:
+    """Return roughly the bytes that keeping an event costs."""
+    output = event.payload.get("output")
+    return 400 + (len(output) if isinstance(output, str) else len(orjson.dumps(event.payload)))

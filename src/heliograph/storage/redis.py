@@ -1,0 +1,339 @@
+"""The distributed form's log: the stream of ``redis_stream``, and PostgreSQL for what was trimmed from it.
+
+*Reading.* The stream is one for all channels, so a channel's events are found by PostgreSQL's indexes up
+to the archive's checkpoint, and only the short rest is picked out of the stream; what is newest is in
+this node's memory anyway (``recent``). The stream keeps some archived events, so that cursors of the
+last minutes still work while PostgreSQL is away. All three overlap, hence there is no seam: a reading
+that finds the stream trimmed past its beginning starts again at PostgreSQL, which then has more.
+
+*Following.* ``tail`` asks with a bounded blocking read, together with the state: if the stream was
+trimmed past its position it catches up from PostgreSQL; if another generation began (see
+``redis_stream``) and the position is not there any more, events are gone for good, and it raises
+``PositionLost``. Outages are waited out here, with a capped and jittered pause between two tries.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import NoReturn, ParamSpec, TypeVar
+
+import attrs
+import structlog
+import trio
+from sqlalchemy import Connection
+
+from heliograph.model.channels import Selection
+from heliograph.model.errors import HeliographError, Unavailable
+from heliograph.model.event import Draft, Event
+from heliograph.model.ids import OLDEST, EventId, format_id
+from heliograph.storage import queries
+from heliograph.storage.backoff import Backoff
+from heliograph.storage.database import Database
+from heliograph.storage.fold import read_checkpoint
+from heliograph.storage.protocols import WHOLE_LOG, Bounds, Page, PositionLost, Receipt
+from heliograph.storage.recent import Recent
+from heliograph.storage.redis_stream import Lease, RedisStream, StreamState
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+THREADS = 8
+BLOCK_MILLISECONDS = 500
+TAIL_EVENTS = 2000
+SCAN_EVENTS = 1000
+
+log = structlog.get_logger(__name__)
+
+
+@attrs.frozen
+class LogStats:
+    """How following goes.
+
+    Args:
+        reachable: Whether the last try reached Redis.
+        outages: How often it became unreachable since the start.
+        losses: How often the position was lost.
+        error: Why it is not reachable now.
+    """
+
+    reachable: bool
+    outages: int
+    losses: int
+    error: str | None
+
+
+class RedisLog:
+    """The log on Redis and PostgreSQL; implements ``protocols.Log``.
+
+    Args:
+        stream: The Redis side.
+        archive: Where archived events are.
+    """
+
+    def __init__(self, stream: RedisStream, archive: Database) -> None:
+        self._stream = stream
+        self._archive = archive
+        self._limiter = trio.CapacityLimiter(THREADS)
+        self._follower = trio.Lock()
+        self._generation = 0
+        self._position = OLDEST
+        self._recent: Recent | None = None
+        self._backoff = Backoff()
+        self._away_since: float | None = None
+        self._outages = self._losses = 0
+        self._error: str | None = "not reached yet"
+
+    def stats(self) -> LogStats:
+        """Return a snapshot."""
+        return LogStats(self._error is None, self._outages, self._losses, self._error)
+
+    async def load(self) -> None:
+        """Take the position from Redis.
+
+        Raises:
+            Unavailable: It is away; then ``tail`` does this when it comes.
+        """
+        self._begin(await trio.to_thread.run_sync(self._stream.state, abandon_on_cancel=True))
+
+    def _begin(self, state: StreamState) -> Recent:
+        self._generation = state.generation
+        self._recent = Recent(state.head)
+        self._position = max(self._position, state.head)
+        self._reached()
+        return self._recent
+
+    @property
+    def position(self) -> EventId:
+        """The newest id that this node has seen or been told; ``OLDEST`` until Redis was reached."""
+        return self._position
+
+    async def append(
+        self, requests: Sequence[Sequence[Draft]], lease: Lease | None = None
+    ) -> Sequence[Receipt | HeliographError]:
+        """Append several requests in one atomic call; see ``protocols.Log.append``.
+
+        If the connection breaks before the answer comes, it is ``Unavailable`` although the events may
+        have been kept: only a retry with the same keys is harmless.
+
+        Args:
+            lease: Must be held, or nothing is appended.
+
+        Raises:
+            Deposed: The lease is not held any more.
+        """
+        answers = await self._call(self._stream.append, requests, lease)
+        kept = [answer.cursor for answer in answers if isinstance(answer, Receipt) and answer.ids]
+        self._position = max(self._position, *kept, OLDEST)
+        return answers
+
+    async def tail(self, after: EventId) -> Sequence[Event]:
+        """Wait for events after a position; see ``protocols.Log.tail``."""
+        async with self._follower:
+            while True:
+                try:
+                    events = await self._next(after)
+                except Unavailable as error:
+                    await self._wait_out(error)
+                    continue
+                self._reached()
+                if events:
+                    return events
+
+    async def _next(self, after: EventId) -> Sequence[Event]:
+        """Return what is there after a position, nothing when nothing came for a while."""
+        recent = self._recent
+        if recent is None:
+            recent = self._begin(await self._call(self._stream.state))
+            if after < recent.through:
+                raise self._lost(recent.through, "the log was not reachable until now")
+        if after < recent.since:
+            page = await self._read_stored(WHOLE_LOG, after, TAIL_EVENTS)
+            return page.events or self._no_longer_kept(page.through)
+        if after < recent.through:
+            return recent.after(after)[:TAIL_EVENTS]
+        reading = await trio.to_thread.run_sync(
+            self._stream.wait, recent.through, TAIL_EVENTS, BLOCK_MILLISECONDS, abandon_on_cancel=True
+        )
+        if reading.state.generation != self._generation:
+            await self._reconcile(recent.through, reading.state)
+        if reading.state.leads_on_from(recent.through):
+            events: Sequence[Event] = reading.events()
+        else:
+            _, events, _ = await self._archive.read(_archived, WHOLE_LOG, TAIL_EVENTS, after=recent.through)
+            events = events or self._no_longer_kept(reading.state.head)
+        if events:
+            recent.extend(events)
+            self._position = max(self._position, recent.through)
+        return [event for event in events if event.id > after]
+
+    async def _reconcile(self, here: EventId, state: StreamState) -> None:
+        """Look, after Redis was prepared anew, whether it still leads on from where this node is."""
+        lost = state.lost > self._generation or not (
+            here in (OLDEST, state.head)
+            or (state.oldest is not None and here < state.oldest)
+            or await self._call(self._stream.has, here)
+        )
+        self._generation = state.generation
+        if lost:
+            raise self._lost(state.head, "Redis lost events")
+
+    def _lost(self, head: EventId, reason: str) -> PositionLost:
+        log.error("position lost", reason=reason, seen=format_id(self._position), head=format_id(head))
+        self._losses += 1
+        self._recent = Recent(head)
+        self._position = head
+        return PositionLost(head, reason)
+
+    def _no_longer_kept(self, through: EventId) -> NoReturn:
+        raise self._lost(through, "events were removed before they were followed")
+
+    async def _wait_out(self, error: Unavailable) -> None:
+        if self._error is None or self._away_since is None:
+            self._outages += 1
+            self._away_since = trio.current_time()
+            log.warning("log away", reason=str(error))
+        self._error = str(error)
+        await trio.sleep(self._backoff.delay())
+
+    def _reached(self) -> None:
+        if self._away_since is not None:
+            log.info("log back", seconds=round(trio.current_time() - self._away_since, 1))
+        self._away_since = self._error = None
+        self._backoff.reset()
+
+    async def read(self, selection: Selection, after: EventId, limit: int) -> Page:
+        """Read a selection's events after a position; see ``protocols.Log.read``."""
+        if self._recent is not None and self._recent.covers(after):
+            page = await self._read_on(selection, [], after, limit)
+            if page is not None:
+                return page
+        return await self._read_stored(selection, after, limit)
+
+    async def _read_stored(self, selection: Selection, after: EventId, limit: int) -> Page:
+        """Read from PostgreSQL, and go on from where the archive ends."""
+        while True:
+            away: Unavailable | None = None
+            start, found = after, list[Event]()
+            try:
+                checkpoint, found, more = await self._archive.read(_archived, selection, limit, after=after)
+                if more:
+                    return Page(found, found[-1].id, more=True)
+                start = max(start, checkpoint, found[-1].id if found else OLDEST)
+            except Unavailable as error:
+                away = error
+            page = await self._read_on(selection, found, start, limit)
+            if page is not None:
+                return page
+            if away is not None:
+                raise away
+
+    async def _read_on(
+        self, selection: Selection, found: list[Event], start: EventId, limit: int
+    ) -> Page | None:
+        """Add what follows a position in memory and in the stream; ``None`` if that was trimmed meanwhile."""
+        recent = self._recent
+        if recent is not None and recent.covers(start):
+            found += _of(selection, recent.after(start))
+            start = max(start, recent.through)
+            if start >= self._position or len(found) > limit:
+                return _page(found, limit, start)
+        reading = await self._call(self._stream.read, start, SCAN_EVENTS)
+        if not reading.state.leads_on_from(start):
+            return None
+        found += _of(selection, reading.events())
+        through = reading.ids[-1] if reading.ids else max(start, reading.state.head)
+        return _page(found, limit, through, more=through < reading.state.head)
+
+    async def read_last(self, selection: Selection, limit: int) -> Page:
+        """Read a selection's last events; see ``protocols.Log.read_last``."""
+        recent = self._recent
+        if recent is None:
+            raise Unavailable("the log has not been reached yet")
+        newest, through = _of(selection, recent.after(recent.since)), recent.through
+        while through < self._position:  # what was appended here and has not come back yet
+            reading = await self._call(self._stream.read, through, SCAN_EVENTS)
+            if not reading.ids:
+                break
+            newest += _of(selection, reading.events())
+            through = reading.ids[-1]
+        if len(newest) < limit:
+            newest = await self._read_back(selection, limit - len(newest), recent.since) + newest
+        return Page(newest[-limit:], through, more=False)
+
+    async def _read_back(self, selection: Selection, limit: int, through: EventId) -> list[Event]:
+        """Read the last events up to an id: the end of the stream, and PostgreSQL before that."""
+        while True:
+            away: Unavailable | None = None
+            checkpoint, archived = OLDEST, list[Event]()
+            try:
+                checkpoint, archived, _ = await self._archive.read(
+                    _archived, selection, limit, before=EventId(through + 1), newest=True
+                )
+            except Unavailable as error:
+                away = error
+            boundary = max(checkpoint, archived[0].id if archived else OLDEST)
+            found = await self._read_stream_back(selection, limit, through, boundary, away)
+            if found is not None:
+                return (archived[::-1] + found)[-limit:]
+
+    async def _read_stream_back(
+        self, selection: Selection, limit: int, through: EventId, boundary: EventId, away: Unavailable | None
+    ) -> list[Event] | None:
+        """Read the last events of the stream between two ids; ``None`` if it was trimmed in between."""
+        found: list[Event] = []
+        before = EventId(through + 1)
+        while len(found) < limit and before > boundary + 1:
+            reading = await self._call(self._stream.read_back, before, boundary, SCAN_EVENTS)
+            complete = reading.state.leads_on_from(boundary)
+            if not complete and away is None:
+                return None
+            found += _of(selection, reading.events())
+            if not reading.ids:
+                if not complete and away is not None:
+                    raise away
+                break
+            before = reading.ids[-1]
+        return found[::-1]
+
+    async def bounds(self, selection: Selection) -> Bounds:
+        """Tell what is kept of a selection; see ``protocols.Log.bounds``.
+
+        While PostgreSQL is away, every channel is taken to reach back no further than retention went.
+        """
+        state = await self._call(self._stream.state)
+        trimmed = OLDEST
+        if state.removed is not None:
+            try:
+                trimmed = await self._archive.read(queries.trimmed_through, selection)
+            except Unavailable:
+                trimmed = state.removed
+        return Bounds(trimmed, max(state.head, self._position))
+
+    async def _call(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        return await trio.to_thread.run_sync(partial(work, *args, **kwargs), limiter=self._limiter)
+
+
+def _archived(
+    connection: Connection,
+    selection: Selection,
+    limit: int,
+    *,
+    after: EventId | None = None,
+    before: EventId | None = None,
+    newest: bool = False,
+) -> tuple[EventId, list[Event], bool]:
+    """Read archived events, with a checkpoint up to which they are complete (so it is read first)."""
+    checkpoint = read_checkpoint(connection)
+    found, more = queries.read_events(connection, selection, limit, after=after, before=before, newest=newest)
+    return checkpoint, found, more
+
+
+def _of(selection: Selection, events: Sequence[Event]) -> list[Event]:
+    return [event for event in events if selection.covers(event.channel, event.topic)]
+
+
+def _page(events: list[Event], limit: int, through: EventId, *, more: bool = False) -> Page:
+    if len(events) > limit:
+        return Page(events[:limit], events[limit - 1].id, more=True)
+    return Page(events, through, more)

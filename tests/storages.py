@@ -1,0 +1,145 @@
+"""Both forms of storage behind one face, for tests that run over each of them."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Protocol
+from uuid import uuid4
+
+import attrs
+import psycopg
+import trio
+from sqlalchemy import make_url
+from tests.polling import until
+
+from heliograph.actors.archiver import Archiver
+from heliograph.model.settings import RetentionSettings
+from heliograph.storage.distributed import Distributed, migrate_database, open_distributed
+from heliograph.storage.protocols import Keeper, Log, Store
+from heliograph.storage.settings import PostgresSettings, RedisSettings
+from heliograph.storage.sqlite import open_sqlite
+from heliograph.storage.store import SqlStore
+
+KEY_TTL = timedelta(days=1)
+
+
+class Storage(Protocol):
+    """A form of storage that is open."""
+
+    @property
+    def log(self) -> Log:
+        """The log."""
+        ...
+
+    @property
+    def store(self) -> Store:
+        """The store."""
+        ...
+
+    async def sweep(self, policy: RetentionSettings, now: datetime) -> int:
+        """Remove everything that is over the retention; return how much."""
+        ...
+
+
+class Form(Protocol):
+    """Where one test's data is; it can be opened again and again."""
+
+    def open(self, key_ttl: timedelta = KEY_TTL) -> AbstractAsyncContextManager[Storage]:
+        """Open the data, and close it."""
+        ...
+
+
+@attrs.frozen
+class OpenStorage:
+    """A log and a store."""
+
+    log: Log
+    store: Store
+    _keeper: Keeper
+
+    async def sweep(self, policy: RetentionSettings, now: datetime) -> int:
+        """Remove everything that is over the retention; return how much."""
+        removed = 0
+        while part := await self._keeper.sweep(policy, now):
+            removed += part
+        return removed
+
+
+@attrs.frozen
+class SqliteForm:
+    """The embedded form in a folder."""
+
+    folder: Path
+
+    @asynccontextmanager
+    async def open(self, key_ttl: timedelta = KEY_TTL) -> AsyncIterator[Storage]:
+        """Open the folder."""
+        async with open_sqlite(self.folder, key_ttl) as (log, database):
+            yield OpenStorage(log, SqlStore(database), log)
+
+
+@attrs.frozen
+class DistributedForm:
+    """The distributed form on a database and keys of its own."""
+
+    postgres_url: str
+    redis_url: str
+    redis: RedisSettings
+    postgres: PostgresSettings = attrs.field(factory=PostgresSettings)
+
+    @asynccontextmanager
+    async def node(self, key_ttl: timedelta = KEY_TTL) -> AsyncIterator[Distributed]:
+        """Open what one node has, without an archiver."""
+        async with (
+            open_distributed(self.postgres_url, self.redis_url, self.postgres, self.redis, key_ttl) as opened,
+            trio.open_nursery() as nursery,
+        ):
+            nursery.start_soon(opened.database.watch.run)
+            yield opened
+            nursery.cancel_scope.cancel()
+
+    @asynccontextmanager
+    async def open(self, key_ttl: timedelta = KEY_TTL) -> AsyncIterator[Storage]:
+        """Open a node that archives."""
+        async with self.node(key_ttl) as opened, trio.open_nursery() as nursery:
+            archiver = Archiver(opened.archive)
+            nursery.start_soon(archiver.run)
+
+            async def active() -> bool:
+                return archiver.stats().active
+
+            await until(active)
+            yield OpenStorage(opened.log, opened.store, opened.archive)
+            nursery.cancel_scope.cancel()
+
+
+@contextmanager
+def migrated_database(postgres_url: str) -> Iterator[str]:
+    """Make a database with the schema; yield its URL."""
+    with new_database(postgres_url) as url:
+        migrate_database(url)
+        yield url
+
+
+@contextmanager
+def new_database(postgres_url: str, template: str = "template1") -> Iterator[str]:
+    """Make a database, and drop it."""
+    name = f"test_{uuid4().hex}"
+    with psycopg.connect(postgres_url, autocommit=True) as admin:
+        admin.execute(f"CREATE DATABASE {name} TEMPLATE {template}".encode())
+        try:
+            yield make_url(postgres_url).set(database=name).render_as_string(hide_password=False)
+        finally:
+            admin.execute(f"DROP DATABASE {name} WITH (FORCE)".encode())
+
+
+async def archived(storage: Storage) -> None:
+    """Wait until the store has everything that the log acknowledged."""
+
+    async def caught_up() -> bool:
+        return await storage.store.checkpoint() >= storage.log.position
+
+    await until(caught_up)
