@@ -19,6 +19,7 @@ trickles in can push back.
 from __future__ import annotations
 
 import math
+import os
 import re
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
@@ -50,6 +51,7 @@ class Connection:
         self._stream = stream
         self._write_timeout = write_timeout
         self._head = b""
+        self._unsent = b""
         self._early = b""
         self._upgrading = False
         self._reading: trio.CancelScope | None = None
@@ -131,8 +133,25 @@ class Connection:
     async def send_all(self, data: bytes) -> None:
         """Write for hypercorn: nothing once detached, and never longer than the write timeout."""
         if self.successor is not None:
-            await trio.lowlevel.checkpoint()
             return
+        if data.startswith(b"HTTP/1.") and not self._unsent:
+            # hypercorn writes head, body and end one by one: the head goes out with what follows it.
+            self._unsent = data
+            return
+        data, self._unsent = self._unsent + data, b""
+        if data and (rest := self._send_at_once(data)):
+            await self._send_rest(rest)
+
+    def _send_at_once(self, data: bytes) -> bytes:
+        """Write what the socket takes now, without the cost of a scope; return the rest."""
+        try:
+            return data[os.write(self.socket.fileno(), data) :]
+        except BlockingIOError:
+            return data
+        except OSError as error:
+            raise trio.BrokenResourceError from error
+
+    async def _send_rest(self, data: bytes) -> None:
         try:
             with trio.fail_after(self._write_timeout):
                 await self._stream.send_all(data)

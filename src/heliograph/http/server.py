@@ -21,7 +21,7 @@ import structlog
 import trio
 from hypercorn.config import Config
 from hypercorn.trio.tcp_server import TCPServer
-from hypercorn.trio.worker_context import WorkerContext
+from hypercorn.trio.worker_context import TrioSingleTask, WorkerContext
 from hypercorn.typing import ASGIReceiveCallable, ASGISendCallable, ConnectionState, Scope
 from quart_trio import QuartTrio
 
@@ -64,6 +64,16 @@ def open_listener(host: str, port: int, backlog: int) -> trio.SocketListener:
         reason = "is in use" if error.errno == errno.EADDRINUSE else (error.strerror or str(error))
         raise SettingsError([f"server.port: {host}:{port} {reason} (set PORT to a free one)"]) from None
     return trio.SocketListener(trio.socket.from_stdlib_socket(listening))
+
+
+class NoIdleTask(TrioSingleTask):
+    """Stands where hypercorn would start and cancel a task for every request."""
+
+    async def restart(self, task_group: object, action: object) -> None:
+        """Start nothing."""
+
+    async def stop(self) -> None:
+        """Stop nothing."""
 
 
 @attrs.define
@@ -139,4 +149,6 @@ class Server:
             ConnectionState({}),
             connection,  # type: ignore[arg-type]  # it asks for less than the SSLStream it names
         )
+        # The connection has an idle deadline of its own; a task for it per request would cost more than most.
+        engine.idle_task = NoIdleTask()
         await engine.run()

@@ -15,9 +15,10 @@ from heliograph.model.event import Event
 from heliograph.model.ids import OLDEST, EventId
 from heliograph.model.task import Task
 from heliograph.storage import retention, schema
-from heliograph.storage.database import chunks, upsert
+from heliograph.storage.database import chunks, in_list, upsert
 
 CHECKPOINT = "fold"
+TASKS = select(schema.tasks).where(in_list(schema.tasks.c.task_id))
 
 
 def fold(connection: Connection, events: Sequence[Event]) -> None:
@@ -48,7 +49,7 @@ def _fold_tasks(connection: Connection, events: Sequence[Event]) -> None:
     names = {event.channel.removeprefix("task:") for event in events}
     tasks: dict[str, Task] = {}
     for some in chunks(sorted(names)):
-        rows = connection.execute(select(schema.tasks).where(schema.tasks.c.task_id.in_(some)))
+        rows = connection.execute(TASKS, {"wanted": some})
         tasks.update((row["task_id"], Task(**row)) for row in rows.mappings())
     for event in events:
         name = event.channel.removeprefix("task:")

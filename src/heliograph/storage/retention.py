@@ -17,15 +17,14 @@ from heliograph.model.settings import RetentionSettings
 from heliograph.storage.schema import channels, counters, events
 
 EVENTS = "events"
+COUNT = update(counters).where(counters.c.name == EVENTS).values(value=counters.c.value + bindparam("change"))
 PART = 1000
 """How many events are removed in one transaction: writers wait for no more than that."""
 
 
 def count(connection: Connection, change: int) -> None:
     """Note that so many events more (or fewer) are kept."""
-    connection.execute(
-        update(counters).where(counters.c.name == EVENTS).values(value=counters.c.value + change)
-    )
+    connection.execute(COUNT, {"change": change})
 
 
 def due(connection: Connection, policy: RetentionSettings, now: datetime) -> EventId | None:

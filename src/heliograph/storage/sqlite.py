@@ -20,7 +20,7 @@ from typing import Any
 
 import attrs
 import trio
-from sqlalchemy import Connection, Engine, create_engine, event, func, insert, select
+from sqlalchemy import Connection, Engine, bindparam, create_engine, event, func, insert, select
 from sqlalchemy.exc import OperationalError
 
 from heliograph.model.channels import Selection
@@ -29,13 +29,24 @@ from heliograph.model.event import Draft, Event
 from heliograph.model.ids import OLDEST, EventId, make_id, time_of
 from heliograph.model.settings import RetentionSettings
 from heliograph.storage import keys, migrate, queries, retention, schema
-from heliograph.storage.database import Database, chunks, upsert
+from heliograph.storage.database import Database, chunks, in_list, upsert
 from heliograph.storage.fold import fold
 from heliograph.storage.protocols import WHOLE_LOG, Bounds, Page, Receipt
 from heliograph.storage.recent import Recent
 
 READERS = 4
 TAIL_EVENTS = 2000
+
+INSERT = insert(schema.events)
+HEADS = select(schema.channels.c.name, schema.channels.c.head_seq).where(in_list(schema.channels.c.name))
+KNOWN = select(
+    schema.idempotency_keys.c.key,
+    schema.idempotency_keys.c.event_id,
+    schema.idempotency_keys.c.fingerprint,
+).where(
+    in_list(schema.idempotency_keys.c.key),
+    schema.idempotency_keys.c.expires_at > bindparam("now", type_=schema.Moment),
+)
 
 
 @asynccontextmanager
@@ -265,7 +276,7 @@ def _append(
                 known[draft.key] = fresh[draft.key] = (event_id, keys.fingerprint(draft))
         answers.append(Receipt(tuple(ids)))
     if appended:
-        connection.execute(insert(schema.events), rows)
+        connection.execute(INSERT, rows)
         upsert(
             connection,
             schema.channels,
@@ -301,22 +312,15 @@ def _row(made: Event, body: bytes) -> dict[str, Any]:
 
 def _heads(connection: Connection, names: set[str]) -> dict[str, int]:
     heads: dict[str, int] = {}
-    table = schema.channels
     for some in chunks(sorted(names)):
-        rows = connection.execute(select(table.c.name, table.c.head_seq).where(table.c.name.in_(some)))
-        heads.update((name, seq) for name, seq in rows)
+        heads.update((name, seq) for name, seq in connection.execute(HEADS, {"wanted": some}))
     return heads
 
 
 def _known_keys(connection: Connection, wanted: set[str], now: datetime) -> dict[str, tuple[EventId, str]]:
     known: dict[str, tuple[EventId, str]] = {}
-    table = schema.idempotency_keys
     for some in chunks(sorted(wanted)):
-        rows = connection.execute(
-            select(table.c.key, table.c.event_id, table.c.fingerprint).where(
-                table.c.key.in_(some), table.c.expires_at > now
-            )
-        )
+        rows = connection.execute(KNOWN, {"wanted": some, "now": now})
         known.update((key, (EventId(event_id), mark)) for key, event_id, mark in rows)
     return known
 
