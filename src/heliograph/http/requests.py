@@ -17,7 +17,7 @@ from heliograph.http.stream import MAX_TAIL, WatchRequest
 from heliograph.model.channels import EVERYTHING, Selection, parse_selector, parse_topic_pattern
 from heliograph.model.errors import Invalid, Malformed, TooLarge, UnsupportedMedia
 from heliograph.model.event import JSON_OPTIONS
-from heliograph.model.ids import parse_position, parse_time
+from heliograph.model.ids import is_time, parse_position, parse_time
 from heliograph.model.intake import parse_json
 
 MAX_LIMIT = 500
@@ -122,6 +122,7 @@ def watch_request(selection: Selection, default_after: str | None = None) -> Wat
     return WatchRequest(
         selection=selection,
         after=None if after is None else parse_position(after.replace(" ", "+"), "after"),
+        after_is_time=after is not None and is_time(after),
         tail=tail,
         overflow=Overflow(overflow),
     )

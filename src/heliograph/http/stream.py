@@ -68,6 +68,7 @@ class WatchRequest:
     Args:
         selection: Channels and filter.
         after: Resume after this position; ``OLDEST`` from the oldest kept; ``None``: live only.
+        after_is_time: It was given as a time, so it may well be newer than the newest event.
         tail: Without ``after``: begin with the last so many events.
         overflow: The policy for a client that does not keep up.
         ends_with_task: End with the event that finishes the task.
@@ -76,6 +77,7 @@ class WatchRequest:
 
     selection: Selection
     after: EventId | None = None
+    after_is_time: bool = False
     tail: int = 0
     overflow: Overflow = Overflow.DISCONNECT
     ends_with_task: bool = False
@@ -348,7 +350,7 @@ class Stream:
             return request.after, None
         bounds = await self._log.bounds(request.selection)
         if request.after > bounds.head:
-            return live, (bounds.trimmed, "the cursor is ahead of the log")
+            return live, None if request.after_is_time else (bounds.trimmed, "the cursor is ahead of the log")
         if request.after < bounds.trimmed:
             return live, (bounds.trimmed, "events after the cursor are no longer kept")
         return request.after, None

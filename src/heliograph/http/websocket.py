@@ -24,7 +24,7 @@ from heliograph.http.problems import describe
 from heliograph.http.stream import MAX_TAIL, Reason, Stream, StreamRegistry, WatchRequest
 from heliograph.model.channels import Selection, parse_selector, parse_topic_pattern
 from heliograph.model.errors import Forbidden, HeliographError, Invalid, TooMany, Unauthenticated
-from heliograph.model.ids import EventId, format_id, parse_position
+from heliograph.model.ids import EventId, format_id, is_time, parse_position
 from heliograph.model.intake import parse_json
 from heliograph.storage.protocols import Log
 
@@ -226,6 +226,7 @@ class WebSocketStream(Stream):
         return WatchRequest(
             selection=self._selection(message),
             after=None if after is None else parse_position(after, "after"),
+            after_is_time=after is not None and is_time(after),
             tail=tail or 0,
             overflow=Overflow(overflow),
             ref=message.get("ref"),

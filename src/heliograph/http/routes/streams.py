@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from functools import partial
 
+import attrs
 import trio
 from quart import Blueprint, Response, request, websocket
 
@@ -47,9 +48,7 @@ async def task_stream(task_id: str) -> Response:
     end = task.finished_event_id
     if end is not None and wanted.after is not None and wanted.after >= end:
         return Response(b"", 204)
-    return _open_sse(
-        WatchRequest(wanted.selection, wanted.after, wanted.tail, wanted.overflow, ends_with_task=True)
-    )
+    return _open_sse(attrs.evolve(wanted, ends_with_task=True))
 
 
 def _open_sse(wanted: WatchRequest) -> Response:
