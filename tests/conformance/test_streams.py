@@ -151,7 +151,7 @@ class TestWhereToBegin:
             assert [told.fields["topic"] for told in await one.story(4)] == [*["task.output"] * 3, "task.status"]
             await one.end()
 
-    @pytest.mark.parametrize("after", ["x", "1-2-3", "99999999999999-0", "-1-0", "2026-99-99T00:00:00Z", "1"])
+    @pytest.mark.parametrize("after", ["x", "1-2-3", "9998000000000000-0", "-1-0", "2026-99-99T00:00:00Z", "1"])
     async def test_a_forged_position_is_refused(self, transport: str, url: str, after: str) -> None:
         """What is no position is answered by an error that names the field."""
         async with await watch(transport, url, "task:1", after=after) as one:
@@ -186,7 +186,7 @@ class TestLoss:
     async def test_a_reset_moves_the_cursor(self, transport: str, url: str) -> None:
         """After a reset the client's cursor is one that the log knows, so it is not reset for ever."""
         (head,) = await publish(url, output("1", "1"))
-        async with await watch(transport, url, "task:1", after="99999999999-0") as one:
+        async with await watch(transport, url, "task:1", after="8000000000000-0") as one:
             if transport == "ws":
                 subscribed = await one.until("subscribed")
                 assert (subscribed.fields["cursor"], subscribed.fields["recovered"]) == (head, False)
