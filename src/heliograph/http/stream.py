@@ -27,7 +27,7 @@ from heliograph.actors.subscription import Batch, Encoder, Overflow, Subscriptio
 from heliograph.config import StreamSettings
 from heliograph.http.sink import Loss, Sink
 from heliograph.model.channels import Selection
-from heliograph.model.errors import TooMany
+from heliograph.model.errors import TooMany, Unavailable
 from heliograph.model.ids import OLDEST, EventId, format_id
 from heliograph.storage.protocols import Log
 
@@ -185,7 +185,11 @@ class Stream:
 
     def deliver(self, subscription: Subscription, batch: Batch) -> None:
         """Write a batch of events."""
-        self.sink.write(batch.joined(self.encode), subscription, batch)
+        data = batch.joined(self.encode)
+        if subscription.live:
+            self.sink.write(data, subscription, batch)
+        else:
+            self.sink.write(data)  # it came at the pace of the client, so no overflow policy may touch it
 
     def task_ended(self, subscription: Subscription) -> None:
         """End the stream whose only task has ended."""
@@ -272,9 +276,12 @@ class Stream:
         self.ending = True
         self._leave_all()
 
-    def describe_loss(self, loss: Loss) -> bytes:
-        """Count a loss and encode its notice."""
+    def count_loss(self, loss: Loss) -> None:
+        """Count what a policy took away."""
         self._registry.dropped[loss.subscription.overflow.value] += loss.count
+
+    def describe_loss(self, loss: Loss) -> bytes:
+        """Encode the notice of a loss."""
         return self.notice(
             "gap",
             {
@@ -320,6 +327,7 @@ class Stream:
         Raises:
             Unavailable: The log can't be read now.
         """
+        await self.sink.room()  # several replays on one stream come one after the other
         subscription = Subscription(self, request.selection, request.overflow, request.ends_with_task)
         start, reset = await self._starting_point(request)
         tail = None
@@ -334,7 +342,12 @@ class Stream:
             self.send_reset(request.selection, *reset)
         if tail is not None:
             subscription.deliver(tail)
-        await self._hub.attach(subscription, self.sink.room)
+        try:
+            await self._hub.attach(subscription, self.sink.room)
+        except Unavailable:
+            if subscription in self.subscriptions:
+                self.subscriptions.remove(subscription)
+            raise
         if self.ending:
             self._hub.detach(subscription)
 
