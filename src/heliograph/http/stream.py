@@ -54,7 +54,7 @@ class Reason(Enum):
     UNAVAILABLE = (1013, "the log can not be read now")
     BAD_KEY = (4500, "bad key")
     FORBIDDEN = (4503, "forbidden channel")
-    TOO_MANY_CHANNELS = (4505, "too many channels")
+    TOO_MANY = (4505, "too many channels or streams")
 
     def __init__(self, code: int, text: str) -> None:
         self.code = code
@@ -109,6 +109,9 @@ class StreamRegistry:
         """
         if len(self.streams) >= self.limits.max_streams:
             raise TooMany(f"{len(self.streams)} streams are open; come back later")
+        self._admit_owner(owner)
+
+    def _admit_owner(self, owner: str) -> None:
         if self.per_owner[owner] >= self.limits.max_streams_per_key:
             raise TooMany(f"{owner} has {self.per_owner[owner]} streams open; close some")
 
@@ -124,9 +127,17 @@ class StreamRegistry:
         self.per_owner[stream.owner] -= 1
         self.ended[stream.transport, stream.reason.name.lower()] += 1
 
-    def subscription_count(self) -> int:
-        """Count the subscriptions of all streams."""
-        return sum(len(stream.subscriptions) for stream in self.streams)
+    def rename(self, stream: Stream, owner: str) -> None:
+        """Count an open stream for the key that it has named.
+
+        Raises:
+            TooMany: The key has as many already.
+        """
+        if owner != stream.owner:
+            self._admit_owner(owner)
+            self.per_owner[stream.owner] -= 1
+            self.per_owner[owner] += 1
+            stream.owner = owner
 
 
 class Stream:

@@ -18,7 +18,7 @@ from heliograph.http.sse import SseStream
 from heliograph.http.stream import WatchRequest
 from heliograph.http.websocket import WebSocketStream, handshake_response
 from heliograph.model.channels import Selection
-from heliograph.model.errors import TooMany
+from heliograph.model.errors import Invalid, TooMany
 
 blueprint = Blueprint("streams", __name__)
 
@@ -35,6 +35,9 @@ async def event_stream() -> Response:
     """Stream events as they happen, from a cursor if one is given."""
     refuse_unknown("topic", "channel", "after", "tail", "overflow", "ticket")
     wanted = selection()
+    most = services().settings.streams.max_channels
+    if len(wanted.selectors) > most:
+        raise Invalid.field("channel", f"a stream takes at most {most} channels")
     identity().require("read", *wanted.selectors)
     return _open_sse(watch_request(wanted))
 
