@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable
 from enum import Enum
 from typing import Any
 
@@ -100,6 +100,7 @@ class StreamRegistry:
     ended: Counter[tuple[str, str]] = attrs.field(factory=Counter)
     dropped: Counter[str] = attrs.field(factory=Counter)
     per_owner: Counter[str] = attrs.field(factory=Counter)
+    draining: bool = False
 
     def admit(self, owner: str) -> None:
         """Check that one more stream is within the limits.
@@ -310,7 +311,10 @@ class Stream:
         """Read the peer until the connection ends; the streams's whole life happens in here."""
         self._registry.add(self)
         try:
-            await self.opened()
+            if self._registry.draining:  # its handshake was under way when the drain began
+                self.end(Reason.SHUTDOWN)
+            else:
+                await self.opened()
             if early:
                 await self.received(early)
             while not self.sink.closed:
@@ -386,10 +390,11 @@ class Stream:
         return min(self._hub.caught_up_to(subscription) for subscription in self.subscriptions)
 
 
-async def drain(streams: Iterable[Stream], window: float) -> None:
-    """End every stream at its own random moment of the drain window."""
+async def drain(registry: StreamRegistry, window: float) -> None:
+    """End every stream at its own random moment of the drain window, and those that still come at once."""
+    registry.draining = True
     begin = trio.current_time()
-    moments = sorted((random.uniform(0, window), id(stream), stream) for stream in streams)
+    moments = sorted((random.uniform(0, window), id(stream), stream) for stream in registry.streams)
     for moment, _, stream in moments:
         await trio.sleep_until(begin + moment)
         stream.end(Reason.SHUTDOWN)

@@ -8,6 +8,7 @@ from functools import partial
 import attrs
 import trio
 from quart import Blueprint, Response, request, websocket
+from werkzeug.exceptions import HTTPVersionNotSupported
 
 from heliograph.http import connection
 from heliograph.http.app import Services, cors_headers, services
@@ -54,7 +55,18 @@ async def task_stream(task_id: str) -> Response:
     return _open_sse(attrs.evolve(wanted, ends_with_task=True))
 
 
+def _require_http_1(version: str) -> None:
+    """Refuse HTTP/2, on which a connection is not one stream's to take away.
+
+    Raises:
+        HTTPVersionNotSupported: Curl and others offer it by themselves where they may choose.
+    """
+    if not version.startswith("1."):
+        raise HTTPVersionNotSupported("streams are served over HTTP/1.1")
+
+
 def _open_sse(wanted: WatchRequest) -> Response:
+    _require_http_1(request.http_version)
     service = services()
     headers = SSE_HEADERS | cors_headers()
     try:
@@ -89,6 +101,7 @@ async def _serve_sse(
 @blueprint.websocket("/ws")
 async def web_socket() -> None:
     """Open a WebSocket; the protocol is in ``http.websocket``."""
+    _require_http_1(websocket.http_version)
     service = services()
     who = service.authenticator.from_headers(websocket.headers, websocket.args.get("ticket"))
     service.streams.admit(who.name if who else "anonymous")
