@@ -19,7 +19,7 @@ from typing import Any, Protocol
 from urllib.parse import quote, urlencode, urlsplit
 
 import attrs
-import httpx
+import h11
 import orjson
 import trio
 
@@ -120,10 +120,11 @@ class FrameParser:
 
 
 class BlockParser:
-    """Reads an event stream, chunked or not (WHATWG HTML, section 9.2.6)."""
+    """Reads an event stream: chunked, of a known length, or up to the end of the connection."""
 
-    def __init__(self, *, chunked: bool = True) -> None:
+    def __init__(self, *, chunked: bool = True, length: int | None = None) -> None:
         self._chunked = chunked
+        self._length = length
         self._chunks = bytearray()
         self._text = bytearray()
         self._ended = False
@@ -137,6 +138,9 @@ class BlockParser:
             self._unchunk()
         else:
             self._text += data
+            if self._length is not None:
+                self._length -= len(data)
+                self._ended = self._length == 0
         told = []
         while (end := self._text.find(b"\n\n")) >= 0:
             told.append(self._told(self._text[:end].decode()))
@@ -217,7 +221,10 @@ class Watch:
         if self.status == 101:
             self._parser = FrameParser()
         elif self.headers.get("content-type", "").startswith("text/event-stream"):
-            self._parser = BlockParser(chunked="transfer-encoding" in self.headers)
+            length = self.headers.get("content-length")
+            self._parser = BlockParser(
+                chunked="transfer-encoding" in self.headers, length=None if length is None else int(length)
+            )
         if rest and self._parser is not None:
             self._take(rest)
 
@@ -264,7 +271,7 @@ class Watch:
 
     async def to_end(self) -> list[Told]:
         """Return everything that is told until the end, the end last."""
-        told = []
+        told: list[Told] = []
         with trio.fail_after(DEADLINE):
             while not told or told[-1].kind != "end":
                 told.append(await self.next())
@@ -388,27 +395,67 @@ async def watch(
         return await open_sse(url, f"/api/v1/events/stream?{query}", headers, receive_buffer)
 
 
+@attrs.frozen
+class Answer:
+    """The answer to an ordinary request."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+    def json(self) -> Any:
+        """Read the body as JSON."""
+        return orjson.loads(self.body)
+
+
+async def ask(
+    url: str,
+    method: str,
+    path: str,
+    headers: Mapping[str, str] | None = None,
+    json: Any = None,
+) -> Answer:
+    """Make one request on a connection of its own."""
+    body = b"" if json is None else orjson.dumps(json)
+    head = {"Host": urlsplit(url).netloc, "Connection": "close", **(headers or {})}
+    if json is not None:
+        head |= {"Content-Type": "application/json", "Content-Length": str(len(body))}
+    parser = h11.Connection(h11.CLIENT)
+    parser.send(h11.Request(method=method, target=path, headers=list(head.items())))
+    received = bytearray()
+    async with await connect(url) as stream:
+        await stream.send_all(request_head(method, path, head) + body)
+        parser.send(h11.Data(data=body))
+        parser.send(h11.EndOfMessage())
+        while not isinstance(event := parser.next_event(), h11.EndOfMessage):
+            if event is h11.NEED_DATA:
+                parser.receive_data(await stream.receive_some(65536))
+            elif isinstance(event, h11.Response):
+                response = event
+            elif isinstance(event, h11.Data):
+                received += event.data
+    names = {name.decode(): value.decode("latin-1") for name, value in response.headers}
+    return Answer(response.status_code, names, bytes(received))
+
+
 async def publish(url: str, *items: dict[str, Any], headers: Mapping[str, str] | None = None) -> list[str]:
     """Publish items; return their ids once they are acknowledged."""
-    async with httpx.AsyncClient(base_url=url, timeout=None, headers=headers) as http:
-        answer = await http.post("/api/v1/events", json=list(items))
-    assert answer.status_code == 201, answer.text
+    answer = await ask(url, "POST", "/api/v1/events", headers, json=list(items))
+    assert answer.status == 201, answer.body
     ids: list[str] = answer.json()["ids"]
     return ids
 
 
 async def get(url: str, path: str, headers: Mapping[str, str] | None = None) -> Any:
     """Get a JSON document."""
-    async with httpx.AsyncClient(base_url=url, timeout=None, headers=headers) as http:
-        answer = await http.get(path)
-    assert answer.status_code == 200, answer.text
+    answer = await ask(url, "GET", path, headers)
+    assert answer.status == 200, answer.body
     return answer.json()
 
 
 async def metric(url: str, name: str, **labels: str) -> float:
     """Read one metric; what was never counted is 0."""
-    async with httpx.AsyncClient(base_url=url, timeout=None) as http:
-        text = (await http.get("/metrics")).text
+    text = (await ask(url, "GET", "/metrics")).body.decode()
     shown = ",".join(f'{label}="{value}"' for label, value in labels.items())
     for line in text.splitlines():
         if line.startswith(f"heliograph_{name}" + (f"{{{shown}}} " if shown else " ")):

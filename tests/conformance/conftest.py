@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 import trio
 import trio.testing
-
 from tests.conformance.clients import TRANSPORTS
 from tests.conformance.serving import Served, serve, settings_for
 

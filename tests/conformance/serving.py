@@ -17,7 +17,7 @@ import psutil
 import trio
 
 from heliograph import service
-from heliograph.config import Settings
+from heliograph.config import ServerSettings, Settings, StorageSettings
 
 START_SECONDS = 30.0
 
@@ -28,13 +28,9 @@ def settings_for(folder: Path, **sections: Mapping[str, Any]) -> Settings:
     Args:
         sections: Settings by section, such as ``streams={"rotate_seconds": 5}``.
     """
-    settings = Settings()
-    given = {"server": {"port": 0}, "storage": {"data": folder}, **sections}
-    given["server"] = {"port": 0, **given["server"]}
-    return attrs.evolve(
-        settings,
-        **{name: attrs.evolve(getattr(settings, name), **values) for name, values in given.items()},
-    )
+    settings = attrs.evolve(Settings(), storage=StorageSettings(folder), server=ServerSettings(port=0))
+    changed = {name: attrs.evolve(getattr(settings, name), **values) for name, values in sections.items()}
+    return attrs.evolve(settings, **changed)
 
 
 @attrs.define
@@ -67,9 +63,6 @@ async def serve(nursery: trio.Nursery, settings: Settings) -> Served:
 
     served.url = await nursery.start(run)
     return served
-
-
-RUNNER = "import trio; from heliograph import config, service; trio.run(service.run, config.load())"
 
 
 def free_port() -> int:
@@ -107,6 +100,15 @@ class Process:
 
     async def start(self) -> None:
         """Start it and wait until it answers."""
+        self.launch()
+        assert self._popen is not None
+        with trio.fail_after(START_SECONDS):
+            while not await self._answers():
+                assert self._popen.poll() is None, self.log()
+                await trio.sleep(0.02)  # noqa: ASYNC110 (another process's state is polled)
+
+    def launch(self) -> None:
+        """Start it."""
         lines = [
             line
             for name, values in self.sections.items()
@@ -115,18 +117,19 @@ class Process:
         (self.folder / "config.toml").write_text("\n".join(lines))
         environment = {
             **os.environ,
+            "PYTHONPATH": os.pathsep.join(sys.path),
             "PORT": str(self.port),
             "HELIOGRAPH_DATA": str(self.folder / "data"),
             "LOG_LEVEL": "WARNING",
         }
         with (self.folder / "service.log").open("ab") as log:
             self._popen = subprocess.Popen(
-                [sys.executable, "-c", RUNNER], cwd=self.folder, env=environment, stdout=log, stderr=log
+                [sys.executable, "-m", "heliograph", "serve"],
+                cwd=self.folder,
+                env=environment,
+                stdout=log,
+                stderr=log,
             )
-        with trio.fail_after(START_SECONDS):
-            while not await self._answers():
-                assert self._popen.poll() is None, self.log()
-                await trio.sleep(0.02)  # noqa: ASYNC110 (another process's state is polled)
 
     async def _answers(self) -> bool:
         try:
@@ -150,7 +153,6 @@ class Process:
 @asynccontextmanager
 async def process(folder: Path, **sections: Mapping[str, Any]) -> AsyncIterator[Process]:
     """Run a service as a process; kill it at the end."""
-    folder.mkdir(exist_ok=True)
     made = Process(folder, sections)
     await made.start()
     try:
