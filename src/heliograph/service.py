@@ -158,7 +158,7 @@ async def _stop_on_signal(
         log.info("draining", signal=signal.Signals(number).name, streams=len(streams.streams))
         hub.flush_all()
         server.stop_accepting()
-        front.start_soon(drain, list(streams.streams), settings.server.drain_seconds)
+        front.start_soon(drain, streams, settings.server.drain_seconds)
 
 
 @attrs.frozen

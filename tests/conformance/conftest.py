@@ -1,16 +1,23 @@
-"""The forms of storage, each with data of its own for every test."""
+"""The forms of storage with data of its own for every test, and a service in each test's own nursery."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import pytest
+import trio
+import trio.testing
 from sqlalchemy import make_url
+from tests.conformance.clients import TRANSPORTS
+from tests.conformance.serving import Served, serve, settings_for
 from tests.storages import DistributedForm, Form, SqliteForm, migrated_database, new_database
 
 from heliograph.storage.settings import RedisSettings
+
+Launch = Callable[..., Awaitable[Served]]
 
 
 @pytest.fixture(scope="session")
@@ -36,3 +43,32 @@ def distributed(redis_url: str, postgres_url: str, template: str) -> Iterator[Di
     """Return the distributed form."""
     with new_database(postgres_url, template) as url:
         yield DistributedForm(url, redis_url, RedisSettings(prefix=f"test-{uuid4().hex}"))
+
+
+@pytest.fixture(params=TRANSPORTS)
+def transport(request: pytest.FixtureRequest) -> str:
+    """Each test runs over both."""
+    name: str = request.param
+    return name
+
+
+@pytest.fixture
+def launch(nursery: trio.Nursery, tmp_path: Path) -> Launch:
+    """Starts a service with some settings; started again it has the same data."""
+
+    async def start(**sections: Any) -> Served:
+        return await serve(nursery, settings_for(tmp_path, **sections))
+
+    return start
+
+
+@pytest.fixture
+async def url(launch: Launch) -> str:
+    """A service with the settings as they are by default."""
+    return (await launch()).url
+
+
+@pytest.fixture
+def fast_clock() -> trio.testing.MockClock:
+    """Virtual time over real sockets: it jumps when nothing has happened for a moment."""
+    return trio.testing.MockClock(autojump_threshold=0.02)

@@ -35,6 +35,9 @@ from heliograph.model.ids import EventId
 INLINE_WATCHERS = 512
 """Up to so many watchers are written to within one call of the hub."""
 
+JOIN_BYTES = 128 * 1024
+"""How much of the ring, roughly, a newcomer is given at once."""
+
 STEP_WATCHERS = 256
 """How many watchers a large flush writes to between two checkpoints."""
 
@@ -131,19 +134,41 @@ class Broadcaster:
         return EventId(self._waiting[0].event.id - 1) if self._waiting else position
 
     def join(self, subscription: Subscription) -> bool:
-        """Make a subscription live at its position, if the ring reaches back that far."""
+        """Make a subscription live at its position, if the ring reaches back that far.
+
+        What it missed is delivered first. When that is much, only a part is delivered and the subscription
+        is to come again: a client that takes its time must not begin with a full buffer.
+        """
         if subscription.position < self.floor:
             return False
-        if self._ring and self._ring[-1].event.id > subscription.position:
-            missed = [message for message in self._ring if message.event.id > subscription.position]
+        missed, rest = self._missed_by(subscription)
+        if missed:
             subscription.deliver(Batch(missed))
+        if rest:
+            return False
         self._subscriptions[subscription] = None
+        subscription.live = True
         self.idle_since = None
         return True
+
+    def _missed_by(self, subscription: Subscription) -> tuple[list[Message], bool]:
+        """Return what of the ring is new to a subscription, and whether that is not all of it."""
+        missed: list[Message] = []
+        if not self._ring or self._ring[-1].event.id <= subscription.position:
+            return missed, False
+        size = 0
+        for message in self._ring:
+            if message.event.id > subscription.position:
+                if size >= JOIN_BYTES:
+                    return missed, True
+                missed.append(message)
+                size += message.size
+        return missed, False
 
     def leave(self, subscription: Subscription) -> None:
         """Forget a subscription; harmless when it is not there."""
         self._subscriptions.pop(subscription, None)
+        subscription.live = False
 
     def lose_position(self, floor: EventId) -> None:
         """Forget everything kept: the log was replaced, and nothing before ``floor`` connects."""

@@ -111,12 +111,13 @@ class Hub:
         """Return a snapshot of every broadcaster."""
         return [broadcaster.stats() for broadcaster in self._broadcasters.values()]
 
-    async def attach(self, subscription: Subscription, ready: Callable[[], Awaitable[None]]) -> None:
+    async def attach(self, subscription: Subscription, ready: Callable[[], Awaitable[bool]]) -> None:
         """Bring a subscription from its position up to live.
 
         Args:
             subscription: Its ``position`` is where to begin.
-            ready: Awaited between pages, so that a slow client slows its own replay.
+            ready: Awaited between pages, so that a slow client slows its own replay; false when the client
+                is gone and the rest would be for nobody.
 
         Raises:
             Unavailable: The log can't be read now.
@@ -125,11 +126,13 @@ class Hub:
         broadcaster.holders += 1
         try:
             while not broadcaster.join(subscription):
-                page = await self.replay.page(subscription.selection, subscription.position)
-                if page.batch is not None:
-                    subscription.deliver(page.batch)
-                subscription.position = max(subscription.position, page.through)
-                await ready()
+                if subscription.position < broadcaster.floor:
+                    page = await self.replay.page(subscription.selection, subscription.position)
+                    if page.batch is not None:
+                        subscription.deliver(page.batch)
+                    subscription.position = max(subscription.position, page.through)
+                if not await ready():
+                    return
         finally:
             broadcaster.holders -= 1
 

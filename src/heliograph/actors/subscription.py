@@ -127,6 +127,7 @@ class Subscription:
         overflow: What to do when the client does not keep up.
         ends_with_task: End after the event that finishes the task.
         position: Everything up to this id was delivered or lies before the subscription.
+        live: Whether a broadcaster has it; before that it is replayed at the pace of its client.
     """
 
     watcher: Watcher
@@ -134,6 +135,7 @@ class Subscription:
     overflow: Overflow = Overflow.DISCONNECT
     ends_with_task: bool = False
     position: EventId = OLDEST
+    live: bool = False
 
     def deliver(self, batch: Batch) -> None:
         """Hand over what of a batch is new to this subscription; batches come in order."""

@@ -28,6 +28,9 @@ from contextvars import ContextVar
 import trio
 
 HEAD_LIMIT = 64 * 1024
+WRITE_BYTES = 64 * 1024
+"""What a peer must take within the write timeout: a slow one is served, a stalled one is not."""
+
 _UPGRADE = re.compile(rb"\r\nupgrade:[ \t]*websocket[ \t]*\r\n", re.IGNORECASE)
 
 Successor = Callable[[trio.SocketStream, bytes], Awaitable[None]]
@@ -100,6 +103,9 @@ class Connection:
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
         """Read for hypercorn: end of file once detached."""
+        if self.successor is not None:
+            await trio.lowlevel.checkpoint()
+            return b""
         data = b""
         with trio.CancelScope(deadline=self._deadline) as self._reading:
             if self._upgrading:
@@ -113,7 +119,7 @@ class Connection:
 
     def _keep_back(self, data: bytes) -> bytes:
         """Pass a chunk on up to the end of the head, if it is (part of) an upgrade request."""
-        if not (self._head or data.startswith(b"GET ")):
+        if not (self._head or data.startswith(b"GET "[: len(data)])):
             return data
         before = len(self._head)
         self._head += data
@@ -131,7 +137,7 @@ class Connection:
         return head[before:]
 
     async def send_all(self, data: bytes) -> None:
-        """Write for hypercorn: nothing once detached, and never longer than the write timeout."""
+        """Write for hypercorn: nothing once detached, and no part longer than the write timeout."""
         if self.successor is not None:
             return
         if data.startswith(b"HTTP/1.") and not self._unsent:
@@ -152,9 +158,11 @@ class Connection:
             raise trio.BrokenResourceError from error
 
     async def _send_rest(self, data: bytes) -> None:
+        view = memoryview(data)
         try:
-            with trio.fail_after(self._write_timeout):
-                await self._stream.send_all(data)
+            for start in range(0, len(view), WRITE_BYTES):
+                with trio.fail_after(self._write_timeout):
+                    await self._stream.send_all(view[start : start + WRITE_BYTES])
         except trio.TooSlowError:
             raise trio.BrokenResourceError("the peer takes no bytes") from None
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import Iterable
+from collections.abc import AsyncIterator, Iterable
 from datetime import datetime
 from typing import Any
 
 import orjson
+import trio
 from quart import Request, g, request
+from werkzeug.exceptions import RequestTimeout
 
 from heliograph.actors.subscription import Overflow
 from heliograph.http.auth import Identity
@@ -17,11 +19,13 @@ from heliograph.http.stream import MAX_TAIL, WatchRequest
 from heliograph.model.channels import EVERYTHING, Selection, parse_selector, parse_topic_pattern
 from heliograph.model.errors import Invalid, Malformed, TooLarge, UnsupportedMedia
 from heliograph.model.event import JSON_OPTIONS
-from heliograph.model.ids import parse_position, parse_time
+from heliograph.model.ids import is_time, parse_position, parse_time
 from heliograph.model.intake import parse_json
 
 MAX_LIMIT = 500
 DEFAULT_LIMIT = 50
+BODY_SECONDS = 60.0
+"""How long a body may take, however it trickles in."""
 
 
 def identity() -> Identity:
@@ -122,6 +126,7 @@ def watch_request(selection: Selection, default_after: str | None = None) -> Wat
     return WatchRequest(
         selection=selection,
         after=None if after is None else parse_position(after.replace(" ", "+"), "after"),
+        after_is_time=after is not None and is_time(after),
         tail=tail,
         overflow=Overflow(overflow),
     )
@@ -143,6 +148,7 @@ async def read_items(incoming: Request, max_bytes: int) -> list[Any]:
 
     Raises:
         UnsupportedMedia: Neither JSON nor NDJSON.
+        RequestTimeout: It does not arrive in time.
         TooLarge: Over ``max_bytes``.
         Malformed: Not what it says it is.
         Invalid: No items at all.
@@ -151,28 +157,48 @@ async def read_items(incoming: Request, max_bytes: int) -> list[Any]:
     ndjson = kind in {"application/x-ndjson", "application/ndjson", "application/jsonl"}
     if not ndjson and kind != "application/json":
         raise UnsupportedMedia(f"{kind} is not read here; send application/json or application/x-ndjson")
+    try:
+        with trio.fail_after(BODY_SECONDS):
+            items = (
+                await _read_lines(incoming, max_bytes) if ndjson else await _read_json(incoming, max_bytes)
+            )
+    except trio.TooSlowError:
+        raise RequestTimeout(f"the body did not arrive within {BODY_SECONDS} seconds") from None
+    if not items:
+        raise Invalid.field("", "the request has no events")
+    return items
+
+
+async def _read_json(incoming: Request, max_bytes: int) -> list[Any]:
     body = bytearray()
+    async for data in _limited(incoming, max_bytes):
+        body += data
+    value = parse_json(bytes(body), "the body")
+    return value if isinstance(value, list) else [value]
+
+
+async def _read_lines(incoming: Request, max_bytes: int) -> list[Any]:
     items: list[Any] = []
-    size = line = 0
+    rest = bytearray()
+    line = 0
+    async for data in _limited(incoming, max_bytes):
+        rest += data
+        if b"\n" in data:
+            *lines, rest = rest.split(b"\n")
+            for text in lines:
+                line += 1
+                _add_line(items, bytes(text), line)
+    _add_line(items, bytes(rest), line + 1)
+    return items
+
+
+async def _limited(incoming: Request, max_bytes: int) -> AsyncIterator[bytes]:
+    size = 0
     async for data in incoming.body:
         size += len(data)
         if size > max_bytes:
             raise TooLarge(f"a request may have at most {max_bytes} bytes")
-        body += data
-        if ndjson and b"\n" in data:
-            *lines, rest = body.split(b"\n")
-            body = bytearray(rest)
-            for text in lines:
-                line += 1
-                _add_line(items, bytes(text), line)
-    if ndjson:
-        _add_line(items, bytes(body), line + 1)
-    else:
-        value = parse_json(bytes(body), "the body")
-        items = value if isinstance(value, list) else [value]
-    if not items:
-        raise Invalid.field("", "the request has no events")
-    return items
+        yield data
 
 
 def _add_line(items: list[Any], text: bytes, number: int) -> None:

@@ -118,6 +118,13 @@ class Server:
             handlers.cancel_scope.deadline = trio.current_time() + self.grace
 
     async def _handle(self, stream: trio.SocketStream) -> None:
+        try:
+            await self._serve(stream)
+        except Exception:
+            # A mistake in serving one connection must not end all the others.
+            log.exception("a connection was lost to an unexpected error")
+
+    async def _serve(self, stream: trio.SocketStream) -> None:
         connection = Connection(stream, self.write_timeout, self.idle_timeout)
         current.set(connection)
         self._connections.add(connection)

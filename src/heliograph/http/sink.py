@@ -35,6 +35,8 @@ from heliograph.model.ids import EventId
 
 LOW_WATER = 64 * 1024
 WRITE_PIECES = 64
+UNREAD_BUDGETS = 4
+"""How many budgets may be pending of what no policy limits."""
 
 
 @attrs.frozen
@@ -69,6 +71,10 @@ class SinkOwner(Protocol):
         """Start the flusher."""
         ...
 
+    def count_loss(self, loss: Loss) -> None:
+        """Count what a policy took away."""
+        ...
+
     def describe_loss(self, loss: Loss) -> bytes:
         """Encode the ``gap`` notice of a loss."""
         ...
@@ -98,6 +104,7 @@ class Sink:
         "_fd",
         "_finishing",
         "_flushing",
+        "_low_water",
         "_owner",
         "_pending",
         "_room",
@@ -117,6 +124,7 @@ class Sink:
         self._socket = socket
         self._fd = socket.fileno()
         self._budget = budget
+        self._low_water = min(LOW_WATER, budget // 2)
         self._stall_seconds = stall_seconds
         self._owner: SinkOwner | None = owner
         self._pending: deque[_Piece] | None = None
@@ -142,7 +150,8 @@ class Sink:
 
         Args:
             data: Whole frames or blocks.
-            subscription: Whose events they are; ``None`` for control messages.
+            subscription: Whose live events they are; ``None`` for what no policy may take away: control
+                messages, and history, which is read no faster than the client takes it.
             batch: The events.
         """
         if self._closed or self._finishing:
@@ -158,7 +167,8 @@ class Sink:
             return
         if self.pending_bytes + len(data) > self._budget:
             if subscription is None or batch is None:
-                if self.pending_bytes > 2 * self._budget:  # answers that the peer asks for and never reads
+                # A page of history may exceed the budget; answers that are never read go on and on.
+                if self.pending_bytes > UNREAD_BUDGETS * self._budget:
                     self._open_owner.too_slow()
                     return
             elif subscription.overflow is Overflow.DISCONNECT:
@@ -187,6 +197,7 @@ class Sink:
         if self._closed or self._finishing:
             return
         self._finishing = True
+        self._tell_room()
         if self._pending is None:
             self._shut_down()
 
@@ -196,15 +207,19 @@ class Sink:
         self._owner = None
         self._pending = None
         self.pending_bytes = 0
-        if self._room is not None:
-            self._room.set()
+        self._tell_room()
 
-    async def room(self) -> None:
-        """Wait until little enough is pending for more to be produced."""
-        while self.pending_bytes > LOW_WATER and not self._closed:
+    async def room(self) -> bool:
+        """Wait until little enough is pending for more to be produced; false when no more is taken."""
+        while self.pending_bytes > self._low_water and not (self._closed or self._finishing):
             self._room = trio.Event()
             await self._room.wait()
         await trio.lowlevel.checkpoint()
+        return not (self._closed or self._finishing)
+
+    def _tell_room(self) -> None:
+        if self._room is not None:
+            self._room.set()
 
     def _send(self, data: bytes) -> int:
         try:
@@ -240,6 +255,8 @@ class Sink:
                         await trio.lowlevel.wait_writable(self._fd)
                 except (trio.ClosedResourceError, OSError):
                     return
+                if self._closed:
+                    return
                 if patience.cancelled_caught:
                     self._open_owner.too_slow()
                 elif self._pending:
@@ -268,8 +285,8 @@ class Sink:
         while self._pending and sent >= len(self._pending[0].data):
             sent -= len(self._pending.popleft().data)
         self._sent_of_first = sent
-        if self._room is not None and self.pending_bytes <= LOW_WATER:
-            self._room.set()
+        if self.pending_bytes <= self._low_water:
+            self._tell_room()
 
     def _drop_oldest(self, subscription: Subscription, needed: int) -> None:
         """Take the subscription's oldest unsent pieces out, down to three quarters of the budget.
@@ -278,21 +295,23 @@ class Sink:
         everything pending for every message.
         """
         excess = self.pending_bytes + needed - self._budget * 3 // 4
-        place, batches, loss = self._take_out(subscription, excess)
+        place, batches, told = self._take_out(subscription, excess)
+        fresh = None
         for batch in batches:
-            loss = _add(loss, Loss(subscription, batch.first_id, batch.last_id, len(batch.messages)))
-        self._put_gap(place, loss)
+            fresh = _add(fresh, Loss(subscription, batch.first_id, batch.last_id, len(batch.messages)))
+        self._put_gap(place, told, fresh)
 
     def _keep_latest(self, subscription: Subscription, batch: Batch) -> Batch:
         """Take all the subscription's unsent pieces out; return the newest message of each channel."""
-        place, batches, loss = self._take_out(subscription, math.inf)
+        place, batches, told = self._take_out(subscription, math.inf)
+        fresh = None
         newest: dict[str, Message] = {}
         for message in (message for some in (*batches, batch) for message in some.messages):
             event = newest[message.event.channel].event if message.event.channel in newest else None
             if event is not None:
-                loss = _add(loss, Loss(subscription, event.id, event.id, 1))
+                fresh = _add(fresh, Loss(subscription, event.id, event.id, 1))
             newest[message.event.channel] = message
-        self._put_gap(place, loss)
+        self._put_gap(place, told, fresh)
         return Batch(sorted(newest.values(), key=lambda message: message.event.id))
 
     def _take_out(self, subscription: Subscription, excess: float) -> tuple[int, list[Batch], Loss | None]:
@@ -318,7 +337,11 @@ class Sink:
         self._pending = kept
         return (len(kept) if place < 0 else place), batches, loss
 
-    def _put_gap(self, place: int, loss: Loss | None) -> None:
+    def _put_gap(self, place: int, told: Loss | None, fresh: Loss | None) -> None:
+        """Put one notice of what an unsent notice had told and of what was lost just now."""
+        if fresh is not None:
+            self._open_owner.count_loss(fresh)
+        loss = _add(told, fresh)
         if loss is None:
             return
         assert self._pending is not None

@@ -104,6 +104,6 @@ class SseStream(Stream):
             self.end(Reason.UNAVAILABLE)
 
     def announce(self, request: WatchRequest, cursor: EventId, *, recovered: bool) -> None:
-        """Give a client that begins live the cursor it begins at, so that it loses nothing from here on."""
-        if request.after is None and not request.tail:
+        """Give the client the cursor it begins at, unless it knows, so that it loses nothing from here on."""
+        if cursor != request.after:
             self.sink.write(self.block(id_block(cursor)))

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable
 from enum import Enum
 from typing import Any
 
@@ -27,7 +27,7 @@ from heliograph.actors.subscription import Batch, Encoder, Overflow, Subscriptio
 from heliograph.config import StreamSettings
 from heliograph.http.sink import Loss, Sink
 from heliograph.model.channels import Selection
-from heliograph.model.errors import TooMany
+from heliograph.model.errors import TooMany, Unavailable
 from heliograph.model.ids import OLDEST, EventId, format_id
 from heliograph.storage.protocols import Log
 
@@ -54,7 +54,7 @@ class Reason(Enum):
     UNAVAILABLE = (1013, "the log can not be read now")
     BAD_KEY = (4500, "bad key")
     FORBIDDEN = (4503, "forbidden channel")
-    TOO_MANY_CHANNELS = (4505, "too many channels")
+    TOO_MANY = (4505, "too many channels or streams")
 
     def __init__(self, code: int, text: str) -> None:
         self.code = code
@@ -68,6 +68,7 @@ class WatchRequest:
     Args:
         selection: Channels and filter.
         after: Resume after this position; ``OLDEST`` from the oldest kept; ``None``: live only.
+        after_is_time: It was given as a time, so it may well be newer than the newest event.
         tail: Without ``after``: begin with the last so many events.
         overflow: The policy for a client that does not keep up.
         ends_with_task: End with the event that finishes the task.
@@ -76,6 +77,7 @@ class WatchRequest:
 
     selection: Selection
     after: EventId | None = None
+    after_is_time: bool = False
     tail: int = 0
     overflow: Overflow = Overflow.DISCONNECT
     ends_with_task: bool = False
@@ -98,6 +100,7 @@ class StreamRegistry:
     ended: Counter[tuple[str, str]] = attrs.field(factory=Counter)
     dropped: Counter[str] = attrs.field(factory=Counter)
     per_owner: Counter[str] = attrs.field(factory=Counter)
+    draining: bool = False
 
     def admit(self, owner: str) -> None:
         """Check that one more stream is within the limits.
@@ -107,6 +110,9 @@ class StreamRegistry:
         """
         if len(self.streams) >= self.limits.max_streams:
             raise TooMany(f"{len(self.streams)} streams are open; come back later")
+        self._admit_owner(owner)
+
+    def _admit_owner(self, owner: str) -> None:
         if self.per_owner[owner] >= self.limits.max_streams_per_key:
             raise TooMany(f"{owner} has {self.per_owner[owner]} streams open; close some")
 
@@ -122,9 +128,17 @@ class StreamRegistry:
         self.per_owner[stream.owner] -= 1
         self.ended[stream.transport, stream.reason.name.lower()] += 1
 
-    def subscription_count(self) -> int:
-        """Count the subscriptions of all streams."""
-        return sum(len(stream.subscriptions) for stream in self.streams)
+    def rename(self, stream: Stream, owner: str) -> None:
+        """Count an open stream for the key that it has named.
+
+        Raises:
+            TooMany: The key has as many already.
+        """
+        if owner != stream.owner:
+            self._admit_owner(owner)
+            self.per_owner[stream.owner] -= 1
+            self.per_owner[owner] += 1
+            stream.owner = owner
 
 
 class Stream:
@@ -183,7 +197,11 @@ class Stream:
 
     def deliver(self, subscription: Subscription, batch: Batch) -> None:
         """Write a batch of events."""
-        self.sink.write(batch.joined(self.encode), subscription, batch)
+        data = batch.joined(self.encode)
+        if subscription.live:
+            self.sink.write(data, subscription, batch)
+        else:
+            self.sink.write(data)  # it came at the pace of the client, so no overflow policy may touch it
 
     def task_ended(self, subscription: Subscription) -> None:
         """End the stream whose only task has ended."""
@@ -270,9 +288,12 @@ class Stream:
         self.ending = True
         self._leave_all()
 
-    def describe_loss(self, loss: Loss) -> bytes:
-        """Count a loss and encode its notice."""
+    def count_loss(self, loss: Loss) -> None:
+        """Count what a policy took away."""
         self._registry.dropped[loss.subscription.overflow.value] += loss.count
+
+    def describe_loss(self, loss: Loss) -> bytes:
+        """Encode the notice of a loss."""
         return self.notice(
             "gap",
             {
@@ -290,7 +311,10 @@ class Stream:
         """Read the peer until the connection ends; the streams's whole life happens in here."""
         self._registry.add(self)
         try:
-            await self.opened()
+            if self._registry.draining:  # its handshake was under way when the drain began
+                self.end(Reason.SHUTDOWN)
+            else:
+                await self.opened()
             if early:
                 await self.received(early)
             while not self.sink.closed:
@@ -318,6 +342,7 @@ class Stream:
         Raises:
             Unavailable: The log can't be read now.
         """
+        await self.sink.room()  # several replays on one stream come one after the other
         subscription = Subscription(self, request.selection, request.overflow, request.ends_with_task)
         start, reset = await self._starting_point(request)
         tail = None
@@ -332,7 +357,12 @@ class Stream:
             self.send_reset(request.selection, *reset)
         if tail is not None:
             subscription.deliver(tail)
-        await self._hub.attach(subscription, self.sink.room)
+        try:
+            await self._hub.attach(subscription, self.sink.room)
+        except Unavailable:
+            if subscription in self.subscriptions:
+                self.subscriptions.remove(subscription)
+            raise
         if self.ending:
             self._hub.detach(subscription)
 
@@ -348,7 +378,7 @@ class Stream:
             return request.after, None
         bounds = await self._log.bounds(request.selection)
         if request.after > bounds.head:
-            return live, (bounds.trimmed, "the cursor is ahead of the log")
+            return live, None if request.after_is_time else (bounds.trimmed, "the cursor is ahead of the log")
         if request.after < bounds.trimmed:
             return live, (bounds.trimmed, "events after the cursor are no longer kept")
         return request.after, None
@@ -360,10 +390,11 @@ class Stream:
         return min(self._hub.caught_up_to(subscription) for subscription in self.subscriptions)
 
 
-async def drain(streams: Iterable[Stream], window: float) -> None:
-    """End every stream at its own random moment of the drain window."""
+async def drain(registry: StreamRegistry, window: float) -> None:
+    """End every stream at its own random moment of the drain window, and those that still come at once."""
+    registry.draining = True
     begin = trio.current_time()
-    moments = sorted((random.uniform(0, window), id(stream), stream) for stream in streams)
+    moments = sorted((random.uniform(0, window), id(stream), stream) for stream in registry.streams)
     for moment, _, stream in moments:
         await trio.sleep_until(begin + moment)
         stream.end(Reason.SHUTDOWN)

@@ -24,7 +24,7 @@ from heliograph.http.problems import describe
 from heliograph.http.stream import MAX_TAIL, Reason, Stream, StreamRegistry, WatchRequest
 from heliograph.model.channels import Selection, parse_selector, parse_topic_pattern
 from heliograph.model.errors import Forbidden, HeliographError, Invalid, TooMany, Unauthenticated
-from heliograph.model.ids import EventId, format_id, parse_position
+from heliograph.model.ids import EventId, format_id, is_time, parse_position
 from heliograph.model.intake import parse_json
 from heliograph.storage.protocols import Log
 
@@ -71,8 +71,7 @@ class WebSocketStream(Stream):
         self._identity = identity
         self._authenticator = authenticator
         self._parser = Connection(ConnectionType.SERVER)
-        self._text: list[str] = []
-        self._text_size = 0
+        self._message = bytearray()
         self._busy = False
         now = trio.current_time()
         self._without_subscription_since = now
@@ -135,13 +134,14 @@ class WebSocketStream(Stream):
         self._pong_by = None
         if self.ending:
             return  # only the end of file matters now
+        ping: Ping | None = None
         try:
             self._parser.receive_data(data)
             for event in self._parser.events():
                 if isinstance(event, Message):
                     await self._part(event)
                 elif isinstance(event, Ping):
-                    self.sink.write(frame(PONG, bytes(event.payload)))
+                    ping = event
                 elif isinstance(event, CloseConnection):
                     self._closed_by_peer(event)
                 if self.ending:
@@ -150,32 +150,37 @@ class WebSocketStream(Stream):
             hint = error.event_hint
             bad_data = isinstance(hint, CloseConnection) and hint.code == Reason.BAD_DATA.code
             self.end(Reason.BAD_DATA if bad_data else Reason.PROTOCOL)
+        if ping is not None:
+            # Of pings that came together the newest is answered (RFC 6455, section 5.5.3).
+            self.sink.write(frame(PONG, bytes(ping.payload)))
 
     def _closed_by_peer(self, event: CloseConnection) -> None:
         code = 1000 if event.code in {1005, 1006} else event.code
         self.close_with(Reason.PEER, close_frame(code, ""))
 
     async def _part(self, event: Message[Any]) -> None:
+        """Take a part of a message: a frame, or what has come of one."""
+        data = event.data.encode() if isinstance(event, TextMessage) else bytes(event.data)
+        if len(self._message) + len(data) > self.limits.max_message_bytes:
+            self.end(Reason.TOO_BIG)
+            return
+        self._message += data
+        if not event.message_finished:
+            return
+        message, self._message = bytes(self._message), bytearray()
         if not isinstance(event, TextMessage):
             self._error(Invalid.field("", "send text frames of JSON, not binary ones"), None)
             return
-        self._text.append(event.data)
-        self._text_size += len(event.data)
-        if self._text_size > self.limits.max_message_bytes:
-            self.end(Reason.TOO_BIG)
-            return
-        if event.message_finished:
-            text, self._text, self._text_size = "".join(self._text), [], 0
-            self._busy = True
-            try:
-                await self._message(text)
-            finally:
-                self._busy = False
+        self._busy = True
+        try:
+            await self._answer(message)
+        finally:
+            self._busy = False
 
-    async def _message(self, text: str) -> None:
+    async def _answer(self, text: bytes) -> None:
         ref: Any = None
         try:
-            message = parse_json(text.encode(), "the message")
+            message = parse_json(text, "the message")
             if not isinstance(message, dict):
                 raise Invalid.field("", "a message must be a JSON object")
             ref = message.get("ref")
@@ -185,7 +190,7 @@ class WebSocketStream(Stream):
             self.end(Reason.BAD_KEY if isinstance(error, Unauthenticated) else Reason.FORBIDDEN)
         except TooMany as error:
             self._error(error, ref)
-            self.end(Reason.TOO_MANY_CHANNELS)
+            self.end(Reason.TOO_MANY)
         except HeliographError as error:
             self._error(error, ref)
 
@@ -203,10 +208,13 @@ class WebSocketStream(Stream):
             case "ping":
                 self.sink.write(self.notice("pong", {"ref": ref}))
             case "auth":
-                self._identity = self._authenticator.authenticate(
-                    key=_text(message, "key"), ticket=_text(message, "ticket")
-                )
-                self.sink.write(self.notice("authenticated", {"name": self._identity.name, "ref": ref}))
+                self._authenticate(_text(message, "key"), _text(message, "ticket"), ref)
+
+    def _authenticate(self, key: str | None, ticket: str | None, ref: Any) -> None:
+        identity = self._authenticator.authenticate(key, ticket)
+        self._registry.rename(self, identity.name)
+        self._identity = identity
+        self.sink.write(self.notice("authenticated", {"name": identity.name, "ref": ref}))
 
     def _selection(self, message: dict[str, Any]) -> Selection:
         selector = parse_selector(message.get("channel"))
@@ -226,6 +234,7 @@ class WebSocketStream(Stream):
         return WatchRequest(
             selection=self._selection(message),
             after=None if after is None else parse_position(after, "after"),
+            after_is_time=after is not None and is_time(after),
             tail=tail or 0,
             overflow=Overflow(overflow),
             ref=message.get("ref"),

@@ -84,13 +84,18 @@ def parse_time(text: str, field: str) -> datetime:
     raise Invalid.field(field, "must be an ISO 8601 time, such as 2026-01-31T12:00:00Z")
 
 
+def is_time(text: str) -> bool:
+    """Tell whether the text of a position is meant as an ISO time and not as a cursor."""
+    return "T" in text or ":" in text
+
+
 def parse_position(text: str, field: str) -> EventId:
     """Read a position in the log: a cursor, or an ISO time (then: everything from that moment on).
 
     Raises:
         Invalid: Neither of the two; the error names ``field``.
     """
-    if "T" in text or ":" in text:
+    if is_time(text):
         moment = parse_time(text, field)
         return EventId(max(0, make_id(to_microseconds(moment) // 1000) - 1))
     return parse_id(text, field)

@@ -16,6 +16,9 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 import trio
 from sqlalchemy import ColumnElement, Connection, Engine, Insert, Table, bindparam
 from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.exc import OperationalError
+
+from heliograph.model.errors import Unavailable
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -67,8 +70,17 @@ class Database:
     async def read(
         self, query: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs
     ) -> T:
-        """Run ``query(connection, …)`` in a thread, in a transaction that is rolled back."""
-        return await self._call(self.engine.connect, lambda connection: query(connection, *args, **kwargs))
+        """Run ``query(connection, …)`` in a thread, in a transaction that is rolled back.
+
+        Raises:
+            Unavailable: The database can't be read now.
+        """
+        try:
+            return await self._call(
+                self.engine.connect, lambda connection: query(connection, *args, **kwargs)
+            )
+        except OperationalError as error:
+            raise Unavailable(f"the database can't be read: {error.orig}") from error
 
     async def write(
         self, change: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs

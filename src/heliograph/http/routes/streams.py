@@ -5,8 +5,10 @@ from __future__ import annotations
 import random
 from functools import partial
 
+import attrs
 import trio
 from quart import Blueprint, Response, request, websocket
+from werkzeug.exceptions import HTTPVersionNotSupported
 
 from heliograph.http import connection
 from heliograph.http.app import Services, cors_headers, services
@@ -17,7 +19,7 @@ from heliograph.http.sse import SseStream
 from heliograph.http.stream import WatchRequest
 from heliograph.http.websocket import WebSocketStream, handshake_response
 from heliograph.model.channels import Selection
-from heliograph.model.errors import TooMany
+from heliograph.model.errors import Invalid, TooMany
 
 blueprint = Blueprint("streams", __name__)
 
@@ -34,6 +36,9 @@ async def event_stream() -> Response:
     """Stream events as they happen, from a cursor if one is given."""
     refuse_unknown("topic", "channel", "after", "tail", "overflow", "ticket")
     wanted = selection()
+    most = services().settings.streams.max_channels
+    if len(wanted.selectors) > most:
+        raise Invalid.field("channel", f"a stream takes at most {most} channels")
     identity().require("read", *wanted.selectors)
     return _open_sse(watch_request(wanted))
 
@@ -47,12 +52,21 @@ async def task_stream(task_id: str) -> Response:
     end = task.finished_event_id
     if end is not None and wanted.after is not None and wanted.after >= end:
         return Response(b"", 204)
-    return _open_sse(
-        WatchRequest(wanted.selection, wanted.after, wanted.tail, wanted.overflow, ends_with_task=True)
-    )
+    return _open_sse(attrs.evolve(wanted, ends_with_task=True))
+
+
+def _require_http_1(version: str) -> None:
+    """Refuse HTTP/2, on which a connection is not one stream's to take away.
+
+    Raises:
+        HTTPVersionNotSupported: Curl and others offer it by themselves where they may choose.
+    """
+    if not version.startswith("1."):
+        raise HTTPVersionNotSupported("streams are served over HTTP/1.1")
 
 
 def _open_sse(wanted: WatchRequest) -> Response:
+    _require_http_1(request.http_version)
     service = services()
     headers = SSE_HEADERS | cors_headers()
     try:
@@ -87,6 +101,7 @@ async def _serve_sse(
 @blueprint.websocket("/ws")
 async def web_socket() -> None:
     """Open a WebSocket; the protocol is in ``http.websocket``."""
+    _require_http_1(websocket.http_version)
     service = services()
     who = service.authenticator.from_headers(websocket.headers, websocket.args.get("ticket"))
     service.streams.admit(who.name if who else "anonymous")
