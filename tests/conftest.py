@@ -1,4 +1,7 @@
-"""Servers that every test may use: started once, at the first test that needs them."""
+"""Servers that every test may use, started at the first test that needs them, and how property tests run.
+
+Property tests have no deadlines of their own and try the same examples on every machine.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,12 @@ import os
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import settings
 from tests.servers import postgres_server, redis_server
+
+settings.register_profile("everywhere", deadline=None, derandomize=True, print_blob=False)
+settings.register_profile("search", deadline=None, max_examples=2000, print_blob=True)
+settings.load_profile("everywhere")
 
 
 @pytest.fixture(scope="session")

@@ -11,18 +11,20 @@ import os
 import tomllib
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_origin
 
 import attrs
 import cattrs
 from attrs import validators
 
+from heliograph.model.channels import CHANNEL_HELP, is_channel, is_pattern
 from heliograph.model.errors import SettingsError
 from heliograph.model.settings import RetentionSettings, number
 from heliograph.storage.settings import PostgresSettings, RedisSettings
 
 LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 SCOPES = ("read", "publish", "admin")
+KEYS_HELP = "write key, name:key or name:key:scope+scope, separated by commas"
 KIB = 1024
 MIB = 1024 * KIB
 
@@ -90,6 +92,19 @@ class LogSettings:
     level: str = attrs.field(default="INFO", validator=validators.in_(LOG_LEVELS), converter=_upper)
 
 
+def _selector(_: object, __: object, text: str) -> None:
+    if not (is_channel(text) or is_pattern(text)):
+        raise ValueError(f"{text!r} is not a channel ({CHANNEL_HELP}) nor a pattern (task:*, …, *)")
+
+
+def _distinct_names(_: object, __: object, keys: tuple[KeySettings, ...]) -> None:
+    """Refuse a name for several keys: a ticket carries only the name, and would give rights of another."""
+    names = [key.name for key in keys]
+    for name in names:
+        if names.count(name) > 1:
+            raise ValueError(f"several keys are named {name!r}; give each a name of its own")
+
+
 @attrs.frozen
 class KeySettings:
     """One API key, kept as the SHA-256 of its text.
@@ -106,14 +121,14 @@ class KeySettings:
     scopes: tuple[str, ...] = attrs.field(
         default=("read", "publish"), validator=validators.deep_iterable(validators.in_(SCOPES))
     )
-    channels: tuple[str, ...] = ()
+    channels: tuple[str, ...] = attrs.field(default=(), validator=validators.deep_iterable(_selector))
 
 
 @attrs.frozen
 class AuthSettings:
     """Who may do what; without keys only loopback is served."""
 
-    keys: tuple[KeySettings, ...] = ()
+    keys: tuple[KeySettings, ...] = attrs.field(default=(), validator=_distinct_names)
     ticket_seconds: float = number(60.0, 1, 3600)
 
 
@@ -139,13 +154,13 @@ def _keys(text: str) -> list[dict[str, Any]]:
     """Read ``key``, ``name:key`` or ``name:key:scope+scope``, separated by commas; hash the keys."""
     keys: list[dict[str, Any]] = []
     for item in filter(None, (part.strip() for part in text.split(","))):
-        match item.split(":", 2):
-            case [name, secret, scopes]:
-                keys.append({"name": name, "sha256": _sha256(secret), "scopes": scopes.split("+")})
-            case [name, secret]:
-                keys.append({"name": name, "sha256": _sha256(secret)})
-            case [secret]:
-                keys.append({"name": f"key{len(keys) + 1}", "sha256": _sha256(secret)})
+        parts = item.split(":", 2)
+        name, secret = parts[:2] if len(parts) > 1 else (f"key{len(keys) + 1}", item)
+        if not (name and secret):
+            number = len(keys) + 1
+            raise SettingsError([f"HELIOGRAPH_API_KEYS: {KEYS_HELP}; number {number} lacks a part"])
+        scopes = {"scopes": parts[2].split("+")} if len(parts) == 3 else {}
+        keys.append({"name": name, "sha256": _sha256(secret), **scopes})
     return keys
 
 
@@ -235,6 +250,9 @@ def _flatten(tree: Mapping[str, Any], prefix: str) -> list[tuple[str, Any]]:
     for name, value in tree.items():
         if isinstance(value, dict):
             flat += _flatten(value, f"{prefix}{name}.")
+        elif isinstance(value, list | tuple) and any(isinstance(member, dict) for member in value):
+            for index, member in enumerate(value):
+                flat += _flatten(member, f"{prefix}{name}[{index}].")
         else:
             flat.append((prefix + name, str(value) if isinstance(value, Path) else value))
     return flat
@@ -260,7 +278,7 @@ def _put(tree: dict[str, Any], path: str, value: Any) -> None:
     tree[name] = value
 
 
-_converter = cattrs.Converter(forbid_extra_keys=True)
+_converter = cattrs.Converter(detailed_validation=False)
 
 
 @_converter.register_structure_hook
@@ -297,32 +315,50 @@ def _structure(value: Any, cls: type, path: str, problems: list[str]) -> object:
         return None
     fields = attrs.fields_dict(attrs.resolve_types(cls))
     known = ", ".join(fields)
-    problems += [f"{path}{name}: is unknown; known are {known}" for name in value.keys() - fields.keys()]
+    problems += [f"{path}{name}: is unknown; known are {known}" for name in value if name not in fields]
     arguments: dict[str, Any] = {}
-    for name in value.keys() & fields.keys():
-        field, where = fields[name], path + name
-        if isinstance(field.type, type) and attrs.has(field.type):
-            arguments[name] = _structure(value[name], field.type, where + ".", problems)
+    for name, field in fields.items():
+        where = path + name
+        if name not in value:
+            if field.default is attrs.NOTHING:
+                problems.append(f"{where}: is missing")
             continue
-        try:
-            read = _converter.structure(value[name], field.type)  # type: ignore[arg-type]
-            if field.converter is not None:
-                read = field.converter(read)  # type: ignore[operator]
-            if field.validator is not None:
-                field.validator(None, field, read)
-            arguments[name] = read
-        except Exception as error:
-            problems += _explain(where, error)
+        before = len(problems)
+        read = _structure_value(value[name], field.type, where, problems)
+        if len(problems) == before:
+            try:
+                read = read if field.converter is None else field.converter(read)  # type: ignore[operator]
+                if field.validator is not None:
+                    field.validator(None, field, read)
+            except Exception as error:
+                problems.append(_explain(where, error))
+        arguments[name] = read
     return None if problems else cls(**arguments)
 
 
-def _explain(where: str, error: BaseException) -> list[str]:
-    if isinstance(error, cattrs.BaseValidationError):
-        return [line.replace(" @ $", f" @ {where}") for line in cattrs.transform_error(error, path="$")]
-    text = str(error.args[0]) if error.args else str(error)
-    return [f"{where}: {text}"]
+def _structure_value(value: Any, kind: Any, path: str, problems: list[str]) -> object:
+    """Structure the value of one setting: a section, a list, or something simple."""
+    if isinstance(kind, type) and attrs.has(kind):
+        return _structure(value, kind, f"{path}.", problems)
+    if get_origin(kind) is tuple:
+        if not isinstance(value, list | tuple):
+            problems.append(f"{path}: expected a list")
+            return None
+        member = get_args(kind)[0]
+        return tuple(
+            _structure_value(one, member, f"{path}[{index}]", problems) for index, one in enumerate(value)
+        )
+    try:
+        return _converter.structure(value, kind)
+    except Exception as error:
+        problems.append(_explain(path, error))
+        return None
+
+
+def _explain(where: str, error: Exception) -> str:
+    return f"{where}: {error.args[0] if error.args else error}"
 
 
 def _with_source(problem: str, sources: Mapping[str, str]) -> str:
-    path = problem.partition(":")[0]
+    path = problem.partition(":")[0].partition("[")[0]
     return f"{problem} (from the environment variable {sources[path]})" if path in sources else problem

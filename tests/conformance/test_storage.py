@@ -103,7 +103,7 @@ async def test_an_event_comes_back_as_it_was_published(form: Form) -> None:
         await archived(storage)
     async with form.open() as storage:
         assert await read_all(storage) == [expected]
-        assert list(await storage.store.events(WHOLE_LOG, None, 10)) == [expected]
+        assert await storage.store.events(WHOLE_LOG, None, 10) == ([expected], False)
 
 
 async def test_an_event_without_a_timestamp_has_that_of_its_id(form: Form) -> None:
@@ -112,7 +112,7 @@ async def test_an_event_without_a_timestamp_has_that_of_its_id(form: Form) -> No
         [event_id] = await kept(storage, [output("t", "x")])
         assert (await read_all(storage))[0].timestamp == time_of(event_id)
         await archived(storage)
-        assert (await storage.store.events(WHOLE_LOG, None, 1))[0].timestamp == time_of(event_id)
+        assert (await storage.store.events(WHOLE_LOG, None, 1))[0][0].timestamp == time_of(event_id)
 
 
 async def test_a_key_keeps_one_event(form: Form) -> None:
@@ -259,7 +259,7 @@ async def check_selections(storage: Storage, everything: list[Event]) -> None:
             assert list(page.events) == wanted[-limit:]
             assert page.through >= everything[-1].id
         before = [one for one in wanted if one.id < middle]
-        assert list(await storage.store.events(selection, middle, 10)) == before[:-11:-1]
+        assert list((await storage.store.events(selection, middle, 10))[0]) == before[:-11:-1]
 
 
 async def test_nothing_is_kept_before_anything_was_published(form: Form) -> None:
@@ -334,7 +334,7 @@ async def test_retention_by_number_tells_what_is_gone(form: Form) -> None:
         assert (await storage.log.bounds(WHOLE_LOG)).head == new[-1]
     async with form.open() as storage:
         assert await trimmed(storage, "task:old", "task:new") == new[-101]
-        stored = await storage.store.events(WHOLE_LOG, None, 500)
+        stored, _ = await storage.store.events(WHOLE_LOG, None, 500)
         assert [one.id for one in stored] == new[:-101:-1]
         assert outputs(await read_all(storage, after=new[-101])) == [str(n) for n in range(2400, 2500)]
         [task] = await storage.store.tasks(TaskFilter(text="old"), None, 10)

@@ -3,7 +3,7 @@
 An id is written ``<milliseconds>-<sequence>`` and ordered over the whole deployment. Inside the
 process and in every database it is one 64-bit integer, ``milliseconds << 20 | sequence``: it compares
 and indexes as fast as a number can, fits SQLite's rowid and PostgreSQL's bigint, and leaves room for
-a million events in a millisecond and for times beyond the year 2500.
+a million events in a millisecond and for times up to the year 2248.
 """
 
 from __future__ import annotations
@@ -22,6 +22,9 @@ MILLISECONDS_LIMIT = 1 << (63 - SEQUENCE_BITS)
 
 OLDEST = EventId(0)
 """``0-0``: before every event, so "from the oldest kept"."""
+
+NEWEST = EventId((1 << 63) - 1)
+"""The greatest id there can be."""
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -97,5 +100,5 @@ def parse_position(text: str, field: str) -> EventId:
     """
     if is_time(text):
         moment = parse_time(text, field)
-        return EventId(max(0, make_id(to_microseconds(moment) // 1000) - 1))
+        return EventId(min(max(OLDEST, make_id(to_microseconds(moment) // 1000) - 1), NEWEST))
     return parse_id(text, field)

@@ -23,6 +23,7 @@ from heliograph.model.task import DESCRIPTIONS, STATUSES
 
 MAX_TOKENS = 10**15
 MAX_COST_USD = 10**9
+MAX_DEPTH = 100
 STREAMS = ("stdout", "stderr")
 
 
@@ -168,7 +169,7 @@ def parse_item(item: Any, max_event_bytes: int) -> Draft:
             errors += invalid.errors
     if errors:
         raise Invalid(errors)
-    body = orjson.dumps(payload, option=JSON_OPTIONS)
+    body = _write(payload)
     if len(body) > max_event_bytes:
         raise TooLarge(f"the payload has {len(body)} bytes; at most {max_event_bytes} are taken")
     if b"\\u0000" in body:
@@ -238,6 +239,26 @@ def _unknown(rules: Mapping[str, Rule], item: Mapping[str, Any]) -> list[FieldEr
 def _raise_if(errors: list[FieldError]) -> None:
     if errors:
         raise Invalid(errors)
+
+
+def _write(payload: dict[str, Any]) -> bytes:
+    """Write a payload as JSON, unless it is nested deeper than every reader and encoder behind us takes."""
+    try:
+        body = orjson.dumps(payload, option=JSON_OPTIONS)
+    except orjson.JSONEncodeError:
+        body = None  # it gives up at 254 levels
+    # Few payloads have so many brackets at all; only those are walked through.
+    if body is None or (body.count(b"{") + body.count(b"[") > MAX_DEPTH and _deeper(payload, MAX_DEPTH)):
+        raise Invalid.field("payload", f"must not be nested deeper than {MAX_DEPTH} levels")
+    return body
+
+
+def _deeper(value: Any, levels: int) -> bool:
+    """Tell whether a value is nested in more than so many levels."""
+    if not isinstance(value, dict | list):
+        return False
+    members = value.values() if isinstance(value, dict) else value
+    return levels == 0 or any(_deeper(member, levels - 1) for member in members)
 
 
 def _refuse_nul(value: Any, path: str) -> None:

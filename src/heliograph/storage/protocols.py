@@ -242,8 +242,13 @@ class Store(Protocol):
         """
         ...
 
-    async def events(self, selection: Selection, before: EventId | None, limit: int) -> Sequence[Event]:
-        """List events, newest first."""
+    async def events(
+        self, selection: Selection, before: EventId | None, limit: int
+    ) -> tuple[Sequence[Event], bool]:
+        """List events, newest first; tell whether there are more.
+
+        Large events make the list shorter than ``limit``; it is empty only when there are none.
+        """
         ...
 
     async def checkpoint(self) -> EventId:

@@ -156,10 +156,9 @@ def _wanted(wanted: TaskFilter) -> Iterable[ColumnElement[bool]]:
         if value is not None:
             yield tasks.c[name] == value
     if wanted.text is not None:
-        needle = wanted.text.lower()
         yield or_(
             *(
-                func.lower(tasks.c[name]).contains(needle, autoescape=True)
+                tasks.c[name].icontains(wanted.text, autoescape=True)
                 for name in ("task_id", "name", "agent", "error")
             )
         )

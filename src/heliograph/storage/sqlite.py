@@ -21,7 +21,7 @@ from typing import Any
 import attrs
 import trio
 from sqlalchemy import Connection, Engine, bindparam, create_engine, event, func, insert, select
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import DatabaseError, OperationalError
 
 from heliograph.model.channels import Selection
 from heliograph.model.errors import Conflict, HeliographError, SettingsError, Unavailable
@@ -59,7 +59,7 @@ async def open_sqlite(folder: Path, key_ttl: timedelta) -> AsyncIterator[tuple[S
     with _ownership(folder):
         engine = _engine(folder / "heliograph.db")
         try:
-            await trio.to_thread.run_sync(migrate.upgrade, engine)
+            await trio.to_thread.run_sync(_upgrade, engine)
             database = Database(engine, READERS)
             writer = Database(engine, 1)
             log = SqliteLog(database, writer, key_ttl)
@@ -77,8 +77,17 @@ def migrate_sqlite(folder: Path) -> None:
     """
     with _ownership(folder):
         engine = _engine(folder / "heliograph.db")
+        try:
+            _upgrade(engine)
+        finally:
+            engine.dispose()
+
+
+def _upgrade(engine: Engine) -> None:
+    try:
         migrate.upgrade(engine)
-        engine.dispose()
+    except DatabaseError as error:
+        raise SettingsError([f"storage.data: {engine.url.database}: {error.orig}"]) from None
 
 
 class _ownership:  # noqa: N801 - used as a function in a with statement

@@ -37,12 +37,14 @@ class SqlStore:
         """Read lines of output in a range of ``seq``."""
         return await self._database.read(queries.read_lines, task_id, first_seq, last_seq, limit, newest)
 
-    async def events(self, selection: Selection, before: EventId | None, limit: int) -> Sequence[Event]:
-        """List events, newest first."""
-        found, _ = await self._database.read(
-            queries.read_events, selection, limit, before=before, newest=True
+    async def events(
+        self, selection: Selection, before: EventId | None, limit: int
+    ) -> tuple[Sequence[Event], bool]:
+        """List events, newest first; tell whether there are more."""
+        found, more = await self._database.read(
+            queries.read_events, selection, limit + 1, before=before, newest=True
         )
-        return found
+        return found[:limit], more
 
     async def checkpoint(self) -> EventId:
         """Return the id of the last folded event."""

@@ -57,12 +57,12 @@ async def history() -> Response:
     limit = whole("limit", DEFAULT_LIMIT, 1, MAX_LIMIT)
     cursor = decode_cursor(int)
     position = await service.store.checkpoint()
-    found = await service.store.events(wanted, EventId(cursor[0]) if cursor else None, limit)
+    found, more = await service.store.events(wanted, EventId(cursor[0]) if cursor else None, limit)
     body = {
         "events": [orjson.Fragment(event_json(event)) for event in found],
         "total": len(found),
         "meta": {
-            "next_cursor": encode_cursor(found[-1].id) if len(found) == limit else None,
+            "next_cursor": encode_cursor(found[-1].id) if more else None,
             "stream_cursor": format_id(position),
         },
     }

@@ -1,0 +1,541 @@
+from collections.abc import AsyncIterator, Sequence
+
+import attrs
+import pytest
+import trio
+import trio.testing
+from hypothesis import given
+from hypothesis import settings as given_settings
+from hypothesis import strategies as st
+from tests.actors.conftest import Recorder, ending, event, ids, run_in_virtual_time, subscribe
+from tests.memory_log import MemoryLog
+from tests.strategies import draft, output
+
+from heliograph.actors import broadcaster as broadcaster_module
+from heliograph.actors import replay as replay_module
+from heliograph.actors.hub import Hub
+from heliograph.actors.subscriber import Subscriber
+from heliograph.actors.subscription import Subscription
+from heliograph.model.channels import Selection
+from heliograph.model.errors import Unavailable
+from heliograph.model.event import Event
+from heliograph.model.ids import OLDEST, EventId
+
+FLUSH = 0.02
+Clock = trio.testing.MockClock
+
+
+def make_hub(log: MemoryLog, *, flush: float = FLUSH, ring: int = 100, linger: float = 5) -> Hub:
+    """Make a hub that begins at the log's head."""
+    return Hub(
+        log, log.position, flush_seconds=flush, ring_events=ring, ring_bytes=10**6, linger_seconds=linger
+    )
+
+
+@pytest.fixture
+async def log() -> MemoryLog:
+    """Make an empty log."""
+    return MemoryLog()
+
+
+@pytest.fixture
+async def hub(log: MemoryLog, nursery: trio.Nursery) -> AsyncIterator[Hub]:
+    """Run a hub that is fed by hand."""
+    made = make_hub(log)
+    nursery.start_soon(made.run)
+    yield made
+    nursery.cancel_scope.cancel()
+
+
+async def ready() -> bool:
+    """Be ready for the next page at once."""
+    await trio.lowlevel.checkpoint()
+    return True
+
+
+async def watch(hub: Hub, *selectors: str, topic: str = "*") -> Recorder:
+    """Attach a recorder that wants what is new."""
+    recorder = Recorder()
+    await attach(hub, recorder, hub.live_position(Selection.of(selectors, topic)), *selectors, topic=topic)
+    return recorder
+
+
+async def attach(
+    hub: Hub, recorder: Recorder, position: int, *selectors: str, topic: str = "*"
+) -> Subscription:
+    """Attach a recorder from a position on."""
+    subscription = subscribe(recorder, *selectors, topic=topic, position=position)
+    await hub.attach(subscription, ready)
+    return subscription
+
+
+async def dispatch(hub: Hub, *events: Event) -> None:
+    """Feed a batch to the hub, and let it work as far as it can."""
+    await hub.inbox.send(events)
+    await trio.testing.wait_all_tasks_blocked()
+
+
+# Who hears what
+
+
+async def test_an_event_reaches_everybody_whose_selection_covers_it(hub: Hub, autojump_clock: Clock) -> None:
+    """The channel itself, its pattern, everything, and sets of channels hear an event; others do not."""
+    recorders = {
+        name: await watch(hub, *name.split(","))
+        for name in ("task:1", "task:*", "*", "task:1,webhooks", "task:2", "workflow:*", "webhooks")
+    }
+    await dispatch(hub, event(1), event(2, "webhooks", "webhook.received", n=1))
+    heard = {name: [one.seq for one in recorder.events] for name, recorder in recorders.items()}
+    assert heard == {
+        "task:1": [1],
+        "task:*": [1],
+        "*": [1, 2],
+        "task:1,webhooks": [1, 2],
+        "task:2": [],
+        "workflow:*": [],
+        "webhooks": [2],
+    }
+
+
+async def test_a_topic_filter_hides_the_rest(hub: Hub, autojump_clock: Clock) -> None:
+    """A filter on topics lets through what it names, on the same channels."""
+    exact = await watch(hub, "task:1", topic="task.status")
+    below = await watch(hub, "*", topic="task.*")
+    await dispatch(hub, event(1), ending(2), event(3, "task:1", "other"))
+    assert (exact.seqs, below.seqs) == ([[2]], [[1, 2]])
+
+
+async def test_who_watches_the_same_shares_a_broadcaster(hub: Hub) -> None:
+    """Equal selections, however they were written, have one broadcaster."""
+    await watch(hub, "task:1", "webhooks")
+    await watch(hub, "webhooks", "task:1", "task:1")
+    stats = hub.stats()
+    assert (stats.broadcasters, stats.subscriptions) == (1, 2)
+
+
+async def test_who_detached_hears_nothing(hub: Hub) -> None:
+    """After detaching a watcher gets nothing; detaching again, or before attaching, is harmless."""
+    recorder = Recorder()
+    never = subscribe(recorder, "task:9")
+    hub.detach(never)
+    subscription = await attach(hub, recorder, OLDEST, "task:1")
+    hub.detach(subscription)
+    hub.detach(subscription)
+    await dispatch(hub, event(1))
+    assert recorder.events == []
+
+
+async def test_the_hub_counts(hub: Hub, autojump_clock: Clock) -> None:
+    """Its numbers are those of what went through it, also when a broadcaster has gone."""
+    subscription = await attach(hub, Recorder(), OLDEST, "task:1")
+    await watch(hub, "*")
+    await dispatch(hub, event(1), event(2), event(3, "webhooks"))
+    hub.detach(subscription)
+    await trio.sleep(10)
+    stats = hub.stats()
+    assert (stats.events, stats.deliveries, stats.position) == (3, 5, event(3).id)
+    assert (stats.broadcasters, stats.subscriptions, stats.inbox) == (1, 1, 0)
+    (one,) = hub.broadcaster_stats()
+    assert (one.selection, one.messages) == ("*", 3)
+
+
+# When it is flushed
+
+
+async def test_the_first_message_goes_out_at_once(hub: Hub, autojump_clock: Clock) -> None:
+    """After a pause a message is not held back."""
+    recorder = await watch(hub, "task:1")
+    await trio.sleep(1)
+    await dispatch(hub, event(1))
+    assert (recorder.seqs, recorder.times) == ([[1]], [1])
+
+
+async def test_what_comes_soon_after_goes_out_joined(hub: Hub, autojump_clock: Clock) -> None:
+    """Messages within the flush interval wait for its end, and are one delivery."""
+    recorder = await watch(hub, "task:1")
+    for number in range(1, 6):
+        await dispatch(hub, event(number))
+        await trio.sleep(FLUSH / 10)
+    assert recorder.seqs == [[1]]
+    await trio.sleep(1)
+    assert recorder.seqs == [[1], [2, 3, 4, 5]]
+    assert recorder.times == [0, pytest.approx(FLUSH)]
+
+
+async def test_flushes_keep_their_distance(hub: Hub, autojump_clock: Clock) -> None:
+    """Under a steady flow a watcher is written to once per interval, however many messages come."""
+    recorder = await watch(hub, "task:1")
+    for number in range(1, 101):
+        await dispatch(hub, event(number))
+        await trio.sleep(FLUSH / 10)
+    await trio.sleep(1)
+    assert [one.seq for one in recorder.events] == list(range(1, 101))
+    distances = [late - early for early, late in zip(recorder.times, recorder.times[1:], strict=False)]
+    assert min(distances) >= FLUSH - 1e-9
+    assert len(recorder.batches) <= 12
+
+
+async def test_the_end_of_a_task_does_not_wait(hub: Hub, autojump_clock: Clock) -> None:
+    """A terminal status flushes at once, together with what waited before it."""
+    recorder = await watch(hub, "task:1")
+    await dispatch(hub, event(1))
+    await dispatch(hub, event(2))
+    await dispatch(hub, ending(3, "failed"))
+    assert (recorder.seqs, recorder.times) == ([[1], [2, 3]], [0, 0])
+
+
+async def test_channels_wait_by_themselves(hub: Hub, autojump_clock: Clock) -> None:
+    """A flush of one channel delays no other, and each has its own end of the interval."""
+    one, other = await watch(hub, "task:1"), await watch(hub, "task:2")
+    await dispatch(hub, event(1))
+    await trio.sleep(FLUSH / 2)
+    await dispatch(hub, event(2), event(3, "task:2"))
+    assert other.times == [FLUSH / 2]
+    await dispatch(hub, event(4, "task:2"))
+    await trio.sleep(1)
+    assert (one.times, other.times) == ([0, pytest.approx(FLUSH)], [FLUSH / 2, pytest.approx(1.5 * FLUSH)])
+
+
+async def test_a_large_channel_holds_up_no_other(
+    hub: Hub, autojump_clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A channel with many watchers is flushed in a task of its own, in steps, and in order."""
+    monkeypatch.setattr(broadcaster_module, "INLINE_WATCHERS", 4)
+    monkeypatch.setattr(broadcaster_module, "STEP_WATCHERS", 1)
+    many = [await watch(hub, "task:1") for _ in range(5)]
+    small = await watch(hub, "task:2")
+    reached: list[int] = []
+    small.on_deliver = lambda: reached.append(sum(bool(recorder.seqs) for recorder in many))
+    await hub.inbox.send([event(1)])
+    await hub.inbox.send([event(2), event(3, "task:2")])
+    await trio.sleep(1)
+    assert reached[0] < len(many)
+    assert all([one.seq for one in recorder.events] == [1, 2] for recorder in many)
+
+
+async def test_what_waits_goes_out_when_told(hub: Hub, autojump_clock: Clock) -> None:
+    """Flushing everything, as draining does, does not wait for the interval."""
+    recorder = await watch(hub, "task:1")
+    await dispatch(hub, event(1))
+    await dispatch(hub, event(2))
+    hub.flush_all()
+    assert (recorder.seqs, recorder.times) == ([[1], [2]], [0, 0])
+
+
+async def test_the_end_of_the_inbox_flushes_and_ends(autojump_clock: Clock) -> None:
+    """When the subscriber has closed the inbox, what waits goes out and the hub returns."""
+    hub = make_hub(MemoryLog(), flush=1)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(hub.run)
+        recorder = await watch(hub, "task:1")
+        await dispatch(hub, event(1))
+        await dispatch(hub, event(2))
+        hub.inbox.close()
+    assert recorder.seqs == [[1], [2]]
+
+
+# How long a broadcaster lives
+
+
+async def test_a_broadcaster_lingers(hub: Hub, log: MemoryLog, autojump_clock: Clock) -> None:
+    """Without watchers it is kept for a while, so that who comes back at once needs no reading."""
+    await log.append([[output("1", "a")]])
+    subscription = await attach(hub, Recorder(), OLDEST, "task:1")
+    hub.detach(subscription)
+    await dispatch(hub, *log.events)
+    await trio.sleep(4)
+    calls = log.calls
+    recorder = Recorder()
+    await attach(hub, recorder, OLDEST, "task:1")
+    assert ids(recorder.events) == ids(log.events)
+    assert log.calls == calls
+
+
+async def test_a_broadcaster_retires(hub: Hub, autojump_clock: Clock) -> None:
+    """After the linger without watchers it is forgotten, and a new one begins where the hub is."""
+    subscription = await attach(hub, Recorder(), OLDEST, "task:1")
+    await watch(hub, "*")
+    await dispatch(hub, event(1))
+    hub.detach(subscription)
+    await trio.sleep(8)
+    assert hub.stats().broadcasters == 1
+    assert not hub.reaches_back_to(Selection.of(["task:1"]), OLDEST)
+    recorder = await watch(hub, "task:1")
+    await dispatch(hub, event(2))
+    assert recorder.seqs == [[2]]
+
+
+async def test_a_watched_broadcaster_never_retires(hub: Hub, autojump_clock: Clock) -> None:
+    """As long as somebody watches, however quiet the channel is, the broadcaster stays."""
+    recorder = await watch(hub, "task:1")
+    await trio.sleep(100)
+    await dispatch(hub, event(1))
+    assert recorder.seqs == [[1]]
+
+
+async def test_a_held_broadcaster_never_retires(hub: Hub, log: MemoryLog, autojump_clock: Clock) -> None:
+    """While a subscription is being attached, however slowly, its broadcaster stays and collects."""
+    await log.append([[output("1", "a")]])
+    recorder = Recorder()
+
+    async def slowly() -> bool:
+        await trio.sleep(30)
+        return True
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(hub.attach, subscribe(recorder, "task:1"), slowly)
+        await trio.sleep(20)
+        await log.append([[output("1", "b")]])
+        await dispatch(hub, *log.events)
+    assert ids(recorder.events) == ids(log.events)
+
+
+# Positions
+
+
+async def test_where_a_newcomer_begins(hub: Hub, autojump_clock: Clock) -> None:
+    """A newcomer begins at the hub's position, or before what waits for a flush."""
+    task = Selection.of(["task:1"])
+    assert hub.live_position(task) == hub.position == OLDEST
+    await watch(hub, "task:1")
+    await dispatch(hub, event(1), event(2, "task:9"))
+    assert hub.live_position(task) == hub.position == event(2).id
+    await dispatch(hub, event(3), event(4))
+    assert hub.live_position(task) == EventId(event(3).id - 1)
+    assert hub.live_position(Selection.of(["task:9"])) == event(4).id
+
+
+async def test_what_is_kept_in_memory_needs_no_log(hub: Hub, autojump_clock: Clock) -> None:
+    """A position within the ring, or at the hub's position where nobody watches, is within memory."""
+    task = Selection.of(["task:1"])
+    await watch(hub, "task:1")
+    await dispatch(hub, event(1), event(2))
+    assert hub.reaches_back_to(task, OLDEST)
+    assert hub.reaches_back_to(task, event(2).id)
+    assert not hub.reaches_back_to(task, event(3).id)
+    assert not hub.reaches_back_to(Selection.of(["task:2"]), event(1).id)
+    assert hub.reaches_back_to(Selection.of(["task:2"]), event(2).id)
+
+
+async def test_a_cursor_moves_where_nothing_came(hub: Hub, autojump_clock: Clock) -> None:
+    """A subscription is caught up to the hub's position unless something waits for it."""
+    subscription = await attach(hub, Recorder(), OLDEST, "task:1")
+    await dispatch(hub, event(1), event(2, "task:9"))
+    assert hub.caught_up_to(subscription) == event(2).id
+    await dispatch(hub, event(3), event(4, "task:9"))
+    assert hub.caught_up_to(subscription) == event(1).id
+    assert hub.caught_up_to(subscribe(Recorder(), "task:9", position=event(1).id)) == event(1).id
+
+
+# Attaching
+
+
+async def test_attaching_waits_between_pages(
+    hub: Hub, log: MemoryLog, autojump_clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A client that is slow to take a page is not given the next one."""
+    monkeypatch.setattr(replay_module, "PAGE_EVENTS", 2)
+    await log.append([[output("1", f"{n}") for n in range(5)]])
+    await dispatch(hub, *log.events)
+    recorder = Recorder()
+
+    async def slowly() -> bool:
+        await trio.sleep(10)
+        return True
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(hub.attach, subscribe(recorder, "task:1"), slowly)
+        await trio.sleep(5)
+        assert recorder.seqs == [[1, 2]]
+        await trio.sleep(10)
+        assert recorder.seqs == [[1, 2], [3, 4]]
+    assert recorder.seqs == [[1, 2], [3, 4], [5]]
+
+
+async def test_an_outage_while_attaching_is_told(hub: Hub, log: MemoryLog, autojump_clock: Clock) -> None:
+    """When the log can't be read attaching fails, nothing is subscribed, and the broadcaster retires."""
+    await log.append([[output("1", "a")]])
+    await dispatch(hub, *log.events)
+    log.fault = Unavailable("away")
+    with pytest.raises(Unavailable):
+        await attach(hub, Recorder(), OLDEST, "task:1")
+    assert hub.stats().subscriptions == 0
+    await trio.sleep(10)
+    assert hub.stats().broadcasters == 0
+
+
+async def test_attaching_can_be_cancelled(hub: Hub, log: MemoryLog, autojump_clock: Clock) -> None:
+    """A client that goes while its history is read leaves nothing behind."""
+    await log.append([[output("1", "a")]])
+    await dispatch(hub, *log.events)
+    log.seconds_per_call = 5
+    with trio.move_on_after(1) as patience:
+        await attach(hub, Recorder(), OLDEST, "task:1")
+    assert patience.cancelled_caught
+    await trio.sleep(20)
+    assert (hub.stats().subscriptions, hub.stats().broadcasters) == (0, 0)
+
+
+# Attaching without a hole, whatever happens meanwhile
+
+CHANNELS = ["task:1", "task:2", "task:3", "webhooks"]
+SELECTIONS = [
+    Selection.of(["task:1"]),
+    Selection.of(["task:*"]),
+    Selection.of([]),
+    Selection.of(["task:2", "webhooks"]),
+    Selection.of(["task:*"], "task.status"),
+]
+
+
+@attrs.frozen
+class Publish:
+    """Append events on these channels, in one request."""
+
+    channels: Sequence[str]
+    ends: bool
+
+
+@attrs.frozen
+class Attach:
+    """Attach to a selection from some position: of an event, of the log's head, or live."""
+
+    selection: Selection
+    start: int | str
+
+
+@attrs.frozen
+class Detach:
+    """Detach one of those attached."""
+
+    which: int
+
+
+@attrs.frozen
+class Wait:
+    """Let time pass."""
+
+    seconds: float
+
+
+@attrs.frozen
+class Slow:
+    """Make the log and the clients slow, or quick again."""
+
+    log: float
+    clients: float
+
+
+ACTIONS = st.one_of(
+    st.builds(Publish, st.lists(st.sampled_from(CHANNELS), min_size=1, max_size=5), st.booleans()),
+    st.builds(Attach, st.sampled_from(SELECTIONS), st.sampled_from(["head", "live"]) | st.integers(0, 30)),
+    st.builds(Detach, st.integers(0, 5)),
+    st.builds(Wait, st.sampled_from([0.0, 0.001, 0.01, 0.02, 0.05, 1.0, 3.0])),
+    st.builds(Slow, st.sampled_from([0.0, 0.005, 0.03]), st.sampled_from([0.0, 0.01, 0.5])),
+)
+
+
+@attrs.define(eq=False)
+class Scenario:
+    """Runs actions against a hub, and knows what every watcher must have heard."""
+
+    flush: float
+    ring: int
+    linger: float
+    log: MemoryLog = attrs.field(factory=MemoryLog)
+    clients: float = 0.0
+    attached: list[tuple[Subscription, Recorder, EventId]] = attrs.field(factory=list)
+    live: set[Subscription] = attrs.field(factory=set)
+    detached: dict[Subscription, int] = attrs.field(factory=dict)
+
+    async def run(self, actions: Sequence[object]) -> None:
+        """Run the actions, let everything settle, and check."""
+        hub = make_hub(self.log, flush=self.flush, ring=self.ring, linger=self.linger)
+        subscriber = Subscriber(self.log, self.log.position, [hub.inbox])
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(hub.run)
+            nursery.start_soon(subscriber.run)
+            for action in actions:
+                await self.act(action, hub, nursery)
+            await trio.sleep(60)
+            nursery.cancel_scope.cancel()
+        for subscription, recorder, start in self.attached:
+            self.check(subscription, recorder, start)
+
+    async def act(self, action: object, hub: Hub, nursery: trio.Nursery) -> None:
+        """Take one action."""
+        match action:
+            case Publish(channels, ends):
+                drafts = [
+                    draft("webhook.received", {"n": 1})
+                    if channel == "webhooks"
+                    else draft("task.status", {"task_id": channel[5:], "status": "completed"})
+                    if ends
+                    else output(channel[5:], "x")
+                    for channel in channels
+                ]
+                nursery.start_soon(self.log.append, [drafts])
+            case Attach(selection, start):
+                self.attach(hub, nursery, selection, start)
+            case Detach(which) if which < len(self.attached):
+                subscription, recorder, _ = self.attached[which]
+                if subscription in self.live:
+                    hub.detach(subscription)
+                    self.detached.setdefault(subscription, len(recorder.events))
+            case Wait(seconds):
+                await trio.sleep(seconds)
+            case Slow(log, clients):
+                self.log.seconds_per_call, self.clients = log, clients
+
+    def attach(self, hub: Hub, nursery: trio.Nursery, selection: Selection, start: int | str) -> None:
+        """Begin to attach a recorder."""
+        position = hub.live_position(selection)
+        if start == "head":
+            position = self.log.position
+        elif isinstance(start, int):
+            position = self.log.events[start].id if start < len(self.log.events) else OLDEST
+        recorder = Recorder()
+        subscription = Subscription(recorder, selection, position=position)
+        self.attached.append((subscription, recorder, position))
+        nursery.start_soon(self.bring_up, hub, subscription)
+
+    async def bring_up(self, hub: Hub, subscription: Subscription) -> None:
+        """Attach a subscription; from then on it may be detached."""
+        await hub.attach(subscription, self.ready)
+        self.live.add(subscription)
+
+    async def ready(self) -> bool:
+        """Take as long over a page as clients take now."""
+        await trio.sleep(self.clients)
+        return True
+
+    def check(self, subscription: Subscription, recorder: Recorder, start: EventId) -> None:
+        """Check that a watcher has heard everything once, in order, up to where it was detached."""
+        selection = subscription.selection
+        wanted = [
+            one.id for one in self.log.events if one.id > start and selection.covers(one.channel, one.topic)
+        ]
+        if subscription in self.detached:
+            wanted = wanted[: self.detached[subscription]]
+        assert ids(recorder.events) == wanted
+
+
+@given_settings(max_examples=300)
+@given(
+    st.lists(ACTIONS, min_size=5, max_size=40),
+    st.sampled_from([0.0, FLUSH]),
+    st.sampled_from([1, 2, 5, 100]),
+    st.sampled_from([0.0, 0.5]),
+    st.integers(1, 4),
+    st.booleans(),
+)
+def test_attaching_leaves_no_hole(
+    actions: list[object], flush: float, ring: int, linger: float, page: int, large: bool
+) -> None:
+    """However publishing, attaching, leaving and flushing interleave, each event is heard once, in order."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(replay_module, "PAGE_EVENTS", page)
+        if large:
+            patch.setattr(broadcaster_module, "INLINE_WATCHERS", 1)
+            patch.setattr(broadcaster_module, "STEP_WATCHERS", 1)
+        run_in_virtual_time(Scenario(flush, ring, linger).run, actions)

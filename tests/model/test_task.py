@@ -1,0 +1,243 @@
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from fractions import Fraction
+from typing import Any
+
+import attrs
+import orjson
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from heliograph.model.event import Event
+from heliograph.model.ids import make_id
+from heliograph.model.task import STATUSES, TERMINAL, Task, micro_dollars, task_json
+
+START = datetime(2026, 1, 31, 12, tzinfo=UTC)
+
+
+@attrs.define
+class History:
+    """Builds the events of one task, a second apart."""
+
+    events: list[Event] = attrs.field(factory=list)
+
+    def add(self, topic: str, payload: dict[str, Any], seconds: float | None = None) -> None:
+        """Add an event at this many seconds from the start."""
+        seq = len(self.events) + 1
+        moment = START + timedelta(seconds=seq if seconds is None else seconds)
+        self.events.append(Event(make_id(seq), "task:1", seq, topic, moment, {"task_id": "1", **payload}))
+
+    def status(self, status: str, seconds: float | None = None, **result: Any) -> None:
+        """Add a status, with a result if there is one."""
+        self.add("task.status", {"status": status, **({"result": result} if result else {})}, seconds)
+
+    def output(self, text: str = "x", seconds: float | None = None) -> None:
+        """Add a line of output."""
+        self.add("task.output", {"output": text}, seconds)
+
+    def fold(self) -> Task:
+        """Fold them as the store does."""
+        task = Task.first_seen(self.events[0])
+        for event in self.events:
+            task.apply(event)
+        return task
+
+
+RESULTS = st.fixed_dictionaries(
+    {},
+    optional={
+        "cost_usd": st.floats(0, 10**9) | st.integers(0, 10**9) | st.none(),
+        "input_tokens": st.integers(0, 10**15) | st.none(),
+        "output_tokens": st.integers(0, 10**15) | st.none(),
+        "error": st.text() | st.none() | st.dictionaries(st.text(), st.integers()),
+        "model": st.text() | st.integers(),
+    },
+)
+STEPS = st.tuples(
+    st.just("task.status"),
+    st.fixed_dictionaries({"status": st.sampled_from(STATUSES), "result": st.none() | RESULTS}),
+)
+STEPS |= st.tuples(st.just("task.output"), st.fixed_dictionaries({"output": st.text()}))
+STEPS |= st.tuples(
+    st.just("task.created"),
+    st.dictionaries(st.sampled_from(["name", "agent", "model"]), st.text() | st.none()),
+)
+STEPS |= st.tuples(st.just("task.progress"), st.just({"percent": 5}))
+
+
+def test_a_task_runs_its_course() -> None:
+    """Created, first output, terminal status: each sets its time and the status that it means."""
+    history = History()
+    history.add("task.created", {"name": "n", "agent": "a", "input": [1], "metadata": {"k": "v"}}, 0)
+    history.output("héllo", 2)
+    history.status("completed", 5.5, cost_usd=0.05, input_tokens=10, output_tokens=20, model="m")
+    task = history.fold()
+    assert (task.status, task.finished, task.name, task.agent, task.model) == (
+        "completed",
+        True,
+        "n",
+        "a",
+        "m",
+    )
+    assert (task.input, task.metadata) == ([1], {"k": "v"})
+    assert (task.created_at, task.started_at) == (START, START + timedelta(seconds=2))
+    assert (task.finished_at, task.duration_ms) == (START + timedelta(seconds=5.5), 3500)
+    assert (task.output_lines, task.output_bytes) == (1, 6)
+    assert (task.cost_micros, task.input_tokens, task.output_tokens) == (50_000, 10, 20)
+    assert (task.last_seq, task.last_event_id, task.finished_event_id) == (3, make_id(3), make_id(3))
+
+
+@pytest.mark.parametrize(
+    ("topic", "payload", "status"),
+    [
+        ("task.output", {"output": "x"}, "running"),
+        ("task.status", {"status": "running"}, "running"),
+        ("task.status", {"status": "queued"}, "queued"),
+        ("task.created", {}, "queued"),
+        ("task.status", {"status": "failed"}, "failed"),
+        ("task.progress", {}, "queued"),
+    ],
+)
+def test_any_event_makes_an_unknown_task(topic: str, payload: dict[str, Any], status: str) -> None:
+    """The first event that mentions a task makes it, whatever that event is."""
+    history = History()
+    history.add(topic, payload)
+    task = history.fold()
+    assert (task.task_id, task.status, task.created_at) == ("1", status, START + timedelta(seconds=1))
+
+
+@given(st.lists(STEPS, max_size=8), st.sampled_from(sorted(TERMINAL)), st.lists(STEPS, max_size=8))
+def test_a_late_event_never_reopens_a_task(
+    before: list[tuple[str, dict[str, Any]]], end: str, after: list[tuple[str, dict[str, Any]]]
+) -> None:
+    """After a terminal status only another one changes the outcome; everything else leaves it finished."""
+    history = History()
+    for step in before:
+        history.add(*step)
+    history.status(end)
+    ended, outcome = len(history.events), end
+    for topic, payload in after:
+        history.add(topic, payload)
+        if payload.get("status") in TERMINAL:
+            outcome, ended = payload["status"], len(history.events)
+        task = history.fold()
+        assert task.status == outcome
+        assert task.finished
+        assert task.finished_event_id == make_id(ended)
+        assert task.finished_at == START + timedelta(seconds=ended)
+
+
+@given(st.lists(STEPS, min_size=1, max_size=15))
+def test_counts_are_those_of_the_output(steps: list[tuple[str, dict[str, Any]]]) -> None:
+    """Every line counts, also late ones, in lines and in UTF-8 bytes."""
+    history = History()
+    for topic, payload in steps:
+        if "output" in payload:
+            payload = {"output": payload["output"].encode(errors="ignore").decode()}
+        history.add(topic, payload)
+    task = history.fold()
+    outputs = [event.payload["output"] for event in history.events if event.topic == "task.output"]
+    assert task.output_lines == len(outputs)
+    assert task.output_bytes == sum(len(text.encode()) for text in outputs)
+    assert (task.last_seq, task.last_event_id) == (len(steps), make_id(len(steps)))
+    assert task.finished == (task.finished_at is not None) == (task.status in TERMINAL)
+
+
+def test_a_later_terminal_status_corrects_the_outcome() -> None:
+    """A second terminal status replaces status, time and result of the first."""
+    history = History()
+    history.status("running", 1)
+    history.status("failed", 2, error="boom", cost_usd=1, input_tokens=5)
+    history.status("completed", 3, cost_usd=2)
+    task = history.fold()
+    assert (task.status, task.finished_at) == ("completed", START + timedelta(seconds=3))
+    assert (task.error, task.cost_micros, task.input_tokens) == (None, 2_000_000, None)
+    assert task.result == {"cost_usd": 2}
+
+
+def test_a_correction_without_a_result_keeps_what_was_known() -> None:
+    """A terminal status that brings no result leaves the earlier one standing."""
+    history = History()
+    history.status("completed", 1, cost_usd=2)
+    history.status("failed", 2)
+    task = history.fold()
+    assert (task.status, task.cost_micros) == ("failed", 2_000_000)
+
+
+def test_a_finished_task_still_counts_late_lines() -> None:
+    """A line that arrives after the end is counted and does not start the task again."""
+    history = History()
+    history.status("completed", 1)
+    history.output("late", 2)
+    history.status("running", 3)
+    task = history.fold()
+    assert (task.status, task.output_lines, task.started_at) == ("completed", 1, None)
+
+
+def test_a_late_description_is_kept() -> None:
+    """A ``task.created`` that arrives late describes the task without touching its course."""
+    history = History()
+    history.status("completed", 1)
+    history.add("task.created", {"name": "n", "agent": None}, 2)
+    task = history.fold()
+    assert (task.status, task.name, task.agent) == ("completed", "n", None)
+
+
+def test_time_never_runs_backwards() -> None:
+    """An event with an older timestamp moves neither the update time nor the duration below zero."""
+    history = History()
+    history.status("running", 10)
+    history.status("completed", 5)
+    task = history.fold()
+    assert task.updated_at == START + timedelta(seconds=10)
+    assert task.duration_ms == 0
+
+
+def test_a_task_without_a_start_lasts_from_its_creation() -> None:
+    """The duration of a task that never ran is counted from when it was created."""
+    history = History()
+    history.add("task.created", {}, 1)
+    history.status("cancelled", 2.25)
+    assert history.fold().duration_ms == 1250
+
+
+@pytest.mark.parametrize(
+    ("amount", "micros"),
+    [
+        (0, 0),
+        (0.05, 50_000),
+        (0.1, 100_000),
+        (1e-6, 1),
+        (5e-7, 0),
+        (1.5e-6, 2),
+        (10**9, 10**15),
+        ("0.3", 300_000),
+    ],
+)
+def test_dollars_become_whole_micro_dollars(amount: float | str, micros: int) -> None:
+    """Amounts are rounded half to even at the sixth decimal."""
+    assert micro_dollars(amount) == micros
+
+
+@given(st.lists(st.decimals(0, 1000, places=6), max_size=50))
+def test_money_adds_up_exactly(amounts: list[Decimal]) -> None:
+    """The sum of many amounts published as JSON numbers is exact to the micro-dollar."""
+    total = sum(micro_dollars(orjson.loads(str(float(amount)))) for amount in amounts)
+    assert Fraction(total, 10**6) == sum((Fraction(amount) for amount in amounts), Fraction(0))
+
+
+@given(st.lists(STEPS, min_size=1, max_size=8))
+def test_a_task_is_written_as_json(steps: list[tuple[str, dict[str, Any]]]) -> None:
+    """The JSON of a task has every field under its public name, cursors as text and dollars as dollars."""
+    history = History()
+    for step in steps:
+        history.add(*step)
+    task = history.fold()
+    view = task_json(task)
+    assert "cost_micros" not in view
+    assert view["cost_usd"] == (None if task.cost_micros is None else task.cost_micros / 10**6)
+    assert view["last_event_id"] == f"{len(steps)}-0"
+    assert (view["finished_event_id"] is None) == (task.finished_event_id is None)
+    assert view["duration_ms"] == task.duration_ms
+    assert set(view) >= {field.name for field in attrs.fields(Task)} - {"cost_micros"}
