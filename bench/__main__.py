@@ -71,9 +71,8 @@ def main(
     try:
         for scenario in chosen:
             results[scenario.name] = {}
-            _measure(
-                console, scenario, [p for p in peers if p.name in scenario.peers], scale, results, failures
-            )
+            able = [peer for peer in peers if scenario.takes(peer)]
+            _measure(console, scenario, able, scale, results, failures)
     except KeyboardInterrupt:
         console.print("stopped; this is what was measured so far")
     console.print(report.table(results, [peer.name for peer in peers]))

@@ -103,9 +103,10 @@ def _publishing(
     *,
     spread: bool = False,
     connections: int = 1,
+    depth: int = 1,
 ) -> Publishing:
     names = tuple(peer.channel(number) for number in range(channels))
-    publishing = Publishing(swarm, Traffic(names, burst, spread=spread), pace, connections)
+    publishing = Publishing(swarm, Traffic(names, burst, spread=spread), pace, connections, depth)
     swarm.publishers.append(publishing)
     return publishing
 
@@ -146,6 +147,7 @@ def _faults(swarm: Swarm) -> Figures:
         "duplicated": tally.duplicated,
         "out_of_order": tally.out_of_order,
         "disconnects": tally.disconnects.total(),
+        **{f"disconnects {code}": float(count) for code, count in tally.disconnects.items()},
     }
 
 
@@ -173,7 +175,7 @@ def _saturation(transport: str) -> Callable[[Peer, Scale], Figures]:
         with Server(peer) as server, _swarm(server, count, 1, (transport,)) as swarm:
             swarm.pause = 0.002  # the client's core is not to be the limit
             pace = Saturating(swarm, UNDER_WAY * burst * count)
-            publishing = _publishing(swarm, peer, 1, pace, burst, connections=4)
+            publishing = _publishing(swarm, peer, 1, pace, burst, connections=4, depth=4)
             return _measure(server, swarm, publishing, scale)
 
     return measure
