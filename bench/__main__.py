@@ -18,9 +18,9 @@ from bench.peers.floor import FloorPeer
 from bench.peers.heliograph import HeliographPeer
 from bench.peers.nchan import NchanPeer
 from bench.peers.ws import WsPeer
-from bench.scenarios import BY_NAME, FULL, QUICK, SCENARIOS, Scale, Scenario
+from bench.scenarios import BY_NAME, FULL, MOST_STREAMS, QUICK, SCENARIOS, Scale, Scenario
 from bench.server import CLIENT_CPUS, BenchError
-from heliograph.client.swarm import LoadError
+from heliograph.client.swarm import LoadError, allow_sockets
 
 PEERS: tuple[Peer, ...] = (HeliographPeer(), FastApiPeer(), WsPeer(), NchanPeer(), FloorPeer())
 NAMES = [peer.name for peer in PEERS]
@@ -50,6 +50,10 @@ def main(
     scale = QUICK if quick else FULL
     scale = attrs.evolve(scale, rounds=rounds or scale.rounds)
     os.sched_setaffinity(0, CLIENT_CPUS)
+    try:
+        allow_sockets(MOST_STREAMS)  # here, so that the servers inherit it
+    except LoadError as error:
+        console.print(error, style="yellow", highlight=False, markup=False)
     about = machine.describe()
     for name, value in about.items():
         console.print(f"{name:11} {value}", highlight=False, markup=False)
@@ -67,9 +71,8 @@ def main(
     try:
         for scenario in chosen:
             results[scenario.name] = {}
-            _measure(
-                console, scenario, [p for p in peers if p.name in scenario.peers], scale, results, failures
-            )
+            able = [peer for peer in peers if scenario.takes(peer)]
+            _measure(console, scenario, able, scale, results, failures)
     except KeyboardInterrupt:
         console.print("stopped; this is what was measured so far")
     console.print(report.table(results, [peer.name for peer in peers]))

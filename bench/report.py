@@ -66,6 +66,7 @@ ROWS = (
     ),
     Row("crowd", "memory_mib", "10,000 streams: resident MiB in all", digits=0),
     Row("crowd", "memory_kib", "10,000 streams: resident KiB per stream"),
+    Row("crowd", "messages_per_second", "10,000 streams: messages/s published, of 200", digits=0),
     Row("crowd", "server_cpu", "10,000 streams: CPUs used", digits=2),
     Row("crowd", "p50_ms", "10,000 streams: p50 ms, publish to socket"),
     Row("crowd", "p99_ms", "10,000 streams: p99 ms, publish to socket"),

@@ -17,12 +17,14 @@ import attrs
 from bench.peer import Peer
 from bench.server import HOST, BenchError, Server
 from heliograph.client.publishing import Pace, Publishing, Saturating, Steady, Traffic
-from heliograph.client.swarm import Swarm, allow_sockets
+from heliograph.client.swarm import Swarm
 
 EVERYONE = ("heliograph", "fastapi", "ws", "nchan", "floor")
 OURS = ("heliograph",)
 UNDER_WAY = 16
 """Bursts that may be under way at saturation."""
+
+MOST_STREAMS = 10_000
 
 RAMP_SECONDS = 90.0
 DRAIN_SECONDS = 60.0
@@ -74,7 +76,6 @@ class Scenario:
 @contextmanager
 def _swarm(server: Server, streams: int, channels: int, transports: tuple[str, ...]) -> Iterator[Swarm]:
     """Open streams, evenly over channels and transports; settle them at the end."""
-    allow_sockets(streams)
     swarm = Swarm(server.peer.dialect(f"{HOST}:{server.port}"), HOST, server.port)
     width = len(transports)
     swarm.add(
@@ -102,9 +103,10 @@ def _publishing(
     *,
     spread: bool = False,
     connections: int = 1,
+    depth: int = 1,
 ) -> Publishing:
     names = tuple(peer.channel(number) for number in range(channels))
-    publishing = Publishing(swarm, Traffic(names, burst, spread=spread), pace, connections)
+    publishing = Publishing(swarm, Traffic(names, burst, spread=spread), pace, connections, depth)
     swarm.publishers.append(publishing)
     return publishing
 
@@ -114,9 +116,11 @@ def _measure(server: Server, swarm: Swarm, publishing: Publishing, scale: Scale)
     swarm.run(lambda: False, scale.warm_up)
     tally = swarm.settle()
     tally.latency.clear()
-    begun, cpu, own, delivered = perf_counter(), server.cpu(), process_time(), tally.deliveries
+    delivered, published = tally.deliveries, tally.published
+    begun, cpu, own = perf_counter(), server.cpu(), process_time()
     swarm.run(lambda: False, scale.seconds)
     publishing.active = False
+    rate = (tally.published - published) / (perf_counter() - begun)
     drained = swarm.run(lambda: swarm.drained, DRAIN_SECONDS)
     cpu, own, seconds = server.cpu() - cpu, process_time() - own, perf_counter() - begun
     deliveries = swarm.settle().deliveries - delivered
@@ -126,6 +130,7 @@ def _measure(server: Server, swarm: Swarm, publishing: Publishing, scale: Scale)
         "cpu_us": cpu / deliveries * 1e6,
         "per_second": deliveries / seconds,
         "per_cpu_second": deliveries / cpu if cpu else 0.0,
+        "messages_per_second": rate,
         "p50_ms": tally.percentile(0.5) or 0.0,
         "p99_ms": tally.percentile(0.99) or 0.0,
         "server_cpu": cpu / seconds,
@@ -142,6 +147,7 @@ def _faults(swarm: Swarm) -> Figures:
         "duplicated": tally.duplicated,
         "out_of_order": tally.out_of_order,
         "disconnects": tally.disconnects.total(),
+        **{f"disconnects {code}": float(count) for code, count in tally.disconnects.items()},
     }
 
 
@@ -169,7 +175,7 @@ def _saturation(transport: str) -> Callable[[Peer, Scale], Figures]:
         with Server(peer) as server, _swarm(server, count, 1, (transport,)) as swarm:
             swarm.pause = 0.002  # the client's core is not to be the limit
             pace = Saturating(swarm, UNDER_WAY * burst * count)
-            publishing = _publishing(swarm, peer, 1, pace, burst, connections=4)
+            publishing = _publishing(swarm, peer, 1, pace, burst, connections=4, depth=4)
             return _measure(server, swarm, publishing, scale)
 
     return measure
@@ -196,11 +202,11 @@ def _idle(transport: str) -> Callable[[Peer, Scale], Figures]:
 
 def _crowd(peer: Peer, scale: Scale) -> Figures:
     """5,000 WebSockets and 5,000 event streams on 100 channels, 200 messages a second."""
-    count, channels = scale.count(10_000), 100
+    count, channels = scale.count(MOST_STREAMS), 100
     with Server(peer) as server:
         empty = server.memory()
         with _swarm(server, count, channels, ("ws", "sse")) as swarm:
-            publishing = _publishing(swarm, peer, channels, Steady(perf_counter(), 1 / 200))
+            publishing = _publishing(swarm, peer, channels, Steady(perf_counter(), 1 / 200), connections=8)
             figures = _measure(server, swarm, publishing, attrs.evolve(scale, seconds=scale.seconds * 3))
             memory = server.memory()
             return {
@@ -212,13 +218,13 @@ def _crowd(peer: Peer, scale: Scale) -> Figures:
 
 def _stalled(peer: Peer, scale: Scale) -> Figures:
     """Have some watchers never read: how long they are kept, at what memory, and who else notices."""
-    stalled, streams = scale.count(100), scale.count(500)
+    stalled, streams = scale.count(100), scale.count(200)
     with Server(peer) as server, _swarm(server, streams, 1, ("ws", "sse")) as swarm:
         memory, sockets = server.memory(), server.sockets()
         dead = [_stall(server, peer.channel(0)) for _ in range(stalled)]
         swarm.run(lambda: server.sockets() >= sockets + stalled, 10)
         publishing = _publishing(swarm, peer, 1, Steady(perf_counter(), 1 / 50))
-        publishing.traffic = attrs.evolve(publishing.traffic, size=65536)
+        publishing.traffic = attrs.evolve(publishing.traffic, size=8192)
         begun, peak = perf_counter(), [0]
 
         def evicted() -> bool:
@@ -258,7 +264,7 @@ def _restart(peer: Peer, scale: Scale) -> Figures:
     """Kill the server under 5,000 streams and a publisher that repeats; start it again on its data."""
     count, channels = scale.count(5_000), 50
     with Server(peer) as server, _swarm(server, count, channels, ("ws", "sse")) as swarm:
-        publishing = _publishing(swarm, peer, channels, Steady(perf_counter(), 1 / 100))
+        publishing = _publishing(swarm, peer, channels, Steady(perf_counter(), 1 / 100), connections=8)
         swarm.run(lambda: False, scale.warm_up)
         connects = swarm.tally.connects
         server.kill()
@@ -278,6 +284,7 @@ def _restart(peer: Peer, scale: Scale) -> Figures:
             "seconds_caught_up": caught_up - listening,
             "connects": swarm.tally.connects - connects,
             **_faults(swarm),
+            "disconnects": 0.0,  # all were cut, on purpose
         }
 
 
@@ -304,7 +311,12 @@ SCENARIOS = (
         _crowd,
         peers=OURS,
     ),
-    Scenario("stalled", "100 readers that never read beside 500 that do", _stalled, peers=OURS),
+    Scenario(
+        "stalled",
+        "100 readers that never read beside 200 that do, 50 messages of 8 KiB a second",
+        _stalled,
+        peers=OURS,
+    ),
     Scenario(
         "restart", "kill -9 under 5,000 streams and a publisher, then start again", _restart, peers=OURS
     ),

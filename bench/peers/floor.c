@@ -79,10 +79,7 @@ static void say(int file, const char *text) {
     if (write(file, text, strlen(text)) < 0) perror("write");
 }
 
-static void serve(int file) {
-    ssize_t got = read(file, request, BODY - 1);
-    if (got <= 0) { leave(file); return; }
-    if (room_of[file]) return; /* a watcher's own words mean nothing here */
+static void answer(int file, ssize_t got) {
     request[got] = 0;
     if (!strncmp(request, "GET /ws/", 8)) {
         join(file, atoi(request + 8) % ROOMS, 0);
@@ -91,18 +88,33 @@ static void serve(int file) {
         join(file, atoi(request + 9) % ROOMS, 1);
         say(file, "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n");
     } else {
-        char *body = strstr(request, "\r\n\r\n"), *length = strstr(request, "Content-Length: ");
-        if (!body || !length) { leave(file); return; }
+        char *body, *length;
+        while (!(body = strstr(request, "\r\n\r\n"))) { /* the rest is on its way: loopback, one publisher */
+            ssize_t more = read(file, request + got, BODY - 1 - got);
+            if (more > 0) request[got += more] = 0;
+            else if (more == 0 || errno != EAGAIN) { leave(file); return; }
+        }
+        length = strstr(request, "Content-Length: ");
+        if (!length) { leave(file); return; }
         body += 4;
         long size = atol(length + 16);
-        while (request + got < body + size) { /* the rest is on its way: loopback, one publisher */
+        while (request + got < body + size) {
             ssize_t more = read(file, request + got, BODY - 1 - got);
             if (more > 0) got += more;
             else if (more == 0 || errno != EAGAIN) { leave(file); return; }
         }
         publish(body, body + size);
         say(file, "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n");
+        got -= body + size - request; /* a next request may be right behind */
+        memmove(request, body + size, got + 1);
+        if (got > 0) answer(file, got);
     }
+}
+
+static void serve(int file) {
+    ssize_t got = read(file, request, BODY - 1);
+    if (got <= 0) { leave(file); return; }
+    if (!room_of[file]) answer(file, got); /* a watcher's own words mean nothing here */
 }
 
 int main(int argc, char **argv) {

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import selectors
 import socket
+from collections import deque
 from time import perf_counter, perf_counter_ns
 from typing import Protocol
 
@@ -43,13 +44,21 @@ class Pace(Protocol):
 class Publishing:
     """Publishes bursts over a few kept-alive connections, at a pace, until stopped.
 
-    A connection waits for its answer before the next request. Where the messages are numbered here, a
-    channel's always go over the same connection, so that they are published in the order of their
-    numbers. A request that gets no answer, or is refused for now (429, 503), is sent again with the same
-    key. Each text carries the moment it was first sent.
+    Where the messages are numbered here, a channel's always go over the same connection, so that they are
+    published in the order of their numbers. A request that gets no answer, or is refused for now (429,
+    503), is sent again with the same key. Each text carries the moment it was first sent.
+
+    Args:
+        swarm: What moves it, and keeps account.
+        traffic: What is published.
+        pace: When.
+        connections: Over how many connections.
+        depth: Requests under way at one time on each.
     """
 
-    def __init__(self, swarm: Swarm, traffic: Traffic, pace: Pace, connections: int = 1) -> None:
+    def __init__(
+        self, swarm: Swarm, traffic: Traffic, pace: Pace, connections: int = 1, depth: int = 1
+    ) -> None:
         self.swarm = swarm
         self.traffic = traffic
         self.pace = pace
@@ -58,13 +67,13 @@ class Publishing:
         self._any_lane = swarm.dialect.numbers
         if traffic.spread and not self._any_lane:
             connections = 1
-        self._lanes = [Lane(swarm) for _ in range(connections)]
+        self._lanes = [Lane(swarm, depth) for _ in range(connections)]
         self._pad = "x" * traffic.size
 
     @property
     def idle(self) -> bool:
         """Whether every request was answered."""
-        return not any(lane.busy for lane in self._lanes)
+        return all(lane.idle for lane in self._lanes)
 
     def go_on(self, now: float) -> float:
         """Publish what is due; return the seconds until there may be more to do."""
@@ -106,49 +115,108 @@ class Publishing:
         return items
 
 
-class Lane:
-    """One connection that publishes, one request after the other."""
+@attrs.define
+class Request:
+    """What one burst is on the wire.
 
-    def __init__(self, swarm: Swarm) -> None:
+    Args:
+        items: Its messages.
+        data: The bytes to send, the same ones again after a failure.
+        answers: How many answers are still to come.
+    """
+
+    items: list[tuple[str, int, str]]
+    data: bytes
+    answers: int
+
+
+class Lane:
+    """One connection that publishes; requests are answered in their order.
+
+    Args:
+        swarm: Whose selector moves it.
+        depth: Requests that may be under way at one time.
+    """
+
+    def __init__(self, swarm: Swarm, depth: int) -> None:
         self.swarm = swarm
-        self.busy = False
+        self._depth = depth
+        self._requests: deque[Request] = deque()
         self._sock: socket.socket | None = None
-        self._items: list[tuple[str, int, str]] = []
-        self._request = b""
         self._unsent = b""
-        self._awaited = 0
-        self._answers = 0
         self._answer = b""
         self._again = 0.0
 
+    @property
+    def busy(self) -> bool:
+        """Whether no more requests may be sent now."""
+        return len(self._requests) >= self._depth
+
+    @property
+    def idle(self) -> bool:
+        """Whether every request was answered."""
+        return not self._requests
+
     def publish(self, items: list[tuple[str, int, str]]) -> None:
-        """Send items; ``busy`` until they are answered for."""
-        self.busy = True
-        self._items = items
-        key = f"{items[0][0]}/{items[0][1]}"
-        self._request, self._awaited = self.swarm.dialect.publish(items, key)
-        self._begin()
+        """Send a burst."""
+        data, answers = self.swarm.dialect.publish(items, f"{items[0][0]}/{items[0][1]}")
+        self._requests.append(Request(items, data, answers))
+        if self._sock is None:
+            if not self._again:
+                self._connect()
+            return
+        self._unsent += data
+        self.swarm.selector.modify(self._sock, selectors.EVENT_READ | selectors.EVENT_WRITE, self)
+        self._send(self._sock)
 
     def go_on(self, now: float) -> float:
-        """Send again what failed, when its time has come; return the seconds until then."""
+        """Come back after a failure, when it is time; return the seconds until then."""
         if not self._again:
             return 1.0
         if self._again <= now:
             self._again = 0.0
-            self._begin()
+            self._connect()
             return 1.0
         return self._again - now
 
     def ready(self) -> None:
         """Send what is left, and read answers."""
         assert self._sock is not None
+        if self._unsent:
+            self._send(self._sock)
+        if self._sock is not None:
+            self._receive(self._sock)
+
+    def close(self) -> None:
+        """Close the connection."""
+        if self._sock is not None:
+            self.swarm.forget(self._sock)
+            self._sock = None
+
+    def _connect(self) -> None:
+        """Open a connection for everything that is not answered yet."""
+        self._sock = sock = socket.socket(self.swarm.family, socket.SOCK_STREAM)
+        sock.setblocking(False)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        sock.connect_ex(self.swarm.address)
+        self._answer = b""
+        self._unsent = b"".join(request.data for request in self._requests)
+        self.swarm.selector.register(sock, selectors.EVENT_READ | selectors.EVENT_WRITE, self)
+
+    def _send(self, sock: socket.socket) -> None:
         try:
-            if self._unsent:
-                self._unsent = self._unsent[self._sock.send(self._unsent) :]
-                if not self._unsent:
-                    self.swarm.selector.modify(self._sock, selectors.EVENT_READ, self)
-                return
-            data = self._sock.recv(READ_BYTES)
+            self._unsent = self._unsent[sock.send(self._unsent) :]
+        except BlockingIOError:
+            return
+        except OSError:
+            self._fail(0.2)
+            return
+        if not self._unsent:
+            self.swarm.selector.modify(sock, selectors.EVENT_READ, self)
+
+    def _receive(self, sock: socket.socket) -> None:
+        try:
+            data = sock.recv(READ_BYTES)
         except BlockingIOError:
             return
         except OSError:
@@ -159,33 +227,15 @@ class Lane:
         else:
             self._fail(0.2)
 
-    def close(self) -> None:
-        """Close the connection."""
-        if self._sock is not None:
-            self.swarm.forget(self._sock)
-            self._sock = None
-
-    def _begin(self) -> None:
-        self._answers, self._answer, self._unsent = 0, b"", self._request
-        if self._sock is None:
-            self._sock = socket.socket(self.swarm.family, socket.SOCK_STREAM)
-            self._sock.setblocking(False)
-            self._sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            self._sock.connect_ex(self.swarm.address)
-            self.swarm.selector.register(self._sock, selectors.EVENT_WRITE, self)
-        else:
-            self.swarm.selector.modify(self._sock, selectors.EVENT_WRITE, self)
-            self.ready()
-
     def _fail(self, delay: float) -> None:
-        """Close, and send the same request again later; if none is under way there is nothing to do."""
+        """Close, and send what is not answered again later; if that is nothing, there is nothing to do."""
         self.close()
-        if self.busy:
+        if self._requests:
             self.swarm.tally.refused += 1
             self._again = perf_counter() + delay
 
     def _read_answers(self) -> None:
-        while HEAD_END in self._answer:
+        while HEAD_END in self._answer and self._requests:
             head, rest = self._answer.split(HEAD_END, 1)
             found = _LENGTH(head)
             length = int(found[1]) if found else 0
@@ -201,11 +251,14 @@ class Lane:
                 raise LoadError(
                     f"publishing was answered with {status}: {rest[:length].decode(errors='replace')[:500]}"
                 )
-            self._answers += 1
-        if self.busy and self._answers >= self._awaited:
-            self.busy = False
-            self.swarm.tally.published += len(self._items)
-            self.swarm.kept.update(channel for channel, _, _ in self._items)
+            self._answered(self._requests[0])
+
+    def _answered(self, request: Request) -> None:
+        request.answers -= 1
+        if request.answers == 0:
+            self._requests.popleft()
+            self.swarm.tally.published += len(request.items)
+            self.swarm.kept.update(channel for channel, _, _ in request.items)
 
 
 @attrs.frozen
