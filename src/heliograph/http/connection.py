@@ -21,9 +21,10 @@ from __future__ import annotations
 import math
 import os
 import re
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from typing import Protocol
 
 import trio
 
@@ -33,7 +34,16 @@ WRITE_BYTES = 64 * 1024
 
 _UPGRADE = re.compile(rb"\r\nupgrade:[ \t]*websocket[ \t]*\r\n", re.IGNORECASE)
 
-Successor = Callable[[trio.SocketStream, bytes], Awaitable[None]]
+
+class Served(Protocol):
+    """What goes on with a connection after hypercorn."""
+
+    async def serve(self, early: bytes) -> None:
+        """Serve it to its end, beginning with what the peer has already sent."""
+        ...
+
+
+Successor = Callable[[trio.SocketStream], Served]
 
 current: ContextVar[Connection] = ContextVar("connection")
 """The connection that the running task serves; routes find it here."""
@@ -91,7 +101,7 @@ class Connection:
         return -math.inf if self._stopping else self._idle_deadline
 
     def detach(self, successor: Successor) -> None:
-        """Take the connection away from hypercorn; ``successor(stream, early_bytes)`` serves it next."""
+        """Take the connection away from hypercorn; what ``successor(stream)`` makes serves it next."""
         self.successor = successor
         if self._reading is not None:
             self._reading.cancel()

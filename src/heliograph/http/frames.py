@@ -28,6 +28,25 @@ def frame(opcode: int, payload: bytes) -> bytes:
     return struct.pack("!BBQ", opcode, 127, length) + payload
 
 
+def whole_messages(data: bytes) -> bool:
+    """Tell whether a client's bytes, from the beginning of a frame on, are complete unfragmented messages.
+
+    It reads headers only (RFC 6455, section 5.2); whether they are valid is the parser's to say.
+    """
+    at = 0
+    while at + 2 <= len(data):
+        final, opcode, length = data[at] & 0x80, data[at] & 0x0F, data[at + 1] & 0x7F
+        if not final or opcode == 0:
+            return False
+        at += 2
+        if length >= 126:
+            size = 2 if length == 126 else 8
+            length = int.from_bytes(data[at : at + size], "big")
+            at += size
+        at += length + 4  # the mask
+    return at == len(data)
+
+
 def close_frame(code: int, reason: str) -> bytes:
     """Make a close frame; the reason is cut to the 123 bytes that fit (RFC 6455, section 5.5)."""
     cut = reason.encode()[:123].decode(errors="ignore").encode()

@@ -25,7 +25,7 @@ from hypercorn.trio.worker_context import TrioSingleTask, WorkerContext
 from hypercorn.typing import ASGIReceiveCallable, ASGISendCallable, ConnectionState, Scope
 from quart_trio import QuartTrio
 
-from heliograph.http.connection import Connection, current
+from heliograph.http.connection import Connection, Served, current
 from heliograph.model.errors import SettingsError
 
 log = structlog.get_logger(__name__)
@@ -119,22 +119,13 @@ class Server:
 
     async def _handle(self, stream: trio.SocketStream) -> None:
         try:
-            await self._serve(stream)
+            served, early = await self._serve_http(stream)
+            if served is not None:
+                # This frame lives as long as the stream: it holds nothing of the handshake.
+                await served.serve(early)
         except Exception:
             # A mistake in serving one connection must not end all the others.
             log.exception("a connection was lost to an unexpected error")
-
-    async def _serve(self, stream: trio.SocketStream) -> None:
-        connection = Connection(stream, self.write_timeout, self.idle_timeout)
-        current.set(connection)
-        self._connections.add(connection)
-        try:
-            await self._serve_http(connection)
-        finally:
-            self._connections.discard(connection)
-        if connection.successor is not None:
-            successor, connection.successor = connection.successor, None
-            await successor(stream, connection.take_early())
 
     async def _call_app(
         self,
@@ -148,14 +139,25 @@ class Server:
         with current.get().request():
             await self.app(scope, receive, send)
 
-    async def _serve_http(self, connection: Connection) -> None:
-        engine = TCPServer(
-            self._call_app,
-            self._config,
-            self._context,
-            ConnectionState({}),
-            connection,  # type: ignore[arg-type]  # it asks for less than the SSLStream it names
-        )
-        # The connection has an idle deadline of its own; a task for it per request would cost more than most.
-        engine.idle_task = NoIdleTask()
-        await engine.run()
+    async def _serve_http(self, stream: trio.SocketStream) -> tuple[Served | None, bytes]:
+        """Serve requests until the connection ends or is taken over; return by whom, and the early bytes."""
+        connection = Connection(stream, self.write_timeout, self.idle_timeout)
+        token = current.set(connection)
+        self._connections.add(connection)
+        try:
+            engine = TCPServer(
+                self._call_app,
+                self._config,
+                self._context,
+                ConnectionState({}),
+                connection,  # type: ignore[arg-type]  # it asks for less than the SSLStream it names
+            )
+            # The connection has an idle deadline of its own; a task per request would cost more than most.
+            engine.idle_task = NoIdleTask()
+            await engine.run()
+        finally:
+            self._connections.discard(connection)
+            current.reset(token)
+        if connection.successor is None:
+            return None, b""
+        return connection.successor(stream), connection.take_early()

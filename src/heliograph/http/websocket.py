@@ -19,7 +19,7 @@ from wsproto.utilities import RemoteProtocolError, generate_accept_token
 from heliograph.actors.hub import Hub
 from heliograph.actors.subscription import Overflow
 from heliograph.http.auth import Authenticator, Identity
-from heliograph.http.frames import PING, PONG, close_frame, event_frame, frame, json_frame
+from heliograph.http.frames import PING, PONG, close_frame, event_frame, frame, json_frame, whole_messages
 from heliograph.http.problems import describe
 from heliograph.http.stream import MAX_TAIL, Reason, Stream, StreamRegistry, WatchRequest
 from heliograph.model.channels import Selection, parse_selector, parse_topic_pattern
@@ -70,7 +70,7 @@ class WebSocketStream(Stream):
         super().__init__(trio_stream, hub, log, registry, identity.name if identity else "anonymous")
         self._identity = identity
         self._authenticator = authenticator
-        self._parser = Connection(ConnectionType.SERVER)
+        self._parser: Connection | None = None
         self._message = bytearray()
         self._busy = False
         now = trio.current_time()
@@ -136,8 +136,13 @@ class WebSocketStream(Stream):
             return  # only the end of file matters now
         ping: Ping | None = None
         try:
-            self._parser.receive_data(data)
-            for event in self._parser.events():
+            parser = self._parser
+            if parser is None:
+                parser = Connection(ConnectionType.SERVER)
+                # A parser is a fifth of a stream's memory: it is kept only where it remembers something.
+                self._parser = None if whole_messages(data) else parser
+            parser.receive_data(data)
+            for event in parser.events():
                 if isinstance(event, Message):
                     await self._part(event)
                 elif isinstance(event, Ping):

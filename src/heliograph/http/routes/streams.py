@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-from functools import partial
 
 import attrs
 import trio
@@ -11,7 +10,7 @@ from quart import Blueprint, Response, request, websocket
 from werkzeug.exceptions import HTTPVersionNotSupported
 
 from heliograph.http import connection
-from heliograph.http.app import Services, cors_headers, services
+from heliograph.http.app import cors_headers, services
 from heliograph.http.frames import retry_block
 from heliograph.http.requests import identity, refuse_unknown, selection, to_json, watch_request
 from heliograph.http.routes.tasks import known_task
@@ -78,24 +77,21 @@ def _open_sse(wanted: WatchRequest) -> Response:
     if request.method == "HEAD":
         return Response(b"", headers=headers)
     chunked = request.http_version != "1.0"
-    connection.current.get().detach(partial(_serve_sse, service, identity().name, wanted, headers, chunked))
+    framing = {"Transfer-Encoding": "chunked"} if chunked else {"Connection": "close"}
+    owner = identity().name
+
+    def take_over(stream: trio.SocketStream) -> SseStream:
+        served = SseStream(stream, service.hub, service.log, service.streams, owner, wanted, chunked=chunked)
+        served.sink.write(_response_head(headers | framing))
+        return served
+
+    connection.current.get().detach(take_over)
     return Response(b"")
 
 
-async def _serve_sse(
-    service: Services,
-    owner: str,
-    wanted: WatchRequest,
-    headers: dict[str, str],
-    chunked: bool,
-    stream: trio.SocketStream,
-    early: bytes,
-) -> None:
-    served = SseStream(stream, service.hub, service.log, service.streams, owner, wanted, chunked=chunked)
-    framing = {"Transfer-Encoding": "chunked"} if chunked else {"Connection": "close"}
-    lines = "".join(f"{name}: {value}\r\n" for name, value in (headers | framing).items())
-    served.sink.write(f"HTTP/1.1 200 OK\r\n{lines}\r\n".encode("latin-1"))
-    await served.serve(early)
+def _response_head(headers: dict[str, str]) -> bytes:
+    lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+    return f"HTTP/1.1 200 OK\r\n{lines}\r\n".encode("latin-1")
 
 
 @blueprint.websocket("/ws")
@@ -107,14 +103,14 @@ async def web_socket() -> None:
     service.streams.admit(who.name if who else "anonymous")
     key = websocket.headers["Sec-WebSocket-Key"]
 
-    async def serve(stream: trio.SocketStream, early: bytes) -> None:
+    def take_over(stream: trio.SocketStream) -> WebSocketStream:
         served = WebSocketStream(
             stream, service.hub, service.log, service.streams, who, service.authenticator
         )
         served.sink.write(handshake_response(key))
-        await served.serve(early)
+        return served
 
-    connection.current.get().detach(serve)
+    connection.current.get().detach(take_over)
 
 
 @blueprint.post("/api/v1/stream-tickets")
