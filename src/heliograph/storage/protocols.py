@@ -205,7 +205,12 @@ class TaskKey:
 
 @attrs.frozen
 class LogLine:
-    """One line of a task's output; ``partial``: the next one goes on in the same line."""
+    """One line of a task's output, or a marked piece of one.
+
+    Args:
+        partial: The stream's next piece goes on in the same line.
+        rewind: It is written over what the line held so far, as after a lone carriage return.
+    """
 
     seq: int
     id: EventId
@@ -213,6 +218,7 @@ class LogLine:
     stream: str
     output: str
     partial: bool = False
+    rewind: bool = False
 
 
 class Store(Protocol):

@@ -214,6 +214,12 @@ def read_lines(
 
 def _line(row: Row[Any]) -> LogLine:
     payload = orjson.loads(row.payload)
-    stream = payload.get("stream") or "stdout"
-    partial = payload.get("partial") is True
-    return LogLine(row.seq, EventId(row.id), row.timestamp, stream, payload["output"], partial)
+    return LogLine(
+        seq=row.seq,
+        id=EventId(row.id),
+        timestamp=row.timestamp,
+        stream=payload.get("stream") or "stdout",
+        output=payload["output"],
+        partial=payload.get("partial") is True,
+        rewind=payload.get("rewind") is True,
+    )

@@ -133,12 +133,18 @@ async def _pages(store: Store, task_id: str) -> AsyncIterator[Sequence[LogLine]]
 
 
 async def _as_text(pages: AsyncIterator[Sequence[LogLine]]) -> AsyncIterator[bytes]:
+    """Write lines as a terminal would have got them: pieces joined, rewound ones behind a carriage return."""
+    unfinished: str | None = None  # the stream whose line is not at its end
     async for page in pages:
-        yield "".join(map(_with_newline, page)).encode()
-
-
-def _with_newline(line: LogLine) -> str:
-    return line.output if line.partial or line.output.endswith("\n") else line.output + "\n"
+        text: list[str] = []
+        for line in page:
+            if unfinished is not None:
+                text.append(("\r" if line.rewind else "") if unfinished == line.stream else "\n")
+            text.append(line.output)
+            if not line.partial and not line.output.endswith("\n"):
+                text.append("\n")
+            unfinished = line.stream if line.partial else None
+        yield "".join(text).encode()
 
 
 async def _as_ndjson(pages: AsyncIterator[Sequence[LogLine]]) -> AsyncIterator[bytes]:
@@ -154,7 +160,7 @@ def _line(line: LogLine) -> dict[str, Any]:
         "stream": line.stream,
         "output": line.output,
     }
-    return shown | {"partial": True} if line.partial else shown
+    return shown | {mark: True for mark in ("partial", "rewind") if getattr(line, mark)}
 
 
 def _json(body: dict[str, Any]) -> Response:
