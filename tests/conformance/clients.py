@@ -26,7 +26,7 @@ import trio
 TRANSPORTS = ("ws", "sse")
 TEXT, CLOSE, PING, PONG = 1, 8, 9, 10
 TOPICS = {"task_output": "task.output", "task_status": "task.status"}
-DEADLINE = 30.0
+DEADLINE = 60.0
 """Seconds until a test that waits in vain fails; nothing is ever measured by it."""
 
 
@@ -319,7 +319,11 @@ async def connect(url: str, *, receive_buffer: int | None = None) -> trio.Socket
     if receive_buffer is not None:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
     assert parts.hostname is not None
-    await sock.connect((parts.hostname, parts.port))
+    try:
+        await sock.connect((parts.hostname, parts.port))
+    except OSError:
+        sock.close()
+        raise
     return trio.SocketStream(sock)
 
 
@@ -456,11 +460,19 @@ async def get(url: str, path: str, headers: Mapping[str, str] | None = None) -> 
 async def metric(url: str, name: str, **labels: str) -> float:
     """Read one metric; what was never counted is 0."""
     text = (await ask(url, "GET", "/metrics")).body.decode()
-    shown = ",".join(f'{label}="{value}"' for label, value in labels.items())
+    shown = ",".join(f'{label}="{value}"' for label, value in sorted(labels.items()))
     for line in text.splitlines():
         if line.startswith(f"heliograph_{name}" + (f"{{{shown}}} " if shown else " ")):
             return float(line.split()[-1])
     return 0.0
+
+
+async def until_metric(url: str, value: float, name: str, **labels: str) -> None:
+    """Wait until a metric has a value."""
+    with trio.fail_after(DEADLINE):
+        while (found := await metric(url, name, **labels)) != value:
+            assert found < value or name == "streams", f"{name} went beyond {value} to {found}"
+            await trio.sleep(0.1)
 
 
 def output(task: str, text: str, **envelope: Any) -> dict[str, Any]:
