@@ -126,6 +126,7 @@ class BlockParser:
         self._chunked = chunked
         self._length = length
         self._chunks = bytearray()
+        self._left = 0
         self._text = bytearray()
         self._ended = False
 
@@ -150,15 +151,21 @@ class BlockParser:
         return told
 
     def _unchunk(self) -> None:
-        while (line := self._chunks.find(b"\r\n")) >= 0:
-            size = int(self._chunks[:line], 16)
-            if len(self._chunks) < line + 4 + size:
-                return
-            assert self._chunks[line + 2 + size : line + 4 + size] == b"\r\n"
-            assert not self._ended, "nothing follows the last chunk"
-            self._text += self._chunks[line + 2 : line + 2 + size]
-            self._ended = size == 0
-            del self._chunks[: line + 4 + size]
+        """Move what has come of the body on, also of a chunk that is not whole yet."""
+        while self._chunks:
+            if self._left == 0:
+                line = self._chunks.find(b"\r\n")
+                if line < 0:
+                    return
+                assert not self._ended, "nothing follows the last chunk"
+                size = int(self._chunks[:line], 16)
+                self._ended = size == 0
+                self._left = size + 2  # with the line's end behind it
+                del self._chunks[: line + 2]
+            self._text += self._chunks[: max(0, self._left - 2)]
+            taken = min(self._left, len(self._chunks))
+            self._left -= taken
+            del self._chunks[:taken]
 
     def _told(self, block: str) -> Told:
         lines = dict(line.split(": ", 1) for line in block.split("\n"))
@@ -419,7 +426,11 @@ async def ask(
     headers: Mapping[str, str] | None = None,
     json: Any = None,
 ) -> Answer:
-    """Make one request on a connection of its own."""
+    """Make one request on a connection of its own.
+
+    Raises:
+        OSError: There is no service, or it went away before it answered.
+    """
     body = b"" if json is None else orjson.dumps(json)
     head = {"Host": urlsplit(url).netloc, "Connection": "close", **(headers or {})}
     if json is not None:
@@ -428,16 +439,19 @@ async def ask(
     parser.send(h11.Request(method=method, target=path, headers=list(head.items())))
     received = bytearray()
     async with await connect(url) as stream:
-        await stream.send_all(request_head(method, path, head) + body)
-        parser.send(h11.Data(data=body))
-        parser.send(h11.EndOfMessage())
-        while not isinstance(event := parser.next_event(), h11.EndOfMessage):
-            if event is h11.NEED_DATA:
-                parser.receive_data(await stream.receive_some(65536))
-            elif isinstance(event, h11.Response):
-                response = event
-            elif isinstance(event, h11.Data):
-                received += event.data
+        try:
+            await stream.send_all(request_head(method, path, head) + body)
+            parser.send(h11.Data(data=body))
+            parser.send(h11.EndOfMessage())
+            while not isinstance(event := parser.next_event(), h11.EndOfMessage):
+                if event is h11.NEED_DATA:
+                    parser.receive_data(await stream.receive_some(65536))
+                elif isinstance(event, h11.Response):
+                    response = event
+                elif isinstance(event, h11.Data):
+                    received += event.data
+        except (trio.BrokenResourceError, h11.RemoteProtocolError) as error:
+            raise ConnectionError("the service went away") from error
     names = {name.decode(): value.decode("latin-1") for name, value in response.headers}
     return Answer(response.status_code, names, bytes(received))
 
