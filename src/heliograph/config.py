@@ -10,6 +10,8 @@ import hashlib
 import os
 import tomllib
 from collections.abc import Callable, Mapping
+from datetime import date, datetime
+from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import Any, get_args, get_origin
 
@@ -19,6 +21,7 @@ from attrs import validators
 
 from heliograph.model.channels import CHANNEL_HELP, is_channel, is_pattern
 from heliograph.model.errors import SettingsError
+from heliograph.model.prices import Price
 from heliograph.model.settings import RetentionSettings, number
 from heliograph.storage.settings import PostgresSettings, RedisSettings
 
@@ -145,6 +148,7 @@ class Settings:
     streams: StreamSettings = StreamSettings()
     log: LogSettings = LogSettings()
     auth: AuthSettings = AuthSettings()
+    prices: tuple[Price, ...] = ()
     agent_engine_url: str | None = None
     workflows: Path | None = None
     webhooks: Path | None = None
@@ -299,6 +303,29 @@ def _structure_float(value: Any, _: type) -> float:
         return float(value)
     except ValueError:
         raise TypeError(f"expected a number, got {value!r}") from None
+
+
+@_converter.register_structure_hook
+def _structure_decimal(value: Any, _: type) -> Decimal:
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        raise TypeError("expected a number")
+    try:
+        number = Decimal(str(value))  # a float's shortest form is what was written
+    except InvalidOperation:
+        raise TypeError(f"expected a number, got {value!r}") from None
+    if not number.is_finite():
+        raise TypeError(f"expected a number, got {value!r}")
+    return number
+
+
+@_converter.register_structure_hook
+def _structure_date(value: Any, _: type) -> date:
+    if isinstance(value, date) and not isinstance(value, datetime):
+        return value
+    try:
+        return date.fromisoformat(value)
+    except (TypeError, ValueError):
+        raise TypeError(f"expected a date such as 2026-01-31, got {value!r}") from None
 
 
 @_converter.register_structure_hook

@@ -22,6 +22,7 @@ import trio
 
 from heliograph.actors.appender import Appender
 from heliograph.actors.archiver import Archiver
+from heliograph.actors.histogram import Histogram
 from heliograph.actors.hub import Hub
 from heliograph.actors.retention import Retention
 from heliograph.actors.subscriber import Subscriber
@@ -32,6 +33,7 @@ from heliograph.http.auth import Authenticator
 from heliograph.http.server import Server, open_listener
 from heliograph.http.stream import StreamRegistry, drain
 from heliograph.model.errors import SettingsError
+from heliograph.model.prices import Prices
 from heliograph.storage.distributed import migrate_database, open_distributed
 from heliograph.storage.protocols import Log, Store
 from heliograph.storage.sqlite import migrate_sqlite, open_sqlite
@@ -95,8 +97,10 @@ async def _run_streams(
             ring_bytes=settings.streams.ring_bytes,
             linger_seconds=settings.streams.linger_seconds,
         )
-        subscriber = Subscriber(the_log, start, [hub.inbox])
+        histogram = Histogram(the_log, storage.store, appender.append, Prices(settings.prices))
+        subscriber = Subscriber(the_log, start, [hub.inbox, histogram.inbox])
         followers.start_soon(hub.run, name="hub")
+        followers.start_soon(histogram.run, name="histogram")
         followers.start_soon(subscriber.run, name="subscriber")
         streams = StreamRegistry(settings.streams, flushers.start_soon)
         sweeper = Sweeper(lambda: streams.streams, sweep_interval(settings))
@@ -115,6 +119,7 @@ async def _run_streams(
                 appender=appender,
                 subscriber=subscriber,
                 hub=hub,
+                histogram=histogram,
                 streams=streams,
                 authenticator=Authenticator(settings.auth),
                 ready=ready,
@@ -182,10 +187,11 @@ class Storage:
 async def open_storage(settings: Settings) -> AsyncIterator[Storage]:
     """Open the log and the store that the settings name."""
     key_ttl = timedelta(seconds=settings.events.key_ttl_seconds)
+    prices = Prices(settings.prices)
     where = settings.storage
     if where.database_url is not None and where.redis_url is not None:
         async with open_distributed(
-            where.database_url, where.redis_url, settings.postgres, settings.redis, key_ttl
+            where.database_url, where.redis_url, settings.postgres, settings.redis, key_ttl, prices
         ) as opened:
             actors = {
                 "postgres watch": opened.database.watch.run,
@@ -194,7 +200,7 @@ async def open_storage(settings: Settings) -> AsyncIterator[Storage]:
             }
             yield Storage(opened.log, opened.store, opened.checks, actors)
         return
-    async with open_sqlite(where.data, key_ttl) as (the_log, database):
+    async with open_sqlite(where.data, key_ttl, prices) as (the_log, database):
         retention = Retention(the_log, settings.retention)
         yield Storage(the_log, SqlStore(database), _embedded_checks, {"retention": retention.run})
 

@@ -26,7 +26,7 @@ import trio
 TRANSPORTS = ("ws", "sse")
 TEXT, CLOSE, PING, PONG = 1, 8, 9, 10
 TOPICS = {"task_output": "task.output", "task_status": "task.status"}
-DEADLINE = 30.0
+DEADLINE = 60.0
 """Seconds until a test that waits in vain fails; nothing is ever measured by it."""
 
 
@@ -126,6 +126,7 @@ class BlockParser:
         self._chunked = chunked
         self._length = length
         self._chunks = bytearray()
+        self._left = 0
         self._text = bytearray()
         self._ended = False
 
@@ -150,15 +151,21 @@ class BlockParser:
         return told
 
     def _unchunk(self) -> None:
-        while (line := self._chunks.find(b"\r\n")) >= 0:
-            size = int(self._chunks[:line], 16)
-            if len(self._chunks) < line + 4 + size:
-                return
-            assert self._chunks[line + 2 + size : line + 4 + size] == b"\r\n"
-            assert not self._ended, "nothing follows the last chunk"
-            self._text += self._chunks[line + 2 : line + 2 + size]
-            self._ended = size == 0
-            del self._chunks[: line + 4 + size]
+        """Move what has come of the body on, also of a chunk that is not whole yet."""
+        while self._chunks:
+            if self._left == 0:
+                line = self._chunks.find(b"\r\n")
+                if line < 0:
+                    return
+                assert not self._ended, "nothing follows the last chunk"
+                size = int(self._chunks[:line], 16)
+                self._ended = size == 0
+                self._left = size + 2  # with the line's end behind it
+                del self._chunks[: line + 2]
+            self._text += self._chunks[: max(0, self._left - 2)]
+            taken = min(self._left, len(self._chunks))
+            self._left -= taken
+            del self._chunks[:taken]
 
     def _told(self, block: str) -> Told:
         lines = dict(line.split(": ", 1) for line in block.split("\n"))
@@ -319,7 +326,11 @@ async def connect(url: str, *, receive_buffer: int | None = None) -> trio.Socket
     if receive_buffer is not None:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
     assert parts.hostname is not None
-    await sock.connect((parts.hostname, parts.port))
+    try:
+        await sock.connect((parts.hostname, parts.port))
+    except OSError:
+        sock.close()
+        raise
     return trio.SocketStream(sock)
 
 
@@ -415,7 +426,11 @@ async def ask(
     headers: Mapping[str, str] | None = None,
     json: Any = None,
 ) -> Answer:
-    """Make one request on a connection of its own."""
+    """Make one request on a connection of its own.
+
+    Raises:
+        OSError: There is no service, or it went away before it answered.
+    """
     body = b"" if json is None else orjson.dumps(json)
     head = {"Host": urlsplit(url).netloc, "Connection": "close", **(headers or {})}
     if json is not None:
@@ -424,16 +439,19 @@ async def ask(
     parser.send(h11.Request(method=method, target=path, headers=list(head.items())))
     received = bytearray()
     async with await connect(url) as stream:
-        await stream.send_all(request_head(method, path, head) + body)
-        parser.send(h11.Data(data=body))
-        parser.send(h11.EndOfMessage())
-        while not isinstance(event := parser.next_event(), h11.EndOfMessage):
-            if event is h11.NEED_DATA:
-                parser.receive_data(await stream.receive_some(65536))
-            elif isinstance(event, h11.Response):
-                response = event
-            elif isinstance(event, h11.Data):
-                received += event.data
+        try:
+            await stream.send_all(request_head(method, path, head) + body)
+            parser.send(h11.Data(data=body))
+            parser.send(h11.EndOfMessage())
+            while not isinstance(event := parser.next_event(), h11.EndOfMessage):
+                if event is h11.NEED_DATA:
+                    parser.receive_data(await stream.receive_some(65536))
+                elif isinstance(event, h11.Response):
+                    response = event
+                elif isinstance(event, h11.Data):
+                    received += event.data
+        except (trio.BrokenResourceError, h11.RemoteProtocolError) as error:
+            raise ConnectionError("the service went away") from error
     names = {name.decode(): value.decode("latin-1") for name, value in response.headers}
     return Answer(response.status_code, names, bytes(received))
 
@@ -456,11 +474,19 @@ async def get(url: str, path: str, headers: Mapping[str, str] | None = None) -> 
 async def metric(url: str, name: str, **labels: str) -> float:
     """Read one metric; what was never counted is 0."""
     text = (await ask(url, "GET", "/metrics")).body.decode()
-    shown = ",".join(f'{label}="{value}"' for label, value in labels.items())
+    shown = ",".join(f'{label}="{value}"' for label, value in sorted(labels.items()))
     for line in text.splitlines():
         if line.startswith(f"heliograph_{name}" + (f"{{{shown}}} " if shown else " ")):
             return float(line.split()[-1])
     return 0.0
+
+
+async def until_metric(url: str, value: float, name: str, **labels: str) -> None:
+    """Wait until a metric has a value."""
+    with trio.fail_after(DEADLINE):
+        while (found := await metric(url, name, **labels)) != value:
+            assert found < value or name == "streams", f"{name} went beyond {value} to {found}"
+            await trio.sleep(0.1)
 
 
 def output(task: str, text: str, **envelope: Any) -> dict[str, Any]:

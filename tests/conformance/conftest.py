@@ -71,4 +71,4 @@ async def url(launch: Launch) -> str:
 @pytest.fixture
 def fast_clock() -> trio.testing.MockClock:
     """Virtual time over real sockets: it jumps when nothing has happened for a moment."""
-    return trio.testing.MockClock(autojump_threshold=0.02)
+    return trio.testing.MockClock(autojump_threshold=0.005)

@@ -143,6 +143,14 @@ class Process:
         """Return what it said so far."""
         return (self.folder / "service.log").read_text()
 
+    async def stop(self) -> None:
+        """Send SIGTERM and wait for its end."""
+        assert self._popen is not None
+        self._popen.terminate()
+        with trio.fail_after(START_SECONDS):
+            status = await trio.to_thread.run_sync(self._popen.wait)
+        assert status == 0, self.log()
+
     def kill(self) -> None:
         """Kill it as a power cut would."""
         assert self._popen is not None

@@ -15,15 +15,14 @@ import orjson
 import pytest
 import trio
 from tests.conformance.clients import (
-    DEADLINE,
     TEXT,
+    TRANSPORTS,
     Watch,
     ask,
     client_frame,
     connect,
     get,
     handshake,
-    metric,
     numbers,
     open_sse,
     open_ws,
@@ -31,6 +30,7 @@ from tests.conformance.clients import (
     outputs,
     publish,
     status,
+    until_metric,
     watch,
 )
 from tests.conformance.conftest import Launch
@@ -573,11 +573,8 @@ class TestLimits:
                 else:
                     assert three.status in {429, 503}
                     assert int(three.headers["retry-after"]) >= 1
-        with trio.fail_after(DEADLINE):
-            while await metric(url, "streams", transport="ws") + await metric(
-                url, "streams", transport="sse"
-            ):
-                await trio.lowlevel.checkpoint()
+        for name in TRANSPORTS:
+            await until_metric(url, 0, "streams", transport=name)
         async with await watch(transport, url, "task:1") as one:
             await one.live()
 

@@ -74,7 +74,7 @@ async def test_a_receipt_means_committed(embedded: Embedded) -> None:
     folder = embedded.folder
     assert raw(folder, "SELECT id, seq FROM events ORDER BY id") == [(receipt.ids[0], 1), (receipt.ids[1], 2)]
     assert raw(folder, "SELECT task_id, output_lines, last_event_id FROM tasks") == [("1", 2, receipt.cursor)]
-    assert raw(folder, "SELECT event_id FROM checkpoints") == [(receipt.cursor,)]
+    assert raw(folder, "SELECT event_id FROM checkpoints WHERE name = 'fold'") == [(receipt.cursor,)]
     assert raw(folder, "SELECT head_seq FROM channels") == [(2,)]
 
 

@@ -9,6 +9,7 @@ from quart import Response, current_app, g, request, websocket
 from quart_trio import QuartTrio
 
 from heliograph.actors.appender import Appender
+from heliograph.actors.histogram import Histogram
 from heliograph.actors.hub import Hub
 from heliograph.actors.subscriber import Subscriber
 from heliograph.config import Settings
@@ -39,6 +40,7 @@ class Services:
     appender: Appender
     subscriber: Subscriber
     hub: Hub
+    histogram: Histogram
     streams: StreamRegistry
     authenticator: Authenticator
     ready: Callable[[], Awaitable[dict[str, str | None]]]
@@ -52,7 +54,7 @@ def services() -> Services:
 
 def create_app(given: Services) -> QuartTrio:
     """Make the app."""
-    from heliograph.http.routes import events, page, streams, system, tasks
+    from heliograph.http.routes import analytics, events, page, streams, system, tasks
 
     app = QuartTrio("heliograph", static_folder=None)
     app.extensions["heliograph"] = given
@@ -60,7 +62,7 @@ def create_app(given: Services) -> QuartTrio:
     app.config["RESPONSE_TIMEOUT"] = None
     app.config["BODY_TIMEOUT"] = 60
     problems.install(app)
-    for routes in (events, page, streams, system, tasks):
+    for routes in (analytics, events, page, streams, system, tasks):
         app.register_blueprint(routes.blueprint)
 
     @app.before_request

@@ -21,9 +21,10 @@ from heliograph.model.event import JSON_OPTIONS, Draft
 from heliograph.model.ids import parse_time
 from heliograph.model.task import DESCRIPTIONS, STATUSES
 
-MAX_TOKENS = 10**15
-MAX_COST_USD = 10**9
 MAX_DEPTH = 100
+MAX_TOKENS = 10**12
+MAX_COST_USD = 10**6
+"""Far above any task, and low enough that millions of them add up within the databases' 64 bits."""
 STREAMS = ("stdout", "stderr")
 
 
@@ -100,6 +101,7 @@ RESULT: Mapping[str, Rule] = {
     "cost_usd": Rule(_amount, f"must be a number from 0 to {MAX_COST_USD}"),
     "input_tokens": Rule(_whole, f"must be a whole number from 0 to {MAX_TOKENS}"),
     "output_tokens": Rule(_whole, f"must be a whole number from 0 to {MAX_TOKENS}"),
+    "cached_tokens": Rule(_whole, f"must be a whole number from 0 to {MAX_TOKENS}"),
 }
 
 

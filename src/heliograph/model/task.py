@@ -5,6 +5,9 @@ transaction that appends (or archives) the event, so the table is always the fol
 Statuses go ``queued → running → completed | failed | cancelled``. What is finished stays finished: a
 late output still counts its lines, a late ``running`` changes nothing, and only another terminal
 status corrects the outcome.
+
+The cost is what the result says. Where it says tokens and no cost, the price table computes one; should
+the model become known only later, it is computed then.
 """
 
 from __future__ import annotations
@@ -18,6 +21,7 @@ import attrs
 
 from heliograph.model.event import Event
 from heliograph.model.ids import OLDEST, EventId, format_id
+from heliograph.model.prices import NO_PRICES, Prices
 
 STATUSES = ("queued", "running", "completed", "failed", "cancelled")
 TERMINAL = frozenset({"completed", "failed", "cancelled"})
@@ -56,8 +60,10 @@ class Task:
     output_lines: int = 0
     output_bytes: int = 0
     cost_micros: int | None = None
+    cost_computed: bool = False
     input_tokens: int | None = None
     output_tokens: int | None = None
+    cached_tokens: int | None = None
     error: str | None = None
     result: dict[str, Any] | None = None
     last_seq: int = 0
@@ -82,18 +88,25 @@ class Task:
         begun = self.started_at or self.created_at
         return max(0, round((self.finished_at - begun).total_seconds() * 1000))
 
-    def apply(self, event: Event) -> None:
-        """Fold one event of this task's channel into the state; other topics only touch it."""
+    def apply(self, event: Event, prices: Prices = NO_PRICES) -> None:
+        """Fold one event of this task's channel into the state; other topics only touch it.
+
+        Args:
+            event: Newer than every event folded before.
+            prices: To compute a cost that the result does not say.
+        """
         self.last_seq = event.seq
         self.last_event_id = event.id
         self.updated_at = max(self.updated_at, event.timestamp)
         match event.topic:
             case "task.created":
                 self._created(event.payload)
+                self._price(prices)
             case "task.output":
                 self._output(event)
             case "task.status":
                 self._status(event)
+                self._price(prices)
 
     def _created(self, payload: Mapping[str, Any]) -> None:
         for field in (*DESCRIPTIONS, "input", "metadata"):
@@ -126,12 +139,21 @@ class Task:
         self.result = result
         cost = result.get("cost_usd")
         self.cost_micros = None if cost is None else micro_dollars(cost)
+        self.cost_computed = False
         self.input_tokens = result.get("input_tokens")
         self.output_tokens = result.get("output_tokens")
+        self.cached_tokens = result.get("cached_tokens")
         error = result.get("error")
         self.error = None if error is None else str(error)
         if self.model is None and isinstance(result.get("model"), str):
             self.model = result["model"]
+
+    def _price(self, prices: Prices) -> None:
+        if self.finished_at is not None and (self.cost_micros is None or self.cost_computed):
+            self.cost_micros = prices.cost(
+                self.model, self.finished_at, self.input_tokens, self.output_tokens, self.cached_tokens
+            )
+            self.cost_computed = self.cost_micros is not None
 
 
 def task_json(task: Task) -> dict[str, Any]:

@@ -24,10 +24,11 @@ from sqlalchemy import URL, Connection, select, update
 
 from heliograph.model.event import Event
 from heliograph.model.ids import OLDEST, EventId, format_id, to_microseconds
+from heliograph.model.prices import NO_PRICES, Prices
 from heliograph.model.settings import RetentionSettings
 from heliograph.storage import retention, schema
 from heliograph.storage.database import upsert
-from heliograph.storage.fold import CHECKPOINT, begin_checkpoint, fold
+from heliograph.storage.fold import begin_checkpoint, fold
 from heliograph.storage.postgres import (
     ARCHIVE_LOCK,
     PostgresDatabase,
@@ -56,13 +57,20 @@ class Archive:
         database: Where they go.
         url: Of that database, for the session that holds the lock.
         settings: Timeouts.
+        prices: For costs that results don't say.
     """
 
     def __init__(
-        self, stream: RedisStream, database: PostgresDatabase, url: URL, settings: PostgresSettings
+        self,
+        stream: RedisStream,
+        database: PostgresDatabase,
+        url: URL,
+        settings: PostgresSettings,
+        prices: Prices = NO_PRICES,
     ) -> None:
         self._stream = stream
         self._database = database
+        self._prices = prices
         self._engine = session_engine(url, settings)
         database.watch.add(self._engine)
         self._seconds = settings.statement_timeout * 3
@@ -151,7 +159,9 @@ class Archive:
             _note_hole(session, self._checkpoint, EventId(reading.state.oldest - 1))
         moved = session.execute(
             update(schema.checkpoints)
-            .where(schema.checkpoints.c.name == CHECKPOINT, schema.checkpoints.c.event_id == self._checkpoint)
+            .where(
+                schema.checkpoints.c.name == schema.FOLDED, schema.checkpoints.c.event_id == self._checkpoint
+            )
             .values(event_id=reading.ids[-1])
         )
         if moved.rowcount != 1:
@@ -160,7 +170,7 @@ class Archive:
         _copy(session, events, reading.bodies)
         heads = {event.channel: event.seq for event in events}
         upsert(session, schema.channels, [{"name": name, "head_seq": seq} for name, seq in heads.items()])
-        fold(session, events)
+        fold(session, events, self._prices)
 
 
 def _driver(session: Connection) -> psycopg.Connection[Any]:

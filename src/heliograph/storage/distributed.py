@@ -17,6 +17,7 @@ from sqlalchemy import create_engine
 
 from heliograph.model.errors import SettingsError, Unavailable
 from heliograph.model.ids import EventId, time_of
+from heliograph.model.prices import NO_PRICES, Prices
 from heliograph.model.task import Task
 from heliograph.storage import fold, migrate
 from heliograph.storage.archive import Archive
@@ -101,6 +102,7 @@ async def open_distributed(
     postgres: PostgresSettings,
     redis: RedisSettings,
     key_ttl: timedelta,
+    prices: Prices = NO_PRICES,
 ) -> AsyncIterator[Distributed]:
     """Open the log on Redis and the store on PostgreSQL.
 
@@ -121,7 +123,7 @@ async def open_distributed(
             except Unavailable as error:
                 log.warning("begins without the log", reason=str(error))
         store = ArchivedStore(database, the_log)
-        yield Distributed(the_log, store, database, Archive(stream, database, url, postgres), stream)
+        yield Distributed(the_log, store, database, Archive(stream, database, url, postgres, prices), stream)
     finally:
         stream.close()
         database.engine.dispose()

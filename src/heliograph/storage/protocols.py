@@ -7,13 +7,14 @@ distributed, Redis is the log and PostgreSQL the store. One conformance suite ru
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Protocol
 
 import attrs
 
 from heliograph.model.channels import EVERYTHING, Selection
+from heliograph.model.cube import Cube
 from heliograph.model.errors import HeliographError
 from heliograph.model.event import Draft, Event
 from heliograph.model.ids import EventId
@@ -221,6 +222,39 @@ class LogLine:
     rewind: bool = False
 
 
+@attrs.frozen
+class RollupSnapshot:
+    """What an aggregator starts from, all as of one moment.
+
+    Args:
+        checkpoint: The last folded event; everything here includes it and those before it.
+        changed: The last event that changed any rollup.
+        cube: The rollups.
+        unfinished: The tasks that are not finished, with the fields that decide their contribution.
+        last_delta: The newest event of the channel ``analytics``.
+    """
+
+    checkpoint: EventId
+    changed: EventId
+    cube: Cube
+    unfinished: Sequence[Task]
+    last_delta: Event | None
+
+
+@attrs.frozen
+class TaskBefore:
+    """A task as it was before some event, as far as the store knows.
+
+    Args:
+        task: With the fields that decide its contribution; ``None`` when the store knows of none.
+        through: Events of the task up to this id are in ``task``; those between it and the event in
+            question have not been folded yet.
+    """
+
+    task: Task | None
+    through: EventId
+
+
 class Store(Protocol):
     """What is folded out of the log, to be asked."""
 
@@ -259,4 +293,12 @@ class Store(Protocol):
 
     async def checkpoint(self) -> EventId:
         """Return the id of the last folded event."""
+        ...
+
+    async def rollup_snapshot(self) -> RollupSnapshot:
+        """Read the rollups, and what is needed to go on from them."""
+        ...
+
+    async def tasks_before(self, wanted: Mapping[str, EventId]) -> Mapping[str, TaskBefore]:
+        """Return what finished tasks were before an event of theirs, given by id of the task."""
         ...

@@ -10,10 +10,24 @@ from datetime import datetime
 from typing import Any
 
 import orjson
-from sqlalchemy import BigInteger, Column, Index, Integer, MetaData, Table, Text, TypeDecorator
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    Table,
+    Text,
+    TypeDecorator,
+    false,
+)
 from sqlalchemy.engine import Dialect
 
 from heliograph.model.ids import from_microseconds, to_microseconds
+from heliograph.model.rollup import DIMENSIONS, FACTS
+from heliograph.model.totals import Totals
 
 metadata = MetaData()
 
@@ -98,6 +112,12 @@ counters = Table(
     Column("value", Big, nullable=False),
 )
 
+FOLDED = "fold"
+"""The checkpoint that names the last event folded into the tables."""
+
+CHANGED = "rollups"
+"""The checkpoint that names the last event that changed any rollup."""
+
 tasks = Table(
     "tasks",
     metadata,
@@ -118,8 +138,10 @@ tasks = Table(
     Column("output_lines", Big, nullable=False),
     Column("output_bytes", Big, nullable=False),
     Column("cost_micros", Big),
+    Column("cost_computed", Boolean, nullable=False, server_default=false()),
     Column("input_tokens", Big),
     Column("output_tokens", Big),
+    Column("cached_tokens", Big),
     Column("error", Text),
     Column("result", Json),
     Column("last_seq", Big, nullable=False),
@@ -129,3 +151,24 @@ tasks = Table(
     Index("tasks_status_created", "status", "created_at", "task_id"),
     Index("tasks_agent_created", "agent", "created_at", "task_id"),
 )
+
+rollups = Table(
+    "rollups",
+    metadata,
+    Column("slot", Big, primary_key=True, autoincrement=False),
+    *(Column(name, Text, primary_key=True) for name in DIMENSIONS),
+    *(Column(name, Big, nullable=False) for name in Totals._fields),
+    Column("durations", LargeBinary, nullable=False),
+    Column("errors", Json, nullable=False),
+)
+"""What tasks add up to, by slot of 15 minutes and dimensions; see ``model.rollup``."""
+
+corrections = Table(
+    "corrections",
+    metadata,
+    Column("event_id", Big, primary_key=True, autoincrement=False),
+    Column("task_id", Text, nullable=False),
+    *(Column(name, tasks.c[name].type) for name in FACTS),
+    Index("corrections_task_event", "task_id", "event_id"),
+)
+"""What a finished task was before an event changed it; see ``storage.rollups``."""

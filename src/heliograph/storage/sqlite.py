@@ -27,6 +27,7 @@ from heliograph.model.channels import Selection
 from heliograph.model.errors import Conflict, HeliographError, SettingsError, Unavailable
 from heliograph.model.event import Draft, Event
 from heliograph.model.ids import OLDEST, EventId, make_id, time_of
+from heliograph.model.prices import NO_PRICES, Prices
 from heliograph.model.settings import RetentionSettings
 from heliograph.storage import keys, migrate, queries, retention, schema
 from heliograph.storage.database import Database, chunks, in_list, upsert
@@ -50,7 +51,9 @@ KNOWN = select(
 
 
 @asynccontextmanager
-async def open_sqlite(folder: Path, key_ttl: timedelta) -> AsyncIterator[tuple[SqliteLog, Database]]:
+async def open_sqlite(
+    folder: Path, key_ttl: timedelta, prices: Prices = NO_PRICES
+) -> AsyncIterator[tuple[SqliteLog, Database]]:
     """Open the database in a folder, made if missing, migrated to today's schema.
 
     Raises:
@@ -62,7 +65,7 @@ async def open_sqlite(folder: Path, key_ttl: timedelta) -> AsyncIterator[tuple[S
             await trio.to_thread.run_sync(_upgrade, engine)
             database = Database(engine, READERS)
             writer = Database(engine, 1)
-            log = SqliteLog(database, writer, key_ttl)
+            log = SqliteLog(database, writer, key_ttl, prices)
             await log.load()
             yield log, database
         finally:
@@ -157,11 +160,12 @@ class _Numbering:
 class SqliteLog:
     """The log on SQLite; implements ``protocols.Log``."""
 
-    def __init__(self, readers: Database, writer: Database, key_ttl: timedelta) -> None:
+    def __init__(self, readers: Database, writer: Database, key_ttl: timedelta, prices: Prices) -> None:
         self._readers = readers
         self._writer = writer
         self._key_ttl = key_ttl
         self._recent = Recent(OLDEST)
+        self._prices = prices
         self._committed = trio.Event()
         self._appending = trio.Lock()
 
@@ -179,7 +183,12 @@ class SqliteLog:
         async with self._appending:
             try:
                 answers, appended = await self._writer.write(
-                    _append, requests, self.position, time.time_ns() // 1_000_000, self._key_ttl
+                    _append,
+                    requests,
+                    self.position,
+                    time.time_ns() // 1_000_000,
+                    self._key_ttl,
+                    self._prices,
                 )
             except OperationalError as error:
                 raise Unavailable(f"the log can't be written: {error.orig}") from error
@@ -247,6 +256,7 @@ def _append(
     last_id: EventId,
     now_ms: int,
     key_ttl: timedelta,
+    prices: Prices,
 ) -> tuple[list[Receipt | HeliographError], list[Event]]:
     drafts = [draft for request in requests for draft in request]
     numbering = _Numbering(last_id, _heads(connection, {draft.channel for draft in drafts}), now_ms)
@@ -302,7 +312,7 @@ def _append(
                 for key, (event_id, mark) in fresh.items()
             ],
         )
-        fold(connection, appended)
+        fold(connection, appended, prices)
     return answers, appended
 
 

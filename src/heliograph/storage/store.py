@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from heliograph.model.channels import Selection
 from heliograph.model.event import Event
 from heliograph.model.ids import EventId
 from heliograph.model.task import Task
-from heliograph.storage import fold, queries
+from heliograph.storage import fold, queries, rollups
 from heliograph.storage.database import Database
-from heliograph.storage.protocols import LogLine, TaskFilter, TaskKey
+from heliograph.storage.protocols import LogLine, RollupSnapshot, TaskBefore, TaskFilter, TaskKey
 
 
 class SqlStore:
@@ -49,3 +49,11 @@ class SqlStore:
     async def checkpoint(self) -> EventId:
         """Return the id of the last folded event."""
         return await self._database.read(fold.read_checkpoint)
+
+    async def rollup_snapshot(self) -> RollupSnapshot:
+        """Read the rollups, and what is needed to go on from them."""
+        return await self._database.read(rollups.read_snapshot)
+
+    async def tasks_before(self, wanted: Mapping[str, EventId]) -> Mapping[str, TaskBefore]:
+        """Return what finished tasks were before an event of theirs, given by id of the task."""
+        return await self._database.read(rollups.tasks_before, wanted)

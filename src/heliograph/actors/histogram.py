@@ -1,0 +1,421 @@
+"""The histogram aggregator: keeps what all tasks add up to, answers from memory, and says how it changes.
+
+It starts from the rollups in the store, as of the fold's checkpoint, and folds what the log holds after
+it. Of tasks it keeps only those that are not finished (and a few that just did), so its memory follows
+the number of cells and of active tasks. When an event changes a finished task after all, the store is asked
+what the task was before that event.
+
+**Answers stand on deltas.** The sums that questions are answered from are always those at the end of the
+newest delta in the log; what was folded since waits as pending changes. So every node answers with
+the same numbers at the same cursor, and whoever takes an answer and adds the deltas after its cursor is
+exact: no change is in both, none in neither. For the answer to be fresh nevertheless, a question that
+finds pending changes has them published at once and is answered a moment later.
+
+**Who publishes.** Every node does, about once a second while there are changes, and at once after a
+quiet time. A delta's key is the position where it begins, so the log keeps one of them, and every node
+(the one whose it was, too) takes over where it ends when it comes by in the log. No node has a special
+role that could be lost. After a crash there can be changes that are in the store's rollups but in no
+delta: then a reset goes into the log instead, and watchers take a new snapshot.
+
+**Its inbox never holds the subscriber up.** Batches are taken out as they come, up to a bound; if more come
+than it folds (it is waiting for the store, say), they are dropped and read again from the log. When the log
+has lost the position, it starts over from the store.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
+from typing import TypeVar
+
+import attrs
+import structlog
+import trio
+
+from heliograph.actors.subscriber import Followed
+from heliograph.model import deltas
+from heliograph.model.channels import ANALYTICS, Selection
+from heliograph.model.cube import ALL, Cube, View
+from heliograph.model.errors import Conflict, Unavailable
+from heliograph.model.event import Draft, Event
+from heliograph.model.ids import OLDEST, EventId
+from heliograph.model.prices import Prices
+from heliograph.model.rollup import Change, Contribution, contribution, summed
+from heliograph.model.task import Task
+from heliograph.storage.protocols import WHOLE_LOG, Log, PositionLost, Receipt, Store
+
+log = structlog.get_logger(__name__)
+
+T = TypeVar("T")
+
+INBOX_BATCHES = 16
+BACKLOG_BATCHES = 64
+PAGE_EVENTS = 2000
+RECENTLY_FINISHED = 1000
+RETRY_SECONDS = 1.0
+WAIT_SECONDS = 5.0
+"""How long a question waits for the rollups to be loaded."""
+
+FRESH_SECONDS = 1.0
+"""How long a question waits for what was appended before it; later it is answered as of the last delta."""
+
+URGENCY = 10
+"""Questions make deltas come at most this many times as often as they would."""
+
+Publish = Callable[[Sequence[Draft]], Awaitable[Receipt]]
+
+
+@attrs.frozen
+class HistogramStats:
+    """What the aggregator holds and has done.
+
+    Args:
+        position: Id of the newest event folded.
+        cursor: Id of the delta that answers stand on.
+        pending: Changes since.
+        cells: Places with sums.
+        kept_bytes: Sums kept for views.
+        active: Tasks that are not finished.
+        events: Events folded.
+        published: Deltas and resets published by this node.
+        looked_up: Finished tasks that had to be asked for.
+        loads: How often the rollups were loaded.
+        backlog: Batches waiting now.
+    """
+
+    position: EventId
+    cursor: EventId
+    pending: int
+    cells: int
+    kept_bytes: int
+    active: int
+    events: int
+    published: int
+    looked_up: int
+    loads: int
+    backlog: int
+
+
+@attrs.frozen
+class Question:
+    """Sums by group, of one or several stretches of time.
+
+    Args:
+        view: What of each cell counts.
+        spans: Pairs of first slot and slot after the last.
+    """
+
+    view: View
+    spans: Sequence[tuple[int, int]]
+
+
+@attrs.frozen
+class Answer:
+    """The answers to some questions, all as of one delta.
+
+    Args:
+        cursor: The delta: the stream after it continues these numbers.
+        sums: For each question, for each of its spans, the sums by group.
+    """
+
+    cursor: EventId
+    sums: Sequence[Sequence[dict[str, int]]]
+
+
+@attrs.define
+class _Tracked:
+    """A task and what it has been counted as."""
+
+    task: Task
+    counted: Contribution | None
+
+
+class Histogram:
+    """Adds up what happens, and tells.
+
+    Args:
+        log: To catch up from.
+        store: Has the rollups, and the tasks that are finished.
+        publish: Appends to the log; the appender's.
+        prices: The same as the fold's.
+        interval: Seconds between two deltas while there are changes.
+    """
+
+    def __init__(
+        self, log: Log, store: Store, publish: Publish, prices: Prices, *, interval: float = 1.0
+    ) -> None:
+        self._log, self._store, self._publish, self._prices = log, store, publish, prices
+        self._interval = interval
+        self.inbox, self._receive = trio.open_memory_channel[Followed](INBOX_BATCHES)
+        self._backlog: deque[Sequence[Event]] = deque()
+        self._behind = self._lost = False
+        self._cube = Cube()
+        self._tracked: dict[str, _Tracked] = {}
+        self._finished: deque[str] = deque()
+        self._pending: deque[tuple[EventId, Change]] = deque()
+        self._position = self._boundary = self._cursor = self._owed = self._wanted = OLDEST
+        self._loaded = False
+        self._progress = trio.Event()
+        self._events = self._published = self._looked_up = self._loads = 0
+
+    def stats(self) -> HistogramStats:
+        """Return a snapshot."""
+        return HistogramStats(
+            position=self._position,
+            cursor=self._cursor,
+            pending=len(self._pending),
+            cells=self._cube.cells,
+            kept_bytes=self._cube.kept,
+            active=sum(not tracked.task.finished for tracked in self._tracked.values()),
+            events=self._events,
+            published=self._published,
+            looked_up=self._looked_up,
+            loads=self._loads,
+            backlog=len(self._backlog),
+        )
+
+    async def run(self) -> None:
+        """Follow the log until cancelled."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._take_in, name="histogram inbox")
+            nursery.start_soon(self._publish_deltas, name="histogram deltas")
+            await self._load()
+            while True:
+                if self._lost:
+                    self._lost = False
+                    await self._load()
+                elif self._behind:
+                    self._behind = False
+                    await self._catch_up()
+                elif self._backlog:
+                    await self._fold(self._backlog.popleft())
+                else:
+                    await self._progress.wait()
+
+    async def ask(self, questions: Sequence[Question], known: EventId) -> Answer:
+        """Answer some questions, all as of the same moment.
+
+        Args:
+            questions: What to add up.
+            known: The newest event that the asker may know of; it is in the answer, unless the log can't
+                take a delta now.
+
+        Raises:
+            Unavailable: The rollups have not been loaded yet.
+        """
+        with trio.move_on_after(WAIT_SECONDS):
+            await self._until(lambda: self._loaded)
+        if not self._loaded:
+            raise Unavailable("analytics are being loaded")
+        with trio.move_on_after(FRESH_SECONDS):
+            await self._refresh(known)
+        for question in questions:
+            first = min(first for first, _ in question.spans)
+            last = max(last for _, last in question.spans)
+            for _ in self._cube.prepare(question.view, first, last):
+                await trio.lowlevel.checkpoint()
+        # From here on without an await: all answers are of one moment.
+        cube = self._cube
+        sums = [[cube.query(question.view, *span) for span in question.spans] for question in questions]
+        return Answer(self._cursor, sums)
+
+    async def _refresh(self, known: EventId) -> None:
+        await self._until(lambda: self._position >= known)
+        self._wanted = wanted = self._position
+        self._wake()
+        await self._until(lambda: self._boundary >= wanted or not self._has_news())
+
+    async def _until(self, condition: Callable[[], bool]) -> None:
+        while not condition():
+            await self._progress.wait()
+
+    def _wake(self) -> None:
+        self._progress.set()
+        self._progress = trio.Event()
+
+    # -- following the log
+
+    async def _take_in(self) -> None:
+        async for followed in self._receive:
+            if isinstance(followed, PositionLost):
+                self._backlog.clear()
+                self._lost = True
+            elif self._behind or len(self._backlog) == BACKLOG_BATCHES:
+                self._backlog.clear()
+                self._behind = True
+            else:
+                self._backlog.append(followed)
+            self._wake()
+
+    async def _load(self) -> None:
+        """Start over from the store, as of its checkpoint."""
+        snapshot = await self._insist(self._store.rollup_snapshot)
+        self._cube = snapshot.cube
+        self._position = snapshot.checkpoint
+        self._owed = snapshot.changed
+        self._tracked = {task.task_id: _Tracked(task, contribution(task)) for task in snapshot.unfinished}
+        self._finished.clear()
+        self._pending.clear()
+        if snapshot.last_delta is not None:
+            self._boundary = deltas.Span.of(snapshot.last_delta).through
+            self._cursor = snapshot.last_delta.id
+        else:  # nothing ever changed, or retention has removed the deltas
+            self._boundary = self._cursor = snapshot.checkpoint if snapshot.changed else OLDEST
+        self._loads += 1
+        await self._catch_up()
+        self._loaded = True
+        self._wake()
+
+    async def _catch_up(self) -> None:
+        """Fold what the log holds after the position, however much that is."""
+        bounds = await self._insist(partial(self._log.bounds, WHOLE_LOG))
+        if bounds.trimmed > self._position:
+            await self._load()
+            return
+        more = True
+        while more:
+            page = await self._insist(partial(self._log.read, WHOLE_LOG, self._position, PAGE_EVENTS))
+            await self._fold(page.events)
+            more = page.more
+
+    async def _insist(self, call: Callable[[], Awaitable[T]]) -> T:
+        """Call the log or the store until it is there."""
+        while True:
+            try:
+                return await call()
+            except Unavailable as error:
+                log.warning("the histogram aggregator waits", reason=str(error))
+                await trio.sleep(RETRY_SECONDS)
+
+    async def _fold(self, batch: Sequence[Event]) -> None:
+        events = [event for event in batch if event.id > self._position]
+        await self._look_up(events)
+        for event in events:
+            if event.channel == ANALYTICS:
+                self._take_over(event)
+            elif event.channel.startswith("task:"):
+                self._apply(event)
+        if events:
+            self._position = events[-1].id
+            self._events += len(events)
+            self._forget()
+            self._wake()
+        await trio.lowlevel.checkpoint()
+
+    def _apply(self, event: Event) -> None:
+        name = event.channel[5:]
+        tracked = self._tracked.get(name)
+        if tracked is None:
+            tracked = self._tracked[name] = _Tracked(Task.first_seen(event), None)
+        task = tracked.task
+        if event.topic == "task.output" and task.status != "queued":
+            return  # the bulk of all events; output decides nothing but when a task began
+        finished = task.finished
+        task.apply(event, self._prices)
+        task.input = task.metadata = task.result = None  # they may be large, and decide nothing
+        if task.finished and not finished:
+            self._finished.append(name)
+        counted = contribution(task)
+        if counted != tracked.counted:
+            self._pending.append((event.id, Change(tracked.counted, counted)))
+            tracked.counted = counted
+
+    def _forget(self) -> None:
+        while len(self._finished) > RECENTLY_FINISHED:
+            del self._tracked[self._finished.popleft()]
+
+    async def _look_up(self, events: Sequence[Event]) -> None:
+        """Learn what finished tasks were before the first of these events that concerns them."""
+        seen: set[str] = set()
+        wanted: dict[str, EventId] = {}
+        for event in events:
+            if event.channel.startswith("task:"):
+                name = event.channel[5:]
+                if name not in self._tracked and name not in seen and event.seq > 1:
+                    wanted[name] = event.id
+                seen.add(name)
+        if not wanted:
+            return
+        found = await self._insist(partial(self._store.tasks_before, wanted))
+        self._looked_up += len(wanted)
+        for name, before in found.items():
+            task = before.task
+            missing = await self._between(f"task:{name}", before.through, wanted[name])
+            for event in missing:
+                if task is None:
+                    task = Task.first_seen(event)
+                task.apply(event, self._prices)
+            if task is not None:
+                self._tracked[name] = _Tracked(task, contribution(task))
+                self._finished.append(name)
+
+    async def _between(self, channel: str, after: EventId, before: EventId) -> list[Event]:
+        """Read a channel's events between two ids, both exclusive: what the store has not folded yet."""
+        found: list[Event] = []
+        more = after < before - 1
+        while more:
+            page = await self._insist(partial(self._log.read, Selection((channel,)), after, PAGE_EVENTS))
+            found += [event for event in page.events if event.id < before]
+            more, after = page.more and page.through < before, page.through
+        return found
+
+    # -- deltas
+
+    def _has_news(self) -> bool:
+        """Whether there are changes that no delta has told of."""
+        return bool(self._pending) or self._boundary < self._owed
+
+    def _take_over(self, event: Event) -> None:
+        """Move on to the end of a delta that is in the log."""
+        span = deltas.Span.of(event)
+        if span.through <= self._boundary:
+            return
+        self._cube.add(summed(self._until_event(span.through)))
+        while self._pending and self._pending[0][0] <= span.through:
+            self._pending.popleft()
+        self._boundary, self._cursor = span.through, event.id
+
+    def _until_event(self, last: EventId) -> list[Change]:
+        return [change for event_id, change in self._pending if event_id <= last]
+
+    async def _publish_deltas(self) -> None:
+        await self._until(lambda: self._loaded)
+        while True:
+            await self._until(self._has_news)
+            await self._publish_delta(self._boundary)
+            await self._pause()
+
+    async def _publish_delta(self, after: EventId) -> None:
+        """Bring a delta into the log, this node's or another's, and wait until it has come by."""
+        while self._boundary == after:
+            try:
+                await self._publish([self._make_delta()])
+                self._published += 1
+            except Conflict:
+                pass  # another node's begins at the same place: it is in the log, and on its way here
+            except Unavailable:
+                await trio.sleep(RETRY_SECONDS)
+                continue
+            await self._until(lambda: self._boundary > after)
+
+    def _make_delta(self) -> Draft:
+        span = deltas.Span(self._boundary, self._position)
+        if self._boundary < self._owed:
+            return deltas.reset(span, "changes before a restart are in no delta")
+        changes = summed(self._until_event(span.through))
+        if len(changes) > deltas.MAX_BUCKETS:
+            return deltas.reset(span, f"{len(changes)} buckets changed at once")
+        slot = deltas.open_slot(span)
+        before = self._cube.query(View(), slot, slot + 1).get(ALL, 0)
+        after = sum(cell.sums for (at, _), cell in changes.items() if at == slot)
+        return deltas.delta(span, changes, before + after)
+
+    async def _pause(self) -> None:
+        """Wait until the next delta is due; a question shortens the wait."""
+        # by chance a little shorter, so that of many nodes one is first and the others have nothing to offer
+        interval = self._interval * random.uniform(0.8, 1.0)
+        await trio.sleep(interval / URGENCY)
+        with trio.move_on_after(interval - interval / URGENCY):
+            await self._until(lambda: self._wanted > self._boundary)

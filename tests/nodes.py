@@ -1,0 +1,174 @@
+"""Small deployments for tests of analytics: an embedded log, and nodes that aggregate it and answer."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from datetime import timedelta
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import attrs
+import orjson
+import trio
+from quart import g, request
+from quart_trio import QuartTrio
+from sqlalchemy import Connection, insert
+
+from heliograph.actors.appender import Appender
+from heliograph.actors.histogram import Histogram
+from heliograph.actors.subscriber import Subscriber
+from heliograph.config import AuthSettings
+from heliograph.http import problems
+from heliograph.http.auth import Authenticator
+from heliograph.http.routes import analytics
+from heliograph.model.channels import EVERYTHING, Selection
+from heliograph.model.event import JSON_OPTIONS, Event
+from heliograph.model.intake import parse_items
+from heliograph.model.prices import Price, Prices
+from heliograph.storage import schema
+from heliograph.storage.database import Database
+from heliograph.storage.fold import fold
+from heliograph.storage.protocols import Receipt
+from heliograph.storage.sqlite import SqliteLog, open_sqlite
+from heliograph.storage.store import SqlStore
+
+PRICES = Prices([Price("m1", Decimal(3), Decimal(15), Decimal("0.3"))])
+INTERVAL = 0.02
+"""Seconds between deltas: tests needn't wait for a second."""
+
+EVERYWHERE = Selection((EVERYTHING,))
+
+
+@attrs.define
+class Services:
+    """As much of the services as the routes of analytics use."""
+
+    log: SqliteLog
+    histogram: Histogram
+
+
+@attrs.define
+class Node:
+    """An aggregator over a store, and the app that answers from it."""
+
+    log: SqliteLog
+    database: Database
+    appender: Appender
+    interval: float = INTERVAL
+    histogram: Histogram = attrs.field(init=False)
+    app: QuartTrio = attrs.field(init=False)
+    _running: trio.CancelScope | None = None
+
+    def start(self, nursery: trio.Nursery) -> None:
+        """Start it, or start it again from its store."""
+        self.stop()
+        self._running = trio.CancelScope()
+        store = SqlStore(self.database)
+        self.histogram = Histogram(self.log, store, self.appender.append, PRICES, interval=self.interval)
+        self.app = _app(Services(self.log, self.histogram))
+        subscriber = Subscriber(self.log, self.log.position, [self.histogram.inbox])
+        nursery.start_soon(_run, subscriber, self.histogram, self._running)
+
+    def stop(self) -> None:
+        """Stop it where it stands."""
+        if self._running is not None:
+            self._running.cancel()
+
+    async def get(self, path: str, query: Mapping[str, Any], status: int = 200) -> Any:
+        """Ask the app for JSON, expecting a status."""
+        response = await self.app.test_client().get(path, query_string=dict(query))
+        body = orjson.loads(await response.get_data())
+        assert response.status_code == status, body
+        return body
+
+
+async def _run(subscriber: Subscriber, histogram: Histogram, scope: trio.CancelScope) -> None:
+    with scope:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(subscriber.run)
+            nursery.start_soon(histogram.run)
+
+
+def _app(services: Services) -> QuartTrio:
+    app = QuartTrio("test")
+    app.extensions["heliograph"] = services
+    problems.install(app)
+    app.register_blueprint(analytics.blueprint)
+    authenticator = Authenticator(AuthSettings())
+
+    @app.before_request
+    async def identify() -> None:
+        g.identity = authenticator.from_headers(request.headers, None)
+
+    return app
+
+
+@attrs.define
+class Deployment:
+    """A log with its own store, and a second store that an archiver fills now and then.
+
+    Args:
+        log: The log.
+        near: The store that is always as far as the log.
+        far: The store that lags behind.
+        nursery: For nodes.
+        appender: Of all nodes.
+    """
+
+    log: SqliteLog
+    near: Database
+    far: Database
+    nursery: trio.Nursery
+    appender: Appender
+
+    def node(self, *, far: bool = False, interval: float = INTERVAL) -> Node:
+        """Start a node over one of the stores."""
+        node = Node(self.log, self.far if far else self.near, self.appender, interval)
+        node.start(self.nursery)
+        return node
+
+    async def publish(self, items: Iterable[dict[str, Any]]) -> Receipt:
+        """Publish some items in one request."""
+        return await self.appender.append(parse_items(items, 2**20))
+
+    async def archive(self) -> None:
+        """Bring the far store up to the log."""
+        done = await SqlStore(self.far).checkpoint()
+        events = await self.events(done)
+        await self.far.write(_archive, events)
+
+    async def events(self, after: int = 0, selection: Selection = EVERYWHERE) -> list[Event]:
+        """Read the log after a position."""
+        found: list[Event] = []
+        more, position = True, after
+        while more:
+            page = await self.log.read(selection, position, 1000)  # type: ignore[arg-type]
+            found += page.events
+            more, position = page.more, page.through
+        return found
+
+
+def _archive(connection: Connection, events: Sequence[Event]) -> None:
+    if events:
+        rows = [attrs.asdict(event) for event in events]
+        for row in rows:
+            row["payload"] = orjson.dumps(row["payload"], option=JSON_OPTIONS).decode()
+        connection.execute(insert(schema.events), rows)
+        fold(connection, events, PRICES)
+
+
+@asynccontextmanager
+async def deployment(folder: Path) -> AsyncIterator[Deployment]:
+    """Open a deployment in a folder; its nodes stop at the end."""
+    ttl = timedelta(days=1)
+    async with (
+        open_sqlite(folder / "near", ttl, PRICES) as (log, near),
+        open_sqlite(folder / "far", ttl, PRICES) as (_, far),
+        trio.open_nursery() as nursery,
+    ):
+        appender = Appender(log, 100)
+        nursery.start_soon(appender.run)
+        yield Deployment(log, near, far, nursery, appender)
+        nursery.cancel_scope.cancel()

@@ -1,0 +1,209 @@
+"""Analytics counted again, the slow and simple way, from the raw events: what the fast way must equal.
+
+Nothing of the code under test is used. A history is a list of publish items, in the order of the log.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable
+from datetime import UTC, datetime, timedelta
+from fractions import Fraction
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import attrs
+from hypothesis import strategies as st
+
+Item = dict[str, Any]
+
+PRICE = {"m1": (Fraction(3), Fraction(15), Fraction(3, 10))}
+"""By model, of a token in micro-dollars: input, output, cached input."""
+
+ANCHORS = (datetime(2026, 3, 29, 1, tzinfo=UTC), datetime(2026, 10, 25, 1, tzinfo=UTC))
+"""Around these, many zones change their clocks."""
+
+
+@attrs.define
+class Counted:
+    """A task as the raw events tell it."""
+
+    created_at: datetime
+    status: str = "queued"
+    started_at: datetime | None = None
+    finished_at: datetime | None = None
+    described: dict[str, str] = attrs.field(factory=dict)
+    result: dict[str, Any] = attrs.field(factory=dict)
+
+    def value(self, dimension: str) -> str:
+        """Return the group it belongs to."""
+        if dimension == "status":
+            return self.status
+        return self.described.get(dimension) or "unknown"
+
+    @property
+    def micros(self) -> int:
+        """What it cost: as said, else by the price of its model."""
+        if self.result.get("cost_usd") is not None:
+            return round(Fraction(str(self.result["cost_usd"])) * 1_000_000)
+        return round(self.computed) if self.computed is not None else 0
+
+    @property
+    def computed(self) -> Fraction | None:
+        """The cost by the price table, if that is what counts."""
+        tokens = [self.result.get(name) for name in ("input_tokens", "output_tokens")]
+        price = PRICE.get(self.described.get("model", ""))
+        if self.result.get("cost_usd") is not None or tokens == [None, None] or price is None:
+            return None
+        whole, out = (count or 0 for count in tokens)
+        cached = min(self.result.get("cached_tokens") or 0, whole)
+        return (whole - cached) * price[0] + out * price[1] + cached * price[2]
+
+    @property
+    def duration_ms(self) -> int:
+        """From start (or creation) to finish."""
+        assert self.finished_at is not None
+        length = self.finished_at - (self.started_at or self.created_at)
+        return max(0, round(length / timedelta(milliseconds=1)))
+
+
+def tasks_of(history: Iterable[Item]) -> list[Counted]:
+    """Retell the tasks of a history; an item whose key came before is a duplicate."""
+    tasks: dict[str, Counted] = {}
+    keys = set()
+    for item in history:
+        if item["key"] in keys:
+            continue
+        keys.add(item["key"])
+        moment, payload = datetime.fromisoformat(item["timestamp"]), item["payload"]
+        task = tasks.setdefault(payload["task_id"], Counted(moment))
+        if item["topic"] == "task.created":
+            task.described.update({k: v for k, v in payload.items() if k != "task_id"})
+        elif item["topic"] == "task.status" and payload["status"] in ("completed", "failed", "cancelled"):
+            task.status, task.finished_at = payload["status"], moment
+            task.result = task.result if payload.get("result") is None else payload["result"]
+        elif task.status == "queued" and payload.get("status") != "queued":
+            task.status, task.started_at = "running", moment
+    return list(tasks.values())
+
+
+def sums(tasks: Iterable[Counted], created: Callable[[datetime], bool]) -> dict[str, Any]:
+    """Add tasks up, each where ``created`` takes its moments."""
+    every = list(tasks)
+    done = [task for task in every if task.finished_at is not None and created(task.finished_at)]
+    ended = Counter(task.status for task in done)
+    count = len(done)
+    tokens_in = sum(task.result.get("input_tokens") or 0 for task in done)
+    tokens_out = sum(task.result.get("output_tokens") or 0 for task in done)
+    micros = sum(task.micros for task in done)
+    return {
+        "created": sum(created(task.created_at) for task in every),
+        "tasks": count,
+        "succeeded": ended["completed"],
+        "failed": ended["failed"],
+        "cancelled": ended["cancelled"],
+        "cost_micros": micros,
+        "cost_usd": micros / 1_000_000,
+        "costs_computed": sum(task.computed is not None for task in done),
+        "input_tokens": tokens_in,
+        "output_tokens": tokens_out,
+        "total_tokens": tokens_in + tokens_out,
+        "success_rate": ended["completed"] / count if count else None,
+        "average_tokens": (tokens_in + tokens_out) / count if count else None,
+        "average_cost_usd": micros / count / 1_000_000 if count else None,
+        "average_duration_ms": sum(task.duration_ms for task in done) / count if count else None,
+    }
+
+
+def grouped(
+    tasks: Iterable[Counted], name: str, taken: Callable[[datetime], bool]
+) -> dict[str, dict[str, Any]]:
+    """Add tasks up by a dimension; groups without anything are left out."""
+    groups: dict[str, list[Counted]] = defaultdict(list)
+    for task in tasks:
+        groups[task.value(name)].append(task)
+    added = {group: sums(some, taken) for group, some in groups.items()}
+    return {group: one for group, one in added.items() if one["created"] or one["tasks"]}
+
+
+def percentile(tasks: Iterable[Counted], share: float) -> int | None:
+    """Return the exact percentile of durations by nearest rank."""
+    durations = sorted(task.duration_ms for task in tasks)
+    return durations[math.ceil(share * len(durations)) - 1] if durations else None
+
+
+def label(moment: datetime, granularity: str, zone: ZoneInfo) -> object:
+    """Return what tells the buckets of a granularity apart: what the zone's clock and calendar show."""
+    local = moment.astimezone(zone)
+    day = local.date()
+    match granularity:
+        case "15m":
+            return moment.timestamp() // 900
+        case "hour":
+            return day, local.hour, local.utcoffset()
+        case "day":
+            return day
+        case "week":
+            return day - timedelta(days=day.weekday())
+        case _:
+            return day.year, day.month
+
+
+# -- histories for property tests
+
+_result = st.fixed_dictionaries(
+    {},
+    optional={
+        "cost_usd": st.decimals(0, 100, places=6).map(float),
+        "input_tokens": st.integers(0, 10**6),
+        "output_tokens": st.integers(0, 10**6),
+        "cached_tokens": st.integers(0, 10**6),
+        "error": st.sampled_from(["TimeoutError: read", "exit status 3"]),
+    },
+)
+_name = st.sampled_from(["planner", "coder", "reviewer"])
+_described = st.fixed_dictionaries(
+    {},
+    optional={
+        "agent": _name,
+        "agent_type": st.sampled_from(["cli", "api"]),
+        "model": st.sampled_from(["m1", "m2"]),
+    },
+)
+_said = st.one_of(
+    st.tuples(st.just("task.created"), _described),
+    st.tuples(st.just("task.output"), st.just({"output": "x"})),
+    st.tuples(
+        st.just("task.status"),
+        st.fixed_dictionaries(
+            {
+                "status": st.sampled_from(
+                    ["queued", "running", "completed", "completed", "failed", "cancelled"]
+                )
+            },
+            optional={"result": _result},
+        ),
+    ),
+)
+
+
+@st.composite
+def histories(draw: st.DrawFn, anchor: datetime) -> list[Item]:
+    """Draw a history of few tasks around a moment: any order, corrections, some items twice."""
+    items: list[Item] = []
+    for _ in range(draw(st.integers(1, 30))):
+        if items and draw(st.integers(0, 9)) == 0:
+            items.append(draw(st.sampled_from(items)))
+            continue
+        topic, payload = draw(_said)
+        moment = anchor + timedelta(minutes=draw(st.integers(-2000, 2000)))
+        items.append(
+            {
+                "topic": topic,
+                "payload": {"task_id": f"t{draw(st.integers(0, 3))}", **payload},
+                "timestamp": moment.isoformat(),
+                "key": f"k{len(items)}",
+            }
+        )
+    return items
