@@ -33,6 +33,7 @@ from heliograph.http.auth import Authenticator
 from heliograph.http.server import Server, open_listener
 from heliograph.http.stream import StreamRegistry, drain
 from heliograph.model.errors import SettingsError
+from heliograph.model.ids import format_id
 from heliograph.model.prices import Prices
 from heliograph.storage.distributed import migrate_database, open_distributed
 from heliograph.storage.protocols import Log, Store
@@ -136,7 +137,7 @@ async def _run_streams(
             front.start_soon(_stop_on_signal, signals, server, hub, streams, settings, front)
             front.start_soon(_serve, server, front.cancel_scope)
             url = url_of(listener)
-            log.info("serving", url=url, position=the_log.position)
+            log.info("serving", url=url, position=format_id(the_log.position))
             task_status.started(url)
         flushers.cancel_scope.cancel()
         followers.cancel_scope.cancel()
