@@ -17,6 +17,7 @@ import trio
 from tests.conformance.clients import (
     TEXT,
     TRANSPORTS,
+    Told,
     Watch,
     ask,
     client_frame,
@@ -36,6 +37,7 @@ from tests.conformance.clients import (
 from tests.conformance.conftest import Launch
 
 from heliograph.config import KeySettings
+from heliograph.model.ids import parse_id
 
 
 def key(name: str, secret: str, *channels: str, scopes: tuple[str, ...] = ("read", "publish")) -> KeySettings:
@@ -220,10 +222,11 @@ class TestLoss:
         for channel in ("task:1", "task:*", "*"):
             async with await watch(transport, url, channel, after=ids[0]) as one:
                 reset = await one.until("reset")
+                head = reset.fields.pop("head")
+                assert parse_id(head) >= parse_id(ids[5])  # the service adds events of its own
                 assert reset.fields == {
                     "channel": channel,
                     "oldest": ids[2],
-                    "head": ids[5],
                     "reason": "events after the cursor are no longer kept",
                 }
         async with await watch(transport, url, "task:1", after=ids[2]) as one:
@@ -286,12 +289,21 @@ class TestWhatToWatch:
         ]
         await publish(url, *items)
         async with await watch(transport, url, pattern, after="0-0") as one:
-            replayed = await one.story(len(expected))
+            replayed = await self._published(one, len(expected))
             await publish(url, *items)
-            live = await one.story(len(expected))
+            live = await self._published(one, len(expected))
         assert [told.fields["channel"] for told in replayed] == expected
         assert [told.fields["channel"] for told in live] == expected
         assert {told.fields["channel"]: told.seq for told in live} == dict.fromkeys(expected, 2)
+
+    async def _published(self, one: Watch, count: int) -> list[Told]:
+        """Take events, without those that the service itself adds about them."""
+        story: list[Told] = []
+        while len(story) < count:
+            told = await one.until("event", "gap", "reset")
+            if told.fields["channel"] != "analytics":
+                story.append(told)
+        return story
 
     async def test_several_channels(self, transport: str, url: str) -> None:
         """One stream takes several channels; each is in order and whole, replayed and live."""
