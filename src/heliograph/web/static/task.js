@@ -30,8 +30,10 @@ export function firstSeen(message) {
     output_lines: 0,
     output_bytes: 0,
     cost_usd: null,
+    cost_computed: false,
     input_tokens: null,
     output_tokens: null,
+    cached_tokens: null,
     error: null,
     result: null,
     last_seq: 0,
@@ -40,7 +42,7 @@ export function firstSeen(message) {
   };
 }
 
-/** Fold one message into its task, in place. */
+/** Fold one message into its task, in place; a cost that the service computes from its prices is not known here. */
 export function fold(task, message) {
   task.last_seq = message.seq;
   task.last_event_id = message.id;
@@ -80,6 +82,7 @@ function takeResult(task, result) {
   task.cost_usd = result.cost_usd == null ? null : Math.round(result.cost_usd * 1e6) / 1e6;
   task.input_tokens = result.input_tokens ?? null;
   task.output_tokens = result.output_tokens ?? null;
+  task.cached_tokens = result.cached_tokens ?? null;
   task.error = result.error == null ? null : asText(result.error);
   if (task.model == null && typeof result.model === "string") task.model = result.model;
 }
