@@ -82,6 +82,14 @@ class Database:
         except OperationalError as error:
             raise Unavailable(f"the database can't be read: {error.orig}") from error
 
+    async def read_long(self, query: Callable[[Connection], T]) -> T:
+        """Do what ``read`` does, for an answer that takes its time to read.
+
+        Raises:
+            Unavailable: The database can't be read now.
+        """
+        return await self.read(query)
+
     async def write(
         self, change: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs
     ) -> T:

@@ -53,6 +53,9 @@ CONNECT_SECONDS = 5
 GRACE_SECONDS = 2.0
 """How much longer than its statement's timeout a call may take: PostgreSQL speaks first."""
 
+LONG_SECONDS = 300.0
+"""How long a call may take that reads a large answer bit by bit."""
+
 LOCKS = 0x48656C69
 """The namespace of our advisory locks ("Heli"); the second key says which."""
 ARCHIVE_LOCK = 1
@@ -246,6 +249,16 @@ class PostgresDatabase(Database):
                 require_schema(connection)
                 self._schema_is_right = True
             return work(connection)
+
+    async def read_long(self, query: Callable[[Connection], T]) -> T:
+        """Do what ``read`` does, for an answer that takes its time to read; each statement is timed alone.
+
+        Raises:
+            Unavailable: The database can't be read now.
+        """
+        return await trio.to_thread.run_sync(
+            self.call, self.engine.connect, query, LONG_SECONDS, limiter=self._limiter
+        )
 
     async def _call(self, connect: Callable[[], Any], work: Callable[[Connection], T]) -> T:
         return await trio.to_thread.run_sync(self.call, connect, work, limiter=self._limiter)

@@ -152,6 +152,7 @@ def _resting(row: Sequence[Any]) -> tuple[Place, Resting]:
 def read_snapshot(connection: Connection) -> RollupSnapshot:
     """Read everything an aggregator starts from, as of one moment."""
     if connection.dialect.name == "postgresql":  # SQLite's transactions see one moment anyway
+        connection.rollback()  # something may have been asked already, to check the connection
         connection.execute(text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY"))
     marks: dict[str, EventId] = {
         name: EventId(event_id)

@@ -52,7 +52,7 @@ class SqlStore:
 
     async def rollup_snapshot(self) -> RollupSnapshot:
         """Read the rollups, and what is needed to go on from them."""
-        return await self._database.read(rollups.read_snapshot)
+        return await self._database.read_long(rollups.read_snapshot)
 
     async def tasks_before(self, wanted: Mapping[str, EventId]) -> Mapping[str, TaskBefore]:
         """Return what finished tasks were before an event of theirs, given by id of the task."""
