@@ -30,6 +30,7 @@ from heliograph.actors.sweeper import Sweeper
 from heliograph.config import Settings
 from heliograph.http.app import Services, create_app
 from heliograph.http.auth import Authenticator
+from heliograph.http.metrics import StorageStats
 from heliograph.http.server import Server, open_listener
 from heliograph.http.stream import StreamRegistry, drain
 from heliograph.model.errors import SettingsError
@@ -124,6 +125,7 @@ async def _run_streams(
                 streams=streams,
                 authenticator=Authenticator(settings.auth),
                 ready=ready,
+                storage_stats=storage.stats,
             )
         )
         server = Server(
@@ -176,12 +178,14 @@ class Storage:
         store: The store.
         checks: Tells of each part what is wrong with it, ``None`` if nothing is.
         actors: What must run while it is used, by name; they outlive everything that appends.
+        stats: Takes a snapshot of the actors' counters.
     """
 
     log: Log
     store: Store
     checks: Callable[[], Awaitable[dict[str, str | None]]]
     actors: Mapping[str, Callable[[], Awaitable[None]]]
+    stats: Callable[[], StorageStats]
 
 
 @asynccontextmanager
@@ -194,16 +198,28 @@ async def open_storage(settings: Settings) -> AsyncIterator[Storage]:
         async with open_distributed(
             where.database_url, where.redis_url, settings.postgres, settings.redis, key_ttl, prices
         ) as opened:
+            archiver = Archiver(opened.archive)
+            retention = Retention(opened.archive, settings.retention)
             actors = {
                 "postgres watch": opened.database.watch.run,
-                "archiver": Archiver(opened.archive).run,
-                "retention": Retention(opened.archive, settings.retention).run,
+                "archiver": archiver.run,
+                "retention": retention.run,
             }
-            yield Storage(opened.log, opened.store, opened.checks, actors)
+
+            def stats() -> StorageStats:
+                return StorageStats(retention.stats(), opened.log.stats(), archiver.stats())
+
+            yield Storage(opened.log, opened.store, opened.checks, actors, stats)
         return
     async with open_sqlite(where.data, key_ttl, prices) as (the_log, database):
         retention = Retention(the_log, settings.retention)
-        yield Storage(the_log, SqlStore(database), _embedded_checks, {"retention": retention.run})
+        yield Storage(
+            the_log,
+            SqlStore(database),
+            _embedded_checks,
+            {"retention": retention.run},
+            lambda: StorageStats(retention.stats()),
+        )
 
 
 async def _embedded_checks() -> dict[str, str | None]:

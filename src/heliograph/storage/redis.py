@@ -18,7 +18,6 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import NoReturn, ParamSpec, TypeVar
 
-import attrs
 import structlog
 import trio
 from sqlalchemy import Connection
@@ -31,7 +30,7 @@ from heliograph.storage import queries
 from heliograph.storage.backoff import Backoff
 from heliograph.storage.database import Database
 from heliograph.storage.fold import read_checkpoint
-from heliograph.storage.protocols import WHOLE_LOG, Bounds, Page, PositionLost, Receipt
+from heliograph.storage.protocols import WHOLE_LOG, Bounds, LogStats, Page, PositionLost, Receipt
 from heliograph.storage.recent import Recent
 from heliograph.storage.redis_stream import Lease, RedisStream, StreamState
 
@@ -44,23 +43,6 @@ TAIL_EVENTS = 2000
 SCAN_EVENTS = 1000
 
 log = structlog.get_logger(__name__)
-
-
-@attrs.frozen
-class LogStats:
-    """How following goes.
-
-    Args:
-        reachable: Whether the last try reached Redis.
-        outages: How often it became unreachable since the start.
-        losses: How often the position was lost.
-        error: Why it is not reachable now.
-    """
-
-    reachable: bool
-    outages: int
-    losses: int
-    error: str | None
 
 
 class RedisLog:
