@@ -138,6 +138,7 @@ class RedisServer(Server):
     def __init__(self, folder: Path, options: Mapping[str, str] | None = None) -> None:
         self.port = free_port()
         self.url = f"redis://127.0.0.1:{self.port}/0"
+        self.append_only_file = folder / "appendonly.aof"
         configuration = {
             "port": str(self.port),
             "bind": "127.0.0.1",
