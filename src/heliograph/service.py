@@ -34,7 +34,7 @@ from heliograph.http.metrics import StorageStats
 from heliograph.http.server import Server, open_listener
 from heliograph.http.stream import StreamRegistry, drain
 from heliograph.model.errors import SettingsError
-from heliograph.model.ids import format_id
+from heliograph.model.ids import OLDEST, EventId, format_id
 from heliograph.model.prices import Prices
 from heliograph.storage.distributed import migrate_database, open_distributed
 from heliograph.storage.protocols import Log, Store
@@ -90,17 +90,17 @@ async def _run_streams(
     task_status: trio.TaskStatus[str],
 ) -> None:
     async with trio.open_nursery() as followers, trio.open_nursery() as flushers:
-        the_log, start = storage.log, storage.log.position
+        the_log = storage.log
         hub = Hub(
             the_log,
-            start,
+            storage.start,
             flush_seconds=settings.streams.flush_ms / 1000,
             ring_events=settings.streams.ring_events,
             ring_bytes=settings.streams.ring_bytes,
             linger_seconds=settings.streams.linger_seconds,
         )
         histogram = Histogram(the_log, storage.store, appender.append, Prices(settings.prices))
-        subscriber = Subscriber(the_log, start, [hub.inbox, histogram.inbox])
+        subscriber = Subscriber(the_log, storage.start or OLDEST, [hub.inbox, histogram.inbox])
         followers.start_soon(hub.run, name="hub")
         followers.start_soon(histogram.run, name="histogram")
         followers.start_soon(subscriber.run, name="subscriber")
@@ -179,6 +179,7 @@ class Storage:
         checks: Tells of each part what is wrong with it, ``None`` if nothing is.
         actors: What must run while it is used, by name; they outlive everything that appends.
         stats: Takes a snapshot of the actors' counters.
+        start: The log's position when it was opened, ``None`` if it could not be reached.
     """
 
     log: Log
@@ -186,6 +187,7 @@ class Storage:
     checks: Callable[[], Awaitable[dict[str, str | None]]]
     actors: Mapping[str, Callable[[], Awaitable[None]]]
     stats: Callable[[], StorageStats]
+    start: EventId | None
 
 
 @asynccontextmanager
@@ -209,7 +211,8 @@ async def open_storage(settings: Settings) -> AsyncIterator[Storage]:
             def stats() -> StorageStats:
                 return StorageStats(retention.stats(), opened.log.stats(), archiver.stats())
 
-            yield Storage(opened.log, opened.store, opened.checks, actors, stats)
+            start = opened.log.position if opened.log.reached else None
+            yield Storage(opened.log, opened.store, opened.checks, actors, stats, start)
         return
     async with open_sqlite(where.data, key_ttl, prices) as (the_log, database):
         retention = Retention(the_log, settings.retention)
@@ -219,6 +222,7 @@ async def open_storage(settings: Settings) -> AsyncIterator[Storage]:
             _embedded_checks,
             {"retention": retention.run},
             lambda: StorageStats(retention.stats()),
+            the_log.position,
         )
 
 

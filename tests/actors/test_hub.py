@@ -539,3 +539,18 @@ def test_attaching_leaves_no_hole(
             patch.setattr(broadcaster_module, "INLINE_WATCHERS", 1)
             patch.setattr(broadcaster_module, "STEP_WATCHERS", 1)
         run_in_virtual_time(Scenario(flush, ring, linger).run, actions)
+
+
+async def test_nobody_begins_to_watch_before_the_position_is_known(
+    log: MemoryLog, nursery: trio.Nursery
+) -> None:
+    """While the log was never reached streams are refused; once its position comes, they begin there."""
+    hub = Hub(log, None, flush_seconds=FLUSH, ring_events=10, ring_bytes=1000, linger_seconds=1)
+    nursery.start_soon(hub.run)
+    everything = Selection.of(["*"])
+    with pytest.raises(Unavailable, match="not been reached"):
+        hub.live_position(everything)
+    await hub.inbox.send(PositionLost(EventId(7), "the log was not reachable until now"))
+    await trio.testing.wait_all_tasks_blocked()
+    assert hub.live_position(everything) == 7
+    nursery.cancel_scope.cancel()

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 import trio
-from tests.nodes import Node
+from tests.archived import await_outputs, check_archive
+from tests.deployment import Node
 from tests.polling import until
-from tests.recount import await_outputs, check_archive
 from tests.servers import RedisServer
 
 from heliograph.client.api import Client

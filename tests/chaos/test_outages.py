@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 import httpx
 import psycopg
 import pytest
-from tests.deployment import Node
 from tests.archived import await_outputs, check_archive
+from tests.deployment import Node
 from tests.servers import RedisServer, redis_server, wait_until
 
 if TYPE_CHECKING:
@@ -120,7 +120,7 @@ def check_kept(node: Node, publisher: Publisher, database_url: str) -> None:
 
 def _has_more(url: str, publisher: Publisher) -> bool:
     with psycopg.connect(url) as connection:
-        found = connection.execute("SELECT count(*) FROM events").fetchone()
+        found = connection.execute("SELECT count(*) FROM events WHERE topic = 'task.output'").fetchone()
     return found is not None and int(found[0]) > len(publisher.acknowledged)
 
 

@@ -90,6 +90,11 @@ class RedisLog:
         """The newest id that this node has seen or been told; ``OLDEST`` until Redis was reached."""
         return self._position
 
+    @property
+    def reached(self) -> bool:
+        """Whether the position is known; if not, the first ``tail`` raises ``PositionLost`` with it."""
+        return self._recent is not None
+
     async def append(
         self, requests: Sequence[Sequence[Draft]], lease: Lease | None = None
     ) -> Sequence[Receipt | HeliographError]:
@@ -127,8 +132,7 @@ class RedisLog:
         recent = self._recent
         if recent is None:
             recent = self._begin(await self._call(self._stream.state))
-            if after < recent.through:
-                raise self._lost(recent.through, "the log was not reachable until now")
+            raise PositionLost(recent.through, "the log was not reachable until now")
         if after < recent.since:
             page = await self._read_stored(WHOLE_LOG, after, TAIL_EVENTS)
             return page.events or self._no_longer_kept(page.through)
