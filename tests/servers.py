@@ -66,6 +66,11 @@ class Server:
         """Whether the process is there."""
         return self._process is not None
 
+    @property
+    def exit_status(self) -> int | None:
+        """How the process ended, ``None`` while it has not."""
+        return None if self._process is None else self._process.poll()
+
     def start(self) -> None:
         """Start the process and wait until it answers."""
         with self._log.open("ab") as output:
@@ -111,7 +116,7 @@ class Server:
         self._reap()
 
     def _family(self) -> list[psutil.Process]:
-        if self._process is None:
+        if self.exit_status is not None or self._process is None:
             return []
         root = psutil.Process(self._process.pid)
         return [root, *root.children(recursive=True)]
@@ -133,6 +138,7 @@ class RedisServer(Server):
     def __init__(self, folder: Path, options: Mapping[str, str] | None = None) -> None:
         self.port = free_port()
         self.url = f"redis://127.0.0.1:{self.port}/0"
+        self.append_only_file = folder / "appendonly.aof"
         configuration = {
             "port": str(self.port),
             "bind": "127.0.0.1",

@@ -30,10 +30,11 @@ from heliograph.actors.sweeper import Sweeper
 from heliograph.config import Settings
 from heliograph.http.app import Services, create_app
 from heliograph.http.auth import Authenticator
+from heliograph.http.metrics import StorageStats
 from heliograph.http.server import Server, open_listener
 from heliograph.http.stream import StreamRegistry, drain
 from heliograph.model.errors import SettingsError
-from heliograph.model.ids import format_id
+from heliograph.model.ids import OLDEST, EventId, format_id
 from heliograph.model.prices import Prices
 from heliograph.storage.distributed import migrate_database, open_distributed
 from heliograph.storage.protocols import Log, Store
@@ -89,17 +90,17 @@ async def _run_streams(
     task_status: trio.TaskStatus[str],
 ) -> None:
     async with trio.open_nursery() as followers, trio.open_nursery() as flushers:
-        the_log, start = storage.log, storage.log.position
+        the_log = storage.log
         hub = Hub(
             the_log,
-            start,
+            storage.start,
             flush_seconds=settings.streams.flush_ms / 1000,
             ring_events=settings.streams.ring_events,
             ring_bytes=settings.streams.ring_bytes,
             linger_seconds=settings.streams.linger_seconds,
         )
         histogram = Histogram(the_log, storage.store, appender.append, Prices(settings.prices))
-        subscriber = Subscriber(the_log, start, [hub.inbox, histogram.inbox])
+        subscriber = Subscriber(the_log, storage.start or OLDEST, [hub.inbox, histogram.inbox])
         followers.start_soon(hub.run, name="hub")
         followers.start_soon(histogram.run, name="histogram")
         followers.start_soon(subscriber.run, name="subscriber")
@@ -124,6 +125,7 @@ async def _run_streams(
                 streams=streams,
                 authenticator=Authenticator(settings.auth),
                 ready=ready,
+                storage_stats=storage.stats,
             )
         )
         server = Server(
@@ -176,12 +178,16 @@ class Storage:
         store: The store.
         checks: Tells of each part what is wrong with it, ``None`` if nothing is.
         actors: What must run while it is used, by name; they outlive everything that appends.
+        stats: Takes a snapshot of the actors' counters.
+        start: The log's position when it was opened, ``None`` if it could not be reached.
     """
 
     log: Log
     store: Store
     checks: Callable[[], Awaitable[dict[str, str | None]]]
     actors: Mapping[str, Callable[[], Awaitable[None]]]
+    stats: Callable[[], StorageStats]
+    start: EventId | None
 
 
 @asynccontextmanager
@@ -194,16 +200,30 @@ async def open_storage(settings: Settings) -> AsyncIterator[Storage]:
         async with open_distributed(
             where.database_url, where.redis_url, settings.postgres, settings.redis, key_ttl, prices
         ) as opened:
+            archiver = Archiver(opened.archive)
+            retention = Retention(opened.archive, settings.retention)
             actors = {
                 "postgres watch": opened.database.watch.run,
-                "archiver": Archiver(opened.archive).run,
-                "retention": Retention(opened.archive, settings.retention).run,
+                "archiver": archiver.run,
+                "retention": retention.run,
             }
-            yield Storage(opened.log, opened.store, opened.checks, actors)
+
+            def stats() -> StorageStats:
+                return StorageStats(retention.stats(), opened.log.stats(), archiver.stats())
+
+            start = opened.log.position if opened.log.reached else None
+            yield Storage(opened.log, opened.store, opened.checks, actors, stats, start)
         return
     async with open_sqlite(where.data, key_ttl, prices) as (the_log, database):
         retention = Retention(the_log, settings.retention)
-        yield Storage(the_log, SqlStore(database), _embedded_checks, {"retention": retention.run})
+        yield Storage(
+            the_log,
+            SqlStore(database),
+            _embedded_checks,
+            {"retention": retention.run},
+            lambda: StorageStats(retention.stats()),
+            the_log.position,
+        )
 
 
 async def _embedded_checks() -> dict[str, str | None]:

@@ -99,14 +99,18 @@ async def test_an_outage_is_answered_and_passes(nursery: trio.Nursery) -> None:
     """When the log is away everybody who waited hears so, and later requests are served again."""
     log = MemoryLog(fault=Unavailable("the log is away", 7))
     appender = Appender(log, 10)
-    nursery.start_soon(appender.run)
-    with pytest.raises(Unavailable, match="the log is away") as caught:
-        await appender.append([output("1", "a")])
-    assert caught.value.retry_after == 7
+    answers: list[Receipt | HeliographError] = []
+    async with trio.open_nursery() as publishers:
+        for text in "ab":
+            publishers.start_soon(lambda one: publish(appender, one, answers=answers), text)
+        await trio.testing.wait_all_tasks_blocked()
+        nursery.start_soon(appender.run)
+    assert log.calls == 1
+    assert answers == [log.fault, log.fault]
     log.fault = None
-    await appender.append([output("1", "b")])
-    assert texts(log) == ["b"]
-    assert (appender.stats().failed, appender.stats().requests) == (1, 1)
+    await appender.append([output("1", "c")])
+    assert texts(log) == ["c"]
+    assert (appender.stats().failed, appender.stats().requests) == (2, 1)
     nursery.cancel_scope.cancel()
 
 

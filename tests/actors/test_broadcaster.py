@@ -207,7 +207,7 @@ async def test_a_large_flush_lets_others_run(autojump_clock: trio.testing.MockCl
     async with trio.open_nursery() as nursery:
         nursery.start_soon(other)
         nursery.start_soon(caster.flush_in_steps, 0.02)
-    assert {STEP_WATCHERS, 2 * STEP_WATCHERS} & set(seen), "nobody else ran between two steps"
+    assert any(0 < reached < len(recorders) for reached in seen)
     assert all(recorder.seqs == [[1]] for recorder in recorders)
     assert not caster.flushing
 

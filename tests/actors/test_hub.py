@@ -213,6 +213,28 @@ async def test_a_large_channel_holds_up_no_other(
     assert all([one.seq for one in recorder.events] == [1, 2] for recorder in many)
 
 
+@pytest.mark.parametrize("way", ["ending", "flush_all"])
+async def test_nothing_overtakes_a_large_flush(
+    hub: Hub, autojump_clock: Clock, monkeypatch: pytest.MonkeyPatch, way: str
+) -> None:
+    """What is to go out at once while a large flush is under way waits its turn, also if few are left."""
+    monkeypatch.setattr(broadcaster_module, "INLINE_WATCHERS", 4)
+    monkeypatch.setattr(broadcaster_module, "STEP_WATCHERS", 1)
+    recorders = [Recorder() for _ in range(8)]
+    subscriptions = [await attach(hub, recorder, OLDEST, "task:1") for recorder in recorders]
+    await hub.inbox.send([event(1)])
+    while not recorders[0].events:
+        await trio.lowlevel.checkpoint()
+    for subscription in subscriptions[:5]:
+        hub.detach(subscription)
+    await hub.inbox.send([ending(2) if way == "ending" else event(2)])
+    await trio.lowlevel.checkpoint()
+    if way == "flush_all":
+        hub.flush_all()
+    await trio.sleep(1)
+    assert all([one.seq for one in recorder.events] == [1, 2] for recorder in recorders[5:])
+
+
 async def test_what_waits_goes_out_when_told(hub: Hub, autojump_clock: Clock) -> None:
     """Flushing everything, as draining does, does not wait for the interval."""
     recorder = await watch(hub, "task:1")
@@ -276,6 +298,7 @@ async def test_a_watched_broadcaster_never_retires(hub: Hub, autojump_clock: Clo
 async def test_a_held_broadcaster_never_retires(hub: Hub, log: MemoryLog, autojump_clock: Clock) -> None:
     """While a subscription is being attached, however slowly, its broadcaster stays and collects."""
     await log.append([[output("1", "a")]])
+    await dispatch(hub, *log.events)
     recorder = Recorder()
 
     async def slowly() -> bool:
@@ -286,7 +309,7 @@ async def test_a_held_broadcaster_never_retires(hub: Hub, log: MemoryLog, autoju
         nursery.start_soon(hub.attach, subscribe(recorder, "task:1"), slowly)
         await trio.sleep(20)
         await log.append([[output("1", "b")]])
-        await dispatch(hub, *log.events)
+        await dispatch(hub, log.events[1])
     assert ids(recorder.events) == ids(log.events)
 
 
@@ -539,3 +562,18 @@ def test_attaching_leaves_no_hole(
             patch.setattr(broadcaster_module, "INLINE_WATCHERS", 1)
             patch.setattr(broadcaster_module, "STEP_WATCHERS", 1)
         run_in_virtual_time(Scenario(flush, ring, linger).run, actions)
+
+
+async def test_nobody_begins_to_watch_before_the_position_is_known(
+    log: MemoryLog, nursery: trio.Nursery
+) -> None:
+    """While the log was never reached streams are refused; once its position comes, they begin there."""
+    hub = Hub(log, None, flush_seconds=FLUSH, ring_events=10, ring_bytes=1000, linger_seconds=1)
+    nursery.start_soon(hub.run)
+    everything = Selection.of(["*"])
+    with pytest.raises(Unavailable, match="not been reached"):
+        hub.live_position(everything)
+    await hub.inbox.send(PositionLost(EventId(7), "the log was not reachable until now"))
+    await trio.testing.wait_all_tasks_blocked()
+    assert hub.live_position(everything) == 7
+    nursery.cancel_scope.cancel()

@@ -104,6 +104,7 @@ async def test_an_outage_is_told_to_everybody_who_waits(
         for _ in range(3):
             nursery.start_soon(ask)
     assert heard == ["away"] * 3
+    assert log.calls == 1
     log.fault = None
     assert len(events(await replay.page(TASK, OLDEST))) == 3
 

@@ -55,7 +55,7 @@ async def test_streams_come_and_go(autojump_clock: trio.testing.MockClock) -> No
 
 async def test_many_streams_are_swept_in_steps(autojump_clock: trio.testing.MockClock) -> None:
     """Between the steps of a large pass others run."""
-    streams = [Stream(0) for _ in range(STEP_STREAMS + 1)]
+    streams = [Stream(0) for _ in range(3 * STEP_STREAMS)]
     seen_by_others: set[int] = set()
 
     async def other() -> None:
@@ -67,5 +67,5 @@ async def test_many_streams_are_swept_in_steps(autojump_clock: trio.testing.Mock
     async with trio.open_nursery() as nursery:
         nursery.start_soon(other)
         nursery.start_soon(sweep_for, 1.5, streams)
-    assert STEP_STREAMS in seen_by_others
+    assert any(0 < seen < len(streams) for seen in seen_by_others)
     assert all(stream.seen == [1] for stream in streams)

@@ -27,8 +27,9 @@ from heliograph.actors.replay import Replay
 from heliograph.actors.subscriber import Followed
 from heliograph.actors.subscription import Message, Subscription, ends_task
 from heliograph.model.channels import Selection, selectors_of, topic_matches
+from heliograph.model.errors import Unavailable
 from heliograph.model.event import Event
-from heliograph.model.ids import EventId
+from heliograph.model.ids import OLDEST, EventId
 from heliograph.storage.protocols import Log, PositionLost
 
 INBOX_BATCHES = 16
@@ -61,7 +62,8 @@ class Hub:
 
     Args:
         log: For replay.
-        start: The position from which the subscriber follows.
+        start: The position from which the subscriber follows; ``None``: nobody knows it yet, and until
+            the subscriber tells it, nobody can begin to watch.
         flush_seconds: Least time between two flushes of one broadcaster.
         ring_events: Bound of each ring, in messages.
         ring_bytes: Bound of each ring, in bytes.
@@ -71,7 +73,7 @@ class Hub:
     def __init__(
         self,
         log: Log,
-        start: EventId,
+        start: EventId | None,
         *,
         flush_seconds: float,
         ring_events: int,
@@ -79,7 +81,8 @@ class Hub:
         linger_seconds: float,
     ) -> None:
         self.replay = Replay(log)
-        self._position = start
+        self._position = OLDEST if start is None else start
+        self._begun = start is not None
         self._flush_seconds = flush_seconds
         self._ring_events, self._ring_bytes = ring_events, ring_bytes
         self._linger = linger_seconds
@@ -143,7 +146,13 @@ class Hub:
             broadcaster.leave(subscription)
 
     def live_position(self, selection: Selection) -> EventId:
-        """Return where a subscription begins that wants only what is new."""
+        """Return where a subscription begins that wants only what is new.
+
+        Raises:
+            Unavailable: Nobody knows yet.
+        """
+        if not self._begun:
+            raise Unavailable("the log has not been reached yet")
         broadcaster = self._broadcasters.get(selection)
         return broadcaster.live_position(self._position) if broadcaster else self._position
 
@@ -223,6 +232,7 @@ class Hub:
     def _reset(self, lost: PositionLost) -> None:
         """Forget what is kept, and tell every watcher that what comes does not connect to what it has."""
         self._position = lost.head
+        self._begun = True
         for broadcaster in self._broadcasters.values():
             broadcaster.lose_position(lost.head)
             for subscription in broadcaster.subscriptions:

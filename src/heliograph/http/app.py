@@ -15,6 +15,7 @@ from heliograph.actors.subscriber import Subscriber
 from heliograph.config import Settings
 from heliograph.http import problems
 from heliograph.http.auth import Authenticator
+from heliograph.http.metrics import StorageStats
 from heliograph.http.stream import StreamRegistry
 from heliograph.model.errors import Forbidden, Unauthenticated
 from heliograph.storage.protocols import Log, Store
@@ -44,6 +45,7 @@ class Services:
     streams: StreamRegistry
     authenticator: Authenticator
     ready: Callable[[], Awaitable[dict[str, str | None]]]
+    storage_stats: Callable[[], StorageStats]
 
 
 def services() -> Services:

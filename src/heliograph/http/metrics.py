@@ -13,10 +13,23 @@ import attrs
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
+from heliograph.actors.archiver import ArchiverStats
+from heliograph.actors.retention import RetentionStats
+from heliograph.storage.protocols import LogStats
+
 if TYPE_CHECKING:
     from heliograph.http.app import Services
 
 Labelled = Mapping[Any, float]
+
+
+@attrs.frozen
+class StorageStats:
+    """What runs under this node's storage; the embedded form has neither a log elsewhere nor an archiver."""
+
+    retention: RetentionStats
+    log: LogStats | None = None
+    archiver: ArchiverStats | None = None
 
 
 @attrs.frozen
@@ -38,6 +51,11 @@ class Sample:
     values: Labelled
 
 
+def one(name: str, text: str, kind: str, value: float) -> Sample:
+    """Make a metric without labels."""
+    return Sample(name, text, kind, (), {(): value})
+
+
 def snapshot(services: Services) -> list[Sample]:
     """Take every number at one moment, on the event loop."""
     hub, appender = services.hub.stats(), services.appender.stats()
@@ -47,9 +65,6 @@ def snapshot(services: Services) -> list[Sample]:
     for stream in streams.streams:
         open_streams[stream.transport,] += 1
         pending += stream.sink.pending_bytes
-
-    def one(name: str, text: str, kind: str, value: float) -> Sample:
-        return Sample(name, text, kind, (), {(): value})
 
     return [
         one("appended_events", "Events made durable through this node", "counter", appender.events),
@@ -78,7 +93,20 @@ def snapshot(services: Services) -> list[Sample]:
         Sample(
             "dropped_events", "Events dropped by a policy", "counter", ("policy",), _tuples(streams.dropped)
         ),
+        *_storage_samples(services.storage_stats()),
     ]
+
+
+def _storage_samples(storage: StorageStats) -> Iterable[Sample]:
+    yield one("retired_events", "Events removed by retention", "counter", storage.retention.removed)
+    if (log := storage.log) is not None:
+        yield one("log_reachable", "Whether the log is reachable", "gauge", log.reachable)
+        yield one("log_outages", "How often the log became unreachable", "counter", log.outages)
+        yield one("log_losses", "How often the log had lost events", "counter", log.losses)
+    if (archiver := storage.archiver) is not None:
+        yield one("archiver_active", "Whether this node archives", "gauge", archiver.active)
+        yield one("archiver_terms", "How often this node began to archive", "counter", archiver.terms)
+        yield one("archived_events", "Events that this node archived", "counter", archiver.events)
 
 
 def _tuples(counts: Mapping[str, int]) -> Labelled:

@@ -370,7 +370,11 @@ class Stream:
         """Tell the client where its subscription begins."""
 
     async def _starting_point(self, request: WatchRequest) -> tuple[EventId, tuple[EventId, str] | None]:
-        """Return the position to begin at and, if the cursor can't be honoured, why."""
+        """Return the position to begin at and, if the cursor can't be honoured, why.
+
+        Raises:
+            Unavailable: It can't be known now.
+        """
         live = self._hub.live_position(request.selection)
         if request.after is None:
             return live, None

@@ -64,6 +64,23 @@ class Bounds:
     head: EventId
 
 
+@attrs.frozen
+class LogStats:
+    """How following a log on another server goes.
+
+    Args:
+        reachable: Whether the last try reached it.
+        outages: How often it became unreachable since the start.
+        losses: How often the position was lost.
+        error: Why it is not reachable now.
+    """
+
+    reachable: bool
+    outages: int
+    losses: int
+    error: str | None
+
+
 class PositionLost(HeliographError):
     """The log no longer leads on from a position; some events after it can't be given by anybody.
 

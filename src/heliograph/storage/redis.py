@@ -18,7 +18,6 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import NoReturn, ParamSpec, TypeVar
 
-import attrs
 import structlog
 import trio
 from sqlalchemy import Connection
@@ -31,7 +30,7 @@ from heliograph.storage import queries
 from heliograph.storage.backoff import Backoff
 from heliograph.storage.database import Database
 from heliograph.storage.fold import read_checkpoint
-from heliograph.storage.protocols import WHOLE_LOG, Bounds, Page, PositionLost, Receipt
+from heliograph.storage.protocols import WHOLE_LOG, Bounds, LogStats, Page, PositionLost, Receipt
 from heliograph.storage.recent import Recent
 from heliograph.storage.redis_stream import Lease, RedisStream, StreamState
 
@@ -44,23 +43,6 @@ TAIL_EVENTS = 2000
 SCAN_EVENTS = 1000
 
 log = structlog.get_logger(__name__)
-
-
-@attrs.frozen
-class LogStats:
-    """How following goes.
-
-    Args:
-        reachable: Whether the last try reached Redis.
-        outages: How often it became unreachable since the start.
-        losses: How often the position was lost.
-        error: Why it is not reachable now.
-    """
-
-    reachable: bool
-    outages: int
-    losses: int
-    error: str | None
 
 
 class RedisLog:
@@ -108,6 +90,11 @@ class RedisLog:
         """The newest id that this node has seen or been told; ``OLDEST`` until Redis was reached."""
         return self._position
 
+    @property
+    def reached(self) -> bool:
+        """Whether the position is known; if not, the first ``tail`` raises ``PositionLost`` with it."""
+        return self._recent is not None
+
     async def append(
         self, requests: Sequence[Sequence[Draft]], lease: Lease | None = None
     ) -> Sequence[Receipt | HeliographError]:
@@ -145,8 +132,7 @@ class RedisLog:
         recent = self._recent
         if recent is None:
             recent = self._begin(await self._call(self._stream.state))
-            if after < recent.through:
-                raise self._lost(recent.through, "the log was not reachable until now")
+            raise PositionLost(recent.through, "the log was not reachable until now")
         if after < recent.since:
             page = await self._read_stored(WHOLE_LOG, after, TAIL_EVENTS)
             return page.events or self._no_longer_kept(page.through)

@@ -21,9 +21,7 @@ from redis.sentinel import Sentinel
 from heliograph.model.errors import SettingsError, Unavailable
 from heliograph.storage.settings import RedisSettings
 
-_REFUSALS = re.compile(
-    r"^(WRONGPASS|NOAUTH|NOPERM|ERR invalid password|ERR DB index|invalid username-password)"
-)
+_REFUSALS = re.compile(r"^(WRONGPASS|NOAUTH|NOPERM|invalid password|DB index|invalid username-password)")
 
 
 def connect(url: str, settings: RedisSettings, greet: Callable[[AbstractConnection], None]) -> Redis:

@@ -13,13 +13,13 @@ a fence too: an archiver that still holds events of the run before can't commit 
 finds archived events missing says so in ``lost``.
 
 *Full.* Nothing is ever dropped to make room: when the stream or Redis's memory nears its bound because
-nobody archives, append refuses.
+nobody archives, append refuses; and so it does under a policy by which Redis would delete what is kept.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import timedelta
 from typing import Any, TypeVar
 
@@ -32,7 +32,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import OutOfMemoryError, ResponseError
 from sqlalchemy import Connection, select, text
 
-from heliograph.model.errors import HeliographError, Unavailable
+from heliograph.model.errors import HeliographError, SettingsError, Unavailable
 from heliograph.model.event import Draft, Event
 from heliograph.model.ids import (
     SEQUENCE_BITS,
@@ -132,7 +132,7 @@ class RedisStream:
         self._trim = self.client.register_script(scripts.TRIM)
         self._set_state = self._unprepared.register_script(scripts.SET_STATE)
         self._memory_due = 0.0
-        self._memory_full: str | None = None
+        self._no_room: str | None = None
 
     def close(self) -> None:
         """Close every connection, also those that a thread waits on."""
@@ -143,11 +143,13 @@ class RedisStream:
         """Reach Redis, prepared or not.
 
         Raises:
-            SettingsError: It refuses.
+            SettingsError: It refuses, or may delete events to make room.
             Unavailable: It is away.
         """
         with refusals_named():
-            self._unprepared.ping()
+            evicting = _evicting(self._unprepared.info("memory"))
+        if evicting is not None:
+            raise SettingsError([f"storage.redis_url: {evicting}"])
 
     def do(self, work: Callable[[], T]) -> T:
         """Run commands against a prepared server, preparing it first if it is not.
@@ -201,19 +203,20 @@ class RedisStream:
 
     def _run_append(self, arguments: Sequence[str | bytes | int]) -> list[bytes | int]:
         self._look_at_memory()
-        if self._memory_full is not None:
-            raise Unavailable(self._memory_full, FULL_RETRY_SECONDS)
+        if self._no_room is not None:
+            raise Unavailable(self._no_room, FULL_RETRY_SECONDS)
         answers: list[bytes | int] = self._append([self._stream, self._state, self._heads], arguments)
         return answers
 
     def _look_at_memory(self) -> None:
-        """Ask now and then how full Redis is: whatever its policy, it must not begin to evict."""
+        """Ask now and then how full Redis is, and whether it would rather delete events than refuse."""
         if time.monotonic() < self._memory_due:
             return
         memory = self.client.info("memory")
         used, most = memory["used_memory"], memory.get("maxmemory", 0)
         full = 0 < self._settings.max_memory * most < used
-        self._memory_full = f"Redis is nearly full: {used} of {most} bytes are used" if full else None
+        nearly_full = f"Redis is nearly full: {used} of {most} bytes are used" if full else None
+        self._no_room = _evicting(memory) or nearly_full
         self._memory_due = time.monotonic() + MEMORY_SECONDS
 
     def read(self, after: EventId, limit: int) -> Reading:
@@ -339,10 +342,18 @@ def _stored_generation(connection: Connection) -> int:
     return connection.scalar(select(table.c.event_id).where(table.c.name == GENERATION)) or 0
 
 
+def _evicting(memory: Mapping[str, Any]) -> str | None:
+    """Say what is wrong with how Redis makes room, ``None`` if nothing is."""
+    policy = memory.get("maxmemory_policy", "noeviction")
+    if policy == "noeviction" or not memory.get("maxmemory"):
+        return None
+    return f"Redis's maxmemory-policy is {policy}, which deletes events to make room: set noeviction"
+
+
 def _refused(error: Unavailable) -> HeliographError:
     """Say in our words what the script or Redis's own memory guard refused."""
     match error.__cause__:
-        case OutOfMemoryError():
+        case ResponseError() as cause if isinstance(cause, OutOfMemoryError) or "OOM" in str(cause):
             return Unavailable("Redis is full (maxmemory)", FULL_RETRY_SECONDS)
         case ResponseError() as cause if "FULL" in str(cause):
             return Unavailable("too many events wait to be archived", FULL_RETRY_SECONDS)

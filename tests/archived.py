@@ -1,0 +1,77 @@
+"""What must hold in PostgreSQL at the end, whatever happened: every event once, and their fold."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+
+import attrs
+import psycopg
+from sqlalchemy import create_engine, select
+from tests.servers import wait_until
+
+from heliograph.model.event import Event
+from heliograph.model.task import Task
+from heliograph.storage import queries, schema
+from heliograph.storage.fold import read_checkpoint
+from heliograph.storage.postgres import database_url
+
+
+@attrs.frozen
+class Archived:
+    """Everything in the store."""
+
+    events: list[Event]
+    tasks: dict[str, Task]
+    counted: int
+
+    def outputs(self) -> list[str]:
+        """Return what the lines of output say, in order."""
+        return [event.payload["output"] for event in self.events if event.topic == "task.output"]
+
+
+def read_archive(url: str) -> Archived:
+    """Read the store whole."""
+    engine = create_engine(database_url(url), isolation_level="REPEATABLE READ")
+    try:
+        with engine.connect() as connection:
+            rows = connection.execute(select(schema.events).order_by(schema.events.c.id))
+            events = [queries.to_event(row) for row in rows]
+            tasks = [Task(**row) for row in connection.execute(select(schema.tasks)).mappings()]
+            counted = connection.scalar(select(schema.counters.c.value)) or 0
+            assert read_checkpoint(connection) == (events[-1].id if events else 0)
+    finally:
+        engine.dispose()
+    return Archived(events, {task.task_id: task for task in tasks}, counted)
+
+
+def await_outputs(url: str, number: int, seconds: float = 30) -> None:
+    """Wait until so many lines of output are in the store.
+
+    Raises:
+        TimeoutError: They are not within so many seconds.
+    """
+
+    def archived() -> bool:
+        with psycopg.connect(url) as connection:
+            found = connection.execute("SELECT count(*) FROM events WHERE topic = 'task.output'").fetchone()
+        assert found is not None
+        return int(found[0]) >= number
+
+    wait_until(archived, f"{number} lines archived", seconds)
+
+
+def check_archive(url: str, outputs: Iterable[str]) -> None:
+    """Compare the store with the lines that were published, and its tables with a recount of its events."""
+    archived = read_archive(url)
+    assert Counter(archived.outputs()) == Counter(outputs)
+    seqs: dict[str, list[int]] = {}
+    folded: dict[str, Task] = {}
+    for event in archived.events:
+        seqs.setdefault(event.channel, []).append(event.seq)
+        if event.channel.startswith("task:"):
+            name = event.channel.removeprefix("task:")
+            folded.setdefault(name, Task.first_seen(event)).apply(event)
+    assert {channel: list(range(1, len(seen) + 1)) for channel, seen in seqs.items()} == seqs
+    assert archived.tasks == folded
+    assert archived.counted == len(archived.events)

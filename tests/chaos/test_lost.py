@@ -1,0 +1,139 @@
+"""Redis comes back with less than it had acknowledged: watchers are told, and no number comes twice."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+import pytest
+import trio
+from tests.archived import await_outputs, check_archive
+from tests.deployment import Node
+from tests.polling import until
+from tests.servers import RedisServer
+
+from heliograph.client.api import Client
+from heliograph.client.follow import Item, Reset, Subscription, follow
+from heliograph.model.event import Event
+
+if TYPE_CHECKING:
+    from tests.chaos.conftest import NodeMaker
+    from tests.servers import PostgresServer
+
+
+class Watcher:
+    """Follows one task from its beginning and keeps what comes."""
+
+    def __init__(self, client: Client, transport: str) -> None:
+        self._client, self._transport = client, transport
+        self._items: list[Item] = []
+        self._came = trio.Event()
+
+    async def run(self) -> None:
+        """Follow until cancelled."""
+        subscription = Subscription("task:t", after="0-0")
+        async with follow(self._client, subscription, self._transport) as found:
+            async for item in found:
+                self._items.append(item)
+                self._came.set()
+                self._came = trio.Event()
+
+    async def take(self, count: int) -> list[Item]:
+        """Return the next so many items."""
+        with trio.fail_after(30):
+            while len(self._items) < count:
+                await self._came.wait()
+        taken, self._items = self._items[:count], self._items[count:]
+        return taken
+
+
+@asynccontextmanager
+async def watching(url: str) -> AsyncIterator[list[Watcher]]:
+    """Follow over both transports."""
+    async with Client(url) as client, trio.open_nursery() as nursery:
+        watchers = [Watcher(client, transport) for transport in ("ws", "sse")]
+        for watcher in watchers:
+            nursery.start_soon(watcher.run)
+        yield watchers
+        nursery.cancel_scope.cancel()
+
+
+async def publish(node: Node, first: int, last: int) -> None:
+    """Publish lines of output as soon as the log takes them."""
+
+    async def kept() -> bool:
+        lines = [{"type": "task_output", "task_id": "t", "output": str(n)} for n in range(first, last + 1)]
+        return (await trio.to_thread.run_sync(node.publish, *lines)).status_code == 201
+
+    await until(kept)
+
+
+def seqs(found: list[Item]) -> list[int]:
+    """Return the numbers of events."""
+    return [item.seq for item in found if isinstance(item, Event)]
+
+
+@pytest.mark.parametrize("how", ["flushed", "wiped", "rolled back"])
+async def test_watchers_are_reset_when_redis_lost_what_is_archived(
+    make_node: NodeMaker, redis: RedisServer, database_url: str, how: str
+) -> None:
+    """Whatever Redis has lost, watchers get a reset, and seq goes on where the archive says."""
+    node = make_node("node")
+    await node.begin()
+    await publish(node, 1, 5)
+    size = redis.append_only_file.stat().st_size
+    await publish(node, 6, 10)
+    await trio.to_thread.run_sync(await_outputs, database_url, 10)
+    async with watching(node.url) as watchers:
+        for watcher in watchers:
+            assert seqs(await watcher.take(10)) == list(range(1, 11))
+        if how == "flushed":
+            with redis.client() as client:
+                client.flushall()
+        else:
+            redis.kill()
+            with redis.append_only_file.open("ab") as file:
+                file.truncate(size if how == "rolled back" else 0)
+            redis.start()
+        for watcher in watchers:
+            [reset] = await watcher.take(1)
+            assert isinstance(reset, Reset)
+            assert "lost events" in reset.reason
+        await publish(node, 11, 11)
+        for watcher in watchers:
+            assert seqs(await watcher.take(1)) == [11]
+    await_outputs(database_url, 11)
+    check_archive(database_url, [str(n) for n in range(1, 12)])
+    assert node.metric("log_losses_total") == 1
+
+
+async def test_watchers_are_reset_when_redis_lost_what_nobody_has(
+    make_node: NodeMaker, redis: RedisServer, postgres: PostgresServer, database_url: str
+) -> None:
+    """Events that were seen but are in neither database any more are followed by a reset."""
+    node = make_node("node")
+    await node.begin()
+    await publish(node, 1, 5)
+    await_outputs(database_url, 5)
+    size = redis.append_only_file.stat().st_size
+    postgres.kill()
+    async with watching(node.url) as watchers:
+        for watcher in watchers:
+            assert seqs(await watcher.take(5)) == [1, 2, 3, 4, 5]
+        await publish(node, 6, 10)
+        for watcher in watchers:
+            assert seqs(await watcher.take(5)) == [6, 7, 8, 9, 10]
+        redis.kill()
+        with redis.append_only_file.open("ab") as file:
+            file.truncate(size)
+        postgres.start()
+        redis.start()
+        for watcher in watchers:
+            [reset] = await watcher.take(1)
+            assert isinstance(reset, Reset)
+        await publish(node, 11, 11)
+        for watcher in watchers:
+            assert seqs(await watcher.take(1)) == [6]
+    await_outputs(database_url, 6)
+    check_archive(database_url, ["1", "2", "3", "4", "5", "11"])

@@ -1,0 +1,71 @@
+"""A TCP proxy that breaks connections in the ways that networks do: cut, or silent."""
+
+from __future__ import annotations
+
+import socket
+import struct
+
+import trio
+
+READ_BYTES = 64 * 1024
+RESET = struct.pack("ii", 1, 0)
+
+
+class Proxy:
+    """Passes connections on from a port of its own.
+
+    Args:
+        target: The loopback port behind it.
+    """
+
+    def __init__(self, target: int) -> None:
+        self.port = 0
+        self._target = target
+        self._connections: set[trio.CancelScope] = set()
+        self._flowing = trio.Event()
+        self._flowing.set()
+
+    async def run(self, *, task_status: trio.TaskStatus[None]) -> None:
+        """Serve until cancelled; started once ``port`` is known."""
+        [listener] = await trio.open_tcp_listeners(0, host="127.0.0.1")
+        self.port = listener.socket.getsockname()[1]
+        task_status.started()
+        await trio.serve_listeners(self._connect, [listener])
+
+    def cut(self) -> None:
+        """Break every connection, in the middle of whatever is under way."""
+        for connection in self._connections:
+            connection.cancel()
+
+    def stall(self) -> None:
+        """Fall silent: connections stay and new ones are taken, but no byte passes."""
+        self._flowing = trio.Event()
+
+    def flow(self) -> None:
+        """Let bytes pass again."""
+        self._flowing.set()
+
+    async def _connect(self, near: trio.SocketStream) -> None:
+        with trio.CancelScope() as connection:
+            self._connections.add(connection)
+            try:
+                far = await trio.open_tcp_stream("127.0.0.1", self._target)
+            except OSError:
+                connection.cancel()
+            else:
+                async with far, trio.open_nursery() as nursery:
+                    nursery.start_soon(self._pump, near, far, connection)
+                    nursery.start_soon(self._pump, far, near, connection)
+        self._connections.discard(connection)
+        near.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)  # the peer meets an error, not an end
+
+    async def _pump(
+        self, source: trio.SocketStream, sink: trio.SocketStream, connection: trio.CancelScope
+    ) -> None:
+        try:
+            while data := await source.receive_some(READ_BYTES):
+                await self._flowing.wait()
+                await sink.send_all(data)
+        except trio.BrokenResourceError:
+            pass
+        connection.cancel()  # either side's end is the end of both
