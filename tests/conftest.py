@@ -6,11 +6,16 @@ Property tests have no deadlines of their own and try the same examples on every
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator
 
 import pytest
 from hypothesis import settings
 from tests.servers import postgres_server, redis_server
+
+# Programs inherit an ignored SIGINT, as everything has that a shell started in the background; the tests
+# that press Ctrl-C need it as a terminal leaves it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 settings.register_profile("everywhere", deadline=None, derandomize=True, print_blob=False)
 settings.register_profile("search", deadline=None, max_examples=2000, print_blob=True)
