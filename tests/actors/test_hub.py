@@ -20,6 +20,7 @@ from heliograph.model.channels import Selection
 from heliograph.model.errors import Unavailable
 from heliograph.model.event import Event
 from heliograph.model.ids import OLDEST, EventId
+from heliograph.storage.protocols import PositionLost
 
 FLUSH = 0.02
 Clock = trio.testing.MockClock
