@@ -65,6 +65,7 @@ class EventSettings:
 
     max_bytes: int = number(1 * MIB, KIB, 64 * MIB)
     key_ttl_seconds: int = number(86400, 1, 30 * 86400)
+    max_per_request: int = number(50_000, 1, 1_000_000)
     append_queue: int = number(1024, 1, 100_000)
 
 

@@ -22,6 +22,7 @@ import trio
 
 from heliograph.actors.appender import Appender
 from heliograph.actors.archiver import Archiver
+from heliograph.actors.bridge import Bridge
 from heliograph.actors.histogram import Histogram
 from heliograph.actors.hub import Hub
 from heliograph.actors.retention import Retention
@@ -208,8 +209,14 @@ async def open_storage(settings: Settings) -> AsyncIterator[Storage]:
                 "retention": retention.run,
             }
 
+            bridge = None
+            if opened.listener is not None:
+                bridge = Bridge(opened.listener, settings.events.max_bytes)
+                actors["bridge"] = bridge.run
+
             def stats() -> StorageStats:
-                return StorageStats(retention.stats(), opened.log.stats(), archiver.stats())
+                bridging = None if bridge is None else bridge.stats()
+                return StorageStats(retention.stats(), opened.log.stats(), archiver.stats(), bridging)
 
             start = opened.log.position if opened.log.reached else None
             yield Storage(opened.log, opened.store, opened.checks, actors, stats, start)

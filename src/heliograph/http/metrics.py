@@ -14,6 +14,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
 from heliograph.actors.archiver import ArchiverStats
+from heliograph.actors.bridge import BridgeStats
 from heliograph.actors.retention import RetentionStats
 from heliograph.storage.protocols import LogStats
 
@@ -25,11 +26,12 @@ Labelled = Mapping[Any, float]
 
 @attrs.frozen
 class StorageStats:
-    """What runs under this node's storage; the embedded form has neither a log elsewhere nor an archiver."""
+    """What runs under this node's storage; the embedded form has nothing but retention."""
 
     retention: RetentionStats
     log: LogStats | None = None
     archiver: ArchiverStats | None = None
+    bridge: BridgeStats | None = None
 
 
 @attrs.frozen
@@ -107,6 +109,12 @@ def _storage_samples(storage: StorageStats) -> Iterable[Sample]:
         yield one("archiver_active", "Whether this node archives", "gauge", archiver.active)
         yield one("archiver_terms", "How often this node began to archive", "counter", archiver.terms)
         yield one("archived_events", "Events that this node archived", "counter", archiver.events)
+    if (bridge := storage.bridge) is not None:
+        yield one("bridge_active", "Whether this node bridges Redis's pub/sub", "gauge", bridge.active)
+        yield one("bridge_terms", "How often this node began to bridge", "counter", bridge.terms)
+        yield one("bridged_events", "Messages of pub/sub that became events", "counter", bridge.events)
+        yield one("bridge_refused", "Messages of pub/sub that were malformed", "counter", bridge.refused)
+        yield one("bridge_dropped", "Messages dropped with a lost lease", "counter", bridge.dropped)
 
 
 def _tuples(counts: Mapping[str, int]) -> Labelled:

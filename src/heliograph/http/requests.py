@@ -143,13 +143,13 @@ def selection() -> Selection:
     return Selection.of(selectors, topic)
 
 
-async def read_items(incoming: Request, max_bytes: int) -> list[Any]:
+async def read_items(incoming: Request, max_bytes: int, max_items: int) -> list[Any]:
     """Read the items of a publish request: one JSON object, an array, or NDJSON.
 
     Raises:
         UnsupportedMedia: Neither JSON nor NDJSON.
         RequestTimeout: It does not arrive in time.
-        TooLarge: Over ``max_bytes``.
+        TooLarge: Over ``max_bytes`` or ``max_items``.
         Malformed: Not what it says it is.
         Invalid: No items at all.
     """
@@ -159,9 +159,11 @@ async def read_items(incoming: Request, max_bytes: int) -> list[Any]:
         raise UnsupportedMedia(f"{kind} is not read here; send application/json or application/x-ndjson")
     try:
         with trio.fail_after(BODY_SECONDS):
-            items = (
-                await _read_lines(incoming, max_bytes) if ndjson else await _read_json(incoming, max_bytes)
-            )
+            if ndjson:
+                items = await _read_lines(incoming, max_bytes, max_items)
+            else:
+                items = await _read_json(incoming, max_bytes)
+                _require_few(items, max_items)
     except trio.TooSlowError:
         raise RequestTimeout(f"the body did not arrive within {BODY_SECONDS} seconds") from None
     if not items:
@@ -177,7 +179,7 @@ async def _read_json(incoming: Request, max_bytes: int) -> list[Any]:
     return value if isinstance(value, list) else [value]
 
 
-async def _read_lines(incoming: Request, max_bytes: int) -> list[Any]:
+async def _read_lines(incoming: Request, max_bytes: int, max_items: int) -> list[Any]:
     items: list[Any] = []
     rest = bytearray()
     line = 0
@@ -188,8 +190,15 @@ async def _read_lines(incoming: Request, max_bytes: int) -> list[Any]:
             for text in lines:
                 line += 1
                 _add_line(items, bytes(text), line)
+            _require_few(items, max_items)
     _add_line(items, bytes(rest), line + 1)
+    _require_few(items, max_items)
     return items
+
+
+def _require_few(items: list[Any], most: int) -> None:
+    if len(items) > most:
+        raise TooLarge(f"a request may have at most {most} events: send the others in further requests")
 
 
 async def _limited(incoming: Request, max_bytes: int) -> AsyncIterator[bytes]:

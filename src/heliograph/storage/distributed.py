@@ -22,6 +22,7 @@ from heliograph.model.task import Task
 from heliograph.storage import fold, migrate
 from heliograph.storage.archive import Archive
 from heliograph.storage.postgres import PostgresDatabase, database_url, refusals_named
+from heliograph.storage.pubsub import RedisListener
 from heliograph.storage.redis import RedisLog
 from heliograph.storage.redis_stream import RedisStream
 from heliograph.storage.settings import PostgresSettings, RedisSettings
@@ -66,7 +67,8 @@ class Distributed:
         store: For everybody.
         database: Under the store.
         archive: For the archiver, and for retention.
-        stream: Redis itself, for the bridge.
+        stream: Redis itself.
+        listener: For the bridge; ``None``: nothing is to be bridged.
     """
 
     log: RedisLog
@@ -74,6 +76,7 @@ class Distributed:
     database: PostgresDatabase
     archive: Archive
     stream: RedisStream
+    listener: RedisListener | None
 
     async def checks(self) -> dict[str, str | None]:
         """Tell of each part what is wrong with it, ``None`` if nothing is."""
@@ -123,7 +126,9 @@ async def open_distributed(
             except Unavailable as error:
                 log.warning("begins without the log", reason=str(error))
         store = ArchivedStore(database, the_log)
-        yield Distributed(the_log, store, database, Archive(stream, database, url, postgres, prices), stream)
+        archive = Archive(stream, database, url, postgres, prices)
+        listener = RedisListener(stream, the_log, redis.bridge, redis.timeout) if redis.bridge else None
+        yield Distributed(the_log, store, database, archive, stream, listener)
     finally:
         stream.close()
         database.engine.dispose()

@@ -244,11 +244,13 @@ class PostgresDatabase(Database):
         Args:
             seconds: How long it may take; ``None``: as long as one statement.
         """
-        with translated(), self.watch.call(seconds or self._seconds), connect() as connection:
+        with translated(), self.watch.call(seconds or self._seconds):
             if not self._schema_is_right:
-                require_schema(connection)
+                with self.engine.connect() as connection:  # its own: work may want to begin a transaction
+                    require_schema(connection)
                 self._schema_is_right = True
-            return work(connection)
+            with connect() as connection:
+                return work(connection)
 
     async def read_long(self, query: Callable[[Connection], T]) -> T:
         """Do what ``read`` does, for an answer that takes its time to read; each statement is timed alone.

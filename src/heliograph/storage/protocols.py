@@ -179,6 +179,61 @@ class Archive(Protocol):
         ...
 
 
+@attrs.frozen
+class Heard:
+    """A message of pub/sub: where it was published, and its bytes."""
+
+    channel: str
+    data: bytes
+
+
+class Listener(Protocol):
+    """Hears what is published beside the log, on one node at a time, by a lease."""
+
+    async def begin(self) -> bool:
+        """Take the lease unless another node has it, and begin to hear; tell whether it is held now.
+
+        Raises:
+            Unavailable: It can't be asked for.
+        """
+        ...
+
+    async def hear(self) -> Sequence[Heard]:
+        """Return what came since, waiting a while for something. Only after ``begin``.
+
+        Raises:
+            Unavailable: The connection is lost, and what is published now with it.
+            Deposed: The lease was lost.
+        """
+        ...
+
+    async def hold(self) -> None:
+        """Keep the lease while nothing is heard.
+
+        Raises:
+            Unavailable: It can't be renewed now.
+            Deposed: It was lost.
+        """
+        ...
+
+    async def append(self, drafts: Sequence[Draft]) -> Sequence[Receipt | HeliographError]:
+        """Append drafts to the log, each kept or refused by itself, if the lease is still held.
+
+        Raises:
+            Unavailable: The log can't be written now.
+            Deposed: The lease was lost; nothing is kept.
+        """
+        ...
+
+    async def end(self) -> None:
+        """Give the lease up, and hear no more; harmless when it is not held.
+
+        Raises:
+            Unavailable: It can't be given up, and will expire.
+        """
+        ...
+
+
 class Keeper(Protocol):
     """Removes what the store need not keep any longer."""
 

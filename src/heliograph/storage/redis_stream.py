@@ -130,6 +130,8 @@ class RedisStream:
         self._append = self.client.register_script(scripts.APPEND)
         self._read = self.client.register_script(scripts.READ)
         self._trim = self.client.register_script(scripts.TRIM)
+        self._renew = self.client.register_script(scripts.RENEW)
+        self._release = self.client.register_script(scripts.RELEASE)
         self._set_state = self._unprepared.register_script(scripts.SET_STATE)
         self._memory_due = 0.0
         self._no_room: str | None = None
@@ -276,6 +278,19 @@ class RedisStream:
     def length(self) -> int:
         """Return how many events the stream holds."""
         return self.do(lambda: int(self.client.xlen(self._stream)))
+
+    def take(self, lease: Lease, seconds: float) -> bool:
+        """Take a lease for a while; tell whether nobody else has it."""
+        milliseconds = round(seconds * 1000)
+        return bool(self.do(lambda: self.client.set(lease.key, lease.token, nx=True, px=milliseconds)))
+
+    def renew(self, lease: Lease, seconds: float) -> bool:
+        """Keep a lease for a while more; tell whether it was still held."""
+        return bool(self.do(lambda: self._renew([lease.key], [lease.token, round(seconds * 1000)])))
+
+    def release(self, lease: Lease) -> None:
+        """Give a lease up if it is held."""
+        self.do(lambda: self._release([lease.key], [lease.token]))
 
     def _greet(self, connection: AbstractConnection) -> None:
         """Let a new connection be used only if its server is prepared."""

@@ -17,6 +17,7 @@ class RedisSettings:
         keep_events: How many archived events stay in the stream, for cursors while PostgreSQL is away.
         max_events: Publishing is refused when so many wait in the stream.
         max_memory: Publishing is refused above this part of Redis's ``maxmemory``.
+        bridge: Pattern of the pub/sub channels whose messages are taken into the log; empty: none.
         timeout: Seconds after which a connection that says nothing is given up.
         sentinels: ``host:port`` of each Sentinel; then the URL gives only credentials and database.
         sentinel_master: The name under which the Sentinels watch Redis.
@@ -26,6 +27,7 @@ class RedisSettings:
     keep_events: int = number(100_000, 1000, 100_000_000)
     max_events: int = number(5_000_000, 1000, 1_000_000_000)
     max_memory: float = number(0.9, 0.1, 1)
+    bridge: str = "task:*"
     timeout: float = number(5.0, 0.5, 60)
     sentinels: tuple[str, ...] = ()
     sentinel_master: str = "mymaster"

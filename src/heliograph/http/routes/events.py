@@ -35,7 +35,7 @@ async def publish() -> Response:
     request_key = request.headers.get("Idempotency-Key")
     if request_key is not None and not 0 < len(request_key) <= 150:
         raise Invalid.field("Idempotency-Key", "must have 1 to 150 characters")
-    items = await read_items(request, settings.server.max_request_bytes)
+    items = await read_items(request, settings.server.max_request_bytes, settings.events.max_per_request)
     drafts = parse_items(items, settings.events.max_bytes, request_key)
     identity().require("publish", *{draft.channel for draft in drafts})
     receipt = await service.appender.append(drafts)
