@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncGenerator, Iterable
+from contextlib import aclosing
 from datetime import datetime
 from typing import Any
 
@@ -183,14 +184,15 @@ async def _read_lines(incoming: Request, max_bytes: int, max_items: int) -> list
     items: list[Any] = []
     rest = bytearray()
     line = 0
-    async for data in _limited(incoming, max_bytes):
-        rest += data
-        if b"\n" in data:
-            *lines, rest = rest.split(b"\n")
-            for text in lines:
-                line += 1
-                _add_line(items, bytes(text), line)
-            _require_few(items, max_items)
+    async with aclosing(_limited(incoming, max_bytes)) as chunks:  # a bad line ends it in the middle
+        async for data in chunks:
+            rest += data
+            if b"\n" in data:
+                *lines, rest = rest.split(b"\n")
+                for text in lines:
+                    line += 1
+                    _add_line(items, bytes(text), line)
+                _require_few(items, max_items)
     _add_line(items, bytes(rest), line + 1)
     _require_few(items, max_items)
     return items
@@ -201,7 +203,7 @@ def _require_few(items: list[Any], most: int) -> None:
         raise TooLarge(f"a request may have at most {most} events: send the others in further requests")
 
 
-async def _limited(incoming: Request, max_bytes: int) -> AsyncIterator[bytes]:
+async def _limited(incoming: Request, max_bytes: int) -> AsyncGenerator[bytes, None]:
     size = 0
     async for data in incoming.body:
         size += len(data)
