@@ -1,3 +1,5 @@
+from typing import TypeVar
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -8,6 +10,8 @@ from heliograph.model.cube import ALL, ERRORS, Cube, Resting, View
 from heliograph.model.rollup import DIMENSIONS, Cell, Cells, Place
 from heliograph.model.totals import Totals, pack, unpack
 
+K = TypeVar("K")
+
 names = st.sampled_from(["a", "b", "c"])
 places = st.tuples(st.integers(0, 70), st.tuples(names, names, names, names))
 
@@ -17,7 +21,7 @@ def _cells(draw: st.DrawFn) -> Cell:
     failed = draw(st.integers(0, 2))
     return Cell(
         pack(Totals(created=draw(st.integers(0, 3)), failed=failed, cost_micros=draw(st.integers(0, 99)))),
-        sum(map(sketch.of_value, draw(st.lists(st.integers(0, 999), max_size=3)))),
+        draw(st.dictionaries(st.integers(0, 99), st.integers(1, 9), max_size=3)),
         {"Timeout": failed} if failed else {},
     )
 
@@ -49,7 +53,7 @@ def _by_hand(added: list[tuple[Place, Cell]], view: View, first: int, last: int)
             counts = {kind: pack(Totals(failed=count)) for kind, count in cell.errors.items()}
         else:
             group = ALL if view.group_by is None else dimensions[DIMENSIONS.index(view.group_by)]
-            above = cell.durations << totals.BITS if view.durations else 0
+            above = sketch.merged(sketch.dump(cell.durations)) << totals.BITS if view.durations else 0
             counts = {group: cell.sums + above}
         for group, value in counts.items():
             groups[group] = groups.get(group, 0) + value
@@ -83,7 +87,7 @@ def test_what_is_taken_back_leaves_nothing(changes: Cells) -> None:
     cube = Cube()
     cube.add(changes)
     opposite = {
-        place: Cell(-cell.sums, -cell.durations, {kind: -n for kind, n in cell.errors.items()})
+        place: Cell(-cell.sums, _opposite(cell.durations), _opposite(cell.errors))
         for place, cell in changes.items()
     }
     cube.add(opposite)
@@ -91,16 +95,20 @@ def test_what_is_taken_back_leaves_nothing(changes: Cells) -> None:
     assert _nonzero(cube.query(View(), 0, 1000)) == {}
 
 
+def _opposite(counts: dict[K, int]) -> dict[K, int]:
+    return {name: -count for name, count in counts.items()}
+
+
 def test_a_filled_cube_answers_as_one_that_was_added_up() -> None:
     """Cells put in at rest are the cells that were taken out."""
-    cell = Cell(pack(Totals(failed=1, duration_ms=5)), sketch.of_value(5), {"Timeout": 1})
+    cell = Cell(pack(Totals(failed=1, duration_ms=5)), {5: 1}, {"Timeout": 1})
     cube = Cube()
     cube.fill(
         [((7, ("t", "a", "m", "failed")), Resting(cell.sums, sketch.dump(cell.durations), (("Timeout", 1),)))]
     )
     (value,) = cube.query(View(durations=True), 0, 8).values()
     assert unpack(value) == Totals(failed=1, duration_ms=5)
-    assert totals.above(value) == cell.durations
+    assert totals.above(value) == sketch.merged(sketch.dump(cell.durations))
     assert cube.query(View(ERRORS), 0, 8) == {"Timeout": pack(Totals(failed=1))}
 
 

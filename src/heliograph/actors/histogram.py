@@ -42,7 +42,7 @@ from heliograph.model.errors import Conflict, Unavailable
 from heliograph.model.event import Draft, Event
 from heliograph.model.ids import OLDEST, EventId
 from heliograph.model.prices import Prices
-from heliograph.model.rollup import Change, Contribution, contribution, summed
+from heliograph.model.rollup import Cell, Cells, Change, Contribution, contribution, record, summed
 from heliograph.model.task import Task
 from heliograph.storage.protocols import WHOLE_LOG, Log, PositionLost, Receipt, Store
 
@@ -155,6 +155,8 @@ class Histogram:
         self._tracked: dict[str, _Tracked] = {}
         self._finished: deque[str] = deque()
         self._pending: deque[tuple[EventId, Change]] = deque()
+        self._open: Cells = {}  # what comes of those pending changes that were not offered
+        self._offered: tuple[EventId, Cells] | None = None  # and of those that were, and through which event
         self._position = self._boundary = self._cursor = self._owed = self._wanted = OLDEST
         self._loaded = False
         self._progress = trio.Event()
@@ -258,6 +260,7 @@ class Histogram:
         self._tracked = {task.task_id: _Tracked(task, contribution(task)) for task in snapshot.unfinished}
         self._finished.clear()
         self._pending.clear()
+        self._open, self._offered = {}, None
         if snapshot.last_delta is not None:
             self._boundary = deltas.Span.of(snapshot.last_delta).through
             self._cursor = snapshot.last_delta.id
@@ -319,7 +322,9 @@ class Histogram:
             self._finished.append(name)
         counted = contribution(task)
         if counted != tracked.counted:
-            self._pending.append((event.id, Change(tracked.counted, counted)))
+            change = Change(tracked.counted, counted)
+            self._pending.append((event.id, change))
+            record(self._open, change)
             tracked.counted = counted
 
     def _forget(self) -> None:
@@ -372,13 +377,16 @@ class Histogram:
         span = deltas.Span.of(event)
         if span.through <= self._boundary:
             return
-        self._cube.add(summed(self._until_event(span.through)))
+        told = []
         while self._pending and self._pending[0][0] <= span.through:
-            self._pending.popleft()
+            told.append(self._pending.popleft()[1])
+        if self._offered is not None and self._offered[0] == span.through:
+            self._cube.add(self._offered[1])
+        else:  # another node's delta, that ends elsewhere than this one's would
+            self._cube.add(summed(told))
+            self._open = summed(change for _, change in self._pending)
+        self._offered = None
         self._boundary, self._cursor = span.through, event.id
-
-    def _until_event(self, last: EventId) -> list[Change]:
-        return [change for event_id, change in self._pending if event_id <= last]
 
     async def _publish_deltas(self) -> None:
         await self._until(lambda: self._loaded)
@@ -402,15 +410,25 @@ class Histogram:
 
     def _make_delta(self) -> Draft:
         span = deltas.Span(self._boundary, self._position)
+        changes = self._offer(span.through)
         if self._boundary < self._owed:
             return deltas.reset(span, "changes before a restart are in no delta")
-        changes = summed(self._until_event(span.through))
         if len(changes) > deltas.MAX_BUCKETS:
             return deltas.reset(span, f"{len(changes)} buckets changed at once")
         slot = deltas.open_slot(span)
         before = self._cube.query(View(), slot, slot + 1).get(ALL, 0)
         after = sum(cell.sums for (at, _), cell in changes.items() if at == slot)
         return deltas.delta(span, changes, before + after)
+
+    def _offer(self, through: EventId) -> Cells:
+        """Close what is open, together with what was offered in vain; return what comes of it."""
+        changes = self._open
+        if self._offered is not None:
+            for place, change in self._offered[1].items():
+                changes.setdefault(place, Cell()).add(change)
+        self._offered = through, {place: cell for place, cell in changes.items() if cell}
+        self._open = {}
+        return self._offered[1]
 
     async def _pause(self) -> None:
         """Wait until the next delta is due; a question shortens the wait."""

@@ -189,7 +189,7 @@ class Cube:
             if view.durations:
                 durations[group] = durations.get(group, b"") + cell.durations
         for group, counts in durations.items():
-            groups[group] += sketch.load(counts) << totals.BITS
+            groups[group] += sketch.merged(counts) << totals.BITS
 
     def _bound(self) -> None:
         while self._kept > MAX_KEPT:

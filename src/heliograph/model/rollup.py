@@ -15,18 +15,19 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from datetime import datetime
+from datetime import datetime, timedelta
+from typing import NamedTuple, TypeVar
 
 import attrs
 
 from heliograph.model import sketch
-from heliograph.model.ids import from_microseconds, to_microseconds
-from heliograph.model.sketch import Sketch
+from heliograph.model.ids import EPOCH
+from heliograph.model.sketch import Bins
 from heliograph.model.task import Task
 from heliograph.model.totals import Packed, Totals, pack
 
 SLOT_MINUTES = 15
-SLOT_MICROSECONDS = SLOT_MINUTES * 60_000_000
+SLOT = timedelta(minutes=SLOT_MINUTES)
 
 DIMENSIONS = ("agent_type", "agent", "model", "status")
 UNKNOWN = "unknown"
@@ -55,6 +56,8 @@ FACTS = (
 )
 """The fields of a task that decide its contribution, now or after further events."""
 
+K = TypeVar("K", int, str)
+
 _ERROR_KIND = re.compile(r"[A-Za-z_][\w.]*(?=:|$)")
 _VARIABLE = re.compile(r"0x[0-9a-fA-F]+|\d+")
 
@@ -69,12 +72,12 @@ class Cell:
 
     Args:
         sums: Packed ``Totals``.
-        durations: The sketch of durations in milliseconds.
+        durations: How many durations, in milliseconds, are in each bin of the sketch.
         errors: Failed tasks by kind of error.
     """
 
     sums: Packed = 0
-    durations: Sketch = 0
+    durations: Bins = attrs.field(factory=dict)
     errors: dict[str, int] = attrs.field(factory=dict)
 
     def __bool__(self) -> bool:
@@ -83,30 +86,24 @@ class Cell:
     def add(self, other: Cell) -> None:
         """Add another cell, or a change, to this one."""
         self.sums += other.sums
-        self.durations += other.durations
+        for position, count in other.durations.items():
+            _count(self.durations, position, count)
         for kind, count in other.errors.items():
-            self.count_error(kind, count)
-
-    def count_error(self, kind: str, count: int) -> None:
-        """Add to the failures of a kind, and forget the kind when none is left."""
-        total = self.errors.pop(kind, 0) + count
-        if total:
-            self.errors[kind] = total
+            _count(self.errors, kind, count)
 
 
 Cells = dict[Place, Cell]
 
 
-@attrs.frozen
-class Contribution:
-    """Everything that one task adds to the sums.
+class Contribution(NamedTuple):
+    """Everything that one task adds to the sums; a tuple because one is made for every change.
 
     Args:
         dimensions: Agent type, agent, model and status.
         created_slot: Where it counts as created.
         finished_slot: Where the rest counts; ``None`` until it is finished.
         outcome: Packed ``Totals`` of all but ``created``.
-        duration: The sketch of its duration.
+        duration_bin: The bin of its duration.
         error_kind: Of a failed task.
     """
 
@@ -114,18 +111,18 @@ class Contribution:
     created_slot: int
     finished_slot: int | None = None
     outcome: Packed = 0
-    duration: Sketch = 0
+    duration_bin: int = 0
     error_kind: str | None = None
 
 
 def slot_of(moment: datetime) -> int:
     """Return the number of the slot that a moment falls in, counted from 1970."""
-    return to_microseconds(moment) // SLOT_MICROSECONDS
+    return (moment - EPOCH) // SLOT
 
 
 def slot_start(slot: int) -> datetime:
     """Return the moment at which a slot begins, in UTC."""
-    return from_microseconds(slot * SLOT_MICROSECONDS)
+    return EPOCH + slot * SLOT
 
 
 def dimension(text: str | None) -> str:
@@ -163,11 +160,12 @@ def contribution(task: Task) -> Contribution:
     failed = task.status == "failed"
     duration = task.duration_ms or 0
     outcome = Totals(
+        created=0,
         finished=1,
-        succeeded=int(task.status == "completed"),
-        failed=int(failed),
+        succeeded=task.status == "completed",
+        failed=failed,
         cost_micros=task.cost_micros or 0,
-        costs_computed=int(task.cost_computed),
+        costs_computed=task.cost_computed,
         input_tokens=task.input_tokens or 0,
         output_tokens=task.output_tokens or 0,
         duration_ms=duration,
@@ -177,7 +175,7 @@ def contribution(task: Task) -> Contribution:
         created_slot,
         slot_of(task.finished_at),
         pack(outcome),
-        sketch.of_value(duration),
+        sketch.bin_of(duration),
         error_kind(task.error) if failed else None,
     )
 
@@ -198,8 +196,8 @@ class Change:
 def record(cells: Cells, change: Change) -> None:
     """Write a change into cells; those that come to nothing stay, empty."""
     if change.before is not None:
-        _count(cells, change.before, -1)
-    _count(cells, change.after, 1)
+        _contribute(cells, change.before, -1)
+    _contribute(cells, change.after, 1)
 
 
 def summed(changes: Iterable[Change]) -> Cells:
@@ -207,17 +205,17 @@ def summed(changes: Iterable[Change]) -> Cells:
     cells: Cells = {}
     for change in changes:
         record(cells, change)
-    return {place: cell for place, cell in cells.items() if cell}
+    return cells
 
 
-def _count(cells: Cells, counted: Contribution, sign: int) -> None:
+def _contribute(cells: Cells, counted: Contribution, sign: int) -> None:
     _cell(cells, counted.created_slot, counted.dimensions).sums += sign * CREATED
     if counted.finished_slot is not None:
         cell = _cell(cells, counted.finished_slot, counted.dimensions)
         cell.sums += sign * counted.outcome
-        cell.durations += sign * counted.duration
+        _count(cell.durations, counted.duration_bin, sign)
         if counted.error_kind is not None:
-            cell.count_error(counted.error_kind, sign)
+            _count(cell.errors, counted.error_kind, sign)
 
 
 def _cell(cells: Cells, slot: int, dimensions: Dimensions) -> Cell:
@@ -226,3 +224,10 @@ def _cell(cells: Cells, slot: int, dimensions: Dimensions) -> Cell:
     if cell is None:
         cell = cells[place] = Cell()
     return cell
+
+
+def _count(counts: dict[K, int], name: K, change: int) -> None:
+    """Change a count, and forget it when nothing is left of it."""
+    total = counts.pop(name, 0) + change
+    if total:
+        counts[name] = total

@@ -3,7 +3,7 @@
 Answers are made of millions of additions of the same nine numbers. Packed side by side into one integer,
 64 bits each, all nine are added (or subtracted) by a single operation: ten times as fast as a tuple of
 them, in half the memory, and just as exact. A packed sum may also be a difference, with negative numbers
-in it; ``unpack`` reads either.
+in it; ``unpack`` reads either, as long as each number is between -2**63 and 2**63.
 """
 
 from __future__ import annotations
@@ -51,11 +51,8 @@ _FORMAT = struct.Struct(f"<{len(Totals._fields)}Q")
 
 
 def pack(totals: Totals) -> Packed:
-    """Pack sums; each must be between -2**63 and 2**63."""
-    packed = 0
-    for number in reversed(totals):
-        packed = (packed << _LANE) + number
-    return packed
+    """Pack sums; each must be from 0 to 2**63."""
+    return int.from_bytes(_FORMAT.pack(*totals), "little")
 
 
 def unpack(packed: Packed) -> Totals:

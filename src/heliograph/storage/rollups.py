@@ -81,7 +81,7 @@ def write_changes(connection: Connection, changes: Sequence[Change], event_id: E
     """Add what a batch changed to the rollups; ``event_id`` is its last event."""
     if not changes:
         return
-    _add(connection, summed(changes))
+    _add(connection, {place: cell for place, cell in summed(changes).items() if cell})
     upsert(connection, checkpoints, [{"name": CHANGED, "event_id": event_id}])
 
 
@@ -108,7 +108,7 @@ def _add(connection: Connection, changes: Cells) -> None:
     emptied = [_key(place) for place, cell in cells.items() if not cell]
     if emptied:
         connection.execute(EMPTY, emptied)
-    upsert(connection, rollups, [_row(place, cell) for place, cell in cells.items() if cell])
+    upsert(connection, rollups, [cell_row(place, cell) for place, cell in cells.items() if cell])
 
 
 def _read_cells(connection: Connection, changes: Cells) -> Cells:
@@ -132,7 +132,8 @@ def _key(place: Place) -> dict[str, Any]:
     }
 
 
-def _row(place: Place, cell: Cell) -> dict[str, Any]:
+def cell_row(place: Place, cell: Cell) -> dict[str, Any]:
+    """Return a cell as a row of the table."""
     slot, dimensions = place
     return {
         "slot": slot,
