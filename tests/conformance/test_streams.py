@@ -192,10 +192,10 @@ class TestLoss:
         ahead = f"{int(head.split('-')[0]) + 10**9}-0"
         async with await watch(transport, url, "task:1", after=ahead) as one:
             reset = await one.until("reset")
+            assert parse_id(reset.fields.pop("head")) >= parse_id(head)  # the service adds events of its own
             assert reset.fields == {
                 "channel": "task:1",
                 "oldest": "0-0",
-                "head": head,
                 "reason": "the cursor is ahead of the log",
             }
             await publish(url, output("1", "2"))
@@ -207,9 +207,11 @@ class TestLoss:
         async with await watch(transport, url, "task:1", after="8000000000000-0") as one:
             if transport == "ws":
                 subscribed = await one.until("subscribed")
-                assert (subscribed.fields["cursor"], subscribed.fields["recovered"]) == (head, False)
+                assert subscribed.fields["recovered"] is False
+                begin = subscribed.fields["cursor"]
             else:
-                assert await one.live() == head
+                begin = await one.live()
+            assert parse_id(head) <= parse_id(begin) < parse_id("8000000000000-0")
 
     async def test_a_trimmed_cursor(self, transport: str, launch: Launch, tmp_path: Path) -> None:
         """A cursor older than what is kept is answered by a reset with the range, then live events."""
