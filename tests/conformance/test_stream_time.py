@@ -76,7 +76,7 @@ class TestLiveness:
             begin = await one.live()
             ids = await publish(url, *outputs("1", 1, 5))
             moved = await one.until("cursor")
-            assert parse_id(moved.id) >= parse_id(ids[-1]) > parse_id(begin)
+            assert parse_id(moved.id or "") >= parse_id(ids[-1]) > parse_id(begin)
             assert (await one.next()).kind == "keepalive"
             quiet = await listen(one, until=100)
             assert {moment.told.kind for moment in quiet} == {"keepalive"}
