@@ -11,23 +11,25 @@ import click
 import orjson
 from rich.console import Console
 
-from bench import machine, report
+from bench import machine, report, scenarios, storage
 from bench.peer import Peer
 from bench.peers.fastapi import FastApiPeer
 from bench.peers.floor import FloorPeer
 from bench.peers.heliograph import HeliographPeer
 from bench.peers.nchan import NchanPeer
 from bench.peers.ws import WsPeer
-from bench.scenarios import BY_NAME, FULL, MOST_STREAMS, QUICK, SCENARIOS, Scale, Scenario
+from bench.scenarios import FULL, MOST_STREAMS, QUICK, Scale, Scenario
 from bench.server import CLIENT_CPUS, BenchError
+from heliograph import logs
 from heliograph.client.swarm import LoadError, allow_sockets
 
 PEERS: tuple[Peer, ...] = (HeliographPeer(), FastApiPeer(), WsPeer(), NchanPeer(), FloorPeer())
 NAMES = [peer.name for peer in PEERS]
+SCENARIOS = (*scenarios.SCENARIOS, *storage.SCENARIOS)
 
 
 @click.command()
-@click.argument("names", nargs=-1, metavar="[NAME]...", type=click.Choice(list(BY_NAME)))
+@click.argument("names", nargs=-1, metavar="[NAME]...", type=click.Choice([one.name for one in SCENARIOS]))
 @click.option("--list", "listing", is_flag=True, help="Name the scenarios and end.")
 @click.option("--quick", is_flag=True, help="Few streams, short, one round: to see that it runs.")
 @click.option("--rounds", type=click.IntRange(1, 99), help="Rounds instead of the usual number.")
@@ -47,6 +49,7 @@ def main(
         for scenario in SCENARIOS:
             console.print(f"{scenario.name:15} {scenario.title}", highlight=False)
         return
+    logs.configure("WARNING")  # of what is measured in this process
     scale = QUICK if quick else FULL
     scale = attrs.evolve(scale, rounds=rounds or scale.rounds)
     os.sched_setaffinity(0, CLIENT_CPUS)

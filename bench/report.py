@@ -79,6 +79,17 @@ ROWS = (
     Row("restart", "back", "restart: streams back", digits=0),
     Row("restart", "seconds_back", "restart: seconds from listening until all streams are back"),
     Row("restart", "seconds_caught_up", "restart: seconds from listening until all have everything"),
+    *(
+        Row("appends", f"{fsync}_{batch}", f"appendfsync {fsync}, batches of {batch}: events/s", digits=0)
+        for fsync in ("always", "everysec")
+        for batch in (1, 10, 100)
+    ),
+    Row("archive", "rows_per_second", "archived to PostgreSQL: rows/s", digits=0),
+    Row("two-nodes", "p50_ms", "published on one node, watched on another: p50 ms"),
+    Row("two-nodes", "p99_ms", "published on one node, watched on another: p99 ms"),
+    Row("backlog", "seconds", "1,000,000 events wait: seconds until all are archived"),
+    Row("backlog", "rows_per_second", "1,000,000 events wait: rows/s", digits=0),
+    Row("backlog", "peak_mib", "1,000,000 events wait: resident MiB of the node at the peak", digits=0),
 )
 
 FAULTS = {

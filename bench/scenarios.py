@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import gc
 import socket
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from time import perf_counter, process_time
 
@@ -321,5 +321,3 @@ SCENARIOS = (
         "restart", "kill -9 under 5,000 streams and a publisher, then start again", _restart, peers=OURS
     ),
 )
-
-BY_NAME: Mapping[str, Scenario] = {scenario.name: scenario for scenario in SCENARIOS}

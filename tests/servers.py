@@ -67,6 +67,12 @@ class Server:
         return self._process is not None
 
     @property
+    def pid(self) -> int:
+        """The process's number."""
+        assert self._process is not None
+        return self._process.pid
+
+    @property
     def exit_status(self) -> int | None:
         """How the process ended, ``None`` while it has not."""
         return None if self._process is None else self._process.poll()

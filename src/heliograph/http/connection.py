@@ -21,8 +21,10 @@ from __future__ import annotations
 import math
 import os
 import re
+import socket
+import struct
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from typing import Protocol
 
@@ -32,6 +34,9 @@ HEAD_LIMIT = 64 * 1024
 WRITE_BYTES = 64 * 1024
 """What a peer must take within the write timeout: a slow one is served, a stalled one is not."""
 
+LINGER_SECONDS = 2.0
+
+_FINAL_HEAD = re.compile(rb"HTTP/1\.[01] [2-5]")
 _UPGRADE = re.compile(rb"\r\nupgrade:[ \t]*websocket[ \t]*\r\n", re.IGNORECASE)
 
 
@@ -47,6 +52,14 @@ Successor = Callable[[trio.SocketStream], Served]
 
 current: ContextVar[Connection] = ContextVar("connection")
 """The connection that the running task serves; routes find it here."""
+
+
+def reset_on_close(sock: trio.socket.SocketType) -> None:
+    """Make the closing of a socket forget at once what its peer has not taken.
+
+    Otherwise the kernel keeps it, megabytes of it, and offers it for as long as a stalled peer likes.
+    """
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
 
 class Connection:
@@ -67,6 +80,7 @@ class Connection:
         self._unsent = b""
         self._early = b""
         self._upgrading = False
+        self._closed = False
         self._reading: trio.CancelScope | None = None
         self._requests = 0
         self._stopping = False
@@ -112,8 +126,8 @@ class Connection:
         return early
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
-        """Read for hypercorn: end of file once detached."""
-        if self.successor is not None:
+        """Read for hypercorn: end of file once detached or closed."""
+        if self.successor is not None or self._closed:
             await trio.lowlevel.checkpoint()
             return b""
         data = b""
@@ -150,7 +164,7 @@ class Connection:
         """Write for hypercorn: nothing once detached, and no part longer than the write timeout."""
         if self.successor is not None:
             return
-        if data.startswith(b"HTTP/1.") and not self._unsent:
+        if _FINAL_HEAD.match(data) and not self._unsent:
             # hypercorn writes head, body and end one by one: the head goes out with what follows it.
             self._unsent = data
             return
@@ -174,17 +188,28 @@ class Connection:
                 with trio.fail_after(self._write_timeout):
                     await self._stream.send_all(view[start : start + WRITE_BYTES])
         except trio.TooSlowError:
+            reset_on_close(self.socket)
             raise trio.BrokenResourceError("the peer takes no bytes") from None
 
     async def send_eof(self) -> None:
-        """Close the writing side, unless the connection was taken away."""
+        """Close the writing side, unless the connection was taken away; without a checkpoint."""
         if self.successor is None:
-            await self._stream.send_eof()
+            with suppress(OSError):
+                self.socket.shutdown(trio.socket.SHUT_WR)
 
     async def aclose(self) -> None:
-        """Close, unless the connection was taken away."""
+        """Read and write no more for hypercorn, unless the connection was taken away; without a checkpoint.
+
+        The task in which hypercorn closes has mostly been cancelled by the end of its own response.
+        """
         if self.successor is None:
             self._upgrading = False
+            self._closed = True
             if self._reading is not None:
                 self._reading.cancel()
-            await self._stream.aclose()
+
+    async def linger(self) -> None:
+        """Let a peer that is still sending read the answer before the closing resets its connection."""
+        with trio.move_on_after(LINGER_SECONDS), suppress(trio.BrokenResourceError):
+            while await self._stream.receive_some(WRITE_BYTES):
+                pass

@@ -159,5 +159,6 @@ class Server:
             self._connections.discard(connection)
             current.reset(token)
         if connection.successor is None:
+            await connection.linger()
             return None, b""
         return connection.successor(stream), connection.take_early()

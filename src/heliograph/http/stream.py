@@ -25,6 +25,7 @@ import trio
 from heliograph.actors.hub import Hub
 from heliograph.actors.subscription import Batch, Encoder, Overflow, Subscription
 from heliograph.config import StreamSettings
+from heliograph.http.connection import reset_on_close
 from heliograph.http.sink import Loss, Sink
 from heliograph.model.channels import Selection
 from heliograph.model.errors import TooMany, Unavailable
@@ -264,6 +265,7 @@ class Stream:
         self.ending = True
         self._leave_all()
         self.sink.close()
+        reset_on_close(self._socket)
         self._socket.close()
 
     def _leave_all(self) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import aclosing
 from typing import Any
 
 from quart import Blueprint, Response, request
@@ -125,31 +126,33 @@ async def known_task(task_id: str) -> Task:
     return task
 
 
-async def _pages(store: Store, task_id: str) -> AsyncIterator[Sequence[LogLine]]:
+async def _pages(store: Store, task_id: str) -> AsyncGenerator[Sequence[LogLine], None]:
     seq = 1
     while page := await store.lines(task_id, seq, None, FULL_LOG_PAGE):
         yield page
         seq = page[-1].seq + 1
 
 
-async def _as_text(pages: AsyncIterator[Sequence[LogLine]]) -> AsyncIterator[bytes]:
+async def _as_text(pages: AsyncGenerator[Sequence[LogLine], None]) -> AsyncIterator[bytes]:
     """Write lines as a terminal would have got them: pieces joined, rewound ones behind a carriage return."""
     unfinished: str | None = None  # the stream whose line is not at its end
-    async for page in pages:
-        text: list[str] = []
-        for line in page:
-            if unfinished is not None:
-                text.append(("\r" if line.rewind else "") if unfinished == line.stream else "\n")
-            text.append(line.output)
-            if not line.partial and not line.output.endswith("\n"):
-                text.append("\n")
-            unfinished = line.stream if line.partial else None
-        yield "".join(text).encode()
+    async with aclosing(pages):  # a client that goes away ends it in the middle
+        async for page in pages:
+            text: list[str] = []
+            for line in page:
+                if unfinished is not None:
+                    text.append(("\r" if line.rewind else "") if unfinished == line.stream else "\n")
+                text.append(line.output)
+                if not line.partial and not line.output.endswith("\n"):
+                    text.append("\n")
+                unfinished = line.stream if line.partial else None
+            yield "".join(text).encode()
 
 
-async def _as_ndjson(pages: AsyncIterator[Sequence[LogLine]]) -> AsyncIterator[bytes]:
-    async for page in pages:
-        yield b"".join(to_json(_line(line)) + b"\n" for line in page)
+async def _as_ndjson(pages: AsyncGenerator[Sequence[LogLine], None]) -> AsyncIterator[bytes]:
+    async with aclosing(pages):
+        async for page in pages:
+            yield b"".join(to_json(_line(line)) + b"\n" for line in page)
 
 
 def _line(line: LogLine) -> dict[str, Any]:
