@@ -117,7 +117,8 @@ class _ownership:  # noqa: N801 - used as a function in a with statement
 
 
 def _engine(file: Path) -> Engine:
-    engine = create_engine(f"sqlite:///{file}", pool_size=READERS + 1, max_overflow=0)
+    # Last in, first out: a reader that goes on, page by page, does so in one connection's cache.
+    engine = create_engine(f"sqlite:///{file}", pool_size=READERS + 1, max_overflow=0, pool_use_lifo=True)
 
     @event.listens_for(engine, "connect")
     def configure(connection: sqlite3.Connection, _: object) -> None:
@@ -127,7 +128,7 @@ def _engine(file: Path) -> Engine:
             "journal_mode=WAL",
             "synchronous=FULL",
             "busy_timeout=5000",
-            "cache_size=-16384",
+            "cache_size=-8192",
             "journal_size_limit=67108864",
         ):
             connection.execute(f"PRAGMA {pragma}")
