@@ -37,6 +37,7 @@ from sqlalchemy import Connection, create_engine, insert
 from tests.servers import PostgresServer, free_port, postgres_server, redis_server
 
 from bench import machine
+from bench.peer import ROOT
 from heliograph.actors.histogram import Histogram
 from heliograph.actors.subscriber import Outlet
 from heliograph.model.channels import ANALYTICS
@@ -177,7 +178,13 @@ def node(**environment: str) -> Iterator[tuple[str, psutil.Process]]:
         process = subprocess.Popen(
             [sys.executable, "-m", "heliograph", "serve"],
             cwd=folder,
-            env={**os.environ, "PORT": str(port), "HELIOGRAPH_DATA": folder, **environment},
+            env={
+                **os.environ,
+                "PYTHONPATH": f"{ROOT / 'src'}:{ROOT}",
+                "PORT": str(port),
+                "HELIOGRAPH_DATA": folder,
+                **environment,
+            },
             stdout=output,
             stderr=output,
         )
@@ -405,7 +412,7 @@ async def _fold(events: Sequence[Event], batch: int) -> Figures:
 def main(tasks: int, few: int, file: Path | None) -> None:
     """Measure analytics."""
     console = Console()
-    about = machine.describe()
+    about = {name: value for name, value in machine.describe().items() if name != "pinned"}
     for name, value in about.items():
         console.print(f"{name:11} {value}", highlight=False, markup=False)
     with postgres_server(shared_buffers="256MB") as server:

@@ -128,14 +128,14 @@ def migrated_database(postgres_url: str) -> Iterator[str]:
 def new_database(postgres_url: str, template: str = "template1") -> Iterator[str]:
     """Make a database, and drop it."""
     name = f"test_{uuid4().hex}"
-    _administrate(postgres_url, f"CREATE DATABASE {name} TEMPLATE {template}")
+    administrate(postgres_url, f"CREATE DATABASE {name} TEMPLATE {template}")
     try:
         yield make_url(postgres_url).set(database=name).render_as_string(hide_password=False)
     finally:
-        _administrate(postgres_url, f"DROP DATABASE {name} WITH (FORCE)")
+        administrate(postgres_url, f"DROP DATABASE {name} WITH (FORCE)")
 
 
-def _administrate(url: str, statement: str) -> None:
+def administrate(url: str, statement: str) -> None:
     """Execute a statement over a connection of its own: the server may be killed between two of them."""
     with psycopg.connect(url, autocommit=True) as admin:
         admin.execute(statement.encode())

@@ -5,11 +5,14 @@ from __future__ import annotations
 from itertools import count
 from typing import TYPE_CHECKING
 
+from sqlalchemy import make_url
 from tests.archived import await_outputs, check_archive
 from tests.servers import wait_until
+from tests.storages import administrate
 
 if TYPE_CHECKING:
     from tests.chaos.conftest import NodeMaker
+    from tests.servers import PostgresServer
 
 HANDOVER_SECONDS = 10
 
@@ -62,4 +65,28 @@ def test_a_paused_node_is_replaced_and_cannot_fold_twice(make_node: NodeMaker, d
         for through in (0, 1):
             publish(through, 50)
         await_outputs(database_url, len(published))
+    check_archive(database_url, published)
+
+
+def test_an_old_backup_is_brought_up_to_date_from_the_log(
+    make_node: NodeMaker, postgres: PostgresServer, database_url: str
+) -> None:
+    """PostgreSQL restored from a backup gets what came since from Redis, which has kept it."""
+    node = make_node("node")
+    node.start()
+    published = [f"{n}" for n in range(100)]
+    assert node.publish(*map(line, published[:50])).status_code == 201
+    await_outputs(database_url, 50)
+    node.kill()
+    name = make_url(database_url).database
+    administrate(postgres.url(), f"CREATE DATABASE backup TEMPLATE {name}")
+    node.start()
+    assert node.publish(*map(line, published[50:])).status_code == 201
+    await_outputs(database_url, 100)
+    node.kill()
+    administrate(postgres.url(), f"DROP DATABASE {name} WITH (FORCE)")
+    administrate(postgres.url(), f"ALTER DATABASE backup RENAME TO {name}")
+    node.start()
+    await_outputs(database_url, 100)
+    assert node.publish(*map(line, published)).json()["accepted"] == 100
     check_archive(database_url, published)

@@ -3,9 +3,12 @@
 Cells lie in slots of 15 minutes. Above them stands a tree of **blocks**: one block of a level covers four
 of the level below (15 minutes, an hour, 4 hours, 16 hours, …), so any range is a few dozen blocks, however
 many tasks or slots it holds. What a block says depends on the **view**: the filters, the dimension to group
-by, and whether durations and errors matter. Blocks are made when first asked for, kept, and forgotten when
-a slot beneath them changes; a dashboard asks for few views, over and over, of which only the newest
-slot changes. All that is kept this way is bounded by ``MAX_KEPT``; views not asked for lately go first.
+by, and whether durations matter. Blocks are made when first asked for, kept, and forgotten when a slot
+beneath them changes; a dashboard asks for few views, over and over, of which only the newest slot changes.
+
+What is kept is bounded by ``MAX_KEPT``; views not asked for lately go first. A block with durations takes
+kilobytes for each group, so of those a block's four parts are dropped once it is made, unless it lies
+where changes come: there it will have to be made again.
 
 The alternatives that were refused: sums made ahead for every view (each event would pay for questions
 nobody asks), and adding up all cells for each question (its time would grow with the history).
@@ -13,7 +16,7 @@ nobody asks), and adding up all cells for each question (its time would grow wit
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Iterable, Iterator, Mapping
 from sys import getsizeof
 from typing import NamedTuple
@@ -30,10 +33,13 @@ LEVELS = 13
 """The highest block covers 478 years."""
 
 STRIDE = 2
-"""Blocks of this level (4 hours) are made in one go; ``Cube.prepare`` pauses between them."""
+"""Blocks up to this level (4 hours) are made in one go; ``Cube.prepare`` pauses between them."""
 
-MAX_KEPT = 32 * 1024 * 1024
+MAX_KEPT = 64 * 1024 * 1024
 """Bytes of sums kept in blocks, over all views."""
+
+RECENT_SLOTS = 32
+"""So many slots that changed last are taken for those where changes come."""
 
 ALL = ""
 """The only group of a view that does not group."""
@@ -77,6 +83,8 @@ class Cube:
         self._slots: dict[int, dict[Dimensions, Resting]] = {}
         self._dimensions: dict[Dimensions, Dimensions] = {}
         self._occupied: list[set[int]] = [set() for _ in range(LEVELS)]
+        self._recent: deque[int] = deque(maxlen=RECENT_SLOTS)
+        self._changing: set[tuple[int, int]] = set()
         self._views: OrderedDict[View, dict[tuple[int, int], Groups]] = OrderedDict()
         self._kept = 0
 
@@ -102,6 +110,11 @@ class Cube:
                 cells.pop(dimensions, None)
         for slot in {slot for slot, _ in changes}:
             self._touch(slot)
+            if slot not in self._recent:
+                self._recent.append(slot)
+                self._changing = {
+                    (level, one >> FAN * level) for one in self._recent for level in range(LEVELS)
+                }
 
     def fill(self, cells: Iterable[tuple[Place, Resting]]) -> None:
         """Put cells into an empty cube."""
@@ -115,9 +128,7 @@ class Cube:
         """Forget the blocks over a slot, and note which levels have anything there."""
         for blocks in self._views.values():
             for level in range(LEVELS):
-                block = blocks.pop((level, slot >> FAN * level), None)
-                if block is not None:
-                    self._kept -= _size(block)
+                self._drop(blocks, level, slot >> FAN * level)
         if self._slots[slot]:
             for level in range(LEVELS):
                 self._occupied[level].add(slot >> FAN * level)
@@ -139,15 +150,18 @@ class Cube:
 
         Changes may be added between the pieces; what they touch is made again by ``query``.
         """
-        low, high = first >> FAN * STRIDE, last >> FAN * STRIDE
-        occupied = self._occupied[STRIDE]
-        wanted = range(low, high + 1) if high - low < len(occupied) else sorted(occupied)
-        for index in wanted:
-            if low <= index <= high and index in occupied:
-                blocks = self._blocks_of(view)
-                if (STRIDE, index) not in blocks:
-                    self._block(view, blocks, STRIDE, index, keep=True)
-                    yield
+        for level, index in _cover(first, last):
+            yield from self._make(view, level, index)
+
+    def _make(self, view: View, level: int, index: int) -> Iterator[None]:
+        blocks = self._blocks_of(view)
+        if index not in self._occupied[level] or (level, index) in blocks:
+            return
+        if level > STRIDE:
+            for child in _children(index):
+                yield from self._make(view, level - 1, child)
+        self._block(view, self._blocks_of(view), level, index, keep=True)
+        yield
 
     def _blocks_of(self, view: View) -> dict[tuple[int, int], Groups]:
         blocks = self._views.setdefault(view, {})
@@ -166,13 +180,21 @@ class Cube:
         if level == 0:
             self._leaf(view, index, made)
         else:
-            for child in range(index << FAN, index + 1 << FAN):
+            for child in _children(index):
                 # slots are kept only if asked for themselves: they would be most of what is kept
                 _merge(made, self._block(view, blocks, level - 1, child, keep=level > 1))
+            if view.durations and (level, index) not in self._changing:
+                for child in _children(index):
+                    self._drop(blocks, level - 1, child)
         if keep:
             blocks[level, index] = made
             self._kept += _size(made)
         return made
+
+    def _drop(self, blocks: dict[tuple[int, int], Groups], level: int, index: int) -> None:
+        block = blocks.pop((level, index), None)
+        if block is not None:
+            self._kept -= _size(block)
 
     def _leaf(self, view: View, slot: int, groups: dict[str, int]) -> None:
         position = DIMENSIONS.index(view.group_by) if view.group_by in DIMENSIONS else None
@@ -208,6 +230,10 @@ def _cover(first: int, last: int) -> Iterator[tuple[int, int]]:
             level += 1
         yield level, first >> FAN * level
         first += 1 << FAN * level
+
+
+def _children(index: int) -> range:
+    return range(index << FAN, index + 1 << FAN)
 
 
 def _merge(into: dict[str, int], groups: Groups) -> None:

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
+from operator import attrgetter
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -37,7 +38,7 @@ from heliograph.model.timeline import (
     parse_moment,
     parse_zone,
 )
-from heliograph.model.totals import above, unpack
+from heliograph.model.totals import Totals, above, unpack
 
 blueprint = Blueprint("analytics", __name__)
 
@@ -51,6 +52,19 @@ MAX_SUMS = 50_000
 
 PAUSE = 500
 """Buckets written between two pauses for others."""
+
+MEASURED: Mapping[str, Callable[[Totals], float | None]] = {
+    **{name: attrgetter(name) for name in Totals._fields},
+    "tasks": lambda t: t.finished,
+    "cancelled": lambda t: t.finished - t.succeeded - t.failed,
+    "cost_usd": lambda t: t.cost_micros / 1_000_000,
+    "total_tokens": lambda t: t.input_tokens + t.output_tokens,
+    "success_rate": lambda t: t.succeeded / t.finished if t.finished else None,
+    "average_tokens": lambda t: (t.input_tokens + t.output_tokens) / t.finished if t.finished else None,
+    "average_cost_usd": lambda t: t.cost_micros / t.finished / 1_000_000 if t.finished else None,
+    "average_duration_ms": lambda t: t.duration_ms / t.finished if t.finished else None,
+}
+"""What can be shown of sums; averages are of finished tasks."""
 
 MEASURES = ("cost_usd", "tasks", "succeeded", "failed", "input_tokens", "output_tokens")
 """What every histogram shows."""
@@ -120,9 +134,9 @@ async def summary() -> Response:
     )
     (by_status,), (these, those), *grouped = answer.sums
     active = {status: unpack(value).created for status, value in by_status.items() if status not in TERMINAL}
-    totals, previous = _show(these.get(ALL, 0)), _show(those.get(ALL, 0))
+    totals, previous = (_show(sums.get(ALL, 0), SUMMARY_MEASURES) for sums in (these, those))
     groups = {
-        f"by_{name}": {group: _some(_show(value), SUMMARY_MEASURES) for group, value in _nonzero(sums)}
+        f"by_{name}": {group: _show(value, SUMMARY_MEASURES) for group, value in _nonzero(sums)}
         for name, (sums,) in zip(groupings, grouped, strict=True)
     }
     if _wants_csv():
@@ -135,10 +149,10 @@ async def summary() -> Response:
         return _csv(("by", "group", *SUMMARY_MEASURES), rows, answer.cursor)
     return _json(
         {
-            **_some(totals, SUMMARY_MEASURES),
+            **totals,
             "active_tasks": sum(active.values()),
             **groups,
-            "previous": _some(previous, SUMMARY_MEASURES),
+            "previous": previous,
             "change": {name: _change(previous[name], totals[name]) for name in COMPARED},
             "meta": asked.meta(answer.cursor),
         }
@@ -226,12 +240,10 @@ async def _show_buckets(
             "start": bucket.start,
             "end": bucket.end,
             "utc_offset": bucket.utc_offset,
-            **_some(_show(sums[position].get(ALL, 0)), measures),
+            **_show(sums[position].get(ALL, 0), measures),
         }
         for groups in grouped:
-            one["groups"] = {
-                group: _some(_show(value), measures) for group, value in _nonzero(groups[position])
-            }
+            one["groups"] = {group: _show(value, measures) for group, value in _nonzero(groups[position])}
         shown.append(one)
         if position % PAUSE == 0:
             await trio.lowlevel.checkpoint()
@@ -304,28 +316,14 @@ def _nonzero(sums: Mapping[str, int]) -> list[tuple[str, int]]:
     return sorted((group, value) for group, value in sums.items() if value)
 
 
-def _show(value: int) -> dict[str, Any]:
-    """Return sums by name, with what follows from them; averages are of finished tasks."""
+def _show(value: int, names: Sequence[str]) -> dict[str, Any]:
+    """Return some measures of packed sums."""
     totals = unpack(value)
-    shown: dict[str, Any] = totals._asdict()
-    tokens, tasks = totals.input_tokens + totals.output_tokens, totals.finished
-    shown["tasks"] = tasks
-    shown["cancelled"] = tasks - totals.succeeded - totals.failed
-    shown["cost_usd"] = totals.cost_micros / 1_000_000
-    shown["total_tokens"] = tokens
-    shown["success_rate"] = totals.succeeded / tasks if tasks else None
-    shown["average_tokens"] = tokens / tasks if tasks else None
-    shown["average_cost_usd"] = totals.cost_micros / tasks / 1_000_000 if tasks else None
-    shown["average_duration_ms"] = totals.duration_ms / tasks if tasks else None
-    return shown
-
-
-def _some(shown: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
-    return {name: shown[name] for name in names}
+    return {name: MEASURED[name](totals) for name in names}
 
 
 def _perform(value: int) -> dict[str, Any]:
-    shown = _some(_show(value), SUMMARY_MEASURES)
+    shown = _show(value, SUMMARY_MEASURES)
     found = sketch.quantiles(above(value), tuple(PERCENTILES.values()))
     shown["duration_ms"] = dict(zip(PERCENTILES, found, strict=True)) if found else dict.fromkeys(PERCENTILES)
     return shown
