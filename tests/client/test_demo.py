@@ -43,7 +43,6 @@ async def test_fleet(service: FakeService, tmp_path: Path, until: Until) -> None
 
 async def test_next_fleet(service: FakeService, tmp_path: Path, until: Until) -> None:
     """What a fleet was doing when it was cancelled is ended by the next one, wherever its service is."""
-    set(psutil.Process().children(recursive=True))  # servers of other tests
     async with trio.open_nursery() as fleet:
         fleet.start_soon(partial(demo.run, service.url, None, spools=tmp_path))
         await until(lambda: len(tasks_with_output(service)) >= 3)
