@@ -218,7 +218,7 @@ class TestLoss:
         url = (await launch()).url
         ids = await publish(url, *outputs("1", 1, 5), output("2", "other"))
         execute(tmp_path, "DELETE FROM events WHERE channel = 'task:1' AND seq <= 3")
-        trimmed = await _packed(tmp_path, ids[2])
+        trimmed = parse_id(ids[2])
         execute(tmp_path, "UPDATE channels SET trimmed_id = ? WHERE name = 'task:1'", trimmed)
         # A service that has just started holds nothing in memory that reaches further back.
         for channel in ("task:1", "task:*", "*"):
@@ -256,11 +256,6 @@ class TestLoss:
                 assert told.fields["after_ms"] > 0
                 assert await one.end() == {"whole": True}
                 execute(tmp_path, "ALTER TABLE away RENAME TO events")
-
-
-async def _packed(folder: Path, cursor: str) -> int:
-    milliseconds, sequence = cursor.split("-")
-    return int(milliseconds) << 20 | int(sequence)
 
 
 class TestWhatToWatch:
@@ -448,6 +443,17 @@ class TestEndOfATask:
             await one.to_end()
         async with await open_sse(url, "/api/tasks/1/stream", {"Last-Event-ID": one.cursor or ""}) as again:
             assert again.status == 204
+
+    async def test_an_end_that_is_no_longer_kept_is_not_waited_for(
+        self, launch: Launch, tmp_path: Path
+    ) -> None:
+        """A finished task whose events retention has removed is answered by 204 as well."""
+        url = (await launch()).url
+        ids = await publish(url, output("1", "1"), status("1", "completed"))
+        execute(tmp_path, "DELETE FROM events WHERE channel = 'task:1'")
+        execute(tmp_path, "UPDATE channels SET trimmed_id = ? WHERE name = 'task:1'", parse_id(ids[1]))
+        async with await open_sse(url, "/api/tasks/1/stream") as one:
+            assert one.status == 204
 
     async def test_an_unknown_task_is_404(self, url: str) -> None:
         """There is no stream of a task that nobody has heard of."""
