@@ -112,7 +112,11 @@ async def _run_streams(
         async def ready() -> dict[str, str | None]:
             behind = subscriber.stats().position < the_log.position
             checks = await storage.checks()
-            return {**checks, "subscriber": "catching up with the log" if behind else None}
+            return {
+                **checks,
+                "subscriber": "catching up with the log" if behind else None,
+                "analytics": None if histogram.loaded else "loading the rollups",
+            }
 
         app = create_app(
             Services(

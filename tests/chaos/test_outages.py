@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from tests.chaos.conftest import NodeMaker
     from tests.servers import PostgresServer
 
-EVERYTHING_OK = {"redis": "ok", "postgres": "ok", "archive": "ok", "subscriber": "ok"}
+EVERYTHING_OK = {"redis": "ok", "postgres": "ok", "archive": "ok", "subscriber": "ok", "analytics": "ok"}
 
 
 def line(text: str, size: int = 0) -> dict[str, str]:

@@ -53,6 +53,9 @@ T = TypeVar("T")
 INBOX_BATCHES = 16
 BACKLOG_BATCHES = 64
 PAGE_EVENTS = 2000
+STEP_EVENTS = 250
+"""Events folded between two pauses for others."""
+
 RECENTLY_FINISHED = 1000
 RETRY_SECONDS = 1.0
 WAIT_SECONDS = 5.0
@@ -62,7 +65,7 @@ FRESH_SECONDS = 1.0
 """How long a question waits for what was appended before it; later it is answered as of the last delta."""
 
 URGENCY = 10
-"""Questions make deltas come at most this many times as often as they would."""
+"""Questions, and many changed places, make deltas come at most so many times as often as they would."""
 
 Publish = Callable[[Sequence[Draft]], Awaitable[Receipt]]
 
@@ -161,6 +164,11 @@ class Histogram:
         self._loaded = False
         self._progress = trio.Event()
         self._events = self._published = self._looked_up = self._loads = 0
+
+    @property
+    def loaded(self) -> bool:
+        """Whether questions can be answered."""
+        return self._loaded
 
     def stats(self) -> HistogramStats:
         """Return a snapshot."""
@@ -295,17 +303,18 @@ class Histogram:
     async def _fold(self, batch: Sequence[Event]) -> None:
         events = [event for event in batch if event.id > self._position]
         await self._look_up(events)
-        for event in events:
-            if event.channel == ANALYTICS:
-                self._take_over(event)
-            elif event.channel.startswith("task:"):
-                self._apply(event)
-        if events:
-            self._position = events[-1].id
-            self._events += len(events)
-            self._forget()
+        for start in range(0, len(events), STEP_EVENTS):
+            step = events[start : start + STEP_EVENTS]
+            for event in step:
+                if event.channel == ANALYTICS:
+                    self._take_over(event)
+                elif event.channel.startswith("task:"):
+                    self._apply(event)
+            self._position = step[-1].id
+            self._events += len(step)
             self._wake()
-        await trio.lowlevel.checkpoint()
+            await trio.lowlevel.checkpoint()
+        self._forget()
 
     def _apply(self, event: Event) -> None:
         name = event.channel[5:]
@@ -431,9 +440,9 @@ class Histogram:
         return self._offered[1]
 
     async def _pause(self) -> None:
-        """Wait until the next delta is due; a question shortens the wait."""
+        """Wait until the next delta is due; a question, or many changed places, shorten the wait."""
         # by chance a little shorter, so that of many nodes one is first and the others have nothing to offer
         interval = self._interval * random.uniform(0.8, 1.0)
         await trio.sleep(interval / URGENCY)
         with trio.move_on_after(interval - interval / URGENCY):
-            await self._until(lambda: self._wanted > self._boundary)
+            await self._until(lambda: self._wanted > self._boundary or len(self._open) >= deltas.MAX_BUCKETS)

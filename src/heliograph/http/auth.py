@@ -57,6 +57,7 @@ class Authenticator:
 
     def __init__(self, settings: AuthSettings) -> None:
         self._identities = {key.sha256: Identity(key.name, key.scopes, key.channels) for key in settings.keys}
+        self._names = {identity.name: identity for identity in self._identities.values()}
         self._ticket_seconds = settings.ticket_seconds
         secret = "".join(sorted(self._identities)) or secrets.token_hex()
         self._tickets = URLSafeTimedSerializer(secret, salt="heliograph stream ticket")
@@ -99,7 +100,9 @@ class Authenticator:
             name = self._tickets.loads(ticket or "", max_age=int(self._ticket_seconds))
         except BadData as error:
             raise Unauthenticated(f"the ticket is not valid: {error}") from None
-        return next(one for one in self._identities.values() if one.name == name)
+        if name not in self._names:
+            raise Unauthenticated("the ticket is of a key that has another name now")
+        return self._names[name]
 
     def ticket_for(self, identity: Identity) -> tuple[str, float]:
         """Make a ticket; return it with the time (seconds since the epoch) at which it expires."""

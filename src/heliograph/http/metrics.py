@@ -62,6 +62,7 @@ def snapshot(services: Services) -> list[Sample]:
     """Take every number at one moment, on the event loop."""
     hub, appender = services.hub.stats(), services.appender.stats()
     replay, streams = services.hub.replay.stats(), services.streams
+    analytics = services.histogram.stats()
     open_streams = {("ws",): 0.0, ("sse",): 0.0}
     pending = 0
     for stream in streams.streams:
@@ -86,6 +87,15 @@ def snapshot(services: Services) -> list[Sample]:
         one("hub_inbox_batches", "Batches waiting for the hub", "gauge", hub.inbox),
         one("replay_pages", "Pages of the log read for replay", "counter", replay.pages),
         one("replay_shared", "Replays served by somebody else's reading", "counter", replay.shared),
+        one("analytics_events", "Events folded by the aggregator", "counter", analytics.events),
+        one("analytics_deltas", "Deltas published by this node", "counter", analytics.published),
+        one("analytics_lookups", "Finished tasks asked of the store", "counter", analytics.looked_up),
+        one("analytics_loads", "Times the rollups were loaded", "counter", analytics.loads),
+        one("analytics_cells", "Places with sums", "gauge", analytics.cells),
+        one(
+            "analytics_active_tasks", "Tasks not finished, as the aggregator knows", "gauge", analytics.active
+        ),
+        one("analytics_backlog", "Batches waiting for the aggregator", "gauge", analytics.backlog),
         one("pending_bytes", "Bytes waiting for slow clients", "gauge", pending),
         Sample("streams", "Open streams", "gauge", ("transport",), open_streams),
         Sample("streams_opened", "Streams opened", "counter", ("transport",), _tuples(streams.opened)),

@@ -192,13 +192,18 @@ class Sink:
                 self._pending.append(first)
                 self.pending_bytes = len(first.data) - self._sent_of_first
 
-    def finish(self) -> None:
-        """Take no more; when what waits was sent, close the writing side of the connection."""
+    def finish(self, last_words: bytes) -> None:
+        """Take these last words, whatever waits, and no more; when all is sent, close the writing side."""
         if self._closed or self._finishing:
             return
+        if self._pending is None:
+            self.write(last_words)
+        else:
+            self._pending.append(_Piece(last_words))
+            self.pending_bytes += len(last_words)
         self._finishing = True
         self._tell_room()
-        if self._pending is None:
+        if self._pending is None and not self._closed:
             self._shut_down()
 
     def close(self) -> None:

@@ -254,8 +254,7 @@ class Stream:
         self.ending = True
         self.reason = reason
         self._leave_all()
-        self.sink.write(last_words)
-        self.sink.finish()
+        self.sink.finish(last_words)
         self.farewell_by = self.due = trio.current_time() + FAREWELL_SECONDS
 
     def cut(self, reason: Reason) -> None:
