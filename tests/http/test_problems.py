@@ -23,7 +23,7 @@ EXAMPLES: dict[type[HeliographError], tuple[HeliographError, int, str]] = {
 
 def subclasses(cls: type) -> set[type]:
     """Return all classes below one."""
-    below = set(cls.__subclasses__())
+    below: set[type] = set(cls.__subclasses__())
     return below.union(*map(subclasses, below))
 
 
