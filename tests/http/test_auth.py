@@ -94,7 +94,8 @@ def test_a_ticket_of_other_keys_is_refused(authenticator: Authenticator) -> None
     """A ticket signed with other keys, or changed by a letter, is refused."""
     ticket, _ = authenticator.ticket_for(authenticator.authenticate("r", None))
     other = Authenticator(AuthSettings((*KEYS, key("new", "n"))))
-    forged = ticket[:-1] + ("A" if ticket[-1] != "A" else "B")
+    payload, moment, signature = ticket.split(".")
+    forged = ".".join([payload, moment, signature[::-1]])
     with pytest.raises(Unauthenticated):
         other.authenticate(None, ticket)
     with pytest.raises(Unauthenticated):
@@ -160,19 +161,13 @@ async def guarded(start: Start) -> Api:
 
 async def test_every_route_wants_a_key(guarded: Api) -> None:
     """Without a key everything is 401 with how to send one, but for health, readiness and the page."""
-    for path in (
-        "/api/tasks",
-        "/api/tasks/1",
-        "/api/v1/events",
-        "/api/v1/events/stream",
-        "/metrics",
-        "/api/status",
-    ):
+    reading = ("/api/tasks", "/api/tasks/1", "/api/v1/events", "/api/v1/events/stream", "/api/status")
+    for path in (*reading, "/metrics", "/nowhere"):
         problem = await guarded.problem("GET", path)
         assert (problem["status"], problem["code"]) == (401, "unauthenticated")
         assert "X-API-Key" in problem["detail"]
     for path in ("/api/health", "/api/ready", "/"):
-        assert (await guarded.http.get(path)).status_code == 200
+        assert (await guarded.http.get(path)).status_code != 401  # just started, it may not be ready yet
     assert (await guarded.problem("GET", "/api/tasks", headers={"X-API-Key": "x"}))["status"] == 401
 
 
@@ -210,12 +205,8 @@ async def test_a_ticket_opens_a_stream(guarded: Api) -> None:
 async def test_pages_of_other_origins_are_kept_out(start: Start) -> None:
     """CORS headers and WebSockets are for our own origin and the configured ones only."""
     api = await start(server={"cors_origins": ("https://dashboard.example",)})
-    own = api.url
-    for origin, allowed in (
-        (own, True),
-        ("https://dashboard.example", True),
-        ("https://evil.example", False),
-    ):
+    origins = {api.url: True, "https://dashboard.example": True, "https://evil.example": False, "null": False}
+    for origin, allowed in origins.items():
         answer = await api.http.get("/api/tasks", headers={"Origin": origin})
         assert answer.headers.get("Access-Control-Allow-Origin") == (origin if allowed else None)
         asked = {"Origin": origin, "Access-Control-Request-Method": "POST"}
