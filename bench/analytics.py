@@ -17,11 +17,11 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import Any, ParamSpec
 
 import attrs
 import click
@@ -54,6 +54,7 @@ from heliograph.storage.postgres import database_url
 from heliograph.storage.protocols import Bounds, Page, Receipt, RollupSnapshot
 from heliograph.storage.rollups import cell_row
 
+P = ParamSpec("P")
 Figures = dict[str, float]
 
 DAYS = 30
@@ -209,56 +210,82 @@ def _wait(url: str, seconds: float = 120) -> None:
     raise TimeoutError(url)
 
 
-def answers(server: PostgresServer, count: int, requests: int = 60) -> dict[str, Figures]:
-    """Measure every endpoint over a store of so many tasks.
+def answers(server: PostgresServer, counts: Sequence[int], requests: int = 60) -> list[dict[str, Figures]]:
+    """Measure every endpoint over stores of so many tasks, in turns, so that slow drift meets all alike.
 
     Returns:
-        By endpoint ``ms`` (median), ``cpu_ms`` of the server, ``cold_ms`` of the first request, and
-        ``sql_ms`` of the ``GROUP BY``; under ``node`` the seconds until it answers, and its memory.
+        For each store by endpoint ``ms`` (median), ``cpu_ms`` of the server, ``cold_ms`` of the first
+        request, and ``sql_ms`` of the ``GROUP BY``; under ``node`` the seconds until it answers, and its
+        memory.
     """
+    figures: list[dict[str, Figures]] = [{"node": {}} for _ in counts]
+    with ExitStack() as stack:
+        databases = [_filled(server, count) for count in counts]
+        clients: list[tuple[httpx.Client, psutil.Process]] = []
+        for database, figure in zip(databases, figures, strict=True):
+            redis = stack.enter_context(redis_server())
+            began = time.monotonic()
+            url, process = stack.enter_context(node(DATABASE_URL=database, REDIS_URL=redis.url))
+            figure["node"]["seconds"] = time.monotonic() - began
+            clients.append((stack.enter_context(httpx.Client(base_url=url, timeout=60)), process))
+        for endpoint, path in ENDPOINTS.items():
+            for figure, taken in zip(figures, _requests(clients, path, requests), strict=True):
+                figure[endpoint] = taken
+        for figure, (_, process) in zip(figures, clients, strict=True):
+            figure["node"]["rss_mib"] = process.memory_info().rss / 2**20
+    since = to_microseconds(datetime.now(UTC) - timedelta(days=DAYS))
+    for figure, database in zip(figures, databases, strict=True):
+        with psycopg.connect(database) as connection:
+            for endpoint, query in QUERIES.items():
+                times = [_timed(_fetch, connection, query, {"since": since}) for _ in range(5)]
+                figure[endpoint]["sql_ms"] = median(times)
+    return figures
+
+
+def _filled(server: PostgresServer, count: int) -> str:
     name = f"tasks_{count}"
     with psycopg.connect(server.url(), autocommit=True) as admin:
         admin.execute(f"CREATE DATABASE {name}".encode())
     database = server.url(name)
     migrate_database(database)
     fill(database, count)
-    figures: dict[str, Figures] = {}
-    with redis_server() as redis:
-        began = time.monotonic()
-        with node(DATABASE_URL=database, REDIS_URL=redis.url) as (url, process):
-            figures["node"] = {"seconds": time.monotonic() - began}
-            with httpx.Client(base_url=url, timeout=60) as client:
-                for endpoint, path in ENDPOINTS.items():
-                    figures[endpoint] = _request(client, process, path, requests)
-            figures["node"]["rss_mib"] = process.memory_info().rss / 2**20
-    since = to_microseconds(datetime.now(UTC) - timedelta(days=DAYS))
-    with psycopg.connect(database) as connection:
-        for endpoint, query in QUERIES.items():
-            figures[endpoint]["sql_ms"] = _milliseconds(
-                lambda query=query: connection.execute(query.encode(), {"since": since}).fetchall(),  # type: ignore[misc]
-                5,
-            )
+    return database
+
+
+def _requests(
+    clients: Sequence[tuple[httpx.Client, psutil.Process]], path: str, requests: int
+) -> list[Figures]:
+    """Ask every node, one after the other, again and again."""
+    figures = [{"cold_ms": _timed(_get, client, path)} for client, _ in clients]
+    before = [_cpu(process) for _, process in clients]
+    taken: list[list[float]] = [[] for _ in clients]
+    for _ in range(requests):
+        for times, (client, _) in zip(taken, clients, strict=True):
+            times.append(_timed(_get, client, path))
+    for figure, times, (_, process), began in zip(figures, taken, clients, before, strict=True):
+        figure["ms"] = median(times)
+        figure["cpu_ms"] = (_cpu(process) - began) / requests * 1000
     return figures
 
 
-def _request(client: httpx.Client, process: psutil.Process, path: str, requests: int) -> Figures:
-    began = time.perf_counter()
+def _cpu(process: psutil.Process) -> float:
+    times = process.cpu_times()
+    return times.user + times.system
+
+
+def _get(client: httpx.Client, path: str) -> None:
     client.get(path).raise_for_status()
-    cold = time.perf_counter() - began
-    before = process.cpu_times()
-    milliseconds = _milliseconds(lambda: client.get(path).raise_for_status(), requests)
-    after = process.cpu_times()
-    cpu = after.user + after.system - before.user - before.system
-    return {"cold_ms": cold * 1000, "ms": milliseconds, "cpu_ms": cpu / requests * 1000}
 
 
-def _milliseconds(call: Callable[[], object], times: int) -> float:
-    taken = []
-    for _ in range(times):
-        began = time.perf_counter()
-        call()
-        taken.append(time.perf_counter() - began)
-    return median(taken) * 1000
+def _fetch(connection: psycopg.Connection[Any], query: str, parameters: dict[str, int]) -> None:
+    connection.execute(query.encode(), parameters).fetchall()
+
+
+def _timed(call: Callable[P, object], *args: P.args, **kwargs: P.kwargs) -> float:
+    """Return how many milliseconds a call takes."""
+    began = time.perf_counter()
+    call(*args, **kwargs)
+    return (time.perf_counter() - began) * 1000
 
 
 # -- delta
@@ -416,28 +443,29 @@ def main(tasks: int, few: int, file: Path | None) -> None:
     for name, value in about.items():
         console.print(f"{name:11} {value}", highlight=False, markup=False)
     with postgres_server(shared_buffers="256MB") as server:
-        small, large = (answers(server, count) for count in (few, tasks))
+        small, large = answers(server, (few, tasks))
     table = Table(
         "endpoint",
-        f"{few:,} tasks: ms",
-        f"{tasks:,}: ms",
-        "ratio",
+        "ms",
+        "ratio, at most 1.5",
         "CPU ms",
-        "cold ms",
-        "GROUP BY ms",
         "ratio",
+        "first, ms",
+        "GROUP BY, ms",
+        "ratio, at most 1/20",
+        title=f"{few:,} and {tasks:,} finished tasks",
     )
     for endpoint in ENDPOINTS:
         one, other = small[endpoint], large[endpoint]
         table.add_row(
             endpoint,
-            f"{one['ms']:.1f}",
-            f"{other['ms']:.1f}",
-            f"{other['ms'] / one['ms']:.2f} (at most 1.5)",
-            f"{one['cpu_ms']:.1f} / {other['cpu_ms']:.1f}",
-            f"{one['cold_ms']:.0f} / {other['cold_ms']:.0f}",
-            f"{other['sql_ms']:.0f}",
-            f"1/{other['sql_ms'] / other['ms']:.0f} (at most 1/20)",
+            f"{one['ms']:.1f}, {other['ms']:.1f}",
+            f"{other['ms'] / one['ms']:.2f}",
+            f"{one['cpu_ms']:.1f}, {other['cpu_ms']:.1f}",
+            f"{other['cpu_ms'] / one['cpu_ms']:.2f}",
+            f"{one['cold_ms']:.0f}, {other['cold_ms']:.0f}",
+            f"{one['sql_ms']:.0f}, {other['sql_ms']:.0f}",
+            f"1/{other['sql_ms'] / other['ms']:.0f}",
         )
     console.print(table)
     for count, figures in ((few, small), (tasks, large)):

@@ -141,7 +141,7 @@ class Cube:
         groups: dict[str, int] = {}
         blocks = self._blocks_of(view)
         for level, index in _cover(first, last):
-            _merge(groups, self._block(view, blocks, level, index, keep=True))
+            _merge(groups, self._block(view, blocks, level, index))
         self._bound()
         return groups
 
@@ -160,7 +160,7 @@ class Cube:
         if level > STRIDE:
             for child in _children(index):
                 yield from self._make(view, level - 1, child)
-        self._block(view, self._blocks_of(view), level, index, keep=True)
+        self._block(view, self._blocks_of(view), level, index)
         yield
 
     def _blocks_of(self, view: View) -> dict[tuple[int, int], Groups]:
@@ -168,27 +168,23 @@ class Cube:
         self._views.move_to_end(view)
         return blocks
 
-    def _block(
-        self, view: View, blocks: dict[tuple[int, int], Groups], level: int, index: int, *, keep: bool
-    ) -> Groups:
+    def _block(self, view: View, blocks: dict[tuple[int, int], Groups], level: int, index: int) -> Groups:
         if index not in self._occupied[level]:
             return _NONE
         kept = blocks.get((level, index))
         if kept is not None:
             return kept
+        quiet = view.durations and (level, index) not in self._changing
         made: dict[str, int] = {}
-        if level == 0:
-            self._leaf(view, index, made)
+        if level <= (STRIDE if quiet else 1):
+            self._add_slots(made, view, index << FAN * level, index + 1 << FAN * level)
         else:
             for child in _children(index):
-                # slots are kept only if asked for themselves: they would be most of what is kept
-                _merge(made, self._block(view, blocks, level - 1, child, keep=level > 1))
-            if view.durations and (level, index) not in self._changing:
-                for child in _children(index):
+                _merge(made, self._block(view, blocks, level - 1, child))
+                if quiet:
                     self._drop(blocks, level - 1, child)
-        if keep:
-            blocks[level, index] = made
-            self._kept += _size(made)
+        blocks[level, index] = made
+        self._kept += _size(made)
         return made
 
     def _drop(self, blocks: dict[tuple[int, int], Groups], level: int, index: int) -> None:
@@ -196,22 +192,24 @@ class Cube:
         if block is not None:
             self._kept -= _size(block)
 
-    def _leaf(self, view: View, slot: int, groups: dict[str, int]) -> None:
+    def _add_slots(self, groups: dict[str, int], view: View, first: int, last: int) -> None:
+        """Add up the cells themselves."""
         position = DIMENSIONS.index(view.group_by) if view.group_by in DIMENSIONS else None
-        durations: dict[str, bytes] = {}
         filters = [(at, wanted) for at, wanted in enumerate(view.filters) if wanted is not None]
-        for dimensions, cell in self._slots.get(slot, {}).items():
-            if filters and any(dimensions[at] not in wanted for at, wanted in filters):
-                continue
-            if view.group_by == ERRORS:
-                _merge(groups, {kind: count * FAILED for kind, count in cell.errors})
-                continue
-            group = ALL if position is None else dimensions[position]
-            groups[group] = groups.get(group, 0) + cell.sums
-            if view.durations:
-                durations[group] = durations.get(group, b"") + cell.durations
-        for group, counts in durations.items():
-            groups[group] += sketch.merged(counts) << totals.BITS
+        durations: dict[str, list[bytes]] = {}
+        for slot in range(first, last):
+            for dimensions, cell in self._slots.get(slot, {}).items():
+                if filters and any(dimensions[at] not in wanted for at, wanted in filters):
+                    continue
+                if view.group_by == ERRORS:
+                    _merge(groups, {kind: count * FAILED for kind, count in cell.errors})
+                    continue
+                group = ALL if position is None else dimensions[position]
+                groups[group] = groups.get(group, 0) + cell.sums
+                if view.durations:
+                    durations.setdefault(group, []).append(cell.durations)
+        for group, dumps in durations.items():
+            groups[group] += sketch.merged(b"".join(dumps)) << totals.BITS
 
     def _bound(self) -> None:
         while self._kept > MAX_KEPT:
