@@ -78,7 +78,7 @@ def test_any_question_after_any_changes_equals_a_sum_by_hand(
         else:
             view, first, last = step
             list(cube.prepare(view, first, last))
-            assert _nonzero(cube.query(view, first, last)) == _by_hand(added, view, first, last)
+            assert _nonzero(cube.query(view, [(first, last)])[0]) == _by_hand(added, view, first, last)
 
 
 @given(st.dictionaries(places, _cells(), max_size=20))
@@ -92,7 +92,7 @@ def test_what_is_taken_back_leaves_nothing(changes: Cells) -> None:
     }
     cube.add(opposite)
     assert cube.cells == 0
-    assert _nonzero(cube.query(View(), 0, 1000)) == {}
+    assert _nonzero(cube.query(View(), [(0, 1000)])[0]) == {}
 
 
 def _opposite(counts: dict[K, int]) -> dict[K, int]:
@@ -106,10 +106,10 @@ def test_a_filled_cube_answers_as_one_that_was_added_up() -> None:
     cube.fill(
         [((7, ("t", "a", "m", "failed")), Resting(cell.sums, sketch.dump(cell.durations), (("Timeout", 1),)))]
     )
-    (value,) = cube.query(View(durations=True), 0, 8).values()
+    (value,) = cube.query(View(durations=True), [(0, 8)])[0].values()
     assert unpack(value) == Totals(failed=1, duration_ms=5)
     assert totals.above(value) == sketch.merged(sketch.dump(cell.durations))
-    assert cube.query(View(ERRORS), 0, 8) == {"Timeout": pack(Totals(failed=1))}
+    assert cube.query(View(ERRORS), [(0, 8)])[0] == {"Timeout": pack(Totals(failed=1))}
 
 
 def test_what_is_kept_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -119,5 +119,5 @@ def test_what_is_kept_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     for slot in range(0, 400, 4):
         cube.add({(slot, ("t", "a", "m", "failed")): Cell(pack(Totals(created=1)))})
     for name in DIMENSIONS:
-        assert sum(unpack(value).created for value in cube.query(View(name), 0, 400).values()) == 100
+        assert sum(unpack(value).created for value in cube.query(View(name), [(0, 400)])[0].values()) == 100
         assert cube.kept <= 2000

@@ -22,7 +22,7 @@ from heliograph.storage.rollups import rebuild
 from heliograph.storage.store import SqlStore
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
-WHOLE = (0, 1 << 30)
+WHOLE = [(0, 1 << 30)]
 
 
 def _event(number: int, channel: str, seq: int, topic: str, **payload: Any) -> Event:
@@ -43,7 +43,7 @@ async def test_rollups_are_the_recount_of_the_log(history: list[recount.Item], s
             empty = await deployed.near.read(_empty_rows)
     tasks = recount.tasks_of(history)
     for name in DIMENSIONS:
-        found = {g: unpack(value) for g, value in snapshot.cube.query(View(name), *WHOLE).items()}
+        found = {g: unpack(value) for g, value in snapshot.cube.query(View(name), WHOLE)[0].items()}
         right = recount.grouped(tasks, name, lambda _: True)
         assert found.keys() == right.keys()
         for group, sums in right.items():
@@ -77,7 +77,7 @@ async def test_a_batch_may_touch_more_places_than_one_statement_looks_up(tmp_pat
                 ]
             )
         snapshot = await SqlStore(deployed.near).rollup_snapshot()
-    groups = snapshot.cube.query(View("agent"), *WHOLE)
+    groups = snapshot.cube.query(View("agent"), WHOLE)[0]
     assert len(groups) == 350
     assert {unpack(value).created for value in groups.values()} == {2}
 
@@ -144,7 +144,7 @@ async def test_a_database_without_rollups_gets_them_when_it_is_migrated(tmp_path
         await deployed.near.write(_forget)
         await deployed.near.write(rebuild)
         after = await store.rollup_snapshot()
-    assert after.cube.query(View("status"), *WHOLE) == before.cube.query(View("status"), *WHOLE)
+    assert after.cube.query(View("status"), WHOLE)[0] == before.cube.query(View("status"), WHOLE)[0]
     assert after.changed == before.changed
 
 

@@ -227,9 +227,7 @@ class Histogram:
             for _ in self._cube.prepare(question.view, first, last):
                 await trio.lowlevel.checkpoint()
         # From here on without an await: all answers are of one moment.
-        cube = self._cube
-        sums = [[cube.query(question.view, *span) for span in question.spans] for question in questions]
-        return Answer(self._cursor, sums)
+        return Answer(self._cursor, [self._cube.query(asked.view, asked.spans) for asked in questions])
 
     async def _refresh(self, known: EventId) -> None:
         await self._until(lambda: self._position >= known)
@@ -425,7 +423,7 @@ class Histogram:
         if len(changes) > deltas.MAX_BUCKETS:
             return deltas.reset(span, f"{len(changes)} buckets changed at once")
         slot = deltas.open_slot(span)
-        before = self._cube.query(View(), slot, slot + 1).get(ALL, 0)
+        before = self._cube.query(View(), [(slot, slot + 1)])[0].get(ALL, 0)
         after = sum(cell.sums for (at, _), cell in changes.items() if at == slot)
         return deltas.delta(span, changes, before + after)
 

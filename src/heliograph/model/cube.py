@@ -17,7 +17,7 @@ nobody asks), and adding up all cells for each question (its time would grow wit
 from __future__ import annotations
 
 from collections import OrderedDict, deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from sys import getsizeof
 from typing import NamedTuple
 
@@ -136,14 +136,22 @@ class Cube:
             del self._slots[slot]
             self._occupied[0].discard(slot)
 
-    def query(self, view: View, first: int, last: int) -> dict[str, int]:
-        """Return the sums by group of the slots from ``first`` up to, not including, ``last``."""
-        groups: dict[str, int] = {}
+    def query(self, view: View, spans: Sequence[tuple[int, int]]) -> list[dict[str, int]]:
+        """Return the sums by group of stretches of slots.
+
+        Args:
+            view: What to add up.
+            spans: Pairs of first slot and slot after the last.
+        """
         blocks = self._blocks_of(view)
-        for level, index in _cover(first, last):
-            _merge(groups, self._block(view, blocks, level, index))
+        sums: list[dict[str, int]] = []
+        for first, last in spans:
+            groups: dict[str, int] = {}
+            for level, index in _cover(first, last):
+                _merge(groups, self._block(view, blocks, level, index))
+            sums.append(groups)
         self._bound()
-        return groups
+        return sums
 
     def prepare(self, view: View, first: int, last: int) -> Iterator[None]:
         """Make the blocks of a range piece by piece, so that ``query`` finds them; yields between pieces.

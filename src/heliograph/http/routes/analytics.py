@@ -215,7 +215,8 @@ async def _histogram(measures: Sequence[str]) -> Response:
     if asked.group_by is not None:
         questions.append(Question(asked.view(asked.group_by), spans))
     answer = await _ask(*questions)
-    groups = sorted({group for sums in answer.sums[-1] for group, _ in _nonzero(sums)} - {ALL})
+    grouped = answer.sums[1] if asked.group_by is not None else ()
+    groups = sorted({group for sums in grouped for group, _ in _nonzero(sums)})
     if len(groups) * len(cut) > MAX_SUMS:
         raise Invalid.field(
             "group_by",
