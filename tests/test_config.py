@@ -1,5 +1,7 @@
 import hashlib
 from collections.abc import Mapping
+from datetime import date
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -247,3 +249,29 @@ def test_settings_in_force_are_shown_without_secrets() -> None:
 def test_a_password_in_a_url_is_hidden(url: str, shown: str) -> None:
     """Only the password of a URL is replaced."""
     assert hide_password(url) == shown
+
+
+def test_prices_are_read_exactly(folder: Path) -> None:
+    """A price is the decimal number that was written, however it was written; days are days."""
+    text = '[[prices]]\nmodel = "m"\ninput = 0.1\noutput = "15"\nvalid_from = 2026-01-31\n'
+    (price,) = read(folder, text).prices
+    assert (price.input, price.output, price.cached) == (Decimal("0.1"), Decimal(15), None)
+    assert (price.valid_from, price.valid_until) == (date(2026, 1, 31), None)
+
+
+@pytest.mark.parametrize(
+    ("line", "problem"),
+    [
+        ("input = -1", "prices[0].input: 'input' must be >= 0"),
+        ("input = nan", "prices[0].input: expected a number"),
+        ("input = true", "prices[0].input: expected a number"),
+        ('input = "much"', "prices[0].input: expected a number"),
+        ("input = 1\nvalid_from = 2026-01-31T00:00:00Z", "prices[0].valid_from: expected a date"),
+        ('input = 1\nvalid_until = "soon"', "prices[0].valid_until: expected a date"),
+        ("input = 1\nprice = 1", "prices[0].price: is unknown"),
+    ],
+)
+def test_a_wrong_price_is_named(folder: Path, line: str, problem: str) -> None:
+    """What is wrong in the price table is told with its place."""
+    (found,) = problems(folder, f'[[prices]]\nmodel = "m"\noutput = 1\n{line}\n')
+    assert found.startswith(problem)

@@ -361,7 +361,8 @@ class Histogram:
                 task.apply(event, self._prices)
             if task is not None:
                 self._tracked[name] = _Tracked(task, contribution(task))
-                self._finished.append(name)
+                if task.finished:
+                    self._finished.append(name)
 
     async def _between(self, channel: str, after: EventId, before: EventId) -> list[Event]:
         """Read a channel's events between two ids, both exclusive: what the store has not folded yet."""
