@@ -37,12 +37,21 @@ import trio
 from heliograph.actors.subscriber import Followed
 from heliograph.model import deltas
 from heliograph.model.channels import ANALYTICS, Selection
-from heliograph.model.cube import ALL, Cube, View
+from heliograph.model.cube import ALL, ALL_TIME, ERRORS, Cube, View
 from heliograph.model.errors import Conflict, Unavailable
 from heliograph.model.event import Draft, Event
 from heliograph.model.ids import OLDEST, EventId
 from heliograph.model.prices import Prices
-from heliograph.model.rollup import Cell, Cells, Change, Contribution, contribution, record, summed
+from heliograph.model.rollup import (
+    DIMENSIONS,
+    Cell,
+    Cells,
+    Change,
+    Contribution,
+    contribution,
+    record,
+    summed,
+)
 from heliograph.model.task import Task
 from heliograph.storage.protocols import WHOLE_LOG, Log, PositionLost, Receipt, Store
 
@@ -66,6 +75,15 @@ FRESH_SECONDS = 1.0
 
 URGENCY = 10
 """Questions, and many changed places, make deltas come at most so many times as often as they would."""
+
+USUAL_VIEWS = (
+    View(),
+    *(View(name) for name in DIMENSIONS),
+    *(View(name, durations=True) for name in (None, "agent", "agent_type", "model")),
+    View(ERRORS),
+)
+WARM_PAUSE = 0.002
+"""Seconds for others between two bits of getting ready."""
 
 Publish = Callable[[Sequence[Draft]], Awaitable[Receipt]]
 
@@ -192,6 +210,7 @@ class Histogram:
             nursery.start_soon(self._take_in, name="histogram inbox")
             nursery.start_soon(self._publish_deltas, name="histogram deltas")
             await self._load()
+            nursery.start_soon(self._warm, name="histogram warm-up")
             while True:
                 if self._lost:
                     self._lost = False
@@ -276,6 +295,12 @@ class Histogram:
         await self._catch_up()
         self._loaded = True
         self._wake()
+
+    async def _warm(self) -> None:
+        """Make what is usually asked for ready, bit by bit, so that the first question finds it."""
+        for view in USUAL_VIEWS:
+            for _ in self._cube.prepare(view, *ALL_TIME):
+                await trio.sleep(WARM_PAUSE)
 
     async def _catch_up(self) -> None:
         """Fold what the log holds after the position, however much that is."""

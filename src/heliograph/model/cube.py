@@ -7,8 +7,8 @@ by, and whether durations matter. Blocks are made when first asked for, kept, an
 beneath them changes; a dashboard asks for few views, over and over, of which only the newest slot changes.
 
 What is kept is bounded by ``MAX_KEPT``; views not asked for lately go first. A block with durations takes
-kilobytes for each group, so of those a block's four parts are dropped once it is made, unless it lies
-where changes come: there it will have to be made again.
+kilobytes for each group, so of those nothing shorter than 16 hours is kept, but for what was asked for
+itself, and what lies where changes come.
 
 The alternatives that were refused: sums made ahead for every view (each event would pay for questions
 nobody asks), and adding up all cells for each question (its time would grow with the history).
@@ -33,13 +33,16 @@ LEVELS = 13
 """The highest block covers 478 years."""
 
 STRIDE = 2
-"""Blocks up to this level (4 hours) are made in one go; ``Cube.prepare`` pauses between them."""
+"""Blocks up to this level (4 hours) can be made in one go; ``Cube.prepare`` pauses between them."""
 
 MAX_KEPT = 64 * 1024 * 1024
 """Bytes of sums kept in blocks, over all views."""
 
 RECENT_SLOTS = 32
 """So many slots that changed last are taken for those where changes come."""
+
+ALL_TIME = (0, 1 << 30)
+"""Every slot there can be."""
 
 ALL = ""
 """The only group of a view that does not group."""
@@ -189,7 +192,7 @@ class Cube:
         else:
             for child in _children(index):
                 _merge(made, self._block(view, blocks, level - 1, child))
-                if quiet:
+                if quiet and level - 1 == STRIDE:
                     self._drop(blocks, level - 1, child)
         blocks[level, index] = made
         self._kept += _size(made)

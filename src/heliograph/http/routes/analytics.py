@@ -24,7 +24,7 @@ from heliograph.http.app import services
 from heliograph.http.requests import identity, listed, refuse_unknown, require_utf8, to_json
 from heliograph.model import sketch
 from heliograph.model.channels import ANALYTICS
-from heliograph.model.cube import ALL, ERRORS, View
+from heliograph.model.cube import ALL, ALL_TIME, ERRORS, View
 from heliograph.model.errors import Invalid
 from heliograph.model.ids import EventId, format_id
 from heliograph.model.rollup import DIMENSIONS, dimension, slot_start
@@ -44,9 +44,6 @@ blueprint = Blueprint("analytics", __name__)
 
 PARAMETERS = ("from", "to", "granularity", "tz", "group_by", *DIMENSIONS, "ticket")
 PERCENTILES = {"p50": 0.5, "p90": 0.9, "p95": 0.95, "p99": 0.99}
-ALL_TIME = (0, 1 << 30)
-"""Every slot there can be."""
-
 MAX_SUMS = 50_000
 """Buckets times groups in one answer."""
 
