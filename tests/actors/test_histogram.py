@@ -9,10 +9,11 @@ import pytest
 import trio
 import trio.lowlevel
 from tests.nodes import PRICES, Deployment, Node, deployment
+from tests.polling import until
 from tests.recount import Item
 
 from heliograph.actors import histogram
-from heliograph.actors.histogram import Answer, Question
+from heliograph.actors.histogram import USUAL_VIEWS, Answer, Question
 from heliograph.actors.subscriber import Subscriber
 from heliograph.model import deltas
 from heliograph.model.channels import ANALYTICS, Selection
@@ -261,3 +262,15 @@ async def test_without_the_store_questions_are_refused_and_then_answered(
     away = False
     monkeypatch.setattr(histogram, "WAIT_SECONDS", 10)
     assert (await _totals(node))[1].created == 1
+
+
+async def test_what_is_usually_asked_for_is_ready_before_it_is_asked(deployed: Deployment) -> None:
+    """After it has loaded the rollups, the aggregator adds up the usual views by itself."""
+    await deployed.publish([_created(1), _ended(1)])
+    node = deployed.node(interval=RARELY)
+
+    async def ready() -> bool:
+        return set(USUAL_VIEWS) <= set(node.histogram._cube._views)
+
+    await until(ready)
+    assert node.histogram.stats().kept_bytes > 0
