@@ -14,6 +14,7 @@ from __future__ import annotations
 import errno
 import math
 import socket
+from contextlib import ExitStack
 from functools import partial
 
 import attrs
@@ -50,19 +51,21 @@ def open_listener(host: str, port: int, backlog: int) -> trio.SocketListener:
     Raises:
         SettingsError: The address can't be bound; the message names it and why.
     """
-    try:
-        family, kind, proto, _, address = socket.getaddrinfo(
-            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
-        listening = socket.socket(family, kind, proto)
-        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        listening.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        listening.bind(address)
-        listening.listen(backlog)
-    except OSError as error:
-        reason = "is in use" if error.errno == errno.EADDRINUSE else (error.strerror or str(error))
-        raise SettingsError([f"server.port: {host}:{port} {reason} (set PORT to a free one)"]) from None
+    with ExitStack() as on_error:
+        try:
+            family, kind, proto, _, address = socket.getaddrinfo(
+                host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+            )[0]
+            listening = on_error.enter_context(socket.socket(family, kind, proto))
+            listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            listening.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+            listening.bind(address)
+            listening.listen(backlog)
+        except OSError as error:
+            reason = "is in use" if error.errno == errno.EADDRINUSE else (error.strerror or str(error))
+            raise SettingsError([f"server.port: {host}:{port} {reason} (set PORT to a free one)"]) from None
+        on_error.pop_all()
     return trio.SocketListener(trio.socket.from_stdlib_socket(listening))
 
 
