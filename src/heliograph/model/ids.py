@@ -27,6 +27,7 @@ NEWEST = EventId((1 << 63) - 1)
 """The greatest id there can be."""
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+MICROSECOND = timedelta(microseconds=1)
 
 _ID = re.compile(r"(\d{1,14})-(\d{1,7})", re.ASCII)
 
@@ -62,7 +63,7 @@ def time_of(event_id: int) -> datetime:
 
 def to_microseconds(moment: datetime) -> int:
     """Return an aware datetime as whole microseconds since the epoch: how times are stored."""
-    return (moment - EPOCH) // timedelta(microseconds=1)
+    return (moment - EPOCH) // MICROSECOND
 
 
 def from_microseconds(microseconds: int) -> datetime:

@@ -28,6 +28,9 @@ TERMINAL = frozenset({"completed", "failed", "cancelled"})
 DESCRIPTIONS = ("name", "agent", "agent_type", "model", "session_id", "conversation_id")
 """Fields of ``task.created`` that are plain text."""
 
+CHANGING = frozenset({"task.created", "task.status"})
+"""Topics that can change more than the ``Progress`` of a task that has left ``queued``."""
+
 MICRO = Decimal(1_000_000)
 
 
@@ -115,9 +118,8 @@ class Task:
 
     def _output(self, event: Event) -> None:
         self._run(event.timestamp)
-        output: str = event.payload["output"]
         self.output_lines += 1
-        self.output_bytes += len(output.encode())
+        self.output_bytes += output_bytes(event)
 
     def _status(self, event: Event) -> None:
         status: str = event.payload["status"]
@@ -154,6 +156,33 @@ class Task:
                 self.model, self.finished_at, self.input_tokens, self.output_tokens, self.cached_tokens
             )
             self.cost_computed = self.cost_micros is not None
+
+
+@attrs.define
+class Progress:
+    """What events of other topics than ``CHANGING`` add to a task that has left ``queued``."""
+
+    updated_at: datetime
+    output_lines: int = 0
+    output_bytes: int = 0
+    last_seq: int = 0
+    last_event_id: EventId = OLDEST
+
+    def add(self, event: Event) -> None:
+        """Count one event, as ``Task.apply`` would."""
+        self.last_seq = event.seq
+        self.last_event_id = event.id
+        if event.timestamp > self.updated_at:
+            self.updated_at = event.timestamp
+        if event.topic == "task.output":
+            self.output_lines += 1
+            self.output_bytes += output_bytes(event)
+
+
+def output_bytes(event: Event) -> int:
+    """Return the length of a ``task.output`` event's text in UTF-8."""
+    output: str = event.payload["output"]
+    return len(output) if output.isascii() else len(output.encode())
 
 
 def task_json(task: Task) -> dict[str, Any]:

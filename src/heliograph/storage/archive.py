@@ -27,7 +27,6 @@ from heliograph.model.ids import OLDEST, EventId, format_id, to_microseconds
 from heliograph.model.prices import NO_PRICES, Prices
 from heliograph.model.settings import RetentionSettings
 from heliograph.storage import retention, schema
-from heliograph.storage.database import upsert
 from heliograph.storage.fold import begin_checkpoint, fold
 from heliograph.storage.postgres import (
     ARCHIVE_LOCK,
@@ -37,6 +36,7 @@ from heliograph.storage.postgres import (
     translated,
     try_session_lock,
 )
+from heliograph.storage.prepared import upsert
 from heliograph.storage.protocols import Deposed
 from heliograph.storage.redis_stream import GENERATION, Reading, RedisStream, payload_text
 from heliograph.storage.settings import PostgresSettings

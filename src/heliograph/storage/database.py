@@ -2,20 +2,15 @@
 
 Every call runs in a worker thread behind a limiter of its own, so a slow query holds up neither the
 event loop nor other users of threads; there are as many pooled connections as the limiter lets in.
-
-Statements of the hot path are built once: SQLAlchemy caches what it compiles, but building the expression
-and its cache key anew costs several times more than SQLite takes to run it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import cache
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import trio
-from sqlalchemy import ColumnElement, Connection, Engine, Insert, Table, bindparam
-from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy import ColumnElement, Connection, Engine, bindparam
 from sqlalchemy.exc import OperationalError
 
 from heliograph.model.errors import Unavailable
@@ -31,23 +26,6 @@ def chunks(values: Sequence[T], size: int = LOOKUP) -> Iterator[Sequence[T]]:
     """Cut a sequence into pieces of at most ``size``."""
     for start in range(0, len(values), size):
         yield values[start : start + size]
-
-
-def upsert(connection: Connection, table: Table, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Insert rows, replacing those whose primary key is there; all rows have the same columns."""
-    if not rows:
-        return
-    statement = _upsert(connection.dialect.name, table, tuple(rows[0]))
-    connection.execute(statement, [dict(row) for row in rows])
-
-
-@cache
-def _upsert(dialect: str, table: Table, columns: tuple[str, ...]) -> Insert:
-    statement: Any = (postgresql if dialect == "postgresql" else sqlite).insert(table)
-    key = [column.name for column in table.primary_key]
-    changed = {name: statement.excluded[name] for name in columns if name not in key}
-    made: Insert = statement.on_conflict_do_update(index_elements=key, set_=changed)
-    return made
 
 
 def in_list(column: ColumnElement[Any]) -> ColumnElement[bool]:

@@ -6,30 +6,96 @@ a crash either both are there or neither is, and a restart goes on from the chec
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 
 import attrs
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, bindparam, case, select, update
 
 from heliograph.model.event import Event
 from heliograph.model.ids import OLDEST, EventId
 from heliograph.model.prices import NO_PRICES, Prices
 from heliograph.model.rollup import Change, Contribution, contribution, facts
-from heliograph.model.task import Task
+from heliograph.model.task import CHANGING, Progress, Task
 from heliograph.storage import retention, schema
-from heliograph.storage.database import chunks, in_list, upsert
+from heliograph.storage.database import chunks, in_list
+from heliograph.storage.prepared import Prepared, upsert
 from heliograph.storage.rollups import Correction, write_changes, write_corrections
 
 TASKS = select(schema.tasks).where(in_list(schema.tasks.c.task_id))
+MOMENT = bindparam("updated_at", type_=schema.Moment)
+PROGRESS = Prepared(
+    update(schema.tasks)
+    .where(schema.tasks.c.task_id == bindparam("at_task_id"))
+    .values(
+        updated_at=case((schema.tasks.c.updated_at < MOMENT, MOMENT), else_=schema.tasks.c.updated_at),
+        output_lines=schema.tasks.c.output_lines + bindparam("output_lines"),
+        output_bytes=schema.tasks.c.output_bytes + bindparam("output_bytes"),
+        last_seq=bindparam("last_seq"),
+        last_event_id=bindparam("last_event_id"),
+    )
+)
 
 
-def fold(connection: Connection, events: Sequence[Event], prices: Prices = NO_PRICES) -> None:
-    """Fold events, in order and all newer than the checkpoint, into the tables; move the checkpoint."""
+def fold(
+    connection: Connection,
+    events: Sequence[Event],
+    prices: Prices = NO_PRICES,
+    running: Container[str] = frozenset(),
+) -> set[str]:
+    """Fold events, in order and all newer than the checkpoint, into the tables; move the checkpoint.
+
+    Args:
+        connection: In the transaction that keeps the events.
+        events: To fold.
+        prices: For costs that results don't say.
+        running: Channels of tasks that are known to be stored and to have left ``queued``. What they wrote is
+            added to their rows without reading them. Only somebody who alone writes to the tables can know.
+
+    Returns:
+        The channels among the events of which that is known when the transaction is committed.
+    """
     if not events:
-        return
+        return set()
     retention.count(connection, len(events))
-    _fold_tasks(connection, [event for event in events if event.channel.startswith("task:")], prices)
+    by_task: dict[str, list[Event]] = {}
+    for event in events:
+        if event.channel.startswith("task:"):
+            by_task.setdefault(event.channel, []).append(event)
+    progressing = {
+        channel
+        for channel, of_task in by_task.items()
+        if channel in running and not any(event.topic in CHANGING for event in of_task)
+    }
+    _add_progress(connection, [by_task[channel] for channel in progressing])
+    changing = [event for event in events if event.channel in by_task and event.channel not in progressing]
+    started = _fold_tasks(connection, changing, prices)
     upsert(connection, schema.checkpoints, [{"name": schema.FOLDED, "event_id": events[-1].id}])
+    return progressing | started
+
+
+def _add_progress(connection: Connection, by_task: Sequence[Sequence[Event]]) -> None:
+    """Add what running tasks wrote to their rows.
+
+    Raises:
+        RuntimeError: Some task is not there: somebody else has written to the tables.
+    """
+    rows = []
+    for events in by_task:
+        progress = Progress(events[0].timestamp)
+        for event in events:
+            progress.add(event)
+        rows.append(
+            {
+                "at_task_id": events[0].channel[5:],
+                "updated_at": progress.updated_at,
+                "output_lines": progress.output_lines,
+                "output_bytes": progress.output_bytes,
+                "last_seq": progress.last_seq,
+                "last_event_id": progress.last_event_id,
+            }
+        )
+    if rows and PROGRESS.run(connection, rows) != len(rows):
+        raise RuntimeError("a task that was stored is not there any more")
 
 
 def read_checkpoint(connection: Connection) -> EventId:
@@ -47,17 +113,18 @@ def begin_checkpoint(connection: Connection) -> EventId:
     return checkpoint
 
 
-def _fold_tasks(connection: Connection, events: Sequence[Event], prices: Prices) -> None:
+def _fold_tasks(connection: Connection, events: Sequence[Event], prices: Prices) -> set[str]:
+    """Fold events into tasks' rows and the rollups; return the channels of those that left ``queued``."""
     if not events:
-        return
+        return set()
     tasks: dict[str, Task] = {}
-    for some in chunks(sorted({event.channel.removeprefix("task:") for event in events})):
+    for some in chunks(sorted({event.channel[5:] for event in events})):
         rows = connection.execute(TASKS, {"wanted": some})
         tasks.update((row["task_id"], Task(**row)) for row in rows.mappings())
     before: dict[str, Contribution] = {name: contribution(task) for name, task in tasks.items()}
     corrections: list[Correction] = []
     for event in events:
-        name = event.channel.removeprefix("task:")
+        name = event.channel[5:]
         task = tasks.get(name)
         if task is None:
             task = tasks[name] = Task.first_seen(event)
@@ -72,3 +139,4 @@ def _fold_tasks(connection: Connection, events: Sequence[Event], prices: Prices)
     changes = [Change(before.get(name), now) for name, now in after.items() if now != before.get(name)]
     write_changes(connection, changes, events[-1].id)
     write_corrections(connection, corrections)
+    return {f"task:{name}" for name, task in tasks.items() if task.status != "queued"}

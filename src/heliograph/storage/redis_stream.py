@@ -43,10 +43,10 @@ from heliograph.model.ids import (
     to_microseconds,
 )
 from heliograph.storage import schema, scripts
-from heliograph.storage.database import upsert
 from heliograph.storage.fold import begin_checkpoint
 from heliograph.storage.keys import conflict, fingerprint
 from heliograph.storage.postgres import PREPARE_LOCK, PostgresDatabase, transaction_lock
+from heliograph.storage.prepared import upsert
 from heliograph.storage.protocols import Deposed, Receipt
 from heliograph.storage.redis_client import connect, refusals_named, translated
 from heliograph.storage.settings import RedisSettings

@@ -14,17 +14,22 @@ from sqlalchemy import Connection, bindparam, delete, func, select, update
 
 from heliograph.model.ids import EventId, make_id, to_microseconds
 from heliograph.model.settings import RetentionSettings
+from heliograph.storage.prepared import Prepared
 from heliograph.storage.schema import channels, counters, events
 
 EVENTS = "events"
-COUNT = update(counters).where(counters.c.name == EVENTS).values(value=counters.c.value + bindparam("change"))
+COUNT = Prepared(
+    update(counters)
+    .where(counters.c.name == bindparam("counter"))
+    .values(value=counters.c.value + bindparam("change"))
+)
 PART = 1000
 """How many events are removed in one transaction: writers wait for no more than that."""
 
 
 def count(connection: Connection, change: int) -> None:
     """Note that so many events more (or fewer) are kept."""
-    connection.execute(COUNT, {"change": change})
+    COUNT.run(connection, [{"counter": EVENTS, "change": change}])
 
 
 def due(connection: Connection, policy: RetentionSettings, now: datetime) -> EventId | None:

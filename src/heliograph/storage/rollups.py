@@ -18,7 +18,7 @@ from datetime import timedelta
 from typing import Any
 
 import attrs
-from sqlalchemy import Connection, RowMapping, bindparam, delete, insert, select, text
+from sqlalchemy import Connection, RowMapping, bindparam, delete, select, text
 
 from heliograph.model import sketch
 from heliograph.model.channels import ANALYTICS, Selection
@@ -38,7 +38,8 @@ from heliograph.model.rollup import (
 from heliograph.model.task import STATUSES, TERMINAL, Task
 from heliograph.model.totals import Totals, pack, unpack
 from heliograph.storage import queries
-from heliograph.storage.database import chunks, upsert
+from heliograph.storage.database import chunks
+from heliograph.storage.prepared import insert, upsert
 from heliograph.storage.protocols import RollupSnapshot, TaskBefore
 from heliograph.storage.schema import CHANGED, FOLDED, checkpoints, corrections, rollups, tasks
 
@@ -95,7 +96,7 @@ def write_corrections(connection: Connection, made: Sequence[Correction]) -> Non
         if before["error"] is not None:
             before["error"] = error_kind(str(before["error"]))  # the kind is all that counts, and short
         rows.append({"event_id": correction.event_id, "task_id": correction.task_id, **before})
-    connection.execute(insert(corrections), rows)
+    insert(connection, corrections, rows)
     keep = KEEP_CORRECTIONS // timedelta(milliseconds=1)
     oldest = make_id(max(0, (made[-1].event_id >> 20) - keep))
     connection.execute(delete(corrections).where(corrections.c.event_id < oldest))

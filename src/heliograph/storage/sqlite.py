@@ -16,38 +16,28 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any
 
-import attrs
 import trio
-from sqlalchemy import Connection, Engine, bindparam, create_engine, event, func, insert, select
+from sqlalchemy import Connection, Engine, create_engine, event, func, select
 from sqlalchemy.exc import DatabaseError, OperationalError
 
 from heliograph.model.channels import Selection
-from heliograph.model.errors import Conflict, HeliographError, SettingsError, Unavailable
+from heliograph.model.errors import HeliographError, SettingsError, Unavailable
 from heliograph.model.event import Draft, Event
-from heliograph.model.ids import OLDEST, EventId, make_id, time_of
+from heliograph.model.ids import OLDEST, EventId
 from heliograph.model.prices import NO_PRICES, Prices
 from heliograph.model.settings import RetentionSettings
 from heliograph.storage import keys, migrate, queries, retention, schema
-from heliograph.storage.database import Database, chunks, in_list, upsert
-from heliograph.storage.fold import fold
+from heliograph.storage.append import Written, append
+from heliograph.storage.database import Database
 from heliograph.storage.protocols import WHOLE_LOG, Bounds, Page, Receipt
 from heliograph.storage.recent import Recent
 
 READERS = 4
 TAIL_EVENTS = 2000
 
-INSERT = insert(schema.events)
-HEADS = select(schema.channels.c.name, schema.channels.c.head_seq).where(in_list(schema.channels.c.name))
-KNOWN = select(
-    schema.idempotency_keys.c.key,
-    schema.idempotency_keys.c.event_id,
-    schema.idempotency_keys.c.fingerprint,
-).where(
-    in_list(schema.idempotency_keys.c.key),
-    schema.idempotency_keys.c.expires_at > bindparam("now", type_=schema.Moment),
-)
+FAILURES = (OperationalError, sqlite3.OperationalError)
+"""A write that failed for an outer reason, such as a full disk; by SQLAlchemy or by the driver itself."""
 
 
 @asynccontextmanager
@@ -140,24 +130,6 @@ def _engine(file: Path) -> Engine:
     return engine
 
 
-@attrs.define
-class _Numbering:
-    """The next ids and per-channel numbers of one transaction, taken from what is stored."""
-
-    last_id: EventId
-    heads: dict[str, int]
-    now_ms: int
-
-    def next_id(self) -> EventId:
-        """Return an id newer than every other, even when the clock stood still or went back."""
-        self.last_id = EventId(max(make_id(self.now_ms), self.last_id + 1))
-        return self.last_id
-
-    def next_seq(self, channel: str) -> int:
-        self.heads[channel] = seq = self.heads.get(channel, 0) + 1
-        return seq
-
-
 class SqliteLog:
     """The log on SQLite; implements ``protocols.Log``."""
 
@@ -167,6 +139,7 @@ class SqliteLog:
         self._key_ttl = key_ttl
         self._recent = Recent(OLDEST)
         self._prices = prices
+        self._written = Written()
         self._committed = trio.Event()
         self._appending = trio.Lock()
 
@@ -183,19 +156,21 @@ class SqliteLog:
         """Append and fold several requests in one transaction; see ``protocols.Log.append``."""
         async with self._appending:
             try:
-                answers, appended = await self._writer.write(
-                    _append,
+                appended = await self._writer.write(
+                    append,
                     requests,
+                    self._written,
                     self.position,
                     time.time_ns() // 1_000_000,
                     self._key_ttl,
                     self._prices,
                 )
-            except OperationalError as error:
-                raise Unavailable(f"the log can't be written: {error.orig}") from error
-            if appended:
-                self._hand_over(appended)
-        return answers
+            except FAILURES as error:
+                raise Unavailable(f"the log can't be written: {getattr(error, 'orig', error)}") from error
+            if appended.events:
+                self._written.learn(appended.heads, appended.running)
+                self._hand_over(appended.events)
+        return appended.answers
 
     def _hand_over(self, appended: Sequence[Event]) -> None:
         self._recent.extend(appended)
@@ -235,8 +210,8 @@ class SqliteLog:
         """Remove expired keys, and a part of what is over the retention; see ``protocols.Keeper``."""
         try:
             return await self._writer.write(_sweep, policy, now)
-        except OperationalError as error:
-            raise Unavailable(f"the store can't be written: {error.orig}") from error
+        except FAILURES as error:
+            raise Unavailable(f"the store can't be written: {getattr(error, 'orig', error)}") from error
 
 
 def _sweep(connection: Connection, policy: RetentionSettings, now: datetime) -> int:
@@ -249,110 +224,3 @@ def _newest_id(connection: Connection) -> EventId:
     kept = connection.execute(select(func.max(schema.events.c.id))).scalar()
     folded = connection.execute(select(func.max(schema.checkpoints.c.event_id))).scalar()
     return EventId(max(kept or OLDEST, folded or OLDEST))
-
-
-def _append(
-    connection: Connection,
-    requests: Sequence[Sequence[Draft]],
-    last_id: EventId,
-    now_ms: int,
-    key_ttl: timedelta,
-    prices: Prices,
-) -> tuple[list[Receipt | HeliographError], list[Event]]:
-    drafts = [draft for request in requests for draft in request]
-    numbering = _Numbering(last_id, _heads(connection, {draft.channel for draft in drafts}), now_ms)
-    now = time_of(make_id(now_ms))
-    known = _known_keys(connection, {draft.key for draft in drafts if draft.key is not None}, now)
-    fresh: dict[str, tuple[EventId, str]] = {}
-    answers: list[Receipt | HeliographError] = []
-    appended: list[Event] = []
-    rows: list[dict[str, Any]] = []
-    for request in requests:
-        conflict = _conflict(request, known)
-        if conflict is not None:
-            answers.append(conflict)
-            continue
-        ids = []
-        for draft in request:
-            if draft.key is not None and draft.key in known:
-                ids.append(known[draft.key][0])
-                continue
-            event_id = numbering.next_id()
-            seq = numbering.next_seq(draft.channel)
-            made = Event(
-                id=event_id,
-                channel=draft.channel,
-                seq=seq,
-                topic=draft.topic,
-                timestamp=draft.timestamp or time_of(event_id),
-                payload=draft.payload,
-                sender=draft.sender,
-                correlation_id=draft.correlation_id,
-            )
-            appended.append(made)
-            rows.append(_row(made, draft.body))
-            ids.append(event_id)
-            if draft.key is not None:
-                known[draft.key] = fresh[draft.key] = (event_id, keys.fingerprint(draft))
-        answers.append(Receipt(tuple(ids)))
-    if appended:
-        connection.execute(INSERT, rows)
-        upsert(
-            connection,
-            schema.channels,
-            [
-                {"name": name, "head_seq": numbering.heads[name]}
-                for name in {event.channel for event in appended}
-            ],
-        )
-        upsert(
-            connection,
-            schema.idempotency_keys,
-            [
-                {"key": key, "event_id": event_id, "fingerprint": mark, "expires_at": now + key_ttl}
-                for key, (event_id, mark) in fresh.items()
-            ],
-        )
-        fold(connection, appended, prices)
-    return answers, appended
-
-
-def _row(made: Event, body: bytes) -> dict[str, Any]:
-    return {
-        "id": made.id,
-        "channel": made.channel,
-        "seq": made.seq,
-        "topic": made.topic,
-        "timestamp": made.timestamp,
-        "sender": made.sender,
-        "correlation_id": made.correlation_id,
-        "payload": body.decode(),
-    }
-
-
-def _heads(connection: Connection, names: set[str]) -> dict[str, int]:
-    heads: dict[str, int] = {}
-    for some in chunks(sorted(names)):
-        heads.update((name, seq) for name, seq in connection.execute(HEADS, {"wanted": some}))
-    return heads
-
-
-def _known_keys(connection: Connection, wanted: set[str], now: datetime) -> dict[str, tuple[EventId, str]]:
-    known: dict[str, tuple[EventId, str]] = {}
-    for some in chunks(sorted(wanted)):
-        rows = connection.execute(KNOWN, {"wanted": some, "now": now})
-        known.update((key, (EventId(event_id), mark)) for key, event_id, mark in rows)
-    return known
-
-
-def _conflict(request: Sequence[Draft], known: dict[str, tuple[EventId, str]]) -> Conflict | None:
-    """Refuse a request in which a key stands for other content than before."""
-    within: dict[str, str] = {}
-    for index, draft in enumerate(request):
-        if draft.key is None:
-            continue
-        mark = keys.fingerprint(draft)
-        before = known[draft.key][1] if draft.key in known else within.setdefault(draft.key, mark)
-        if before != mark:
-            return keys.conflict(index, draft)
-    return None

@@ -1,0 +1,202 @@
+"""What one append does to the embedded database, within its transaction.
+
+The requests' drafts get ids and numbers and become events; they are kept with their keys, and folded.
+
+Only one process writes to the database, and one transaction at a time. So the writer remembers the channels
+that it has written to lately (``Written``): where their numbers stand, and whether their task is under way,
+so that its output is only counted. A line of a running task is then kept without reading anything. What a
+transaction has learnt is remembered when it is committed, never before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta
+
+import attrs
+from sqlalchemy import Connection, bindparam, func, select
+
+from heliograph.model.errors import Conflict, HeliographError
+from heliograph.model.event import Draft, Event
+from heliograph.model.ids import EventId, make_id, time_of
+from heliograph.model.prices import Prices
+from heliograph.storage import keys, schema
+from heliograph.storage.fold import fold
+from heliograph.storage.prepared import Prepared, insert, upsert
+from heliograph.storage.protocols import Receipt
+
+WRITTEN_CHANNELS = 20_000
+
+WANTED = select(func.json_each(bindparam("wanted", type_=schema.Json)).table_valued("value").c.value)
+"""A list of any length as one parameter: the statement stays the same."""
+
+HEADS = Prepared(
+    select(schema.channels.c.name, schema.channels.c.head_seq).where(schema.channels.c.name.in_(WANTED))
+)
+KNOWN = Prepared(
+    select(
+        schema.idempotency_keys.c.key,
+        schema.idempotency_keys.c.event_id,
+        schema.idempotency_keys.c.fingerprint,
+    ).where(
+        schema.idempotency_keys.c.key.in_(WANTED),
+        schema.idempotency_keys.c.expires_at > bindparam("now", type_=schema.Moment),
+    )
+)
+
+Marks = dict[str, tuple[EventId, str]]
+"""By key: the event that it stands for, and the fingerprint of what was published with it."""
+
+
+class Written:
+    """The channels that were written to last, as committed."""
+
+    def __init__(self) -> None:
+        self._channels: dict[str, tuple[int, bool]] = {}
+
+    def heads(self, channels: set[str]) -> dict[str, int]:
+        """Return the last numbers of those channels that are remembered."""
+        return {name: self._channels[name][0] for name in channels & self._channels.keys()}
+
+    def running(self, channels: set[str]) -> set[str]:
+        """Return those of the channels whose task is known to be stored and to have left ``queued``."""
+        return {name for name in channels & self._channels.keys() if self._channels[name][1]}
+
+    def learn(self, heads: Mapping[str, int], running: set[str]) -> None:
+        """Remember what was committed; forget what was not written to for longest."""
+        for name, seq in heads.items():
+            self._channels.pop(name, None)
+            self._channels[name] = (seq, name in running)
+        while len(self._channels) > WRITTEN_CHANNELS:
+            del self._channels[next(iter(self._channels))]
+
+
+@attrs.frozen
+class Appended:
+    """What a transaction did.
+
+    Args:
+        answers: For each request its receipt, or the error that refused it alone.
+        events: In order.
+        heads: The last numbers of their channels.
+        running: The channels of tasks that are stored and have left ``queued``.
+    """
+
+    answers: Sequence[Receipt | HeliographError]
+    events: Sequence[Event]
+    heads: Mapping[str, int]
+    running: set[str]
+
+
+def append(
+    connection: Connection,
+    requests: Sequence[Sequence[Draft]],
+    written: Written,
+    last_id: EventId,
+    now_ms: int,
+    key_ttl: timedelta,
+    prices: Prices,
+) -> Appended:
+    """Keep and fold the drafts of several requests.
+
+    Args:
+        connection: In a transaction that alone may write.
+        requests: Each is kept whole or not at all.
+        written: Of the transactions committed so far.
+        last_id: The newest id so far; no new one will be older, even when the clock stood still or went back.
+        now_ms: The time, in milliseconds since the epoch.
+        key_ttl: For how long keys are kept.
+        prices: For costs that results don't say.
+    """
+    channels = {draft.channel for request in requests for draft in request}
+    heads = _heads(connection, channels, written)
+    now = time_of(make_id(now_ms))
+    known = _known(connection, requests, now)
+    fresh: Marks = {}
+    answers: list[Receipt | HeliographError] = []
+    events: list[Event] = []
+    bodies: list[bytes] = []
+    for request in requests:
+        marks = [None if draft.key is None else keys.fingerprint(draft) for draft in request]
+        conflict = _conflict(request, marks, known)
+        if conflict is not None:
+            answers.append(conflict)
+            continue
+        ids = []
+        for draft, mark in zip(request, marks, strict=True):
+            if draft.key is not None and draft.key in known:
+                ids.append(known[draft.key][0])
+                continue
+            last_id = EventId(max(make_id(now_ms), last_id + 1))
+            heads[draft.channel] = seq = heads.get(draft.channel, 0) + 1
+            events.append(_event(draft, last_id, seq))
+            bodies.append(draft.body)
+            ids.append(last_id)
+            if draft.key is not None and mark is not None:
+                known[draft.key] = fresh[draft.key] = (last_id, mark)
+        answers.append(Receipt(tuple(ids)))
+    moved = {event.channel: heads[event.channel] for event in events}
+    insert(connection, schema.events, list(map(_row, events, bodies)))
+    upsert(connection, schema.channels, [{"name": name, "head_seq": seq} for name, seq in moved.items()])
+    upsert(
+        connection,
+        schema.idempotency_keys,
+        [
+            {"key": key, "event_id": event_id, "fingerprint": mark, "expires_at": now + key_ttl}
+            for key, (event_id, mark) in fresh.items()
+        ],
+    )
+    running = fold(connection, events, prices, written.running(set(moved)))
+    return Appended(answers, events, moved, running)
+
+
+def _event(draft: Draft, event_id: EventId, seq: int) -> Event:
+    return Event(
+        id=event_id,
+        channel=draft.channel,
+        seq=seq,
+        topic=draft.topic,
+        timestamp=draft.timestamp or time_of(event_id),
+        payload=draft.payload,
+        sender=draft.sender,
+        correlation_id=draft.correlation_id,
+    )
+
+
+def _row(event: Event, body: bytes) -> dict[str, object]:
+    return {
+        "id": event.id,
+        "channel": event.channel,
+        "seq": event.seq,
+        "topic": event.topic,
+        "timestamp": event.timestamp,
+        "sender": event.sender,
+        "correlation_id": event.correlation_id,
+        "payload": body.decode(),
+    }
+
+
+def _heads(connection: Connection, channels: set[str], written: Written) -> dict[str, int]:
+    heads = written.heads(channels)
+    if others := sorted(channels - heads.keys()):
+        heads.update(HEADS.fetch(connection, wanted=others))
+    return heads
+
+
+def _known(connection: Connection, requests: Sequence[Sequence[Draft]], now: datetime) -> Marks:
+    wanted = sorted({draft.key for request in requests for draft in request if draft.key is not None})
+    if not wanted:
+        return {}
+    return {key: (event_id, mark) for key, event_id, mark in KNOWN.fetch(connection, wanted=wanted, now=now)}
+
+
+def _conflict(request: Sequence[Draft], marks: Sequence[str | None], known: Marks) -> Conflict | None:
+    """Refuse a request in which a key stands for other content than before."""
+    within: dict[str, str] = {}
+    for index, (draft, mark) in enumerate(zip(request, marks, strict=True)):
+        if draft.key is None or mark is None:
+            continue
+        before = known[draft.key][1] if draft.key in known else within.setdefault(draft.key, mark)
+        if before != mark:
+            return keys.conflict(index, draft)
+    return None
