@@ -26,6 +26,16 @@ NAME_HELP = "1 to 128 of A-Z a-z 0-9 . _ : @ + = ~ -, beginning with a letter or
 TOPIC_HELP = "a dotted name such as task.output (letters, digits, _ and -, at most 8 parts)"
 CHANNEL_HELP = "task:{id}, workflow:{id}, conversation:{id}, topic:{topic}, webhooks or analytics"
 
+_TASK, _CONVERSATION, _WORKFLOW = ((kind, f"{kind}_id") for kind in ("task", "conversation", "workflow"))
+_OWNERS = {
+    "task": (_TASK, _CONVERSATION, _WORKFLOW),
+    "conversation": (_CONVERSATION, _TASK, _WORKFLOW),
+    "workflow": (_WORKFLOW, _TASK, _CONVERSATION),
+    "pipeline": (_WORKFLOW, _TASK, _CONVERSATION),
+    "run": (_WORKFLOW, _TASK, _CONVERSATION),
+}
+"""By the first part of a topic: what an event may belong to, and the field that says so, likeliest first."""
+
 _name = re.compile(NAME, re.ASCII)
 _topic = re.compile(TOPIC, re.ASCII)
 _channel = re.compile(rf"(?:task|workflow|conversation):{NAME}|topic:{TOPIC}|webhooks|analytics", re.ASCII)
@@ -102,9 +112,8 @@ def channel_for(topic: str, payload: Mapping[str, Any]) -> str:
     family = topic.partition(".")[0]
     if family == "webhook":
         return "webhooks"
-    owner = {"pipeline": "workflow", "run": "workflow"}.get(family, family)
-    for kind in sorted(("task", "conversation", "workflow"), key=lambda kind: kind != owner):
-        name = payload.get(f"{kind}_id")
+    for kind, field in _OWNERS.get(family, _OWNERS["task"]):
+        name = payload.get(field)
         if is_name(name):
             return f"{kind}:{name}"
     return f"topic:{topic}"

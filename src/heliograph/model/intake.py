@@ -37,6 +37,14 @@ class Rule:
     required: bool = False
 
 
+class Rules:
+    """The rules of an object's fields, by name."""
+
+    def __init__(self, by_name: Mapping[str, Rule]) -> None:
+        self.by_name = by_name
+        self.required = tuple(name for name, rule in by_name.items() if rule.required)
+
+
 def _text(limit: int) -> Rule:
     return Rule(
         lambda v: isinstance(v, str) and len(v) <= limit, f"must be text of at most {limit} characters"
@@ -62,7 +70,7 @@ _STATUS = Rule(lambda v: v in STATUSES, f"must be one of {', '.join(STATUSES)}",
 _RESULT = Rule(_object, "must be an object")
 _TEXT = _text(1000)
 
-ENVELOPE: Mapping[str, Rule] = {
+_FIELDS: Mapping[str, Rule] = {
     "topic": Rule(channels.is_topic, f"must be {channels.TOPIC_HELP}", required=True),
     "payload": Rule(_object, "must be an object"),
     "channel": Rule(channels.is_channel, f"must be {channels.CHANNEL_HELP}"),
@@ -72,37 +80,38 @@ ENVELOPE: Mapping[str, Rule] = {
     "key": Rule(lambda v: isinstance(v, str) and 0 < len(v) <= 200, "must be text of 1 to 200 characters"),
 }
 
-_COMMON = {name: rule for name, rule in ENVELOPE.items() if name not in {"topic", "payload", "channel"}}
+_COMMON = {name: rule for name, rule in _FIELDS.items() if name not in {"topic", "payload", "channel"}}
+ENVELOPE = Rules(_FIELDS)
 _TYPE = Rule(lambda v: isinstance(v, str), "must be task_output or task_status", required=True)
 
-MESSAGE_FORMS: Mapping[str, tuple[str, Mapping[str, Rule]]] = {
-    "task_output": (
-        "task.output",
-        {"type": _TYPE, "task_id": _NAME, "output": _OUTPUT, "stream": _STREAM, **_COMMON},
-    ),
-    "task_status": (
-        "task.status",
-        {"type": _TYPE, "task_id": _NAME, "status": _STATUS, "result": _RESULT, **_COMMON},
-    ),
+_CREATED_PAYLOAD = {
+    "task_id": _NAME,
+    **dict.fromkeys(DESCRIPTIONS, _TEXT),
+    "metadata": Rule(_object, "must be an object"),
 }
+_OUTPUT_PAYLOAD = {"task_id": _NAME, "output": _OUTPUT, "stream": _STREAM}
+_STATUS_PAYLOAD = {"task_id": _NAME, "status": _STATUS, "result": _RESULT}
 
-PAYLOADS: Mapping[str, Mapping[str, Rule]] = {
-    "task.created": {
-        "task_id": _NAME,
-        **dict.fromkeys(DESCRIPTIONS, _TEXT),
-        "metadata": Rule(_object, "must be an object"),
-    },
-    "task.output": {"task_id": _NAME, "output": _OUTPUT, "stream": _STREAM},
-    "task.status": {"task_id": _NAME, "status": _STATUS, "result": _RESULT},
+PAYLOADS = {
+    "task.created": Rules(_CREATED_PAYLOAD),
+    "task.output": Rules(_OUTPUT_PAYLOAD),
+    "task.status": Rules(_STATUS_PAYLOAD),
 }
 """The fields of known payloads that the fold reads."""
 
-RESULT: Mapping[str, Rule] = {
-    "cost_usd": Rule(_amount, f"must be a number from 0 to {MAX_COST_USD}"),
-    "input_tokens": Rule(_whole, f"must be a whole number from 0 to {MAX_TOKENS}"),
-    "output_tokens": Rule(_whole, f"must be a whole number from 0 to {MAX_TOKENS}"),
-    "cached_tokens": Rule(_whole, f"must be a whole number from 0 to {MAX_TOKENS}"),
+MESSAGE_FORMS = {
+    "task_output": ("task.output", Rules({"type": _TYPE, **_OUTPUT_PAYLOAD, **_COMMON})),
+    "task_status": ("task.status", Rules({"type": _TYPE, **_STATUS_PAYLOAD, **_COMMON})),
 }
+
+RESULT = Rules(
+    {
+        "cost_usd": Rule(_amount, f"must be a number from 0 to {MAX_COST_USD}"),
+        "input_tokens": Rule(_whole, f"must be a whole number from 0 to {MAX_TOKENS}"),
+        "output_tokens": Rule(_whole, f"must be a whole number from 0 to {MAX_TOKENS}"),
+        "cached_tokens": Rule(_whole, f"must be a whole number from 0 to {MAX_TOKENS}"),
+    }
+)
 
 
 def parse_json(body: bytes, what: str) -> Any:
@@ -158,9 +167,16 @@ def parse_item(item: Any, max_event_bytes: int) -> Draft:
     """
     if not isinstance(item, dict):
         raise Invalid.field("", "each item must be a JSON object")
-    topic, payload = _open(item)
-    channel = item.get("channel") or channels.channel_for(topic, payload)
-    errors = _payload_errors(topic, payload, channel)
+    if "type" in item and "topic" not in item:
+        topic, payload = _open_message(item)
+        channel = f"task:{payload['task_id']}"
+        errors: list[FieldError] = []
+    else:
+        topic, payload = _open_event(item)
+        channel = item.get("channel") or channels.channel_for(topic, payload)
+        errors = _payload_errors(topic, payload, channel)
+    if topic == "task.status" and isinstance(payload.get("result"), dict):
+        errors += _check(RESULT, payload["result"], "payload.result.")
     if channel == channels.ANALYTICS:
         errors.append(FieldError("channel", "analytics is written by the service itself"))
     timestamp = None
@@ -210,16 +226,19 @@ def parse_message(channel: str, data: bytes, max_event_bytes: int) -> Draft:
     return parse_item({"topic": topic, "payload": payload, **envelope}, max_event_bytes)
 
 
-def _open(item: dict[str, Any]) -> tuple[str, dict[str, Any]]:
-    """Check the envelope of either form; return the topic and the payload."""
-    if "type" in item and "topic" not in item:
-        form = MESSAGE_FORMS.get(item["type"]) if isinstance(item["type"], str) else None
-        if form is None:
-            raise Invalid.field("type", f"must be one of {', '.join(MESSAGE_FORMS)}")
-        topic, rules = form
-        _raise_if(_check(rules, item, "") + _unknown(rules, item))
-        return topic, {name: value for name, value in item.items() if name != "type" and name not in _COMMON}
-    _raise_if(_check(ENVELOPE, item, "") + _unknown(ENVELOPE, item))
+def _open_message(item: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+    """Check an item in the message form; return the topic and the payload."""
+    form = MESSAGE_FORMS.get(item["type"]) if isinstance(item["type"], str) else None
+    if form is None:
+        raise Invalid.field("type", f"must be one of {', '.join(MESSAGE_FORMS)}")
+    topic, rules = form
+    _raise_if(_check(rules, item, closed=True))
+    return topic, {name: value for name, value in item.items() if name != "type" and name not in _COMMON}
+
+
+def _open_event(item: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+    """Check the envelope of an item in the event form; return the topic and the payload."""
+    _raise_if(_check(ENVELOPE, item, closed=True))
     payload = item.get("payload") or {}
     channel = item.get("channel") or ""
     if item["topic"] in PAYLOADS and "task_id" not in payload and channel.startswith("task:"):
@@ -234,30 +253,29 @@ def _payload_errors(topic: str, payload: dict[str, Any], channel: str) -> list[F
     errors = _check(rules, payload, "payload.")
     if not errors and channel != f"task:{payload['task_id']}":
         errors.append(FieldError("channel", f"must be task:{payload['task_id']} for this payload"))
-    if topic == "task.status" and isinstance(payload.get("result"), dict):
-        errors += _check(RESULT, payload["result"], "payload.result.")
     return errors
 
 
-def _check(rules: Mapping[str, Rule], item: Mapping[str, Any], path: str) -> list[FieldError]:
+def _check(
+    rules: Rules, item: Mapping[str, Any], path: str = "", *, closed: bool = False
+) -> list[FieldError]:
+    """Check the fields of an object; in a closed one, a field without a rule is an error."""
     errors = []
-    for name, rule in rules.items():
-        value = item.get(name)
-        if value is None:
-            if rule.required:
-                errors.append(FieldError(path + name, f"is missing; it {rule.expected}"))
+    for name, value in item.items():
+        rule = rules.by_name.get(name)
+        if rule is None:
+            if closed:
+                known = ", ".join(rules.by_name)
+                errors.append(FieldError(str(name)[:100], f"is unknown; known are {known}"))
+        elif value is None:
+            continue
         elif not rule.test(value):
             errors.append(FieldError(path + name, rule.expected))
         elif isinstance(value, str) and "\0" in value:
             errors.append(FieldError(path + name, "must not contain NUL (U+0000)"))
+    missing = [name for name in rules.required if item.get(name) is None]
+    errors += [FieldError(path + name, f"is missing; it {rules.by_name[name].expected}") for name in missing]
     return errors
-
-
-def _unknown(rules: Mapping[str, Rule], item: Mapping[str, Any]) -> list[FieldError]:
-    known = ", ".join(rules)
-    return [
-        FieldError(str(name)[:100], f"is unknown; known are {known}") for name in item if name not in rules
-    ]
 
 
 def _raise_if(errors: list[FieldError]) -> None:
