@@ -62,21 +62,13 @@ class Message:
 class Batch:
     """Some messages in order, and their joined bytes per encoding; the same for every watcher."""
 
-    __slots__ = ("_joined", "messages")
+    __slots__ = ("_joined", "first_id", "last_id", "messages")
 
     def __init__(self, messages: Sequence[Message]) -> None:
         self.messages = messages
+        self.first_id = messages[0].event.id
+        self.last_id = messages[-1].event.id
         self._joined: dict[Encoder, bytes] = {}
-
-    @property
-    def first_id(self) -> EventId:
-        """Id of the first message."""
-        return self.messages[0].event.id
-
-    @property
-    def last_id(self) -> EventId:
-        """Id of the last message."""
-        return self.messages[-1].event.id
 
     def joined(self, encode: Encoder) -> bytes:
         """Return all messages in one piece."""
