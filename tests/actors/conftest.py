@@ -62,6 +62,15 @@ class Recorder:
             self.times.append(trio.current_time())
         self.on_deliver()
 
+    @property
+    def descriptor(self) -> int | None:
+        """Say that it is to be called for each delivery."""
+        return None
+
+    def keep_rest(self, subscription: Subscription, batch: Batch, sent: int) -> None:
+        """Be a watcher; nothing of it is ever partly sent."""
+        raise AssertionError
+
     def task_ended(self, subscription: Subscription) -> None:
         """Record the end of the task."""
         self.ended += 1

@@ -203,6 +203,7 @@ class Watch:
     cursor: str | None = None
     answers_pings: bool = True
     ended: bool = False
+    _sending: trio.Lock = attrs.field(factory=trio.Lock)
     _parser: Parser | None = None
     _told: deque[Told] = attrs.field(factory=deque)
 
@@ -295,9 +296,14 @@ class Watch:
 
     # What only a WebSocket can do
 
+    async def send(self, data: bytes) -> None:
+        """Send bytes as they are; a pong of another task comes before or after them."""
+        async with self._sending:
+            await self.stream.send_all(data)
+
     async def send_frame(self, opcode: int, payload: bytes) -> None:
         """Send one masked, final frame."""
-        await self.stream.send_all(client_frame(opcode, payload))
+        await self.send(client_frame(opcode, payload))
 
     async def say(self, kind: str, **fields: Any) -> None:
         """Send one message."""

@@ -102,7 +102,7 @@ def frames(*parts: bytes, pause: float = 0, subscribed: bool = False) -> Peer:
     async def send(one: Watch) -> None:
         for part in parts:
             try:
-                await one.stream.send_all(part)
+                await one.send(part)
             except trio.BrokenResourceError:
                 return
             await trio.sleep(pause)

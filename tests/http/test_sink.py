@@ -67,6 +67,17 @@ class Owner:
         assert self.sink is not None
         self.sink.write(batch.joined(encode), subscription, batch)
 
+    @property
+    def descriptor(self) -> int | None:
+        """Offer the sink's, as a stream does."""
+        assert self.sink is not None
+        return self.sink.descriptor
+
+    def keep_rest(self, subscription: Subscription, batch: Batch, sent: int) -> None:
+        """Keep the rest, as a stream does."""
+        assert self.sink is not None
+        self.sink.keep(batch.joined(encode), sent, subscription, batch)
+
     def task_ended(self, subscription: Subscription) -> None:
         """Be a watcher."""
 

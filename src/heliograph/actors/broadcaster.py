@@ -23,11 +23,12 @@ delivery. Leaving coalescing to the kernel (Nagle): it saves packets, not system
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import attrs
 import trio
 
+from heliograph.actors.lane import Lane
 from heliograph.actors.subscription import Batch, Message, Subscription
 from heliograph.model.channels import Selection
 from heliograph.model.ids import EventId
@@ -39,7 +40,7 @@ JOIN_BYTES = 128 * 1024
 """How much of the ring, roughly, a newcomer is given at once."""
 
 STEP_WATCHERS = 256
-"""How many watchers a large flush writes to between two checkpoints."""
+"""How many watchers that are apart a large flush writes to between two checkpoints."""
 
 
 @attrs.frozen
@@ -87,6 +88,8 @@ class Broadcaster:
         self._ring_size = 0
         self._waiting: list[Message] = []
         self._subscriptions: dict[Subscription, None] = {}
+        self._apart: dict[Subscription, None] = {}
+        self._lanes: list[Lane] = []
         self._messages = self._flushes = self._deliveries = 0
 
     def stats(self) -> BroadcasterStats:
@@ -146,7 +149,7 @@ class Broadcaster:
             subscription.deliver(Batch(missed))
         if rest:
             return False
-        self._subscriptions[subscription] = None
+        self._subscriptions[subscription] = self._apart[subscription] = None
         subscription.live = True
         self.idle_since = None
         return True
@@ -167,6 +170,8 @@ class Broadcaster:
 
     def leave(self, subscription: Subscription) -> None:
         """Forget a subscription; harmless when it is not there."""
+        subscription.step_aside()
+        self._apart.pop(subscription, None)
         self._subscriptions.pop(subscription, None)
         subscription.live = False
 
@@ -180,26 +185,52 @@ class Broadcaster:
     def flush(self, now: float) -> None:
         """Write what waits to every watcher, in one call."""
         batch = self._begin_flush(now)
-        if batch is None:
-            return
-        for subscription in list(self._subscriptions):
-            subscription.deliver(batch)
+        if batch is not None:
+            for _ in self._write(batch):
+                pass
 
     async def flush_in_steps(self, interval: float) -> None:
         """Write what waits to every watcher, in steps, and again while more has come."""
         self.flushing = True
         try:
             while (batch := self._begin_flush(trio.current_time())) is not None:
-                subscriptions = list(self._subscriptions)
-                for start in range(0, len(subscriptions), STEP_WATCHERS):
-                    for subscription in subscriptions[start : start + STEP_WATCHERS]:
-                        # It may have left since the snapshot was taken.
-                        if subscription in self._subscriptions:
-                            subscription.deliver(batch)
+                for _ in self._write(batch):
                     await trio.lowlevel.checkpoint()
                 await trio.sleep_until(self.last_flush + interval)
         finally:
             self.flushing = False
+
+    def _write(self, batch: Batch) -> Iterator[None]:
+        """Write a batch to every watcher; yields after every step, when watchers may come and go.
+
+        Those apart come last: who steps aside from a lane before its turn is then among them.
+        """
+        self._lanes = [lane for lane in self._lanes if lane]
+        for lane in self._lanes:
+            lane.write(batch)
+            yield
+        apart = list(self._apart)
+        for start in range(0, len(apart), STEP_WATCHERS):
+            for subscription in apart[start : start + STEP_WATCHERS]:
+                # It may have left since the snapshot was taken.
+                if subscription in self._apart:
+                    subscription.deliver(batch)
+                    self._fall_in(subscription, batch.last_id)
+            yield
+
+    def _fall_in(self, subscription: Subscription, position: EventId) -> None:
+        """Let a subscription into a lane, if it is in step with those that have been given this position."""
+        descriptor = subscription.in_step_at
+        if descriptor is None or subscription.position != position or subscription not in self._apart:
+            return
+        encode = subscription.watcher.encode
+        for lane in reversed(self._lanes):
+            if lane.takes(encode, position):
+                break
+        else:
+            lane = Lane(encode, position, self._apart)
+            self._lanes.append(lane)
+        lane.enter(subscription, descriptor)
 
     def _begin_flush(self, now: float) -> Batch | None:
         """Move what waits into the ring and return it."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from enum import StrEnum
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import attrs
 import orjson
@@ -18,6 +18,9 @@ from heliograph.model.channels import Selection
 from heliograph.model.event import Event
 from heliograph.model.ids import OLDEST, EventId
 from heliograph.model.task import TERMINAL
+
+if TYPE_CHECKING:
+    from heliograph.actors.lane import Lane
 
 Encoder = Callable[[Event], bytes]
 
@@ -96,8 +99,17 @@ class Watcher(Protocol):
 
     encode: Encoder
 
+    @property
+    def descriptor(self) -> int | None:
+        """The descriptor to which its next bytes may be written; ``None`` while others wait before them."""
+        ...
+
     def deliver(self, subscription: Subscription, batch: Batch) -> None:
         """Write a batch, or keep it for later, or act by the overflow policy."""
+        ...
+
+    def keep_rest(self, subscription: Subscription, batch: Batch, sent: int) -> None:
+        """Take over a batch of which only so many bytes went to the descriptor."""
         ...
 
     def task_ended(self, subscription: Subscription) -> None:
@@ -120,26 +132,50 @@ class Subscription:
         ends_with_task: End after the event that finishes the task.
         position: Everything up to this id was delivered or lies before the subscription.
         live: Whether a broadcaster has it; before that it is replayed at the pace of its client.
+        lane: The lane of that broadcaster that it is in; it then has the lane's position.
     """
 
     watcher: Watcher
     selection: Selection
     overflow: Overflow = Overflow.DISCONNECT
     ends_with_task: bool = False
-    position: EventId = OLDEST
+    _position: EventId = OLDEST
     live: bool = False
+    lane: Lane | None = None
+
+    @property
+    def position(self) -> EventId:
+        """Everything up to this id was delivered or lies before the subscription."""
+        return self._position if self.lane is None else self.lane.position
+
+    @position.setter
+    def position(self, position: EventId) -> None:
+        self.step_aside()
+        self._position = position
+
+    @property
+    def in_step_at(self) -> int | None:
+        """The descriptor that takes its batches as they are; ``None`` if each needs a look."""
+        return None if self.ends_with_task else self.watcher.descriptor
+
+    def step_aside(self) -> None:
+        """Leave the lane, if it is in one: what comes next needs a look."""
+        if self.lane is not None:
+            self._position = self.lane.position
+            self.lane.step_aside(self)
+            self.lane = None
 
     def deliver(self, batch: Batch) -> None:
-        """Hand over what of a batch is new to this subscription; batches come in order."""
-        if batch.first_id <= self.position:
-            newer = batch.after(self.position)
+        """Hand over what of a batch is new to this subscription, which is apart; batches come in order."""
+        if batch.first_id <= self._position:
+            newer = batch.after(self._position)
             if newer is None:
                 return
             batch = newer
         ending = batch.to_task_end() if self.ends_with_task else None
         if ending is not None:
             batch = ending
-        self.position = batch.last_id
+        self._position = batch.last_id
         self.watcher.deliver(self, batch)
         if ending is not None:
             self.watcher.task_ended(self)

@@ -139,6 +139,11 @@ class Sink:
         return self._closed
 
     @property
+    def descriptor(self) -> int | None:
+        """Where the next bytes may be written; ``None`` while some wait, and when no more are taken."""
+        return None if self._pending is not None or self._closed or self._finishing else self._fd
+
+    @property
     def _open_owner(self) -> SinkOwner:
         assert self._owner is not None, "only an open sink has something to tell"
         return self._owner
@@ -160,10 +165,7 @@ class Sink:
             sent = self._send(data)
             if sent == len(data) or self._closed:
                 return
-            self._pending = deque([_Piece(data, subscription, batch)])
-            self._sent_of_first = sent
-            self.pending_bytes = len(data) - sent
-            self._flush_later()
+            self.keep(data, sent, subscription, batch)
             return
         if self.pending_bytes + len(data) > self._budget:
             if subscription is None or batch is None:
@@ -181,6 +183,15 @@ class Sink:
                 data = batch.joined(subscription.watcher.encode)
         self._pending.append(_Piece(data, subscription, batch))
         self.pending_bytes += len(data)
+
+    def keep(
+        self, data: bytes, sent: int, subscription: Subscription | None = None, batch: Batch | None = None
+    ) -> None:
+        """Keep the rest of what was partly written to ``descriptor``, while nothing was waiting."""
+        self._pending = deque([_Piece(data, subscription, batch)])
+        self._sent_of_first = sent
+        self.pending_bytes = len(data) - sent
+        self._flush_later()
 
     def discard_unsent(self) -> None:
         """Forget what waits, except the rest of a piece that was partly sent."""

@@ -196,6 +196,15 @@ class Stream:
 
     # What the actors call
 
+    @property
+    def descriptor(self) -> int | None:
+        """Where the next bytes may be written, if none wait before them."""
+        return self.sink.descriptor
+
+    def keep_rest(self, subscription: Subscription, batch: Batch, sent: int) -> None:
+        """Keep for later what the socket has not taken of a batch."""
+        self.sink.keep(batch.joined(self.encode), sent, subscription, batch)
+
     def deliver(self, subscription: Subscription, batch: Batch) -> None:
         """Write a batch of events."""
         data = batch.joined(self.encode)
@@ -275,7 +284,9 @@ class Stream:
     # What the sink calls
 
     def start_task(self, flush: Callable[[], Awaitable[None]]) -> None:
-        """Start the sink's flusher where it outlives every call."""
+        """Start the sink's flusher where it outlives every call; what comes next has to wait behind it."""
+        for subscription in self.subscriptions:
+            subscription.step_aside()
         self._registry.start_task(flush)
 
     def too_slow(self) -> None:
