@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import trio
 import trio.testing
+from sqlalchemy import Connection
 from sqlalchemy import event as sqlalchemy_event
 from tests.storage.conftest import KEY_TTL, Embedded
 from tests.strategies import draft, output, status
@@ -110,17 +111,17 @@ async def test_a_full_disk_refuses_and_keeps_nothing(embedded: Embedded) -> None
     await append(embedded, output("1", "a"))
     limits = iter([1, 2**30])
 
-    @sqlalchemy_event.listens_for(embedded.database.engine, "checkout")
-    def limit(connection: sqlite3.Connection, *_: object) -> None:
-        (pages,) = connection.execute("PRAGMA page_count").fetchone()
-        connection.execute(f"PRAGMA max_page_count = {pages + next(limits)}")
+    @sqlalchemy_event.listens_for(embedded.database.engine, "begin")
+    def limit(connection: Connection) -> None:
+        pages = connection.exec_driver_sql("PRAGMA page_count").scalar_one()
+        connection.exec_driver_sql(f"PRAGMA max_page_count = {pages + next(limits)}")
 
     before = embedded.log.position
     with pytest.raises(Unavailable, match="full"):
         await embedded.log.append([[output("1", "b")], [output("2", "x" * 100_000, "k")]])
     assert embedded.log.position == before
     receipt = await append(embedded, output("1", "c"), output("2", "y", "k"))
-    sqlalchemy_event.remove(embedded.database.engine, "checkout", limit)
+    sqlalchemy_event.remove(embedded.database.engine, "begin", limit)
     page = await embedded.log.read(ALL, OLDEST, 10)
     assert [(event.payload["output"], event.seq) for event in page.events] == [("a", 1), ("c", 2), ("y", 1)]
     assert page.events[-1].id == receipt.cursor

@@ -80,3 +80,32 @@ class Database:
                 return work(connection)
 
         return await trio.to_thread.run_sync(run, limiter=self._limiter)
+
+
+class Writer:
+    """The one connection that writes to an embedded database.
+
+    It stays open: to take it from the pool and give it back costs more than what is mostly written.
+
+    Args:
+        engine: Has room for one more connection.
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        self._connection = engine.connect()
+        self._limiter = trio.CapacityLimiter(1)
+
+    async def write(
+        self, change: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        """Run ``change(connection, …)`` in a thread, in a transaction that is committed."""
+
+        def run() -> T:
+            with self._connection.begin():
+                return change(self._connection, *args, **kwargs)
+
+        return await trio.to_thread.run_sync(run, limiter=self._limiter)
+
+    def close(self) -> None:
+        """Give the connection back."""
+        self._connection.close()

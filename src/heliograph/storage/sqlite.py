@@ -13,7 +13,7 @@ import fcntl
 import sqlite3
 import time
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -29,7 +29,7 @@ from heliograph.model.prices import NO_PRICES, Prices
 from heliograph.model.settings import RetentionSettings
 from heliograph.storage import keys, migrate, queries, retention, schema
 from heliograph.storage.append import Written, append
-from heliograph.storage.database import Database
+from heliograph.storage.database import Database, Writer
 from heliograph.storage.protocols import WHOLE_LOG, Bounds, Page, Receipt
 from heliograph.storage.recent import Recent
 
@@ -54,10 +54,10 @@ async def open_sqlite(
         try:
             await trio.to_thread.run_sync(_upgrade, engine)
             database = Database(engine, READERS)
-            writer = Database(engine, 1)
-            log = SqliteLog(database, writer, key_ttl, prices)
-            await log.load()
-            yield log, database
+            with closing(Writer(engine)) as writer:
+                log = SqliteLog(database, writer, key_ttl, prices)
+                await log.load()
+                yield log, database
         finally:
             engine.dispose()
 
@@ -133,7 +133,7 @@ def _engine(file: Path) -> Engine:
 class SqliteLog:
     """The log on SQLite; implements ``protocols.Log``."""
 
-    def __init__(self, readers: Database, writer: Database, key_ttl: timedelta, prices: Prices) -> None:
+    def __init__(self, readers: Database, writer: Writer, key_ttl: timedelta, prices: Prices) -> None:
         self._readers = readers
         self._writer = writer
         self._key_ttl = key_ttl
