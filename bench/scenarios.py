@@ -251,6 +251,33 @@ def _stalled(peer: Peer, scale: Scale) -> Figures:
         }
 
 
+def _lines(peer: Peer, scale: Scale) -> Figures:
+    """Publish the lines of one task as fast as they are acknowledged; how long until every watcher has all."""
+    lines, watchers, burst = 10_000, 100, 500
+    with Server(peer) as server, _swarm(server, watchers, 1, ("ws",)) as swarm:
+        _publishing(swarm, peer, 1, Steady(perf_counter(), scale.warm_up), burst)
+        swarm.run(lambda: swarm.tally.published >= burst, DRAIN_SECONDS)
+        swarm.publishers.clear()
+        swarm.run(lambda: swarm.drained, DRAIN_SECONDS)
+        tally = swarm.settle()
+        tally.latency.clear()
+        before, cpu, begun = tally.published, server.cpu(), perf_counter()
+        publishing = _publishing(swarm, peer, 1, Steady(begun, 0.0), burst, depth=2)
+        publishing.last = lines // burst
+        publishing.traffic = attrs.evolve(publishing.traffic, size=80)
+        swarm.run(lambda: tally.published - before >= lines, DRAIN_SECONDS)
+        published = perf_counter() - begun
+        swarm.run(lambda: swarm.drained, DRAIN_SECONDS)
+        return {
+            "seconds_published": published,
+            "seconds_delivered": perf_counter() - begun,
+            "deliveries": swarm.settle().deliveries,
+            "server_cpu_seconds": server.cpu() - cpu,
+            "p99_ms": tally.percentile(0.99) or 0.0,
+            **_faults(swarm),
+        }
+
+
 def _stall(server: Server, channel: str) -> socket.socket:
     """Open an event stream with a small window and never read it."""
     sock = socket.socket()
@@ -305,6 +332,7 @@ SCENARIOS = (
         _steady("ws", 2000, 2000, 20, 2000),
         WS,
     ),
+    Scenario("lines", "10,000 lines of one task to 100 watchers, at once", _lines, peers=OURS),
     Scenario(
         "crowd",
         "5,000 WebSockets and 5,000 event streams, 100 channels, 200 messages/s",

@@ -54,6 +54,11 @@ class Publishing:
         pace: When.
         connections: Over how many connections.
         depth: Requests under way at one time on each.
+
+    Attributes:
+        bursts: How many were begun.
+        last: After how many it ends by itself; ``None``: after none.
+        active: Whether it goes on.
     """
 
     def __init__(
@@ -63,6 +68,7 @@ class Publishing:
         self.traffic = traffic
         self.pace = pace
         self.bursts = 0
+        self.last: int | None = None
         self.active = True
         self._any_lane = swarm.dialect.numbers
         if traffic.spread and not self._any_lane:
@@ -78,7 +84,7 @@ class Publishing:
     def go_on(self, now: float) -> float:
         """Publish what is due; return the seconds until there may be more to do."""
         wait = min(lane.go_on(now) for lane in self._lanes)
-        while self.active:
+        while self.active and self.bursts != self.last:
             due = self.pace.wait(now, self.bursts)
             if due > 0:
                 return min(wait, due)

@@ -142,24 +142,27 @@ def parse_items(items: Iterable[Any], max_event_bytes: int, request_key: str | N
     errors: list[FieldError] = []
     for index, item in enumerate(items):
         try:
-            draft = parse_item(item, max_event_bytes)
+            drafts.append(
+                parse_item(item, max_event_bytes, None if request_key is None else f"{request_key}/{index}")
+            )
         except Invalid as invalid:
             errors += [attrs.evolve(error, index=index) for error in invalid.errors]
             if len(errors) >= 100:
                 break
         except TooLarge as large:
             raise TooLarge(f"item {index}: {large}") from None
-        else:
-            if draft.key is None and request_key is not None:
-                draft = attrs.evolve(draft, key=f"{request_key}/{index}")
-            drafts.append(draft)
     if errors:
         raise Invalid(errors)
     return drafts
 
 
-def parse_item(item: Any, max_event_bytes: int) -> Draft:
+def parse_item(item: Any, max_event_bytes: int, default_key: str | None = None) -> Draft:
     """Check one item, in either form, and make its draft.
+
+    Args:
+        item: The decoded JSON item.
+        max_event_bytes: Limit of its payload as JSON.
+        default_key: Its idempotency key, if it names none.
 
     Raises:
         Invalid: Some fields are wrong; all of them are listed.
@@ -200,7 +203,7 @@ def parse_item(item: Any, max_event_bytes: int) -> Draft:
         timestamp=timestamp,
         sender=item.get("sender"),
         correlation_id=item.get("correlation_id"),
-        key=item.get("key"),
+        key=default_key if item.get("key") is None else item["key"],
     )
 
 
