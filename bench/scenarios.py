@@ -252,7 +252,7 @@ def _stalled(peer: Peer, scale: Scale) -> Figures:
 
 
 def _lines(peer: Peer, scale: Scale) -> Figures:
-    """Publish the lines of one task as fast as they are acknowledged; how long until every watcher has all."""
+    """Publish a task's lines as fast as they are acknowledged; how long until every watcher has all."""
     lines, watchers, burst = 10_000, 100, 500
     with Server(peer) as server, _swarm(server, watchers, 1, ("ws",)) as swarm:
         _publishing(swarm, peer, 1, Steady(perf_counter(), scale.warm_up), burst)
