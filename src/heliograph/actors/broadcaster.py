@@ -196,7 +196,8 @@ class Broadcaster:
             while (batch := self._begin_flush(trio.current_time())) is not None:
                 for _ in self._write(batch):
                     await trio.lowlevel.checkpoint()
-                await trio.sleep_until(self.last_flush + interval)
+                if self._waiting:
+                    await trio.sleep_until(self.last_flush + interval)
         finally:
             self.flushing = False
 
@@ -205,7 +206,8 @@ class Broadcaster:
 
         Those apart come last: who steps aside from a lane before its turn is then among them.
         """
-        self._lanes = [lane for lane in self._lanes if lane]
+        if not all(self._lanes):
+            self._lanes = [lane for lane in self._lanes if lane]
         for lane in self._lanes:
             lane.write(batch)
             yield
