@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import AsyncIterator, Iterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, closing, contextmanager
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 from uuid import uuid4
 
 import attrs
 import psycopg
 import trio
+from redis import Redis
 from sqlalchemy import make_url
 from tests.polling import until
 
 from heliograph.actors.archiver import Archiver
+from heliograph.config import Settings, StorageSettings
+from heliograph.model.ids import EventId, format_id
 from heliograph.model.settings import RetentionSettings
 from heliograph.storage.distributed import Distributed, migrate_database, open_distributed
 from heliograph.storage.protocols import Keeper, Log, Store
@@ -51,6 +55,14 @@ class Form(Protocol):
         """Open the data, and close it."""
         ...
 
+    def place(self, settings: Settings) -> Settings:
+        """Return settings of a service whose data is here."""
+        ...
+
+    async def forget(self, channel: str, through: EventId) -> None:
+        """Remove a channel's events up to an id as retention does, behind the back of a service."""
+        ...
+
 
 @attrs.frozen
 class OpenStorage:
@@ -79,6 +91,20 @@ class SqliteForm:
         """Open the folder."""
         async with open_sqlite(self.folder, key_ttl) as (log, database):
             yield OpenStorage(log, SqlStore(database), log)
+
+    def place(self, settings: Settings) -> Settings:
+        """Return settings of a service whose data is here."""
+        return attrs.evolve(settings, storage=StorageSettings(self.folder))
+
+    async def forget(self, channel: str, through: EventId) -> None:
+        """Remove a channel's events up to an id as retention does, behind the back of a service."""
+        self.execute("DELETE FROM events WHERE channel = ? AND id <= ?", channel, through)
+        self.execute("UPDATE channels SET trimmed_id = ? WHERE name = ?", through, channel)
+
+    def execute(self, statement: str, *parameters: Any) -> None:
+        """Change the database behind the back of a service."""
+        with closing(sqlite3.connect(self.folder / "heliograph.db", timeout=10)) as connection, connection:
+            connection.execute(statement, parameters)
 
 
 @attrs.frozen
@@ -114,6 +140,28 @@ class DistributedForm:
             await until(active)
             yield OpenStorage(opened.log, opened.store, opened.archive)
             nursery.cancel_scope.cancel()
+
+    def place(self, settings: Settings) -> Settings:
+        """Return settings of a service whose data is here."""
+        where = StorageSettings(database_url=self.postgres_url, redis_url=self.redis_url)
+        return attrs.evolve(settings, storage=where, redis=self.redis, postgres=self.postgres)
+
+    async def forget(self, channel: str, through: EventId) -> None:
+        """Remove a channel's events up to an id as retention does, behind the back of a service.
+
+        They must be archived, or they would be afterwards; and Redis is told, as by retention.
+        """
+        with psycopg.connect(self.postgres_url, autocommit=True) as connection:
+
+            async def archived() -> bool:
+                found = connection.execute("SELECT event_id FROM checkpoints WHERE name = 'fold'").fetchone()
+                return found is not None and int(found[0]) >= through
+
+            await until(archived)
+            with Redis.from_url(self.redis_url) as redis:
+                redis.hset(f"{{{self.redis.prefix}}}:state", "removed", format_id(through))
+            connection.execute("DELETE FROM events WHERE channel = %s AND id <= %s", (channel, through))
+            connection.execute("UPDATE channels SET trimmed_id = %s WHERE name = %s", (through, channel))
 
 
 @contextmanager

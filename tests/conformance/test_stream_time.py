@@ -19,7 +19,7 @@ from tests.conformance.clients import (
     until_metric,
     watch,
 )
-from tests.conformance.conftest import Launch
+from tests.conformance.conftest import Launch, embedded
 from trio.testing import MockClock
 
 from heliograph.config import StreamSettings
@@ -50,6 +50,7 @@ async def listen(one: Watch, *, until: float = HOURS, kinds: tuple[str, ...] = (
 class TestLiveness:
     """Signs of life, and what happens without them."""
 
+    @embedded
     async def test_the_pause_before_reconnecting_comes_first(self, fast_clock: MockClock, url: str) -> None:
         """An event stream begins with ``retry``, different for each client."""
         pauses = set()
@@ -61,6 +62,7 @@ class TestLiveness:
         assert len(pauses) > 1
         assert all(500 <= pause <= 10_000 for pause in pauses)
 
+    @embedded
     async def test_keepalives(self, fast_clock: MockClock, transport: str, url: str) -> None:
         """A quiet stream shows a sign of life every thirty seconds."""
         async with await watch(transport, url, "task:1") as one:
@@ -81,6 +83,7 @@ class TestLiveness:
             quiet = await listen(one, until=100)
             assert {moment.told.kind for moment in quiet} == {"keepalive"}
 
+    @embedded
     async def test_a_client_that_does_not_pong_is_closed(self, fast_clock: MockClock, launch: Launch) -> None:
         """Who leaves a ping unanswered for the pong's deadline is closed with 4012; who answers is not."""
         url = (await launch()).url
@@ -101,6 +104,7 @@ class TestLiveness:
             await alive.until("pong")
         await until_metric(url, 1, "streams_ended_total", transport="ws", reason="no_pong")
 
+    @embedded
     async def test_anything_that_is_said_is_a_sign_of_life(self, fast_clock: MockClock, url: str) -> None:
         """A client that talks but does not pong is there."""
         async with await watch("ws", url, "task:1") as one:
@@ -112,6 +116,7 @@ class TestLiveness:
             assert not one.ended
 
 
+@embedded
 class TestSubscribeInTime:
     """A WebSocket without a subscription is for nothing."""
 
@@ -168,6 +173,7 @@ class TestRotation:
         async with await watch(transport, url, "task:1", after=cursor) as again:
             assert await again.outputs(3) == numbers(4, 6)
 
+    @embedded
     async def test_streams_that_came_together_do_not_go_together(
         self, fast_clock: MockClock, transport: str, launch: Launch
     ) -> None:
@@ -189,6 +195,7 @@ class TestRotation:
         assert len(set(pauses)) > 6
         await until_metric(url, 12, "streams_ended_total", transport=transport, reason="rotate")
 
+    @embedded
     async def test_the_farewell_has_a_deadline(
         self, fast_clock: MockClock, transport: str, launch: Launch
     ) -> None:
