@@ -90,7 +90,10 @@ class Archive:
 
     async def step(self) -> int:
         """Archive the next events, waiting a while for some; see ``protocols.Archive``."""
-        return await trio.to_thread.run_sync(self._step, limiter=self._limiter)
+        reading = await trio.to_thread.run_sync(
+            self._stream.wait, self._checkpoint, BATCH_EVENTS, WAIT_MILLISECONDS, abandon_on_cancel=True
+        )
+        return await trio.to_thread.run_sync(self._archive, reading, limiter=self._limiter)
 
     def end(self) -> None:
         """Stop being the archiver."""
@@ -102,14 +105,14 @@ class Archive:
     async def sweep(self, policy: RetentionSettings, now: datetime) -> int:
         """Remove a part of what is over the retention, on the archiver's node; see ``protocols.Keeper``.
 
-        Redis hears of it first: a reader must never find a hole that nothing tells of.
+        Redis first: a reader must never find a hole that nothing tells of.
         """
         if not self.active:
             return 0
         through = await self._database.read(retention.due, policy, now)
         if through is None:
             return 0
-        await trio.to_thread.run_sync(self._stream.announce_removal, through, limiter=self._limiter)
+        await trio.to_thread.run_sync(self._stream.remove, through, limiter=self._limiter)
         return await self._database.write(retention.remove, through)
 
     def _begin(self) -> bool:
@@ -129,10 +132,9 @@ class Archive:
         self._session = session
         return True
 
-    def _step(self) -> int:
+    def _archive(self, reading: Reading) -> int:
         session = self._session
         assert session is not None
-        reading = self._stream.wait(self._checkpoint, BATCH_EVENTS, WAIT_MILLISECONDS)
         with translated(), self._database.watch.call(self._seconds):
             self._database.watch.uses(_driver(session))
             with session.begin():

@@ -298,6 +298,13 @@ def try_session_lock(connection: Connection, which: int) -> bool:
     return bool(connection.scalar(select(func.pg_try_advisory_lock(LOCKS, which))))
 
 
-def transaction_lock(connection: Connection, which: int) -> None:
-    """Wait for an advisory lock that is held until the transaction ends."""
-    connection.execute(select(func.pg_advisory_xact_lock(LOCKS, which)))
+@contextmanager
+def session_lock(connection: Connection, which: int) -> Iterator[None]:
+    """Wait for an advisory lock and hold it inside, over commits; an error ends the connection with it."""
+    connection.execute(select(func.pg_advisory_lock(LOCKS, which)))
+    try:
+        yield
+        connection.execute(select(func.pg_advisory_unlock(LOCKS, which)))
+    except BaseException:
+        connection.invalidate()
+        raise

@@ -14,7 +14,7 @@ trimmed past its position it catches up from PostgreSQL; if another generation b
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import NoReturn, ParamSpec, TypeVar
 
@@ -31,7 +31,8 @@ from heliograph.storage.backoff import Backoff
 from heliograph.storage.database import Database
 from heliograph.storage.fold import read_checkpoint
 from heliograph.storage.protocols import WHOLE_LOG, Bounds, LogStats, Page, PositionLost, Receipt
-from heliograph.storage.recent import Recent
+from heliograph.storage.queries import PAGE_BYTES
+from heliograph.storage.recent import Recent, size_of
 from heliograph.storage.redis_stream import Lease, RedisStream, StreamState
 
 P = ParamSpec("P")
@@ -143,6 +144,7 @@ class RedisLog:
         )
         if reading.state.generation != self._generation:
             await self._reconcile(recent.through, reading.state)
+        self._forget_removed(reading.state)
         if reading.state.leads_on_from(recent.through):
             events: Sequence[Event] = reading.events()
         else:
@@ -163,6 +165,11 @@ class RedisLog:
         self._generation = state.generation
         if lost:
             raise self._lost(state.head, "Redis lost events")
+
+    def _forget_removed(self, state: StreamState) -> None:
+        """Let memory keep no longer what retention removes."""
+        if self._recent is not None and state.removed is not None:
+            self._recent.forget(state.removed)
 
     def _lost(self, head: EventId, reason: str) -> PositionLost:
         log.error("position lost", reason=reason, seen=format_id(self._position), head=format_id(head))
@@ -245,7 +252,8 @@ class RedisLog:
             through = reading.ids[-1]
         if len(newest) < limit:
             newest = await self._read_back(selection, limit - len(newest), recent.since) + newest
-        return Page(newest[-limit:], through, more=False)
+        newest = newest[-limit:]
+        return Page(newest[-_fitting(reversed(newest)) :], through, more=False)
 
     async def _read_back(self, selection: Selection, limit: int, through: EventId) -> list[Event]:
         """Read the last events up to an id: the end of the stream, and PostgreSQL before that."""
@@ -288,6 +296,7 @@ class RedisLog:
         While PostgreSQL is away, every channel is taken to reach back no further than retention went.
         """
         state = await self._call(self._stream.state)
+        self._forget_removed(state)
         trimmed = OLDEST
         if state.removed is not None:
             try:
@@ -320,6 +329,18 @@ def _of(selection: Selection, events: Sequence[Event]) -> list[Event]:
 
 
 def _page(events: list[Event], limit: int, through: EventId, *, more: bool = False) -> Page:
-    if len(events) > limit:
-        return Page(events[:limit], events[limit - 1].id, more=True)
+    fitting = min(limit, _fitting(events))
+    if len(events) > fitting:
+        return Page(events[:fitting], events[fitting - 1].id, more=True)
     return Page(events, through, more)
+
+
+def _fitting(events: Iterable[Event]) -> int:
+    """Return how many events fill a page: as many bytes as one that PostgreSQL is asked for."""
+    number = size = 0
+    for event in events:
+        number += 1
+        size += size_of(event)
+        if size >= PAGE_BYTES:
+            break
+    return number

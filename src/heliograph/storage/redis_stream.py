@@ -45,7 +45,7 @@ from heliograph.model.ids import (
 from heliograph.storage import schema, scripts
 from heliograph.storage.fold import begin_checkpoint
 from heliograph.storage.keys import conflict, fingerprint
-from heliograph.storage.postgres import PREPARE_LOCK, PostgresDatabase, transaction_lock
+from heliograph.storage.postgres import PREPARE_LOCK, PostgresDatabase, session_lock
 from heliograph.storage.prepared import upsert
 from heliograph.storage.protocols import Deposed, Receipt
 from heliograph.storage.redis_client import connect, refusals_named, translated
@@ -130,6 +130,7 @@ class RedisStream:
         self._append = self.client.register_script(scripts.APPEND)
         self._read = self.client.register_script(scripts.READ)
         self._trim = self.client.register_script(scripts.TRIM)
+        self._remove = self.client.register_script(scripts.REMOVE)
         self._renew = self.client.register_script(scripts.RENEW)
         self._release = self.client.register_script(scripts.RELEASE)
         self._set_state = self._unprepared.register_script(scripts.SET_STATE)
@@ -271,9 +272,10 @@ class RedisStream:
         removed: int = self.do(lambda: self._trim([self._stream, self._state], arguments))
         return removed
 
-    def announce_removal(self, through: EventId) -> None:
-        """Say that retention is about to remove events up to an id from the store."""
-        self.do(lambda: self.client.hset(self._state, "removed", format_id(through)))
+    def remove(self, through: EventId) -> None:
+        """Remove archived events up to an id that retention is about to remove from the store too."""
+        arguments = [format_id(through), format_id(through + 1)]
+        self.do(lambda: self._remove([self._stream, self._state], arguments))
 
     def length(self) -> int:
         """Return how many events the stream holds."""
@@ -305,20 +307,22 @@ class RedisStream:
         """Prepare this run of Redis, unless that has been done.
 
         PostgreSQL commits the new generation first: what an archiver read before can't be committed any
-        more when the checkpoint is compared.
+        more when the checkpoint is compared. The lock is held until Redis has it too: who came in between
+        would find a Redis that lost its generation.
         """
 
-        def change(connection: Connection) -> dict[str, str | int] | None:
+        def change(connection: Connection) -> None:
             connection.execute(text(f"SET LOCAL statement_timeout = {round(PREPARE_SECONDS * 1000)}"))
-            transaction_lock(connection, PREPARE_LOCK)
-            return self._compare(connection)
+            with session_lock(connection, PREPARE_LOCK):
+                fields = self._compare(connection)
+                connection.commit()
+                if fields is not None:
+                    arguments: list[str | int] = [part for pair in fields.items() for part in pair]
+                    self._set_state([self._stream, self._state], arguments)
+                    log.info("redis prepared", **fields)
 
         with translated():
-            fields = self._archive.call(self._archive.engine.begin, change, PREPARE_SECONDS)
-            if fields is not None:
-                arguments: list[str | int] = [part for pair in fields.items() for part in pair]
-                self._set_state([self._stream, self._state], arguments)
-                log.info("redis prepared", **fields)
+            self._archive.call(self._archive.engine.connect, change, PREPARE_SECONDS)
 
     def _compare(self, connection: Connection) -> dict[str, str | int] | None:
         redis = self._unprepared
