@@ -7,20 +7,20 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, closing, contextmanager
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 from uuid import uuid4
 
 import attrs
 import psycopg
 import trio
-from redis import Redis
-from sqlalchemy import make_url
+from sqlalchemy import create_engine, make_url
 from tests.polling import until
 
 from heliograph.actors.archiver import Archiver
 from heliograph.config import Settings, StorageSettings
-from heliograph.model.ids import EventId, format_id
+from heliograph.model.ids import EventId
 from heliograph.model.settings import RetentionSettings
+from heliograph.storage import retention
 from heliograph.storage.distributed import Distributed, migrate_database, open_distributed
 from heliograph.storage.protocols import Keeper, Log, Store
 from heliograph.storage.settings import PostgresSettings, RedisSettings
@@ -59,8 +59,8 @@ class Form(Protocol):
         """Return settings of a service whose data is here."""
         ...
 
-    async def forget(self, channel: str, through: EventId) -> None:
-        """Remove a channel's events up to an id as retention does, behind the back of a service."""
+    async def forget(self, through: EventId) -> None:
+        """Remove every event up to an id as retention does, from outside the service."""
         ...
 
 
@@ -96,15 +96,17 @@ class SqliteForm:
         """Return settings of a service whose data is here."""
         return attrs.evolve(settings, storage=StorageSettings(self.folder))
 
-    async def forget(self, channel: str, through: EventId) -> None:
-        """Remove a channel's events up to an id as retention does, behind the back of a service."""
-        self.execute("DELETE FROM events WHERE channel = ? AND id <= ?", channel, through)
-        self.execute("UPDATE channels SET trimmed_id = ? WHERE name = ?", through, channel)
+    async def forget(self, through: EventId) -> None:
+        """Remove every event up to an id as retention does, from outside the service."""
+        engine = create_engine(f"sqlite:///{self.folder / 'heliograph.db'}")
+        with engine.begin() as connection:
+            retention.remove(connection, through)
+        engine.dispose()
 
-    def execute(self, statement: str, *parameters: Any) -> None:
-        """Change the database behind the back of a service."""
+    def execute(self, statement: str) -> None:
+        """Change the database behind the service's back."""
         with closing(sqlite3.connect(self.folder / "heliograph.db", timeout=10)) as connection, connection:
-            connection.execute(statement, parameters)
+            connection.execute(statement)
 
 
 @attrs.frozen
@@ -146,22 +148,16 @@ class DistributedForm:
         where = StorageSettings(database_url=self.postgres_url, redis_url=self.redis_url)
         return attrs.evolve(settings, storage=where, redis=self.redis, postgres=self.postgres)
 
-    async def forget(self, channel: str, through: EventId) -> None:
-        """Remove a channel's events up to an id as retention does, behind the back of a service.
-
-        They must be archived, or they would be afterwards; and Redis is told, as by retention.
-        """
-        with psycopg.connect(self.postgres_url, autocommit=True) as connection:
+    async def forget(self, through: EventId) -> None:
+        """Remove every event up to an id as retention does, from outside the service."""
+        async with self.node() as node:
 
             async def archived() -> bool:
-                found = connection.execute("SELECT event_id FROM checkpoints WHERE name = 'fold'").fetchone()
-                return found is not None and int(found[0]) >= through
+                return await node.store.checkpoint() >= through
 
             await until(archived)
-            with Redis.from_url(self.redis_url) as redis:
-                redis.hset(f"{{{self.redis.prefix}}}:state", "removed", format_id(through))
-            connection.execute("DELETE FROM events WHERE channel = %s AND id <= %s", (channel, through))
-            connection.execute("UPDATE channels SET trimmed_id = %s WHERE name = %s", (through, channel))
+            await trio.to_thread.run_sync(node.stream.remove, through)
+            await node.database.write(retention.remove, through)
 
 
 @contextmanager

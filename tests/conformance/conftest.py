@@ -45,7 +45,7 @@ def form(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Form]:
 def distributed(redis_url: str, postgres_url: str, template: str) -> Iterator[DistributedForm]:
     """Return the distributed form."""
     with new_database(postgres_url, template) as url:
-        yield DistributedForm(url, redis_url, RedisSettings(prefix=f"test-{uuid4().hex}"))
+        yield DistributedForm(url, redis_url, RedisSettings(prefix=f"test-{uuid4().hex}", bridge=""))
 
 
 @pytest.fixture(params=TRANSPORTS)

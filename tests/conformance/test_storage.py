@@ -332,6 +332,7 @@ async def test_retention_by_number_tells_what_is_gone(form: Form) -> None:
         assert await trimmed(storage, "task:old") == old[-1]
         assert await trimmed(storage, "task:new") == new[-101]
         assert (await storage.log.bounds(WHOLE_LOG)).head == new[-1]
+        assert [one.id for one in await read_all(storage)] == new[-100:]
     async with form.open() as storage:
         assert await trimmed(storage, "task:old", "task:new") == new[-101]
         stored, _ = await storage.store.events(WHOLE_LOG, None, 500)

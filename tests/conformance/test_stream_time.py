@@ -1,4 +1,8 @@
-"""What time does to streams, over both transports, in virtual time with the settings of a real service."""
+"""What time does to streams, over both transports, in virtual time with the settings of a real service.
+
+Over the embedded form alone: virtual time runs on whenever nothing happens for a moment, and Redis and
+PostgreSQL take theirs. What storage has to do with it is in ``test_streams``, in real time.
+"""
 
 from __future__ import annotations
 
@@ -25,6 +29,7 @@ from trio.testing import MockClock
 from heliograph.config import StreamSettings
 from heliograph.model.ids import parse_id
 
+pytestmark = embedded
 DEFAULTS = StreamSettings()
 HOURS = 10_000.0
 
@@ -50,7 +55,6 @@ async def listen(one: Watch, *, until: float = HOURS, kinds: tuple[str, ...] = (
 class TestLiveness:
     """Signs of life, and what happens without them."""
 
-    @embedded
     async def test_the_pause_before_reconnecting_comes_first(self, fast_clock: MockClock, url: str) -> None:
         """An event stream begins with ``retry``, different for each client."""
         pauses = set()
@@ -62,7 +66,6 @@ class TestLiveness:
         assert len(pauses) > 1
         assert all(500 <= pause <= 10_000 for pause in pauses)
 
-    @embedded
     async def test_keepalives(self, fast_clock: MockClock, transport: str, url: str) -> None:
         """A quiet stream shows a sign of life every thirty seconds."""
         async with await watch(transport, url, "task:1") as one:
@@ -83,7 +86,6 @@ class TestLiveness:
             quiet = await listen(one, until=100)
             assert {moment.told.kind for moment in quiet} == {"keepalive"}
 
-    @embedded
     async def test_a_client_that_does_not_pong_is_closed(self, fast_clock: MockClock, launch: Launch) -> None:
         """Who leaves a ping unanswered for the pong's deadline is closed with 4012; who answers is not."""
         url = (await launch()).url
@@ -104,7 +106,6 @@ class TestLiveness:
             await alive.until("pong")
         await until_metric(url, 1, "streams_ended_total", transport="ws", reason="no_pong")
 
-    @embedded
     async def test_anything_that_is_said_is_a_sign_of_life(self, fast_clock: MockClock, url: str) -> None:
         """A client that talks but does not pong is there."""
         async with await watch("ws", url, "task:1") as one:
@@ -116,7 +117,6 @@ class TestLiveness:
             assert not one.ended
 
 
-@embedded
 class TestSubscribeInTime:
     """A WebSocket without a subscription is for nothing."""
 
@@ -173,7 +173,6 @@ class TestRotation:
         async with await watch(transport, url, "task:1", after=cursor) as again:
             assert await again.outputs(3) == numbers(4, 6)
 
-    @embedded
     async def test_streams_that_came_together_do_not_go_together(
         self, fast_clock: MockClock, transport: str, launch: Launch
     ) -> None:
@@ -195,7 +194,6 @@ class TestRotation:
         assert len(set(pauses)) > 6
         await until_metric(url, 12, "streams_ended_total", transport=transport, reason="rotate")
 
-    @embedded
     async def test_the_farewell_has_a_deadline(
         self, fast_clock: MockClock, transport: str, launch: Launch
     ) -> None:
