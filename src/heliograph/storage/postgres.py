@@ -67,7 +67,7 @@ _DRIVERS = ("postgres", "postgresql", "postgresql+asyncpg", "postgresql+psycopg"
 _REFUSALS = re.compile(
     r"password authentication failed|no password supplied|no pg_hba\.conf entry"
     r'|(?:role|database|user) "[^"]*" (?:does not exist|is not permitted to log in)'
-    r"|permission denied for database|server does not support SSL|invalid .* option"
+    r"|permission denied for database|server does not support SSL|certificate|invalid .* (?:option|value)"
 )
 
 
@@ -86,8 +86,9 @@ def database_url(text: str) -> URL:
             ["storage.database_url: must be postgresql://user:password@host:5432/database (DATABASE_URL)"]
         )
     query = dict(url.query)
-    if "ssl" in query:  # as asyncpg names it
-        query["sslmode"] = query.pop("ssl")
+    if "ssl" in query:  # as asyncpg names it, or SQLAlchemy for it
+        mode = str(query.pop("ssl"))
+        query["sslmode"] = {"true": "require", "false": "disable"}.get(mode.lower(), mode)
     return url.set(drivername="postgresql+psycopg", query=query)
 
 

@@ -133,6 +133,7 @@ class RedisStream:
         self._remove = self.client.register_script(scripts.REMOVE)
         self._renew = self.client.register_script(scripts.RENEW)
         self._release = self.client.register_script(scripts.RELEASE)
+        self._try = self._unprepared.register_script(scripts.TRY)
         self._set_state = self._unprepared.register_script(scripts.SET_STATE)
         self._memory_due = 0.0
         self._no_room: str | None = None
@@ -143,7 +144,7 @@ class RedisStream:
             client.connection_pool.disconnect()
 
     def probe(self) -> None:
-        """Reach Redis, prepared or not.
+        """Reach Redis, prepared or not, and try whether it lets us do what will have to be done.
 
         Raises:
             SettingsError: It refuses, or may delete events to make room.
@@ -151,6 +152,12 @@ class RedisStream:
         """
         with refusals_named():
             evicting = _evicting(self._unprepared.info("memory"))
+            self._try([self._stream, self._state, self._heads, f"{self.prefix}:try"])
+            self._unprepared.xread({self._stream: "$"}, count=1)
+            if self._settings.bridge:
+                with self._unprepared.pubsub() as pubsub:
+                    pubsub.psubscribe(self._settings.bridge)
+                    pubsub.get_message(timeout=self._settings.timeout)
         if evicting is not None:
             raise SettingsError([f"storage.redis_url: {evicting}"])
 

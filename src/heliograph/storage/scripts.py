@@ -56,9 +56,15 @@ while at <= #ARGV do
       else
         n = n + 1
         if n >= 1048576 then ms, n = ms + 1, 0 end
-        id = string.format('%.0f-%d', ms, n)
+        local next = string.format('%.0f-%d', ms, n)
         local seq = redis.call('HINCRBY', heads, ARGV[draft], 1)
-        redis.call('XADD', stream, id, 'event', '{"seq":' .. seq .. ARGV[draft + 2])
+        local added = redis.pcall('XADD', stream, next, 'event', '{"seq":' .. seq .. ARGV[draft + 2])
+        if type(added) == 'table' then -- an error, which undoes nothing by itself: there must be no hole
+          redis.call('HINCRBY', heads, ARGV[draft], -1)
+          if id then redis.call('HSET', state, 'head', id) end
+          return added
+        end
+        id = next
         if marked ~= '' then
           redis.call('SET', ARGV[1] .. string.sub(marked, 25), string.sub(marked, 1, 24) .. id, 'PX', ARGV[2])
         end
@@ -130,6 +136,26 @@ local fields = {}
 for at = 1, #ARGV, 2 do fields[ARGV[at]] = ARGV[at + 1] end
 local known = tonumber(redis.call('HGET', KEYS[2], 'generation') or 0)
 if known < tonumber(fields.generation) then redis.call('HSET', KEYS[2], unpack(ARGV)) end
+"""
+
+TRY = """
+-- Does everything that the other scripts do, to KEYS[4], a key that nobody else uses; fails with the first
+-- thing that the user may not do.
+redis.replicate_commands()
+local stream, state, mine = KEYS[1], KEYS[2], KEYS[4]
+local calls = {
+  {'TIME'}, {'XLEN', stream}, {'XREVRANGE', stream, '+', '+', 'COUNT', '1'}, {'HMGET', state, 'head'},
+  {'XADD', mine, '*', 'a', 'b'}, {'XRANGE', mine, '+', '+', 'COUNT', '1'}, {'XTRIM', mine, 'MINID', '0'},
+  {'DEL', mine}, {'HSET', mine, 'a', '1'}, {'HINCRBY', mine, 'a', '1'}, {'HGET', mine, 'a'}, {'DEL', mine},
+  {'SET', mine, 'a'}, {'GET', mine}, {'PEXPIRE', mine, '1'}
+}
+for _, call in ipairs(calls) do
+  local answer = redis.pcall(unpack(call))
+  if type(answer) == 'table' and answer.err and
+    (string.find(answer.err, 'user executing') or string.find(answer.err, 'ACL failure')) then
+    return redis.error_reply(answer.err .. ': ' .. call[1])
+  end
+end
 """
 
 RENEW = """
