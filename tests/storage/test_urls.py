@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from redis.connection import AbstractConnection
 from redis.sentinel import SentinelConnectionPool
@@ -56,9 +58,9 @@ def test_sentinels_are_named_in_the_url() -> None:
     asked = [one.connection_pool for one in pool.sentinel_manager.sentinels]
     addresses = [(one.connection_kwargs["host"], one.connection_kwargs["port"]) for one in asked]
     assert addresses == [("a", 1), ("b", 26379), ("::1", 3)]
-    made = pool.make_connection()
+    made: Any = pool.make_connection()
     assert (made.username, made.password, made.db) == ("u", "p@", 4)
-    sentinel = asked[0].make_connection()
+    sentinel: Any = asked[0].make_connection()
     assert (sentinel.username, sentinel.password) == (None, "s")
     for connection in (made, sentinel):
         assert (connection.ca_certs, connection.socket_timeout) == ("/x", 2)
