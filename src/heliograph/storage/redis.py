@@ -9,7 +9,7 @@ that finds the stream trimmed past its beginning starts again at PostgreSQL, whi
 *Following.* ``tail`` asks with a bounded blocking read, together with the state: if the stream was
 trimmed past its position it catches up from PostgreSQL; if another generation began (see
 ``redis_stream``) and the position is not there any more, events are gone for good, and it raises
-``PositionLost``. Outages are waited out here, with a capped and jittered pause between two tries.
+``PositionLost``.
 """
 
 from __future__ import annotations
@@ -27,7 +27,6 @@ from heliograph.model.errors import HeliographError, Unavailable
 from heliograph.model.event import Draft, Event
 from heliograph.model.ids import OLDEST, EventId, format_id
 from heliograph.storage import queries
-from heliograph.storage.backoff import Backoff
 from heliograph.storage.database import Database
 from heliograph.storage.fold import read_checkpoint
 from heliograph.storage.protocols import WHOLE_LOG, Bounds, LogStats, Page, PositionLost, Receipt
@@ -62,7 +61,6 @@ class RedisLog:
         self._generation = 0
         self._position = OLDEST
         self._recent: Recent | None = None
-        self._backoff = Backoff()
         self._away_since: float | None = None
         self._outages = self._losses = 0
         self._error: str | None = "not reached yet"
@@ -122,8 +120,8 @@ class RedisLog:
                 try:
                     events = await self._next(after)
                 except Unavailable as error:
-                    await self._wait_out(error)
-                    continue
+                    self._missed(error)
+                    raise
                 self._reached()
                 if events:
                     return events
@@ -181,19 +179,17 @@ class RedisLog:
     def _no_longer_kept(self, through: EventId) -> NoReturn:
         raise self._lost(through, "events were removed before they were followed")
 
-    async def _wait_out(self, error: Unavailable) -> None:
-        if self._error is None or self._away_since is None:
+    def _missed(self, error: Unavailable) -> None:
+        if self._away_since is None:
             self._outages += 1
             self._away_since = trio.current_time()
             log.warning("log away", reason=str(error))
         self._error = str(error)
-        await trio.sleep(self._backoff.delay())
 
     def _reached(self) -> None:
         if self._away_since is not None:
             log.info("log back", seconds=round(trio.current_time() - self._away_since, 1))
         self._away_since = self._error = None
-        self._backoff.reset()
 
     async def read(self, selection: Selection, after: EventId, limit: int) -> Page:
         """Read a selection's events after a position; see ``protocols.Log.read``."""
