@@ -9,6 +9,7 @@ sockets of a call that outlasts its time, and the worker thread that waits there
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import socket
@@ -49,7 +50,7 @@ from heliograph.storage.settings import PostgresSettings
 
 T = TypeVar("T")
 
-CONNECT_SECONDS = 5
+CONNECT_SECONDS = 3
 GRACE_SECONDS = 2.0
 """How much longer than its statement's timeout a call may take: PostgreSQL speaks first."""
 
@@ -167,24 +168,33 @@ class Watch:
         self._here = threading.local()
 
     @contextmanager
-    def call(self, seconds: float) -> Iterator[None]:
+    def call(self, seconds: float) -> Iterator[_Call]:
         """Bound what the calling thread does inside over connections of the engines that are watched."""
         call = self._here.call = _Call(time.monotonic() + seconds)
         self._calls.add(call)
         try:
-            yield
+            yield call
         finally:
             self._calls.discard(call)
             self._here.call = None
             call.close()
 
     async def run(self) -> None:
-        """End overdue calls, for ever."""
-        while True:
-            await trio.sleep(0.5)
-            for call in list(self._calls):
-                if call.deadline < time.monotonic():
-                    call.cut()
+        """End overdue calls until cancelled; then those that don't end by themselves in a moment."""
+        try:
+            while True:
+                await trio.sleep(0.5)
+                self._cut(time.monotonic())
+        finally:
+            with trio.move_on_after(GRACE_SECONDS, shield=True):
+                while self._calls:  # noqa: ASYNC110 - threads tell nobody
+                    await trio.sleep(0.02)
+            self._cut(math.inf)
+
+    def _cut(self, now: float) -> None:
+        for call in list(self._calls):
+            if call.deadline < now:
+                call.cut()
 
     def add(self, engine: Engine) -> None:
         """Watch an engine's connections; each one is asked whether it is alive before it is used."""
@@ -199,7 +209,13 @@ class Watch:
             try:
                 engine.dialect.do_ping(connection)  # type: ignore[arg-type]
             except psycopg.Error as error:
+                if self._overdue():
+                    raise  # another connection would take as long once more
                 raise DisconnectionError from error
+
+    def _overdue(self) -> bool:
+        call: _Call | None = getattr(self._here, "call", None)
+        return call is not None and call.deadline < time.monotonic()
 
     def uses(self, connection: psycopg.Connection[Any]) -> None:
         """Tell that the calling thread's call waits for this connection; by its own copy of the socket."""
@@ -243,14 +259,15 @@ class PostgresDatabase(Database):
         """Do what ``read`` and ``write`` do, in the calling thread.
 
         Args:
-            seconds: How long it may take; ``None``: as long as one statement.
+            seconds: How long it may take once it is connected; ``None``: as long as one statement.
         """
-        with translated(), self.watch.call(seconds or self._seconds):
+        with translated(), self.watch.call(self._seconds) as watched:
             if not self._schema_is_right:
                 with self.engine.connect() as connection:  # its own: work may want to begin a transaction
                     require_schema(connection)
                 self._schema_is_right = True
             with connect() as connection:
+                watched.deadline = time.monotonic() + (seconds or self._seconds)
                 return work(connection)
 
     async def read_long(self, query: Callable[[Connection], T]) -> T:
@@ -261,6 +278,16 @@ class PostgresDatabase(Database):
         """
         return await trio.to_thread.run_sync(
             self.call, self.engine.connect, query, LONG_SECONDS, limiter=self._limiter
+        )
+
+    async def glance(self, query: Callable[[Connection], T]) -> T:
+        """Do what ``read`` does, but when it is cancelled, nobody waits for its end.
+
+        Raises:
+            Unavailable: The database can't be read now.
+        """
+        return await trio.to_thread.run_sync(
+            self.call, self.engine.connect, query, limiter=self._limiter, abandon_on_cancel=True
         )
 
     async def _call(self, connect: Callable[[], Any], work: Callable[[Connection], T]) -> T:
