@@ -128,7 +128,7 @@ async def test_postgres_falls_silent(stalling: Stalling, database_url: str) -> N
     check_archive(database_url, ["0", "1", "2"])
 
 
-async def test_a_node_starts_and_stops_while_both_are_silent(stalling: Stalling) -> None:
+async def test_a_node_starts_and_stops_while_they_are_silent(stalling: Stalling) -> None:
     """Servers that take connections and say nothing keep no node from starting, going on, or stopping."""
     for which in ("redis", "postgres"):
         stalling.stall(which)
@@ -137,8 +137,8 @@ async def test_a_node_starts_and_stops_while_both_are_silent(stalling: Stalling)
         assert await stalling.told(which)
         stalling.flow(which)
     await stalling.ready()
-    for which in ("redis", "postgres"):
-        stalling.stall(which)
+    await stalling.ask(wait_until, lambda: stalling.node.archives, "it archives")
+    stalling.stall("postgres")
     os.kill(stalling.node.pid, signal.SIGTERM)
     await stalling.ask(wait_until, lambda: stalling.node.exit_status is not None, "it stops", 15)
     assert stalling.node.exit_status == 0

@@ -96,7 +96,7 @@ class Distributed:
                     problems[part] = str(error)
 
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(look, "postgres", partial(self.database.glance, fold.read_checkpoint))
+            nursery.start_soon(look, "postgres", partial(self.database.read, fold.read_checkpoint))
             nursery.start_soon(look, "redis", self._head)
         checkpoint, head = found.get("postgres"), found.get("redis")
         if checkpoint is not None and head is not None and checkpoint < head:

@@ -17,7 +17,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from typing import Any, TypeVar
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import attrs
 import psycopg
@@ -48,6 +48,7 @@ from heliograph.storage import migrate
 from heliograph.storage.database import Database
 from heliograph.storage.settings import PostgresSettings
 
+P = ParamSpec("P")
 T = TypeVar("T")
 
 CONNECT_SECONDS = 3
@@ -270,24 +271,27 @@ class PostgresDatabase(Database):
                 watched.deadline = time.monotonic() + (seconds or self._seconds)
                 return work(connection)
 
+    async def read(
+        self, query: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        """Do what ``Database.read`` does; when it is cancelled, nobody waits for its end.
+
+        Raises:
+            Unavailable: The database can't be read now.
+        """
+        return await self._read(lambda connection: query(connection, *args, **kwargs), None)
+
     async def read_long(self, query: Callable[[Connection], T]) -> T:
         """Do what ``read`` does, for an answer that takes its time to read; each statement is timed alone.
 
         Raises:
             Unavailable: The database can't be read now.
         """
-        return await trio.to_thread.run_sync(
-            self.call, self.engine.connect, query, LONG_SECONDS, limiter=self._limiter
-        )
+        return await self._read(query, LONG_SECONDS)
 
-    async def glance(self, query: Callable[[Connection], T]) -> T:
-        """Do what ``read`` does, but when it is cancelled, nobody waits for its end.
-
-        Raises:
-            Unavailable: The database can't be read now.
-        """
+    async def _read(self, query: Callable[[Connection], T], seconds: float | None) -> T:
         return await trio.to_thread.run_sync(
-            self.call, self.engine.connect, query, limiter=self._limiter, abandon_on_cancel=True
+            self.call, self.engine.connect, query, seconds, limiter=self._limiter, abandon_on_cancel=True
         )
 
     async def _call(self, connect: Callable[[], Any], work: Callable[[Connection], T]) -> T:
