@@ -266,7 +266,10 @@ class RedisStream:
             oldest=parse(oldest) if oldest else None,
             removed=parse(removed) if removed else None,
         )
-        return Reading(state, [parse(one.decode()) for one in answer[1][::2]], answer[1][1::2])
+        if not answer[1]:
+            return Reading(state, [], [])
+        ids = [parse(one) for one in answer[1].decode().split("\n")]
+        return Reading(state, ids, answer[2].split(b"\n"))
 
     def trim(self, through: EventId, at_most: int) -> int:
         """Remove archived events that need not stay; return how many.
