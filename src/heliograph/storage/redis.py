@@ -144,7 +144,7 @@ class RedisLog:
             await self._reconcile(recent.through, reading.state)
         self._forget_removed(reading.state)
         if reading.state.leads_on_from(recent.through):
-            events: Sequence[Event] = reading.events()
+            events: Sequence[Event] = reading.events
         else:
             _, events, _ = await self._archive.read(_archived, WHOLE_LOG, TAIL_EVENTS, after=recent.through)
             events = events or self._no_longer_kept(reading.state.head)
@@ -230,7 +230,7 @@ class RedisLog:
         reading = await self._call(self._stream.read, start, SCAN_EVENTS)
         if not reading.state.leads_on_from(start):
             return None
-        found += _of(selection, reading.events())
+        found += _of(selection, reading.events)
         through = reading.ids[-1] if reading.ids else max(start, reading.state.head)
         return _page(found, limit, through, more=through < reading.state.head)
 
@@ -244,7 +244,7 @@ class RedisLog:
             reading = await self._call(self._stream.read, through, SCAN_EVENTS)
             if not reading.ids:
                 break
-            newest += _of(selection, reading.events())
+            newest += _of(selection, reading.events)
             through = reading.ids[-1]
         if len(newest) < limit:
             newest = await self._read_back(selection, limit - len(newest), recent.since) + newest
@@ -278,7 +278,7 @@ class RedisLog:
             complete = reading.state.leads_on_from(boundary)
             if not complete and away is None:
                 return None
-            found += _of(selection, reading.events())
+            found += _of(selection, reading.events)
             if not reading.ids:
                 if not complete and away is not None:
                     raise away

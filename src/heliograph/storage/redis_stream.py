@@ -21,6 +21,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import timedelta
+from functools import cached_property
 from typing import Any, TypeVar
 
 import attrs
@@ -99,8 +100,9 @@ class Reading:
     ids: Sequence[EventId]
     bodies: Sequence[bytes]
 
-    def events(self) -> list[Event]:
-        """Decode them all."""
+    @cached_property
+    def events(self) -> Sequence[Event]:
+        """All of them, decoded."""
         return [decode(*pair) for pair in zip(self.ids, self.bodies, strict=True)]
 
 
@@ -423,9 +425,9 @@ def decode(event_id: EventId, body: bytes) -> Event:
     )
 
 
-def payload_text(body: bytes) -> str:
+def payload_of(body: bytes) -> bytes:
     """Return an entry's payload as it was published; quotes inside the fields before it are escaped."""
-    return body[body.index(PAYLOAD) + len(PAYLOAD) : -1].decode()
+    return body[body.index(PAYLOAD) + len(PAYLOAD) : -1]
 
 
 def _texts(values: Iterable[Any]) -> list[str | None]:
