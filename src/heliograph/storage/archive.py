@@ -8,7 +8,8 @@ Two fences stand in each transaction nevertheless. The checkpoint moves from exa
 it, or the transaction fails: nothing can be folded twice. And the generation of Redis must be the one in
 which the events were read: what a run of Redis lost is not archived behind its back.
 
-The stream is trimmed only up to the checkpoint, after the commit.
+The stream is trimmed only up to the checkpoint, after the commit. While a batch of a backlog is written, the
+next one is read and decoded; only what leads on from what was committed is ever written.
 """
 
 from __future__ import annotations
