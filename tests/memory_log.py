@@ -22,15 +22,17 @@ class MemoryLog:
     Args:
         seconds_per_call: How long an append or a read takes; most of a read lies after its look at the
             position and before its look at the events, where a real one is slow.
-        fault: Raised by appends and reads while it is set.
+        fault: Raised by appends, reads and tails while it is set.
         trimmed: What retention has removed, of every selection.
         calls: How many appends and reads were made.
+        tails: How many tails had something to tell.
     """
 
     seconds_per_call: float = 0.0
     fault: HeliographError | None = None
     trimmed: EventId = OLDEST
     calls: int = 0
+    tails: int = 0
     events: list[Event] = attrs.field(factory=list)
     _keys: dict[str, tuple[EventId, bytes]] = attrs.field(factory=dict)
     _committed: trio.Event = attrs.field(factory=trio.Event)
@@ -80,6 +82,9 @@ class MemoryLog:
         """Wait for events after a position."""
         while after >= self.position:
             await self._committed.wait()
+        self.tails += 1
+        if self.fault is not None:
+            raise self.fault
         return [event for event in self.events if event.id > after]
 
     async def read(self, selection: Selection, after: EventId, limit: int) -> Page:

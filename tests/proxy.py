@@ -1,13 +1,16 @@
-"""A TCP proxy that breaks connections in the ways that networks do: cut, or silent."""
+"""A TCP proxy that breaks connections in the ways that networks do, and speaks TLS for servers that don't."""
 
 from __future__ import annotations
 
 import socket
+import ssl
 import struct
 
 import trio
 
 READ_BYTES = 64 * 1024
+SSL_REQUEST = struct.pack("!ii", 8, 80877103)
+"""How PostgreSQL's clients ask for TLS before they begin with it; the answer is ``S``."""
 RESET = struct.pack("ii", 1, 0)
 
 
@@ -16,11 +19,15 @@ class Proxy:
 
     Args:
         target: The loopback port behind it.
+        tls: Ends TLS here.
+        asked: Whether clients ask for TLS first, as PostgreSQL's do.
     """
 
-    def __init__(self, target: int) -> None:
+    def __init__(self, target: int, tls: ssl.SSLContext | None = None, *, asked: bool = False) -> None:
         self.port = 0
         self._target = target
+        self._tls = tls
+        self._asked = asked
         self._connections: set[trio.CancelScope] = set()
         self._flowing = trio.Event()
         self._flowing.set()
@@ -49,18 +56,33 @@ class Proxy:
         with trio.CancelScope() as connection:
             self._connections.add(connection)
             try:
+                secured = await self._secured(near)
                 far = await trio.open_tcp_stream("127.0.0.1", self._target)
-            except OSError:
+            except (OSError, trio.BrokenResourceError):
                 connection.cancel()
             else:
                 async with far, trio.open_nursery() as nursery:
-                    nursery.start_soon(self._pump, near, far, connection)
-                    nursery.start_soon(self._pump, far, near, connection)
+                    nursery.start_soon(self._pump, secured, far, connection)
+                    nursery.start_soon(self._pump, far, secured, connection)
         self._connections.discard(connection)
         near.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)  # the peer meets an error, not an end
 
+    async def _secured(self, near: trio.SocketStream) -> trio.abc.Stream:
+        if self._tls is None:
+            return near
+        if self._asked:
+            asked = b""
+            while len(asked) < len(SSL_REQUEST) and (more := await near.receive_some(8 - len(asked))):
+                asked += more
+            if asked != SSL_REQUEST:
+                raise trio.BrokenResourceError
+            await near.send_all(b"S")
+        stream = trio.SSLStream(near, self._tls, server_side=True, https_compatible=True)
+        await stream.do_handshake()
+        return stream
+
     async def _pump(
-        self, source: trio.SocketStream, sink: trio.SocketStream, connection: trio.CancelScope
+        self, source: trio.abc.Stream, sink: trio.abc.Stream, connection: trio.CancelScope
     ) -> None:
         try:
             while data := await source.receive_some(READ_BYTES):

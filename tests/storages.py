@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import AsyncIterator, Iterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, closing, contextmanager
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Protocol
@@ -12,11 +13,14 @@ from uuid import uuid4
 import attrs
 import psycopg
 import trio
-from sqlalchemy import make_url
+from sqlalchemy import create_engine, make_url
 from tests.polling import until
 
 from heliograph.actors.archiver import Archiver
+from heliograph.config import Settings, StorageSettings
+from heliograph.model.ids import EventId
 from heliograph.model.settings import RetentionSettings
+from heliograph.storage import retention
 from heliograph.storage.distributed import Distributed, migrate_database, open_distributed
 from heliograph.storage.protocols import Keeper, Log, Store
 from heliograph.storage.settings import PostgresSettings, RedisSettings
@@ -51,6 +55,14 @@ class Form(Protocol):
         """Open the data, and close it."""
         ...
 
+    def place(self, settings: Settings) -> Settings:
+        """Return settings of a service whose data is here."""
+        ...
+
+    async def forget(self, through: EventId) -> None:
+        """Remove every event up to an id as retention does, from outside the service."""
+        ...
+
 
 @attrs.frozen
 class OpenStorage:
@@ -79,6 +91,22 @@ class SqliteForm:
         """Open the folder."""
         async with open_sqlite(self.folder, key_ttl) as (log, database):
             yield OpenStorage(log, SqlStore(database), log)
+
+    def place(self, settings: Settings) -> Settings:
+        """Return settings of a service whose data is here."""
+        return attrs.evolve(settings, storage=StorageSettings(self.folder))
+
+    async def forget(self, through: EventId) -> None:
+        """Remove every event up to an id as retention does, from outside the service."""
+        engine = create_engine(f"sqlite:///{self.folder / 'heliograph.db'}")
+        with engine.begin() as connection:
+            retention.remove(connection, through)
+        engine.dispose()
+
+    def execute(self, statement: str) -> None:
+        """Change the database behind the service's back."""
+        with closing(sqlite3.connect(self.folder / "heliograph.db", timeout=10)) as connection, connection:
+            connection.execute(statement)
 
 
 @attrs.frozen
@@ -114,6 +142,22 @@ class DistributedForm:
             await until(active)
             yield OpenStorage(opened.log, opened.store, opened.archive)
             nursery.cancel_scope.cancel()
+
+    def place(self, settings: Settings) -> Settings:
+        """Return settings of a service whose data is here."""
+        where = StorageSettings(database_url=self.postgres_url, redis_url=self.redis_url)
+        return attrs.evolve(settings, storage=where, redis=self.redis, postgres=self.postgres)
+
+    async def forget(self, through: EventId) -> None:
+        """Remove every event up to an id as retention does, from outside the service."""
+        async with self.node() as node:
+
+            async def archived() -> bool:
+                return await node.store.checkpoint() >= through
+
+            await until(archived)
+            await trio.to_thread.run_sync(node.stream.remove, through)
+            await node.database.write(retention.remove, through)
 
 
 @contextmanager

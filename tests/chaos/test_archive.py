@@ -5,16 +5,24 @@ from __future__ import annotations
 from itertools import count
 from typing import TYPE_CHECKING
 
+import trio
 from sqlalchemy import make_url
 from tests.archived import await_outputs, check_archive
 from tests.servers import wait_until
-from tests.storages import administrate
+from tests.storages import DistributedForm, administrate
+
+from heliograph.actors.archiver import Archiver
+from heliograph.model.intake import parse_item
+from heliograph.storage.settings import RedisSettings
 
 if TYPE_CHECKING:
     from tests.chaos.conftest import NodeMaker
-    from tests.servers import PostgresServer
+    from tests.servers import PostgresServer, RedisServer
 
 HANDOVER_SECONDS = 10
+BACKLOG, BATCH = 35_000, 10_000
+END_SESSIONS = """SELECT pg_terminate_backend(pid) FROM pg_locks JOIN pg_stat_activity USING (pid)
+WHERE locktype = 'advisory' AND application_name = 'heliograph'"""
 
 
 def line(text: str) -> dict[str, str]:
@@ -36,6 +44,31 @@ def test_a_node_takes_over_within_ten_seconds_of_a_kill(make_node: NodeMaker, da
         assert second.publish(line(text)).status_code == 201
     await_outputs(database_url, 200, HANDOVER_SECONDS)
     assert second.archives
+    check_archive(database_url, published)
+
+
+async def test_a_backlog_is_archived_once_however_often_the_session_ends(
+    redis: RedisServer, postgres: PostgresServer, database_url: str
+) -> None:
+    """With batches read ahead, a session that PostgreSQL ends in the middle leaves no hole and no double."""
+    form = DistributedForm(database_url, redis.url, RedisSettings(bridge=""))
+    published = [str(n) for n in range(BACKLOG)]
+    async with form.node() as node, trio.open_nursery() as nursery:
+        for start in range(0, BACKLOG, 2000):
+            drafts = [parse_item(line(text), 1 << 20) for text in published[start : start + 2000]]
+            await node.log.append([drafts])
+        archiver = Archiver(node.archive)
+        nursery.start_soon(archiver.run)
+        ended = 0
+        with trio.fail_after(60):
+            while await node.store.checkpoint() < node.log.position:
+                if archiver.stats().events > BATCH * ended:
+                    await trio.to_thread.run_sync(administrate, postgres.url(), END_SESSIONS)
+                    ended += 1
+                await trio.sleep(0.01)
+        assert ended >= 2
+        assert archiver.stats().terms >= 2
+        nursery.cancel_scope.cancel()
     check_archive(database_url, published)
 
 

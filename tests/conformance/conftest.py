@@ -19,6 +19,9 @@ from heliograph.storage.settings import RedisSettings
 
 Launch = Callable[..., Awaitable[Served]]
 
+embedded = pytest.mark.parametrize("form", ["sqlite"], indirect=True)
+"""Marks what is decided before storage is asked, or without it: over the embedded form alone."""
+
 
 @pytest.fixture(scope="session")
 def template(postgres_url: str) -> Iterator[str]:
@@ -42,7 +45,7 @@ def form(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Form]:
 def distributed(redis_url: str, postgres_url: str, template: str) -> Iterator[DistributedForm]:
     """Return the distributed form."""
     with new_database(postgres_url, template) as url:
-        yield DistributedForm(url, redis_url, RedisSettings(prefix=f"test-{uuid4().hex}"))
+        yield DistributedForm(url, redis_url, RedisSettings(prefix=f"test-{uuid4().hex}", bridge=""))
 
 
 @pytest.fixture(params=TRANSPORTS)
@@ -53,11 +56,11 @@ def transport(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
-def launch(nursery: trio.Nursery, tmp_path: Path) -> Launch:
-    """Starts a service with some settings; started again it has the same data."""
+def launch(nursery: trio.Nursery, tmp_path: Path, form: Form) -> Launch:
+    """Starts a service with some settings over each form in turn; started again it has the same data."""
 
     async def start(**sections: Any) -> Served:
-        return await serve(nursery, settings_for(tmp_path, **sections))
+        return await serve(nursery, form.place(settings_for(tmp_path, **sections)))
 
     return start
 

@@ -15,7 +15,7 @@ from tests.conformance.clients import (
     until_metric,
     watch,
 )
-from tests.conformance.conftest import Launch
+from tests.conformance.conftest import Launch, embedded
 from trio.testing import MockClock
 
 RECEIVE_BUFFER = 16 * 1024
@@ -122,6 +122,7 @@ class TestDisconnect:
             assert await metric(url, "pending_bytes") < 4 * 1024 * 1024
             assert [told.id for told in first + await one.story(999)] == ids
 
+    @embedded
     async def test_answers_that_are_never_read(self, fast_clock: MockClock, launch: Launch) -> None:
         """A client that asks and asks and reads no answer is ended, not collected for."""
         url = (await launch(streams={"pending_bytes": 16 * 1024})).url
@@ -204,6 +205,7 @@ class TestLatest:
         assert await metric(url, "dropped_events_total", policy="latest") == lost
 
 
+@embedded
 class TestStall:
     """A client that takes nothing at all."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections import Counter
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
@@ -19,10 +20,12 @@ from heliograph.model.channels import Selection
 from heliograph.model.errors import Conflict
 from heliograph.model.event import Draft, Event
 from heliograph.model.ids import OLDEST, EventId, time_of
-from heliograph.model.intake import parse_item
+from heliograph.model.intake import DESCRIPTION_BYTES, MAX_COST_USD, MAX_TOKENS, parse_item
 from heliograph.model.settings import RetentionSettings
-from heliograph.model.task import Task
+from heliograph.model.task import DESCRIPTIONS, Task
 from heliograph.storage.protocols import WHOLE_LOG, Receipt, TaskFilter
+
+EPOCH_PLUS_DAY = datetime(1970, 1, 2, tzinfo=UTC)
 
 
 def output(task: str, text: str, **more: Any) -> Draft:
@@ -91,14 +94,16 @@ async def test_an_event_comes_back_as_it_was_published(form: Form) -> None:
         "pipeline.completed",
         payload=payload,
         channel="workflow:w",
-        sender='a ",\\"payload": b',
-        correlation_id="ü",
+        sender='a ",\\"payload": b\t\n\r\\\\N',
+        correlation_id="\\N",
         timestamp="2026-01-31T12:00:00.123456+02:00",
     )
     moment = datetime(2026, 1, 31, 10, 0, 0, 123456, tzinfo=UTC)
     async with form.open() as storage:
         [event_id] = await kept(storage, [draft])
-        expected = Event(event_id, "workflow:w", 1, "pipeline.completed", moment, payload, draft.sender, "ü")
+        expected = Event(
+            event_id, "workflow:w", 1, "pipeline.completed", moment, payload, draft.sender, "\\N"
+        )
         assert await read_all(storage) == [expected]
         await archived(storage)
     async with form.open() as storage:
@@ -317,6 +322,51 @@ async def test_tasks_are_the_fold_of_the_log(form: Form) -> None:
         assert {line.stream for line in lines} == {"stderr"}
 
 
+async def test_the_largest_values_that_are_taken_are_kept(form: Form) -> None:
+    """No value that a publisher may send is too large for an index, compressible or not, in any alphabet."""
+    chance = random.Random(7)
+
+    def text(size: int) -> str:
+        return "".join(chr(chance.randint(0x10000, 0x3FFFF)) for _ in range(size // 4))
+
+    def ascii_text(size: int) -> str:
+        return "".join(
+            chance.choices("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789", k=size)
+        )
+
+    envelope = {"sender": text(800), "correlation_id": text(800), "key": text(800)}
+    dates = {"timestamp": "1970-01-01T00:00:00Z"}, {"timestamp": "9998-12-31T23:59:59.999999Z"}
+    result = {
+        "cost_usd": MAX_COST_USD,
+        "input_tokens": MAX_TOKENS,
+        "output_tokens": MAX_TOKENS,
+        "cached_tokens": MAX_TOKENS,
+        "error": text(100_000),
+        "model": text(100_000),
+    }
+    task = ascii_text(128)
+    names = {name: text(DESCRIPTION_BYTES) for name in DESCRIPTIONS}
+    topics = [".".join(ascii_text(64) for _ in range(8)) for _ in range(2)]
+    async with form.open() as storage:
+        ids = await kept(
+            storage,
+            [event("task.created", payload={"task_id": task, **names}, **envelope, **dates[0])],
+            [output(task, text(100_000), **dates[0])],
+            [status(task, "failed", result=result, **dates[1])],
+            [event("task.created", payload={"task_id": f"{task[:-1]}=", **names})],
+            [status(f"{task[:-1]}=", "failed", result=result)],
+            [event(topics[0], channel=f"topic:{topics[1]}", payload={})],
+            [event(topics[0], payload={"workflow_id": ascii_text(128)})],
+        )
+        await archived(storage)
+        found, _ = await storage.store.events(WHOLE_LOG, None, 500)
+        assert [one.id for one in found] == ids[::-1]
+        [first] = await storage.store.tasks(TaskFilter(agent=names["agent"], until=EPOCH_PLUS_DAY), None, 10)
+        assert {name: getattr(first, name) for name in DESCRIPTIONS} == names
+        snapshot = await storage.store.rollup_snapshot()
+        assert not snapshot.unfinished
+
+
 async def test_retention_by_number_tells_what_is_gone(form: Form) -> None:
     """Only the newest events stay, and each channel says up to where it lost some."""
     async with form.open() as storage:
@@ -332,6 +382,7 @@ async def test_retention_by_number_tells_what_is_gone(form: Form) -> None:
         assert await trimmed(storage, "task:old") == old[-1]
         assert await trimmed(storage, "task:new") == new[-101]
         assert (await storage.log.bounds(WHOLE_LOG)).head == new[-1]
+        assert [one.id for one in await read_all(storage)] == new[-100:]
     async with form.open() as storage:
         assert await trimmed(storage, "task:old", "task:new") == new[-101]
         stored, _ = await storage.store.events(WHOLE_LOG, None, 500)

@@ -1,4 +1,8 @@
-"""What time does to streams, over both transports, in virtual time with the settings of a real service."""
+"""What time does to streams, over both transports, in virtual time with the settings of a real service.
+
+Over the embedded form alone: virtual time runs on whenever nothing happens for a moment, and Redis and
+PostgreSQL take theirs. What storage has to do with it is in ``test_streams``, in real time.
+"""
 
 from __future__ import annotations
 
@@ -19,12 +23,13 @@ from tests.conformance.clients import (
     until_metric,
     watch,
 )
-from tests.conformance.conftest import Launch
+from tests.conformance.conftest import Launch, embedded
 from trio.testing import MockClock
 
 from heliograph.config import StreamSettings
 from heliograph.model.ids import parse_id
 
+pytestmark = embedded
 DEFAULTS = StreamSettings()
 HOURS = 10_000.0
 

@@ -13,8 +13,15 @@ from heliograph.model.channels import is_channel, is_topic
 from heliograph.model.errors import ClientFault, Invalid, Malformed, TooLarge
 from heliograph.model.event import Draft, Event, event_json, message_json
 from heliograph.model.ids import EPOCH, make_id
-from heliograph.model.intake import MAX_DEPTH, parse_item, parse_items, parse_json, parse_message
-from heliograph.model.task import STATUSES, Task
+from heliograph.model.intake import (
+    DESCRIPTION_BYTES,
+    MAX_DEPTH,
+    parse_item,
+    parse_items,
+    parse_json,
+    parse_message,
+)
+from heliograph.model.task import DESCRIPTIONS, STATUSES, Task
 
 LIMIT = 2000
 ANY_TEXT = st.text(max_size=20) | st.sampled_from(
@@ -311,3 +318,22 @@ def test_whatever_an_agent_publishes_is_taken_or_refused(data: bytes) -> None:
     """No bytes on a task's channel make anything but a draft or a fault of theirs."""
     with suppress(ClientFault):
         parse_message("task:1", data, LIMIT)
+
+
+@pytest.mark.parametrize(
+    ("text", "taken"),
+    [("x" * 1000, True), ("x" * 1001, False), ("é" * 1000, True), ("🙂" * 500, True), ("🙂" * 501, False)],
+)
+@pytest.mark.parametrize("field", DESCRIPTIONS)
+def test_a_description_has_a_limit_in_characters_and_in_bytes(field: str, text: str, taken: bool) -> None:
+    """What a task is found by must fit an index, in whatever alphabet; the refusal names both limits."""
+    item = {"topic": "task.created", "payload": {"task_id": "1", field: text}}
+    if taken:
+        assert parse_item(item, 2**20).payload[field] == text
+    else:
+        with pytest.raises(Invalid) as caught:
+            parse_item(item, 2**20)
+        [error] = caught.value.errors
+        assert error.field == f"payload.{field}"
+        assert "1000 characters" in str(caught.value)
+        assert f"{DESCRIPTION_BYTES} bytes" in str(caught.value)

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from heliograph.model.rollup import Cell, Change, Contribution, contribution, error_kind, summed
+from heliograph.model.rollup import LONGEST_MS, Cell, Change, Contribution, contribution, error_kind, summed
 from heliograph.model.task import Task
 from heliograph.model.totals import Totals, pack, unpack
 
@@ -45,6 +45,13 @@ def test_a_corrected_task_moves() -> None:
     assert moved == summed([Change(None, after)])
     (failed,) = [cell for cell in moved.values() if unpack(cell.sums).failed]
     assert failed.errors == {"Timeout": 1}
+
+
+def test_millennia_are_counted_as_a_century() -> None:
+    """A duration between times that only a publisher believes in does not use up the range of sums."""
+    counted = contribution(_finished(finished_at=datetime(9998, 1, 1, tzinfo=UTC)))
+    assert unpack(counted.outcome).duration_ms == LONGEST_MS
+    assert LONGEST_MS * 2_000_000 < 2**63
 
 
 def test_a_cell_that_comes_to_nothing_is_false() -> None:

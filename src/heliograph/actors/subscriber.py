@@ -3,9 +3,9 @@
 It starts at the log's position, waits for what comes after, and sends each batch to every outlet (the
 hub, the histogram aggregator) through a bounded memory channel. A full outlet makes it wait: nothing
 is skipped, and nothing piles up here, since what it has not read stays in the log. It knows neither
-channels nor watchers. An outage of the log is the log's own affair (``tail`` waits it out). When the log
-has lost the position, the loss is handed on in its place among the batches, and following goes on from the
-log's head. Anything else that goes wrong here is a bug and ends the process.
+channels nor watchers. An outage of the log is waited out, with a capped and jittered pause between two
+tries. When the log has lost the position, the loss is handed on in its place among the batches, and
+following goes on from the log's head. Anything else that goes wrong here is a bug and ends the process.
 """
 
 from __future__ import annotations
@@ -13,14 +13,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import attrs
+import structlog
 import trio
 
+from heliograph.actors.backoff import Backoff
+from heliograph.model.errors import Unavailable
 from heliograph.model.event import Event
 from heliograph.model.ids import EventId
 from heliograph.storage.protocols import Log, PositionLost
 
 Followed = Sequence[Event] | PositionLost
 """What comes out of the log: the next events, or word that what comes does not connect to what came."""
+
+log = structlog.get_logger(__name__)
 
 Outlet = trio.MemorySendChannel[Followed]
 
@@ -64,7 +69,7 @@ class Subscriber:
         try:
             while True:
                 try:
-                    batch = await self._log.tail(self._position)
+                    batch = await self._tail()
                 except PositionLost as lost:
                     await self._hand_on(lost)
                     self._position = lost.head
@@ -76,6 +81,23 @@ class Subscriber:
         finally:
             for outlet in self._outlets:
                 outlet.close()
+
+    async def _tail(self) -> Sequence[Event]:
+        """Return the next batch, however long the log is away before that."""
+        backoff = Backoff()
+        error: str | None = None
+        while True:
+            try:
+                batch = await self._log.tail(self._position)
+            except Unavailable as unavailable:
+                if error is None:
+                    log.warning("not following", reason=str(unavailable))
+                error = str(unavailable)
+                await trio.sleep(backoff.delay())
+            else:
+                if error is not None:
+                    log.info("following")
+                return batch
 
     async def _hand_on(self, followed: Followed) -> None:
         for outlet in self._outlets:

@@ -25,6 +25,9 @@ MAX_DEPTH = 100
 MAX_TOKENS = 10**12
 MAX_COST_USD = 10**6
 """Far above any task, and low enough that millions of them add up within the databases' 64 bits."""
+DESCRIPTION_BYTES = 2000
+"""Tasks are found by such texts, and PostgreSQL takes no entry of an index above 2,704 bytes: one event with
+more could never be archived, and nothing behind it. Ids, channels and topics are far below by their forms."""
 STREAMS = ("stdout", "stderr")
 
 
@@ -68,7 +71,12 @@ _OUTPUT = Rule(lambda v: isinstance(v, str), "must be text", required=True)
 _STREAM = Rule(lambda v: v in STREAMS, "must be stdout or stderr")
 _STATUS = Rule(lambda v: v in STATUSES, f"must be one of {', '.join(STATUSES)}", required=True)
 _RESULT = Rule(_object, "must be an object")
-_TEXT = _text(1000)
+_DESCRIPTION = Rule(
+    lambda v: (
+        isinstance(v, str) and len(v) <= 1000 and len(v.encode("utf-8", "surrogatepass")) <= DESCRIPTION_BYTES
+    ),
+    f"must be text of at most 1000 characters, and of {DESCRIPTION_BYTES} bytes in UTF-8",
+)
 
 _FIELDS: Mapping[str, Rule] = {
     "topic": Rule(channels.is_topic, f"must be {channels.TOPIC_HELP}", required=True),
@@ -86,7 +94,7 @@ _TYPE = Rule(lambda v: isinstance(v, str), "must be task_output or task_status",
 
 _CREATED_PAYLOAD = {
     "task_id": _NAME,
-    **dict.fromkeys(DESCRIPTIONS, _TEXT),
+    **dict.fromkeys(DESCRIPTIONS, _DESCRIPTION),
     "metadata": Rule(_object, "must be an object"),
 }
 _OUTPUT_PAYLOAD = {"task_id": _NAME, "output": _OUTPUT, "stream": _STREAM}

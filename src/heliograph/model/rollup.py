@@ -36,6 +36,10 @@ UNKNOWN = "unknown"
 DIMENSION_CHARACTERS = 100
 """Dimensions are cut to this length: they are part of a database key, which has a limit."""
 
+LONGEST_MS = 100 * 365 * 86_400_000
+"""More than a hundred years of duration are counted as these: publishers name their own times, and sums of
+millions of tasks must stay within the databases' 64 bits."""
+
 Dimensions = tuple[str, str, str, str]
 Place = tuple[int, Dimensions]
 
@@ -158,7 +162,7 @@ def contribution(task: Task) -> Contribution:
     if task.finished_at is None:
         return Contribution(dimensions, created_slot)
     failed = task.status == "failed"
-    duration = task.duration_ms or 0
+    duration = min(task.duration_ms or 0, LONGEST_MS)
     outcome = Totals(
         created=0,
         finished=1,

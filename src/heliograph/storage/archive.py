@@ -8,13 +8,16 @@ Two fences stand in each transaction nevertheless. The checkpoint moves from exa
 it, or the transaction fails: nothing can be folded twice. And the generation of Redis must be the one in
 which the events were read: what a run of Redis lost is not archived behind its back.
 
-The stream is trimmed only up to the checkpoint, after the commit.
+The stream is trimmed only up to the checkpoint, after the commit. While a batch of a backlog is written, the
+next one is read and decoded; only what leads on from what was committed is ever written.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import datetime
+from itertools import islice
 from typing import Any
 
 import psycopg
@@ -22,11 +25,13 @@ import structlog
 import trio
 from sqlalchemy import URL, Connection, select, update
 
+from heliograph.model.errors import Unavailable
 from heliograph.model.event import Event
 from heliograph.model.ids import OLDEST, EventId, format_id, to_microseconds
 from heliograph.model.prices import NO_PRICES, Prices
 from heliograph.model.settings import RetentionSettings
 from heliograph.storage import retention, schema
+from heliograph.storage.append import Written
 from heliograph.storage.fold import begin_checkpoint, fold
 from heliograph.storage.postgres import (
     ARCHIVE_LOCK,
@@ -38,11 +43,15 @@ from heliograph.storage.postgres import (
 )
 from heliograph.storage.prepared import upsert
 from heliograph.storage.protocols import Deposed
-from heliograph.storage.redis_stream import GENERATION, Reading, RedisStream, payload_text
+from heliograph.storage.redis_stream import GENERATION, Reading, RedisStream, payload_of
 from heliograph.storage.settings import PostgresSettings
 
-BATCH_EVENTS = 5000
+BATCH_EVENTS = 10_000
 WAIT_MILLISECONDS = 500
+BACKLOG_EVENTS = 1000
+"""A batch of more has others behind it."""
+
+COPY_LINES = 500
 TRIM_EVERY = 1000
 TRIM_EVENTS = 20_000
 
@@ -77,6 +86,8 @@ class Archive:
         self._limiter = trio.CapacityLimiter(1)
         self._session: Connection | None = None
         self._checkpoint = OLDEST
+        self._written = Written()
+        self._ahead: Reading | None = None
         self._untrimmed = 0
 
     @property
@@ -90,7 +101,39 @@ class Archive:
 
     async def step(self) -> int:
         """Archive the next events, waiting a while for some; see ``protocols.Archive``."""
-        return await trio.to_thread.run_sync(self._step, limiter=self._limiter)
+        reading, self._ahead = self._ahead, None
+        if reading is None:
+            reading = await trio.to_thread.run_sync(
+                self._stream.wait, self._checkpoint, BATCH_EVENTS, WAIT_MILLISECONDS, abandon_on_cancel=True
+            )
+        failure: Exception | None = None
+        archived = 0
+        async with trio.open_nursery() as nursery:
+            if len(reading.ids) > BACKLOG_EVENTS:
+                nursery.start_soon(self._read_ahead, reading.ids[-1])
+            try:
+                archived = await trio.to_thread.run_sync(self._archive, reading, limiter=self._limiter)
+            except (Unavailable, Deposed) as error:
+                failure = error
+                nursery.cancel_scope.cancel()
+        if not archived:
+            self._ahead = None  # it leads on from what was not archived
+        if failure is not None:
+            raise failure
+        return archived
+
+    async def _read_ahead(self, after: EventId) -> None:
+        """Read and decode what follows a batch while that is being written."""
+
+        def read() -> Reading:
+            reading = self._stream.read(after, BATCH_EVENTS)
+            _ = reading.events
+            return reading
+
+        with suppress(Unavailable):  # the next step will meet it
+            reading = await trio.to_thread.run_sync(read, abandon_on_cancel=True)
+            if reading.ids:
+                self._ahead = reading
 
     def end(self) -> None:
         """Stop being the archiver."""
@@ -102,14 +145,14 @@ class Archive:
     async def sweep(self, policy: RetentionSettings, now: datetime) -> int:
         """Remove a part of what is over the retention, on the archiver's node; see ``protocols.Keeper``.
 
-        Redis hears of it first: a reader must never find a hole that nothing tells of.
+        Redis first: a reader must never find a hole that nothing tells of.
         """
         if not self.active:
             return 0
         through = await self._database.read(retention.due, policy, now)
         if through is None:
             return 0
-        await trio.to_thread.run_sync(self._stream.announce_removal, through, limiter=self._limiter)
+        await trio.to_thread.run_sync(self._stream.remove, through, limiter=self._limiter)
         return await self._database.write(retention.remove, through)
 
     def _begin(self) -> bool:
@@ -126,13 +169,12 @@ class Archive:
                 session.invalidate()
                 session.close()
                 raise
-        self._session = session
+        self._session, self._written, self._ahead = session, Written(), None
         return True
 
-    def _step(self) -> int:
+    def _archive(self, reading: Reading) -> int:
         session = self._session
         assert session is not None
-        reading = self._stream.wait(self._checkpoint, BATCH_EVENTS, WAIT_MILLISECONDS)
         with translated(), self._database.watch.call(self._seconds):
             self._database.watch.uses(_driver(session))
             with session.begin():
@@ -141,10 +183,11 @@ class Archive:
                     return 0
                 stale = _generation(session) != reading.state.generation
                 if not stale:
-                    self._keep(session, reading)
+                    heads, running = self._keep(session, reading)
         if stale:
             self._stream.prepare()
             return 0
+        self._written.learn(heads, running)
         self._checkpoint = reading.ids[-1]
         self._untrimmed += len(reading.ids)
         if self._untrimmed >= TRIM_EVERY:
@@ -152,8 +195,12 @@ class Archive:
             self._untrimmed = 0
         return len(reading.ids)
 
-    def _keep(self, session: Connection, reading: Reading) -> None:
-        """Write events, with the tables that are folded from them, and move the checkpoint."""
+    def _keep(self, session: Connection, reading: Reading) -> tuple[dict[str, int], set[str]]:
+        """Write events, with the tables that are folded from them, and move the checkpoint.
+
+        Returns:
+            The last number of each channel, and the channels of running tasks.
+        """
         if not reading.state.leads_on_from(self._checkpoint):
             assert reading.state.oldest is not None
             _note_hole(session, self._checkpoint, EventId(reading.state.oldest - 1))
@@ -166,11 +213,11 @@ class Archive:
         )
         if moved.rowcount != 1:
             raise Deposed("another node has archived in the meantime")
-        events = reading.events()
+        events = reading.events
         _copy(session, events, reading.bodies)
         heads = {event.channel: event.seq for event in events}
         upsert(session, schema.channels, [{"name": name, "head_seq": seq} for name, seq in heads.items()])
-        fold(session, events, self._prices)
+        return heads, fold(session, events, self._prices, self._written.running(set(heads)))
 
 
 def _driver(session: Connection) -> psycopg.Connection[Any]:
@@ -193,18 +240,31 @@ def _note_hole(session: Connection, checkpoint: EventId, through: EventId) -> No
 
 
 def _copy(session: Connection, events: Sequence[Event], bodies: Sequence[bytes]) -> None:
-    names = ", ".join(column.name for column in schema.events.columns)
-    with _driver(session).cursor() as cursor, cursor.copy(f"COPY events ({names}) FROM STDIN") as copy:
-        for event, body in zip(events, bodies, strict=True):
-            copy.write_row(
-                (
-                    event.id,
-                    event.channel,
-                    event.seq,
-                    event.topic,
-                    to_microseconds(event.timestamp),
-                    event.sender,
-                    event.correlation_id,
-                    payload_text(body),
-                )
-            )
+    """Write the events, in the text form of COPY made in one go: ``write_row`` takes thrice the time."""
+    lines = map(_line, events, bodies)
+    with _driver(session).cursor() as cursor, cursor.copy(COPY) as copy:
+        while part := b"".join(islice(lines, COPY_LINES)):
+            copy.write(part)
+
+
+COPY = "COPY events (id, channel, seq, topic, timestamp, sender, correlation_id, payload) FROM STDIN"
+
+
+def _line(event: Event, body: bytes) -> bytes:
+    return b"%d\t%s\t%d\t%s\t%d\t%s\t%s\t%s\n" % (
+        event.id,
+        event.channel.encode(),
+        event.seq,
+        event.topic.encode(),
+        to_microseconds(event.timestamp),
+        _escaped(event.sender),
+        _escaped(event.correlation_id),
+        payload_of(body).replace(b"\\", b"\\\\"),  # JSON has no raw tab and no raw newline
+    )
+
+
+def _escaped(text: str | None) -> bytes:
+    if text is None:
+        return b"\\N"
+    found = text.encode().replace(b"\\", b"\\\\")
+    return found.replace(b"\t", b"\\t").replace(b"\n", b"\\n").replace(b"\r", b"\\r")

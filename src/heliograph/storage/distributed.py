@@ -6,9 +6,10 @@ started again; only what a person must mend (a wrong password, database or schem
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
+from functools import partial
 
 import attrs
 import structlog
@@ -31,6 +32,8 @@ from heliograph.storage.store import SqlStore
 PROBE_SECONDS = 3.0
 LATE_SECONDS = 10.0
 ARRIVAL_SECONDS = 1.0
+CHECK_SECONDS = 1.5
+"""In which a part must answer to be called well."""
 
 log = structlog.get_logger(__name__)
 
@@ -79,23 +82,38 @@ class Distributed:
     listener: RedisListener | None
 
     async def checks(self) -> dict[str, str | None]:
-        """Tell of each part what is wrong with it, ``None`` if nothing is."""
-        redis = postgres = archive = None
-        checkpoint: EventId | None = None
-        try:
-            checkpoint = await self.database.read(fold.read_checkpoint)
-        except Unavailable as error:
-            postgres = str(error)
-        try:
-            waiting = await trio.to_thread.run_sync(self.stream.read, checkpoint or EventId(0), 1)
-        except Unavailable as error:
-            redis = str(error)
-        else:
-            if checkpoint is not None and waiting.ids:
-                seconds = (datetime.now(UTC) - time_of(waiting.ids[0])).total_seconds()
-                if seconds > LATE_SECONDS:
-                    archive = f"events have been waiting to be archived for {seconds:.0f} s"
-        return {"redis": redis, "postgres": postgres, "archive": archive}
+        """Tell of each part what is wrong with it, ``None`` if nothing is; soon, whatever falls silent."""
+        problems: dict[str, str | None] = dict.fromkeys(("redis", "postgres", "archive"))
+        found: dict[str, EventId | None] = {}
+
+        async def look(part: str, at: Callable[[], Awaitable[EventId | None]]) -> None:
+            problems[part] = f"no answer within {CHECK_SECONDS:g} s"
+            with trio.move_on_after(CHECK_SECONDS):
+                try:
+                    found[part] = await at()
+                    problems[part] = None
+                except Unavailable as error:
+                    problems[part] = str(error)
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(look, "postgres", partial(self.database.read, fold.read_checkpoint))
+            nursery.start_soon(look, "redis", self._head)
+        checkpoint, head = found.get("postgres"), found.get("redis")
+        if checkpoint is not None and head is not None and checkpoint < head:
+            await look("archive", partial(self._oldest_waiting, checkpoint))
+        oldest = found.get("archive")
+        if oldest is not None:
+            seconds = (datetime.now(UTC) - time_of(oldest)).total_seconds()
+            if seconds > LATE_SECONDS:
+                problems["archive"] = f"events have been waiting to be archived for {seconds:.0f} s"
+        return problems
+
+    async def _head(self) -> EventId:
+        return (await trio.to_thread.run_sync(self.stream.state, abandon_on_cancel=True)).head
+
+    async def _oldest_waiting(self, checkpoint: EventId) -> EventId | None:
+        reading = await trio.to_thread.run_sync(self.stream.read, checkpoint, 1, abandon_on_cancel=True)
+        return reading.ids[0] if reading.ids else None
 
 
 @asynccontextmanager

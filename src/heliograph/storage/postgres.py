@@ -9,6 +9,7 @@ sockets of a call that outlasts its time, and the worker thread that waits there
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import socket
@@ -16,7 +17,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from typing import Any, TypeVar
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import attrs
 import psycopg
@@ -47,9 +48,10 @@ from heliograph.storage import migrate
 from heliograph.storage.database import Database
 from heliograph.storage.settings import PostgresSettings
 
+P = ParamSpec("P")
 T = TypeVar("T")
 
-CONNECT_SECONDS = 5
+CONNECT_SECONDS = 3
 GRACE_SECONDS = 2.0
 """How much longer than its statement's timeout a call may take: PostgreSQL speaks first."""
 
@@ -67,7 +69,7 @@ _DRIVERS = ("postgres", "postgresql", "postgresql+asyncpg", "postgresql+psycopg"
 _REFUSALS = re.compile(
     r"password authentication failed|no password supplied|no pg_hba\.conf entry"
     r'|(?:role|database|user) "[^"]*" (?:does not exist|is not permitted to log in)'
-    r"|permission denied for database|server does not support SSL|invalid .* option"
+    r"|permission denied for database|server does not support SSL|certificate|invalid .* (?:option|value)"
 )
 
 
@@ -86,8 +88,9 @@ def database_url(text: str) -> URL:
             ["storage.database_url: must be postgresql://user:password@host:5432/database (DATABASE_URL)"]
         )
     query = dict(url.query)
-    if "ssl" in query:  # as asyncpg names it
-        query["sslmode"] = query.pop("ssl")
+    if "ssl" in query:  # as asyncpg names it, or SQLAlchemy for it
+        mode = str(query.pop("ssl"))
+        query["sslmode"] = {"true": "require", "false": "disable"}.get(mode.lower(), mode)
     return url.set(drivername="postgresql+psycopg", query=query)
 
 
@@ -166,24 +169,33 @@ class Watch:
         self._here = threading.local()
 
     @contextmanager
-    def call(self, seconds: float) -> Iterator[None]:
+    def call(self, seconds: float) -> Iterator[_Call]:
         """Bound what the calling thread does inside over connections of the engines that are watched."""
         call = self._here.call = _Call(time.monotonic() + seconds)
         self._calls.add(call)
         try:
-            yield
+            yield call
         finally:
             self._calls.discard(call)
             self._here.call = None
             call.close()
 
     async def run(self) -> None:
-        """End overdue calls, for ever."""
-        while True:
-            await trio.sleep(0.5)
-            for call in list(self._calls):
-                if call.deadline < time.monotonic():
-                    call.cut()
+        """End overdue calls until cancelled; then those that don't end by themselves in a moment."""
+        try:
+            while True:
+                await trio.sleep(0.5)
+                self._cut(time.monotonic())
+        finally:
+            with trio.move_on_after(GRACE_SECONDS, shield=True):
+                while self._calls:  # noqa: ASYNC110 - threads tell nobody
+                    await trio.sleep(0.02)
+            self._cut(math.inf)
+
+    def _cut(self, now: float) -> None:
+        for call in list(self._calls):
+            if call.deadline < now:
+                call.cut()
 
     def add(self, engine: Engine) -> None:
         """Watch an engine's connections; each one is asked whether it is alive before it is used."""
@@ -198,7 +210,13 @@ class Watch:
             try:
                 engine.dialect.do_ping(connection)  # type: ignore[arg-type]
             except psycopg.Error as error:
+                if self._overdue():
+                    raise  # another connection would take as long once more
                 raise DisconnectionError from error
+
+    def _overdue(self) -> bool:
+        call: _Call | None = getattr(self._here, "call", None)
+        return call is not None and call.deadline < time.monotonic()
 
     def uses(self, connection: psycopg.Connection[Any]) -> None:
         """Tell that the calling thread's call waits for this connection; by its own copy of the socket."""
@@ -242,15 +260,26 @@ class PostgresDatabase(Database):
         """Do what ``read`` and ``write`` do, in the calling thread.
 
         Args:
-            seconds: How long it may take; ``None``: as long as one statement.
+            seconds: How long it may take once it is connected; ``None``: as long as one statement.
         """
-        with translated(), self.watch.call(seconds or self._seconds):
+        with translated(), self.watch.call(self._seconds) as watched:
             if not self._schema_is_right:
                 with self.engine.connect() as connection:  # its own: work may want to begin a transaction
                     require_schema(connection)
                 self._schema_is_right = True
             with connect() as connection:
+                watched.deadline = time.monotonic() + (seconds or self._seconds)
                 return work(connection)
+
+    async def read(
+        self, query: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        """Do what ``Database.read`` does; when it is cancelled, nobody waits for its end.
+
+        Raises:
+            Unavailable: The database can't be read now.
+        """
+        return await self._read(lambda connection: query(connection, *args, **kwargs), None)
 
     async def read_long(self, query: Callable[[Connection], T]) -> T:
         """Do what ``read`` does, for an answer that takes its time to read; each statement is timed alone.
@@ -258,8 +287,11 @@ class PostgresDatabase(Database):
         Raises:
             Unavailable: The database can't be read now.
         """
+        return await self._read(query, LONG_SECONDS)
+
+    async def _read(self, query: Callable[[Connection], T], seconds: float | None) -> T:
         return await trio.to_thread.run_sync(
-            self.call, self.engine.connect, query, LONG_SECONDS, limiter=self._limiter
+            self.call, self.engine.connect, query, seconds, limiter=self._limiter, abandon_on_cancel=True
         )
 
     async def _call(self, connect: Callable[[], Any], work: Callable[[Connection], T]) -> T:
@@ -298,6 +330,13 @@ def try_session_lock(connection: Connection, which: int) -> bool:
     return bool(connection.scalar(select(func.pg_try_advisory_lock(LOCKS, which))))
 
 
-def transaction_lock(connection: Connection, which: int) -> None:
-    """Wait for an advisory lock that is held until the transaction ends."""
-    connection.execute(select(func.pg_advisory_xact_lock(LOCKS, which)))
+@contextmanager
+def session_lock(connection: Connection, which: int) -> Iterator[None]:
+    """Wait for an advisory lock and hold it inside, over commits; an error ends the connection with it."""
+    connection.execute(select(func.pg_advisory_lock(LOCKS, which)))
+    try:
+        yield
+        connection.execute(select(func.pg_advisory_unlock(LOCKS, which)))
+    except BaseException:
+        connection.invalidate()
+        raise

@@ -36,7 +36,7 @@ class Recent:
     def extend(self, events: Sequence[Event]) -> None:
         """Add events, the next ones after ``through``."""
         for event in events:
-            size = _size(event)
+            size = size_of(event)
             self._events.append((event, size))
             self._bytes += size
         self.through = events[-1].id
@@ -44,6 +44,13 @@ class Recent:
             dropped, size = self._events.popleft()
             self._bytes -= size
             self.since = dropped.id
+
+    def forget(self, through: EventId) -> None:
+        """Drop what is here up to an id."""
+        while self._events and self._events[0][0].id <= through:
+            _, size = self._events.popleft()
+            self._bytes -= size
+        self.since = max(self.since, min(through, self.through))
 
     def covers(self, after: EventId) -> bool:
         """Tell whether every event after a position is here."""
@@ -55,7 +62,7 @@ class Recent:
         return [event for event, _ in newer][::-1]
 
 
-def _size(event: Event) -> int:
+def size_of(event: Event) -> int:
     """Return roughly the bytes that keeping an event costs."""
     output = event.payload.get("output")
     return 400 + (len(output) if isinstance(output, str) else len(orjson.dumps(event.payload)))

@@ -9,12 +9,12 @@ that finds the stream trimmed past its beginning starts again at PostgreSQL, whi
 *Following.* ``tail`` asks with a bounded blocking read, together with the state: if the stream was
 trimmed past its position it catches up from PostgreSQL; if another generation began (see
 ``redis_stream``) and the position is not there any more, events are gone for good, and it raises
-``PositionLost``. Outages are waited out here, with a capped and jittered pause between two tries.
+``PositionLost``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import NoReturn, ParamSpec, TypeVar
 
@@ -27,11 +27,11 @@ from heliograph.model.errors import HeliographError, Unavailable
 from heliograph.model.event import Draft, Event
 from heliograph.model.ids import OLDEST, EventId, format_id
 from heliograph.storage import queries
-from heliograph.storage.backoff import Backoff
 from heliograph.storage.database import Database
 from heliograph.storage.fold import read_checkpoint
 from heliograph.storage.protocols import WHOLE_LOG, Bounds, LogStats, Page, PositionLost, Receipt
-from heliograph.storage.recent import Recent
+from heliograph.storage.queries import PAGE_BYTES
+from heliograph.storage.recent import Recent, size_of
 from heliograph.storage.redis_stream import Lease, RedisStream, StreamState
 
 P = ParamSpec("P")
@@ -61,7 +61,6 @@ class RedisLog:
         self._generation = 0
         self._position = OLDEST
         self._recent: Recent | None = None
-        self._backoff = Backoff()
         self._away_since: float | None = None
         self._outages = self._losses = 0
         self._error: str | None = "not reached yet"
@@ -121,8 +120,8 @@ class RedisLog:
                 try:
                     events = await self._next(after)
                 except Unavailable as error:
-                    await self._wait_out(error)
-                    continue
+                    self._missed(error)
+                    raise
                 self._reached()
                 if events:
                     return events
@@ -143,8 +142,9 @@ class RedisLog:
         )
         if reading.state.generation != self._generation:
             await self._reconcile(recent.through, reading.state)
+        self._forget_removed(reading.state)
         if reading.state.leads_on_from(recent.through):
-            events: Sequence[Event] = reading.events()
+            events: Sequence[Event] = reading.events
         else:
             _, events, _ = await self._archive.read(_archived, WHOLE_LOG, TAIL_EVENTS, after=recent.through)
             events = events or self._no_longer_kept(reading.state.head)
@@ -164,6 +164,11 @@ class RedisLog:
         if lost:
             raise self._lost(state.head, "Redis lost events")
 
+    def _forget_removed(self, state: StreamState) -> None:
+        """Let memory keep no longer what retention removes."""
+        if self._recent is not None and state.removed is not None:
+            self._recent.forget(state.removed)
+
     def _lost(self, head: EventId, reason: str) -> PositionLost:
         log.error("position lost", reason=reason, seen=format_id(self._position), head=format_id(head))
         self._losses += 1
@@ -174,19 +179,17 @@ class RedisLog:
     def _no_longer_kept(self, through: EventId) -> NoReturn:
         raise self._lost(through, "events were removed before they were followed")
 
-    async def _wait_out(self, error: Unavailable) -> None:
-        if self._error is None or self._away_since is None:
+    def _missed(self, error: Unavailable) -> None:
+        if self._away_since is None:
             self._outages += 1
             self._away_since = trio.current_time()
             log.warning("log away", reason=str(error))
         self._error = str(error)
-        await trio.sleep(self._backoff.delay())
 
     def _reached(self) -> None:
         if self._away_since is not None:
             log.info("log back", seconds=round(trio.current_time() - self._away_since, 1))
         self._away_since = self._error = None
-        self._backoff.reset()
 
     async def read(self, selection: Selection, after: EventId, limit: int) -> Page:
         """Read a selection's events after a position; see ``protocols.Log.read``."""
@@ -227,7 +230,7 @@ class RedisLog:
         reading = await self._call(self._stream.read, start, SCAN_EVENTS)
         if not reading.state.leads_on_from(start):
             return None
-        found += _of(selection, reading.events())
+        found += _of(selection, reading.events)
         through = reading.ids[-1] if reading.ids else max(start, reading.state.head)
         return _page(found, limit, through, more=through < reading.state.head)
 
@@ -241,11 +244,12 @@ class RedisLog:
             reading = await self._call(self._stream.read, through, SCAN_EVENTS)
             if not reading.ids:
                 break
-            newest += _of(selection, reading.events())
+            newest += _of(selection, reading.events)
             through = reading.ids[-1]
         if len(newest) < limit:
             newest = await self._read_back(selection, limit - len(newest), recent.since) + newest
-        return Page(newest[-limit:], through, more=False)
+        newest = newest[-limit:]
+        return Page(newest[-_fitting(reversed(newest)) :], through, more=False)
 
     async def _read_back(self, selection: Selection, limit: int, through: EventId) -> list[Event]:
         """Read the last events up to an id: the end of the stream, and PostgreSQL before that."""
@@ -274,7 +278,7 @@ class RedisLog:
             complete = reading.state.leads_on_from(boundary)
             if not complete and away is None:
                 return None
-            found += _of(selection, reading.events())
+            found += _of(selection, reading.events)
             if not reading.ids:
                 if not complete and away is not None:
                     raise away
@@ -288,6 +292,7 @@ class RedisLog:
         While PostgreSQL is away, every channel is taken to reach back no further than retention went.
         """
         state = await self._call(self._stream.state)
+        self._forget_removed(state)
         trimmed = OLDEST
         if state.removed is not None:
             try:
@@ -320,6 +325,18 @@ def _of(selection: Selection, events: Sequence[Event]) -> list[Event]:
 
 
 def _page(events: list[Event], limit: int, through: EventId, *, more: bool = False) -> Page:
-    if len(events) > limit:
-        return Page(events[:limit], events[limit - 1].id, more=True)
+    fitting = min(limit, _fitting(events))
+    if len(events) > fitting:
+        return Page(events[:fitting], events[fitting - 1].id, more=True)
     return Page(events, through, more)
+
+
+def _fitting(events: Iterable[Event]) -> int:
+    """Return how many events fill a page: as many bytes as one that PostgreSQL is asked for."""
+    number = size = 0
+    for event in events:
+        number += 1
+        size += size_of(event)
+        if size >= PAGE_BYTES:
+            break
+    return number

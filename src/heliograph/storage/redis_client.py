@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
+from urllib.parse import urlsplit
 
 from redis import Redis
 from redis.backoff import NoBackoff
@@ -21,26 +22,45 @@ from redis.sentinel import Sentinel
 from heliograph.model.errors import SettingsError, Unavailable
 from heliograph.storage.settings import RedisSettings
 
-_REFUSALS = re.compile(r"^(WRONGPASS|NOAUTH|NOPERM|invalid password|DB index|invalid username-password)")
+_REFUSALS = re.compile(
+    r"^(WRONGPASS|NOAUTH|NOPERM|invalid password|DB index|invalid username-password)"
+    # inside a script, before Redis 7 and since
+    r"|The user executing the script can't|ACL failure in script"
+    r"|certificate verify failed|WRONG_VERSION_NUMBER"
+)
+_SENTINEL = re.compile(
+    r"(?P<scheme>rediss?)\+sentinel://(?P<login>[^@/]*@)?(?P<sentinels>[^@/?]+)/(?P<service>[^/?]+)"
+    r"(?P<rest>(?:/\d*)?(?:\?.*)?)"
+)
+SENTINEL_PORT = 26379
+
+URL_HELP = (
+    "must be redis://user:password@host:6379/0 or redis+sentinel://user:password@host:26379,…/service/0"
+)
 
 
 def connect(url: str, settings: RedisSettings, greet: Callable[[AbstractConnection], None]) -> Redis:
     """Make a client with a pool of its own; nothing is sent yet.
 
     Args:
-        url: ``redis://``, ``rediss://`` or ``unix://``, with what redis-py takes in its query.
-        settings: Timeout and Sentinels.
+        url: ``redis://``, ``rediss://`` (TLS) or ``unix://``, with what redis-py takes in its query; or
+            ``redis+sentinel://`` and ``rediss+sentinel://`` with the addresses of Sentinels, and the name
+            under which they watch Redis; ``sentinel_username`` and ``sentinel_password`` in the query are
+            for those that ask for their own.
+        settings: The timeout.
         greet: Called with each new connection in place of its own ``on_connect``.
 
     Raises:
         SettingsError: Not a Redis URL.
     """
+    watched = _SENTINEL.fullmatch(url)
+    if watched is not None:
+        url = "{scheme}://{login}redis{rest}".format(**watched.groupdict(default=""))
     try:
         target: dict[str, Any] = dict(parse_url(url))
+        sentinels = [_address(one) for one in watched["sentinels"].split(",")] if watched else []
     except ValueError as error:
-        raise SettingsError(
-            [f"storage.redis_url: must be redis://:password@host:6379/0: {error} (REDIS_URL)"]
-        ) from None
+        raise SettingsError([f"storage.redis_url: {URL_HELP}: {error} (REDIS_URL)"]) from None
     bounds = {"socket_timeout": settings.timeout, "socket_connect_timeout": settings.timeout}
     arguments: dict[str, Any] = {
         **bounds,
@@ -51,21 +71,20 @@ def connect(url: str, settings: RedisSettings, greet: Callable[[AbstractConnecti
         "redis_connect_func": greet,
         **target,
     }
-    if not settings.sentinels:
+    if watched is None:
         return Redis.from_pool(ConnectionPool(**arguments))
-    for name in ("host", "port"):
-        arguments.pop(name, None)
-    arguments["ssl"] = arguments.pop("connection_class", None) is SSLConnection
-    watchers = Sentinel([_address(one) for one in settings.sentinels], sentinel_kwargs=bounds)
-    client: Redis = watchers.master_for(settings.sentinel_master, **arguments)
+    del arguments["host"]
+    secure = arguments.pop("connection_class", None) is SSLConnection
+    own = {name: arguments.pop(f"sentinel_{name}", None) for name in ("username", "password")}
+    certificates = {name: value for name, value in target.items() if name.startswith("ssl_")}
+    asked = Sentinel(sentinels, sentinel_kwargs={**bounds, **own, **certificates, "ssl": secure})
+    client: Redis = asked.master_for(watched["service"], **arguments, ssl=secure)
     return client
 
 
 def _address(text: str) -> tuple[str, int]:
-    host, colon, port = text.rpartition(":")
-    if not (colon and port.isdecimal()):
-        raise SettingsError([f"redis.sentinels: must be host:port, got {text!r}"])
-    return host.strip("[]"), int(port)
+    parts = urlsplit(f"//{text}")
+    return parts.hostname or "", parts.port or SENTINEL_PORT
 
 
 def refusal(error: BaseException | None) -> str | None:

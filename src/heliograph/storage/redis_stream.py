@@ -21,6 +21,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import timedelta
+from functools import cached_property
 from typing import Any, TypeVar
 
 import attrs
@@ -45,7 +46,7 @@ from heliograph.model.ids import (
 from heliograph.storage import schema, scripts
 from heliograph.storage.fold import begin_checkpoint
 from heliograph.storage.keys import conflict, fingerprint
-from heliograph.storage.postgres import PREPARE_LOCK, PostgresDatabase, transaction_lock
+from heliograph.storage.postgres import PREPARE_LOCK, PostgresDatabase, session_lock
 from heliograph.storage.prepared import upsert
 from heliograph.storage.protocols import Deposed, Receipt
 from heliograph.storage.redis_client import connect, refusals_named, translated
@@ -99,8 +100,9 @@ class Reading:
     ids: Sequence[EventId]
     bodies: Sequence[bytes]
 
-    def events(self) -> list[Event]:
-        """Decode them all."""
+    @cached_property
+    def events(self) -> Sequence[Event]:
+        """All of them, decoded."""
         return [decode(*pair) for pair in zip(self.ids, self.bodies, strict=True)]
 
 
@@ -130,8 +132,10 @@ class RedisStream:
         self._append = self.client.register_script(scripts.APPEND)
         self._read = self.client.register_script(scripts.READ)
         self._trim = self.client.register_script(scripts.TRIM)
+        self._remove = self.client.register_script(scripts.REMOVE)
         self._renew = self.client.register_script(scripts.RENEW)
         self._release = self.client.register_script(scripts.RELEASE)
+        self._try = self._unprepared.register_script(scripts.TRY)
         self._set_state = self._unprepared.register_script(scripts.SET_STATE)
         self._memory_due = 0.0
         self._no_room: str | None = None
@@ -142,7 +146,7 @@ class RedisStream:
             client.connection_pool.disconnect()
 
     def probe(self) -> None:
-        """Reach Redis, prepared or not.
+        """Reach Redis, prepared or not, and try whether it lets us do what will have to be done.
 
         Raises:
             SettingsError: It refuses, or may delete events to make room.
@@ -150,6 +154,12 @@ class RedisStream:
         """
         with refusals_named():
             evicting = _evicting(self._unprepared.info("memory"))
+            self._try([self._stream, self._state, self._heads, f"{self.prefix}:try"])
+            self._unprepared.xread({self._stream: "$"}, count=1)
+            if self._settings.bridge:
+                with self._unprepared.pubsub() as pubsub:
+                    pubsub.psubscribe(self._settings.bridge)
+                    pubsub.get_message(timeout=self._settings.timeout)
         if evicting is not None:
             raise SettingsError([f"storage.redis_url: {evicting}"])
 
@@ -258,7 +268,10 @@ class RedisStream:
             oldest=parse(oldest) if oldest else None,
             removed=parse(removed) if removed else None,
         )
-        return Reading(state, [parse(one.decode()) for one in answer[1][::2]], answer[1][1::2])
+        if not answer[1]:
+            return Reading(state, [], [])
+        ids = [parse(one) for one in answer[1].decode().split("\n")]
+        return Reading(state, ids, answer[2].split(b"\n"))
 
     def trim(self, through: EventId, at_most: int) -> int:
         """Remove archived events that need not stay; return how many.
@@ -271,9 +284,10 @@ class RedisStream:
         removed: int = self.do(lambda: self._trim([self._stream, self._state], arguments))
         return removed
 
-    def announce_removal(self, through: EventId) -> None:
-        """Say that retention is about to remove events up to an id from the store."""
-        self.do(lambda: self.client.hset(self._state, "removed", format_id(through)))
+    def remove(self, through: EventId) -> None:
+        """Remove archived events up to an id that retention is about to remove from the store too."""
+        arguments = [format_id(through), format_id(through + 1)]
+        self.do(lambda: self._remove([self._stream, self._state], arguments))
 
     def length(self) -> int:
         """Return how many events the stream holds."""
@@ -305,20 +319,22 @@ class RedisStream:
         """Prepare this run of Redis, unless that has been done.
 
         PostgreSQL commits the new generation first: what an archiver read before can't be committed any
-        more when the checkpoint is compared.
+        more when the checkpoint is compared. The lock is held until Redis has it too: who came in between
+        would find a Redis that lost its generation.
         """
 
-        def change(connection: Connection) -> dict[str, str | int] | None:
+        def change(connection: Connection) -> None:
             connection.execute(text(f"SET LOCAL statement_timeout = {round(PREPARE_SECONDS * 1000)}"))
-            transaction_lock(connection, PREPARE_LOCK)
-            return self._compare(connection)
+            with session_lock(connection, PREPARE_LOCK):
+                fields = self._compare(connection)
+                connection.commit()
+                if fields is not None:
+                    arguments: list[str | int] = [part for pair in fields.items() for part in pair]
+                    self._set_state([self._stream, self._state], arguments)
+                    log.info("redis prepared", **fields)
 
         with translated():
-            fields = self._archive.call(self._archive.engine.begin, change, PREPARE_SECONDS)
-            if fields is not None:
-                arguments: list[str | int] = [part for pair in fields.items() for part in pair]
-                self._set_state([self._stream, self._state], arguments)
-                log.info("redis prepared", **fields)
+            self._archive.call(self._archive.engine.connect, change, PREPARE_SECONDS)
 
     def _compare(self, connection: Connection) -> dict[str, str | int] | None:
         redis = self._unprepared
@@ -409,9 +425,9 @@ def decode(event_id: EventId, body: bytes) -> Event:
     )
 
 
-def payload_text(body: bytes) -> str:
+def payload_of(body: bytes) -> bytes:
     """Return an entry's payload as it was published; quotes inside the fields before it are escaped."""
-    return body[body.index(PAYLOAD) + len(PAYLOAD) : -1].decode()
+    return body[body.index(PAYLOAD) + len(PAYLOAD) : -1]
 
 
 def _texts(values: Iterable[Any]) -> list[str | None]:

@@ -56,9 +56,15 @@ while at <= #ARGV do
       else
         n = n + 1
         if n >= 1048576 then ms, n = ms + 1, 0 end
-        id = string.format('%.0f-%d', ms, n)
+        local next = string.format('%.0f-%d', ms, n)
         local seq = redis.call('HINCRBY', heads, ARGV[draft], 1)
-        redis.call('XADD', stream, id, 'event', '{"seq":' .. seq .. ARGV[draft + 2])
+        local added = redis.pcall('XADD', stream, next, 'event', '{"seq":' .. seq .. ARGV[draft + 2])
+        if type(added) == 'table' then -- an error, which undoes nothing by itself: there must be no hole
+          redis.call('HINCRBY', heads, ARGV[draft], -1)
+          if id then redis.call('HSET', state, 'head', id) end
+          return added
+        end
+        id = next
         if marked ~= '' then
           redis.call('SET', ARGV[1] .. string.sub(marked, 25), string.sub(marked, 1, 24) .. id, 'PX', ARGV[2])
         end
@@ -75,22 +81,23 @@ return answers
 
 READ = """
 -- ARGV: XRANGE or XREVRANGE, its two bounds, most events, and the bytes after which no more are taken.
--- Answers the state, then ids and events in turn, which are a consistent picture of one moment.
+-- Answers the state, the ids and the events, which are a consistent picture of one moment; the latter two
+-- joined by newlines, which no JSON of ours has, since a client reads two long texts far faster than many.
 local state = redis.call('HMGET', KEYS[2], 'generation', 'lost', 'head', 'oldest', 'removed')
 if not state[1] then return redis.error_reply('UNPREPARED') end
-local found, from, left, bytes = {}, ARGV[2], tonumber(ARGV[4]), tonumber(ARGV[5])
+local ids, events, from, left, bytes = {}, {}, ARGV[2], tonumber(ARGV[4]), tonumber(ARGV[5])
 while left > 0 and bytes > 0 do
   local some = redis.call(ARGV[1], KEYS[1], from, ARGV[3], 'COUNT', math.min(left, 100))
   for _, entry in ipairs(some) do
-    found[#found + 1] = entry[1]
-    found[#found + 1] = entry[2][2]
+    ids[#ids + 1] = entry[1]
+    events[#events + 1] = entry[2][2]
     bytes = bytes - #entry[2][2]
   end
   if #some < math.min(left, 100) then break end
   left = left - #some
   from = '(' .. some[#some][1]
 end
-return {state, found}
+return {state, table.concat(ids, '\\n'), table.concat(events, '\\n')}
 """
 
 TRIM = """
@@ -104,6 +111,15 @@ if removed > 0 then
   redis.call('HSET', KEYS[2], 'oldest', redis.call('XRANGE', KEYS[1], '-', '+', 'COUNT', 1)[1][1])
 end
 return removed
+"""
+
+REMOVE = """
+-- ARGV: the newest id that retention removes, the first one that may stay.
+redis.call('HSET', KEYS[2], 'removed', ARGV[1])
+if redis.call('XTRIM', KEYS[1], 'MINID', ARGV[2]) > 0 then
+  local first = redis.call('XRANGE', KEYS[1], '-', '+', 'COUNT', 1)[1]
+  redis.call('HSET', KEYS[2], 'oldest', first and first[1] or ARGV[2])
+end
 """
 
 RAISE = """
@@ -121,6 +137,26 @@ local fields = {}
 for at = 1, #ARGV, 2 do fields[ARGV[at]] = ARGV[at + 1] end
 local known = tonumber(redis.call('HGET', KEYS[2], 'generation') or 0)
 if known < tonumber(fields.generation) then redis.call('HSET', KEYS[2], unpack(ARGV)) end
+"""
+
+TRY = """
+-- Does everything that the other scripts do, to KEYS[4], a key that nobody else uses; fails with the first
+-- thing that the user may not do.
+redis.replicate_commands()
+local stream, state, mine = KEYS[1], KEYS[2], KEYS[4]
+local calls = {
+  {'TIME'}, {'XLEN', stream}, {'XREVRANGE', stream, '+', '+', 'COUNT', '1'}, {'HMGET', state, 'head'},
+  {'XADD', mine, '*', 'a', 'b'}, {'XRANGE', mine, '+', '+', 'COUNT', '1'}, {'XTRIM', mine, 'MINID', '0'},
+  {'DEL', mine}, {'HSET', mine, 'a', '1'}, {'HINCRBY', mine, 'a', '1'}, {'HGET', mine, 'a'}, {'DEL', mine},
+  {'SET', mine, 'a'}, {'GET', mine}, {'PEXPIRE', mine, '1'}
+}
+for _, call in ipairs(calls) do
+  local answer = redis.pcall(unpack(call))
+  if type(answer) == 'table' and answer.err and
+    (string.find(answer.err, 'user executing') or string.find(answer.err, 'ACL failure')) then
+    return redis.error_reply(answer.err .. ': ' .. call[1])
+  end
+end
 """
 
 RENEW = """

@@ -19,8 +19,6 @@ class RedisSettings:
         max_memory: Publishing is refused above this part of Redis's ``maxmemory``.
         bridge: Pattern of the pub/sub channels whose messages are taken into the log; empty: none.
         timeout: Seconds after which a connection that says nothing is given up.
-        sentinels: ``host:port`` of each Sentinel; then the URL gives only credentials and database.
-        sentinel_master: The name under which the Sentinels watch Redis.
     """
 
     prefix: str = attrs.field(default="heliograph", validator=validators.matches_re(r"[A-Za-z0-9._-]{1,64}"))
@@ -29,8 +27,6 @@ class RedisSettings:
     max_memory: float = number(0.9, 0.1, 1)
     bridge: str = "task:*"
     timeout: float = number(5.0, 0.5, 60)
-    sentinels: tuple[str, ...] = ()
-    sentinel_master: str = "mymaster"
 
 
 @attrs.frozen
