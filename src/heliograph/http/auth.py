@@ -83,6 +83,17 @@ class Authenticator:
             return None
         return self.authenticate(key, ticket)
 
+    def require(self, headers: Headers, ticket: str | None = None) -> Identity:
+        """Identify a request that must not be anonymous.
+
+        Raises:
+            Unauthenticated: It carries no credentials but needs them, or wrong ones.
+        """
+        who = self.from_headers(headers, ticket)
+        if who is None:
+            raise Unauthenticated("send X-API-Key or Authorization: Bearer")
+        return who
+
     def authenticate(self, key: str | None, ticket: str | None) -> Identity:
         """Identify a key or a ticket.
 

@@ -46,7 +46,7 @@ async def ready() -> Response:
 @blueprint.get("/api/status")
 async def status() -> Response:
     """Tell how the machine and the service are doing."""
-    refuse_unknown("ticket")
+    refuse_unknown(request, "ticket")
     identity().require("read")
     service = services()
     hub = service.hub.stats()
