@@ -27,7 +27,7 @@ class Answer:
 
     def response(self) -> Response:
         """Make the response of a Quart route."""
-        return Response(self.body, self.status, self.headers, content_type=self.content_type)
+        return Response(self.body, self.status, dict(self.headers), content_type=self.content_type)
 
     def encoded(self, more: Mapping[str, str]) -> bytes:
         """Write it for HTTP/1.1 as hypercorn does, with these headers besides its own."""

@@ -177,7 +177,7 @@ class Connection:
         return self._closed or (self._ended and not self._read)
 
     async def next_short(self) -> tuple[Head, bytes] | None:
-        """Wait for a request; return it if it has a shortcut, else hypercorn is to read it (or it is ``over``)."""
+        """Wait for a request; ``None`` if it has no shortcut: hypercorn reads it, unless all is ``over``."""
         if self._short is None and not self._granted:
             await self._next()
         short, self._short = self._short, None
@@ -216,7 +216,7 @@ class Connection:
             # The first byte tells TLS and other noise at once.
             if looked > HEAD_LIMIT or (looked and not self._read[:1].isalpha()):
                 return None
-            if self._ended or self._closed:
+            if self._ended or self._closed or self._taken:
                 return None
             await self._fill()
 
@@ -262,7 +262,7 @@ class Connection:
                 return data
             if self._ended:
                 break
-            if self._granted or not self._answered:
+            if self._granted or self._upgrading or not self._answered:
                 await self._fill()
             else:
                 await self._next()

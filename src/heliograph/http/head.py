@@ -20,7 +20,8 @@ END_OF_HEAD = re.compile(rb"\n\r?\n")
 """As lenient as h11's, so that no other end is found than hypercorn finds."""
 
 _HEAD = re.compile(
-    rb"([A-Z]+) (/[\x21-\x7e]*+) HTTP/1\.1\r\n((?:[-!#$%&'*+.^_`|~0-9A-Za-z]++:[\t\x20-\x7e\x80-\xff]*+\r\n)*+)\r\n"
+    rb"([A-Z]+) (/[\x21-\x7e]*+) HTTP/1\.1\r\n"
+    rb"((?:[-!#$%&'*+.^_`|~0-9A-Za-z]++:[\t\x20-\x7e\x80-\xff]*+\r\n)*+)\r\n"
 )
 _LENGTH = re.compile(r"[0-9]{1,15}")
 

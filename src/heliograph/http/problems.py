@@ -92,7 +92,7 @@ def describe(error: errors.HeliographError) -> Problem:
 
 
 def answer_to(error: Exception) -> Answer:
-    """Make the answer to an error of a request: of the family, of the framework, or a bug, which is logged."""
+    """Make the answer to an error: of the family, of the framework, or a bug, which is logged."""
     if isinstance(error, errors.HeliographError):
         return describe(error).answer()
     if isinstance(error, HTTPException):

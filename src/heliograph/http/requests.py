@@ -149,11 +149,11 @@ def selection(asked: Asked) -> Selection:
     return Selection.of(selectors, topic)
 
 
-async def read_items(asked: Asked, chunks: AsyncIterable[bytes], max_bytes: int, max_items: int) -> list[Any]:
+async def read_items(kind: str, chunks: AsyncIterable[bytes], max_bytes: int, max_items: int) -> list[Any]:
     """Read the items of a publish request: one JSON object, an array, or NDJSON.
 
     Args:
-        asked: What they come with.
+        kind: The media type; JSON where none is given.
         chunks: The body.
         max_bytes: Limit of the body.
         max_items: Limit of items.
@@ -165,7 +165,7 @@ async def read_items(asked: Asked, chunks: AsyncIterable[bytes], max_bytes: int,
         Malformed: Not what it says it is.
         Invalid: No items at all.
     """
-    kind = asked.mimetype or "application/json"
+    kind = kind or "application/json"
     ndjson = kind in {"application/x-ndjson", "application/ndjson", "application/jsonl"}
     if not ndjson and kind != "application/json":
         raise UnsupportedMedia(f"{kind} is not read here; send application/json or application/x-ndjson")

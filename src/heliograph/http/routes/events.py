@@ -49,7 +49,9 @@ async def append_events(service: Services, who: Identity, asked: Asked, body: As
     request_key = asked.headers.get("Idempotency-Key")
     if request_key is not None and not 0 < len(request_key) <= 150:
         raise Invalid.field("Idempotency-Key", "must have 1 to 150 characters")
-    items = await read_items(asked, body, settings.server.max_request_bytes, settings.events.max_per_request)
+    items = await read_items(
+        asked.mimetype, body, settings.server.max_request_bytes, settings.events.max_per_request
+    )
     drafts = parse_items(items, settings.events.max_bytes, request_key)
     who.require("publish", *{draft.channel for draft in drafts})
     receipt = await service.appender.append(drafts)

@@ -9,7 +9,7 @@ from typing import Any
 import psutil
 import trio
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
-from quart import Blueprint, Response
+from quart import Blueprint, Response, request
 
 from heliograph import __version__
 from heliograph.http import metrics
