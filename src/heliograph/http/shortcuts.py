@@ -13,7 +13,7 @@ its route. A publish request answers its errors itself: when the log is overload
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import Mapping
 from functools import partial
 
 from werkzeug.datastructures import Headers
@@ -51,14 +51,25 @@ async def _publish(service: Services, head: Head, body: bytes) -> bytes | None:
     asked = _asked(head)
     try:
         who = service.authenticator.require(asked.headers, asked.args.get("ticket"))
-        answer = await append_events(service, who, asked, _whole(body))
+        answer = await append_events(service, who, asked, _Whole(body))
     except Exception as error:
         answer = answer_to(error)
     return answer.encoded(common_headers(settings, asked))
 
 
-async def _whole(body: bytes) -> AsyncGenerator[bytes, None]:
-    yield body
+class _Whole:
+    """A body that has come, in the form of one that comes bit by bit."""
+
+    def __init__(self, body: bytes) -> None:
+        self._pieces = iter((body,))
+
+    def __aiter__(self) -> _Whole:
+        return self
+
+    async def __anext__(self) -> bytes:
+        for piece in self._pieces:
+            return piece
+        raise StopAsyncIteration
 
 
 async def _event_stream(service: Services, head: Head, body: bytes) -> Successor | None:
