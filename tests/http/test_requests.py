@@ -19,6 +19,7 @@ from heliograph.actors.subscription import Overflow
 from heliograph.http import requests
 from heliograph.http.requests import (
     BODY_SECONDS,
+    InTime,
     decode_cursor,
     encode_cursor,
     listed,
@@ -260,10 +261,10 @@ class Body:
 
 
 def read(
-    *pieces: bytes, kind: str = "application/json", limit: int = 1000, most: int = 100, pause: float = 0
+    *pieces: bytes, kind: str = "application/json", limit: int = 1000, most: int = 100
 ) -> Awaitable[list[Any]]:
     """Read a body of these pieces."""
-    return read_items(kind, Body(*pieces, pause=pause), limit, most)
+    return read_items(kind, Body(*pieces), limit, most)
 
 
 NDJSON = "application/x-ndjson"
@@ -353,9 +354,10 @@ def test_a_body_that_trickles_in_is_given_up() -> None:
 
     async def main() -> None:
         with pytest.raises(RequestTimeout):
-            await read(*[b" "] * 1000, pause=1)
+            await read_items("", InTime(Body(*[b" "] * 1000, pause=1)), 10_000, 10)
         assert trio.current_time() == BODY_SECONDS
-        assert await read(b"[1,", b"2]", pause=BODY_SECONDS / 4) == [1, 2]
+        body = InTime(Body(b"[1,", b"2]", pause=BODY_SECONDS / 4))
+        assert await read_items("", body, 10_000, 10) == [1, 2]
 
     run_in_virtual_time(main)
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from email.utils import formatdate
+from functools import lru_cache
 
 import attrs
 from quart import Response
@@ -36,7 +38,12 @@ class Answer:
             "content-length": len(self.body),
             **self.headers,
             **more,
-            "date": formatdate(usegmt=True),
+            "date": _date(int(time.time())),
         }
         lines = "".join([f"{name.lower()}: {value}\r\n" for name, value in headers.items()])
         return f"HTTP/1.1 {self.status} \r\n{lines}\r\n".encode("latin-1") + self.body
+
+
+@lru_cache(maxsize=1)
+def _date(second: int) -> str:
+    return formatdate(second, usegmt=True)

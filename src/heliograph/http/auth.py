@@ -73,12 +73,12 @@ class Authenticator:
         Raises:
             Unauthenticated: It carries wrong ones.
         """
+        if self.open:
+            return LOCAL
         key = headers.get("X-API-Key")
         scheme, _, token = headers.get("Authorization", "").partition(" ")
         if key is None and scheme.lower() == "bearer":
             key = token.strip()
-        if self.open:
-            return LOCAL
         if key is None and ticket is None:
             return None
         return self.authenticate(key, ticket)

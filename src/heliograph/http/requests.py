@@ -149,6 +149,43 @@ def selection(asked: Asked) -> Selection:
     return Selection.of(selectors, topic)
 
 
+class InTime:
+    """A body that may take a while, but not longer.
+
+    Args:
+        chunks: The body; iterating raises ``RequestTimeout`` when it has not ended in time.
+    """
+
+    def __init__(self, chunks: AsyncIterable[bytes]) -> None:
+        self._chunks = aiter(chunks)
+        self._deadline = trio.current_time() + BODY_SECONDS
+
+    def __aiter__(self) -> InTime:
+        return self
+
+    async def __anext__(self) -> bytes:
+        try:
+            with trio.fail_at(self._deadline):
+                return await anext(self._chunks)
+        except trio.TooSlowError:
+            raise RequestTimeout(f"the body did not arrive within {BODY_SECONDS} seconds") from None
+
+
+class Whole:
+    """A body that has come, in the form of one that comes bit by bit."""
+
+    def __init__(self, body: bytes) -> None:
+        self._pieces = iter((body,))
+
+    def __aiter__(self) -> Whole:
+        return self
+
+    async def __anext__(self) -> bytes:
+        for piece in self._pieces:
+            return piece
+        raise StopAsyncIteration
+
+
 async def read_items(kind: str, chunks: AsyncIterable[bytes], max_bytes: int, max_items: int) -> list[Any]:
     """Read the items of a publish request: one JSON object, an array, or NDJSON.
 
@@ -160,7 +197,6 @@ async def read_items(kind: str, chunks: AsyncIterable[bytes], max_bytes: int, ma
 
     Raises:
         UnsupportedMedia: Neither JSON nor NDJSON.
-        RequestTimeout: It does not arrive in time.
         TooLarge: Over ``max_bytes`` or ``max_items``.
         Malformed: Not what it says it is.
         Invalid: No items at all.
@@ -169,15 +205,11 @@ async def read_items(kind: str, chunks: AsyncIterable[bytes], max_bytes: int, ma
     ndjson = kind in {"application/x-ndjson", "application/ndjson", "application/jsonl"}
     if not ndjson and kind != "application/json":
         raise UnsupportedMedia(f"{kind} is not read here; send application/json or application/x-ndjson")
-    try:
-        with trio.fail_after(BODY_SECONDS):
-            if ndjson:
-                items = await _read_lines(chunks, max_bytes, max_items)
-            else:
-                items = await _read_json(chunks, max_bytes)
-                _require_few(items, max_items)
-    except trio.TooSlowError:
-        raise RequestTimeout(f"the body did not arrive within {BODY_SECONDS} seconds") from None
+    if ndjson:
+        items = await _read_lines(chunks, max_bytes, max_items)
+    else:
+        items = await _read_json(chunks, max_bytes)
+        _require_few(items, max_items)
     if not items:
         raise Invalid.field("", "the request has no events")
     return items

@@ -23,6 +23,7 @@ from heliograph.http.app import Services, common_headers, require_origin
 from heliograph.http.connection import Shortcut, Successor
 from heliograph.http.head import Head
 from heliograph.http.problems import answer_to
+from heliograph.http.requests import Whole
 from heliograph.http.routes.events import append_events
 from heliograph.http.routes.streams import sse_successor, wanted_events, web_socket_successor
 from heliograph.model.errors import HeliographError
@@ -51,25 +52,10 @@ async def _publish(service: Services, head: Head, body: bytes) -> bytes | None:
     asked = _asked(head)
     try:
         who = service.authenticator.require(asked.headers, asked.args.get("ticket"))
-        answer = await append_events(service, who, asked, _Whole(body))
+        answer = await append_events(service, who, asked, Whole(body))
     except Exception as error:
         answer = answer_to(error)
     return answer.encoded(common_headers(settings, asked))
-
-
-class _Whole:
-    """A body that has come, in the form of one that comes bit by bit."""
-
-    def __init__(self, body: bytes) -> None:
-        self._pieces = iter((body,))
-
-    def __aiter__(self) -> _Whole:
-        return self
-
-    async def __anext__(self) -> bytes:
-        for piece in self._pieces:
-            return piece
-        raise StopAsyncIteration
 
 
 async def _event_stream(service: Services, head: Head, body: bytes) -> Successor | None:

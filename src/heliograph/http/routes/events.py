@@ -14,6 +14,7 @@ from heliograph.http.auth import Identity
 from heliograph.http.requests import (
     DEFAULT_LIMIT,
     MAX_LIMIT,
+    InTime,
     decode_cursor,
     encode_cursor,
     identity,
@@ -34,7 +35,7 @@ blueprint = Blueprint("events", __name__)
 @blueprint.post("/api/v1/events")
 async def publish() -> Response:
     """Append events; answered when they are durable, all or nothing."""
-    return (await append_events(services(), identity(), request, request.body)).response()
+    return (await append_events(services(), identity(), request, InTime(request.body))).response()
 
 
 async def append_events(service: Services, who: Identity, asked: Asked, body: AsyncIterable[bytes]) -> Answer:
@@ -42,7 +43,6 @@ async def append_events(service: Services, who: Identity, asked: Asked, body: As
 
     Raises:
         HeliographError: It is refused, and nothing was kept.
-        HTTPException: Its body does not come.
     """
     settings = service.settings
     refuse_unknown(asked)
