@@ -117,7 +117,7 @@ def test_an_unusual_first_line_leaves_a_doubt(first: bytes) -> None:
     ],
 )
 def test_what_could_be_read_in_two_ways_leaves_a_doubt(lines: list[bytes]) -> None:
-    """Two lengths, anything twice, folded lines, bare newlines and other upgrades are hypercorn's to judge."""
+    """Two lengths, anything twice, folded lines, bare newlines, other upgrades are hypercorn's to judge."""
     assert parse_head(b"\r\n".join([b"GET / HTTP/1.1", *lines, b"", b""])) is None
 
 

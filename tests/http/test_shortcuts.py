@@ -95,7 +95,7 @@ async def exchange(url: str, *requests: bytes) -> Reply:
 
 def long_way(request: bytes) -> bytes:
     """Make a request that has no shortcut, and is otherwise the same."""
-    head, end, body = request.partition(b"\r\n\r\n")
+    head, _, body = request.partition(b"\r\n\r\n")
     return head + b"\r\n" + DOUBT + body
 
 
@@ -155,7 +155,7 @@ DECLINED = {"a large request", "a large request of lines"}
 
 @pytest.mark.parametrize("name", PUBLISHED)
 async def test_publishing_is_answered_alike(guarded: Api, engines: list[TCPServer], name: str) -> None:
-    """First on its connection, later, in pieces and on the long way, a publish request has the same answer."""
+    """First on its connection, later, in pieces or the long way, a publish request has the same answer."""
     status, request = PUBLISHED[name]
     await exchange(guarded.url, post(items(output(key="taken"))))
     replies = [
