@@ -33,6 +33,7 @@ from heliograph.http.app import Services, create_app
 from heliograph.http.auth import Authenticator
 from heliograph.http.metrics import StorageStats
 from heliograph.http.server import Server, open_listener
+from heliograph.http.shortcuts import shortcuts
 from heliograph.http.stream import StreamRegistry, drain
 from heliograph.model.errors import SettingsError
 from heliograph.model.ids import OLDEST, EventId, format_id
@@ -118,27 +119,26 @@ async def _run_streams(
                 "analytics": None if histogram.loaded else "loading the rollups",
             }
 
-        app = create_app(
-            Services(
-                settings=settings,
-                log=the_log,
-                store=storage.store,
-                appender=appender,
-                subscriber=subscriber,
-                hub=hub,
-                histogram=histogram,
-                streams=streams,
-                authenticator=Authenticator(settings.auth),
-                ready=ready,
-                storage_stats=storage.stats,
-            )
+        services = Services(
+            settings=settings,
+            log=the_log,
+            store=storage.store,
+            appender=appender,
+            subscriber=subscriber,
+            hub=hub,
+            histogram=histogram,
+            streams=streams,
+            authenticator=Authenticator(settings.auth),
+            ready=ready,
+            storage_stats=storage.stats,
         )
         server = Server(
-            app,
+            create_app(services),
             listener,
             write_timeout=settings.server.write_timeout,
             idle_timeout=settings.server.idle_timeout,
             grace=settings.server.drain_seconds + GRACE_SECONDS,
+            shortcuts=shortcuts(services),
         )
         async with trio.open_nursery() as front:
             front.start_soon(_stop_on_signal, signals, server, hub, streams, settings, front)

@@ -1,7 +1,7 @@
 import math
 import os
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 import attrs
@@ -11,13 +11,24 @@ import trio.testing
 from hypothesis import given
 from hypothesis import strategies as st
 
-from heliograph.http.connection import HEAD_LIMIT, LINGER_SECONDS, WRITE_BYTES, Connection
+from heliograph.http.connection import (
+    BUFFER_BYTES,
+    LINGER_SECONDS,
+    SHORT_BODY_BYTES,
+    SHORT_BODY_SECONDS,
+    WRITE_BYTES,
+    Connection,
+)
+from heliograph.http.head import HEAD_LIMIT, Head
 
 UPGRADE = (
     b"GET /ws HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
     b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
 )
 PLAIN = b"GET /api/tasks HTTP/1.1\r\nHost: x\r\n\r\n"
+POST = b"POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\nGET /"
+CHUNKED = b"POST /echo HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nGET /\r\n0\r\n\r\n"
+SHORT = b"POST /short HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\nhello"
 
 
 @attrs.define
@@ -44,57 +55,137 @@ class Nobody:
 
 
 @asynccontextmanager
-async def connect(write_timeout: float = 30, idle_timeout: float = math.inf) -> AsyncIterator[Peer]:
-    """Connect over real sockets."""
+async def connect(
+    write_timeout: float = 30,
+    idle_timeout: float = math.inf,
+    has_shortcut: Callable[[Head], bool] = lambda head: head.path == "/short",
+) -> AsyncIterator[Peer]:
+    """Connect over real sockets; ``/short`` has a shortcut."""
     ours, theirs = (trio.SocketStream(trio.socket.from_stdlib_socket(end)) for end in socket.socketpair())
     async with ours, theirs:
-        yield Peer(Connection(ours, write_timeout, idle_timeout), theirs)
+        yield Peer(Connection(ours, write_timeout, idle_timeout, has_shortcut), theirs)
 
 
-# What is read
+# What hypercorn reads
 
 
 @given(
     st.lists(
         st.binary(max_size=40)
-        | st.sampled_from([b"G", b"GET ", PLAIN, b"\r\n\r\n", b"POST / HTTP/1.1\r\n\r\n"]),
+        | st.sampled_from([b"G", b"GET ", PLAIN, b"\r\n\r\n", b"POST / HTTP/1.1\r\n\r\n", POST, CHUNKED]),
         max_size=8,
-    )
+    ),
+    st.integers(1, 500),
 )
-def test_an_ordinary_request_passes_unchanged(pieces: list[bytes]) -> None:
-    """Whatever bytes come, in whatever pieces, hypercorn reads them all as long as nobody asks to upgrade."""
+def test_other_requests_pass_unchanged(pieces: list[bytes], most: int) -> None:
+    """Whatever bytes come, in whatever pieces, hypercorn reads them all as long as none has a shortcut."""
 
     async def main() -> None:
-        async with connect() as peer:
-            received = b""
-            for piece in filter(None, pieces):
+        async with connect() as peer, trio.open_nursery() as nursery:
+            received = bytearray()
+            nursery.start_soon(read_on, peer, received, most)
+            for piece in pieces:
                 await peer.stream.send_all(piece)
-                received += await peer.connection.receive_some(65536)
+                await answer_all(peer, received)
             await peer.stream.send_eof()
+            await answer_all(peer, received)
             assert received == b"".join(pieces)
-            assert await peer.connection.receive_some(65536) == b""
-            assert peer.connection.take_early() == b""
+            assert peer.connection.over
 
     trio.run(main)
 
 
-@given(st.binary(max_size=60), st.lists(st.integers(1, len(UPGRADE) + 60), max_size=6), st.integers(1, 500))
-def test_what_follows_an_upgrade_is_kept_back(frames: bytes, cuts: list[int], most: int) -> None:
-    """Wherever the bytes are cut, hypercorn reads just the head of the upgrade, the successor the rest."""
+async def read_on(peer: Peer, received: bytearray, most: int = 65536) -> None:
+    """Read to the end as hypercorn does."""
+    while data := await peer.connection.receive_some(most):
+        received += data
+
+
+async def answer_all(peer: Peer, received: bytearray) -> None:
+    """Answer one request after the other until nothing more is read."""
+    before = -1
+    while len(received) > before:
+        before = len(received)
+        await trio.testing.wait_all_tasks_blocked()
+        with peer.connection.request():
+            pass
+        await trio.testing.wait_all_tasks_blocked()
+
+
+async def test_hypercorn_is_given_one_request_at_a_time() -> None:
+    """What is pipelined behind a request, be it in its segment or a later one, waits for the answer."""
+    async with connect() as peer:
+        await peer.stream.send_all(POST + PLAIN + POST[:-3])
+        assert await peer.connection.receive_some(65536) == POST
+        async with trio.open_nursery() as nursery:
+            received = bytearray()
+            nursery.start_soon(read_on, peer, received)
+            await peer.stream.send_all(POST[-3:])
+            for expected in (b"", PLAIN, PLAIN + POST):
+                await trio.testing.wait_all_tasks_blocked()
+                assert received == expected
+                with peer.connection.request():
+                    pass
+            nursery.cancel_scope.cancel()
+
+
+async def test_a_failed_request_is_followed_by_none() -> None:
+    """After an error that the app let through nothing more is handed on: hypercorn is about to close."""
+    async with connect() as peer:
+        await peer.stream.send_all(PLAIN + SHORT)
+        assert await peer.connection.receive_some(65536) == PLAIN
+        with pytest.raises(ZeroDivisionError), peer.connection.request():
+            raise ZeroDivisionError
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(check_end_of_file, peer)
+            await trio.testing.wait_all_tasks_blocked()
+            assert len(nursery.child_tasks) == 1
+            await peer.connection.send_all(b"HTTP/1.1 500 \r\n\r\n")
+            await peer.connection.send_all(b"sorry")
+            await peer.connection.aclose()
+        assert await peer.stream.receive_some(1000) == b"HTTP/1.1 500 \r\n\r\nsorry"
+        assert peer.connection.over
+
+
+async def test_no_more_is_read_than_fits() -> None:
+    """While a request is served, what follows it is read up to a bound; the rest stays in the socket."""
+    more = b"GET /" + b"x" * (4 * BUFFER_BYTES)
+    async with connect() as peer, trio.open_nursery() as nursery:
+        await peer.stream.send_all(PLAIN)
+        assert await peer.connection.receive_some(65536) == PLAIN
+        nursery.start_soon(peer.stream.send_all, more)
+        nursery.start_soon(check_end_of_file, peer)
+        await trio.testing.wait_all_tasks_blocked()
+        peer.connection.detach(lambda stream: Nobody())
+        assert BUFFER_BYTES <= len(peer.connection.take_early()) < 2 * BUFFER_BYTES
+        nursery.cancel_scope.cancel()
+
+
+# Upgrades
+
+
+@given(
+    st.sampled_from([b"", PLAIN, POST, PLAIN + POST]),
+    st.binary(max_size=60),
+    st.lists(st.integers(1, len(UPGRADE) + 300), max_size=6),
+    st.integers(1, 500),
+)
+def test_what_follows_an_upgrade_is_kept_back(
+    before: bytes, frames: bytes, cuts: list[int], most: int
+) -> None:
+    """Whatever is pipelined before it and wherever it is cut, hypercorn reads no byte behind its head."""
 
     async def main() -> None:
         async with connect() as peer:
-            data, head, places = UPGRADE + frames, b"", sorted({*cuts, len(UPGRADE) + len(frames)})
-            sent = 0
-            for place in places:
-                await peer.stream.send_all(data[sent:place])
-                sent = max(sent, min(place, len(data)))
-                while len(head) < min(sent, len(UPGRADE)):
-                    head += await peer.connection.receive_some(most)
-            assert head == UPGRADE
+            data, head, sent = before + UPGRADE + frames, bytearray(), 0
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(check_end_of_file, peer)
-                await trio.testing.wait_all_tasks_blocked()
+                nursery.start_soon(read_on, peer, head, most)
+                for place in sorted({*cuts, len(data)}):
+                    await peer.stream.send_all(data[sent:place])
+                    sent = place
+                    if len(head) < len(before + UPGRADE):
+                        await answer_all(peer, head)
+                assert head == before + UPGRADE
                 peer.connection.detach(lambda stream: Nobody())
             early = peer.connection.take_early()
             await peer.stream.send_eof()
@@ -117,7 +208,7 @@ async def check_end_of_file(peer: Peer) -> None:
 )
 async def test_an_upgrade_is_known_in_any_spelling(line: bytes) -> None:
     """The header is found whatever its case and spaces."""
-    head = b"GET / HTTP/1.1\r\nHost: x\r\n" + line + b"\r\n\r\n"
+    head = b"GET / HTTP/1.1\r\nHost: x\r\nConnection: keep-alive, Upgrade\r\n" + line + b"\r\n\r\n"
     async with connect() as peer:
         await peer.stream.send_all(head + b"frames")
         assert await peer.connection.receive_some(65536) == head
@@ -125,14 +216,17 @@ async def test_an_upgrade_is_known_in_any_spelling(line: bytes) -> None:
 
 
 @pytest.mark.parametrize(
-    "line", [b"Upgrade: h2c", b"X-Upgrade: websocket", b"X: Upgrade: websocket", b"Upgrades: websocket"]
+    "line", [b"Upgrade: h2c", b"Upgrade: websocket", b"Transfer-Encoding: chunked", b"Host: y"]
 )
-async def test_other_headers_are_no_upgrade(line: bytes) -> None:
-    """A header that merely looks like it keeps nothing back."""
-    data = b"GET / HTTP/1.1\r\nHost: x\r\n" + line + b"\r\n\r\nmore"
+async def test_hypercorn_has_what_leaves_a_doubt_to_itself(line: bytes) -> None:
+    """From a request whose end is not plain on, hypercorn is given everything, as it comes."""
+    data = b"GET / HTTP/1.1\r\nHost: x\r\n" + line + b"\r\n\r\n" + SHORT
     async with connect() as peer:
-        await peer.stream.send_all(data)
-        assert await peer.connection.receive_some(65536) == data
+        for piece in (data, SHORT):
+            await peer.stream.send_all(piece)
+            assert await peer.connection.receive_some(65536) == piece
+            with peer.connection.request():
+                pass
 
 
 async def test_a_second_request_may_upgrade() -> None:
@@ -140,20 +234,103 @@ async def test_a_second_request_may_upgrade() -> None:
     async with connect() as peer:
         await peer.stream.send_all(PLAIN)
         assert await peer.connection.receive_some(65536) == PLAIN
-        await peer.stream.send_all(UPGRADE + b"frames")
+        with peer.connection.request():
+            await peer.stream.send_all(UPGRADE + b"frames")
         assert await peer.connection.receive_some(65536) == UPGRADE
         assert peer.connection.take_early() == b"frames"
 
 
-async def test_a_head_without_end_is_not_collected() -> None:
-    """A head larger than any that is served is passed on without being kept."""
+@pytest.mark.parametrize("begin", [b"GET /" + b"x" * (HEAD_LIMIT + 1), b"\x16\x03\x01", b"\r\n"])
+async def test_what_can_be_no_head_is_not_waited_for(begin: bytes) -> None:
+    """A head larger than any that is served, and noise, go to hypercorn before any end of them has come."""
     async with connect() as peer:
-        total = 0
-        while total < 2 * HEAD_LIMIT:
-            piece = b"GET " + b"x" * 10_000
-            await peer.stream.send_all(piece)
-            total += len(await peer.connection.receive_some(65536))
-            assert len(peer.connection._head) <= HEAD_LIMIT + len(piece)
+        await peer.stream.send_all(begin)
+        with trio.fail_after(5):
+            assert await peer.connection.receive_some(65536) == begin
+
+
+# Shortcuts
+
+
+async def test_a_request_with_a_shortcut_is_not_hypercorns() -> None:
+    """It is returned with its body, one after the other, and what comes behind it is looked at anew."""
+    async with connect() as peer:
+        await peer.stream.send_all(SHORT + SHORT + PLAIN)
+        for _ in range(2):
+            short = await peer.connection.next_short()
+            assert short is not None
+            assert (short[0].raw + short[1], short[1]) == (SHORT, b"hello")
+        assert await peer.connection.next_short() is None
+        assert not peer.connection.over
+        assert await peer.connection.receive_some(65536) == PLAIN
+
+
+async def test_hypercorn_reads_the_end_before_a_shortcut() -> None:
+    """Before a request with a shortcut hypercorn reads the end; it writes nothing more, and may come back."""
+    async with connect() as peer:
+        await peer.stream.send_all(PLAIN)
+        assert await peer.connection.receive_some(65536) == PLAIN
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(check_end_of_file, peer)
+            await peer.stream.send_all(SHORT + PLAIN)
+            await trio.testing.wait_all_tasks_blocked()
+            assert len(nursery.child_tasks) == 1
+            with peer.connection.request():
+                await peer.connection.send_all(b"HTTP/1.1 200 \r\n\r\n")
+                await peer.connection.send_all(b"")
+        await peer.connection.send_all(b"nothing of this")
+        await peer.connection.send_eof()
+        await peer.connection.aclose()
+        assert await peer.connection.next_short() is not None
+        await peer.connection.answer(b"short")
+        assert await peer.connection.next_short() is None
+        assert await peer.connection.receive_some(65536) == PLAIN
+        assert await peer.stream.receive_some(1000) == b"HTTP/1.1 200 \r\n\r\nshort"
+
+
+async def test_a_declined_shortcut_is_hypercorns() -> None:
+    """A request that its shortcut declines is read by hypercorn as it came, with what is behind it."""
+    async with connect() as peer:
+        await peer.stream.send_all(SHORT + PLAIN)
+        short = await peer.connection.next_short()
+        assert short is not None
+        peer.connection.decline(*short)
+        assert await peer.connection.next_short() is None
+        assert await peer.connection.receive_some(65536) == SHORT
+        with peer.connection.request():
+            pass
+        assert await peer.connection.receive_some(65536) == PLAIN
+
+
+async def test_a_body_may_come_after_its_head(autojump_clock: trio.testing.MockClock) -> None:
+    """A body is waited for, even when the service is stopping: its request has begun."""
+    async with connect(idle_timeout=60) as peer, trio.open_nursery() as nursery:
+
+        async def send() -> None:
+            for byte in SHORT:
+                await peer.stream.send_all(bytes([byte]))
+                await trio.testing.wait_all_tasks_blocked()
+            peer.connection.stop()
+
+        nursery.start_soon(send)
+        short = await peer.connection.next_short()
+        assert short is not None
+        assert short[0].raw + short[1] == SHORT
+
+
+@pytest.mark.parametrize(
+    "length", [b"5", b"%d" % (SHORT_BODY_BYTES + 1), b"5\r\nExpect: 100-continue", b"5\r\nConnection: close"]
+)
+async def test_a_slow_or_unusual_request_takes_no_shortcut(
+    autojump_clock: trio.testing.MockClock, length: bytes
+) -> None:
+    """A body that is large or does not come soon, and wishes about the connection, are hypercorn's."""
+    data = b"POST /short HTTP/1.1\r\nHost: x\r\nContent-Length: " + length + b"\r\n\r\nhell"
+    async with connect(idle_timeout=60) as peer:
+        await peer.stream.send_all(data)
+        assert await peer.connection.next_short() is None
+        assert await peer.connection.receive_some(65536) == data
+        assert trio.current_time() in {0, SHORT_BODY_SECONDS}
 
 
 # What is written

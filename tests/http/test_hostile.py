@@ -92,6 +92,7 @@ def frames(*parts: bytes, pause: float = 0, subscribed: bool = False) -> Peer:
 
     async def peer(url: str) -> object:
         async with await open_ws(url) as one, trio.open_nursery() as nursery:
+            one.answers_pings = False  # what goes out is the sender's alone
             if subscribed:
                 await one.send_frame(TEXT, SUBSCRIBE)
             nursery.start_soon(send, one)
@@ -231,6 +232,9 @@ async def flood(url: str) -> None:
 
 POST = {"Host": "x", "Content-Type": "application/json"}
 TOO_LARGE = request_head("POST", "/api/v1/events", POST | {"Content-Length": str(40_000_000)})
+BODY = orjson.dumps(output("1", "x"))
+PUBLISH = request_head("POST", "/api/v1/events", POST | {"Content-Length": str(len(BODY))}) + BODY
+HEAD_ONLY = request_head("POST", "/api/v1/events", POST | {"Content-Length": "1000"})
 SLOW_HEAD = [b"GET /api/health HTTP/1.1\r\n", *(b"X-%d: y\r\n" % number for number in range(1000))]
 
 PEERS: dict[str, tuple[Peer, object]] = {
@@ -299,6 +303,8 @@ PEERS: dict[str, tuple[Peer, object]] = {
         ),
         408,
     ),
+    "a publisher's body that never comes": (raw(HEAD_ONLY), 408),
+    "a publisher's body that trickles in": (raw(HEAD_ONLY, *[b" "] * 900, pause=1), 408),
     # Against the protocol of HTTP
     "garbage": (raw(bytes(range(128, 256)) * 10 + b"\r\n\r\n"), 400),
     "a head without end": (raw(b"GET / HTTP/1.1\r\n", b"X: " + b"y" * 100_000), 431),
@@ -329,6 +335,11 @@ PEERS: dict[str, tuple[Peer, object]] = {
         ),
         101,
     ),
+    "two lengths": (raw(PUBLISH.replace(b"Host: x", b"Host: x\r\nContent-Length: 5")), 400),
+    "a length and chunks": (
+        raw(PUBLISH.replace(b"Host: x", b"Host: x\r\nTransfer-Encoding: chunked"), b"\r\n"),
+        400,
+    ),
     # A reset at each stage
     "reset at once": (reset(), None),
     "reset in the head": (reset(b"GET / HTTP/1.1\r\nHo"), None),
@@ -337,6 +348,9 @@ PEERS: dict[str, tuple[Peer, object]] = {
         reset(request_head("POST", "/api/v1/events", POST | {"Content-Length": "100"}), b"{"),
         None,
     ),
+    "reset in a publisher's body": (reset(PUBLISH, PUBLISH[:-5]), None),
+    "reset behind publishing": (reset(PUBLISH), None),
+    "reset in the answers of a publisher": (reset(PUBLISH * 20, read=20), None),
     "reset in the answer": (reset(request_head("GET", "/metrics", {"Host": "x"}), read=20), None),
     "reset behind the handshake": (reset(handshake("http://x")), None),
     "reset in the handshake's answer": (reset(handshake("http://x"), read=20), None),
@@ -424,7 +438,7 @@ CROWD_SETTINGS = {
         "stall_seconds": 1.0,
     },
 }
-CROWD = [peer for name, (peer, _) in PEERS.items() if not name.startswith("a body that ")]
+CROWD = [peer for name, (peer, _) in PEERS.items() if "body that " not in name]
 MEMORY = 12_000_000
 
 

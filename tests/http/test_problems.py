@@ -106,5 +106,5 @@ async def test_a_bug_is_logged_and_says_nothing(app: QuartTrio) -> None:
 
 def test_the_pause_is_whole_seconds() -> None:
     """Retry-After is whole seconds, never less than one."""
-    assert describe(Unavailable("x", 0)).response().headers["Retry-After"] == "1"
-    assert describe(Unavailable("x", 2.1)).response().headers["Retry-After"] == "3"
+    assert describe(Unavailable("x", 0)).answer().headers["Retry-After"] == "1"
+    assert describe(Unavailable("x", 2.1)).answer().headers["Retry-After"] == "3"

@@ -20,6 +20,7 @@ from tests.http.conftest import Api, output
 from tests.http.wire import EventSource
 
 from heliograph.http import connection
+from heliograph.http.head import Head
 from heliograph.http.server import Server, hypercorn_config, open_listener
 from heliograph.model.errors import SettingsError
 
@@ -169,12 +170,51 @@ def make_app(site: Callable[[], Site]) -> QuartTrio:
     return app
 
 
+def make_shortcuts(site: Callable[[], Site]) -> dict[tuple[str, str], connection.Shortcut]:
+    """Make shortcuts that answer, take connections over, leave a request to the app, and fail."""
+
+    async def short(head: Head, body: bytes) -> bytes:
+        return b"HTTP/1.1 200 \r\nContent-Length: %d\r\n\r\n%b" % (len(body), body)
+
+    async def large(head: Head, body: bytes) -> bytes:
+        return b"HTTP/1.1 200 \r\nContent-Length: 10000000\r\n\r\n" + bytes(10_000_000)
+
+    async def take(head: Head, body: bytes) -> connection.Successor:
+        return Echo
+
+    async def decline(head: Head, body: bytes) -> None:
+        pass
+
+    async def fail(head: Head, body: bytes) -> None:
+        raise ZeroDivisionError
+
+    async def wait(head: Head, body: bytes) -> bytes:
+        site().entered.set()
+        await site().leave.wait()
+        return b"HTTP/1.1 200 \r\nContent-Length: 4\r\n\r\nslow"
+
+    return {
+        ("POST", "/short"): short,
+        ("GET", "/short/large"): large,
+        ("GET", "/short/take"): take,
+        ("POST", "/echo"): decline,
+        ("GET", "/short/broken"): fail,
+        ("GET", "/short/slow"): wait,
+    }
+
+
 @pytest.fixture
 async def site(nursery: trio.Nursery) -> AsyncIterator[Site]:
-    """Serve the small app."""
+    """Serve the small app, with shortcuts."""
     listener = open_listener("127.0.0.1", 0, 10)
-    app = make_app(lambda: made)
-    server = Server(app, listener, write_timeout=5, idle_timeout=20, grace=5)
+    server = Server(
+        make_app(lambda: made),
+        listener,
+        write_timeout=5,
+        idle_timeout=20,
+        grace=5,
+        shortcuts=make_shortcuts(lambda: made),
+    )
     made = Site(server, listener.socket.getsockname()[1])
     async with listener:
         nursery.start_soon(server.run)
@@ -188,6 +228,11 @@ def get(path: str, version: str = "1.1", method: str = "GET") -> bytes:
     return request_head(method, path, {"Host": "x"}, version)
 
 
+def post(path: str, body: bytes = b"hello", **headers: str) -> bytes:
+    """Make a request with a body."""
+    return request_head("POST", path, {"Host": "x", "Content-Length": str(len(body)), **headers}) + body
+
+
 async def read_exactly(stream: trio.SocketStream, size: int) -> bytes:
     """Read just so many bytes."""
     data = b""
@@ -196,6 +241,14 @@ async def read_exactly(stream: trio.SocketStream, size: int) -> bytes:
             piece = await stream.receive_some(size - len(data))
             assert piece, f"the end came behind {data!r}"
             data += piece
+    return data
+
+
+async def read_until(stream: trio.SocketStream, end: bytes) -> bytes:
+    """Read up to these bytes."""
+    data = b""
+    while not data.endswith(end):
+        data += await read_exactly(stream, 1)
     return data
 
 
@@ -213,15 +266,15 @@ class Client:
 
     def __init__(self, stream: trio.SocketStream) -> None:
         self.stream = stream
-        self._rest = b""
+        self.rest = b""
 
     async def read(self, method: str = "GET") -> tuple[int, bytes]:
         """Read the next response: its status and its body."""
         parser = h11.Connection(h11.CLIENT)
         parser.send(h11.Request(method=method, target="/", headers=[("Host", "x")]))
         parser.send(h11.EndOfMessage())
-        if self._rest:
-            parser.receive_data(self._rest)
+        if self.rest:
+            parser.receive_data(self.rest)
         status, body = 0, b""
         with trio.fail_after(10):
             while True:
@@ -233,7 +286,7 @@ class Client:
                 elif isinstance(event, h11.Data):
                     body += event.data
                 elif isinstance(event, h11.EndOfMessage):
-                    self._rest = parser.trailing_data[0]
+                    self.rest = parser.trailing_data[0]
                     return status, body
 
 
@@ -386,6 +439,19 @@ async def test_an_ordinary_route_may_take_over(site: Site) -> None:
     assert (await read_exactly(stream, 10)) == b"GET /hello"
 
 
+@pytest.mark.parametrize(
+    "before", [get("/hello"), post("/short"), post("/echo"), get("/hello") + post("/short")]
+)
+async def test_bytes_behind_a_pipelined_handshake_are_handed_on(site: Site, before: bytes) -> None:
+    """A handshake behind other requests, with frames behind it, all in one segment, is taken over whole."""
+    client = Client(await site.connect())
+    await client.stream.send_all(before + handshake("http://x") + b"early")
+    for _ in range(before.count(b"HTTP/1.1")):
+        assert (await client.read())[0] == 200
+    rest = b"taken early"
+    assert client.rest + await read_exactly(client.stream, len(rest) - len(client.rest)) == rest
+
+
 async def test_a_refused_handshake_ends_the_connection(site: Site) -> None:
     """A handshake for a path that has no WebSocket is answered by its status and the end."""
     stream = await site.connect()
@@ -419,6 +485,112 @@ async def test_nothing_of_the_handshake_is_kept(site: Site) -> None:
     with trio.fail_after(10):
         while trio.lowlevel.current_statistics().tasks_living > before:
             await trio.lowlevel.checkpoint()
+
+
+# Shortcuts
+
+
+async def test_shortcuts_and_routes_answer_in_order(site: Site) -> None:
+    """Pipelined requests are answered in their order, whoever serves each of them."""
+    client = Client(await site.connect())
+    story = [post("/short", b"1"), get("/hello"), post("/short", b"2"), post("/echo", b"3"), get("/hello")]
+    await client.stream.send_all(b"".join(story * 3))
+    for _ in range(3):
+        assert [(await client.read())[1] for _ in story] == [b"1", b"hello", b"2", b"3", b"hello"]
+
+
+async def test_a_shortcut_takes_a_connection_over(site: Site) -> None:
+    """A shortcut may give the connection to a successor, which is handed every byte behind the request."""
+    stream = await site.connect()
+    await stream.send_all(post("/short") + get("/short/take") + b"early")
+    data = await read_exactly(stream, len(b"HTTP/1.1 200 \r\nContent-Length: 5\r\n\r\nhellotaken early"))
+    assert data.endswith(b"taken early")
+
+
+async def test_a_client_may_wait_to_continue(site: Site) -> None:
+    """A client that asks before it sends its body is told to; the next request may have a shortcut again."""
+    client = Client(await site.connect())
+    await client.stream.send_all(post("/echo", Expect="100-continue").removesuffix(b"hello"))
+    assert (await read_until(client.stream, b"\r\n\r\n")).startswith(b"HTTP/1.1 100 ")
+    await client.stream.send_all(b"hello" + post("/short", b"next"))
+    assert await client.read() == (200, b"hello")
+    assert await client.read() == (200, b"next")
+
+
+async def test_a_mistake_in_a_shortcut_is_its_connections_own(site: Site) -> None:
+    """A shortcut that fails loses its connection and is logged; the server and its others go on."""
+    kept, stream = Client(await site.connect()), await site.connect()
+    with structlog.testing.capture_logs() as logs:
+        await stream.send_all(get("/short/broken"))
+        assert await read_to_end(stream) == b""
+    assert [entry["log_level"] for entry in logs] == ["error"]
+    await kept.stream.send_all(post("/short"))
+    assert await kept.read() == (200, b"hello")
+
+
+async def test_a_publisher_costs_one_task(site: Site) -> None:
+    """A connection that waits for its next request has one task, also when hypercorn served one before."""
+    await trio.testing.wait_all_tasks_blocked()
+    before = trio.lowlevel.current_statistics().tasks_living
+    for requests in (post("/short"), get("/hello") + post("/short")):
+        client = Client(await site.connect())
+        await client.stream.send_all(requests)
+        for _ in range(requests.count(b"HTTP/1.1")):
+            await client.read()
+    await trio.testing.wait_all_tasks_blocked()
+    assert trio.lowlevel.current_statistics().tasks_living == before + 2
+
+
+async def test_who_takes_no_answer_is_given_up(autojump_clock: trio.testing.MockClock) -> None:
+    """A peer that does not read what a shortcut answers loses its connection after the write timeout."""
+    listener = open_listener("127.0.0.1", 0, 10)
+    server = Server(
+        make_app(lambda: pytest.fail("there is no such route")),
+        listener,
+        write_timeout=5,
+        idle_timeout=math.inf,
+        grace=math.inf,
+        shortcuts=make_shortcuts(lambda: pytest.fail("none waits")),
+    )
+    async with listener, trio.open_nursery() as nursery:
+        nursery.start_soon(server.run)
+        stream = await trio.open_tcp_stream("127.0.0.1", listener.socket.getsockname()[1])
+        await stream.send_all(get("/short/large"))
+        await trio.testing.wait_all_tasks_blocked()
+        server.stop_accepting()
+    assert trio.current_time() == 5
+    await stream.aclose()
+
+
+async def test_a_silent_publisher_is_closed(nursery: trio.Nursery) -> None:
+    """Behind an answered request silence, and half a head, last no longer than the idle timeout."""
+    listener = open_listener("127.0.0.1", 0, 10)
+    app = make_app(lambda: pytest.fail("there is no such route"))
+    shortcuts = make_shortcuts(lambda: pytest.fail("none waits"))
+    async with listener:
+        server = Server(app, listener, write_timeout=5, idle_timeout=0.05, grace=5, shortcuts=shortcuts)
+        nursery.start_soon(server.run)
+        for begun in (b"", post("/short")[:30]):
+            client = Client(await trio.open_tcp_stream("127.0.0.1", listener.socket.getsockname()[1]))
+            await client.stream.send_all(post("/short") + begun)
+            assert await client.read() == (200, b"hello")
+            assert b"200" not in await read_to_end(client.stream)
+            await client.stream.aclose()
+        nursery.cancel_scope.cancel()
+
+
+async def test_stopping_lets_a_shortcut_finish(site: Site) -> None:
+    """Once accepting has ended an idle publisher is closed, and a request under way is answered."""
+    idle, busy = Client(await site.connect()), Client(await site.connect())
+    await idle.stream.send_all(post("/short"))
+    assert await idle.read() == (200, b"hello")
+    await busy.stream.send_all(get("/short/slow"))
+    await site.entered.wait()
+    site.server.stop_accepting()
+    assert await read_to_end(idle.stream) == b""
+    site.leave.set()
+    assert await busy.read() == (200, b"slow")
+    assert await read_to_end(busy.stream) == b""
 
 
 # Stopping

@@ -7,17 +7,18 @@ from collections.abc import Awaitable, Callable
 import attrs
 from quart import Response, current_app, g, request, websocket
 from quart_trio import QuartTrio
+from werkzeug.sansio.request import Request as Asked
 
 from heliograph.actors.appender import Appender
 from heliograph.actors.histogram import Histogram
 from heliograph.actors.hub import Hub
 from heliograph.actors.subscriber import Subscriber
-from heliograph.config import Settings
+from heliograph.config import ServerSettings, Settings
 from heliograph.http import problems
 from heliograph.http.auth import Authenticator
 from heliograph.http.metrics import StorageStats
 from heliograph.http.stream import StreamRegistry
-from heliograph.model.errors import Forbidden, Unauthenticated
+from heliograph.model.errors import Forbidden
 from heliograph.storage.protocols import Log, Store
 
 OPEN_PATHS = (
@@ -71,40 +72,45 @@ def create_app(given: Services) -> QuartTrio:
     async def identify() -> None:
         if request.path in OPEN_PATHS or request.path.startswith("/static/") or request.method == "OPTIONS":
             return
-        who = given.authenticator.from_headers(request.headers, request.args.get("ticket"))
-        if who is None:
-            raise Unauthenticated("send X-API-Key or Authorization: Bearer")
-        g.identity = who
+        g.identity = given.authenticator.require(request.headers, request.args.get("ticket"))
 
     @app.before_websocket
     async def check_origin() -> None:
-        origin = websocket.headers.get("Origin")
-        if origin is not None and not origin_allowed(origin, websocket.headers.get("Host", "")):
-            raise Forbidden(f"the origin {origin} is not in CORS_ORIGINS")
+        require_origin(given.settings.server, websocket)
 
     @app.after_request
     async def finish(response: Response) -> Response:
-        for name, value in cors_headers().items():
+        for name, value in common_headers(given.settings.server, request).items():
             response.headers[name] = value
-        response.headers.setdefault("X-Content-Type-Options", "nosniff")
         return response
 
     return app
 
 
-def origin_allowed(origin: str, host: str) -> bool:
+def origin_allowed(settings: ServerSettings, origin: str, host: str) -> bool:
     """Tell whether a page of this origin may use the API: it is ours, or configured."""
-    allowed = services().settings.server.cors_origins
+    allowed = settings.cors_origins
     return origin in allowed or "*" in allowed or origin.partition("://")[2] == host
 
 
-def cors_headers() -> dict[str, str]:
-    """Return the CORS headers of a response to the current request."""
-    origin = request.headers.get("Origin")
-    if origin is None or not origin_allowed(origin, request.headers.get("Host", "")):
+def require_origin(settings: ServerSettings, asked: Asked) -> None:
+    """Check the origin of the page that opens a WebSocket; programs that are no browsers send none.
+
+    Raises:
+        Forbidden: It may not use the API.
+    """
+    origin = asked.headers.get("Origin")
+    if origin is not None and not origin_allowed(settings, origin, asked.headers.get("Host", "")):
+        raise Forbidden(f"the origin {origin} is not in CORS_ORIGINS")
+
+
+def cors_headers(settings: ServerSettings, asked: Asked) -> dict[str, str]:
+    """Return the CORS headers of an answer."""
+    origin = asked.headers.get("Origin")
+    if origin is None or not origin_allowed(settings, origin, asked.headers.get("Host", "")):
         return {}
     headers = {"Access-Control-Allow-Origin": origin, "Vary": "Origin"}
-    if request.method == "OPTIONS":
+    if asked.method == "OPTIONS":
         headers |= {
             "Access-Control-Allow-Methods": "GET, POST, OPTIONS",
             "Access-Control-Allow-Headers": (
@@ -113,3 +119,8 @@ def cors_headers() -> dict[str, str]:
             "Access-Control-Max-Age": "600",
         }
     return headers
+
+
+def common_headers(settings: ServerSettings, asked: Asked) -> dict[str, str]:
+    """Return the headers that every answer to a request has."""
+    return {"X-Content-Type-Options": "nosniff", **cors_headers(settings, asked)}

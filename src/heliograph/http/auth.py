@@ -73,15 +73,26 @@ class Authenticator:
         Raises:
             Unauthenticated: It carries wrong ones.
         """
+        if self.open:
+            return LOCAL
         key = headers.get("X-API-Key")
         scheme, _, token = headers.get("Authorization", "").partition(" ")
         if key is None and scheme.lower() == "bearer":
             key = token.strip()
-        if self.open:
-            return LOCAL
         if key is None and ticket is None:
             return None
         return self.authenticate(key, ticket)
+
+    def require(self, headers: Headers, ticket: str | None = None) -> Identity:
+        """Identify a request that must not be anonymous.
+
+        Raises:
+            Unauthenticated: It carries no credentials but needs them, or wrong ones.
+        """
+        who = self.from_headers(headers, ticket)
+        if who is None:
+            raise Unauthenticated("send X-API-Key or Authorization: Bearer")
+        return who
 
     def authenticate(self, key: str | None, ticket: str | None) -> Identity:
         """Identify a key or a ticket.

@@ -1,19 +1,27 @@
-"""One accepted connection, and how a stream takes it over from hypercorn.
+"""One accepted connection: who serves each of its requests, and how a stream takes it over.
 
-hypercorn's per-connection engine is given this object instead of the socket's stream. For an ordinary
-request it passes everything through. A stream route does its handshake as an ordinary route and then
-calls ``detach``: from that moment hypercorn reads end of file and what it still wants to write is
+Most requests are hypercorn's and Quart's: its per-connection engine is given this object instead of the
+socket's stream. But an engine, its tasks and Quart's contexts cost milliseconds, and a few requests come
+by the thousand: events that are published, and the handshakes of streams. So the head of every request
+is looked at here before anybody else reads it. One that has a shortcut is served by a plain function
+(see ``shortcuts``) in the connection's own task; any other, and any that leaves a doubt, goes to
+hypercorn, which then reads end of file as soon as the next request has a shortcut again. What is read and
+not handed on stays here, so no byte is lost whoever reads next, and hypercorn is never given more than
+one request at a time: what was pipelined behind it waits until it is answered. Only where a request does not
+say in plain words where it ends (a chunked body, HTTP/1.0, an upgrade to HTTP/2) hypercorn has the rest
+of the connection for itself.
+
+A stream takes its connection over for good: by its shortcut, or by an ordinary route that calls
+``detach``. From that moment hypercorn reads end of file and what it still wants to write is
 swallowed, so its tasks and Quart's contexts end and free their memory, while the socket lives on and
-``server`` goes on with the successor in the same task.
+``server`` goes on with the successor in the same task. What the peer sends right behind its WebSocket
+handshake is the successor's; hypercorn would answer it with 400 before the route has run.
 
-Four things that hypercorn 0.18 does not do happen here. Its writes are shielded and without a
-deadline, so ``send_all`` bounds them. Bytes that a peer sends right behind its WebSocket handshake
-would be answered with 400, since hypercorn parses them before the route has run: everything behind the
-head of an upgrade request is kept back and handed on to the successor. And it cannot be interrupted in
-a read: a scope around each read lets ``detach`` do so, without losing a byte. And its own idle timer is
-lost when a response ends under quart-trio (the end of the request cancels the task that would start the
-timer): the same scope has a deadline while no request is under way, which neither silence nor a head that
-trickles in can push back.
+Three things that hypercorn 0.18 does not do happen here. Its writes are shielded and without a
+deadline, so ``send_all`` bounds them. It cannot be interrupted in a read: a scope around each read lets
+``detach`` do so, without losing a byte. And its own idle timer is lost when a response ends under
+quart-trio (the end of the request cancels the task that would start the timer): the same scope has a
+deadline while no request is under way, which neither silence nor a head that trickles in can push back.
 """
 
 from __future__ import annotations
@@ -23,21 +31,29 @@ import os
 import re
 import socket
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from typing import Protocol
 
 import trio
 
-HEAD_LIMIT = 64 * 1024
+from heliograph.http.head import END_OF_HEAD, HEAD_LIMIT, Head, parse_head
+
+READ_BYTES = 64 * 1024
+BUFFER_BYTES = 128 * 1024
+"""What may wait behind a request that hypercorn serves; the rest stays in the socket."""
+
+SHORT_BODY_BYTES = 64 * 1024
+SHORT_BODY_SECONDS = 1.0
+"""A body that is larger or slower takes no shortcut: hypercorn reads it bit by bit."""
+
 WRITE_BYTES = 64 * 1024
 """What a peer must take within the write timeout: a slow one is served, a stalled one is not."""
 
 LINGER_SECONDS = 2.0
 
 _FINAL_HEAD = re.compile(rb"HTTP/1\.[01] [2-5]")
-_UPGRADE = re.compile(rb"\r\nupgrade:[ \t]*websocket[ \t]*\r\n", re.IGNORECASE)
 
 
 class Served(Protocol):
@@ -49,6 +65,9 @@ class Served(Protocol):
 
 
 Successor = Callable[[trio.SocketStream], Served]
+Shortcut = Callable[[Head, bytes], Awaitable[bytes | Successor | None]]
+"""Serves a request given its head and its whole body: the answer's bytes, or who takes the connection
+over, or ``None``, when hypercorn and the app must serve it after all."""
 
 current: ContextVar[Connection] = ContextVar("connection")
 """The connection that the running task serves; routes find it here."""
@@ -63,29 +82,42 @@ def reset_on_close(sock: trio.socket.SocketType) -> None:
 
 
 class Connection:
-    """A stream for hypercorn that can be taken away from it.
+    """A stream for hypercorn that gives it some requests and can be taken away from it.
 
     Args:
         stream: The accepted TCP stream.
         write_timeout: Seconds after which a peer that takes no bytes is given up.
         idle_timeout: Seconds from the end of a request by which the head of the next must be complete.
+        has_shortcut: Tells whether a request may be served without hypercorn.
     """
 
-    def __init__(self, stream: trio.SocketStream, write_timeout: float, idle_timeout: float) -> None:
+    def __init__(
+        self,
+        stream: trio.SocketStream,
+        write_timeout: float,
+        idle_timeout: float,
+        has_shortcut: Callable[[Head], bool],
+    ) -> None:
         self.socket = stream.socket
         self.successor: Successor | None = None
         self._stream = stream
         self._write_timeout = write_timeout
-        self._head = b""
-        self._unsent = b""
-        self._early = b""
+        self._idle_timeout = idle_timeout
+        self._has_shortcut = has_shortcut
+        self._read = bytearray()  # and not handed on yet
+        self._granted: float = 0  # how many bytes hypercorn may still be given
+        self._short: tuple[Head, bytes] | None = None
+        self._answered = True  # whatever was handed on
         self._upgrading = False
-        self._closed = False
+        self._ended = False  # nothing more is to be read
+        self._closed = False  # by hypercorn
         self._reading: trio.CancelScope | None = None
         self._requests = 0
         self._stopping = False
-        self._idle_timeout = idle_timeout
         self._idle_deadline = trio.current_time() + idle_timeout
+        self._unsent = b""
+
+    # Time
 
     @contextmanager
     def request(self) -> Iterator[None]:
@@ -94,6 +126,9 @@ class Connection:
         self._set_deadline()
         try:
             yield
+            self._answered = True  # after an error hypercorn has still to close
+            if self._read:
+                self._interrupt()  # what waits may be the next request
         finally:
             self._requests -= 1
             self._idle_deadline = trio.current_time() + self._idle_timeout
@@ -108,68 +143,167 @@ class Connection:
         if self._reading is not None:
             self._reading.deadline = self._deadline
 
+    def _interrupt(self) -> None:
+        if self._reading is not None:
+            self._reading.cancel()
+
     @property
     def _deadline(self) -> float:
         if self._requests:
             return math.inf
         return -math.inf if self._stopping else self._idle_deadline
 
+    # Taking it away from hypercorn
+
     def detach(self, successor: Successor) -> None:
         """Take the connection away from hypercorn; what ``successor(stream)`` makes serves it next."""
         self.successor = successor
-        if self._reading is not None:
-            self._reading.cancel()
+        self._interrupt()
 
     def take_early(self) -> bytes:
-        """Return the bytes that came behind the head of an upgrade request."""
-        early, self._early = self._early, b""
+        """Return what was read and not handed on."""
+        early, self._read = bytes(self._read), bytearray()
         return early
 
-    async def receive_some(self, max_bytes: int | None = None) -> bytes:
-        """Read for hypercorn: end of file once detached or closed."""
-        if self.successor is not None or self._closed:
-            await trio.lowlevel.checkpoint()
-            return b""
-        data = b""
-        with trio.CancelScope(deadline=self._deadline) as self._reading:
-            if self._upgrading:
-                await trio.sleep_forever()  # what the peer sends now is for the successor
-            data = bytes(await self._stream.receive_some(max_bytes))
-        self._reading = None
-        if self.successor is not None:
-            self._early += data
-            return b""
-        return self._keep_back(data)
+    @property
+    def _taken(self) -> bool:
+        return self.successor is not None or self._short is not None
 
-    def _keep_back(self, data: bytes) -> bytes:
-        """Pass a chunk on up to the end of the head, if it is (part of) an upgrade request."""
-        if not (self._head or data.startswith(b"GET "[: len(data)])):
-            return data
-        before = len(self._head)
-        self._head += data
-        end = self._head.find(b"\r\n\r\n", max(0, before - 3))
-        if end < 0:
-            if len(self._head) > HEAD_LIMIT:
-                self._head = b""
-            return data
-        head, rest = self._head[: end + 4], self._head[end + 4 :]
-        self._head = b""
-        if not _UPGRADE.search(head):
-            return data
-        self._upgrading = True
-        self._early = rest
-        return head[before:]
+    # Reading
+
+    @property
+    def over(self) -> bool:
+        """Whether there is nothing more to be served."""
+        return self._closed or (self._ended and not self._read)
+
+    async def next_short(self) -> tuple[Head, bytes] | None:
+        """Wait for a request; ``None`` if it has no shortcut: hypercorn reads it, unless all is ``over``."""
+        if self._short is None and not self._granted:
+            await self._next()
+        short, self._short = self._short, None
+        return short
+
+    def decline(self, head: Head, body: bytes) -> None:
+        """Give a request that ``next_short`` returned to hypercorn."""
+        self._read[:0] = head.raw + body
+        self._grant(head)
+
+    async def _next(self) -> None:
+        """Wait for the next request and decide who is to serve it."""
+        head = await self._next_head()
+        if head is not None and head.plain and self._has_shortcut(head) and await self._wait_for_body(head):
+            size = len(head.raw) + head.length
+            self._short = head, bytes(self._read[len(head.raw) : size])
+            del self._read[:size]
+        else:
+            self._grant(head)
+
+    def _grant(self, head: Head | None) -> None:
+        self._granted = math.inf if head is None else len(head.raw) + head.length
+        self._upgrading = head is not None and head.upgrades
+        self._answered = False
+
+    async def _next_head(self) -> Head | None:
+        """Wait for a head; ``None`` when it does not come, or leaves a doubt."""
+        if self._read:
+            await trio.lowlevel.checkpoint()
+        looked = 0
+        while True:
+            end = END_OF_HEAD.search(self._read, max(0, looked - 2))
+            if end is not None:
+                return parse_head(bytes(self._read[: end.end()]))
+            looked = len(self._read)
+            # The first byte tells TLS and other noise at once.
+            if looked > HEAD_LIMIT or (looked and not self._read[:1].isalpha()):
+                return None
+            if self._ended or self._closed or self._taken:
+                return None
+            await self._fill()
+
+    async def _wait_for_body(self, head: Head) -> bool:
+        """Wait a little for the body of a request with a shortcut; tell whether it has come."""
+        size = len(head.raw) + head.length
+        if head.length <= SHORT_BODY_BYTES and len(self._read) < size:
+            self._requests += 1
+            try:
+                with trio.move_on_after(SHORT_BODY_SECONDS):
+                    while len(self._read) < size and not self._ended:
+                        await self._fill()
+            finally:
+                self._requests -= 1
+        return len(self._read) >= size
+
+    async def _fill(self) -> None:
+        """Read more; return without when the deadline has passed or something has interrupted."""
+        try:
+            with trio.CancelScope(deadline=self._deadline) as self._reading:
+                if self._upgrading or len(self._read) >= BUFFER_BYTES:
+                    await trio.sleep_forever()  # what the peer sends now is for later
+                data = b""
+                with suppress(trio.BrokenResourceError):
+                    data = await self._stream.receive_some(READ_BYTES)
+                self._read += data
+                self._ended = not data
+        finally:
+            self._reading = None
+        if trio.current_time() >= self._deadline:
+            self._ended = True
+
+    # What hypercorn calls
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes:
+        """Read for hypercorn: end of file once the connection is taken away or closed."""
+        while not (self._taken or self._closed):
+            if self._granted and self._read:
+                size = min(len(self._read), self._granted, max_bytes or READ_BYTES)
+                data = bytes(self._read[: int(size)])
+                del self._read[: len(data)]
+                self._granted -= len(data)
+                return data
+            if self._ended:
+                break
+            if self._granted or self._upgrading or not self._answered:
+                await self._fill()
+            else:
+                await self._next()
+        await trio.lowlevel.checkpoint()
+        return b""
 
     async def send_all(self, data: bytes) -> None:
-        """Write for hypercorn: nothing once detached, and no part longer than the write timeout."""
-        if self.successor is not None:
+        """Write for hypercorn: nothing once it was taken away, and no part longer than the write timeout."""
+        if self._taken:
             return
         if _FINAL_HEAD.match(data) and not self._unsent:
             # hypercorn writes head, body and end one by one: the head goes out with what follows it.
             self._unsent = data
             return
         data, self._unsent = self._unsent + data, b""
-        if data and (rest := self._send_at_once(data)):
+        if data:
+            await self.answer(data)
+
+    async def send_eof(self) -> None:
+        """Close the writing side, unless the connection was taken away; without a checkpoint."""
+        if not self._taken:
+            self._shut_down()
+
+    async def aclose(self) -> None:
+        """Read and write no more for hypercorn, unless the connection was taken away; without a checkpoint.
+
+        The task in which hypercorn closes has mostly been cancelled by the end of its own response.
+        """
+        if not self._taken:
+            self._closed = True
+            self._interrupt()
+
+    # Writing and ending
+
+    async def answer(self, data: bytes) -> None:
+        """Write, no part longer than the write timeout.
+
+        Raises:
+            trio.BrokenResourceError: The peer is gone or takes nothing.
+        """
+        if rest := self._send_at_once(data):
             await self._send_rest(rest)
 
     def _send_at_once(self, data: bytes) -> bytes:
@@ -191,25 +325,13 @@ class Connection:
             reset_on_close(self.socket)
             raise trio.BrokenResourceError("the peer takes no bytes") from None
 
-    async def send_eof(self) -> None:
-        """Close the writing side, unless the connection was taken away; without a checkpoint."""
-        if self.successor is None:
-            with suppress(OSError):
-                self.socket.shutdown(trio.socket.SHUT_WR)
-
-    async def aclose(self) -> None:
-        """Read and write no more for hypercorn, unless the connection was taken away; without a checkpoint.
-
-        The task in which hypercorn closes has mostly been cancelled by the end of its own response.
-        """
-        if self.successor is None:
-            self._upgrading = False
-            self._closed = True
-            if self._reading is not None:
-                self._reading.cancel()
+    def _shut_down(self) -> None:
+        with suppress(OSError):
+            self.socket.shutdown(trio.socket.SHUT_WR)
 
     async def linger(self) -> None:
         """Let a peer that is still sending read the answer before the closing resets its connection."""
+        self._shut_down()
         with trio.move_on_after(LINGER_SECONDS), suppress(trio.BrokenResourceError):
             while await self._stream.receive_some(WRITE_BYTES):
                 pass

@@ -7,6 +7,7 @@ not in the family is a bug: it is logged with its traceback and answered by a ba
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import attrs
@@ -16,6 +17,7 @@ from quart import Response
 from quart_trio import QuartTrio
 from werkzeug.exceptions import HTTPException
 
+from heliograph.http.answer import Answer
 from heliograph.model import errors
 
 log = structlog.get_logger(__name__)
@@ -54,8 +56,8 @@ class Problem:
     errors: tuple[errors.FieldError, ...] = ()
     retry_after: float | None = None
 
-    def response(self) -> Response:
-        """Make the HTTP response."""
+    def answer(self, more: Mapping[str, str] | None = None) -> Answer:
+        """Make the answer, with these headers besides its own."""
         body: dict[str, Any] = {
             "type": f"urn:heliograph:problem:{self.code}",
             "title": self.title,
@@ -68,12 +70,12 @@ class Problem:
                 {key: value for key, value in attrs.asdict(error).items() if value is not None}
                 for error in self.errors
             ]
-        response = Response(orjson.dumps(body), self.status, content_type="application/problem+json")
+        headers = dict(more or {})
         if self.retry_after is not None:
-            response.headers["Retry-After"] = str(max(1, math.ceil(self.retry_after)))
+            headers["Retry-After"] = str(max(1, math.ceil(self.retry_after)))
         if self.status == 401:
-            response.headers["WWW-Authenticate"] = 'Bearer realm="heliograph"'
-        return response
+            headers["WWW-Authenticate"] = 'Bearer realm="heliograph"'
+        return Answer(self.status, orjson.dumps(body), "application/problem+json", headers)
 
 
 def describe(error: errors.HeliographError) -> Problem:
@@ -89,25 +91,21 @@ def describe(error: errors.HeliographError) -> Problem:
     )
 
 
+def answer_to(error: Exception) -> Answer:
+    """Make the answer to an error: of the family, of the framework, or a bug, which is logged."""
+    if isinstance(error, errors.HeliographError):
+        return describe(error).answer()
+    if isinstance(error, HTTPException):
+        name = error.name or "Error"
+        problem = Problem(error.code or 500, name.lower().replace(" ", "_"), name, error.description or "")
+        return problem.answer({name: value for name, value in error.get_headers() if name.lower() == "allow"})
+    log.error("unexpected error in a request", exc_info=error)
+    return Problem(500, "internal", "Internal error", "the error was logged").answer()
+
+
 def install(app: QuartTrio) -> None:
     """Answer every error of the app as a problem."""
 
-    @app.errorhandler(errors.HeliographError)
-    async def expected(error: errors.HeliographError) -> Response:
-        return describe(error).response()
-
-    @app.errorhandler(HTTPException)
-    async def by_framework(error: HTTPException) -> Response:
-        status = error.code or 500
-        code = (error.name or "error").lower().replace(" ", "_")
-        problem = Problem(status, code, error.name or "Error", error.description or "")
-        response = problem.response()
-        for name, value in error.get_headers():
-            if name.lower() == "allow":
-                response.headers[name] = value
-        return response
-
     @app.errorhandler(Exception)
-    async def bug(error: Exception) -> Response:
-        log.error("unexpected error in a request", exc_info=error)
-        return Problem(500, "internal", "Internal error", "the error was logged").response()
+    async def refuse(error: Exception) -> Response:
+        return answer_to(error).response()

@@ -1,18 +1,23 @@
-"""Reading a request: parameters, cursors and bodies, with errors that name the field."""
+"""Reading a request: parameters, cursors and bodies, with errors that name the field.
+
+Everything here takes what Quart's requests are made of, werkzeug's request without input and output
+(``Asked``), so that a shortcut (see ``shortcuts``) is ruled by the same functions as a Quart route.
+"""
 
 from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import AsyncGenerator, Iterable
+from collections.abc import AsyncGenerator, AsyncIterable, Iterable
 from contextlib import aclosing
 from datetime import datetime
 from typing import Any
 
 import orjson
 import trio
-from quart import Request, g, request
+from quart import g
 from werkzeug.exceptions import RequestTimeout
+from werkzeug.sansio.request import Request as Asked
 
 from heliograph.actors.subscription import Overflow
 from heliograph.http.auth import Identity
@@ -35,24 +40,24 @@ def identity() -> Identity:
     return who
 
 
-def refuse_unknown(*known: str) -> None:
+def refuse_unknown(asked: Asked, *known: str) -> None:
     """Refuse query parameters that the route does not know.
 
     Raises:
         Invalid: With one entry for each.
     """
-    for name in request.args:
+    for name in asked.args:
         if name not in known:
             raise Invalid.field(name[:100], f"is unknown; this takes {', '.join(known) or 'no parameters'}")
 
 
-def whole(name: str, default: int, low: int, high: int) -> int:
+def whole(asked: Asked, name: str, default: int, low: int, high: int) -> int:
     """Read a whole number from the query.
 
     Raises:
         Invalid: Not a number, or out of range.
     """
-    text = request.args.get(name)
+    text = asked.args.get(name)
     if text is None:
         return default
     # int() takes forms that nobody means: 1_000, Arabic digits, spaces
@@ -61,25 +66,25 @@ def whole(name: str, default: int, low: int, high: int) -> int:
     raise Invalid.field(name, f"must be a whole number from {low} to {high}")
 
 
-def moment(name: str) -> datetime | None:
+def moment(asked: Asked, name: str) -> datetime | None:
     """Read an ISO 8601 time from the query.
 
     Raises:
         Invalid: Not a time.
     """
-    text = request.args.get(name)
+    text = asked.args.get(name)
     # A plus sign in a query is a space: put it back where an offset stands.
     return None if text is None else parse_time(text.replace(" ", "+"), name)
 
 
-def listed(name: str, allowed: Iterable[str]) -> tuple[str, ...]:
+def listed(asked: Asked, name: str, allowed: Iterable[str]) -> tuple[str, ...]:
     """Read a parameter that may be repeated or comma-separated.
 
     Raises:
         Invalid: Something else than what is allowed.
     """
     values = tuple(
-        value.strip() for text in request.args.getlist(name) for value in text.split(",") if value.strip()
+        value.strip() for text in asked.args.getlist(name) for value in text.split(",") if value.strip()
     )
     allowed = tuple(allowed)
     for value in values:
@@ -93,13 +98,13 @@ def encode_cursor(*parts: str | int) -> str:
     return base64.urlsafe_b64encode(orjson.dumps(parts)).rstrip(b"=").decode()
 
 
-def decode_cursor(*kinds: type) -> list[Any] | None:
+def decode_cursor(asked: Asked, *kinds: type) -> list[Any] | None:
     """Read the query's ``cursor`` as ``encode_cursor`` made it.
 
     Raises:
         Invalid: Not one of ours.
     """
-    text = request.args.get("cursor")
+    text = asked.args.get("cursor")
     if text is None:
         return None
     try:
@@ -111,17 +116,17 @@ def decode_cursor(*kinds: type) -> list[Any] | None:
     raise Invalid.field("cursor", "must be a next_cursor of this list, unchanged")
 
 
-def watch_request(selection: Selection, default_after: str | None = None) -> WatchRequest:
+def watch_request(asked: Asked, selection: Selection, default_after: str | None = None) -> WatchRequest:
     """Read what an SSE request asks for besides its selection; ``Last-Event-ID`` wins over ``after``.
 
     Raises:
         Invalid: Some parameter is wrong.
     """
-    after = request.headers.get("Last-Event-ID", "").strip() or request.args.get("after")
-    tail = whole("tail", 0, 0, MAX_TAIL)
+    after = asked.headers.get("Last-Event-ID", "").strip() or asked.args.get("after")
+    tail = whole(asked, "tail", 0, 0, MAX_TAIL)
     if after is None and not tail:
         after = default_after
-    overflow = request.args.get("overflow", Overflow.DISCONNECT.value)
+    overflow = asked.args.get("overflow", Overflow.DISCONNECT.value)
     if overflow not in list(Overflow):
         raise Invalid.field("overflow", f"must be one of {', '.join(Overflow)}")
     return WatchRequest(
@@ -133,59 +138,97 @@ def watch_request(selection: Selection, default_after: str | None = None) -> Wat
     )
 
 
-def selection() -> Selection:
+def selection(asked: Asked) -> Selection:
     """Read ``channel`` (repeatable) and ``topic`` of the query.
 
     Raises:
         Invalid: Some of them is malformed.
     """
-    selectors = [parse_selector(text) for text in request.args.getlist("channel")]
-    topic = parse_topic_pattern(request.args.get("topic", EVERYTHING))
+    selectors = [parse_selector(text) for text in asked.args.getlist("channel")]
+    topic = parse_topic_pattern(asked.args.get("topic", EVERYTHING))
     return Selection.of(selectors, topic)
 
 
-async def read_items(incoming: Request, max_bytes: int, max_items: int) -> list[Any]:
+class InTime:
+    """A body that may take a while, but not longer.
+
+    Args:
+        chunks: The body; iterating raises ``RequestTimeout`` when it has not ended in time.
+    """
+
+    def __init__(self, chunks: AsyncIterable[bytes]) -> None:
+        self._chunks = aiter(chunks)
+        self._deadline = trio.current_time() + BODY_SECONDS
+
+    def __aiter__(self) -> InTime:
+        return self
+
+    async def __anext__(self) -> bytes:
+        try:
+            with trio.fail_at(self._deadline):
+                return await anext(self._chunks)
+        except trio.TooSlowError:
+            raise RequestTimeout(f"the body did not arrive within {BODY_SECONDS} seconds") from None
+
+
+class Whole:
+    """A body that has come, in the form of one that comes bit by bit."""
+
+    def __init__(self, body: bytes) -> None:
+        self._pieces = iter((body,))
+
+    def __aiter__(self) -> Whole:
+        return self
+
+    async def __anext__(self) -> bytes:
+        for piece in self._pieces:
+            return piece
+        raise StopAsyncIteration
+
+
+async def read_items(kind: str, chunks: AsyncIterable[bytes], max_bytes: int, max_items: int) -> list[Any]:
     """Read the items of a publish request: one JSON object, an array, or NDJSON.
+
+    Args:
+        kind: The media type; JSON where none is given.
+        chunks: The body.
+        max_bytes: Limit of the body.
+        max_items: Limit of items.
 
     Raises:
         UnsupportedMedia: Neither JSON nor NDJSON.
-        RequestTimeout: It does not arrive in time.
         TooLarge: Over ``max_bytes`` or ``max_items``.
         Malformed: Not what it says it is.
         Invalid: No items at all.
     """
-    kind = incoming.mimetype or "application/json"
+    kind = kind or "application/json"
     ndjson = kind in {"application/x-ndjson", "application/ndjson", "application/jsonl"}
     if not ndjson and kind != "application/json":
         raise UnsupportedMedia(f"{kind} is not read here; send application/json or application/x-ndjson")
-    try:
-        with trio.fail_after(BODY_SECONDS):
-            if ndjson:
-                items = await _read_lines(incoming, max_bytes, max_items)
-            else:
-                items = await _read_json(incoming, max_bytes)
-                _require_few(items, max_items)
-    except trio.TooSlowError:
-        raise RequestTimeout(f"the body did not arrive within {BODY_SECONDS} seconds") from None
+    if ndjson:
+        items = await _read_lines(chunks, max_bytes, max_items)
+    else:
+        items = await _read_json(chunks, max_bytes)
+        _require_few(items, max_items)
     if not items:
         raise Invalid.field("", "the request has no events")
     return items
 
 
-async def _read_json(incoming: Request, max_bytes: int) -> list[Any]:
+async def _read_json(chunks: AsyncIterable[bytes], max_bytes: int) -> list[Any]:
     body = bytearray()
-    async for data in _limited(incoming, max_bytes):
+    async for data in _limited(chunks, max_bytes):
         body += data
     value = parse_json(bytes(body), "the body")
     return value if isinstance(value, list) else [value]
 
 
-async def _read_lines(incoming: Request, max_bytes: int, max_items: int) -> list[Any]:
+async def _read_lines(chunks: AsyncIterable[bytes], max_bytes: int, max_items: int) -> list[Any]:
     items: list[Any] = []
     rest = bytearray()
     line = 0
-    async with aclosing(_limited(incoming, max_bytes)) as chunks:  # a bad line ends it in the middle
-        async for data in chunks:
+    async with aclosing(_limited(chunks, max_bytes)) as parts:  # a bad line ends it in the middle
+        async for data in parts:
             rest += data
             if b"\n" in data:
                 *lines, rest = rest.split(b"\n")
@@ -203,9 +246,9 @@ def _require_few(items: list[Any], most: int) -> None:
         raise TooLarge(f"a request may have at most {most} events: send the others in further requests")
 
 
-async def _limited(incoming: Request, max_bytes: int) -> AsyncGenerator[bytes, None]:
+async def _limited(chunks: AsyncIterable[bytes], max_bytes: int) -> AsyncGenerator[bytes, None]:
     size = 0
-    async for data in incoming.body:
+    async for data in chunks:
         size += len(data)
         if size > max_bytes:
             raise TooLarge(f"a request may have at most {max_bytes} bytes")

@@ -14,6 +14,7 @@ from __future__ import annotations
 import errno
 import math
 import socket
+from collections.abc import Mapping
 from contextlib import ExitStack
 from functools import partial
 
@@ -26,7 +27,8 @@ from hypercorn.trio.worker_context import TrioSingleTask, WorkerContext
 from hypercorn.typing import ASGIReceiveCallable, ASGISendCallable, ConnectionState, Scope
 from quart_trio import QuartTrio
 
-from heliograph.http.connection import Connection, Served, current
+from heliograph.http.connection import Connection, Served, Shortcut, current
+from heliograph.http.head import Head
 from heliograph.model.errors import SettingsError
 
 log = structlog.get_logger(__name__)
@@ -89,6 +91,7 @@ class Server:
         write_timeout: Seconds after which a peer that takes no bytes is given up.
         idle_timeout: Seconds that a connection may be without a request.
         grace: Seconds that requests under way get after accepting has ended.
+        shortcuts: By method and path.
     """
 
     app: QuartTrio
@@ -96,6 +99,7 @@ class Server:
     write_timeout: float
     idle_timeout: float
     grace: float
+    shortcuts: Mapping[tuple[str, str], Shortcut] = attrs.field(factory=dict)
     _config: Config = attrs.field(factory=hypercorn_config, init=False)
     _context: WorkerContext = attrs.field(factory=partial(WorkerContext, None), init=False)
     _connections: set[Connection] = attrs.field(factory=set, init=False)
@@ -122,7 +126,7 @@ class Server:
 
     async def _handle(self, stream: trio.SocketStream) -> None:
         try:
-            served, early = await self._serve_http(stream)
+            served, early = await self._serve_requests(stream)
             if served is not None:
                 # This frame lives as long as the stream: it holds nothing of the handshake.
                 await served.serve(early)
@@ -130,23 +134,44 @@ class Server:
             # A mistake in serving one connection must not end all the others.
             log.exception("a connection was lost to an unexpected error")
 
-    async def _call_app(
-        self,
-        scope: Scope,
-        receive: ASGIReceiveCallable,
-        send: ASGISendCallable,
-        sync_spawn: object,
-        call_soon: object,
-    ) -> None:
-        """Call the app as hypercorn's own wrapper does, and let the connection know of the request."""
-        with current.get().request():
-            await self.app(scope, receive, send)
-
-    async def _serve_http(self, stream: trio.SocketStream) -> tuple[Served | None, bytes]:
+    async def _serve_requests(self, stream: trio.SocketStream) -> tuple[Served | None, bytes]:
         """Serve requests until the connection ends or is taken over; return by whom, and the early bytes."""
-        connection = Connection(stream, self.write_timeout, self.idle_timeout)
-        token = current.set(connection)
+        connection = Connection(stream, self.write_timeout, self.idle_timeout, self._has_shortcut)
+        if self.stopping:
+            connection.stop()
         self._connections.add(connection)
+        try:
+            while connection.successor is None and not connection.over:
+                short = await connection.next_short()
+                if short is not None:
+                    await self._serve_short(connection, *short)
+                elif not connection.over:
+                    await self._run_engine(connection)
+        except trio.BrokenResourceError:
+            return None, b""
+        finally:
+            self._connections.discard(connection)
+        if connection.successor is None:
+            await connection.linger()
+            return None, b""
+        return connection.successor(stream), connection.take_early()
+
+    def _has_shortcut(self, head: Head) -> bool:
+        return (head.method, head.path) in self.shortcuts
+
+    async def _serve_short(self, connection: Connection, head: Head, body: bytes) -> None:
+        with connection.request():
+            outcome = await self.shortcuts[head.method, head.path](head, body)
+            if isinstance(outcome, bytes):
+                await connection.answer(outcome)
+        if outcome is None:
+            connection.decline(head, body)
+        elif not isinstance(outcome, bytes):
+            connection.detach(outcome)
+
+    async def _run_engine(self, connection: Connection) -> None:
+        """Let hypercorn serve requests until one has a shortcut, or the connection is closed or detached."""
+        token = current.set(connection)
         try:
             engine = TCPServer(
                 self._call_app,
@@ -159,9 +184,16 @@ class Server:
             engine.idle_task = NoIdleTask()
             await engine.run()
         finally:
-            self._connections.discard(connection)
             current.reset(token)
-        if connection.successor is None:
-            await connection.linger()
-            return None, b""
-        return connection.successor(stream), connection.take_early()
+
+    async def _call_app(
+        self,
+        scope: Scope,
+        receive: ASGIReceiveCallable,
+        send: ASGISendCallable,
+        sync_spawn: object,
+        call_soon: object,
+    ) -> None:
+        """Call the app as hypercorn's own wrapper does, and let the connection know of the request."""
+        with current.get().request():
+            await self.app(scope, receive, send)

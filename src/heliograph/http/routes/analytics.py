@@ -272,7 +272,7 @@ def _asked() -> Asked:
     Raises:
         Invalid: Some parameter is wrong.
     """
-    refuse_unknown(*PARAMETERS)
+    refuse_unknown(request, *PARAMETERS)
     identity().require("read", ANALYTICS)
     zone = parse_zone(request.args.get("tz", "UTC"))
     now = datetime.now(UTC)
@@ -296,7 +296,7 @@ def _one_of(name: str, allowed: Sequence[str]) -> str | None:
 
 def _filter(name: str) -> frozenset[str] | None:
     if name == "status":
-        values = listed(name, STATUSES)
+        values = listed(request, name, STATUSES)
     else:
         values = tuple(dimension(require_utf8(text, name)) for text in request.args.getlist(name))
     return frozenset(values) or None

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterable
+
 import orjson
 from quart import Blueprint, Response, request
+from werkzeug.sansio.request import Request as Asked
 
-from heliograph.http.app import services
+from heliograph.http.answer import Answer
+from heliograph.http.app import Services, services
+from heliograph.http.auth import Identity
 from heliograph.http.requests import (
     DEFAULT_LIMIT,
     MAX_LIMIT,
+    InTime,
     decode_cursor,
     encode_cursor,
     identity,
@@ -29,33 +35,43 @@ blueprint = Blueprint("events", __name__)
 @blueprint.post("/api/v1/events")
 async def publish() -> Response:
     """Append events; answered when they are durable, all or nothing."""
-    service = services()
+    return (await append_events(services(), identity(), request, InTime(request.body))).response()
+
+
+async def append_events(service: Services, who: Identity, asked: Asked, body: AsyncIterable[bytes]) -> Answer:
+    """Append what a publish request carries, by every rule of it.
+
+    Raises:
+        HeliographError: It is refused, and nothing was kept.
+    """
     settings = service.settings
-    refuse_unknown()
-    request_key = request.headers.get("Idempotency-Key")
+    refuse_unknown(asked)
+    request_key = asked.headers.get("Idempotency-Key")
     if request_key is not None and not 0 < len(request_key) <= 150:
         raise Invalid.field("Idempotency-Key", "must have 1 to 150 characters")
-    items = await read_items(request, settings.server.max_request_bytes, settings.events.max_per_request)
+    items = await read_items(
+        asked.mimetype, body, settings.server.max_request_bytes, settings.events.max_per_request
+    )
     drafts = parse_items(items, settings.events.max_bytes, request_key)
-    identity().require("publish", *{draft.channel for draft in drafts})
+    who.require("publish", *{draft.channel for draft in drafts})
     receipt = await service.appender.append(drafts)
-    body = {
+    answer = {
         "accepted": len(receipt.ids),
         "ids": [format_id(event_id) for event_id in receipt.ids],
         "cursor": format_id(receipt.cursor),
     }
-    return Response(to_json(body), 201, content_type="application/json")
+    return Answer(201, to_json(answer))
 
 
 @blueprint.get("/api/v1/events")
 async def history() -> Response:
     """List events, newest first."""
-    refuse_unknown("topic", "channel", "limit", "cursor", "ticket")
+    refuse_unknown(request, "topic", "channel", "limit", "cursor", "ticket")
     service = services()
-    wanted = selection()
+    wanted = selection(request)
     identity().require("read", *wanted.selectors)
-    limit = whole("limit", DEFAULT_LIMIT, 1, MAX_LIMIT)
-    cursor = decode_cursor(int)
+    limit = whole(request, "limit", DEFAULT_LIMIT, 1, MAX_LIMIT)
+    cursor = decode_cursor(request, int)
     position = await service.store.checkpoint()
     found, more = await service.store.events(wanted, EventId(cursor[0]) if cursor else None, limit)
     body = {

@@ -1,4 +1,7 @@
-"""The handshakes of streams: ordinary routes up to the moment when the connection is detached."""
+"""The handshakes of streams: ordinary routes up to the moment when the connection is detached.
+
+The functions without a leading underscore are their rules, which the shortcuts share.
+"""
 
 from __future__ import annotations
 
@@ -8,9 +11,11 @@ import attrs
 import trio
 from quart import Blueprint, Response, request, websocket
 from werkzeug.exceptions import HTTPVersionNotSupported
+from werkzeug.sansio.request import Request as Asked
 
 from heliograph.http import connection
-from heliograph.http.app import cors_headers, services
+from heliograph.http.app import Services, cors_headers, services
+from heliograph.http.auth import Identity
 from heliograph.http.frames import retry_block
 from heliograph.http.requests import identity, refuse_unknown, selection, to_json, watch_request
 from heliograph.http.routes.tasks import known_task
@@ -33,21 +38,30 @@ OVERLOADED_RETRY_MS = (5_000, 30_000)
 @blueprint.get("/api/v1/events/stream")
 async def event_stream() -> Response:
     """Stream events as they happen, from a cursor if one is given."""
-    refuse_unknown("topic", "channel", "after", "tail", "overflow", "ticket")
-    wanted = selection()
-    most = services().settings.streams.max_channels
+    return _open_sse(wanted_events(services(), identity(), request))
+
+
+def wanted_events(service: Services, who: Identity, asked: Asked) -> WatchRequest:
+    """Read what a request for an event stream asks for, by every rule of it.
+
+    Raises:
+        HeliographError: It is refused.
+    """
+    refuse_unknown(asked, "topic", "channel", "after", "tail", "overflow", "ticket")
+    wanted = selection(asked)
+    most = service.settings.streams.max_channels
     if len(wanted.selectors) > most:
         raise Invalid.field("channel", f"a stream takes at most {most} channels")
-    identity().require("read", *wanted.selectors)
-    return _open_sse(watch_request(wanted))
+    who.require("read", *wanted.selectors)
+    return watch_request(asked, wanted)
 
 
 @blueprint.get("/api/tasks/<task_id>/stream")
 async def task_stream(task_id: str) -> Response:
     """Stream one task from its beginning to its end; 204 when nothing of it is left to be told."""
-    refuse_unknown("after", "tail", "overflow", "ticket")
+    refuse_unknown(request, "after", "tail", "overflow", "ticket")
     task = await known_task(task_id)
-    wanted = watch_request(Selection.of([f"task:{task_id}"]), default_after="0-0")
+    wanted = watch_request(request, Selection.of([f"task:{task_id}"]), default_after="0-0")
     end = task.finished_event_id
     if end is not None:
         seen = wanted.after is not None and wanted.after >= end
@@ -69,10 +83,10 @@ def _require_http_1(version: str) -> None:
 
 def _open_sse(wanted: WatchRequest) -> Response:
     _require_http_1(request.http_version)
-    service = services()
-    headers = SSE_HEADERS | cors_headers()
+    service, owner = services(), identity().name
+    headers = SSE_HEADERS | cors_headers(service.settings.server, request)
     try:
-        service.streams.admit(identity().name)
+        service.streams.admit(owner)
     except TooMany:
         # A 503 would end an EventSource for good; this one comes back by itself, later.
         pause = random.randint(*OVERLOADED_RETRY_MS)
@@ -80,16 +94,23 @@ def _open_sse(wanted: WatchRequest) -> Response:
     if request.method == "HEAD":
         return Response(b"", headers=headers)
     chunked = request.http_version != "1.0"
+    connection.current.get().detach(sse_successor(service, owner, request, wanted, chunked=chunked))
+    return Response(b"")
+
+
+def sse_successor(
+    service: Services, owner: str, asked: Asked, wanted: WatchRequest, *, chunked: bool
+) -> connection.Successor:
+    """Make what takes a connection over as an event stream; its head is written then."""
     framing = {"Transfer-Encoding": "chunked"} if chunked else {"Connection": "close"}
-    owner = identity().name
+    headers = SSE_HEADERS | cors_headers(service.settings.server, asked) | framing
 
     def take_over(stream: trio.SocketStream) -> SseStream:
         served = SseStream(stream, service.hub, service.log, service.streams, owner, wanted, chunked=chunked)
-        served.sink.write(_response_head(headers | framing))
+        served.sink.write(_response_head(headers))
         return served
 
-    connection.current.get().detach(take_over)
-    return Response(b"")
+    return take_over
 
 
 def _response_head(headers: dict[str, str]) -> bytes:
@@ -101,10 +122,18 @@ def _response_head(headers: dict[str, str]) -> bytes:
 async def web_socket() -> None:
     """Open a WebSocket; the protocol is in ``http.websocket``."""
     _require_http_1(websocket.http_version)
-    service = services()
-    who = service.authenticator.from_headers(websocket.headers, websocket.args.get("ticket"))
+    connection.current.get().detach(web_socket_successor(services(), websocket))
+
+
+def web_socket_successor(service: Services, asked: Asked) -> connection.Successor:
+    """Make what takes a connection over as a WebSocket, by every rule of it; it answers the handshake.
+
+    Raises:
+        HeliographError: It is refused.
+    """
+    who = service.authenticator.from_headers(asked.headers, asked.args.get("ticket"))
     service.streams.admit(who.name if who else "anonymous")
-    key = websocket.headers["Sec-WebSocket-Key"]
+    key = asked.headers["Sec-WebSocket-Key"]
 
     def take_over(stream: trio.SocketStream) -> WebSocketStream:
         served = WebSocketStream(
@@ -113,7 +142,7 @@ async def web_socket() -> None:
         served.sink.write(handshake_response(key))
         return served
 
-    connection.current.get().detach(take_over)
+    return take_over
 
 
 @blueprint.post("/api/v1/stream-tickets")

@@ -9,7 +9,7 @@ from typing import Any
 import psutil
 import trio
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
-from quart import Blueprint, Response
+from quart import Blueprint, Response, request
 
 from heliograph import __version__
 from heliograph.http import metrics
@@ -46,7 +46,7 @@ async def ready() -> Response:
 @blueprint.get("/api/status")
 async def status() -> Response:
     """Tell how the machine and the service are doing."""
-    refuse_unknown("ticket")
+    refuse_unknown(request, "ticket")
     identity().require("read")
     service = services()
     hub = service.hub.stats()

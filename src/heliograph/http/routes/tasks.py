@@ -40,14 +40,17 @@ NDJSON = "application/x-ndjson"
 async def list_tasks() -> Response:
     """List tasks, newest first, with every filter of the dashboard."""
     texts = ("agent", "agent_type", "model", "session_id", "conversation_id", "text")
-    refuse_unknown("status", *texts, "since", "until", "limit", "cursor", "ticket")
+    refuse_unknown(request, "status", *texts, "since", "until", "limit", "cursor", "ticket")
     identity().require("read", "task:*")
     service = services()
     values = {name: require_utf8(request.args[name], name) for name in texts if request.args.get(name)}
     wanted = TaskFilter(
-        statuses=listed("status", STATUSES), since=moment("since"), until=moment("until"), **values
+        statuses=listed(request, "status", STATUSES),
+        since=moment(request, "since"),
+        until=moment(request, "until"),
+        **values,
     )
-    limit = whole("limit", DEFAULT_LIMIT, 1, MAX_LIMIT)
+    limit = whole(request, "limit", DEFAULT_LIMIT, 1, MAX_LIMIT)
     # Before the question: what is committed while it is answered comes again from the stream, not never.
     position = await service.store.checkpoint()
     found = await service.store.tasks(wanted, _after(), limit + 1)
@@ -62,7 +65,7 @@ async def list_tasks() -> Response:
 
 
 def _after() -> TaskKey | None:
-    cursor = decode_cursor(int, str)
+    cursor = decode_cursor(request, int, str)
     if cursor is None:
         return None
     if not 0 <= cursor[0] < 2**58 or not is_name(cursor[1]):
@@ -73,7 +76,7 @@ def _after() -> TaskKey | None:
 @blueprint.get("/api/tasks/<task_id>")
 async def get_task(task_id: str) -> Response:
     """Return one task."""
-    refuse_unknown("ticket")
+    refuse_unknown(request, "ticket")
     position = await services().store.checkpoint()
     task = await known_task(task_id)
     return _json({**task_json(task), "meta": {"stream_cursor": format_id(position)}})
@@ -82,14 +85,14 @@ async def get_task(task_id: str) -> Response:
 @blueprint.get("/api/tasks/<task_id>/logs")
 async def read_log(task_id: str) -> Response:
     """Return lines of output: the first of a range of ``seq``, or its last ones."""
-    refuse_unknown("from_seq", "to_seq", "tail", "limit", "ticket")
+    refuse_unknown(request, "from_seq", "to_seq", "tail", "limit", "ticket")
     service = services()
-    first = whole("from_seq", 1, 1, MAX_SEQ)
-    last = whole("to_seq", MAX_SEQ, 1, MAX_SEQ)
+    first = whole(request, "from_seq", 1, 1, MAX_SEQ)
+    last = whole(request, "to_seq", MAX_SEQ, 1, MAX_SEQ)
     if first > last:
         raise Invalid.field("from_seq", "must not be greater than to_seq")
-    tail = whole("tail", 0, 1, MAX_LINES)
-    limit = whole("limit", MAX_LIMIT, 1, MAX_LINES)
+    tail = whole(request, "tail", 0, 1, MAX_LINES)
+    limit = whole(request, "limit", MAX_LIMIT, 1, MAX_LINES)
     position = await service.store.checkpoint()
     await known_task(task_id)
     lines = await service.store.lines(task_id, first, last, tail or limit, newest=tail > 0)
@@ -104,7 +107,7 @@ async def read_log(task_id: str) -> Response:
 @blueprint.get("/api/tasks/<task_id>/logs/full")
 async def full_log(task_id: str) -> Response:
     """Stream the whole output, page by page, as text or as NDJSON."""
-    refuse_unknown("ticket")
+    refuse_unknown(request, "ticket")
     await known_task(task_id)
     accepted = request.accept_mimetypes.best_match(["text/plain", NDJSON], default="text/plain")
     pages = _pages(services().store, task_id)

@@ -1,0 +1,83 @@
+"""The head of a request, read only where nobody could read it differently.
+
+A connection looks at heads to know where each request ends and which of them take a shortcut (see
+``connection``). Whoever parses beside another parser invites smuggling, so this one knows a strict part
+of RFC 9112 alone: HTTP/1.1, CRLF, a path as target, no header twice, a body of a known length or none,
+no upgrade but WebSocket's. Of everything else it says ``None``, and hypercorn judges it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+import attrs
+
+HEAD_LIMIT = 32 * 1024
+"""Bytes of a head; more is refused by hypercorn."""
+
+END_OF_HEAD = re.compile(rb"\n\r?\n")
+"""As lenient as h11's, so that no other end is found than hypercorn finds."""
+
+_HEAD = re.compile(
+    rb"([A-Z]+) (/[\x21-\x7e]*+) HTTP/1\.1\r\n"
+    rb"((?:[-!#$%&'*+.^_`|~0-9A-Za-z]++:[\t\x20-\x7e\x80-\xff]*+\r\n)*+)\r\n"
+)
+_LENGTH = re.compile(r"[0-9]{1,15}")
+
+
+@attrs.frozen
+class Head:
+    """A head without doubt.
+
+    Args:
+        raw: As it came, with the empty line.
+        method: In capitals.
+        path: Undecoded.
+        query: Undecoded, without the question mark.
+        headers: By names in small letters.
+        length: Bytes of the body behind it.
+    """
+
+    raw: bytes
+    method: str
+    path: str
+    query: str
+    headers: Mapping[str, str]
+    length: int
+
+    @property
+    def upgrades(self) -> bool:
+        """Whether it asks for a WebSocket, so that no request follows it."""
+        return "upgrade" in self.headers
+
+    @property
+    def plain(self) -> bool:
+        """Whether it asks nothing of the connection but to go on, or to become a WebSocket."""
+        if "expect" in self.headers:
+            return False
+        return self.upgrades or self.headers.get("connection", "keep-alive").lower() == "keep-alive"
+
+
+def parse_head(raw: bytes) -> Head | None:
+    """Read a head; ``None`` if there is any doubt about it."""
+    match = _HEAD.fullmatch(raw)
+    if match is None or len(raw) > HEAD_LIMIT:
+        return None
+    method, target, lines = (part.decode("latin-1") for part in match.groups())
+    fields = [line.partition(":") for line in lines.split("\r\n")[:-1]]
+    headers = {name.lower(): value.strip(" \t") for name, _, value in fields}
+    if len(headers) < len(fields) or "host" not in headers or "transfer-encoding" in headers:
+        return None
+    length = headers.get("content-length", "0")
+    if not _LENGTH.fullmatch(length) or method == "CONNECT":
+        return None
+    if "upgrade" in headers and not (method == "GET" and length == "0" and _to_web_socket(headers)):
+        return None
+    path, _, query = target.partition("?")
+    return Head(raw, method, path, query, headers, int(length))
+
+
+def _to_web_socket(headers: Mapping[str, str]) -> bool:
+    tokens = headers.get("connection", "").lower().split(",")
+    return headers["upgrade"].lower() == "websocket" and "upgrade" in [token.strip() for token in tokens]

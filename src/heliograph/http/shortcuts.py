@@ -1,0 +1,80 @@
+"""Shortcuts: the requests that come by the thousand, served without an engine and a framework.
+
+Publishing an event, opening a WebSocket and opening an event stream are ordinary Quart-Trio routes; in
+that form each costs two to three milliseconds, nearly all of it tasks, scopes and contexts. What a route
+does itself is a plain function of the services and the request, so here the same function is called
+with a request that was read by hand (see ``connection`` for which requests those are). Around it stands
+what the app does around every route: who asks, the common headers, the form of errors.
+
+There is one set of rules and one set of answers: what a shortcut does not know how to answer, it declines,
+and the request takes the long way as if nothing had happened. So a stream that is refused is refused by
+its route. A publish request answers its errors itself: when the log is overloaded, saying so must be cheap.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+
+from werkzeug.datastructures import Headers
+from werkzeug.sansio.request import Request as Asked
+
+from heliograph.http.app import Services, common_headers, require_origin
+from heliograph.http.connection import Shortcut, Successor
+from heliograph.http.head import Head
+from heliograph.http.problems import answer_to
+from heliograph.http.requests import Whole
+from heliograph.http.routes.events import append_events
+from heliograph.http.routes.streams import sse_successor, wanted_events, web_socket_successor
+from heliograph.model.errors import HeliographError
+
+KEY = "sec-websocket-key"
+
+
+def shortcuts(service: Services) -> Mapping[tuple[str, str], Shortcut]:
+    """Return the shortcuts of an app by method and path."""
+    return {
+        ("POST", "/api/v1/events"): partial(_publish, service),
+        ("GET", "/api/v1/events/stream"): partial(_event_stream, service),
+        ("GET", "/ws"): partial(_web_socket, service),
+    }
+
+
+def _asked(head: Head) -> Asked:
+    headers = Headers(list(head.headers.items()))
+    return Asked(head.method, "http", None, "", head.path, head.query.encode("latin-1"), headers, None)
+
+
+async def _publish(service: Services, head: Head, body: bytes) -> bytes | None:
+    settings = service.settings.server
+    if len(body) > settings.max_request_bytes:
+        return None
+    asked = _asked(head)
+    try:
+        who = service.authenticator.require(asked.headers, asked.args.get("ticket"))
+        answer = await append_events(service, who, asked, Whole(body))
+    except Exception as error:
+        answer = answer_to(error)
+    return answer.encoded(common_headers(settings, asked))
+
+
+async def _event_stream(service: Services, head: Head, body: bytes) -> Successor | None:
+    asked = _asked(head)
+    try:
+        who = service.authenticator.require(asked.headers, asked.args.get("ticket"))
+        wanted = wanted_events(service, who, asked)
+        service.streams.admit(who.name)
+    except HeliographError:
+        return None
+    return sse_successor(service, who.name, asked, wanted, chunked=True)
+
+
+async def _web_socket(service: Services, head: Head, body: bytes) -> Successor | None:
+    if not head.upgrades or head.headers.get("sec-websocket-version") != "13" or KEY not in head.headers:
+        return None
+    asked = _asked(head)
+    try:
+        require_origin(service.settings.server, asked)
+        return web_socket_successor(service, asked)
+    except HeliographError:
+        return None
