@@ -11,6 +11,7 @@ from heliograph.model.channels import Selection
 from heliograph.model.errors import Unavailable
 from heliograph.model.event import Event
 from heliograph.model.ids import OLDEST, EventId
+from heliograph.storage.protocols import Bounds
 
 TASK = Selection.of(["task:1"])
 
@@ -76,6 +77,22 @@ async def test_the_same_page_is_read_once_for_everybody(
     assert first[0].batch is not None
     assert len({id(page.batch.joined(encode)) for page in first if page.batch}) == 1
     assert replay.stats() == ReplayStats(pages=2, shared=49)
+
+
+async def test_what_is_kept_is_asked_once(log: MemoryLog, autojump_clock: trio.testing.MockClock) -> None:
+    """Who asks what is kept of a channel while somebody does shares the answer; other channels are asked."""
+    replay = Replay(log)
+    answers: list[Bounds] = []
+
+    async def ask(selection: Selection) -> None:
+        answers.append(await replay.bounds(selection))
+
+    async with trio.open_nursery() as askers:
+        for _ in range(50):
+            askers.start_soon(ask, TASK)
+        askers.start_soon(ask, Selection.of(["task:2"]))
+    assert log.calls == 2
+    assert answers == [Bounds(OLDEST, log.position)] * 51
 
 
 async def test_a_page_is_not_kept(log: MemoryLog, autojump_clock: trio.testing.MockClock) -> None:

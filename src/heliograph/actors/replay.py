@@ -2,10 +2,15 @@
 
 When five thousand watchers come back at once with the same cursors, each page is read once and encoded
 once: while a page is being read, everybody who asks for the same one waits for that reading (single
-flight). Nothing is kept afterwards; the broadcasters' rings are the cache of what is recent.
+flight); so does everybody who asks what is kept of the same channel. Nothing is kept afterwards; the
+broadcasters' rings are the cache of what is recent.
 """
 
 from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Hashable
+from functools import partial
+from typing import Any, TypeVar
 
 import attrs
 import trio
@@ -14,7 +19,9 @@ from heliograph.actors.subscription import Batch, Message
 from heliograph.model.channels import Selection
 from heliograph.model.errors import HeliographError
 from heliograph.model.ids import EventId
-from heliograph.storage.protocols import Log, Page
+from heliograph.storage.protocols import Bounds, Log, Page
+
+T = TypeVar("T")
 
 PAGE_EVENTS = 500
 
@@ -30,13 +37,13 @@ class ReplayPage:
 @attrs.define(eq=False)
 class _Flight:
     done: trio.Event = attrs.field(factory=trio.Event)
-    page: ReplayPage | None = None
+    answer: Any = None
     error: HeliographError | None = None
 
 
 @attrs.frozen
 class ReplayStats:
-    """Counters since the start: pages read from the log, and how many more were shared."""
+    """Counters since the start: pages read from the log, and how many times a reading was shared."""
 
     pages: int
     shared: int
@@ -47,7 +54,7 @@ class Replay:
 
     def __init__(self, log: Log) -> None:
         self._log = log
-        self._flights: dict[tuple[Selection, EventId], _Flight] = {}
+        self._flights: dict[Hashable, _Flight] = {}
         self._pages = self._shared = 0
 
     def stats(self) -> ReplayStats:
@@ -60,26 +67,43 @@ class Replay:
         Raises:
             Unavailable: The log can't be read now.
         """
-        key = (selection, after)
+
+        async def read() -> ReplayPage:
+            page = _encode(await self._log.read(selection, after, PAGE_EVENTS))
+            self._pages += 1
+            return page
+
+        return await self._once((selection, after), read)
+
+    async def bounds(self, selection: Selection) -> Bounds:
+        """Ask what is kept of a selection.
+
+        Raises:
+            Unavailable: The log can't be read now.
+        """
+        return await self._once(selection, partial(self._log.bounds, selection))
+
+    async def _once(self, key: Hashable, read: Callable[[], Awaitable[T]]) -> T:
+        """Read, or wait for somebody who reads the same just now."""
         while (flight := self._flights.get(key)) is not None:
             await flight.done.wait()
             if flight.error is not None:
                 raise flight.error
-            if flight.page is not None:
+            if flight.answer is not None:
                 self._shared += 1
-                return flight.page
+                answer: T = flight.answer
+                return answer
             # the reader was cancelled; the first of those who waited reads in its place
         flight = self._flights[key] = _Flight()
         try:
-            flight.page = _encode(await self._log.read(selection, after, PAGE_EVENTS))
+            flight.answer = answer = await read()
         except HeliographError as error:
             flight.error = error
             raise
         finally:
             del self._flights[key]
             flight.done.set()
-        self._pages += 1
-        return flight.page
+        return answer
 
     async def last(self, selection: Selection, count: int) -> ReplayPage:
         """Read a selection's last messages."""

@@ -27,7 +27,6 @@ from heliograph.http.frames import (
 from heliograph.http.stream import RECONNECT_MS, Reason, Stream, StreamRegistry, WatchRequest
 from heliograph.model.errors import Unavailable
 from heliograph.model.ids import EventId, format_id
-from heliograph.storage.protocols import Log
 
 KEEPALIVE = sse_block("keepalive", b"")
 
@@ -46,14 +45,13 @@ class SseStream(Stream):
         self,
         trio_stream: trio.SocketStream,
         hub: Hub,
-        log: Log,
         registry: StreamRegistry,
         owner: str,
         request: WatchRequest,
         *,
         chunked: bool,
     ) -> None:
-        super().__init__(trio_stream, hub, log, registry, owner)
+        super().__init__(trio_stream, hub, registry, owner)
         self.encode = event_chunk if chunked else event_block
         self._chunked = chunked
         self._request = request

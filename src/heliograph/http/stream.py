@@ -30,7 +30,6 @@ from heliograph.http.sink import Loss, Sink
 from heliograph.model.channels import Selection
 from heliograph.model.errors import TooMany, Unavailable
 from heliograph.model.ids import OLDEST, EventId, format_id
-from heliograph.storage.protocols import Log
 
 FAREWELL_SECONDS = 5.0
 READ_BYTES = 16 * 1024
@@ -148,7 +147,6 @@ class Stream:
     Args:
         trio_stream: The connection.
         hub: Where subscriptions attach.
-        log: Asked what is kept.
         registry: Where the stream is counted.
         owner: Name of the API key, for limits and logs.
     """
@@ -157,7 +155,7 @@ class Stream:
     encode: Encoder
 
     def __init__(
-        self, trio_stream: trio.SocketStream, hub: Hub, log: Log, registry: StreamRegistry, owner: str
+        self, trio_stream: trio.SocketStream, hub: Hub, registry: StreamRegistry, owner: str
     ) -> None:
         self.owner = owner
         self.reason = Reason.PEER
@@ -166,7 +164,6 @@ class Stream:
         self.limits = registry.limits
         self._socket = trio_stream.socket
         self._hub = hub
-        self._log = log
         self._registry = registry
         self.sink = Sink(
             self._socket,
@@ -392,7 +389,7 @@ class Stream:
             return live, None
         if request.after == OLDEST or self._hub.reaches_back_to(request.selection, request.after):
             return request.after, None
-        bounds = await self._log.bounds(request.selection)
+        bounds = await self._hub.replay.bounds(request.selection)
         if request.after > bounds.head:
             return live, None if request.after_is_time else (bounds.trimmed, "the cursor is ahead of the log")
         if request.after < bounds.trimmed:

@@ -26,7 +26,6 @@ from heliograph.model.channels import Selection, parse_selector, parse_topic_pat
 from heliograph.model.errors import Forbidden, HeliographError, Invalid, TooMany, Unauthenticated
 from heliograph.model.ids import EventId, format_id, is_time, parse_position
 from heliograph.model.intake import parse_json
-from heliograph.storage.protocols import Log
 
 PING_FRAME = frame(PING, b"")
 FIELDS = {
@@ -62,12 +61,11 @@ class WebSocketStream(Stream):
         self,
         trio_stream: trio.SocketStream,
         hub: Hub,
-        log: Log,
         registry: StreamRegistry,
         identity: Identity | None,
         authenticator: Authenticator,
     ) -> None:
-        super().__init__(trio_stream, hub, log, registry, identity.name if identity else "anonymous")
+        super().__init__(trio_stream, hub, registry, identity.name if identity else "anonymous")
         self._identity = identity
         self._authenticator = authenticator
         self._parser: Connection | None = None

@@ -106,7 +106,7 @@ def sse_successor(
     headers = SSE_HEADERS | cors_headers(service.settings.server, asked) | framing
 
     def take_over(stream: trio.SocketStream) -> SseStream:
-        served = SseStream(stream, service.hub, service.log, service.streams, owner, wanted, chunked=chunked)
+        served = SseStream(stream, service.hub, service.streams, owner, wanted, chunked=chunked)
         served.sink.write(_response_head(headers))
         return served
 
@@ -136,9 +136,7 @@ def web_socket_successor(service: Services, asked: Asked) -> connection.Successo
     key = asked.headers["Sec-WebSocket-Key"]
 
     def take_over(stream: trio.SocketStream) -> WebSocketStream:
-        served = WebSocketStream(
-            stream, service.hub, service.log, service.streams, who, service.authenticator
-        )
+        served = WebSocketStream(stream, service.hub, service.streams, who, service.authenticator)
         served.sink.write(handshake_response(key))
         return served
 
