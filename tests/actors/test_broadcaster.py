@@ -219,7 +219,8 @@ async def test_a_large_flush_keeps_its_interval(autojump_clock: trio.testing.Moc
     offer(caster, 1)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(caster.flush_in_steps, 0.5)
-        await trio.lowlevel.checkpoint()
+        while not recorders[0].seqs:
+            await trio.lowlevel.checkpoint()
         assert caster.waiting
         offer(caster, 2, 3)
     assert all(recorder.seqs == [[1], [2, 3]] for recorder in recorders)
