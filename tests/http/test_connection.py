@@ -307,10 +307,11 @@ async def test_a_body_may_come_after_its_head(autojump_clock: trio.testing.MockC
     async with connect(idle_timeout=60) as peer, trio.open_nursery() as nursery:
 
         async def send() -> None:
-            for byte in SHORT:
-                await peer.stream.send_all(bytes([byte]))
+            for place in range(len(SHORT)):
+                await peer.stream.send_all(SHORT[place : place + 1])
                 await trio.testing.wait_all_tasks_blocked()
-            peer.connection.stop()
+                if place == len(SHORT) - 3:
+                    peer.connection.stop()
 
         nursery.start_soon(send)
         short = await peer.connection.next_short()
@@ -319,18 +320,33 @@ async def test_a_body_may_come_after_its_head(autojump_clock: trio.testing.MockC
 
 
 @pytest.mark.parametrize(
-    "length", [b"5", b"%d" % (SHORT_BODY_BYTES + 1), b"5\r\nExpect: 100-continue", b"5\r\nConnection: close"]
+    ("length", "waited"),
+    [
+        (b"5", SHORT_BODY_SECONDS),
+        (b"%d" % (SHORT_BODY_BYTES + 1), 0),
+        (b"5\r\nExpect: 100-continue", 0),
+        (b"5\r\nConnection: close", 0),
+    ],
 )
 async def test_a_slow_or_unusual_request_takes_no_shortcut(
-    autojump_clock: trio.testing.MockClock, length: bytes
+    autojump_clock: trio.testing.MockClock, length: bytes, waited: float
 ) -> None:
-    """A body that is large or does not come soon, and wishes about the connection, are hypercorn's."""
+    """A body that does not come soon or is large, and wishes about the connection, are hypercorn's."""
     data = b"POST /short HTTP/1.1\r\nHost: x\r\nContent-Length: " + length + b"\r\n\r\nhell"
     async with connect(idle_timeout=60) as peer:
         await peer.stream.send_all(data)
         assert await peer.connection.next_short() is None
         assert await peer.connection.receive_some(65536) == data
-        assert trio.current_time() in {0, SHORT_BODY_SECONDS}
+        assert trio.current_time() == waited
+
+
+async def test_one_connection_leaves_time_to_others() -> None:
+    """Also between requests that have all come, other tasks have their turn."""
+    async with connect() as peer:
+        await peer.stream.send_all(SHORT * 3)
+        for _ in range(3):
+            with trio.testing.assert_checkpoints():
+                assert await peer.connection.next_short() is not None
 
 
 # What is written
@@ -507,11 +523,13 @@ async def test_stopping_closes_what_is_idle(autojump_clock: trio.testing.MockClo
         assert trio.current_time() == 5
 
 
-async def test_closing_ends_the_reading() -> None:
+@pytest.mark.parametrize("before", [b"", PLAIN, UPGRADE])
+async def test_closing_ends_the_reading(before: bytes) -> None:
     """When hypercorn closes, a read under way ends, and there is nothing more to read for it."""
     async with connect() as peer:
-        await peer.stream.send_all(UPGRADE)
-        await peer.connection.receive_some(65536)
+        if before:
+            await peer.stream.send_all(before)
+            await peer.connection.receive_some(65536)
         with trio.fail_after(10):
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(check_end_of_file, peer)
@@ -539,6 +557,8 @@ async def test_a_peer_still_sending_is_waited_for(autojump_clock: trio.testing.M
         await peer.stream.send_eof()
         await peer.connection.linger()
         assert trio.current_time() == 0
-    async with connect() as endless:
-        await endless.connection.linger()
-        assert trio.current_time() == LINGER_SECONDS
+    async with connect() as endless, trio.open_nursery() as nursery:
+        nursery.start_soon(endless.connection.linger)
+        assert await endless.stream.receive_some(1) == b""
+        assert trio.current_time() == 0
+    assert trio.current_time() == LINGER_SECONDS

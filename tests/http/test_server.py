@@ -1,6 +1,7 @@
 import inspect
 import math
 import re
+import socket
 from collections.abc import AsyncIterator, Callable
 from importlib.metadata import version
 
@@ -552,14 +553,26 @@ async def test_who_takes_no_answer_is_given_up(autojump_clock: trio.testing.Mock
         grace=math.inf,
         shortcuts=make_shortcuts(lambda: pytest.fail("none waits")),
     )
-    async with listener, trio.open_nursery() as nursery:
-        nursery.start_soon(server.run)
-        stream = await trio.open_tcp_stream("127.0.0.1", listener.socket.getsockname()[1])
-        await stream.send_all(get("/short/large"))
-        await trio.testing.wait_all_tasks_blocked()
-        server.stop_accepting()
+    with structlog.testing.capture_logs() as logs:
+        async with listener, trio.open_nursery() as nursery:
+            nursery.start_soon(server.run)
+            stream = await trio.open_tcp_stream("127.0.0.1", listener.socket.getsockname()[1])
+            await stream.send_all(get("/short/large"))
+            await trio.testing.wait_all_tasks_blocked()
+            server.stop_accepting()
     assert trio.current_time() == 5
+    assert not logs
     await stream.aclose()
+
+
+async def test_who_comes_as_accepting_ends_is_not_waited_for(site: Site) -> None:
+    """A connection that was accepted just before, and is served just after, is closed when it is silent."""
+    site.server.stop_accepting()
+    ours, theirs = (trio.SocketStream(trio.socket.from_stdlib_socket(end)) for end in socket.socketpair())
+    async with ours, theirs, trio.open_nursery() as nursery:
+        nursery.start_soon(site.server._handle, ours)
+        assert await read_to_end(theirs) == b""
+        await theirs.send_eof()
 
 
 async def test_a_silent_publisher_is_closed(nursery: trio.Nursery) -> None:

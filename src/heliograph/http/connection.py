@@ -222,9 +222,11 @@ class Connection:
 
     async def _wait_for_body(self, head: Head) -> bool:
         """Wait a little for the body of a request with a shortcut; tell whether it has come."""
+        if head.length > SHORT_BODY_BYTES:
+            return False
         size = len(head.raw) + head.length
-        if head.length <= SHORT_BODY_BYTES and len(self._read) < size:
-            self._requests += 1
+        if len(self._read) < size:
+            self._requests += 1  # it has begun
             try:
                 with trio.move_on_after(SHORT_BODY_SECONDS):
                     while len(self._read) < size and not self._ended:
@@ -234,14 +236,16 @@ class Connection:
         return len(self._read) >= size
 
     async def _fill(self) -> None:
-        """Read more; return without when the deadline has passed or something has interrupted."""
+        """Read more; return without when the deadline has passed or something has interrupted.
+
+        Raises:
+            trio.BrokenResourceError: The peer has reset the connection.
+        """
         try:
             with trio.CancelScope(deadline=self._deadline) as self._reading:
-                if self._upgrading or len(self._read) >= BUFFER_BYTES:
+                if len(self._read) >= BUFFER_BYTES:
                     await trio.sleep_forever()  # what the peer sends now is for later
-                data = b""
-                with suppress(trio.BrokenResourceError):
-                    data = await self._stream.receive_some(READ_BYTES)
+                data = await self._stream.receive_some(READ_BYTES)
                 self._read += data
                 self._ended = not data
         finally:
