@@ -81,8 +81,6 @@ def test_a_user_with_the_documented_rights(
     ("change", "told"),
     [
         ("-xadd", "xadd"),
-        ("-evalsha", "evalsha"),
-        ("resetkeys", "key"),
         ("resetchannels", "channel"),
         (">another", "invalid username-password"),
     ],

@@ -89,6 +89,7 @@ class TestDisconnect:
         assert seen == ids
         await until_metric(url, 1, "streams_ended_total", transport=transport, reason="slow")
 
+    @embedded
     async def test_others_do_not_notice(self, launch: Launch) -> None:
         """Beside a client that reads nothing, others are given everything at once."""
         url = (await launch(streams=BUDGET)).url
@@ -141,6 +142,7 @@ async def until_pending(url: str) -> None:
         await trio.sleep(0.02)
 
 
+@embedded
 class TestDropOldest:
     """The oldest make room, and a gap says which."""
 
@@ -183,6 +185,7 @@ class TestDropOldest:
         assert any(told.kind == "gap" for told in large)
 
 
+@embedded
 class TestLatest:
     """Only the newest of each channel stays."""
 
