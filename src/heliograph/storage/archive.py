@@ -17,7 +17,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import suppress
 from datetime import datetime
-from itertools import islice
 from typing import Any
 
 import psycopg
@@ -51,7 +50,6 @@ WAIT_MILLISECONDS = 500
 BACKLOG_EVENTS = 1000
 """A batch of more has others behind it."""
 
-COPY_LINES = 500
 TRIM_EVERY = 1000
 TRIM_EVENTS = 20_000
 
@@ -240,11 +238,14 @@ def _note_hole(session: Connection, checkpoint: EventId, through: EventId) -> No
 
 
 def _copy(session: Connection, events: Sequence[Event], bodies: Sequence[bytes]) -> None:
-    """Write the events, in the text form of COPY made in one go: ``write_row`` takes thrice the time."""
-    lines = map(_line, events, bodies)
+    """Write the events in the text form of COPY; ``write_row`` takes thrice the time.
+
+    The text is whole before COPY begins: while PostgreSQL waits for more of it, a session is not idle, and
+    that of a paused node would not be ended before its statement's timeout.
+    """
+    lines = b"".join(map(_line, events, bodies))
     with _driver(session).cursor() as cursor, cursor.copy(COPY) as copy:
-        while part := b"".join(islice(lines, COPY_LINES)):
-            copy.write(part)
+        copy.write(lines)
 
 
 COPY = "COPY events (id, channel, seq, topic, timestamp, sender, correlation_id, payload) FROM STDIN"
