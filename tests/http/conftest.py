@@ -12,6 +12,7 @@ import pytest
 import trio
 from tests.conformance.conftest import fast_clock, launch
 from tests.conformance.serving import serve, settings_for
+from tests.storages import Form, SqliteForm
 
 __all__ = ["fast_clock", "launch"]
 
@@ -48,6 +49,12 @@ class Api:
         assert problem["title"]
         assert "Traceback" not in answer.text
         return problem
+
+
+@pytest.fixture
+def form(tmp_path: Path) -> Form:
+    """Where services that are launched here have their data: none of these tests depends on it."""
+    return SqliteForm(tmp_path / "data")
 
 
 @pytest.fixture
