@@ -568,6 +568,7 @@ async def test_who_takes_no_answer_is_given_up(autojump_clock: trio.testing.Mock
 async def test_who_comes_as_accepting_ends_is_not_waited_for(site: Site) -> None:
     """A connection that was accepted just before, and is served just after, is closed when it is silent."""
     site.server.stop_accepting()
+    await trio.testing.wait_all_tasks_blocked()
     ours, theirs = (trio.SocketStream(trio.socket.from_stdlib_socket(end)) for end in socket.socketpair())
     async with ours, theirs, trio.open_nursery() as nursery:
         nursery.start_soon(site.server._handle, ours)
