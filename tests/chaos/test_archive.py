@@ -5,15 +5,20 @@ from __future__ import annotations
 from itertools import count
 from typing import TYPE_CHECKING
 
+import psycopg
+import pytest
 import trio
+from psycopg.pq import ExecStatus
 from sqlalchemy import make_url
 from tests.archived import await_outputs, check_archive
+from tests.polling import until
 from tests.servers import wait_until
 from tests.storages import DistributedForm, administrate
 
 from heliograph.actors.archiver import Archiver
 from heliograph.model.intake import parse_item
-from heliograph.storage.settings import RedisSettings
+from heliograph.storage.postgres import ARCHIVE_LOCK, LOCKS
+from heliograph.storage.settings import PostgresSettings, RedisSettings
 
 if TYPE_CHECKING:
     from tests.chaos.conftest import NodeMaker
@@ -70,6 +75,30 @@ async def test_a_backlog_is_archived_once_however_often_the_session_ends(
         assert archiver.stats().terms >= 2
         nursery.cancel_scope.cancel()
     check_archive(database_url, published)
+
+
+@pytest.mark.parametrize("within", ["a transaction", "a COPY", "a pipeline"])
+async def test_a_session_that_falls_silent_is_ended(
+    redis: RedisServer, database_url: str, within: str
+) -> None:
+    """Wherever the holder of the lock stopped talking, the next in line archives soon."""
+    settings = PostgresSettings(takeover_seconds=1)
+    form = DistributedForm(database_url, redis.url, RedisSettings(bridge=""), settings)
+    with psycopg.connect(database_url) as silent:
+        silent.execute("SELECT pg_advisory_lock(%s, %s)", (LOCKS, ARCHIVE_LOCK))
+        if within == "a COPY":
+            silent.execute("CREATE TEMPORARY TABLE copied (n int)")
+            assert silent.pgconn.exec_(b"COPY copied FROM STDIN").status == ExecStatus.COPY_IN
+        elif within == "a pipeline":
+            silent.pgconn.enter_pipeline_mode()
+            silent.pgconn.send_query_params(b"SELECT 1", None)
+            silent.pgconn.send_flush_request()
+            silent.pgconn.flush()
+        async with form.node() as node:
+            assert not await node.archive.begin()
+            await until(node.archive.begin, 10)
+            node.archive.end()
+        silent.close()
 
 
 def test_a_paused_node_is_replaced_and_cannot_fold_twice(make_node: NodeMaker, database_url: str) -> None:

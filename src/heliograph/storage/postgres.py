@@ -34,6 +34,7 @@ from sqlalchemy import (
     func,
     make_url,
     select,
+    text,
 )
 from sqlalchemy.exc import (
     ArgumentError,
@@ -328,6 +329,23 @@ def _engine(url: URL, parameters: dict[str, int], pool: type[Pool], **pool_argum
 def try_session_lock(connection: Connection, which: int) -> bool:
     """Take an advisory lock for as long as the session lives; tell whether nobody else holds it."""
     return bool(connection.scalar(select(func.pg_try_advisory_lock(LOCKS, which))))
+
+
+_END_SILENT = text("""
+    SELECT pg_terminate_backend(pid) FROM pg_locks JOIN pg_stat_activity USING (pid)
+    WHERE locktype = 'advisory' AND database = datid AND datname = current_database()
+    AND usename = current_user AND classid = :locks AND objid = :which AND granted
+    AND wait_event = 'ClientRead' AND state_change < now() - make_interval(secs => :seconds)
+""")
+
+
+def end_silent_holder(connection: Connection, which: int, seconds: float) -> None:
+    """End the session that holds an advisory lock if PostgreSQL has waited for its client for so long.
+
+    PostgreSQL's own timeouts (``session_engine``) are for sessions between two commands. Within a COPY, or
+    between the statements of a pipeline, it would wait for a paused node for ever.
+    """
+    connection.execute(_END_SILENT, {"locks": LOCKS, "which": which, "seconds": seconds})
 
 
 @contextmanager
