@@ -9,15 +9,17 @@ import psycopg
 import pytest
 import trio
 from psycopg.pq import ExecStatus
-from sqlalchemy import make_url
+from sqlalchemy import NullPool, create_engine, make_url
 from tests.archived import await_outputs, check_archive
 from tests.polling import until
 from tests.servers import wait_until
 from tests.storages import DistributedForm, administrate
 
 from heliograph.actors.archiver import Archiver
+from heliograph.model.errors import Unavailable
 from heliograph.model.intake import parse_item
-from heliograph.storage.postgres import ARCHIVE_LOCK, LOCKS
+from heliograph.storage.postgres import ARCHIVE_LOCK, LOCKS, translated
+from heliograph.storage.postgres import database_url as url_of
 from heliograph.storage.settings import PostgresSettings, RedisSettings
 
 if TYPE_CHECKING:
@@ -99,6 +101,22 @@ async def test_a_session_that_falls_silent_is_ended(
             await until(node.archive.begin, 10)
             node.archive.end()
         silent.close()
+
+
+def test_a_session_that_was_ended_in_a_transaction_is_an_outage(database_url: str) -> None:
+    """A node that wakes up within a transaction, when its session is gone, is not taken for a bug."""
+    parameters = {"options": "-c idle_in_transaction_session_timeout=50"}
+    engine = create_engine(url_of(database_url), connect_args=parameters, poolclass=NullPool)
+    with engine.connect() as connection, psycopg.connect(database_url, autocommit=True) as other:
+        pid = connection.exec_driver_sql("SELECT pg_backend_pid()").scalar()
+
+        def gone() -> bool:
+            found = other.execute("SELECT FROM pg_stat_activity WHERE pid = %s", (pid,))
+            return found.fetchone() is None
+
+        wait_until(gone, "the session is ended")
+        with pytest.raises(Unavailable, match="idle-in-transaction timeout"), translated():
+            connection.exec_driver_sql("SELECT 1")
 
 
 def test_a_paused_node_is_replaced_and_cannot_fold_twice(make_node: NodeMaker, database_url: str) -> None:

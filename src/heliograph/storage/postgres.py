@@ -38,9 +38,8 @@ from sqlalchemy import (
 )
 from sqlalchemy.exc import (
     ArgumentError,
+    DBAPIError,
     DisconnectionError,
-    InterfaceError,
-    OperationalError,
 )
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
@@ -101,6 +100,14 @@ def refusal(error: BaseException | None) -> str | None:
     return f"storage.database_url: {words} (DATABASE_URL)" if _REFUSALS.search(words) else None
 
 
+_AWAY = (
+    psycopg.OperationalError,
+    psycopg.InterfaceError,
+    psycopg.errors.IdleInTransactionSessionTimeout,  # to psycopg an internal error
+    PoolTimeout,
+)
+
+
 @contextmanager
 def translated() -> Iterator[None]:
     """Turn the driver's ways to say "not now" into ``Unavailable``.
@@ -110,7 +117,10 @@ def translated() -> Iterator[None]:
     """
     try:
         yield
-    except (OperationalError, InterfaceError, PoolTimeout, psycopg.OperationalError) as error:
+    except (DBAPIError, PoolTimeout, psycopg.Error) as error:
+        cause = getattr(error, "orig", error)
+        if not isinstance(cause, _AWAY):
+            raise
         words = str(getattr(error, "orig", None) or error).strip().partition("\n")[0]
         raise Unavailable(refusal(error) or f"PostgreSQL: {words}") from error
 
