@@ -5,15 +5,22 @@ from __future__ import annotations
 from itertools import count
 from typing import TYPE_CHECKING
 
+import psycopg
+import pytest
 import trio
-from sqlalchemy import make_url
+from psycopg.pq import ExecStatus
+from sqlalchemy import NullPool, create_engine, make_url
 from tests.archived import await_outputs, check_archive
+from tests.polling import until
 from tests.servers import wait_until
 from tests.storages import DistributedForm, administrate
 
 from heliograph.actors.archiver import Archiver
+from heliograph.model.errors import Unavailable
 from heliograph.model.intake import parse_item
-from heliograph.storage.settings import RedisSettings
+from heliograph.storage.postgres import ARCHIVE_LOCK, LOCKS, translated
+from heliograph.storage.postgres import database_url as url_of
+from heliograph.storage.settings import PostgresSettings, RedisSettings
 
 if TYPE_CHECKING:
     from tests.chaos.conftest import NodeMaker
@@ -70,6 +77,46 @@ async def test_a_backlog_is_archived_once_however_often_the_session_ends(
         assert archiver.stats().terms >= 2
         nursery.cancel_scope.cancel()
     check_archive(database_url, published)
+
+
+@pytest.mark.parametrize("within", ["a transaction", "a COPY", "a pipeline"])
+async def test_a_session_that_falls_silent_is_ended(
+    redis: RedisServer, database_url: str, within: str
+) -> None:
+    """Wherever the holder of the lock stopped talking, the next in line archives soon."""
+    settings = PostgresSettings(takeover_seconds=1)
+    form = DistributedForm(database_url, redis.url, RedisSettings(bridge=""), settings)
+    with psycopg.connect(database_url) as silent:
+        silent.execute("SELECT pg_advisory_lock(%s, %s)", (LOCKS, ARCHIVE_LOCK))
+        if within == "a COPY":
+            silent.execute("CREATE TEMPORARY TABLE copied (n int)")
+            assert silent.pgconn.exec_(b"COPY copied FROM STDIN").status == ExecStatus.COPY_IN
+        elif within == "a pipeline":
+            silent.pgconn.enter_pipeline_mode()
+            silent.pgconn.send_query_params(b"SELECT 1", None)
+            silent.pgconn.send_flush_request()
+            silent.pgconn.flush()
+        async with form.node() as node:
+            assert not await node.archive.begin()
+            await until(node.archive.begin, 10)
+            node.archive.end()
+        silent.close()
+
+
+def test_a_session_that_was_ended_in_a_transaction_is_an_outage(database_url: str) -> None:
+    """A node that wakes up within a transaction, when its session is gone, is not taken for a bug."""
+    parameters = {"options": "-c idle_in_transaction_session_timeout=50"}
+    engine = create_engine(url_of(database_url), connect_args=parameters, poolclass=NullPool)
+    with engine.connect() as connection, psycopg.connect(database_url, autocommit=True) as other:
+        pid = connection.exec_driver_sql("SELECT pg_backend_pid()").scalar()
+
+        def gone() -> bool:
+            found = other.execute("SELECT FROM pg_stat_activity WHERE pid = %s", (pid,))
+            return found.fetchone() is None
+
+        wait_until(gone, "the session is ended")
+        with pytest.raises(Unavailable, match="idle-in-transaction timeout"), translated():
+            connection.exec_driver_sql("SELECT 1")
 
 
 def test_a_paused_node_is_replaced_and_cannot_fold_twice(make_node: NodeMaker, database_url: str) -> None:

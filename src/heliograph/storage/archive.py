@@ -2,7 +2,8 @@
 
 One node at a time does it, for a *term*: as long as its session in PostgreSQL lives and holds an advisory
 lock. Everything is committed in that same session, so losing the lock is losing the connection; and
-PostgreSQL ends a session that fell silent, so a node that is paused or cut off is replaced in seconds.
+PostgreSQL, or the next node in line, ends a session that fell silent, so a node that is paused or cut off
+is replaced in seconds.
 
 Two fences stand in each transaction nevertheless. The checkpoint moves from exactly where this node read
 it, or the transaction fails: nothing can be folded twice. And the generation of Redis must be the one in
@@ -35,6 +36,7 @@ from heliograph.storage.fold import begin_checkpoint, fold
 from heliograph.storage.postgres import (
     ARCHIVE_LOCK,
     PostgresDatabase,
+    end_silent_holder,
     require_schema,
     session_engine,
     translated,
@@ -81,6 +83,7 @@ class Archive:
         self._engine = session_engine(url, settings)
         database.watch.add(self._engine)
         self._seconds = settings.statement_timeout * 3
+        self._silence = settings.takeover_seconds
         self._limiter = trio.CapacityLimiter(1)
         self._session: Connection | None = None
         self._checkpoint = OLDEST
@@ -159,6 +162,7 @@ class Archive:
             try:
                 require_schema(session)
                 if not try_session_lock(session, ARCHIVE_LOCK):
+                    end_silent_holder(session, ARCHIVE_LOCK, self._silence)
                     session.close()
                     return False
                 self._checkpoint = begin_checkpoint(session)

@@ -34,12 +34,12 @@ from sqlalchemy import (
     func,
     make_url,
     select,
+    text,
 )
 from sqlalchemy.exc import (
     ArgumentError,
+    DBAPIError,
     DisconnectionError,
-    InterfaceError,
-    OperationalError,
 )
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
@@ -100,6 +100,14 @@ def refusal(error: BaseException | None) -> str | None:
     return f"storage.database_url: {words} (DATABASE_URL)" if _REFUSALS.search(words) else None
 
 
+_AWAY = (
+    psycopg.OperationalError,
+    psycopg.InterfaceError,
+    psycopg.errors.IdleInTransactionSessionTimeout,  # to psycopg an internal error
+    PoolTimeout,
+)
+
+
 @contextmanager
 def translated() -> Iterator[None]:
     """Turn the driver's ways to say "not now" into ``Unavailable``.
@@ -109,7 +117,10 @@ def translated() -> Iterator[None]:
     """
     try:
         yield
-    except (OperationalError, InterfaceError, PoolTimeout, psycopg.OperationalError) as error:
+    except (DBAPIError, PoolTimeout, psycopg.Error) as error:
+        cause = getattr(error, "orig", error)
+        if not isinstance(cause, _AWAY):
+            raise
         words = str(getattr(error, "orig", None) or error).strip().partition("\n")[0]
         raise Unavailable(refusal(error) or f"PostgreSQL: {words}") from error
 
@@ -328,6 +339,23 @@ def _engine(url: URL, parameters: dict[str, int], pool: type[Pool], **pool_argum
 def try_session_lock(connection: Connection, which: int) -> bool:
     """Take an advisory lock for as long as the session lives; tell whether nobody else holds it."""
     return bool(connection.scalar(select(func.pg_try_advisory_lock(LOCKS, which))))
+
+
+_END_SILENT = text("""
+    SELECT pg_terminate_backend(pid) FROM pg_locks JOIN pg_stat_activity USING (pid)
+    WHERE locktype = 'advisory' AND database = datid AND datname = current_database()
+    AND usename = current_user AND classid = :locks AND objid = :which AND granted
+    AND wait_event = 'ClientRead' AND state_change < now() - make_interval(secs => :seconds)
+""")
+
+
+def end_silent_holder(connection: Connection, which: int, seconds: float) -> None:
+    """End the session that holds an advisory lock if PostgreSQL has waited for its client for so long.
+
+    PostgreSQL's own timeouts (``session_engine``) are for sessions between two commands. Within a COPY, or
+    between the statements of a pipeline, it would wait for a paused node for ever.
+    """
+    connection.execute(_END_SILENT, {"locks": LOCKS, "which": which, "seconds": seconds})
 
 
 @contextmanager
