@@ -67,7 +67,7 @@ class TestWhereToBegin:
 
     async def test_a_watch_begins_live(self, transport: str, url: str) -> None:
         """Without a position a watcher is given only what happens from then on."""
-        await publish(url, *outputs("1", 1, 3))
+        await publish_seen(url, *outputs("1", 1, 3))
         async with await watch(transport, url, "task:1") as one:
             await one.live()
             await publish(url, *outputs("1", 4, 6))
@@ -113,7 +113,7 @@ class TestWhereToBegin:
 
     async def test_the_present_time_begins_live(self, transport: str, url: str) -> None:
         """A time after the newest event is no cursor ahead of the log: the stream goes on from now."""
-        await publish(url, output("1", "old"))
+        await publish_seen(url, output("1", "old"))
         await next_millisecond()
         async with await watch(transport, url, "task:1", after=datetime.now(UTC).isoformat()) as one:
             await one.live()
