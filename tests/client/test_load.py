@@ -79,6 +79,8 @@ class TestScanners:
         found = [text for piece in pieces(data, cuts) for text in scanner.feed(piece)]
         assert found == payloads
         assert scanner.idle
+        again = [text for piece in pieces(data, cuts) for text in scanner.feed(scanner.take_back() + piece)]
+        assert again == payloads
 
     @given(
         st.lists(st.sampled_from(["a", "id: 1-1", "event: e\ndata: {}"])),
@@ -97,6 +99,12 @@ class TestScanners:
         found = [block.decode() for piece in pieces(data, cuts) for block in scanner.feed(piece)]
         assert found == blocks
         assert scanner.idle
+        again = [
+            block.decode()
+            for piece in pieces(data, cuts)
+            for block in scanner.feed(scanner.take_back() + piece)
+        ]
+        assert again == blocks
 
     def test_the_last_chunk_ends_an_event_stream(self) -> None:
         """A chunk of size nought says that nothing more comes."""
@@ -214,6 +222,19 @@ class TestSwarm:
         assert tally.latency.total() == 9
         assert [stream.cursor for stream in script.swarm.streams] == ["5-3"] * 3
         assert script.swarm.lost == tally.duplicated == tally.out_of_order == 0
+
+    def test_reads_that_end_within_a_message_are_shared_too(self, script: Script) -> None:
+        """Where a read ends within a message, what is whole of it is remembered, and the rest is not lost."""
+        script.swarm.add([("ws", "c")] * 2)
+        peers = [script.web_socket() for _ in range(2)]
+        data = frames(1, 2, 3)
+        for part, count in ((data[:-5], 4), (data[-5:], 6)):
+            for peer in peers:
+                peer.sendall(part)
+            script.until(lambda count=count: script.swarm.tally.deliveries == count)
+        (recent,) = {id(stream.recent): stream.recent for stream in script.swarm.streams}.values()
+        assert [sum(read.hits.values()) for read in recent.values()] == [2, 2]
+        assert script.swarm.settle().latency.total() == 6
 
     def test_what_one_watcher_missed_is_not_hidden_by_another(self, script: Script) -> None:
         """Bytes that differ from the remembered ones are read on their own."""

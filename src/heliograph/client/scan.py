@@ -1,9 +1,10 @@
 """Finds the messages in what a server sent, and understands no more of them than a load test must.
 
 Two scanners with one face: ``feed(bytes)`` gives the whole messages that the bytes completed, ``idle``
-tells whether nothing of a next one is held. ``FrameScanner`` reads WebSocket frames as a server sends
-them (unmasked, unfragmented, uncompressed) and keeps control frames aside; ``BlockScanner`` reads the
-blocks of an event stream, chunked or not. Neither knows a socket, so both are tested byte by byte.
+tells whether nothing of a next one is held, ``take_back`` gives back what is. ``FrameScanner`` reads
+WebSocket frames as a server sends them (unmasked, unfragmented, uncompressed) and keeps control frames
+aside; ``BlockScanner`` reads the blocks of an event stream, chunked or not. Neither knows a socket, so
+both are tested byte by byte.
 
 They are not the client that programs use: that one validates, reassembles and answers. These exist to
 hold 10,000 streams on one core, where a generic parser would cost more than the server under test.
@@ -31,6 +32,9 @@ class Scanner(Protocol):
     def idle(self) -> bool:
         """Whether no part of a next message is held."""
 
+    def take_back(self) -> bytes:
+        """Give back the bytes of an incomplete frame or chunk, to be fed again with what follows them."""
+
     def feed(self, data: bytes) -> list[bytes]:
         """Take bytes as they came; return the messages that are complete now.
 
@@ -53,6 +57,11 @@ class FrameScanner:
     def idle(self) -> bool:
         """Whether no part of a next frame is held."""
         return not self._rest
+
+    def take_back(self) -> bytes:
+        """Give back the bytes of an incomplete frame."""
+        rest, self._rest = self._rest, b""
+        return rest
 
     def feed(self, data: bytes) -> list[bytes]:
         """Return the payloads of the text frames that are complete now.
@@ -103,6 +112,14 @@ class BlockScanner:
     def idle(self) -> bool:
         """Whether no part of a next chunk or block is held."""
         return not self._raw and not self._text
+
+    def take_back(self) -> bytes:
+        """Give back the bytes of an incomplete chunk, or of an incomplete block that is in no chunk."""
+        if self._chunked:
+            rest, self._raw = self._raw, b""
+        else:
+            rest, self._text = self._text, b""
+        return rest
 
     def feed(self, data: bytes) -> list[bytes]:
         """Return the blocks that are complete now, with newlines of one kind.

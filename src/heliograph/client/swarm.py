@@ -4,7 +4,8 @@ One selector, non-blocking sockets, one small object per stream, no task and no 
 makes a core enough for hundreds of thousands of deliveries a second is one observation: watchers of
 one channel are sent the same bytes. A read that begins at a message boundary is remembered under the
 number of the message before it; when what another watcher of that channel reads, at the same number,
-begins with the same bytes (one ``memcmp``), it takes the numbers over instead of parsing again. Nothing
+begins with the same bytes (one ``memcmp``), it takes the numbers over instead of parsing again. The
+beginning of a message at the end of a read waits for its rest, so all reads begin at boundaries. Nothing
 is taken on trust: only a read that parsed to consecutive messages and nothing else is remembered, and
 bytes that differ are parsed on their own.
 
@@ -49,7 +50,7 @@ READ_BYTES = 65536
 BIN_US = 100
 """Latencies are counted in bins of this many microseconds."""
 
-REMEMBERED = 32
+REMEMBERED = 64
 """Reads remembered per channel and transport."""
 
 HANDSHAKES = 256
@@ -209,15 +210,18 @@ class Stream:
         if not data:
             self._drop("1006" if self.transport == "ws" else "end")
             return
+        data = (
+            self.scanner.take_back() + data
+        )  # so that it begins where messages begin, as reads of others do
         if self.scanner.idle:
             while (known := self.recent.get(self.seq)) is not None and data.startswith(known.data):
                 self.seq = known.last
                 self.cursor = known.cursor
                 known.hits[now] = known.hits.get(now, 0) + 1
                 self.swarm.tally.deliveries += len(known.times)
-                if len(data) == len(known.data):
-                    return
                 data = data[len(known.data) :]
+            if not data:
+                return
         self._take(data, now)
 
     def close(self) -> None:
@@ -307,12 +311,14 @@ class Stream:
             if found:
                 self.cursor = found[1].decode()
             self.swarm.tally.deliveries += len(times)
-            read = Read(data, times, self.seq, self.cursor)
+            rest = scanner.take_back()
+            read = Read(data[: len(data) - len(rest)], times, self.seq, self.cursor)
             read.hits[now] = 1
             if plain and scanner.idle:
                 self.swarm.remember(self.recent, before, read)
             else:
                 read.count_into(self.swarm.tally.latency)
+            scanner.feed(rest)
         if scanner.controls:
             self._controls(scanner.controls)
         if scanner.ended:
