@@ -228,10 +228,12 @@ class TestSwarm:
         script.swarm.add([("ws", "c")] * 2)
         peers = [script.web_socket() for _ in range(2)]
         data = frames(1, 2, 3)
-        for part, count in ((data[:-5], 4), (data[-5:], 6)):
-            for peer in peers:
-                peer.sendall(part)
-            script.until(lambda count=count: script.swarm.tally.deliveries == count)
+        for peer in peers:
+            peer.sendall(data[:-5])
+        script.until(lambda: script.swarm.tally.deliveries == 4)
+        for peer in peers:
+            peer.sendall(data[-5:])
+        script.until(lambda: script.swarm.tally.deliveries == 6)
         (recent,) = {id(stream.recent): stream.recent for stream in script.swarm.streams}.values()
         assert [sum(read.hits.values()) for read in recent.values()] == [2, 2]
         assert script.swarm.settle().latency.total() == 6
