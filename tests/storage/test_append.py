@@ -6,7 +6,7 @@ from tests.storage.conftest import Embedded
 from tests.strategies import draft, output, status
 
 from heliograph.model.event import Draft
-from heliograph.storage import append as module
+from heliograph.storage import written as module
 from heliograph.storage.protocols import Receipt
 
 

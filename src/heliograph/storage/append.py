@@ -3,9 +3,7 @@
 The requests' drafts get ids and numbers and become events; they are kept with their keys, and folded.
 
 Only one process writes to the database, and one transaction at a time. So the writer remembers the channels
-that it has written to lately (``Written``): where their numbers stand, and whether their task is under way,
-so that its output is only counted. A line of a running task is then kept without reading anything. What a
-transaction has learnt is remembered when it is committed, never before.
+that it has written to lately (``written``), and a line of a running task is kept without reading anything.
 """
 
 from __future__ import annotations
@@ -24,8 +22,7 @@ from heliograph.storage import keys, schema
 from heliograph.storage.fold import fold
 from heliograph.storage.prepared import Prepared, insert, upsert
 from heliograph.storage.protocols import Receipt
-
-WRITTEN_CHANNELS = 20_000
+from heliograph.storage.written import Written
 
 WANTED = select(func.json_each(bindparam("wanted", type_=schema.Json)).table_valued("value").c.value)
 """A list of any length as one parameter: the statement stays the same."""
@@ -46,29 +43,6 @@ KNOWN = Prepared(
 
 Marks = dict[str, tuple[EventId, str]]
 """By key: the event that it stands for, and the fingerprint of what was published with it."""
-
-
-class Written:
-    """The channels that were written to last, as committed."""
-
-    def __init__(self) -> None:
-        self._channels: dict[str, tuple[int, bool]] = {}
-
-    def heads(self, channels: set[str]) -> dict[str, int]:
-        """Return the last numbers of those channels that are remembered."""
-        return {name: self._channels[name][0] for name in channels & self._channels.keys()}
-
-    def running(self, channels: set[str]) -> set[str]:
-        """Return those of the channels whose task is known to be stored and to have left ``queued``."""
-        return {name for name in channels & self._channels.keys() if self._channels[name][1]}
-
-    def learn(self, heads: Mapping[str, int], running: set[str]) -> None:
-        """Remember what was committed; forget what was not written to for longest."""
-        for name, seq in heads.items():
-            self._channels.pop(name, None)
-            self._channels[name] = (seq, name in running)
-        while len(self._channels) > WRITTEN_CHANNELS:
-            del self._channels[next(iter(self._channels))]
 
 
 @attrs.frozen

@@ -31,7 +31,6 @@ from heliograph.model.ids import OLDEST, EventId, format_id, to_microseconds
 from heliograph.model.prices import NO_PRICES, Prices
 from heliograph.model.settings import RetentionSettings
 from heliograph.storage import retention, schema
-from heliograph.storage.append import Written
 from heliograph.storage.fold import begin_checkpoint, fold
 from heliograph.storage.postgres import (
     ARCHIVE_LOCK,
@@ -46,6 +45,7 @@ from heliograph.storage.prepared import upsert
 from heliograph.storage.protocols import Deposed
 from heliograph.storage.redis_stream import GENERATION, Reading, RedisStream, payload_of
 from heliograph.storage.settings import PostgresSettings
+from heliograph.storage.written import Written
 
 BATCH_EVENTS = 10_000
 WAIT_MILLISECONDS = 500

@@ -28,10 +28,11 @@ from heliograph.model.ids import OLDEST, EventId
 from heliograph.model.prices import NO_PRICES, Prices
 from heliograph.model.settings import RetentionSettings
 from heliograph.storage import keys, migrate, queries, retention, schema
-from heliograph.storage.append import Written, append
+from heliograph.storage.append import append
 from heliograph.storage.database import Database, Writer
 from heliograph.storage.protocols import WHOLE_LOG, Bounds, Page, Receipt
 from heliograph.storage.recent import Recent
+from heliograph.storage.written import Written
 
 READERS = 4
 TAIL_EVENTS = 2000
