@@ -63,7 +63,7 @@ async def test_refused(service: FakeService, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "work", {work for agent in (*demo.FLEET, demo.RELEASER) for work in agent.works}, ids=str
+    "work", dict.fromkeys(work for agent in (*demo.FLEET, demo.RELEASER) for work in agent.works), ids=str
 )
 def test_programs_exist(work: demo.Work) -> None:
     """Every work names a program that exists, with packages that exist."""
