@@ -12,7 +12,7 @@ import attrs
 from sqlalchemy import Connection, bindparam, case, select, update
 
 from heliograph.model.event import Event
-from heliograph.model.ids import OLDEST, EventId
+from heliograph.model.ids import OLDEST, EventId, to_microseconds
 from heliograph.model.prices import NO_PRICES, Prices
 from heliograph.model.rollup import Change, Contribution, contribution, facts
 from heliograph.model.task import CHANGING, Progress, Task
@@ -32,7 +32,8 @@ PROGRESS = Prepared(
         output_bytes=schema.tasks.c.output_bytes + bindparam("output_bytes"),
         last_seq=bindparam("last_seq"),
         last_event_id=bindparam("last_event_id"),
-    )
+    ),
+    raw=True,
 )
 
 
@@ -58,14 +59,13 @@ def fold(
         return set()
     retention.count(connection, len(events))
     by_task: dict[str, list[Event]] = {}
+    changed: set[str] = set()
     for event in events:
         if event.channel.startswith("task:"):
             by_task.setdefault(event.channel, []).append(event)
-    progressing = {
-        channel
-        for channel, of_task in by_task.items()
-        if channel in running and not any(event.topic in CHANGING for event in of_task)
-    }
+            if event.topic in CHANGING:
+                changed.add(event.channel)
+    progressing = {channel for channel in by_task if channel in running and channel not in changed}
     _add_progress(connection, [by_task[channel] for channel in progressing])
     changing = [event for event in events if event.channel in by_task and event.channel not in progressing]
     started = _fold_tasks(connection, changing, prices)
@@ -87,7 +87,7 @@ def _add_progress(connection: Connection, by_task: Sequence[Sequence[Event]]) ->
         rows.append(
             {
                 "at_task_id": events[0].channel[5:],
-                "updated_at": progress.updated_at,
+                "updated_at": to_microseconds(progress.updated_at),
                 "output_lines": progress.output_lines,
                 "output_bytes": progress.output_bytes,
                 "last_seq": progress.last_seq,
