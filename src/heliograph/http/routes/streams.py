@@ -11,10 +11,10 @@ import attrs
 import trio
 from quart import Blueprint, Response, request, websocket
 from werkzeug.exceptions import HTTPVersionNotSupported
-from werkzeug.sansio.request import Request as Asked
 
 from heliograph.http import connection
 from heliograph.http.app import Services, cors_headers, services
+from heliograph.http.asked import Asked
 from heliograph.http.auth import Identity
 from heliograph.http.frames import retry_block
 from heliograph.http.requests import identity, refuse_unknown, selection, to_json, watch_request
