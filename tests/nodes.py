@@ -152,7 +152,7 @@ class Deployment:
 
 def _archive(connection: Connection, events: Sequence[Event]) -> None:
     if events:
-        rows = [attrs.asdict(event) for event in events]
+        rows = [event._asdict() for event in events]
         for row in rows:
             row["payload"] = orjson.dumps(row["payload"], option=JSON_OPTIONS).decode()
         connection.execute(insert(schema.events), rows)
