@@ -131,6 +131,19 @@ async def test_pieces_of_a_line_are_one_line(page: Page, served: Service) -> Non
     assert (await page.evaluate(POSITION)).endswith("2,010 of 2,010")
 
 
+async def test_a_short_log_has_no_scroll_bar(page: Page, served: Service) -> None:
+    """A log that fits in view has nothing to scroll to, also after the window became smaller."""
+    canvas, scroller = (f"document.querySelector('{name}').clientHeight" for name in (".canvas", ".scroller"))
+    # The first event is not a line, so that at first there may be more above.
+    await served.publish(created("t", "Build"))
+    await served.write("t", "line 1")
+    await page.resize(1400, 1000)
+    await page.go(f"{served.url}/#/tasks/t")
+    before = await page.until(f"{LINES}.length === 1 && {canvas} === {scroller} && {scroller}")
+    await page.resize(1400, 700)
+    await page.until(f"{scroller} < {before} && {canvas} === {scroller}")
+
+
 async def test_output_is_text(page: Page, served: Service) -> None:
     """Markup in output, names and errors is shown as it was written and does nothing."""
     attack = "<script>window.hit = 1</script><img src=x onerror='window.hit = 1'>"

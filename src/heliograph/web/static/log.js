@@ -332,6 +332,7 @@ export class LogView {
     this.#height = this.scroller.clientHeight;
     if (!this.#height) return;
     this.view.style.height = `${this.#height}px`;
+    this.canvas.style.height = `${this.#height + this.#range}px`;
     const probe = lineNode({ seq: 1, time: "1970-01-01T00:00:00Z", text: "x" }, CLIP);
     const text = probe.lastElementChild;
     this.measure.replaceChildren(probe);
