@@ -97,6 +97,7 @@ async def test_redis_falls_silent(stalling: Stalling, database_url: str) -> None
     await stalling.node.begin()
     await stalling.ready()
     assert await stalling.publish("0") == 201
+    await stalling.ask(await_outputs, database_url, 1)
     stalling.stall("redis")
     assert await stalling.publish("1") == 503
     assert await stalling.told("redis")
