@@ -11,6 +11,7 @@ import httpx
 import pytest
 import trio
 from tests.browser.chromium import CHROMIUM, Page, chromium
+from tests.servers import free_port
 
 from heliograph import service
 from heliograph.config import AuthSettings, ServerSettings, Settings, StorageSettings
@@ -25,15 +26,15 @@ class Service:
     nursery: trio.Nursery
     data: Path
     auth: AuthSettings = attrs.field(factory=AuthSettings)
+    port: int = attrs.field(factory=free_port)
     url: str = ""
     _scope: trio.CancelScope | None = None
     _stopped: trio.Event = attrs.field(factory=trio.Event)
 
     async def start(self) -> None:
         """Serve."""
-        port = httpx.URL(self.url).port if self.url else 0
         settings = Settings(
-            server=ServerSettings(port=port or 0),
+            server=ServerSettings(port=self.port),
             storage=StorageSettings(data=self.data),
             auth=self.auth,
         )
