@@ -11,10 +11,9 @@ from uuid import uuid4
 import pytest
 import trio
 import trio.testing
-from sqlalchemy import make_url
 from tests.conformance.clients import TRANSPORTS
 from tests.conformance.serving import Served, serve, settings_for
-from tests.storages import DistributedForm, Form, SqliteForm, migrated_database, new_database
+from tests.storages import DistributedForm, Form, embedded_form, migrated_template, new_database
 
 from heliograph.storage.settings import RedisSettings
 
@@ -29,9 +28,7 @@ embedded = pytest.mark.parametrize("form", ["sqlite"], indirect=True)
 @pytest.fixture(scope="session")
 def template(postgres_url: str) -> Iterator[str]:
     """Return the name of a migrated, empty database to make others from."""
-    with migrated_database(postgres_url) as url:
-        name = make_url(url).database
-        assert name is not None
+    with migrated_template(postgres_url) as name:
         yield name
 
 
@@ -39,7 +36,7 @@ def template(postgres_url: str) -> Iterator[str]:
 def form(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Form]:
     """Return each form in turn."""
     if request.param == "sqlite":
-        yield SqliteForm(tmp_path / "data")
+        yield embedded_form(tmp_path / "data")
     else:
         yield request.getfixturevalue("distributed")
 
