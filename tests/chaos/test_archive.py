@@ -132,8 +132,9 @@ def test_a_paused_node_is_replaced_and_cannot_fold_twice(make_node: NodeMaker, d
         assert nodes[through].publish(*map(line, texts)).status_code == 201
         published.extend(texts)
 
-    wait_until(lambda: nodes[0].archives or nodes[1].archives, "one archives")
     for _ in range(2):
+        # Both may say so while the one that was woken has not looked yet.
+        wait_until(lambda: nodes[0].archives != nodes[1].archives, "one archives")
         active = 0 if nodes[0].archives else 1
         for _ in range(20):  # so that it is paused somewhere in the middle of a batch
             publish(active, 50)

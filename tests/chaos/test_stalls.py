@@ -103,7 +103,7 @@ async def test_redis_falls_silent(stalling: Stalling, database_url: str) -> None
     assert await stalling.told("redis")
     assert (await stalling.ask(stalling.node.checks))["postgres"] == "ok"
     assert (await stalling.ask(stalling.node.ask, "/api/tasks/t"))[0] == 200
-    assert stalling.node.metric("log_reachable") == 0
+    await stalling.ask(wait_until, lambda: stalling.node.metric("log_reachable") == 0, "it follows no more")
     stalling.flow("redis")
     await stalling.ready()
     assert await stalling.publish("1", "2") == 201

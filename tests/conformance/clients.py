@@ -477,6 +477,13 @@ async def get(url: str, path: str, headers: Mapping[str, str] | None = None) -> 
     return answer.json()
 
 
+async def until_found(url: str, path: str) -> None:
+    """Wait until something is in the store, which in the distributed form comes after the acknowledgement."""
+    with trio.fail_after(DEADLINE):
+        while (await ask(url, "GET", path)).status == 404:  # noqa: ASYNC110 - a state of the service
+            await trio.sleep(0.05)
+
+
 async def metric(url: str, name: str, **labels: str) -> float:
     """Read one metric; what was never counted is 0."""
     text = (await ask(url, "GET", "/metrics")).body.decode()

@@ -28,6 +28,7 @@ from tests.conformance.clients import (
     outputs,
     publish,
     status,
+    until_found,
     until_metric,
     watch,
 )
@@ -93,6 +94,7 @@ class TestWhereToBegin:
         await publish(url, *outputs("1", 6, 7))
         async with await watch(transport, url, "task:1", after=listed["meta"]["stream_cursor"]) as one:
             assert seen + await one.outputs(7 - len(seen)) == numbers(1, 7)
+        await until_found(url, "/api/tasks/1")
         snapshot = await get(url, "/api/tasks/1")
         while parse_id(snapshot["meta"]["stream_cursor"]) < parse_id(snapshot["last_event_id"]):
             snapshot = await get(url, "/api/tasks/1")  # it may be newer than its cursor, never older
