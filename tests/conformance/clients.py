@@ -237,7 +237,7 @@ class Watch:
             self._take(rest)
 
     def _take(self, data: bytes) -> None:
-        assert self._parser is not None, f"no stream was opened: {self.status}"
+        assert self._parser is not None
         for told in self._parser.feed(data):
             if told.kind == "end":
                 self.ended = True
@@ -248,6 +248,7 @@ class Watch:
     async def next(self) -> Told:
         """Return the next thing told."""
         while not self._told:
+            assert self._parser is not None, f"no stream was opened: {self.status}"
             assert not self.ended, "nothing follows the end"
             try:
                 data = await self.stream.receive_some(65536)
