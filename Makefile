@@ -20,8 +20,11 @@ lint: install
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
+# Each worker has its own servers. With loadgroup the tests that want a machine for themselves (chaos, large
+# amounts, memory) are one unit of work, the first to be handed out: they keep one worker busy and never
+# meet each other. All others go to whoever is free. In sequence, or some of them: .venv/bin/pytest PATH
 test: lint
-	$(BIN)/pytest
+	$(BIN)/pytest -n auto --dist loadgroup
 
 bench: install
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bench]'

@@ -1,6 +1,7 @@
-"""Servers that every test may use, started at the first test that needs them, and how property tests run.
+"""Servers that every test may use, started at the first test that needs them, and how tests run.
 
-Property tests have no deadlines of their own and try the same examples on every machine.
+Property tests have no deadlines of their own and try the same examples on every machine. ``make test`` runs
+on several workers, each with servers of its own; the tests of the group ``demanding`` run one at a time.
 """
 
 from __future__ import annotations
@@ -20,6 +21,12 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 settings.register_profile("everywhere", deadline=None, derandomize=True, print_blob=False)
 settings.register_profile("search", deadline=None, max_examples=2000, print_blob=True)
 settings.load_profile("everywhere")
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """Return how many workers ``-n auto`` starts: one more than processors, as much of the suite waits."""
+    return min((os.cpu_count() or 1) + 1, 8)
 
 
 @pytest.fixture(scope="session")
