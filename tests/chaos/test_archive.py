@@ -18,6 +18,7 @@ from tests.storages import DistributedForm, administrate
 from heliograph.actors.archiver import Archiver
 from heliograph.model.errors import Unavailable
 from heliograph.model.intake import parse_item
+from heliograph.storage import distributed
 from heliograph.storage.postgres import ARCHIVE_LOCK, LOCKS, translated
 from heliograph.storage.postgres import database_url as url_of
 from heliograph.storage.settings import PostgresSettings, RedisSettings
@@ -77,6 +78,22 @@ async def test_a_backlog_is_archived_once_however_often_the_session_ends(
         assert archiver.stats().terms >= 2
         nursery.cancel_scope.cancel()
     check_archive(database_url, published)
+
+
+async def test_a_task_that_is_not_archived_yet_is_waited_for(
+    redis: RedisServer, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On the node that appended it, a task is not called unknown while the archive is behind."""
+    monkeypatch.setattr(distributed, "ARRIVAL_SECONDS", 20.0)
+    form = DistributedForm(database_url, redis.url, RedisSettings(bridge=""))
+    async with form.node() as node, trio.open_nursery() as nursery:
+        await node.log.append([[parse_item(line("x"), 1 << 20)]])
+        nursery.start_soon(Archiver(node.archive).run)
+        task = await node.store.task("t")
+        assert task is not None
+        assert task.output_lines == 1
+        assert await node.store.task("nobody") is None
+        nursery.cancel_scope.cancel()
 
 
 @pytest.mark.parametrize("within", ["a transaction", "a COPY", "a pipeline"])
