@@ -16,13 +16,11 @@ HERE = Path(__file__).parent
 NodeMaker = Callable[..., Node]
 
 
-@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark every test in here; they start more processes than others, and run one at a time."""
+    """Mark every test in here."""
     for item in items:
         if HERE in item.path.parents:
             item.add_marker(pytest.mark.chaos)
-            item.add_marker(pytest.mark.xdist_group("demanding"))
 
 
 @pytest.fixture(scope="session")

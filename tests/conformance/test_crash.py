@@ -107,7 +107,6 @@ def recount(story: list[Told]) -> dict[str, dict[str, Any]]:
 
 
 @pytest.mark.chaos
-@pytest.mark.xdist_group("demanding")
 async def test_nothing_acknowledged_is_lost(tmp_path: Path) -> None:
     """After kill -9 at random moments what was acknowledged is there once; the tasks are the fold."""
     chance = random.Random(9)

@@ -10,7 +10,6 @@ from datetime import timedelta
 from pathlib import Path
 
 import attrs
-import pytest
 import trio
 from tests.conformance.clients import (
     DEADLINE,
@@ -29,8 +28,6 @@ from tests.conformance.serving import process
 
 from heliograph.model.intake import parse_item
 from heliograph.storage.sqlite import open_sqlite
-
-pytestmark = pytest.mark.xdist_group("demanding")
 
 WATCHERS = 100
 LINES = 10_000

@@ -447,7 +447,6 @@ def sockets(process: psutil.Process) -> int:
     return sum(one.status != psutil.CONN_LISTEN for one in process.net_connections("tcp"))
 
 
-@pytest.mark.xdist_group("demanding")
 async def test_a_crowd_of_them(tmp_path: Path) -> None:
     """After all of them at once the watchers have missed nothing, and memory and sockets are as before."""
     async with process(tmp_path, **CROWD_SETTINGS) as served:
