@@ -51,8 +51,11 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> OneDemanding
 
 
 def pytest_xdist_auto_num_workers() -> int:
-    """Return how many workers ``-n auto`` starts: one more than processors, as much of the suite waits."""
-    return min((os.cpu_count() or 1) + 1, 8)
+    """Return how many workers ``-n auto`` starts: one more than processors, as much of the suite waits.
+
+    More than four are of no use: the demanding tests, one after the other, then take longest.
+    """
+    return min((os.cpu_count() or 1) + 1, 4)
 
 
 @pytest.fixture(scope="session")
