@@ -20,8 +20,11 @@ lint: install
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
+# Each worker has its own servers. The tests that want the machine for themselves (chaos, large amounts, memory)
+# never meet each other: they are one unit of work, the first to be handed out (tests/conftest.py). All others go
+# one by one to whoever is free. In sequence, or some of them: .venv/bin/pytest PATH
 test: lint
-	$(BIN)/pytest
+	$(BIN)/pytest -n auto --dist loadscope
 
 bench: install
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bench]'

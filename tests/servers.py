@@ -6,8 +6,10 @@ keep over restarts. Killing is SIGKILL: what survives is what was on the disk.
 
 from __future__ import annotations
 
+import itertools
 import os
 import pwd
+import random
 import shutil
 import signal
 import socket
@@ -16,7 +18,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -27,12 +29,29 @@ import redis
 READY_SECONDS = 30.0
 
 
+def _ports() -> Iterator[int]:
+    """Yield the ports of this process in turn.
+
+    They are below those that systems give to connections that go out, and no other worker of the same run
+    has them, so that what is stopped finds its port free again when it starts.
+    """
+    first, last, workers = 10_000, 32_000, 16
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % workers
+    mine = range(first + worker, last, workers)
+    begin = random.randrange(len(mine))
+    yield from itertools.cycle([*mine[begin:], *mine[:begin]])
+
+
+_next_port = _ports()
+
+
 def free_port() -> int:
-    """Return a loopback port that nobody listens on right now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """Return a loopback port that nobody listens on right now, and that nobody else is given soon."""
+    while True:
+        port = next(_next_port)
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 def wait_until(ready: Callable[[], bool], what: str, seconds: float = READY_SECONDS) -> None:

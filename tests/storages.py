@@ -6,7 +6,9 @@ import sqlite3
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, closing, contextmanager
 from datetime import datetime, timedelta
+from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Protocol
 from uuid import uuid4
 
@@ -24,7 +26,7 @@ from heliograph.storage import retention
 from heliograph.storage.distributed import Distributed, migrate_database, open_distributed
 from heliograph.storage.protocols import Keeper, Log, Store
 from heliograph.storage.settings import PostgresSettings, RedisSettings
-from heliograph.storage.sqlite import open_sqlite
+from heliograph.storage.sqlite import migrate_sqlite, open_sqlite
 from heliograph.storage.store import SqlStore
 
 KEY_TTL = timedelta(days=1)
@@ -158,6 +160,30 @@ class DistributedForm:
             await until(archived)
             await trio.to_thread.run_sync(node.stream.remove, through)
             await node.database.write(retention.remove, through)
+
+
+@cache
+def _empty_database() -> bytes:
+    with TemporaryDirectory() as folder:
+        migrate_sqlite(Path(folder))
+        return (Path(folder) / "heliograph.db").read_bytes()
+
+
+def embedded_form(folder: Path) -> SqliteForm:
+    """Return the embedded form in a folder; a new one is migrated already, as hundreds of tests need one."""
+    if not folder.exists():
+        folder.mkdir()
+        (folder / "heliograph.db").write_bytes(_empty_database())
+    return SqliteForm(folder)
+
+
+@contextmanager
+def migrated_template(postgres_url: str) -> Iterator[str]:
+    """Make a database with the schema to make others from; yield its name."""
+    with migrated_database(postgres_url) as url:
+        name = make_url(url).database
+        assert name is not None
+        yield name
 
 
 @contextmanager

@@ -326,11 +326,16 @@ def tail(
 @_api_key_option
 def serve(demo: bool, file: Path | None, host: str | None, port: int | None, api_key: str | None) -> None:
     """Serve until Ctrl-C or SIGTERM."""
+    import gc
+
+    gc.disable()  # what is imported stays: to look for garbage in it again and again only delays the start
     import attrs
     import trio
 
     from heliograph import logs, service
     from heliograph.model.errors import SettingsError
+
+    gc.enable()
 
     settings = _settings(file)
     server = settings.server

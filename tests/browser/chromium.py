@@ -10,15 +10,15 @@ import base64
 import json
 import shutil
 import tempfile
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from functools import partial
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from itertools import count
 from pathlib import Path
-from subprocess import DEVNULL
+from subprocess import DEVNULL, Popen
 from typing import Any
 
 import trio
+from tests.servers import wait_until
 from trio_websocket import WebSocketConnection, open_websocket_url
 
 CHROMIUM = Path("/usr/bin/chromium")
@@ -164,42 +164,33 @@ class Page:
         return base64.b64decode(answer["data"])
 
 
-@asynccontextmanager
-async def chromium() -> AsyncIterator[Page]:
-    """Run a browser with a new empty profile, and give its one page."""
-    profile = tempfile.mkdtemp(prefix="heliograph-chromium-")
+@contextmanager
+def chromium() -> Iterator[str]:
+    """Run a browser with a new empty profile; yield the address of its DevTools."""
+    profile = Path(tempfile.mkdtemp(prefix="heliograph-chromium-"))
+    port = profile / "DevToolsActivePort"  # the port, and the path of the WebSocket
     command = [str(CHROMIUM), *FLAGS, f"--user-data-dir={profile}", "about:blank"]
-    run = partial(trio.run_process, command, stdout=DEVNULL, stderr=DEVNULL, check=False)
+    process = Popen(command, stdin=DEVNULL, stdout=DEVNULL, stderr=DEVNULL)
     try:
-        async with trio.open_nursery() as nursery:
-            await nursery.start(run)
-            with trio.fail_after(60):
-                address = await _address(trio.Path(profile) / "DevToolsActivePort")
-            async with open_websocket_url(address, max_message_size=MAX_MESSAGE) as connection:
-                yield await _attach(connection)
-            nursery.cancel_scope.cancel()
+        wait_until(lambda: port.exists() and len(port.read_text().split()) == 2, "Chromium starts", 60)
+        number, path = port.read_text().split()
+        yield f"ws://127.0.0.1:{number}{path}"
     finally:
+        process.kill()
+        process.wait()
         shutil.rmtree(profile, ignore_errors=True)
 
 
-async def _address(file: trio.Path) -> str:
-    """Wait for the file in which the browser tells its port, and return its DevTools address."""
-    while True:
-        if await file.exists():
-            lines = (await file.read_text()).split()
-            if len(lines) == 2:
-                return f"ws://127.0.0.1:{lines[0]}{lines[1]}"
-        await trio.sleep(0.02)
-
-
-async def _attach(connection: WebSocketConnection) -> Page:
-    """Attach to the browser's one tab and switch on what the tests look at."""
-    browser = Page(connection, None)
-    targets = (await browser.call("Target.getTargets"))["targetInfos"]
-    tab = next(target["targetId"] for target in targets if target["type"] == "page")
-    session = (await browser.call("Target.attachToTarget", targetId=tab, flatten=True))["sessionId"]
-    page = Page(connection, session)
-    for domain in ("Page", "Runtime", "Log"):
-        await page.call(f"{domain}.enable")
-    await page.resize(1440, 900)
-    return page
+@asynccontextmanager
+async def new_page(address: str) -> AsyncIterator[Page]:
+    """Open a tab that shares nothing with those before it, and switch on what the tests look at."""
+    async with open_websocket_url(address, max_message_size=MAX_MESSAGE) as connection:
+        browser = Page(connection, None)
+        context = await browser.call("Target.createBrowserContext", disposeOnDetach=True)
+        tab = await browser.call("Target.createTarget", url="about:blank", **context)
+        session = await browser.call("Target.attachToTarget", flatten=True, **tab)
+        page = Page(connection, session["sessionId"])
+        for domain in ("Page", "Runtime", "Log"):
+            await page.call(f"{domain}.enable")
+        await page.resize(1440, 900)
+        yield page

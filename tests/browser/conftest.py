@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,8 @@ import attrs
 import httpx
 import pytest
 import trio
-from tests.browser.chromium import CHROMIUM, Page, chromium
+from tests.browser.chromium import CHROMIUM, Page, chromium, new_page
+from tests.servers import free_port
 
 from heliograph import service
 from heliograph.config import AuthSettings, ServerSettings, Settings, StorageSettings
@@ -25,15 +26,15 @@ class Service:
     nursery: trio.Nursery
     data: Path
     auth: AuthSettings = attrs.field(factory=AuthSettings)
+    port: int = attrs.field(factory=free_port)
     url: str = ""
     _scope: trio.CancelScope | None = None
     _stopped: trio.Event = attrs.field(factory=trio.Event)
 
     async def start(self) -> None:
         """Serve."""
-        port = httpx.URL(self.url).port if self.url else 0
         settings = Settings(
-            server=ServerSettings(port=port or 0),
+            server=ServerSettings(port=self.port),
             storage=StorageSettings(data=self.data),
             auth=self.auth,
         )
@@ -67,11 +68,18 @@ class Service:
             )
 
 
+@pytest.fixture(scope="session")
+def browser() -> Iterator[str]:
+    """Give the address of a browser; each test has a page of its own in it."""
+    if not CHROMIUM.exists():
+        pytest.skip(f"Chromium is not installed ({CHROMIUM})")
+    with chromium() as address:
+        yield address
+
+
 @pytest.fixture
 async def stopped_service(nursery: trio.Nursery, tmp_path: Path) -> Service:
     """Give a service that is not started yet."""
-    if not CHROMIUM.exists():
-        pytest.skip(f"Chromium is not installed ({CHROMIUM})")
     return Service(nursery, tmp_path / "data")
 
 
@@ -83,8 +91,8 @@ async def served(stopped_service: Service) -> Service:
 
 
 @pytest.fixture
-async def page(stopped_service: Service) -> AsyncIterator[Page]:
-    """Give the one page of a new browser, with an overall deadline."""
+async def page(browser: str, stopped_service: Service) -> AsyncIterator[Page]:
+    """Give a new page, with an overall deadline."""
     with trio.fail_after(DEADLINE):
-        async with chromium() as tab:
-            yield tab
+        async with new_page(browser) as page:
+            yield page

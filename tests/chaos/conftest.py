@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from tests.deployment import Node
 from tests.servers import PostgresServer, RedisServer, postgres_server, redis_server
-from tests.storages import migrated_database
+from tests.storages import migrated_template, new_database
 
 HERE = Path(__file__).parent
 NodeMaker = Callable[..., Node]
@@ -30,6 +30,13 @@ def mortal_postgres() -> Iterator[PostgresServer]:
         yield server
 
 
+@pytest.fixture(scope="session")
+def mortal_template(mortal_postgres: PostgresServer) -> Iterator[str]:
+    """Return the name of a migrated, empty database to make others from."""
+    with migrated_template(mortal_postgres.url()) as name:
+        yield name
+
+
 @pytest.fixture
 def postgres(mortal_postgres: PostgresServer) -> PostgresServer:
     """Return a PostgreSQL server that runs, whatever the test before did to it."""
@@ -39,9 +46,9 @@ def postgres(mortal_postgres: PostgresServer) -> PostgresServer:
 
 
 @pytest.fixture
-def database_url(postgres: PostgresServer) -> Iterator[str]:
+def database_url(postgres: PostgresServer, mortal_template: str) -> Iterator[str]:
     """Return the URL of a database with the schema."""
-    with migrated_database(postgres.url()) as url:
+    with new_database(postgres.url(), mortal_template) as url:
         yield url
         if not postgres.running:
             postgres.start()

@@ -97,12 +97,13 @@ async def test_redis_falls_silent(stalling: Stalling, database_url: str) -> None
     await stalling.node.begin()
     await stalling.ready()
     assert await stalling.publish("0") == 201
+    await stalling.ask(await_outputs, database_url, 1)
     stalling.stall("redis")
     assert await stalling.publish("1") == 503
     assert await stalling.told("redis")
     assert (await stalling.ask(stalling.node.checks))["postgres"] == "ok"
     assert (await stalling.ask(stalling.node.ask, "/api/tasks/t"))[0] == 200
-    assert stalling.node.metric("log_reachable") == 0
+    await stalling.ask(wait_until, lambda: stalling.node.metric("log_reachable") == 0, "it follows no more")
     stalling.flow("redis")
     await stalling.ready()
     assert await stalling.publish("1", "2") == 201

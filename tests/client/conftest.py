@@ -14,6 +14,7 @@ import h11
 import orjson
 import pytest
 import trio
+from tests.servers import free_port
 
 from heliograph.client.spool import About, Spool
 
@@ -36,7 +37,7 @@ class FakeService:
         self.script: deque[str | tuple[int, dict[str, str], dict[str, Any]]] = deque()
         self.streams: deque[tuple[int, bytes]] = deque()
         self.asked: list[tuple[str, str, dict[str, str]]] = []
-        self.port = 0
+        self.port = free_port()
         self._keys: set[str] = set()
 
     @property
@@ -56,7 +57,6 @@ class FakeService:
         """Serve until the scope that this starts with is cancelled; again on the same port each time."""
         with trio.CancelScope() as scope:
             (listener,) = await trio.open_tcp_listeners(self.port, host="127.0.0.1")
-            self.port = listener.socket.getsockname()[1]
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(trio.serve_listeners, self._converse, [listener])
                 task_status.started(scope)

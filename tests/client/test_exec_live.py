@@ -13,6 +13,7 @@ import attrs
 import orjson
 import pytest
 import trio
+from tests.servers import free_port
 
 from heliograph.client.api import Client
 from heliograph.client.follow import Subscription, follow
@@ -36,14 +37,18 @@ class Live:
     """The real service in a process of its own, which can be killed and started again on its port."""
 
     data: Path
-    url: str = ""
+    port: int = attrs.field(factory=free_port)
     process: trio.Process | None = None
+
+    @property
+    def url(self) -> str:
+        """Where it is."""
+        return f"http://127.0.0.1:{self.port}"
 
     async def start(self) -> None:
         """Serve, and wait until it does."""
-        port = self.url.rpartition(":")[2] or "0"
         self.process = await trio.lowlevel.open_process(
-            [sys.executable, "-m", "heliograph", "serve", "--port", port],
+            [sys.executable, "-m", "heliograph", "serve", "--port", str(self.port)],
             stdin=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             env={**os.environ, "HELIOGRAPH_DATA": str(self.data)},
@@ -55,7 +60,6 @@ class Live:
                 data = await self.process.stderr.receive_some()
                 assert data, said
                 said += data
-        self.url = next(orjson.loads(line)["url"] for line in said.splitlines() if b'"serving"' in line)
 
     async def kill(self) -> None:
         """Kill it as hard as can be."""

@@ -237,7 +237,7 @@ class Watch:
             self._take(rest)
 
     def _take(self, data: bytes) -> None:
-        assert self._parser is not None, f"no stream was opened: {self.status}"
+        assert self._parser is not None
         for told in self._parser.feed(data):
             if told.kind == "end":
                 self.ended = True
@@ -248,6 +248,7 @@ class Watch:
     async def next(self) -> Told:
         """Return the next thing told."""
         while not self._told:
+            assert self._parser is not None, f"no stream was opened: {self.status}"
             assert not self.ended, "nothing follows the end"
             try:
                 data = await self.stream.receive_some(65536)
@@ -475,6 +476,13 @@ async def get(url: str, path: str, headers: Mapping[str, str] | None = None) -> 
     answer = await ask(url, "GET", path, headers)
     assert answer.status == 200, answer.body
     return answer.json()
+
+
+async def until_found(url: str, path: str) -> None:
+    """Wait until something is in the store, which in the distributed form comes after the acknowledgement."""
+    with trio.fail_after(DEADLINE):
+        while (await ask(url, "GET", path)).status == 404:  # noqa: ASYNC110 - a state of the service
+            await trio.sleep(0.05)
 
 
 async def metric(url: str, name: str, **labels: str) -> float:

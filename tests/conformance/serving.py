@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Mapping
@@ -15,6 +14,7 @@ from typing import Any
 import attrs
 import psutil
 import trio
+from tests.servers import free_port
 
 from heliograph import service
 from heliograph.config import ServerSettings, Settings, StorageSettings
@@ -63,14 +63,6 @@ async def serve(nursery: trio.Nursery, settings: Settings) -> Served:
 
     served.url = await nursery.start(run)
     return served
-
-
-def free_port() -> int:
-    """Return a port that is free now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 @attrs.define

@@ -27,7 +27,7 @@ from tests.conformance.clients import (
 )
 from tests.conformance.conftest import Launch
 
-WATCHERS, CUTS = 5, 60
+WATCHERS, CUTS = 5, 100
 PUBLISHERS = 8
 BATCH = 5
 
@@ -134,7 +134,7 @@ class Publisher:
 
 
 async def test_a_stream_cut_at_any_byte_is_resumed(transport: str, launch: Launch) -> None:
-    """Cut three hundred times at random bytes while eight publish, every watcher has seen everything once."""
+    """Cut five hundred times at random bytes while eight publish, every watcher has seen everything once."""
     url = (await launch()).url
     chance = random.Random(20_26)
     publishers = [Publisher(url, str(number)) for number in range(PUBLISHERS)]

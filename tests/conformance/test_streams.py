@@ -28,6 +28,7 @@ from tests.conformance.clients import (
     outputs,
     publish,
     status,
+    until_found,
     until_metric,
     watch,
 )
@@ -93,6 +94,7 @@ class TestWhereToBegin:
         await publish(url, *outputs("1", 6, 7))
         async with await watch(transport, url, "task:1", after=listed["meta"]["stream_cursor"]) as one:
             assert seen + await one.outputs(7 - len(seen)) == numbers(1, 7)
+        await until_found(url, "/api/tasks/1")
         snapshot = await get(url, "/api/tasks/1")
         while parse_id(snapshot["meta"]["stream_cursor"]) < parse_id(snapshot["last_event_id"]):
             snapshot = await get(url, "/api/tasks/1")  # it may be newer than its cursor, never older
@@ -156,6 +158,7 @@ class TestWhereToBegin:
     async def test_http_1_0_gets_the_same_blocks_bare(self, url: str) -> None:
         """Without chunks the same blocks go out, and the end is the end of the connection."""
         await publish(url, *outputs("1", 1, 3), status("1", "completed"))
+        await until_found(url, "/api/tasks/1")
         async with await open_sse(url, "/api/tasks/1/stream", version="1.0") as one:
             assert [told.fields["topic"] for told in await one.story(4)] == [
                 *["task.output"] * 3,
@@ -473,6 +476,7 @@ class TestEndOfATask:
     async def test_it_ends_with_the_terminal_event(self, url: str) -> None:
         """A task's stream gives the task from its beginning and ends with the event that finishes it."""
         await publish(url, *outputs("1", 1, 3))
+        await until_found(url, "/api/tasks/1")
         async with await open_sse(url, "/api/tasks/1/stream") as one:
             assert await one.outputs(3) == numbers(1, 3)
             await publish(url, output("1", "4"), status("1", "completed"), output("1", "late"))
@@ -483,6 +487,7 @@ class TestEndOfATask:
     async def test_a_finished_task_is_replayed_and_ends(self, url: str) -> None:
         """Whoever comes after the end is given the whole and the end."""
         await publish(url, *outputs("1", 1, 3), status("1", "failed"), output("1", "late"))
+        await until_found(url, "/api/tasks/1")
         async with await open_sse(url, "/api/tasks/1/stream") as one:
             told = await one.to_end()
         assert [one.kind for one in told] == ["retry", "event", "event", "event", "event", "end"]
@@ -491,6 +496,7 @@ class TestEndOfATask:
     async def test_who_has_seen_the_end_gets_204(self, url: str) -> None:
         """An EventSource that reconnects after the end is told to stop."""
         await publish(url, output("1", "1"), status("1", "completed"))
+        await until_found(url, "/api/tasks/1")
         async with await open_sse(url, "/api/tasks/1/stream") as one:
             await one.to_end()
         async with await open_sse(url, "/api/tasks/1/stream", {"Last-Event-ID": one.cursor or ""}) as again:

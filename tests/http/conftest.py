@@ -12,7 +12,7 @@ import pytest
 import trio
 from tests.conformance.conftest import fast_clock, launch
 from tests.conformance.serving import serve, settings_for
-from tests.storages import Form, SqliteForm
+from tests.storages import Form, embedded_form
 
 __all__ = ["fast_clock", "launch"]
 
@@ -54,7 +54,7 @@ class Api:
 @pytest.fixture
 def form(tmp_path: Path) -> Form:
     """Where services that are launched here have their data: none of these tests depends on it."""
-    return SqliteForm(tmp_path / "data")
+    return embedded_form(tmp_path / "data")
 
 
 @pytest.fixture
@@ -63,7 +63,7 @@ async def start(nursery: trio.Nursery, tmp_path: Path) -> AsyncIterator[Start]:
     clients: list[httpx.AsyncClient] = []
 
     async def begin(**sections: Any) -> Api:
-        served = await serve(nursery, settings_for(tmp_path / "data", **sections))
+        served = await serve(nursery, settings_for(embedded_form(tmp_path / "data").folder, **sections))
         clients.append(httpx.AsyncClient(base_url=served.url, timeout=30))
         return Api(served.url, clients[-1])
 

@@ -1,5 +1,6 @@
 import random
 import sqlite3
+import subprocess
 import sys
 from collections.abc import Iterable
 from contextlib import closing
@@ -10,6 +11,8 @@ from typing import Any
 import pytest
 import trio
 import trio.testing
+from alembic.config import Config
+from alembic.script import ScriptDirectory
 from sqlalchemy import Connection
 from tests.storage.conftest import KEY_TTL, Embedded
 from tests.strategies import draft, output, status
@@ -19,6 +22,7 @@ from heliograph.model.errors import Conflict, SettingsError, Unavailable
 from heliograph.model.event import Draft, Event
 from heliograph.model.ids import OLDEST, EventId, from_microseconds, make_id, to_microseconds
 from heliograph.model.task import STATUSES, Task
+from heliograph.storage import migrate
 from heliograph.storage.protocols import Receipt, TaskFilter, TaskKey
 from heliograph.storage.sqlite import migrate_sqlite, open_sqlite
 from heliograph.storage.store import SqlStore
@@ -498,6 +502,27 @@ async def test_a_newer_schema_is_refused(tmp_path: Path) -> None:
             pass
     with pytest.raises(SettingsError, match="9999"):
         migrate_sqlite(tmp_path)
+
+
+def test_the_head_is_the_newest_migration() -> None:
+    """What a start looks for without Alembic is what Alembic's migrations lead to."""
+    config = Config()
+    config.set_main_option("script_location", str(Path(migrate.__file__).parent / "migrations"))
+    assert ScriptDirectory.from_config(config).get_heads() == [migrate.HEAD]
+
+
+def test_a_start_that_has_nothing_to_migrate_needs_no_alembic(tmp_path: Path) -> None:
+    """The service is imported, and a database of today's schema opened, without it."""
+    migrate_sqlite(tmp_path)
+    code = (
+        "import sys, trio; from pathlib import Path; from datetime import timedelta\n"
+        "from heliograph import service; from heliograph.storage.sqlite import open_sqlite\n"
+        "async def main():\n"
+        "    async with open_sqlite(Path(sys.argv[1]), timedelta(1)): print('alembic' in sys.modules)\n"
+        "trio.run(main)"
+    )
+    done = subprocess.run([sys.executable, "-c", code, tmp_path], capture_output=True, check=True)
+    assert done.stdout == b"False\n"
 
 
 async def test_migrating_again_changes_nothing(embedded: Embedded, tmp_path: Path) -> None:

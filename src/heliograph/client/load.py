@@ -8,11 +8,15 @@ middle of a run is a fair test, not the end of it.
 
 from __future__ import annotations
 
+import signal
 import socket
 import sys
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from secrets import token_hex
 from time import perf_counter
+from types import FrameType
 from typing import Any, ClassVar
 from urllib.parse import urlencode, urlsplit
 
@@ -139,9 +143,14 @@ class Run:
         self.ramp_seconds = 0.0
         self.publish_seconds = 0.0
         self.drain_seconds = 0.0
+        self.stopped = False
+
+    def stop(self) -> None:
+        """End early, between two steps: what is under way is still awaited, and is not lost."""
+        self.stopped = True
 
     def ramp(self, tick: Callable[[int], None]) -> None:
-        """Open every stream, calling ``tick`` with their number now and then.
+        """Open every stream unless stopped, calling ``tick`` with their number now and then.
 
         Raises:
             LoadError: They are not all open within the time allowed.
@@ -150,7 +159,7 @@ class Run:
         begun = perf_counter()
         swarm.add(plan.watchers(self.channels))
         try:
-            while not swarm.run(lambda: swarm.live >= plan.streams, 0.1):
+            while not swarm.run(lambda: swarm.live >= plan.streams or self.stopped, 0.1):
                 tick(swarm.live)
                 if perf_counter() - begun > RAMP_SECONDS or not any(swarm.watchers.values()):
                     why = ", ".join(f"{n} times {code}" for code, n in swarm.tally.disconnects.items())
@@ -162,7 +171,7 @@ class Run:
         tick(swarm.live)
 
     def publish(self, tick: Callable[[float], None]) -> None:
-        """Publish for the planned duration, calling ``tick`` with the seconds passed now and then."""
+        """Publish for the planned duration unless stopped, calling ``tick`` with the seconds passed."""
         plan = self.plan
         begun = perf_counter()
         publishing = Publishing(
@@ -173,9 +182,9 @@ class Run:
         )
         self.swarm.publishers.append(publishing)
         try:
-            while (passed := perf_counter() - begun) < plan.duration:
+            while (passed := perf_counter() - begun) < plan.duration and not self.stopped:
                 tick(passed)
-                self.swarm.run(lambda: False, min(0.1, plan.duration - passed))
+                self.swarm.run(lambda: self.stopped, min(0.1, plan.duration - passed))
         finally:
             publishing.active = False
             self.publish_seconds = perf_counter() - begun
@@ -283,7 +292,7 @@ def load_command(
     """Open many streams on a running instance, publish to them, and tell what they got.
 
     The exit status is 1 if anything was lost, came twice or came out of order, and 2 if the run could
-    not be made. Ctrl-C ends the run and shows what was measured so far.
+    not be made. Ctrl-C ends the run and shows what was measured so far; a second one does not wait for that.
     """
     plan = Plan(streams, transport, channels, rate, burst, duration, size)
     notes = Console(stderr=True)
@@ -294,9 +303,10 @@ def load_command(
         sys.exit(2)
     failed = False
     try:
-        _with_progress(run, notes)
-    except KeyboardInterrupt:
-        notes.print("stopped; this is what was measured so far")
+        with _stopped_by_interrupt(run):
+            _with_progress(run, notes)
+        if run.stopped:
+            notes.print("stopped; this is what was measured so far")
     except LoadError as error:
         notes.print(f"heliograph load: {error}", highlight=False, markup=False)
         failed = True
@@ -311,6 +321,25 @@ def load_command(
         sys.exit(2)
     if report["lost"] or report["duplicated"] or report["out_of_order"]:
         sys.exit(1)
+
+
+@contextmanager
+def _stopped_by_interrupt(run: Run) -> Iterator[None]:
+    """Let the first Ctrl-C stop a run; raised anywhere, it would leave messages half counted."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.getsignal(signal.SIGINT)
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        signal.signal(signal.SIGINT, before)
+        run.stop()
+
+    signal.signal(signal.SIGINT, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _with_progress(run: Run, console: Console) -> None:
