@@ -23,7 +23,7 @@ class MemoryLog:
         seconds_per_call: How long an append or a read takes; most of a read lies after its look at the
             position and before its look at the events, where a real one is slow.
         fault: Raised by appends, reads and tails while it is set.
-        trimmed: What retention has removed, of every selection.
+        trimmed: Up to where retention has removed what there was, of every selection.
         calls: How many appends and reads were made.
         tails: How many tails had something to tell.
     """
@@ -93,8 +93,9 @@ class MemoryLog:
         await self._work()
         found = [event for event in self._covered(selection) if event.id > after][:limit]
         if len(found) == limit:
-            return Page(found, found[-1].id, more=True)
-        return Page(found, max(position, after, *(event.id for event in found[-1:])), more=False)
+            return Page(found, found[-1].id, True, self._missing(after))
+        through = max(position, after, *(event.id for event in found[-1:]))
+        return Page(found, through, False, self._missing(after))
 
     async def read_last(self, selection: Selection, limit: int) -> Page:
         """Read a selection's last events."""
@@ -109,7 +110,14 @@ class MemoryLog:
         return Bounds(self.trimmed, self.position)
 
     def _covered(self, selection: Selection) -> list[Event]:
-        return [event for event in self.events if selection.covers(event.channel, event.topic)]
+        return [
+            event
+            for event in self.events
+            if event.id > self.trimmed and selection.covers(event.channel, event.topic)
+        ]
+
+    def _missing(self, after: EventId) -> EventId:
+        return self.trimmed if self.trimmed > after else OLDEST
 
     async def _work(self) -> None:
         self.calls += 1

@@ -31,6 +31,7 @@ class Recorder:
         batches: Each delivery, as its events.
         times: When each came, if Trio runs.
         ended: How often it heard that the task has ended.
+        gaps: What it was told of what is no longer kept: behind which position, up to which id.
         resets: The reasons of resets.
         on_deliver: Called after each delivery.
     """
@@ -39,6 +40,7 @@ class Recorder:
     batches: list[list[Event]] = attrs.field(factory=list)
     times: list[float] = attrs.field(factory=list)
     ended: int = 0
+    gaps: list[tuple[EventId, EventId]] = attrs.field(factory=list)
     resets: list[str] = attrs.field(factory=list)
     on_deliver: Callable[[], None] = lambda: None
 
@@ -74,6 +76,10 @@ class Recorder:
     def task_ended(self, subscription: Subscription) -> None:
         """Record the end of the task."""
         self.ended += 1
+
+    def gap(self, subscription: Subscription, through: EventId) -> None:
+        """Record a gap."""
+        self.gaps.append((subscription.position, through))
 
     def reset(self, subscription: Subscription, reason: str) -> None:
         """Record a reset."""

@@ -376,6 +376,44 @@ async def test_attaching_waits_between_pages(
     assert recorder.seqs == [[1, 2], [3, 4], [5]]
 
 
+@pytest.mark.parametrize("asked", ["from the oldest", "from a cursor"])
+async def test_what_retention_takes_under_a_replay_is_told(
+    hub: Hub, log: MemoryLog, autojump_clock: Clock, monkeypatch: pytest.MonkeyPatch, asked: str
+) -> None:
+    """Events removed between two pages are told as a gap before the next page, and only they."""
+    monkeypatch.setattr(replay_module, "PAGE_EVENTS", 2)
+    await log.append([[output("1", f"{n}") for n in range(10)]])
+    await dispatch(hub, *log.events)
+    events = log.events
+    start = OLDEST if asked == "from the oldest" else events[0].id
+    log.trimmed = events[0].id
+    recorder = Recorder()
+    pages = 0
+
+    async def trim_behind_the_first_page() -> bool:
+        nonlocal pages
+        pages += 1
+        if pages == 1:
+            log.trimmed = events[6].id
+        return True
+
+    await hub.attach(subscribe(recorder, "task:1", position=start), trim_behind_the_first_page)
+    assert recorder.seqs == [[2, 3], [8, 9], [10]]
+    assert recorder.gaps == [(events[2].id, events[6].id)]
+
+
+async def test_what_retention_takes_before_the_first_page_is_told(
+    hub: Hub, log: MemoryLog, autojump_clock: Clock
+) -> None:
+    """A cursor that was good when it was checked, and is not when its page is read, is told a gap."""
+    await log.append([[output("1", f"{n}") for n in range(4)]])
+    await dispatch(hub, *log.events)
+    log.trimmed = log.events[2].id
+    recorder = Recorder()
+    await attach(hub, recorder, log.events[0].id, "task:1")
+    assert (recorder.gaps, recorder.seqs) == ([(log.events[0].id, log.trimmed)], [[4]])
+
+
 async def test_an_outage_while_attaching_is_told(hub: Hub, log: MemoryLog, autojump_clock: Clock) -> None:
     """When the log can't be read attaching fails, nothing is subscribed, and the broadcaster retires."""
     await log.append([[output("1", "a")]])

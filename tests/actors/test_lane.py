@@ -88,6 +88,9 @@ class Socketed:
         """Hear of the end."""
         self.ended += 1
 
+    def gap(self, subscription: Subscription, through: EventId) -> None:
+        """Be a watcher."""
+
     def reset(self, subscription: Subscription, reason: str) -> None:
         """Be a watcher."""
 

@@ -16,7 +16,10 @@ from tests.conformance.clients import (
     watch,
 )
 from tests.conformance.conftest import Launch, embedded
+from tests.storages import Form
 from trio.testing import MockClock
+
+from heliograph.model.ids import EventId, format_id, parse_id
 
 RECEIVE_BUFFER = 16 * 1024
 BUDGET = {"pending_bytes": 256 * 1024}
@@ -132,6 +135,31 @@ class TestDisconnect:
             for _ in range(1000):
                 await one.say("ping", ref="x" * 10_000)
             await until_metric(url, 1, "streams_ended_total", transport="ws", reason="slow")
+
+
+async def test_retention_under_a_replay_is_told(transport: str, launch: Launch, form: Form) -> None:
+    """What is removed while a slow client replays is told as a gap in its place; nothing else is missing."""
+    served = await launch()
+    ids = (await flood(served.url, 1000, "1"))["1"]
+    await served.terminate()  # what was published is not in its memory any more
+    url = (await launch(streams=BUDGET)).url
+    removed = ids[899]
+    async with await watch(transport, url, "task:1", after=ids[0], receive_buffer=RECEIVE_BUFFER) as one:
+        story = await one.story(1)
+        await until_pending(url)
+        await form.forget(parse_id(removed))
+        story += await read_up_to(one, ids[-1])
+    [place] = [index for index, told in enumerate(story) if told.kind == "gap"]
+    gap = story.pop(place).fields
+    given = [told.id for told in story]
+    assert given == ids[1 : place + 1] + ids[900:]
+    assert gap == {
+        "channel": "task:1",
+        "from": format_id(EventId(parse_id(ids[place]) + 1)),
+        "to": removed,
+        "count": None,
+        "reason": "no longer kept",
+    }
 
 
 async def until_pending(url: str) -> None:

@@ -23,7 +23,8 @@ from heliograph.model.ids import OLDEST, EventId, time_of
 from heliograph.model.intake import DESCRIPTION_BYTES, MAX_COST_USD, MAX_TOKENS, parse_item
 from heliograph.model.settings import RetentionSettings
 from heliograph.model.task import DESCRIPTIONS, Task
-from heliograph.storage.protocols import WHOLE_LOG, Receipt, TaskFilter
+from heliograph.storage import recent
+from heliograph.storage.protocols import WHOLE_LOG, PositionLost, Receipt, TaskFilter
 
 EPOCH_PLUS_DAY = datetime(1970, 1, 2, tzinfo=UTC)
 
@@ -434,6 +435,56 @@ async def test_retention_by_age_goes_by_the_time_of_appending(form: Form) -> Non
         assert await storage.sweep(policy, time_of(ids[-1]) + timedelta(seconds=59)) == 0
         assert await storage.sweep(policy, time_of(ids[-1]) + timedelta(seconds=61)) == 10
         assert await trimmed(storage, "task:t") == ids[-1]
+
+
+async def test_a_page_tells_what_retention_took(form: Form) -> None:
+    """A reading says up to where events behind its position are missing, and says nothing if none are."""
+    async with form.open() as storage:
+        old = await kept(storage, [output("old", str(n)) for n in range(30)])
+        new = await kept(storage, [output("new", str(n)) for n in range(200)])
+        await archived(storage)
+        assert await storage.sweep(RetentionSettings(max_events=100), datetime.now(UTC)) == 130
+    async with form.open() as storage:
+        for selector, after, missing in [
+            ("task:old", old[3], old[-1]),
+            ("task:old", old[-1], OLDEST),
+            ("task:new", OLDEST, new[-101]),
+            ("task:new", new[-102], new[-101]),
+            ("task:new", new[-101], OLDEST),
+            ("task:*", old[3], new[-101]),
+            ("*", old[3], new[-101]),
+            ("*", new[-50], OLDEST),
+            ("task:none", old[3], OLDEST),
+        ]:
+            for limit in (10, 1000):
+                page = await storage.log.read(Selection.of([selector]), after, limit)
+                assert (selector, after, page.trimmed) == (selector, after, missing)
+        await storage.sweep(RetentionSettings(max_age_seconds=1), time_of(new[-1]) + timedelta(minutes=1))
+        page = await storage.log.read(WHOLE_LOG, new[-50], 10)
+        assert (page.events, page.trimmed, page.more) == ([], new[-1], False)
+
+
+@pytest.mark.parametrize("left", [5, 0])
+async def test_a_follower_is_told_what_retention_took(
+    form: Form, monkeypatch: pytest.MonkeyPatch, left: int
+) -> None:
+    """Who follows so late that events were removed, some or all, hears so, and goes on from there."""
+    monkeypatch.setattr(recent, "EVENTS", 10)
+    async with form.open() as storage:
+        ids = await kept(storage, [output("t", str(n)) for n in range(50)])
+        position = OLDEST
+        while position < ids[-1]:
+            position = (await storage.log.tail(position))[-1].id
+        await archived(storage)
+        await storage.sweep(RetentionSettings(max_events=left or 1), datetime.now(UTC))
+        if not left:
+            await storage.sweep(RetentionSettings(max_age_seconds=1), time_of(ids[-1]) + timedelta(minutes=1))
+        with pytest.raises(PositionLost) as lost:
+            await storage.log.tail(ids[0])
+        assert ids[-left - 1] <= lost.value.head <= ids[-1]
+        [later] = await kept(storage, [output("t", "later")])
+        heard = [one.id for one in await storage.log.tail(lost.value.head)]
+        assert heard == [one for one in [*ids, later] if one > lost.value.head]
 
 
 async def trimmed(storage: Storage, *selectors: str) -> EventId:

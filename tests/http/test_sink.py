@@ -81,6 +81,9 @@ class Owner:
     def task_ended(self, subscription: Subscription) -> None:
         """Be a watcher."""
 
+    def gap(self, subscription: Subscription, through: EventId) -> None:
+        """Be a watcher."""
+
     def reset(self, subscription: Subscription, reason: str) -> None:
         """Be a watcher."""
 

@@ -319,13 +319,12 @@ class Histogram:
 
     async def _catch_up(self) -> None:
         """Fold what the log holds after the position, however much that is."""
-        bounds = await self._insist(partial(self._log.bounds, WHOLE_LOG))
-        if bounds.trimmed > self._position:
-            await self._load()
-            return
         more = True
         while more:
             page = await self._insist(partial(self._log.read, WHOLE_LOG, self._position, PAGE_EVENTS))
+            if page.trimmed > self._position:
+                await self._load()
+                return
             await self._fold(page.events)
             more = page.more
 

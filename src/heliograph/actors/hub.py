@@ -23,7 +23,7 @@ import attrs
 import trio
 
 from heliograph.actors.broadcaster import Broadcaster, BroadcasterStats
-from heliograph.actors.replay import Replay
+from heliograph.actors.replay import Replay, ReplayPage
 from heliograph.actors.subscriber import Followed
 from heliograph.actors.subscription import Message, Subscription, ends_task
 from heliograph.model.channels import Selection, selectors_of, topic_matches
@@ -131,9 +131,7 @@ class Hub:
             while not broadcaster.join(subscription):
                 if subscription.position < broadcaster.floor:
                     page = await self.replay.page(subscription.selection, subscription.position)
-                    if page.batch is not None:
-                        subscription.deliver(page.batch)
-                    subscription.position = max(subscription.position, page.through)
+                    _deliver(subscription, page)
                 if not await ready():
                     return
         finally:
@@ -272,3 +270,13 @@ class Hub:
                     self._watching[selector].remove(broadcaster)
                     if not self._watching[selector]:
                         del self._watching[selector]
+
+
+def _deliver(subscription: Subscription, page: ReplayPage) -> None:
+    """Hand over a page of the log, and before it word of what retention took away under the replay."""
+    # From the oldest that is kept on: what is not kept any more was not asked for.
+    if page.trimmed > subscription.position > OLDEST:
+        subscription.watcher.gap(subscription, page.trimmed)
+    if page.batch is not None:
+        subscription.deliver(page.batch)
+    subscription.position = max(subscription.position, page.through)

@@ -28,10 +28,11 @@ PAGE_EVENTS = 500
 
 @attrs.frozen
 class ReplayPage:
-    """A page of messages, ``None`` when empty, and how far it reaches."""
+    """A page of messages, ``None`` when empty, how far it reaches, and up to where some were removed."""
 
     batch: Batch | None
     through: EventId
+    trimmed: EventId
 
 
 @attrs.define(eq=False)
@@ -112,4 +113,4 @@ class Replay:
 
 def _encode(page: Page) -> ReplayPage:
     messages = [Message(event) for event in page.events]
-    return ReplayPage(Batch(messages) if messages else None, page.through)
+    return ReplayPage(Batch(messages) if messages else None, page.through, page.trimmed)

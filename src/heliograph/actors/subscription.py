@@ -116,6 +116,10 @@ class Watcher(Protocol):
         """Hear that the task has ended; its terminal event was delivered."""
         ...
 
+    def gap(self, subscription: Subscription, through: EventId) -> None:
+        """Tell the client that of what follows its position the events up to an id are no longer kept."""
+        ...
+
     def reset(self, subscription: Subscription, reason: str) -> None:
         """Tell the client that what follows does not connect to what it has."""
         ...

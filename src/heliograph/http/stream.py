@@ -217,6 +217,11 @@ class Stream:
         """End the stream whose only task has ended."""
         self.end(Reason.TASK_ENDED)
 
+    def gap(self, subscription: Subscription, through: EventId) -> None:
+        """Tell the client that of what follows its position the events up to an id are no longer kept."""
+        first = EventId(subscription.position + 1)
+        self.sink.write(self._gap(subscription, first, through, None, "no longer kept"))
+
     def reset(self, subscription: Subscription, reason: str) -> None:
         """Tell the client that what follows does not connect to what it has."""
         self.send_reset(subscription.selection, self._hub.position, reason)
@@ -306,16 +311,20 @@ class Stream:
 
     def describe_loss(self, loss: Loss) -> bytes:
         """Encode the notice of a loss."""
-        return self.notice(
-            "gap",
-            {
-                "channel": ",".join(loss.subscription.selection.selectors),
-                "from": format_id(loss.first),
-                "to": format_id(loss.last),
-                "count": loss.count,
-                "reason": loss.subscription.overflow.value,
-            },
-        )
+        reason = loss.subscription.overflow.value
+        return self._gap(loss.subscription, loss.first, loss.last, loss.count, reason)
+
+    def _gap(
+        self, subscription: Subscription, first: EventId, last: EventId, lost: int | None, reason: str
+    ) -> bytes:
+        fields = {
+            "channel": ",".join(subscription.selection.selectors),
+            "from": format_id(first),
+            "to": format_id(last),
+            "count": lost,
+            "reason": reason,
+        }
+        return self.notice("gap", fields)
 
     # Serving
 

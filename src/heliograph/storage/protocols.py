@@ -17,7 +17,7 @@ from heliograph.model.channels import EVERYTHING, Selection
 from heliograph.model.cube import Cube
 from heliograph.model.errors import HeliographError
 from heliograph.model.event import Draft, Event
-from heliograph.model.ids import EventId
+from heliograph.model.ids import OLDEST, EventId
 from heliograph.model.settings import RetentionSettings
 from heliograph.model.task import Task
 
@@ -44,11 +44,14 @@ class Page:
         events: At most as many as were asked for.
         through: Everything of the selection up to this id is in ``events`` or before them.
         more: Whether there may be more behind ``through``.
+        trimmed: Some of the selection's events up to this id were removed by retention before this reading,
+            and are missing here; ``OLDEST`` when none after the position that was read from are.
     """
 
     events: Sequence[Event]
     through: EventId
     more: bool
+    trimmed: EventId = OLDEST
 
 
 @attrs.frozen
@@ -129,7 +132,8 @@ class Log(Protocol):
     async def read(self, selection: Selection, after: EventId, limit: int) -> Page:
         """Read a selection's events after a position, oldest first.
 
-        A page may have few events, or none, and ``more`` behind it all the same.
+        A page may have few events, or none, and ``more`` behind it all the same. What retention has removed
+        behind the position is told by ``trimmed``, which is of the same moment as the events.
 
         Raises:
             Unavailable: They can't be read now.

@@ -20,6 +20,7 @@ from sqlalchemy import (
     literal,
     or_,
     select,
+    text,
     tuple_,
     union_all,
 )
@@ -33,6 +34,13 @@ from heliograph.storage.schema import channels, events, tasks
 
 PAGE_BYTES = 1024 * 1024
 FETCH_ROWS = 50
+
+
+def see_one_moment(connection: Connection) -> None:
+    """Let everything that is asked from here on be answered as of one moment; to be called first."""
+    if connection.dialect.name == "postgresql":  # SQLite's transactions see one moment anyway
+        connection.rollback()  # something may have been asked already, to check the connection
+        connection.execute(text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY"))
 
 
 def to_event(row: Row[Any]) -> Event:
@@ -128,6 +136,19 @@ def trimmed_through(connection: Connection, selection: Selection) -> EventId:
         for selector in selection.selectors
     ]
     return EventId(max((one for one in found if one is not None), default=OLDEST))
+
+
+def trimmed_behind(connection: Connection, selection: Selection, after: EventId) -> EventId:
+    """Return what ``trimmed_through`` does, or ``OLDEST`` when nothing behind a position was removed.
+
+    What retention removes is a beginning of the log: while any event up to the position is kept nothing
+    behind it is gone, and the channels need not be asked.
+    """
+    oldest_kept = connection.scalar(select(func.min(events.c.id)))
+    if oldest_kept is not None and oldest_kept <= after:
+        return OLDEST
+    trimmed = trimmed_through(connection, selection)
+    return trimmed if trimmed > after else OLDEST
 
 
 def _channel_name(selector: str) -> Iterable[ColumnElement[bool]]:

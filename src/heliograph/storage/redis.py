@@ -16,8 +16,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
-from typing import NoReturn, ParamSpec, TypeVar
+from typing import ParamSpec, TypeVar
 
+import attrs
 import structlog
 import trio
 from sqlalchemy import Connection
@@ -134,7 +135,9 @@ class RedisLog:
             raise PositionLost(recent.through, "the log was not reachable until now")
         if after < recent.since:
             page = await self._read_stored(WHOLE_LOG, after, TAIL_EVENTS)
-            return page.events or self._no_longer_kept(page.through)
+            if page.trimmed or not page.events:
+                raise self._no_longer_kept(max(page.through, recent.through))
+            return page.events
         if after < recent.through:
             return recent.after(after)[:TAIL_EVENTS]
         reading = await trio.to_thread.run_sync(
@@ -146,8 +149,10 @@ class RedisLog:
         if reading.state.leads_on_from(recent.through):
             events: Sequence[Event] = reading.events
         else:
-            _, events, _ = await self._archive.read(_archived, WHOLE_LOG, TAIL_EVENTS, after=recent.through)
-            events = events or self._no_longer_kept(reading.state.head)
+            archived = await self._archive.read(_archived, WHOLE_LOG, recent.through, TAIL_EVENTS)
+            if archived.trimmed or not archived.events:
+                raise self._no_longer_kept(reading.state.head)
+            events = archived.events
         if events:
             recent.extend(events)
             self._position = max(self._position, recent.through)
@@ -176,8 +181,8 @@ class RedisLog:
         self._position = head
         return PositionLost(head, reason)
 
-    def _no_longer_kept(self, through: EventId) -> NoReturn:
-        raise self._lost(through, "events were removed before they were followed")
+    def _no_longer_kept(self, head: EventId) -> PositionLost:
+        return self._lost(head, "events were removed before they were followed")
 
     def _missed(self, error: Unavailable) -> None:
         if self._away_since is None:
@@ -203,17 +208,18 @@ class RedisLog:
         """Read from PostgreSQL, and go on from where the archive ends."""
         while True:
             away: Unavailable | None = None
-            start, found = after, list[Event]()
+            start, found, trimmed = after, list[Event](), OLDEST
             try:
-                checkpoint, found, more = await self._archive.read(_archived, selection, limit, after=after)
-                if more:
-                    return Page(found, found[-1].id, more=True)
-                start = max(start, checkpoint, found[-1].id if found else OLDEST)
+                archived = await self._archive.read(_archived, selection, after, limit)
+                found, trimmed = archived.events, archived.trimmed
+                if archived.more:
+                    return Page(found, found[-1].id, True, trimmed)
+                start = max(start, archived.checkpoint, found[-1].id if found else OLDEST)
             except Unavailable as error:
                 away = error
             page = await self._read_on(selection, found, start, limit)
             if page is not None:
-                return page
+                return attrs.evolve(page, trimmed=trimmed)
             if away is not None:
                 raise away
 
@@ -257,8 +263,8 @@ class RedisLog:
             away: Unavailable | None = None
             checkpoint, archived = OLDEST, list[Event]()
             try:
-                checkpoint, archived, _ = await self._archive.read(
-                    _archived, selection, limit, before=EventId(through + 1), newest=True
+                checkpoint, archived = await self._archive.read(
+                    _archived_last, selection, EventId(through + 1), limit
                 )
             except Unavailable as error:
                 away = error
@@ -305,19 +311,30 @@ class RedisLog:
         return await trio.to_thread.run_sync(partial(work, *args, **kwargs), limiter=self._limiter)
 
 
-def _archived(
-    connection: Connection,
-    selection: Selection,
-    limit: int,
-    *,
-    after: EventId | None = None,
-    before: EventId | None = None,
-    newest: bool = False,
-) -> tuple[EventId, list[Event], bool]:
-    """Read archived events, with a checkpoint up to which they are complete (so it is read first)."""
+@attrs.frozen
+class _Archived:
+    """What the archive has behind a position: complete up to its checkpoint, but for what was trimmed."""
+
+    checkpoint: EventId
+    events: list[Event]
+    more: bool
+    trimmed: EventId
+
+
+def _archived(connection: Connection, selection: Selection, after: EventId, limit: int) -> _Archived:
+    queries.see_one_moment(connection)
+    found, more = queries.read_events(connection, selection, limit, after=after)
+    trimmed = queries.trimmed_behind(connection, selection, after)
+    return _Archived(read_checkpoint(connection), found, more, trimmed)
+
+
+def _archived_last(
+    connection: Connection, selection: Selection, before: EventId, limit: int
+) -> tuple[EventId, list[Event]]:
+    """Read the last archived events, and first a checkpoint up to which they are complete."""
     checkpoint = read_checkpoint(connection)
-    found, more = queries.read_events(connection, selection, limit, after=after, before=before, newest=newest)
-    return checkpoint, found, more
+    found, _ = queries.read_events(connection, selection, limit, before=before, newest=True)
+    return checkpoint, found
 
 
 def _of(selection: Selection, events: Sequence[Event]) -> list[Event]:

@@ -18,7 +18,7 @@ from datetime import timedelta
 from typing import Any
 
 import attrs
-from sqlalchemy import Connection, RowMapping, bindparam, delete, func, select, text
+from sqlalchemy import Connection, RowMapping, bindparam, delete, func, select
 
 from heliograph.model import sketch
 from heliograph.model.channels import ANALYTICS, Selection
@@ -161,9 +161,7 @@ def _resting(row: Sequence[Any]) -> tuple[Place, Resting]:
 
 def read_snapshot(connection: Connection) -> RollupSnapshot:
     """Read everything an aggregator starts from, as of one moment."""
-    if connection.dialect.name == "postgresql":  # SQLite's transactions see one moment anyway
-        connection.rollback()  # something may have been asked already, to check the connection
-        connection.execute(text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY"))
+    queries.see_one_moment(connection)
     marks: dict[str, EventId] = {
         name: EventId(event_id)
         for name, event_id in connection.execute(select(checkpoints.c.name, checkpoints.c.event_id))

@@ -30,7 +30,7 @@ from heliograph.model.settings import RetentionSettings
 from heliograph.storage import keys, migrate, queries, retention, schema
 from heliograph.storage.append import append
 from heliograph.storage.database import Database, Writer
-from heliograph.storage.protocols import WHOLE_LOG, Bounds, Page, Receipt
+from heliograph.storage.protocols import WHOLE_LOG, Bounds, Page, PositionLost, Receipt
 from heliograph.storage.recent import Recent
 from heliograph.storage.written import Written
 
@@ -190,18 +190,21 @@ class SqliteLog:
         """Wait for events after a position; see ``protocols.Log.tail``."""
         while after >= self.position:
             await self._committed.wait()
-        if not self._recent.covers(after):
-            return (await self.read(WHOLE_LOG, after, TAIL_EVENTS)).events
-        return self._recent.after(after)
+        if self._recent.covers(after):
+            return self._recent.after(after)
+        page = await self.read(WHOLE_LOG, after, TAIL_EVENTS)
+        if page.trimmed > after:
+            raise PositionLost(page.trimmed, "events were removed before they were followed")
+        return page.events
 
     async def read(self, selection: Selection, after: EventId, limit: int) -> Page:
         """Read a selection's events after a position; see ``protocols.Log.read``."""
         position = self.position
-        found, more = await self._readers.read(queries.read_events, selection, limit, after=after)
+        found, more, trimmed = await self._readers.read(_page, selection, after, limit)
         if more:
-            return Page(found, found[-1].id, more=True)
+            return Page(found, found[-1].id, True, trimmed)
         newest = found[-1].id if found else OLDEST
-        return Page(found, EventId(max(position, newest, after)), more=False)
+        return Page(found, EventId(max(position, newest, after)), False, trimmed)
 
     async def read_last(self, selection: Selection, limit: int) -> Page:
         """Read a selection's last events; see ``protocols.Log.read_last``."""
@@ -227,6 +230,14 @@ def _sweep(connection: Connection, policy: RetentionSettings, now: datetime) -> 
     purged = keys.purge(connection, now)
     through = retention.due(connection, policy, now)
     return purged + (0 if through is None else retention.remove(connection, through))
+
+
+def _page(
+    connection: Connection, selection: Selection, after: EventId, limit: int
+) -> tuple[list[Event], bool, EventId]:
+    """Read events after a position, and what is missing of them; the transaction sees one moment."""
+    found, more = queries.read_events(connection, selection, limit, after=after)
+    return found, more, queries.trimmed_behind(connection, selection, after)
 
 
 def _newest_id(connection: Connection) -> EventId:
