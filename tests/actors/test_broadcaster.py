@@ -157,13 +157,14 @@ def test_a_lost_position_forgets_everything() -> None:
     assert caster.stats().ring == 1
 
 
-def test_it_is_idle_without_watchers_and_holders() -> None:
+def test_it_is_idle_without_watchers_and_newcomers() -> None:
     """Nobody watching, nobody attaching and nothing being flushed is what idle means."""
     caster = broadcaster()
+    newcomer = subscribe(Recorder(), "task:1")
     assert caster.idle
-    caster.holders += 1
+    caster.attaching.add(newcomer)
     assert not caster.idle
-    caster.holders -= 1
+    caster.attaching.remove(newcomer)
     watch(caster)
     assert not caster.idle
 

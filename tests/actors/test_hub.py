@@ -414,6 +414,31 @@ async def test_what_retention_takes_before_the_first_page_is_told(
     assert (recorder.gaps, recorder.seqs) == ([(log.events[0].id, log.trimmed)], [[4]])
 
 
+@pytest.mark.parametrize("moment", ["while a page is read", "while a page is taken"])
+async def test_a_loss_of_the_log_under_a_replay_is_told(
+    hub: Hub, log: MemoryLog, autojump_clock: Clock, monkeypatch: pytest.MonkeyPatch, moment: str
+) -> None:
+    """Who replays when the log is lost is told so, is given nothing older any more, and goes on live."""
+    monkeypatch.setattr(replay_module, "PAGE_EVENTS", 2)
+    await log.append([[output("1", f"{n}") for n in range(6)]])
+    await dispatch(hub, *log.events)
+    log.seconds_per_call = 10
+    recorder = Recorder()
+
+    async def slowly() -> bool:
+        await trio.sleep(10)
+        return True
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(hub.attach, subscribe(recorder, "task:1"), slowly)
+        await trio.sleep(25 if moment == "while a page is read" else 15)
+        await hub.inbox.send(PositionLost(log.events[2].id, "Redis lost events"))
+        await trio.testing.wait_all_tasks_blocked()
+        assert recorder.resets == ["Redis lost events"]
+    await dispatch(hub, event(2_000_000_000_000))
+    assert (recorder.seqs, recorder.resets) == ([[1, 2], [2_000_000_000_000]], ["Redis lost events"])
+
+
 async def test_an_outage_while_attaching_is_told(hub: Hub, log: MemoryLog, autojump_clock: Clock) -> None:
     """When the log can't be read attaching fails, nothing is subscribed, and the broadcaster retires."""
     await log.append([[output("1", "a")]])

@@ -77,8 +77,8 @@ class Broadcaster:
     def __init__(self, selection: Selection, floor: EventId, ring_events: int, ring_bytes: int) -> None:
         self.selection = selection
         self.floor = floor
-        self.holders = 0
-        """Attachments under way; the hub does not retire a broadcaster that somebody holds."""
+        self.attaching: set[Subscription] = set()
+        """Those being brought up to live; the hub does not retire a broadcaster while there are any."""
         self.idle_since: float | None = None
         self.last_flush = -1.0
         self.flushing = False
@@ -105,13 +105,13 @@ class Broadcaster:
 
     @property
     def subscriptions(self) -> Sequence[Subscription]:
-        """A snapshot of the subscriptions, in the order of joining."""
-        return list(self._subscriptions)
+        """A snapshot of the subscriptions, in the order of joining, then of newcomers."""
+        return [*self._subscriptions, *self.attaching]
 
     @property
     def idle(self) -> bool:
         """Whether nobody watches and nobody is about to."""
-        return not self._subscriptions and not self.holders and not self.flushing
+        return not self._subscriptions and not self.attaching and not self.flushing
 
     @property
     def waiting(self) -> bool:

@@ -126,16 +126,18 @@ class Hub:
             Unavailable: The log can't be read now.
         """
         broadcaster = self._broadcaster(subscription.selection)
-        broadcaster.holders += 1
+        broadcaster.attaching.add(subscription)
         try:
             while not broadcaster.join(subscription):
                 if subscription.position < broadcaster.floor:
-                    page = await self.replay.page(subscription.selection, subscription.position)
-                    _deliver(subscription, page)
+                    position = subscription.position
+                    page = await self.replay.page(subscription.selection, position)
+                    if subscription.position == position:  # else a reset came, and the page does not connect
+                        _deliver(subscription, page)
                 if not await ready():
                     return
         finally:
-            broadcaster.holders -= 1
+            broadcaster.attaching.remove(subscription)
 
     def detach(self, subscription: Subscription) -> None:
         """End a subscription; harmless when it never was attached."""
