@@ -9,7 +9,8 @@ when the budget is used up the subscription's overflow policy can act on whole m
 
 - ``disconnect``: the stream is told (``overflowed``) and ends; the client resumes from its cursor.
 - ``drop_oldest``: the oldest unsent pieces of the subscription make room.
-- ``latest``: of the subscription's unsent pieces only the newest message of each channel stays.
+- ``latest``: of the subscription's unsent pieces only the newest message of each channel stays, and of
+  these the newest, as far as they fit.
 
 What the last two take away is told in one ``gap`` per run of losses, in the place of what was lost. A
 piece that was partly sent is never touched, and one piece is always taken, however large.
@@ -23,18 +24,21 @@ from __future__ import annotations
 import math
 import os
 from collections import deque
-from collections.abc import Awaitable, Callable
-from itertools import islice
+from collections.abc import Awaitable, Callable, Iterable, Iterator
+from itertools import chain, islice
 from typing import Protocol
 
 import attrs
 import trio
 
-from heliograph.actors.subscription import Batch, Message, Overflow, Subscription
+from heliograph.actors.subscription import Batch, Encoder, Message, Overflow, Subscription
 from heliograph.model.ids import EventId
 
 LOW_WATER = 64 * 1024
 WRITE_PIECES = 64
+PIECE_BYTES = 64 * 1024
+"""How large, roughly, a piece of ``latest`` is: what is partly sent can't be replaced by what is newer."""
+
 UNREAD_BUDGETS = 4
 """How many budgets may be pending of what no policy limits."""
 
@@ -144,6 +148,18 @@ class Sink:
         return None if self._pending is not None or self._closed or self._finishing else self._fd
 
     @property
+    def _reduced(self) -> int:
+        """Down to how many pending bytes a policy goes when it acts."""
+        return self._budget * 3 // 4
+
+    @property
+    def _begun(self) -> int:
+        """How many bytes are left of the piece that was partly sent, which no policy can make smaller."""
+        return (
+            len(self._pending[0].data) - self._sent_of_first if self._pending and self._sent_of_first else 0
+        )
+
+    @property
     def _open_owner(self) -> SinkOwner:
         assert self._owner is not None, "only an open sink has something to tell"
         return self._owner
@@ -179,10 +195,14 @@ class Sink:
             elif subscription.overflow is Overflow.DROP_OLDEST:
                 self._drop_oldest(subscription, len(data))
             else:
-                batch = self._keep_latest(subscription, batch)
-                data = batch.joined(subscription.watcher.encode)
-        self._pending.append(_Piece(data, subscription, batch))
-        self.pending_bytes += len(data)
+                self._keep_latest(subscription, batch)
+                return
+        self._append(_Piece(data, subscription, batch))
+
+    def _append(self, piece: _Piece) -> None:
+        assert self._pending is not None
+        self._pending.append(piece)
+        self.pending_bytes += len(piece.data)
 
     def keep(
         self, data: bytes, sent: int, subscription: Subscription | None = None, batch: Batch | None = None
@@ -210,8 +230,7 @@ class Sink:
         if self._pending is None:
             self.write(last_words)
         else:
-            self._pending.append(_Piece(last_words))
-            self.pending_bytes += len(last_words)
+            self._append(_Piece(last_words))
         self._finishing = True
         self._tell_room()
         if self._pending is None and not self._closed:
@@ -310,25 +329,37 @@ class Sink:
         More than is needed for one message, so that a client that stays slow does not cost a pass over
         everything pending for every message.
         """
-        excess = self.pending_bytes + needed - self._budget * 3 // 4
+        excess = self.pending_bytes + needed - self._reduced
         place, batches, told = self._take_out(subscription, excess)
         fresh = None
         for batch in batches:
             fresh = _add(fresh, Loss(subscription, batch.first_id, batch.last_id, len(batch.messages)))
         self._put_gap(place, told, fresh)
 
-    def _keep_latest(self, subscription: Subscription, batch: Batch) -> Batch:
-        """Take all the subscription's unsent pieces out; return the newest message of each channel."""
+    def _keep_latest(self, subscription: Subscription, batch: Batch) -> None:
+        """Keep of the subscription's unsent messages and these the newest of each channel, newest first.
+
+        Like ``_drop_oldest`` it goes down to three quarters of the budget, besides the piece that was partly
+        sent; the newest of all is always kept.
+        """
         place, batches, told = self._take_out(subscription, math.inf)
-        fresh = None
-        newest: dict[str, Message] = {}
-        for message in (message for some in (*batches, batch) for message in some.messages):
-            event = newest[message.event.channel].event if message.event.channel in newest else None
-            if event is not None:
-                fresh = _add(fresh, Loss(subscription, event.id, event.id, 1))
-            newest[message.event.channel] = message
+        encode = subscription.watcher.encode
+        room = self._reduced - (self.pending_bytes - self._begun)
+        kept: list[Message] = []
+        lost: list[EventId] = []
+        channels: set[str] = set()
+        for message in chain.from_iterable(reversed(some.messages) for some in (batch, *reversed(batches))):
+            if message.event.channel not in channels:
+                channels.add(message.event.channel)
+                room -= len(message.encoded(encode))
+                if room >= 0 or not kept:
+                    kept.append(message)
+                    continue
+            lost.append(message.event.id)
+        fresh = Loss(subscription, min(lost), max(lost), len(lost)) if lost else None
         self._put_gap(place, told, fresh)
-        return Batch(sorted(newest.values(), key=lambda message: message.event.id))
+        for piece in _pieces(reversed(kept), encode):
+            self._append(_Piece(piece.joined(encode), subscription, piece))
 
     def _take_out(self, subscription: Subscription, excess: float) -> tuple[int, list[Batch], Loss | None]:
         """Remove a subscription's unsent pieces, oldest first, until ``excess`` bytes are gone.
@@ -364,6 +395,20 @@ class Sink:
         notice = _Piece(self._open_owner.describe_loss(loss), loss.subscription, None, loss)
         self._pending.insert(place, notice)
         self.pending_bytes += len(notice.data)
+
+
+def _pieces(messages: Iterable[Message], encode: Encoder) -> Iterator[Batch]:
+    """Put messages together in batches of about ``PIECE_BYTES``."""
+    piece: list[Message] = []
+    size = 0
+    for message in messages:
+        piece.append(message)
+        size += len(message.encoded(encode))
+        if size >= PIECE_BYTES:
+            yield Batch(piece)
+            piece, size = [], 0
+    if piece:
+        yield Batch(piece)
 
 
 def _add(one: Loss | None, other: Loss | None) -> Loss | None:
