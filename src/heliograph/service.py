@@ -99,6 +99,7 @@ async def _run_streams(
             flush_seconds=settings.streams.flush_ms / 1000,
             ring_events=settings.streams.ring_events,
             ring_bytes=settings.streams.ring_bytes,
+            ring_total_bytes=settings.streams.ring_total_bytes,
             linger_seconds=settings.streams.linger_seconds,
         )
         histogram = Histogram(the_log, storage.store, appender.append, Prices(settings.prices))

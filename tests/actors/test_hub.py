@@ -15,7 +15,7 @@ from heliograph.actors import broadcaster as broadcaster_module
 from heliograph.actors import replay as replay_module
 from heliograph.actors.hub import Hub
 from heliograph.actors.subscriber import Subscriber
-from heliograph.actors.subscription import Subscription
+from heliograph.actors.subscription import Message, Subscription
 from heliograph.model.channels import Selection
 from heliograph.model.errors import Unavailable
 from heliograph.model.event import Event
@@ -26,10 +26,18 @@ FLUSH = 0.02
 Clock = trio.testing.MockClock
 
 
-def make_hub(log: MemoryLog, *, flush: float = FLUSH, ring: int = 100, linger: float = 5) -> Hub:
+def make_hub(
+    log: MemoryLog, *, flush: float = FLUSH, ring: int = 100, total: int = 10**7, linger: float = 5
+) -> Hub:
     """Make a hub that begins at the log's head."""
     return Hub(
-        log, log.position, flush_seconds=flush, ring_events=ring, ring_bytes=10**6, linger_seconds=linger
+        log,
+        log.position,
+        flush_seconds=flush,
+        ring_events=ring,
+        ring_bytes=10**6,
+        ring_total_bytes=total,
+        linger_seconds=linger,
     )
 
 
@@ -312,6 +320,50 @@ async def test_a_held_broadcaster_never_retires(hub: Hub, log: MemoryLog, autoju
         await log.append([[output("1", "b")]])
         await dispatch(hub, log.events[1])
     assert ids(recorder.events) == ids(log.events)
+
+
+# What all rings keep together
+
+
+async def test_all_rings_together_are_bounded(
+    log: MemoryLog, nursery: trio.Nursery, autojump_clock: Clock
+) -> None:
+    """Over their bound the rings of the quietest go, whole, and who comes late to those reads the log."""
+    size = Message(event(1, "task:0")).size
+    hub = make_hub(log, total=100 * size)
+    nursery.start_soon(hub.run)
+    for number in range(20):
+        await watch(hub, f"task:{number}")
+    for number in range(20):
+        for _ in range(10):
+            await log.append([[output(f"{number}", "x")]])
+            await dispatch(hub, log.events[-1])
+            assert hub.stats().ring_bytes <= 100 * size
+        await trio.sleep(1)
+    rings = [one.ring for one in hub.broadcaster_stats()]
+    assert rings == sorted(rings)
+    assert rings[-5:] == [10] * 5
+    assert sum(rings) * size == hub.stats().ring_bytes > 80 * size
+    for number, read in ((0, 1), (19, 0)):
+        calls, recorder = log.calls, Recorder()
+        mine = [one for one in log.events if one.channel == f"task:{number}"]
+        await attach(hub, recorder, EventId(mine[0].id - 1), f"task:{number}")
+        assert (ids(recorder.events), log.calls) == (ids(mine), calls + read)
+    nursery.cancel_scope.cancel()
+
+
+async def test_a_retired_ring_is_not_counted(hub: Hub, autojump_clock: Clock) -> None:
+    """What a ring kept is given back when its broadcaster goes, and when the log is lost."""
+    subscription = await attach(hub, Recorder(), OLDEST, "task:1")
+    await watch(hub, "*")
+    await dispatch(hub, event(1))
+    both = hub.stats().ring_bytes
+    hub.detach(subscription)
+    await trio.sleep(8)
+    assert 0 < hub.stats().ring_bytes == both // 2
+    await hub.inbox.send(PositionLost(EventId(7), "lost"))
+    await trio.testing.wait_all_tasks_blocked()
+    assert hub.stats().ring_bytes == 0
 
 
 # Positions
@@ -632,7 +684,15 @@ async def test_nobody_begins_to_watch_before_the_position_is_known(
     log: MemoryLog, nursery: trio.Nursery
 ) -> None:
     """While the log was never reached streams are refused; once its position comes, they begin there."""
-    hub = Hub(log, None, flush_seconds=FLUSH, ring_events=10, ring_bytes=1000, linger_seconds=1)
+    hub = Hub(
+        log,
+        None,
+        flush_seconds=FLUSH,
+        ring_events=10,
+        ring_bytes=1000,
+        ring_total_bytes=1000,
+        linger_seconds=1,
+    )
     nursery.start_soon(hub.run)
     everything = Selection.of(["*"])
     with pytest.raises(Unavailable, match="not been reached"):

@@ -13,6 +13,7 @@ from tests.actors.conftest import encode, ending, event, run_in_virtual_time
 from heliograph.actors import broadcaster as broadcaster_module
 from heliograph.actors import lane as lane_module
 from heliograph.actors.broadcaster import Broadcaster
+from heliograph.actors.ring import Ring
 from heliograph.actors.subscription import Batch, Encoder, Message, Subscription
 from heliograph.model.channels import Selection
 from heliograph.model.event import Event
@@ -120,7 +121,7 @@ def open_watcher(caster: Broadcaster, sockets: list[socket.socket], **options: A
 @pytest.fixture
 def caster() -> Broadcaster:
     """Make a broadcaster of the task 1."""
-    return Broadcaster(SELECTION, make_id(1000), 100, 10**6)
+    return Broadcaster(SELECTION, Ring(make_id(1000), 100, 10**6))
 
 
 def flush(caster: Broadcaster, *events: Event) -> None:
@@ -248,7 +249,7 @@ def test_coming_going_and_stalling_amid_a_flush(steps: list[tuple[str, int]], wa
     sockets: list[socket.socket] = []
 
     async def main() -> None:
-        caster = Broadcaster(SELECTION, make_id(1000), 100, 10**6)
+        caster = Broadcaster(SELECTION, Ring(make_id(1000), 100, 10**6))
         here: list[tuple[Socketed, int]] = []
         got: dict[Socketed, bytes] = {}
         newest = 0

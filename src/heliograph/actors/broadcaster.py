@@ -11,10 +11,10 @@ call out of the hub, since a task switch would cost more than the work. A flush 
 of its own that lets others run every few hundred watchers, so that a channel with 50,000 watchers
 holds nobody up; while it runs, the broadcaster flushes nothing else, hence order per watcher holds.
 
-*Joining without a hole.* ``floor`` is the newest id that the ring no longer knows about: everything of
-the selection that was flushed after it is in the ring. Someone who has read the log up to a cursor at
-or above the floor takes the rest of the ring and becomes a subscriber in one step without an await,
-so nothing can come in between. What waits for the flush reaches them with everybody else.
+*Joining without a hole.* Everything of the selection that was flushed after the ring's floor is in the
+ring. Someone who has read the log up to a cursor at or above the floor takes the rest of the ring and
+becomes a subscriber in one step without an await, so nothing can come in between. What waits for the
+flush reaches them with everybody else.
 
 *Refused alternatives.* A queue and a task per watcher: orderly, but two task switches and a wake-up per
 delivery. Leaving coalescing to the kernel (Nagle): it saves packets, not system calls.
@@ -22,13 +22,13 @@ delivery. Leaving coalescing to the kernel (Nagle): it saves packets, not system
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterator, Sequence
 
 import attrs
 import trio
 
 from heliograph.actors.lane import Lane
+from heliograph.actors.ring import Ring
 from heliograph.actors.subscription import Batch, Message, Subscription
 from heliograph.model.channels import Selection
 from heliograph.model.ids import EventId
@@ -36,7 +36,7 @@ from heliograph.model.ids import EventId
 INLINE_WATCHERS = 512
 """Up to so many watchers are written to within one call of the hub."""
 
-JOIN_BYTES = 128 * 1024
+JOIN_BYTES = 256 * 1024
 """How much of the ring, roughly, a newcomer is given at once."""
 
 STEP_WATCHERS = 256
@@ -69,23 +69,18 @@ class Broadcaster:
 
     Args:
         selection: What is watched.
-        floor: The hub's position at the moment of making.
-        ring_events: How many messages the ring keeps.
-        ring_bytes: How many bytes of payload, roughly, the ring keeps.
+        ring: An empty one, whose floor is the hub's position at the moment of making.
     """
 
-    def __init__(self, selection: Selection, floor: EventId, ring_events: int, ring_bytes: int) -> None:
+    def __init__(self, selection: Selection, ring: Ring) -> None:
         self.selection = selection
-        self.floor = floor
+        self.ring = ring
         self.attaching: set[Subscription] = set()
         """Those being brought up to live; the hub does not retire a broadcaster while there are any."""
         self.idle_since: float | None = None
         self.last_flush = -1.0
         self.flushing = False
         self.scheduled = False
-        self._ring: deque[Message] = deque()
-        self._ring_events, self._ring_bytes = ring_events, ring_bytes
-        self._ring_size = 0
         self._waiting: list[Message] = []
         self._subscriptions: dict[Subscription, None] = {}
         self._apart: dict[Subscription, None] = {}
@@ -97,7 +92,7 @@ class Broadcaster:
         return BroadcasterStats(
             selection=str(self.selection),
             subscriptions=len(self._subscriptions),
-            ring=len(self._ring),
+            ring=len(self.ring),
             messages=self._messages,
             flushes=self._flushes,
             deliveries=self._deliveries,
@@ -142,9 +137,9 @@ class Broadcaster:
         What it missed is delivered first. When that is much, only a part is delivered and the subscription
         is to come again: a client that takes its time must not begin with a full buffer.
         """
-        if subscription.position < self.floor:
+        if subscription.position < self.ring.floor:
             return False
-        missed, rest = self._missed_by(subscription)
+        missed, rest = self.ring.after(subscription.position, JOIN_BYTES)
         if missed:
             subscription.deliver(Batch(missed))
         if rest:
@@ -153,20 +148,6 @@ class Broadcaster:
         subscription.live = True
         self.idle_since = None
         return True
-
-    def _missed_by(self, subscription: Subscription) -> tuple[list[Message], bool]:
-        """Return what of the ring is new to a subscription, and whether that is not all of it."""
-        missed: list[Message] = []
-        if not self._ring or self._ring[-1].event.id <= subscription.position:
-            return missed, False
-        size = 0
-        for message in self._ring:
-            if message.event.id > subscription.position:
-                if size >= JOIN_BYTES:
-                    return missed, True
-                missed.append(message)
-                size += message.size
-        return missed, False
 
     def leave(self, subscription: Subscription) -> None:
         """Forget a subscription; harmless when it is not there."""
@@ -177,10 +158,9 @@ class Broadcaster:
 
     def lose_position(self, floor: EventId) -> None:
         """Forget everything kept: the log was replaced, and nothing before ``floor`` connects."""
-        self._ring.clear()
+        self.ring.forget()
+        self.ring.floor = floor
         self._waiting.clear()
-        self._ring_size = 0
-        self.floor = floor
 
     def flush(self, now: float) -> None:
         """Write what waits to every watcher, in one call."""
@@ -240,16 +220,7 @@ class Broadcaster:
             return None
         messages, self._waiting = self._waiting, []
         self.last_flush = now
-        self._remember(messages)
+        self.ring.add(messages)
         self._flushes += 1
         self._deliveries += len(messages) * len(self._subscriptions)
         return Batch(messages)
-
-    def _remember(self, messages: list[Message]) -> None:
-        for message in messages:
-            self._ring.append(message)
-            self._ring_size += message.size
-        while len(self._ring) > self._ring_events or self._ring_size > self._ring_bytes:
-            message = self._ring.popleft()
-            self._ring_size -= message.size
-            self.floor = message.event.id

@@ -24,6 +24,7 @@ import trio
 
 from heliograph.actors.broadcaster import Broadcaster, BroadcasterStats
 from heliograph.actors.replay import Replay, ReplayPage
+from heliograph.actors.ring import Ring, RingTotal
 from heliograph.actors.subscriber import Followed
 from heliograph.actors.subscription import Message, Subscription, ends_task
 from heliograph.model.channels import Selection, selectors_of, topic_matches
@@ -47,6 +48,7 @@ class HubStats:
         events: Events dispatched.
         deliveries: Messages times watchers, since the start.
         inbox: Batches waiting now.
+        ring_bytes: What all rings keep, roughly.
     """
 
     position: EventId
@@ -55,6 +57,7 @@ class HubStats:
     events: int
     deliveries: int
     inbox: int
+    ring_bytes: int
 
 
 class Hub:
@@ -67,6 +70,7 @@ class Hub:
         flush_seconds: Least time between two flushes of one broadcaster.
         ring_events: Bound of each ring, in messages.
         ring_bytes: Bound of each ring, in bytes.
+        ring_total_bytes: Bound of all rings together, in bytes.
         linger_seconds: How long a broadcaster is kept without a watcher.
     """
 
@@ -78,6 +82,7 @@ class Hub:
         flush_seconds: float,
         ring_events: int,
         ring_bytes: int,
+        ring_total_bytes: int,
         linger_seconds: float,
     ) -> None:
         self.replay = Replay(log)
@@ -85,6 +90,7 @@ class Hub:
         self._begun = start is not None
         self._flush_seconds = flush_seconds
         self._ring_events, self._ring_bytes = ring_events, ring_bytes
+        self._rings, self._ring_total_bytes = RingTotal(), ring_total_bytes
         self._linger = linger_seconds
         self._broadcasters: dict[Selection, Broadcaster] = {}
         self._watching: dict[str, list[Broadcaster]] = {}
@@ -108,6 +114,7 @@ class Hub:
             events=self._events,
             deliveries=self._retired_deliveries + sum(one.deliveries for one in broadcasters),
             inbox=self._receive.statistics().current_buffer_used,
+            ring_bytes=self._rings.size,
         )
 
     def broadcaster_stats(self) -> list[BroadcasterStats]:
@@ -129,7 +136,7 @@ class Hub:
         broadcaster.attaching.add(subscription)
         try:
             while not broadcaster.join(subscription):
-                if subscription.position < broadcaster.floor:
+                if subscription.position < broadcaster.ring.floor:
                     position = subscription.position
                     page = await self.replay.page(subscription.selection, position)
                     if subscription.position == position:  # else a reset came, and the page does not connect
@@ -159,7 +166,7 @@ class Hub:
     def reaches_back_to(self, selection: Selection, position: EventId) -> bool:
         """Tell whether a position lies within what is kept in memory for a selection."""
         broadcaster = self._broadcasters.get(selection)
-        floor = broadcaster.floor if broadcaster else self._position
+        floor = broadcaster.ring.floor if broadcaster else self._position
         return floor <= position <= self._position
 
     def caught_up_to(self, subscription: Subscription) -> EventId:
@@ -192,6 +199,8 @@ class Hub:
                         self._dispatch(batch, nursery)
                 now = trio.current_time()
                 self._flush_due(now, nursery)
+                if self._rings.size > self._ring_total_bytes:
+                    self._let_rings_go()
                 if now >= next_retirement:
                     self._retire(now)
                     next_retirement = now + RETIRE_INTERVAL
@@ -200,7 +209,8 @@ class Hub:
     def _broadcaster(self, selection: Selection) -> Broadcaster:
         broadcaster = self._broadcasters.get(selection)
         if broadcaster is None:
-            broadcaster = Broadcaster(selection, self._position, self._ring_events, self._ring_bytes)
+            ring = Ring(self._position, self._ring_events, self._ring_bytes, self._rings)
+            broadcaster = Broadcaster(selection, ring)
             self._broadcasters[selection] = broadcaster
             for selector in selection.selectors:
                 self._watching.setdefault(selector, []).append(broadcaster)
@@ -259,6 +269,14 @@ class Hub:
         else:
             broadcaster.flush(now)
 
+    def _let_rings_go(self) -> None:
+        """Let the rings of those that were quiet the longest go, until an eighth of the bound is free."""
+        enough = self._ring_total_bytes * 7 // 8
+        for broadcaster in sorted(self._broadcasters.values(), key=lambda one: one.last_flush):
+            if self._rings.size <= enough:
+                break
+            broadcaster.ring.forget()
+
     def _retire(self, now: float) -> None:
         for selection, broadcaster in list(self._broadcasters.items()):
             if not broadcaster.idle:
@@ -267,6 +285,7 @@ class Hub:
                 broadcaster.idle_since = now
             elif now - broadcaster.idle_since >= self._linger:
                 self._retired_deliveries += broadcaster.stats().deliveries
+                broadcaster.ring.forget()
                 del self._broadcasters[selection]
                 for selector in selection.selectors:
                     self._watching[selector].remove(broadcaster)

@@ -84,6 +84,7 @@ def snapshot(services: Services) -> list[Sample]:
         one("deliveries", "Messages times watchers", "counter", hub.deliveries),
         one("broadcasters", "Broadcasters now", "gauge", hub.broadcasters),
         one("subscriptions", "Live subscriptions now", "gauge", hub.subscriptions),
+        one("ring_bytes", "Bytes of recent messages kept, roughly", "gauge", hub.ring_bytes),
         one("hub_inbox_batches", "Batches waiting for the hub", "gauge", hub.inbox),
         one("replay_pages", "Pages of the log read for replay", "counter", replay.pages),
         one("replay_shared", "Replays served by somebody else's reading", "counter", replay.shared),

@@ -155,9 +155,9 @@ class Sink:
     @property
     def _begun(self) -> int:
         """How many bytes are left of the piece that was partly sent, which no policy can make smaller."""
-        return (
-            len(self._pending[0].data) - self._sent_of_first if self._pending and self._sent_of_first else 0
-        )
+        if not self._pending or not self._sent_of_first:
+            return 0
+        return len(self._pending[0].data) - self._sent_of_first
 
     @property
     def _open_owner(self) -> SinkOwner:

@@ -1,0 +1,84 @@
+"""A ring: the most recent messages of one broadcaster, which late comers take instead of reading the log.
+
+Its ``floor`` is the newest id that it no longer knows about: everything of its selection after that is here.
+Raising the floor is safe at any time, since who needs what is older reads the log. So each ring drops its
+oldest messages when it is over a bound of its own, and the hub lets whole rings go when all of them together
+are over theirs: a running total, kept here once per flush, tells it so at the cost of a comparison.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+
+import attrs
+
+from heliograph.actors.subscription import Message
+from heliograph.model.ids import EventId
+
+
+@attrs.define
+class RingTotal:
+    """What all rings keep together, in bytes, roughly; a message in several rings counts in each."""
+
+    size: int = 0
+
+
+class Ring:
+    """Keeps the newest messages.
+
+    Args:
+        floor: Nothing up to here is known.
+        max_events: How many messages it keeps.
+        max_bytes: How many bytes it keeps, roughly.
+        total: Where its bytes are counted too.
+    """
+
+    __slots__ = ("_max_bytes", "_max_events", "_messages", "_total", "floor", "size")
+
+    def __init__(
+        self, floor: EventId, max_events: int, max_bytes: int, total: RingTotal | None = None
+    ) -> None:
+        self.floor = floor
+        self.size = 0
+        self._messages: deque[Message] = deque()
+        self._max_events, self._max_bytes = max_events, max_bytes
+        self._total = total or RingTotal()
+
+    def __len__(self) -> int:
+        return len(self._messages)
+
+    def add(self, messages: Sequence[Message]) -> None:
+        """Add messages, the next ones; the oldest leave."""
+        size = self.size
+        for message in messages:
+            self._messages.append(message)
+            size += message.size
+        while len(self._messages) > self._max_events or size > self._max_bytes:
+            message = self._messages.popleft()
+            size -= message.size
+            self.floor = message.event.id
+        self._total.size += size - self.size
+        self.size = size
+
+    def after(self, position: EventId, at_most: int) -> tuple[list[Message], bool]:
+        """Return what is newer than a position, about so many bytes, and whether that is not all of it."""
+        newer: list[Message] = []
+        if not self._messages or self._messages[-1].event.id <= position:
+            return newer, False
+        size = 0
+        for message in self._messages:
+            if message.event.id > position:
+                if size >= at_most:
+                    return newer, True
+                newer.append(message)
+                size += message.size
+        return newer, False
+
+    def forget(self) -> None:
+        """Let everything go."""
+        if self._messages:
+            self.floor = self._messages[-1].event.id
+            self._messages.clear()
+        self._total.size -= self.size
+        self.size = 0
