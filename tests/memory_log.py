@@ -97,12 +97,12 @@ class MemoryLog:
         through = max(position, after, *(event.id for event in found[-1:]))
         return Page(found, through, False, self._missing(after))
 
-    async def read_last(self, selection: Selection, limit: int) -> Page:
-        """Read a selection's last events."""
+    async def tail_start(self, selection: Selection, count: int) -> EventId:
+        """Return where a selection's last events begin."""
         position = self.position
         await self._work()
-        found = self._covered(selection)[-limit:]
-        return Page(found, max(position, *(event.id for event in found[-1:]), OLDEST), more=False)
+        found = self._covered(selection)[-count:]
+        return EventId(found[0].id - 1) if found else position
 
     async def bounds(self, selection: Selection) -> Bounds:
         """Tell what is kept of a selection."""

@@ -47,13 +47,34 @@ async def test_pages_go_on_where_the_last_one_ended(
     assert page.batch is None
 
 
-async def test_the_last_messages_are_read_at_once(
+async def test_the_pages_of_a_tail(log: MemoryLog, autojump_clock: trio.testing.MockClock) -> None:
+    """The pages behind the start of a tail have the newest messages, exactly so many if there are."""
+    replay = Replay(log)
+    page = await replay.page(TASK, await replay.tail_start(TASK, 2))
+    assert [event.payload["output"] for event in events(page)] == ["3", "4"]
+    page = await replay.page(TASK, await replay.tail_start(TASK, 100))
+    assert [event.payload["output"] for event in events(page)] == ["0", "1", "2"]
+    assert await replay.tail_start(Selection.of(["task:none"]), 2) == log.position
+
+
+async def test_where_a_tail_begins_is_asked_once(
     log: MemoryLog, autojump_clock: trio.testing.MockClock
 ) -> None:
-    """A tail is one page of the newest messages."""
-    page = await Replay(log).last(TASK, 2)
-    assert [event.payload["output"] for event in events(page)] == ["3", "4"]
-    assert page.through == log.position
+    """Who asks for the same tail while somebody does shares the answer; another length is asked."""
+    replay = Replay(log)
+    starts: list[EventId] = []
+
+    async def ask(count: int) -> None:
+        starts.append(await replay.tail_start(TASK, count))
+
+    async with trio.open_nursery() as askers:
+        for _ in range(50):
+            askers.start_soon(ask, 2)
+        askers.start_soon(ask, 3)
+        askers.start_soon(replay.page, TASK, EventId(2))
+    assert log.calls == 3
+    assert len(starts) == 51
+    assert len(set(starts)) == 2
 
 
 async def test_the_same_page_is_read_once_for_everybody(

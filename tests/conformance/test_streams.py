@@ -131,6 +131,12 @@ class TestWhereToBegin:
             await publish(url, *outputs("1", 51, 52))
             assert await one.outputs(2) == ["51", "52"]
 
+    async def test_a_tail_is_whole_however_large(self, transport: str, url: str) -> None:
+        """A tail of more bytes than any page of the log gives exactly as many events as were asked for."""
+        ids = await publish(url, *(output("1", "x" * 5000) for _ in range(400)))
+        async with await watch(transport, url, "task:1", tail=350) as one:
+            assert [told.id for told in await one.story(350)] == ids[50:]
+
     async def test_a_tail_of_nothing_can_be_resumed(self, transport: str, url: str) -> None:
         """A tail that finds no event still says where the stream begins, so a reconnect misses nothing."""
         async with await watch(transport, url, "task:1", tail=2) as one:

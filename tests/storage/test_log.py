@@ -157,15 +157,15 @@ async def test_a_page_begins_behind_its_position(log: Log) -> None:
         assert page.through == max(log.position, position)
 
 
-async def test_the_last_events_come_in_order(log: Log) -> None:
-    """The tail of a selection is its newest events, oldest of them first."""
+async def test_a_tail_begins_before_the_last_events(log: Log) -> None:
+    """Behind the start of a selection's tail are its newest events, so many, or all."""
     rng = random.Random(4)
     await append(log, *some_drafts(rng, 30))
     whole = await everything(log)
     for selection in SELECTIONS:
         wanted = [event for event in whole if selection.covers(event.channel, event.topic)]
         for limit in (1, 5, 100):
-            page = await log.read_last(selection, limit)
+            page = await log.read(selection, await log.tail_start(selection, limit), 1000)
             assert list(page.events) == wanted[-limit:]
             assert page.through == log.position
 
@@ -173,7 +173,9 @@ async def test_the_last_events_come_in_order(log: Log) -> None:
 async def test_an_empty_log_reads_as_empty(log: Log) -> None:
     """Before the first event every reading is empty and reaches the beginning."""
     assert log.position == OLDEST
-    assert await log.read(ALL, OLDEST, 10) == await log.read_last(ALL, 10)
+    page = await log.read(ALL, OLDEST, 10)
+    assert (list(page.events), page.through, page.more) == ([], OLDEST, False)
+    assert await log.tail_start(ALL, 10) == OLDEST
     assert (await log.bounds(ALL)).head == OLDEST
 
 

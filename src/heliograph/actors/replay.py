@@ -2,8 +2,8 @@
 
 When five thousand watchers come back at once with the same cursors, each page is read once and encoded
 once: while a page is being read, everybody who asks for the same one waits for that reading (single
-flight); so does everybody who asks what is kept of the same channel. Nothing is kept afterwards; the
-broadcasters' rings are the cache of what is recent.
+flight); so does everybody who asks what is kept of the same channel, or where its tail begins. Nothing
+is kept afterwards; the broadcasters' rings are the cache of what is recent.
 """
 
 from __future__ import annotations
@@ -84,6 +84,15 @@ class Replay:
         """
         return await self._once(selection, partial(self._log.bounds, selection))
 
+    async def tail_start(self, selection: Selection, count: int) -> EventId:
+        """Ask where a selection's last so many messages begin.
+
+        Raises:
+            Unavailable: The log can't be read now.
+        """
+        ask = partial(self._log.tail_start, selection, count)
+        return await self._once(("tail", selection, count), ask)
+
     async def _once(self, key: Hashable, read: Callable[[], Awaitable[T]]) -> T:
         """Read, or wait for somebody who reads the same just now."""
         while (flight := self._flights.get(key)) is not None:
@@ -105,10 +114,6 @@ class Replay:
             del self._flights[key]
             flight.done.set()
         return answer
-
-    async def last(self, selection: Selection, count: int) -> ReplayPage:
-        """Read a selection's last messages."""
-        return _encode(await self._log.read_last(selection, count))
 
 
 def _encode(page: Page) -> ReplayPage:

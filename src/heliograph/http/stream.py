@@ -366,18 +366,13 @@ class Stream:
         await self.sink.room()  # several replays on one stream come one after the other
         subscription = Subscription(self, request.selection, request.overflow, request.ends_with_task)
         start, reset = await self._starting_point(request)
-        tail = None
         if request.after is None and request.tail:
-            page = await self._hub.replay.last(request.selection, request.tail)
-            tail = page.batch
-            start = page.through if tail is None else EventId(tail.first_id - 1)
+            start = await self._hub.replay.tail_start(request.selection, request.tail)
         subscription.position = start
         self.subscriptions.append(subscription)
         self.announce(request, start, recovered=request.after is not None and reset is None)
         if reset is not None:
             self.send_reset(request.selection, *reset)
-        if tail is not None:
-            subscription.deliver(tail)
         try:
             await self._hub.attach(subscription, self.sink.room)
         except Unavailable:

@@ -140,11 +140,11 @@ class Log(Protocol):
         """
         ...
 
-    async def read_last(self, selection: Selection, limit: int) -> Page:
-        """Read a selection's last events, oldest of them first.
+    async def tail_start(self, selection: Selection, count: int) -> EventId:
+        """Return the position behind which a selection has its last so many events, or all that are kept.
 
         Raises:
-            Unavailable: They can't be read now.
+            Unavailable: It can't be known now.
         """
         ...
 

@@ -79,19 +79,32 @@ def read_events(
         window.append(events.c.id > after)
     if before is not None:
         window.append(events.c.id < before)
-    window += _topic(selection.topic)
+    found, more = _within_bytes(connection, _selected(select(events), selection, window, limit, newest))
+    return [to_event(row) for row in found], more or len(found) == limit
+
+
+def last_ids(
+    connection: Connection, selection: Selection, count: int, *, before: int | None = None
+) -> list[EventId]:
+    """Return the ids of a selection's last events, before an id (exclusive) if one is given, newest first."""
+    window = [] if before is None else [events.c.id < before]
+    statement = _selected(select(events.c.id), selection, window, count, newest=True)
+    return [EventId(event_id) for event_id in connection.scalars(statement)]
+
+
+def _selected(
+    what: Select[Any], selection: Selection, window: Sequence[ColumnElement[bool]], limit: int, newest: bool
+) -> Select[Any]:
+    """Narrow a question to a selection's first (or last) events of a window, in the order of their ids."""
     order = events.c.id.desc() if newest else events.c.id
     ranges = [
-        select(events).where(*window, *_channel(selector)).order_by(order).limit(limit)
+        what.where(*window, *_topic(selection.topic), *_channel(selector)).order_by(order).limit(limit)
         for selector in selection.selectors
     ]
     if len(ranges) == 1:
-        statement: Any = ranges[0]
-    else:
-        merged = union_all(*(select(one.subquery()) for one in ranges)).subquery()
-        statement = select(merged).order_by(merged.c.id.desc() if newest else merged.c.id).limit(limit)
-    found, more = _within_bytes(connection, statement)
-    return [to_event(row) for row in found], more or len(found) == limit
+        return ranges[0]
+    merged = union_all(*(select(one.subquery()) for one in ranges)).subquery()
+    return select(merged).order_by(merged.c.id.desc() if newest else merged.c.id).limit(limit)
 
 
 def _within_bytes(connection: Connection, statement: Any) -> tuple[list[Row[Any]], bool]:

@@ -240,51 +240,50 @@ class RedisLog:
         through = reading.ids[-1] if reading.ids else max(start, reading.state.head)
         return _page(found, limit, through, more=through < reading.state.head)
 
-    async def read_last(self, selection: Selection, limit: int) -> Page:
-        """Read a selection's last events; see ``protocols.Log.read_last``."""
+    async def tail_start(self, selection: Selection, count: int) -> EventId:
+        """Return where a selection's last events begin; see ``protocols.Log.tail_start``."""
         recent = self._recent
         if recent is None:
             raise Unavailable("the log has not been reached yet")
-        newest, through = _of(selection, recent.after(recent.since)), recent.through
+        ids, through = _ids(_of(selection, recent.after(recent.since))), recent.through
         while through < self._position:  # what was appended here and has not come back yet
             reading = await self._call(self._stream.read, through, SCAN_EVENTS)
             if not reading.ids:
                 break
-            newest += _of(selection, reading.events)
+            ids += _ids(_of(selection, reading.events))
             through = reading.ids[-1]
-        if len(newest) < limit:
-            newest = await self._read_back(selection, limit - len(newest), recent.since) + newest
-        newest = newest[-limit:]
-        return Page(newest[-_fitting(reversed(newest)) :], through, more=False)
+        if len(ids) < count:
+            ids = await self._last_ids(selection, count - len(ids), recent.since) + ids
+        return EventId(ids[-count:][0] - 1) if ids else through
 
-    async def _read_back(self, selection: Selection, limit: int, through: EventId) -> list[Event]:
-        """Read the last events up to an id: the end of the stream, and PostgreSQL before that."""
+    async def _last_ids(self, selection: Selection, count: int, through: EventId) -> list[EventId]:
+        """Find the last events up to an id: at the end of the stream, and in PostgreSQL before that."""
         while True:
             away: Unavailable | None = None
-            checkpoint, archived = OLDEST, list[Event]()
+            checkpoint, archived = OLDEST, list[EventId]()
             try:
                 checkpoint, archived = await self._archive.read(
-                    _archived_last, selection, EventId(through + 1), limit
+                    _archived_ids, selection, count, EventId(through + 1)
                 )
             except Unavailable as error:
                 away = error
-            boundary = max(checkpoint, archived[0].id if archived else OLDEST)
-            found = await self._read_stream_back(selection, limit, through, boundary, away)
+            boundary = max(checkpoint, *archived[:1], OLDEST)
+            found = await self._last_ids_of_stream(selection, count, through, boundary, away)
             if found is not None:
-                return (archived[::-1] + found)[-limit:]
+                return (archived[::-1] + found)[-count:]
 
-    async def _read_stream_back(
-        self, selection: Selection, limit: int, through: EventId, boundary: EventId, away: Unavailable | None
-    ) -> list[Event] | None:
-        """Read the last events of the stream between two ids; ``None`` if it was trimmed in between."""
-        found: list[Event] = []
+    async def _last_ids_of_stream(
+        self, selection: Selection, count: int, through: EventId, boundary: EventId, away: Unavailable | None
+    ) -> list[EventId] | None:
+        """Find the last events of the stream between two ids; ``None`` if it was trimmed in between."""
+        found: list[EventId] = []
         before = EventId(through + 1)
-        while len(found) < limit and before > boundary + 1:
+        while len(found) < count and before > boundary + 1:
             reading = await self._call(self._stream.read_back, before, boundary, SCAN_EVENTS)
             complete = reading.state.leads_on_from(boundary)
             if not complete and away is None:
                 return None
-            found += _of(selection, reading.events)
+            found += _ids(_of(selection, reading.events))
             if not reading.ids:
                 if not complete and away is not None:
                     raise away
@@ -328,17 +327,20 @@ def _archived(connection: Connection, selection: Selection, after: EventId, limi
     return _Archived(read_checkpoint(connection), found, more, trimmed)
 
 
-def _archived_last(
-    connection: Connection, selection: Selection, before: EventId, limit: int
-) -> tuple[EventId, list[Event]]:
-    """Read the last archived events, and first a checkpoint up to which they are complete."""
+def _archived_ids(
+    connection: Connection, selection: Selection, count: int, before: EventId
+) -> tuple[EventId, list[EventId]]:
+    """Find the last archived events, and first a checkpoint up to which they are complete."""
     checkpoint = read_checkpoint(connection)
-    found, _ = queries.read_events(connection, selection, limit, before=before, newest=True)
-    return checkpoint, found
+    return checkpoint, queries.last_ids(connection, selection, count, before=before)
 
 
 def _of(selection: Selection, events: Sequence[Event]) -> list[Event]:
     return [event for event in events if selection.covers(event.channel, event.topic)]
+
+
+def _ids(events: Iterable[Event]) -> list[EventId]:
+    return [event.id for event in events]
 
 
 def _page(events: list[Event], limit: int, through: EventId, *, more: bool = False) -> Page:

@@ -206,12 +206,11 @@ class SqliteLog:
         newest = found[-1].id if found else OLDEST
         return Page(found, EventId(max(position, newest, after)), False, trimmed)
 
-    async def read_last(self, selection: Selection, limit: int) -> Page:
-        """Read a selection's last events; see ``protocols.Log.read_last``."""
+    async def tail_start(self, selection: Selection, count: int) -> EventId:
+        """Return where a selection's last events begin; see ``protocols.Log.tail_start``."""
         position = self.position
-        found, _ = await self._readers.read(queries.read_events, selection, limit, newest=True)
-        newest = found[0].id if found else OLDEST
-        return Page(found[::-1], EventId(max(position, newest)), more=False)
+        ids = await self._readers.read(queries.last_ids, selection, count)
+        return EventId(ids[-1] - 1) if ids else position
 
     async def bounds(self, selection: Selection) -> Bounds:
         """Tell what is kept of a selection."""
