@@ -254,6 +254,16 @@ class TestLoss:
         async with await watch(transport, url, "task:1", after="0-0") as one:
             assert await one.outputs(2) == ["4", "5"]
 
+    @embedded
+    async def test_a_cursor_moves_only_behind_its_reset(self, launch: Launch, form: Form) -> None:
+        """An event stream that is cut before its reset was read leaves the client with the cursor it had."""
+        url = (await launch()).url
+        ids = await publish_seen(url, *outputs("1", 1, 5))
+        await form.forget(parse_id(ids[2]))
+        async with await watch("sse", url, "task:1", after=ids[0]) as one:
+            first = await one.story(2, "reset", "cursor", "event")
+        assert [told.kind for told in first] == ["reset", "cursor"]
+
     @embedded  # the other form has two places to read from; what their outages do is chaos
     async def test_a_log_that_can_not_be_read(self, transport: str, launch: Launch, form: SqliteForm) -> None:
         """A failing log is told inside the stream, and everything goes on when it is back."""

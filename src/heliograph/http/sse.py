@@ -24,7 +24,7 @@ from heliograph.http.frames import (
     retry_block,
     sse_block,
 )
-from heliograph.http.stream import RECONNECT_MS, Reason, Stream, StreamRegistry, WatchRequest
+from heliograph.http.stream import RECONNECT_MS, CursorLost, Reason, Stream, StreamRegistry, WatchRequest
 from heliograph.model.errors import Unavailable
 from heliograph.model.ids import EventId, format_id
 
@@ -101,7 +101,12 @@ class SseStream(Stream):
         except Unavailable:
             self.end(Reason.UNAVAILABLE)
 
-    def announce(self, request: WatchRequest, cursor: EventId, *, recovered: bool) -> None:
-        """Give the client the cursor it begins at, unless it knows, so that it loses nothing from here on."""
+    def announce(self, request: WatchRequest, cursor: EventId, reset: CursorLost | None) -> None:
+        """Give the client the cursor it begins at, unless it knows, so that it loses nothing from here on.
+
+        A reset comes first: cut before it has heard that, it must come back with the cursor it had.
+        """
+        if reset is not None:
+            self.send_reset(request.selection, reset)
         if cursor != request.after:
             self.sink.write(self.block(id_block(cursor)))

@@ -85,6 +85,14 @@ class WatchRequest:
     ref: Any = None
 
 
+@attrs.frozen
+class CursorLost:
+    """Why a client's cursor can't be honoured, and the oldest position that could be."""
+
+    oldest: EventId
+    reason: str
+
+
 @attrs.define
 class StreamRegistry:
     """All open streams, and what was counted over those that were.
@@ -224,15 +232,15 @@ class Stream:
 
     def reset(self, subscription: Subscription, reason: str) -> None:
         """Tell the client that what follows does not connect to what it has."""
-        self.send_reset(subscription.selection, self._hub.position, reason)
+        self.send_reset(subscription.selection, CursorLost(self._hub.position, reason))
 
-    def send_reset(self, selection: Selection, oldest: EventId, reason: str) -> None:
+    def send_reset(self, selection: Selection, lost: CursorLost) -> None:
         """Write a ``reset``: the cursor can't be honoured, a snapshot is needed."""
         fields = {
             "channel": ",".join(selection.selectors),
-            "oldest": format_id(oldest),
+            "oldest": format_id(lost.oldest),
             "head": format_id(self._hub.position),
-            "reason": reason,
+            "reason": lost.reason,
         }
         self.sink.write(self.notice("reset", fields))
 
@@ -370,9 +378,7 @@ class Stream:
             start = await self._hub.replay.tail_start(request.selection, request.tail)
         subscription.position = start
         self.subscriptions.append(subscription)
-        self.announce(request, start, recovered=request.after is not None and reset is None)
-        if reset is not None:
-            self.send_reset(request.selection, *reset)
+        self.announce(request, start, reset)
         try:
             await self._hub.attach(subscription, self.sink.room)
         except Unavailable:
@@ -382,10 +388,11 @@ class Stream:
         if self.ending:
             self._hub.detach(subscription)
 
-    def announce(self, request: WatchRequest, cursor: EventId, *, recovered: bool) -> None:
-        """Tell the client where its subscription begins."""
+    def announce(self, request: WatchRequest, cursor: EventId, reset: CursorLost | None) -> None:
+        """Tell the client where its subscription begins and, if its own cursor can't be honoured, why."""
+        raise NotImplementedError
 
-    async def _starting_point(self, request: WatchRequest) -> tuple[EventId, tuple[EventId, str] | None]:
+    async def _starting_point(self, request: WatchRequest) -> tuple[EventId, CursorLost | None]:
         """Return the position to begin at and, if the cursor can't be honoured, why.
 
         Raises:
@@ -398,9 +405,10 @@ class Stream:
             return request.after, None
         bounds = await self._hub.replay.bounds(request.selection)
         if request.after > bounds.head:
-            return live, None if request.after_is_time else (bounds.trimmed, "the cursor is ahead of the log")
+            ahead = CursorLost(bounds.trimmed, "the cursor is ahead of the log")
+            return live, None if request.after_is_time else ahead
         if request.after < bounds.trimmed:
-            return live, (bounds.trimmed, "events after the cursor are no longer kept")
+            return live, CursorLost(bounds.trimmed, "events after the cursor are no longer kept")
         return request.after, None
 
     def safe_cursor(self) -> EventId | None:

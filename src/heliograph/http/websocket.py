@@ -21,7 +21,7 @@ from heliograph.actors.subscription import Overflow
 from heliograph.http.auth import Authenticator, Identity
 from heliograph.http.frames import PING, PONG, close_frame, event_frame, frame, json_frame, whole_messages
 from heliograph.http.problems import describe
-from heliograph.http.stream import MAX_TAIL, Reason, Stream, StreamRegistry, WatchRequest
+from heliograph.http.stream import MAX_TAIL, CursorLost, Reason, Stream, StreamRegistry, WatchRequest
 from heliograph.model.channels import Selection, parse_selector, parse_topic_pattern
 from heliograph.model.errors import Forbidden, HeliographError, Invalid, TooMany, Unauthenticated
 from heliograph.model.ids import EventId, format_id, is_time, parse_position
@@ -94,15 +94,17 @@ class WebSocketStream(Stream):
         }
         return self.notice("reconnect", fields) + close
 
-    def announce(self, request: WatchRequest, cursor: EventId, *, recovered: bool) -> None:
-        """Write ``subscribed``."""
+    def announce(self, request: WatchRequest, cursor: EventId, reset: CursorLost | None) -> None:
+        """Write ``subscribed``, and then ``reset``, which belongs to it."""
         fields: dict[str, Any] = {
             "channel": request.selection.selectors[0],
             "cursor": format_id(cursor),
-            "recovered": recovered,
+            "recovered": request.after is not None and reset is None,
             "ref": request.ref,
         }
         self.sink.write(self.notice("subscribed", fields))
+        if reset is not None:
+            self.send_reset(request.selection, reset)
 
     def beat(self, now: float) -> None:
         """Ping, and end a client that does not pong or does not subscribe."""
