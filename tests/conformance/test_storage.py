@@ -317,7 +317,8 @@ async def test_tasks_are_the_fold_of_the_log(form: Form) -> None:
         assert {task.task_id: task for task in tasks} == {task.task_id: task for task in folded.values()}
         counts = await storage.store.task_counts()
         assert counts == {"queued": 0, "cancelled": 0} | Counter(task.status for task in folded.values())
-        lines = await storage.store.lines("t19", 1, None, 5, newest=True)
+        lines, more = await storage.store.lines("t19", 1, None, 5, newest=True)
+        assert more
         assert [line.output for line in lines] == [f"line {k}" for k in range(14, 19)]
         assert {line.stream for line in lines} == {"stderr"}
 

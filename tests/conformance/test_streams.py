@@ -12,6 +12,7 @@ import orjson
 import pytest
 import trio
 from tests.conformance.clients import (
+    DEADLINE,
     TEXT,
     TRANSPORTS,
     Told,
@@ -61,6 +62,38 @@ async def next_millisecond() -> None:
     now = time.time_ns() // 1_000_000
     while time.time_ns() // 1_000_000 <= now + 1:
         await trio.lowlevel.checkpoint()
+
+
+@pytest.mark.parametrize("end", ["first", "last"])
+async def test_a_log_says_that_its_range_has_more(url: str, end: str) -> None:
+    """Lines that did not fit in one answer are told, so a range is read whole from either end."""
+    await publish(url, *(output("1", "x" * 5000) for _ in range(400)))
+    await until_lines(url, "1", 400)
+    path = "/api/tasks/1/logs"
+    first, last, seqs, more = 1, 400, list[int](), True
+    answers = 0
+    while more:
+        size = "limit=5000" if end == "first" else "tail=5000"
+        answer = await get(url, f"{path}?from_seq={first}&to_seq={last}&{size}")
+        lines = [line["seq"] for line in answer["lines"]]
+        seqs, first, last = (
+            (seqs + lines, lines[-1] + 1, last) if end == "first" else (lines + seqs, first, lines[0] - 1)
+        )
+        more = answer["meta"]["more"]
+        answers += 1
+    assert seqs == list(range(1, 401))
+    assert answers > 1
+    size = "limit=10" if end == "first" else "tail=10"
+    assert (await get(url, f"{path}?{size}&from_seq=390"))["meta"]["more"]
+    assert not (await get(url, f"{path}?{size}&from_seq=391"))["meta"]["more"]
+
+
+async def until_lines(url: str, task: str, count: int) -> None:
+    """Wait until the store has so many lines of a task."""
+    await until_found(url, f"/api/tasks/{task}")
+    with trio.fail_after(DEADLINE):
+        while (await get(url, f"/api/tasks/{task}"))["output_lines"] < count:  # noqa: ASYNC110 - its state
+            await trio.sleep(0.05)
 
 
 class TestWhereToBegin:

@@ -374,8 +374,9 @@ async def test_lines_are_read_by_range(embedded: Embedded) -> None:
         for last in (None, 1, 7, 15, 99):
             for limit in (1, 4, 100):
                 inside = [one for one in lines if first <= one.seq and (last is None or one.seq <= last)]
-                ahead = await embedded.store.lines("1", first, last, limit)
-                back = await embedded.store.lines("1", first, last, limit, newest=True)
+                ahead, more = await embedded.store.lines("1", first, last, limit)
+                back, more_before = await embedded.store.lines("1", first, last, limit, newest=True)
+                assert more == more_before == (len(inside) > limit)
                 assert [(line.seq, line.id, line.output) for line in ahead] == [
                     (one.seq, one.id, one.payload["output"]) for one in inside[:limit]
                 ]
@@ -386,8 +387,10 @@ async def test_large_lines_are_read_a_few_at_a_time(embedded: Embedded) -> None:
     """Reading goes on behind the last line until there are none, however large they are."""
     await append(embedded, *(output("1", "x" * 400_000) for _ in range(7)))
     seqs: list[int] = []
-    while page := await embedded.store.lines("1", (seqs[-1] if seqs else 0) + 1, None, 100):
-        assert len(page) <= 3
+    more = True
+    while more:
+        page, more = await embedded.store.lines("1", (seqs[-1] if seqs else 0) + 1, None, 100)
+        assert 0 < len(page) <= 3
         seqs += [line.seq for line in page]
     assert seqs == [1, 2, 3, 4, 5, 6, 7]
 
@@ -399,7 +402,7 @@ async def test_a_line_says_where_it_was_written(embedded: Embedded) -> None:
         output("1", "a"),
         draft("task.output", {"task_id": "1", "output": "b", "stream": "stderr", "partial": True}),
     )
-    lines = await embedded.store.lines("1", 1, None, 10)
+    lines, _ = await embedded.store.lines("1", 1, None, 10)
     assert [(line.output, line.stream, line.partial) for line in lines] == [
         ("a", "stdout", False),
         ("b", "stderr", True),
@@ -409,7 +412,7 @@ async def test_a_line_says_where_it_was_written(embedded: Embedded) -> None:
 async def test_what_is_not_there_is_none(embedded: Embedded) -> None:
     """An unknown task is ``None``, has no lines, and counts nothing."""
     assert await embedded.store.task("nobody") is None
-    assert await embedded.store.lines("nobody", 1, None, 10) == []
+    assert await embedded.store.lines("nobody", 1, None, 10) == ([], False)
     assert await embedded.store.task_counts() == dict.fromkeys(STATUSES, 0)
     assert await embedded.store.checkpoint() == OLDEST
 

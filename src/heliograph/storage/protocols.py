@@ -347,8 +347,8 @@ class Store(Protocol):
 
     async def lines(
         self, task_id: str, first_seq: int, last_seq: int | None, limit: int, *, newest: bool = False
-    ) -> Sequence[LogLine]:
-        """Read lines of output in a range of ``seq`` (inclusive), in order.
+    ) -> tuple[Sequence[LogLine], bool]:
+        """Read lines of output in a range of ``seq`` (inclusive), in order; tell whether the range has more.
 
         Large lines make the answer shorter than ``limit``; it is empty only when there are none.
 

@@ -117,10 +117,10 @@ def _within_bytes(connection: Connection, statement: Any) -> tuple[list[Row[Any]
     size = 0
     with connection.execution_options(yield_per=FETCH_ROWS).execute(statement) as rows:
         for row in rows:
-            found.append(row)
-            size += len(row.payload)
             if size >= PAGE_BYTES:
                 return found, True
+            found.append(row)
+            size += len(row.payload)
     return found, False
 
 
@@ -223,8 +223,8 @@ def read_lines(
     last_seq: int | None,
     limit: int,
     newest: bool,
-) -> Sequence[LogLine]:
-    """Read a task's lines of output in a range of ``seq`` (inclusive), in order.
+) -> tuple[Sequence[LogLine], bool]:
+    """Read a task's lines of output in a range of ``seq`` (inclusive), in order; tell whether it has more.
 
     Returns fewer than ``limit`` when they reach ``PAGE_BYTES``; none only when there are none.
     """
@@ -235,15 +235,15 @@ def read_lines(
     ]
     if last_seq is not None:
         where.append(events.c.seq <= last_seq)
-    found, _ = _within_bytes(
+    found, more = _within_bytes(
         connection,
         select(events.c.seq, events.c.id, events.c.timestamp, events.c.payload)
         .where(and_(*where))
         .order_by(events.c.seq.desc() if newest else events.c.seq)
-        .limit(limit),
+        .limit(limit + 1),
     )
-    lines = [_line(row) for row in found]
-    return lines[::-1] if newest else lines
+    lines = [_line(row) for row in found[:limit]]
+    return lines[::-1] if newest else lines, more or len(found) > limit
 
 
 def _line(row: Row[Any]) -> LogLine:

@@ -33,8 +33,8 @@ class SqlStore:
 
     async def lines(
         self, task_id: str, first_seq: int, last_seq: int | None, limit: int, *, newest: bool = False
-    ) -> Sequence[LogLine]:
-        """Read lines of output in a range of ``seq``."""
+    ) -> tuple[Sequence[LogLine], bool]:
+        """Read lines of output in a range of ``seq``; tell whether it has more."""
         return await self._database.read(queries.read_lines, task_id, first_seq, last_seq, limit, newest)
 
     async def events(

@@ -95,10 +95,11 @@ async def read_log(task_id: str) -> Response:
     limit = whole(request, "limit", MAX_LIMIT, 1, MAX_LINES)
     position = await service.store.checkpoint()
     await known_task(task_id)
-    lines = await service.store.lines(task_id, first, last, tail or limit, newest=tail > 0)
+    lines, more = await service.store.lines(task_id, first, last, tail or limit, newest=tail > 0)
     meta = {
         "first_seq": lines[0].seq if lines else None,
         "last_seq": lines[-1].seq if lines else None,
+        "more": more,
         "stream_cursor": format_id(position),
     }
     return _json({"lines": [_line(line) for line in lines], "meta": meta})
@@ -130,10 +131,12 @@ async def known_task(task_id: str) -> Task:
 
 
 async def _pages(store: Store, task_id: str) -> AsyncGenerator[Sequence[LogLine], None]:
-    seq = 1
-    while page := await store.lines(task_id, seq, None, FULL_LOG_PAGE):
-        yield page
-        seq = page[-1].seq + 1
+    seq, more = 1, True
+    while more:
+        page, more = await store.lines(task_id, seq, None, FULL_LOG_PAGE)
+        if page:
+            yield page
+            seq = page[-1].seq + 1
 
 
 async def _as_text(pages: AsyncGenerator[Sequence[LogLine], None]) -> AsyncIterator[bytes]:
