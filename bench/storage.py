@@ -115,7 +115,7 @@ async def _append_ours(servers: Servers, drafts: Sequence[Draft], batch: int, se
     async with servers.open() as opened:
 
         async def append(number: int, some: Sequence[Draft]) -> None:
-            fresh = [attrs.evolve(draft, key=f"{batch}/{number}/{draft.key}") for draft in some]
+            fresh = [draft._replace(key=f"{batch}/{number}/{draft.key}") for draft in some]
             [answer] = await opened.log.append([fresh])
             assert isinstance(answer, Receipt)
 

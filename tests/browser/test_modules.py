@@ -232,6 +232,110 @@ async def test_status_changes_are_rows(page: Page, served: Service) -> None:
     ]
 
 
+def pieces(rng: random.Random) -> list[dict[str, Any]]:
+    """Make up a log whose lines come in pieces, of both streams, with other events between."""
+    messages = []
+    for seq in range(1, rng.randint(10, 60)):
+        common = {"seq": seq, "id": f"{seq}-0", "timestamp": "2026-01-01T00:00:00Z"}
+        kind = rng.choices(["task_output", "task_status", "event"], [8, 1, 1])[0]
+        if kind == "task_output":
+            marks = {name: True for name in ("partial", "rewind") if rng.random() < 0.5}
+            stream = rng.choice(["stdout", "stdout", "stdout", "stderr"])
+            common |= {"output": rng.choice(["", f"<{seq}>"]), "stream": stream, **marks}
+        elif kind == "task_status":
+            common["status"] = "running"
+        messages.append({"type": kind, **common})
+    return messages
+
+
+def shown(messages: list[dict[str, Any]]) -> list[list[Any]]:
+    """Join pieces into lines, each with the number of its first piece."""
+    rows: list[list[Any]] = []
+    open_stream = None
+    for message in messages:
+        if message["type"] == "task_status":
+            rows.append([message["seq"], message["status"]])
+            open_stream = None
+        elif message["type"] == "task_output":
+            if message["stream"] != open_stream:
+                rows.append([message["seq"], ""])
+            rows[-1][1] = message["output"] if message.get("rewind") else rows[-1][1] + message["output"]
+            open_stream = message["stream"] if message.get("partial") else None
+    return rows
+
+
+async def test_pieces_become_lines_wherever_they_meet(page: Page, served: Service) -> None:
+    """Pages from the end or from the middle, and live messages, join into the lines of the whole log."""
+    rng = random.Random(11)
+    logs = [pieces(rng) for _ in range(200)]
+    script = """
+        let seed = 3;
+        const random = (n) => (seed = (seed * 16807) % 2147483647) % n;
+        const shown = (lines) => lines.rows.map(({ seq, text, status }) => [seq, text ?? status]);
+        return logs.map((log, round) => {
+            const lines = new LogLines();
+            const outputs = log.filter(({ type }) => type === "task_output");
+            const answer = (lines, to) => ({ lines, meta: { stream_cursor: `${to}-0` } });
+            const between = (from, to) => outputs.filter(({ seq }) => seq >= from && seq <= to);
+            const live = (from) => log.slice(from - 1).forEach((message) => lines.take(message, true));
+            const end = log.length;
+            const known = 1 + random(end); // the log's end at the time of the first question
+            const marks = log.slice(0, known).filter(({ type }) => type === "task_status");
+            lines.mark(marks.map((mark) => ({ ...mark, payload: { status: mark.status } })));
+            lines.hold();
+            live(1 + random(known + 1));
+            const size = 1 + random(9);
+            if (round % 2) {
+                lines.showTail(answer(between(1, known).slice(-size), known));
+            } else {
+                const from = 1 + random(known);
+                lines.showFrom(from, answer(between(from, end).slice(0, size), end));
+            }
+            while (!lines.attached) {
+                lines.hold();
+                lines.extend(answer(between(lines.last + 1, end).slice(0, size), end));
+            }
+            while (!lines.complete) lines.prepend(answer(between(1, lines.first - 1).slice(-size), end));
+            return shown(lines);
+        });
+    """
+    assert await run(page, served, LINES + script, logs=logs) == [shown(log) for log in logs]
+
+
+async def test_a_place_in_a_log_is_the_row_that_holds_it(page: Page, served: Service) -> None:
+    """A reader whose row becomes part of a longer line stays at that line."""
+    script = """
+        const piece = (seq) => ({ ...line(seq), partial: seq % 10 !== 0 });
+        const pieces = (from, to) => ({ ...answer(from, to), lines: range(from, to).map(piece) });
+        lines.hold();
+        lines.showTail(pieces(15, 30));
+        const before = [15, 20, 21, 31].map((seq) => lines.indexOf(seq));
+        lines.prepend(pieces(5, 14));
+        return [before, seqs(lines), [5, 10, 15, 20, 21, 31].map((seq) => lines.indexOf(seq)), lines.last];
+    """
+    assert await run(page, served, LINES + script) == [
+        [0, 0, 1, 2],
+        [5, 11, 21],
+        [0, 0, 1, 1, 2, 3],
+        30,
+    ]
+
+
+async def test_an_endless_line_stays_bounded(page: Page, served: Service) -> None:
+    """A line that never ends is cut into rows, so that the oldest of it can be forgotten."""
+    script = """
+        lines.hold();
+        lines.showTail(answer(1, 1));
+        for (let seq = 2; seq <= 40; seq++)
+            lines.take({ ...live(seq), output: "x".repeat(900_000), partial: true }, true);
+        const chars = lines.rows.reduce((sum, row) => sum + row.text.length, 0);
+        const bar = { partial: true, rewind: true };
+        for (let seq = 41; seq <= 30_000; seq++) lines.take({ ...live(seq), ...bar }, true);
+        return [chars < 17_000_000, lines.rows.length < 40, lines.rows.at(-1).text, lines.last];
+    """
+    assert await run(page, served, LINES + script) == [True, True, "line 30000", 30_000]
+
+
 STREAM = """
     const { LiveStream, backoff, verdict } = await import("/static/live.js");
     let now = 0;

@@ -110,6 +110,40 @@ async def test_reader_is_not_moved_by_new_lines(page: Page, served: Service) -> 
     await page.until(f"{LINES}.at(-1) === 'line 1200'")
 
 
+def piece(text: str, *marks: str, stream: str = "stdout") -> dict[str, object]:
+    """Make a piece of a line of the task ``t``."""
+    payload = {"task_id": "t", "output": text, "stream": stream, **dict.fromkeys(marks, True)}
+    return {"topic": "task.output", "payload": payload}
+
+
+async def test_pieces_of_a_line_are_one_line(page: Page, served: Service) -> None:
+    """Prompts, progress bars and long lines look as on a terminal, fetched, live, and where the two meet."""
+    # More pieces than one answer has, so that lines straddle answers.
+    bar = [piece(f"{n} of 2000", "partial", *(["rewind"] if n else [])) for n in range(2001)]
+    await served.publish(piece("first"), *bar, piece(""), piece("Name? ", "partial"))
+    await page.go(f"{served.url}/#/tasks/t")
+    await page.until(f"{STATE} === 'live' && {LINES}.at(-1) === 'Name? '")
+    await page.until(f"JSON.stringify({LINES}) === JSON.stringify(['first', '2000 of 2000', 'Name? '])")
+    await served.publish(piece("Ada"), piece("10%", "partial"), piece("50%", "partial", "rewind"))
+    await page.until(f"JSON.stringify({LINES}.slice(2)) === JSON.stringify(['Name? Ada', '50%'])")
+    await served.publish(piece("oops", stream="stderr"), piece("100%", "rewind"), piece("last"))
+    await page.until(f"JSON.stringify({LINES}.slice(3)) === JSON.stringify(['50%', 'oops', '100%', 'last'])")
+    assert (await page.evaluate(POSITION)).endswith("2,010 of 2,010")
+
+
+async def test_a_short_log_has_no_scroll_bar(page: Page, served: Service) -> None:
+    """A log that fits in view has nothing to scroll to, also after the window became smaller."""
+    canvas, scroller = (f"document.querySelector('{name}').clientHeight" for name in (".canvas", ".scroller"))
+    # The first event is not a line, so that at first there may be more above.
+    await served.publish(created("t", "Build"))
+    await served.write("t", "line 1")
+    await page.resize(1400, 1000)
+    await page.go(f"{served.url}/#/tasks/t")
+    before = await page.until(f"{LINES}.length === 1 && {canvas} === {scroller} && {scroller}")
+    await page.resize(1400, 700)
+    await page.until(f"{scroller} < {before} && {canvas} === {scroller}")
+
+
 async def test_output_is_text(page: Page, served: Service) -> None:
     """Markup in output, names and errors is shown as it was written and does nothing."""
     attack = "<script>window.hit = 1</script><img src=x onerror='window.hit = 1'>"

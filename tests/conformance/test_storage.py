@@ -322,6 +322,37 @@ async def test_tasks_are_the_fold_of_the_log(form: Form) -> None:
         assert {line.stream for line in lines} == {"stderr"}
 
 
+async def test_what_a_batch_does_not_set_stays(form: Form) -> None:
+    """Whatever of its tasks a later batch sets, together or alone, the rest of their rows is as it was."""
+    whole = {"input": {"a": [1]}, "metadata": {"b": "é"}}
+    failed = {"error": "  \n" + "long " * 100, "n": 1}
+    names = [f"t{n}" for n in range(7)]
+    batches = [
+        [event("task.created", payload={"task_id": name, **whole}) for name in names],
+        [status(name, "failed", result=failed) for name in names[1:]],
+        [
+            output("t0", "x"),
+            output("t1", "late"),
+            event("task.created", payload={"task_id": "t2", "input": 0}),
+            event("task.created", payload={"task_id": "t3", "metadata": {}}),
+            status("t4", "cancelled"),
+            status("t5", "completed", result={}),
+            status("t6", "failed", result={"error": "other"}),
+            event("task.created", payload={"task_id": "t6", **whole, "input": "new"}),
+        ],
+    ]
+    async with form.open() as storage:
+        for batch in batches:
+            await kept(storage, batch)
+            await archived(storage)
+        folded: dict[str, Task] = {}
+        for one in await read_all(storage):
+            folded.setdefault(one.channel, Task.first_seen(one)).apply(one)
+        tasks = await storage.store.tasks(TaskFilter(), None, 100)
+        assert {task.task_id: task for task in tasks} == {task.task_id: task for task in folded.values()}
+        assert [folded["task:t1"].error, folded["task:t5"].error] == [failed["error"], None]
+
+
 async def test_the_largest_values_that_are_taken_are_kept(form: Form) -> None:
     """No value that a publisher may send is too large for an index, compressible or not, in any alphabet."""
     chance = random.Random(7)

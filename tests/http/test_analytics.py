@@ -18,6 +18,7 @@ from tests.nodes import Node, deployment
 
 from heliograph.actors import histogram
 from heliograph.http.routes import analytics
+from heliograph.model.intake import parse_items
 from heliograph.model.timeline import GRANULARITIES
 
 DIMENSIONS = ("agent_type", "agent", "model", "status")
@@ -282,6 +283,45 @@ async def test_answers_come_as_csv(
     assert sum(float(row["cost_usd"]) for row in table if not row.get("by")) == pytest.approx(0.300045)
     answer = await node.get(f"/api/analytics/{path}", query)
     assert response.headers["X-Stream-Cursor"] == answer["meta"]["stream_cursor"]
+
+
+FORMULAS = [
+    "=1+1",
+    "+1",
+    "-1+1",
+    "@SUM(A1)",
+    "\t=1",
+    "\r=1",
+    "\n=1",
+    "\uff1d1",
+    "\uff0b1",
+    "\uff0d1",
+    "\uff201",
+]
+
+
+@pytest.mark.parametrize("path", ["summary", "performance", "costs/histogram"])
+async def test_a_table_runs_no_formula(node: Node, path: str) -> None:
+    """A name that a spreadsheet would run has a quote before it in a table; nothing else has."""
+    harmless = ["a=1", "'=1", " -1", "1"]
+    items = [
+        item
+        for number, name in enumerate([*FORMULAS, *harmless])
+        for item in _task(f"f{number}", "2026-03-29T12:00Z", name, cost_usd=0.5)
+    ]
+    await node.appender.append(parse_items(items, 2**20))
+    query = {**BERLIN, "group_by": "agent"}
+    response = await node.app.test_client().get(
+        f"/api/analytics/{path}", query_string=query, headers={"Accept": "text/csv"}
+    )
+    text = await response.get_data(as_text=True)
+    table = list(csv.DictReader(io.StringIO(text, newline="")))
+    groups = {row["group"] for row in table if row.get("by", "agent") == "agent"}
+    assert groups == {*harmless, *(f"'{name}" for name in FORMULAS), "planner", "coder"}
+    assert {row.get("utc_offset", "+01:00") for row in table} <= {"+01:00", "+02:00"}
+    answer = await node.get(f"/api/analytics/{path}", query)
+    told = answer["meta"]["groups"] if path == "costs/histogram" else answer["by_agent"]
+    assert set(told) == {*FORMULAS, *harmless, "planner", "coder"}
 
 
 @pytest.mark.parametrize(

@@ -77,14 +77,14 @@ def test_a_head_without_doubt_is_read_as_h11_reads_it(first: bytes, lines: list[
     if head is None:
         return
     assert head.raw == raw
-    if head.length > 10 or "expect" in head.headers:
+    if head.length > 10 or head.headers.get("Expect"):
         return
     found = read_by_h11(raw)
     assert found is not None
     request, length = found
     assert head.method.encode() == request.method
     assert head.path + ("?" + head.query if b"?" in request.target else "") == request.target.decode()
-    assert list(head.headers.items()) == [
+    assert list(head.headers.by_name.items()) == [
         (name.decode(), value.decode("latin-1")) for name, value in request.headers
     ]
     assert head.length == length

@@ -1,4 +1,4 @@
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from typing import Any
@@ -20,11 +20,11 @@ from heliograph.http import requests
 from heliograph.http.requests import (
     BODY_SECONDS,
     InTime,
+    ItemReader,
     decode_cursor,
     encode_cursor,
     listed,
     moment,
-    read_items,
     refuse_unknown,
     require_utf8,
     selection,
@@ -260,11 +260,12 @@ class Body:
         raise StopAsyncIteration
 
 
-def read(
-    *pieces: bytes, kind: str = "application/json", limit: int = 1000, most: int = 100
-) -> Awaitable[list[Any]]:
+def read(*pieces: bytes, kind: str = "application/json", limit: int = 1000, most: int = 100) -> list[Any]:
     """Read a body of these pieces."""
-    return read_items(kind, Body(*pieces), limit, most)
+    reader = ItemReader(kind, limit, most)
+    for piece in pieces:
+        reader.feed(piece)
+    return reader.end()
 
 
 NDJSON = "application/x-ndjson"
@@ -278,75 +279,67 @@ NDJSON = "application/x-ndjson"
 )
 def test_lines_may_come_in_any_pieces(items: list[Any], newline: str, last: bool, cuts: list[int]) -> None:
     """However a body of lines is cut into pieces, with or without a last newline, its items are read."""
-
-    async def main() -> None:
-        data = newline.encode().join(map(orjson.dumps, items)) + (newline.encode() if last else b"")
-        pieces = []
-        for size in cuts:
-            pieces.append(data[:size])
-            data = data[size:]
-        assert await read(*pieces, data, kind=NDJSON, limit=10**6) == items
-
-    trio.run(main)
+    data = newline.encode().join(map(orjson.dumps, items)) + (newline.encode() if last else b"")
+    pieces = []
+    for size in cuts:
+        pieces.append(data[:size])
+        data = data[size:]
+    assert read(*pieces, data, kind=NDJSON, limit=10**6) == items
 
 
 @given(st.binary(max_size=80), st.sampled_from(["application/json", NDJSON]))
 def test_any_body_is_items_or_a_fault(body: bytes, kind: str) -> None:
     """Whatever the bytes are, they are items or a fault of the client."""
-
-    async def main() -> None:
-        try:
-            items = await read(body, kind=kind)
-        except ClientFault:
-            return
-        assert isinstance(items, list)
-
-    trio.run(main)
+    try:
+        items = read(body, kind=kind)
+    except ClientFault:
+        return
+    assert isinstance(items, list)
 
 
-async def test_one_object_or_an_array() -> None:
+def test_one_object_or_an_array() -> None:
     """A JSON body is one item, or an array of them."""
-    assert await read(b'{"a":1}') == [{"a": 1}]
-    assert await read(b"[1,", b"2]") == [1, 2]
-    assert await read(b"5", kind="") == [5]
+    assert read(b'{"a":1}') == [{"a": 1}]
+    assert read(b"[1,", b"2]") == [1, 2]
+    assert read(b"5", kind="") == [5]
 
 
 @pytest.mark.parametrize(("body", "kind"), [(b"[1,1,1]", "application/json"), (b"1\n1\n1", NDJSON)])
-async def test_a_request_has_few_items(body: bytes, kind: str) -> None:
+def test_a_request_has_few_items(body: bytes, kind: str) -> None:
     """More items than the limit are refused, in either form."""
-    assert await read(body, kind=kind, most=3) == [1, 1, 1]
+    assert read(body, kind=kind, most=3) == [1, 1, 1]
     with pytest.raises(TooLarge, match="at most 2 events"):
-        await read(body, kind=kind, most=2)
+        read(body, kind=kind, most=2)
 
 
 @pytest.mark.parametrize(("body", "kind"), [(b"[]", "application/json"), (b"", NDJSON), (b"\n \n", NDJSON)])
-async def test_a_request_without_events_is_refused(body: bytes, kind: str) -> None:
+def test_a_request_without_events_is_refused(body: bytes, kind: str) -> None:
     """An empty array and an empty body of lines are refused."""
     with pytest.raises(Invalid, match="no events"):
-        await read(body, kind=kind)
+        read(body, kind=kind)
 
 
-async def test_a_broken_line_is_named() -> None:
+def test_a_broken_line_is_named() -> None:
     """The error of a body of lines says which line it is in."""
     with pytest.raises(Malformed, match="line 3 is not valid JSON"):
-        await read(b'{"a":1}\n\n{"a"', b":\n{}", kind=NDJSON)
+        read(b'{"a":1}\n\n{"a"', b":\n{}", kind=NDJSON)
 
 
 @pytest.mark.parametrize(
     "kind", ["text/plain", "application/xml", "multipart/form-data", "application/x-www-form-urlencoded"]
 )
-async def test_another_content_type_is_refused(kind: str) -> None:
+def test_another_content_type_is_refused(kind: str) -> None:
     """What is neither JSON nor lines of it is refused, with what is read here."""
     with pytest.raises(UnsupportedMedia, match="application/x-ndjson"):
-        await read(b"{}", kind=kind)
+        read(b"{}", kind=kind)
 
 
 @pytest.mark.parametrize("kind", ["application/json", NDJSON])
-async def test_a_body_has_a_limit(kind: str) -> None:
+def test_a_body_has_a_limit(kind: str) -> None:
     """A body of just the limit is read, one byte more is refused as soon as it has come."""
-    assert len(await read(b'"%b"' % (b"x" * 98), kind=kind, limit=100)) == 1
+    assert len(read(b'"%b"' % (b"x" * 98), kind=kind, limit=100)) == 1
     with pytest.raises(TooLarge, match="100 bytes"):
-        await read(b'"', b"x" * 50, b"x" * 50, kind=kind, limit=100)
+        read(b'"', b"x" * 50, b"x" * 50, kind=kind, limit=100)
 
 
 def test_a_body_that_trickles_in_is_given_up() -> None:
@@ -354,10 +347,10 @@ def test_a_body_that_trickles_in_is_given_up() -> None:
 
     async def main() -> None:
         with pytest.raises(RequestTimeout):
-            await read_items("", InTime(Body(*[b" "] * 1000, pause=1)), 10_000, 10)
+            [piece async for piece in InTime(Body(*[b" "] * 1000, pause=1))]
         assert trio.current_time() == BODY_SECONDS
         body = InTime(Body(b"[1,", b"2]", pause=BODY_SECONDS / 4))
-        assert await read_items("", body, 10_000, 10) == [1, 2]
+        assert [piece async for piece in body] == [b"[1,", b"2]"]
 
     run_in_virtual_time(main)
 

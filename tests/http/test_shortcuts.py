@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import AsyncExitStack
 from typing import Any
 
 import attrs
@@ -315,6 +316,46 @@ async def test_a_limit_of_streams_is_told_alike(guarded: Api, request_: bytes, s
         assert reply == await exchange(guarded.url, long_way(request_))
         assert int(reply.status.split()[1]) == status
         assert b"retry" in reply.body or status == 429
+
+
+@pytest.mark.parametrize("limit", ["max_streams", "max_streams_per_key"])
+@pytest.mark.parametrize("way", [bytes, long_way])
+@pytest.mark.parametrize("request_", [stream(), web_socket()])
+async def test_handshakes_at_once_keep_to_the_limit(
+    start: Start, request_: bytes, way: Callable[[bytes], bytes], limit: str
+) -> None:
+    """Of many handshakes under way at the same time only so many open a stream as there is room for."""
+    guarded = await start(auth={"keys": KEYS}, streams={limit: 3})
+    opened: list[Reply] = []
+
+    async def open_one(connection: trio.SocketStream) -> None:
+        await connection.send_all(way(request_))
+        reply = await read_reply(connection)
+        if "retry-after" not in reply.headers and b"retry" not in reply.body:
+            opened.append(reply)
+
+    async with AsyncExitStack() as kept_open:
+        connections = [await kept_open.enter_async_context(await connect(guarded.url)) for _ in range(12)]
+        async with trio.open_nursery() as nursery:
+            for connection in connections:
+                nursery.start_soon(open_one, connection)
+        assert len(opened) == 3
+        assert (await guarded.get("/api/status", headers={"X-API-Key": "a"}))["streams"] == 3
+
+
+@pytest.mark.parametrize("way", [bytes, long_way])
+@pytest.mark.parametrize("request_", [stream(), web_socket()])
+async def test_an_abandoned_handshake_takes_no_room(
+    guarded: Api, request_: bytes, way: Callable[[bytes], bytes]
+) -> None:
+    """Clients that go away in the middle of their handshakes leave the room for others."""
+    for _ in range(5):
+        async with await connect(guarded.url) as connection:
+            await connection.send_all(way(request_))
+    await until_no_stream(guarded)
+    reply = await exchange(guarded.url, way(request_))
+    assert reply.status in {b"HTTP/1.1 200 OK", b"HTTP/1.1 101 Switching Protocols"}
+    assert b"retry" not in reply.body
 
 
 async def until_no_stream(api: Api) -> None:

@@ -191,6 +191,8 @@ def test_text_full_of_brackets_is_not_nested() -> None:
         (item(sender="\0"), {"sender"}),
         (item(key=""), {"key"}),
         (item(key="x" * 201), {"key"}),
+        (item(key="analytics/1-0"), {"key"}),
+        (item(key="bridge/a/1"), {"key"}),
         (item(topic="task.status", payload={"task_id": "1", "status": "done"}), {"payload.status"}),
         (
             item(

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import tracemalloc
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -14,7 +15,7 @@ from tests.nodes import deployment
 from heliograph.model.cube import View
 from heliograph.model.event import Event
 from heliograph.model.ids import make_id
-from heliograph.model.rollup import DIMENSIONS
+from heliograph.model.rollup import DIMENSIONS, error_kind
 from heliograph.model.totals import unpack
 from heliograph.storage import schema
 from heliograph.storage.fold import fold
@@ -110,6 +111,62 @@ async def test_a_task_that_retention_removed_begins_anew(tmp_path: Path) -> None
         await deployed.far.write(fold, [late])
         before = (await SqlStore(deployed.far).tasks_before({"t": late.id}))["t"]
     assert (before.task, before.through) == (None, late.id)
+
+
+async def test_an_error_keeps_its_kind_when_its_task_moves(tmp_path: Path) -> None:
+    """However long an error is, and whatever space it begins with, it moves with its task and is one kind."""
+    errors = {
+        "plain": "no luck " * 50,
+        "name": "\u2003\n \t\x1f\x85" + "a.B.TimeoutError: " + "x" * 500,
+        "space": " " * 1000,
+        "cut": " " * 300 + "a" * 199 + " " * 100 + "b",
+        "lines": "\n\n" + "é" * 150 + "\n" * 100 + "é",
+    }
+    first = [
+        _event(n, f"task:{name}", 1, "task.status", status="failed", result={"error": error})
+        for n, (name, error) in enumerate(errors.items())
+    ]
+    second = [_event(n + 9, f"task:{name}", 2, "task.created", agent=name) for n, name in enumerate(errors)]
+    async with deployment(tmp_path) as deployed:
+        for events in (first, second):
+            await deployed.far.write(fold, events)
+        found = await deployed.far.read(_errors_by_agent)
+        befores = await SqlStore(deployed.far).tasks_before({event.channel[5:]: event.id for event in second})
+    expected = {name: {error_kind(error): 1} for name, error in errors.items()}
+    assert found == expected
+    for name, before in befores.items():
+        assert before.task is not None
+        assert {error_kind(before.task.error): 1} == expected[name]
+
+
+def _errors_by_agent(connection: Connection) -> dict[str, dict[str, int]]:
+    rows = connection.execute(select(schema.rollups.c.agent, schema.rollups.c.errors)).all()
+    assert len({row.agent for row in rows}) == len(rows)
+    return {row.agent: row.errors for row in rows}
+
+
+async def test_a_batch_takes_no_memory_for_what_its_tasks_hold(tmp_path: Path) -> None:
+    """What tasks hold already, up to megabytes each, is not read when a batch only adds to them."""
+    tasks, size = 20, 200_000
+    created = [
+        _event(n, f"task:t{n}", 1, "task.created", input="i" * size, metadata={"m": "m" * size})
+        for n in range(tasks)
+    ]
+    failed = [
+        _event(n + 20, f"task:t{n}", 2, "task.status", status="failed", result={"error": "e" * size})
+        for n in range(tasks)
+    ]
+    late = [_event(n + 40, f"task:t{n}", 3, "task.output", output="late") for n in range(tasks)]
+    async with deployment(tmp_path) as deployed:
+        await deployed.far.write(fold, created)
+        await deployed.far.write(fold, failed)
+        tracemalloc.start()
+        try:
+            await deployed.far.write(fold, late)
+            _, peak = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+    assert peak < tasks * size / 2
 
 
 async def test_corrections_are_kept_for_as_long_as_a_follower_may_need_them(tmp_path: Path) -> None:

@@ -14,7 +14,6 @@ import trio.testing
 from alembic.config import Config
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection
-from sqlalchemy import event as sqlalchemy_event
 from tests.storage.conftest import KEY_TTL, Embedded
 from tests.strategies import draft, output, status
 
@@ -113,19 +112,18 @@ async def test_what_was_kept_is_there_after_a_restart(tmp_path: Path) -> None:
 async def test_a_full_disk_refuses_and_keeps_nothing(embedded: Embedded) -> None:
     """When the database can't grow, the group is refused as unavailable, whole, and later ones are taken."""
     await append(embedded, output("1", "a"))
-    limits = iter([1, 2**30])
 
-    @sqlalchemy_event.listens_for(embedded.database.engine, "begin")
-    def limit(connection: Connection) -> None:
-        pages = connection.exec_driver_sql("PRAGMA page_count").scalar_one()
-        connection.exec_driver_sql(f"PRAGMA max_page_count = {pages + next(limits)}")
+    def limit(connection: Connection, pages: int) -> None:
+        used = connection.exec_driver_sql("PRAGMA page_count").scalar_one()
+        connection.exec_driver_sql(f"PRAGMA max_page_count = {used + pages}")
 
     before = embedded.log.position
+    await embedded.log.writer.write(limit, 1)
     with pytest.raises(Unavailable, match="full"):
         await embedded.log.append([[output("1", "b")], [output("2", "x" * 100_000, "k")]])
     assert embedded.log.position == before
+    await embedded.log.writer.write(limit, 2**30)
     receipt = await append(embedded, output("1", "c"), output("2", "y", "k"))
-    sqlalchemy_event.remove(embedded.database.engine, "begin", limit)
     page = await embedded.log.read(ALL, OLDEST, 10)
     assert [(event.payload["output"], event.seq) for event in page.events] == [("a", 1), ("c", 2), ("y", 1)]
     assert page.events[-1].id == receipt.cursor

@@ -118,7 +118,7 @@ class Bridge:
                 self._refuse(message.channel, error)
                 continue
             if draft.key is None:  # so that trying again is harmless
-                draft = attrs.evolve(draft, key=f"bridge/{self._name}/{next(self._numbers)}")
+                draft = draft._replace(key=f"bridge/{self._name}/{next(self._numbers)}")
             drafts.append(draft)
         return drafts
 

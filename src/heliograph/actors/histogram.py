@@ -17,16 +17,17 @@ quiet time. A delta's key is the position where it begins, so the log keeps one 
 role that could be lost. After a crash there can be changes that are in the store's rollups but in no
 delta: then a reset goes into the log instead, and watchers take a new snapshot.
 
-**Its inbox never holds the subscriber up.** Batches are taken out as they come, up to a bound; if more come
-than it folds (it is waiting for the store, say), they are dropped and read again from the log. When the log
-has lost the position, it starts over from the store.
+**Its inbox never holds the subscriber up.** Batches are taken out as they come, and folded on the spot
+where nothing has to be awaited for it; others wait, up to a bound. If more come than it folds (it is waiting
+for the store, say), they are dropped and read again from the log. When the log has lost the position, it
+starts over from the store.
 """
 
 from __future__ import annotations
 
 import random
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from typing import TypeVar
 
@@ -40,7 +41,7 @@ from heliograph.model.channels import ANALYTICS, Selection
 from heliograph.model.cube import ALL, ALL_TIME, ERRORS, Cube, View
 from heliograph.model.errors import Conflict, Unavailable
 from heliograph.model.event import Draft, Event
-from heliograph.model.ids import OLDEST, EventId
+from heliograph.model.ids import OLDEST, EventId, format_id
 from heliograph.model.prices import Prices
 from heliograph.model.rollup import (
     DIMENSIONS,
@@ -82,6 +83,9 @@ USUAL_VIEWS = (
     *(View(name, durations=True) for name in (None, "agent", "agent_type", "model")),
     View(ERRORS),
 )
+LOST_SECONDS = 10.0
+"""How long a delta that was published is waited for; the log may have lost what it had acknowledged."""
+
 WARM_PAUSE = 0.002
 """Seconds for others between two bits of getting ready."""
 
@@ -179,8 +183,8 @@ class Histogram:
         self._open: Cells = {}  # what comes of those pending changes that were not offered
         self._offered: tuple[EventId, Cells] | None = None  # and of those that were, and through which event
         self._position = self._boundary = self._cursor = self._owed = self._wanted = OLDEST
-        self._loaded = False
-        self._progress = trio.Event()
+        self._loaded = self._resting = False
+        self._waiting: dict[trio.Event, Callable[[], bool]] = {}
         self._events = self._published = self._looked_up = self._loads = 0
 
     @property
@@ -221,7 +225,9 @@ class Histogram:
                 elif self._backlog:
                     await self._fold(self._backlog.popleft())
                 else:
-                    await self._progress.wait()
+                    self._resting = True
+                    await self._until(self._has_work)
+                    self._resting = False
 
     async def ask(self, questions: Sequence[Question], known: EventId) -> Answer:
         """Answer some questions, all as of the same moment.
@@ -256,13 +262,23 @@ class Histogram:
 
     async def _until(self, condition: Callable[[], bool]) -> None:
         while not condition():
-            await self._progress.wait()
+            happened = trio.Event()
+            self._waiting[happened] = condition
+            try:
+                await happened.wait()
+            finally:
+                del self._waiting[happened]
 
     def _wake(self) -> None:
-        self._progress.set()
-        self._progress = trio.Event()
+        """Wake those for whom it has come true what they wait for; mostly that is nobody."""
+        for happened, condition in self._waiting.items():
+            if condition():
+                happened.set()
 
     # -- following the log
+
+    def _has_work(self) -> bool:
+        return self._lost or self._behind or bool(self._backlog)
 
     async def _take_in(self) -> None:
         async for followed in self._receive:
@@ -272,6 +288,8 @@ class Histogram:
             elif self._behind or len(self._backlog) == BACKLOG_BATCHES:
                 self._backlog.clear()
                 self._behind = True
+            elif self._resting and not self._has_work() and self._fold_at_once(followed):
+                continue
             else:
                 self._backlog.append(followed)
             self._wake()
@@ -324,20 +342,37 @@ class Histogram:
                 await trio.sleep(RETRY_SECONDS)
 
     async def _fold(self, batch: Sequence[Event]) -> None:
-        events = [event for event in batch if event.id > self._position]
-        await self._look_up(events)
+        events = self._new_ones(batch)
+        await self._look_up(self._unknown(events))
         for start in range(0, len(events), STEP_EVENTS):
-            step = events[start : start + STEP_EVENTS]
-            for event in step:
-                if event.channel == ANALYTICS:
-                    self._take_over(event)
-                elif event.channel.startswith("task:"):
-                    self._apply(event)
-            self._position = step[-1].id
-            self._events += len(step)
-            self._wake()
+            self._fold_step(events[start : start + STEP_EVENTS])
             await trio.lowlevel.checkpoint()
         self._forget()
+
+    def _fold_at_once(self, batch: Sequence[Event]) -> bool:
+        """Fold a batch without an await, if it is small and needs nothing looked up, as most are."""
+        events = self._new_ones(batch)
+        if len(events) > STEP_EVENTS or self._unknown(events):
+            return False
+        if events:
+            self._fold_step(events)
+            self._forget()
+        return True
+
+    def _new_ones(self, batch: Sequence[Event]) -> Sequence[Event]:
+        if batch and batch[0].id > self._position:
+            return batch
+        return [event for event in batch if event.id > self._position]
+
+    def _fold_step(self, step: Sequence[Event]) -> None:
+        for event in step:
+            if event.channel == ANALYTICS:
+                self._take_over(event)
+            elif event.channel.startswith("task:"):
+                self._apply(event)
+        self._position = step[-1].id
+        self._events += len(step)
+        self._wake()
 
     def _apply(self, event: Event) -> None:
         name = event.channel[5:]
@@ -363,16 +398,21 @@ class Histogram:
         while len(self._finished) > RECENTLY_FINISHED:
             del self._tracked[self._finished.popleft()]
 
-    async def _look_up(self, events: Sequence[Event]) -> None:
-        """Learn what finished tasks were before the first of these events that concerns them."""
+    def _unknown(self, events: Sequence[Event]) -> Mapping[str, EventId]:
+        """Return which tasks are not known here though they had events before: by id the first event now."""
         seen: set[str] = set()
-        wanted: dict[str, EventId] = {}
+        unknown: dict[str, EventId] = {}
         for event in events:
             if event.channel.startswith("task:"):
                 name = event.channel[5:]
-                if name not in self._tracked and name not in seen and event.seq > 1:
-                    wanted[name] = event.id
-                seen.add(name)
+                if name not in self._tracked and name not in seen:
+                    seen.add(name)
+                    if event.seq > 1:
+                        unknown[name] = event.id
+        return unknown
+
+    async def _look_up(self, wanted: Mapping[str, EventId]) -> None:
+        """Learn what finished tasks were before an event of theirs."""
         if not wanted:
             return
         found = await self._insist(partial(self._store.tasks_before, wanted))
@@ -430,20 +470,26 @@ class Histogram:
 
     async def _publish_delta(self, after: EventId) -> None:
         """Bring a delta into the log, this node's or another's, and wait until it has come by."""
+        attempt = 0
         while self._boundary == after:
             try:
-                await self._publish([self._make_delta()])
+                await self._publish([self._make_delta(attempt)])
                 self._published += 1
             except Conflict:
                 pass  # another node's begins at the same place: it is in the log, and on its way here
             except Unavailable:
                 await trio.sleep(RETRY_SECONDS)
                 continue
-            await self._until(lambda: self._boundary > after)
+            with trio.move_on_after(LOST_SECONDS):
+                await self._until(lambda: self._boundary > after)
+            attempt += 1
 
-    def _make_delta(self) -> Draft:
+    def _make_delta(self, attempt: int) -> Draft:
         span = deltas.Span(self._boundary, self._position)
         changes = self._offer(span.through)
+        if attempt:
+            log.error("a delta did not come by in the log", after=format_id(span.after), attempt=attempt)
+            return deltas.reset(span, "a delta was lost", attempt)
         if self._boundary < self._owed:
             return deltas.reset(span, "changes before a restart are in no delta")
         if len(changes) > deltas.MAX_BUCKETS:

@@ -7,7 +7,6 @@ from collections.abc import Awaitable, Callable
 import attrs
 from quart import Response, current_app, g, request, websocket
 from quart_trio import QuartTrio
-from werkzeug.sansio.request import Request as Asked
 
 from heliograph.actors.appender import Appender
 from heliograph.actors.histogram import Histogram
@@ -15,6 +14,7 @@ from heliograph.actors.hub import Hub
 from heliograph.actors.subscriber import Subscriber
 from heliograph.config import ServerSettings, Settings
 from heliograph.http import problems
+from heliograph.http.asked import Asked
 from heliograph.http.auth import Authenticator
 from heliograph.http.metrics import StorageStats
 from heliograph.http.stream import StreamRegistry

@@ -14,9 +14,9 @@ import time
 
 import attrs
 from itsdangerous import BadData, URLSafeTimedSerializer
-from werkzeug.datastructures import Headers
 
 from heliograph.config import SCOPES, AuthSettings
+from heliograph.http.asked import Fields
 from heliograph.model.channels import selector_covers
 from heliograph.model.errors import Forbidden, Unauthenticated
 
@@ -67,7 +67,7 @@ class Authenticator:
         """Whether no keys are configured."""
         return not self._identities
 
-    def from_headers(self, headers: Headers, ticket: str | None = None) -> Identity | None:
+    def from_headers(self, headers: Fields, ticket: str | None = None) -> Identity | None:
         """Identify a request; ``None`` when it carries no credentials but needs them.
 
         Raises:
@@ -83,7 +83,7 @@ class Authenticator:
             return None
         return self.authenticate(key, ticket)
 
-    def require(self, headers: Headers, ticket: str | None = None) -> Identity:
+    def require(self, headers: Fields, ticket: str | None = None) -> Identity:
         """Identify a request that must not be anonymous.
 
         Raises:

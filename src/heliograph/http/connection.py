@@ -245,13 +245,28 @@ class Connection:
             with trio.CancelScope(deadline=self._deadline) as self._reading:
                 if len(self._read) >= BUFFER_BYTES:
                     await trio.sleep_forever()  # what the peer sends now is for later
-                data = await self._stream.receive_some(READ_BYTES)
+                data = await self._receive()
                 self._read += data
                 self._ended = not data
         finally:
             self._reading = None
         if trio.current_time() >= self._deadline:
             self._ended = True
+
+    async def _receive(self) -> bytes:
+        """Wait for the peer's next bytes; empty when it sends no more.
+
+        There is mostly nothing yet, so the waiting comes first: the stream would try in vain before it.
+        """
+        descriptor = self.socket.fileno()
+        while True:
+            await trio.lowlevel.wait_readable(descriptor)
+            try:
+                return os.read(descriptor, READ_BYTES)
+            except BlockingIOError:
+                continue
+            except OSError as error:
+                raise trio.BrokenResourceError from error
 
     # What hypercorn calls
 

@@ -10,8 +10,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from functools import cached_property
+from typing import overload
+from urllib.parse import parse_qsl
 
 import attrs
+from werkzeug.datastructures import MultiDict
 
 HEAD_LIMIT = 32 * 1024
 """Bytes of a head; more is refused by hypercorn."""
@@ -27,15 +31,38 @@ _LENGTH = re.compile(r"[0-9]{1,15}")
 
 
 @attrs.frozen
+class Fields:
+    """Header fields, each there once.
+
+    Args:
+        by_name: By names in small letters.
+    """
+
+    by_name: Mapping[str, str]
+
+    @overload
+    def get(self, name: str, /) -> str | None: ...
+    @overload
+    def get(self, name: str, default: str, /) -> str: ...
+
+    def get(self, name: str, default: str | None = None, /) -> str | None:
+        """Return a field by its name in whatever letters."""
+        return self.by_name.get(name.lower(), default)
+
+    def __getitem__(self, name: str, /) -> str:
+        return self.by_name[name.lower()]
+
+
+@attrs.frozen
 class Head:
-    """A head without doubt.
+    """A head without doubt; of the form ``asked.Asked``.
 
     Args:
         raw: As it came, with the empty line.
         method: In capitals.
         path: Undecoded.
         query: Undecoded, without the question mark.
-        headers: By names in small letters.
+        headers: The header fields.
         length: Bytes of the body behind it.
     """
 
@@ -43,18 +70,30 @@ class Head:
     method: str
     path: str
     query: str
-    headers: Mapping[str, str]
+    headers: Fields
     length: int
+
+    @cached_property
+    def args(self) -> MultiDict[str, str]:
+        """The query's parameters, read as werkzeug reads them."""
+        if not self.query:
+            return MultiDict()
+        return MultiDict(parse_qsl(self.query, keep_blank_values=True, errors="werkzeug.url_quote"))
+
+    @property
+    def mimetype(self) -> str:
+        """What the body is said to be, in small letters and without parameters."""
+        return self.headers.get("content-type", "").partition(";")[0].strip().lower()
 
     @property
     def upgrades(self) -> bool:
         """Whether it asks for a WebSocket, so that no request follows it."""
-        return "upgrade" in self.headers
+        return "upgrade" in self.headers.by_name
 
     @property
     def plain(self) -> bool:
         """Whether it asks nothing of the connection but to go on, or to become a WebSocket."""
-        if "expect" in self.headers:
+        if "expect" in self.headers.by_name:
             return False
         return self.upgrades or self.headers.get("connection", "keep-alive").lower() == "keep-alive"
 
@@ -75,7 +114,7 @@ def parse_head(raw: bytes) -> Head | None:
     if "upgrade" in headers and not (method == "GET" and length == "0" and _to_web_socket(headers)):
         return None
     path, _, query = target.partition("?")
-    return Head(raw, method, path, query, headers, int(length))
+    return Head(raw, method, path, query, Fields(headers), int(length))
 
 
 def _to_web_socket(headers: Mapping[str, str]) -> bool:

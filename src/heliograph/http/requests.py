@@ -1,15 +1,10 @@
-"""Reading a request: parameters, cursors and bodies, with errors that name the field.
-
-Everything here takes what Quart's requests are made of, werkzeug's request without input and output
-(``Asked``), so that a shortcut (see ``shortcuts``) is ruled by the same functions as a Quart route.
-"""
+"""Reading a request: parameters, cursors and bodies, with errors that name the field."""
 
 from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import AsyncGenerator, AsyncIterable, Iterable
-from contextlib import aclosing
+from collections.abc import AsyncIterable, Iterable
 from datetime import datetime
 from typing import Any
 
@@ -17,9 +12,9 @@ import orjson
 import trio
 from quart import g
 from werkzeug.exceptions import RequestTimeout
-from werkzeug.sansio.request import Request as Asked
 
 from heliograph.actors.subscription import Overflow
+from heliograph.http.asked import Asked
 from heliograph.http.auth import Identity
 from heliograph.http.stream import MAX_TAIL, WatchRequest
 from heliograph.model.channels import EVERYTHING, Selection, parse_selector, parse_topic_pattern
@@ -30,6 +25,7 @@ from heliograph.model.intake import parse_json
 
 MAX_LIMIT = 500
 DEFAULT_LIMIT = 50
+NDJSON = ("application/x-ndjson", "application/ndjson", "application/jsonl")
 BODY_SECONDS = 60.0
 """How long a body may take, however it trickles in."""
 
@@ -171,93 +167,72 @@ class InTime:
             raise RequestTimeout(f"the body did not arrive within {BODY_SECONDS} seconds") from None
 
 
-class Whole:
-    """A body that has come, in the form of one that comes bit by bit."""
-
-    def __init__(self, body: bytes) -> None:
-        self._pieces = iter((body,))
-
-    def __aiter__(self) -> Whole:
-        return self
-
-    async def __anext__(self) -> bytes:
-        for piece in self._pieces:
-            return piece
-        raise StopAsyncIteration
-
-
-async def read_items(kind: str, chunks: AsyncIterable[bytes], max_bytes: int, max_items: int) -> list[Any]:
-    """Read the items of a publish request: one JSON object, an array, or NDJSON.
+class ItemReader:
+    """Reads the items of a publish request: one JSON object, an array, or NDJSON, as its body comes.
 
     Args:
         kind: The media type; JSON where none is given.
-        chunks: The body.
         max_bytes: Limit of the body.
         max_items: Limit of items.
 
     Raises:
         UnsupportedMedia: Neither JSON nor NDJSON.
-        TooLarge: Over ``max_bytes`` or ``max_items``.
-        Malformed: Not what it says it is.
-        Invalid: No items at all.
     """
-    kind = kind or "application/json"
-    ndjson = kind in {"application/x-ndjson", "application/ndjson", "application/jsonl"}
-    if not ndjson and kind != "application/json":
-        raise UnsupportedMedia(f"{kind} is not read here; send application/json or application/x-ndjson")
-    if ndjson:
-        items = await _read_lines(chunks, max_bytes, max_items)
-    else:
-        items = await _read_json(chunks, max_bytes)
-        _require_few(items, max_items)
-    if not items:
-        raise Invalid.field("", "the request has no events")
-    return items
 
+    def __init__(self, kind: str, max_bytes: int, max_items: int) -> None:
+        self._ndjson = kind in NDJSON
+        if kind and kind != "application/json" and not self._ndjson:
+            raise UnsupportedMedia(f"{kind} is not read here; send application/json or application/x-ndjson")
+        self._max_bytes, self._max_items = max_bytes, max_items
+        self._items: list[Any] = []
+        self._rest = bytearray()
+        self._size = self._line = 0
 
-async def _read_json(chunks: AsyncIterable[bytes], max_bytes: int) -> list[Any]:
-    body = bytearray()
-    async for data in _limited(chunks, max_bytes):
-        body += data
-    value = parse_json(bytes(body), "the body")
-    return value if isinstance(value, list) else [value]
+    def feed(self, data: bytes) -> None:
+        """Take the next bytes of the body.
 
+        Raises:
+            TooLarge: Over one of the limits.
+            Malformed: Not what it says it is.
+        """
+        self._size += len(data)
+        if self._size > self._max_bytes:
+            raise TooLarge(f"a request may have at most {self._max_bytes} bytes")
+        self._rest += data
+        if self._ndjson and b"\n" in data:
+            *lines, self._rest = self._rest.split(b"\n")
+            for text in lines:
+                self._add_line(text)
+            self._require_few()
 
-async def _read_lines(chunks: AsyncIterable[bytes], max_bytes: int, max_items: int) -> list[Any]:
-    items: list[Any] = []
-    rest = bytearray()
-    line = 0
-    async with aclosing(_limited(chunks, max_bytes)) as parts:  # a bad line ends it in the middle
-        async for data in parts:
-            rest += data
-            if b"\n" in data:
-                *lines, rest = rest.split(b"\n")
-                for text in lines:
-                    line += 1
-                    _add_line(items, bytes(text), line)
-                _require_few(items, max_items)
-    _add_line(items, bytes(rest), line + 1)
-    _require_few(items, max_items)
-    return items
+    def end(self) -> list[Any]:
+        """Return the items of the whole body.
 
+        Raises:
+            TooLarge: There are too many.
+            Malformed: Not what it says it is.
+            Invalid: No items at all.
+        """
+        if self._ndjson:
+            self._add_line(self._rest)
+        else:
+            value = parse_json(bytes(self._rest), "the body")
+            self._items = value if isinstance(value, list) else [value]
+        self._require_few()
+        if not self._items:
+            raise Invalid.field("", "the request has no events")
+        return self._items
 
-def _require_few(items: list[Any], most: int) -> None:
-    if len(items) > most:
-        raise TooLarge(f"a request may have at most {most} events: send the others in further requests")
+    def _add_line(self, text: bytearray) -> None:
+        self._line += 1
+        if text.strip():
+            self._items.append(parse_json(bytes(text), f"line {self._line}"))
 
-
-async def _limited(chunks: AsyncIterable[bytes], max_bytes: int) -> AsyncGenerator[bytes, None]:
-    size = 0
-    async for data in chunks:
-        size += len(data)
-        if size > max_bytes:
-            raise TooLarge(f"a request may have at most {max_bytes} bytes")
-        yield data
-
-
-def _add_line(items: list[Any], text: bytes, number: int) -> None:
-    if text.strip():
-        items.append(parse_json(text, f"line {number}"))
+    def _require_few(self) -> None:
+        if len(self._items) > self._max_items:
+            raise TooLarge(
+                f"a request may have at most {self._max_items} events: send the others in further requests"
+            )
 
 
 def to_json(value: Any) -> bytes:

@@ -16,19 +16,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import partial
 
-from werkzeug.datastructures import Headers
-from werkzeug.sansio.request import Request as Asked
-
 from heliograph.http.app import Services, common_headers, require_origin
+from heliograph.http.auth import Identity
 from heliograph.http.connection import Shortcut, Successor
 from heliograph.http.head import Head
 from heliograph.http.problems import answer_to
-from heliograph.http.requests import Whole
-from heliograph.http.routes.events import append_events
+from heliograph.http.routes.events import append_items, item_reader
 from heliograph.http.routes.streams import sse_successor, wanted_events, web_socket_successor
 from heliograph.model.errors import HeliographError
-
-KEY = "sec-websocket-key"
 
 
 def shortcuts(service: Services) -> Mapping[tuple[str, str], Shortcut]:
@@ -40,41 +35,40 @@ def shortcuts(service: Services) -> Mapping[tuple[str, str], Shortcut]:
     }
 
 
-def _asked(head: Head) -> Asked:
-    headers = Headers(list(head.headers.items()))
-    return Asked(head.method, "http", None, "", head.path, head.query.encode("latin-1"), headers, None)
+def _identified(service: Services, head: Head) -> Identity:
+    return service.authenticator.require(head.headers, head.args.get("ticket") if head.query else None)
 
 
 async def _publish(service: Services, head: Head, body: bytes) -> bytes | None:
     settings = service.settings.server
     if len(body) > settings.max_request_bytes:
         return None
-    asked = _asked(head)
     try:
-        who = service.authenticator.require(asked.headers, asked.args.get("ticket"))
-        answer = await append_events(service, who, asked, Whole(body))
+        who = _identified(service, head)
+        reader = item_reader(service, head)
+        reader.feed(body)
+        answer = await append_items(service, who, head, reader.end())
     except Exception as error:
         answer = answer_to(error)
-    return answer.encoded(common_headers(settings, asked))
+    return answer.encoded(common_headers(settings, head))
 
 
 async def _event_stream(service: Services, head: Head, body: bytes) -> Successor | None:
-    asked = _asked(head)
     try:
-        who = service.authenticator.require(asked.headers, asked.args.get("ticket"))
-        wanted = wanted_events(service, who, asked)
+        who = _identified(service, head)
+        wanted = wanted_events(service, who, head)
         service.streams.admit(who.name)
     except HeliographError:
         return None
-    return sse_successor(service, who.name, asked, wanted, chunked=True)
+    return sse_successor(service, who.name, head, wanted, chunked=True)
 
 
 async def _web_socket(service: Services, head: Head, body: bytes) -> Successor | None:
-    if not head.upgrades or head.headers.get("sec-websocket-version") != "13" or KEY not in head.headers:
+    version, key = head.headers.get("Sec-WebSocket-Version"), head.headers.get("Sec-WebSocket-Key")
+    if not head.upgrades or version != "13" or key is None:
         return None
-    asked = _asked(head)
     try:
-        require_origin(service.settings.server, asked)
-        return web_socket_successor(service, asked)
+        require_origin(service.settings.server, head)
+        return web_socket_successor(service, head)
     except HeliographError:
         return None

@@ -16,6 +16,7 @@ from __future__ import annotations
 import random
 from collections import Counter
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from enum import Enum
 from typing import Any
 
@@ -104,6 +105,8 @@ class StreamRegistry:
 
     def admit(self, owner: str) -> None:
         """Check that one more stream is within the limits.
+
+        Nothing is reserved: whoever is let in must be served, and so counted, without an await between.
 
         Raises:
             TooMany: In all, or for this owner of a key.
@@ -401,6 +404,27 @@ class Stream:
         if not self.subscriptions:
             return None
         return min(self._hub.caught_up_to(subscription) for subscription in self.subscriptions)
+
+
+@attrs.frozen
+class Refused:
+    """What takes over the connection of a stream that is one too many.
+
+    Args:
+        stream: The connection.
+        answer: To its handshake.
+    """
+
+    stream: trio.SocketStream
+    answer: bytes
+
+    async def serve(self, early: bytes) -> None:
+        """Answer, and let the peer read that before the connection is closed."""
+        with trio.move_on_after(FAREWELL_SECONDS), suppress(trio.BrokenResourceError):
+            await self.stream.send_all(self.answer)
+            await self.stream.send_eof()
+            while await self.stream.receive_some(READ_BYTES):
+                pass
 
 
 async def drain(registry: StreamRegistry, window: float) -> None:

@@ -9,7 +9,7 @@ checked, when the topic is one of those.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import attrs
@@ -29,6 +29,8 @@ DESCRIPTION_BYTES = 2000
 """Tasks are found by such texts, and PostgreSQL takes no entry of an index above 2,704 bytes: one event with
 more could never be archived, and nothing behind it. Ids, channels and topics are far below by their forms."""
 STREAMS = ("stdout", "stderr")
+OWN_KEYS = ("analytics/", "bridge/")
+"""How the keys begin under which the service itself publishes; a publisher's would stand in its way."""
 
 
 @attrs.frozen
@@ -41,11 +43,52 @@ class Rule:
 
 
 class Rules:
-    """The rules of an object's fields, by name."""
+    """The rules of an object's fields, by name.
 
-    def __init__(self, by_name: Mapping[str, Rule]) -> None:
+    Args:
+        by_name: What each field must be.
+        closed: Whether a field without a rule is an error.
+    """
+
+    def __init__(self, by_name: Mapping[str, Rule], *, closed: bool = False) -> None:
         self.by_name = by_name
-        self.required = tuple(name for name, rule in by_name.items() if rule.required)
+        self.closed = closed
+        self._required = {name for name, rule in by_name.items() if rule.required}
+        self._tests = {name: rule.test for name, rule in by_name.items()}
+
+    def check(self, item: Mapping[str, Any], path: str = "") -> list[FieldError]:
+        """Check the fields of an object; ``path`` stands before their names in the errors."""
+        if self._pass(item):
+            return []
+        errors = [error for name, value in item.items() for error in self._errors(name, value, path)]
+        missing = [name for name in self.by_name if name in self._required and item.get(name) is None]
+        errors += [
+            FieldError(path + name, f"is missing; it {self.by_name[name].expected}") for name in missing
+        ]
+        return errors
+
+    def _pass(self, item: Mapping[str, Any]) -> bool:
+        """Tell quickly of most objects that nothing is wrong with them."""
+        tests = self._tests
+        for name, value in item.items():
+            if name in tests:
+                if not tests[name](value) or (type(value) is str and "\0" in value):
+                    return False
+            elif self.closed:
+                return False
+        return self._required <= item.keys()
+
+    def _errors(self, name: str, value: Any, path: str) -> Iterator[FieldError]:
+        rule = self.by_name.get(name)
+        if rule is None:
+            if self.closed:
+                yield FieldError(str(name)[:100], f"is unknown; known are {', '.join(self.by_name)}")
+        elif value is None:
+            return
+        elif not rule.test(value):
+            yield FieldError(path + name, rule.expected)
+        elif isinstance(value, str) and "\0" in value:
+            yield FieldError(path + name, "must not contain NUL (U+0000)")
 
 
 def _text(limit: int) -> Rule:
@@ -89,7 +132,10 @@ _FIELDS: Mapping[str, Rule] = {
 }
 
 _COMMON = {name: rule for name, rule in _FIELDS.items() if name not in {"topic", "payload", "channel"}}
-ENVELOPE = Rules(_FIELDS)
+ENVELOPE = Rules(_FIELDS, closed=True)
+_AROUND = {"type", *_COMMON}
+"""What in a message is not payload."""
+
 _TYPE = Rule(lambda v: isinstance(v, str), "must be task_output or task_status", required=True)
 
 _CREATED_PAYLOAD = {
@@ -108,8 +154,8 @@ PAYLOADS = {
 """The fields of known payloads that the fold reads."""
 
 MESSAGE_FORMS = {
-    "task_output": ("task.output", Rules({"type": _TYPE, **_OUTPUT_PAYLOAD, **_COMMON})),
-    "task_status": ("task.status", Rules({"type": _TYPE, **_STATUS_PAYLOAD, **_COMMON})),
+    "task_output": ("task.output", Rules({"type": _TYPE, **_OUTPUT_PAYLOAD, **_COMMON}, closed=True)),
+    "task_status": ("task.status", Rules({"type": _TYPE, **_STATUS_PAYLOAD, **_COMMON}, closed=True)),
 }
 
 RESULT = Rules(
@@ -187,7 +233,7 @@ def parse_item(item: Any, max_event_bytes: int, default_key: str | None = None) 
         channel = item.get("channel") or channels.channel_for(topic, payload)
         errors = _payload_errors(topic, payload, channel)
     if topic == "task.status" and isinstance(payload.get("result"), dict):
-        errors += _check(RESULT, payload["result"], "payload.result.")
+        errors += RESULT.check(payload["result"], "payload.result.")
     if channel == channels.ANALYTICS:
         errors.append(FieldError("channel", "analytics is written by the service itself"))
     timestamp = None
@@ -196,6 +242,9 @@ def parse_item(item: Any, max_event_bytes: int, default_key: str | None = None) 
             timestamp = parse_time(item["timestamp"], "timestamp")
         except Invalid as invalid:
             errors += invalid.errors
+    key = default_key if item.get("key") is None else item["key"]
+    if key is not None and key.startswith(OWN_KEYS):
+        errors.append(FieldError("key", f"must not begin with {' or '.join(OWN_KEYS)}"))
     if errors:
         raise Invalid(errors)
     body = _write(payload)
@@ -211,7 +260,7 @@ def parse_item(item: Any, max_event_bytes: int, default_key: str | None = None) 
         timestamp=timestamp,
         sender=item.get("sender"),
         correlation_id=item.get("correlation_id"),
-        key=default_key if item.get("key") is None else item["key"],
+        key=key,
     )
 
 
@@ -231,7 +280,7 @@ def parse_message(channel: str, data: bytes, max_event_bytes: int) -> Draft:
     if not isinstance(kind, str) or kind not in MESSAGE_FORMS:
         return parse_item(message, max_event_bytes)
     envelope = {name: value for name, value in message.items() if name in _COMMON}
-    payload = {name: value for name, value in message.items() if name != "type" and name not in _COMMON}
+    payload = {name: value for name, value in message.items() if name not in _AROUND}
     payload.setdefault("task_id", channel.partition(":")[2])
     topic, _ = MESSAGE_FORMS[kind]
     return parse_item({"topic": topic, "payload": payload, **envelope}, max_event_bytes)
@@ -243,13 +292,13 @@ def _open_message(item: dict[str, Any]) -> tuple[str, dict[str, Any]]:
     if form is None:
         raise Invalid.field("type", f"must be one of {', '.join(MESSAGE_FORMS)}")
     topic, rules = form
-    _raise_if(_check(rules, item, closed=True))
-    return topic, {name: value for name, value in item.items() if name != "type" and name not in _COMMON}
+    _raise_if(rules.check(item))
+    return topic, {name: value for name, value in item.items() if name not in _AROUND}
 
 
 def _open_event(item: dict[str, Any]) -> tuple[str, dict[str, Any]]:
     """Check the envelope of an item in the event form; return the topic and the payload."""
-    _raise_if(_check(ENVELOPE, item, closed=True))
+    _raise_if(ENVELOPE.check(item))
     payload = item.get("payload") or {}
     channel = item.get("channel") or ""
     if item["topic"] in PAYLOADS and "task_id" not in payload and channel.startswith("task:"):
@@ -261,31 +310,9 @@ def _payload_errors(topic: str, payload: dict[str, Any], channel: str) -> list[F
     rules = PAYLOADS.get(topic)
     if rules is None:
         return []
-    errors = _check(rules, payload, "payload.")
+    errors = rules.check(payload, "payload.")
     if not errors and channel != f"task:{payload['task_id']}":
         errors.append(FieldError("channel", f"must be task:{payload['task_id']} for this payload"))
-    return errors
-
-
-def _check(
-    rules: Rules, item: Mapping[str, Any], path: str = "", *, closed: bool = False
-) -> list[FieldError]:
-    """Check the fields of an object; in a closed one, a field without a rule is an error."""
-    errors = []
-    for name, value in item.items():
-        rule = rules.by_name.get(name)
-        if rule is None:
-            if closed:
-                known = ", ".join(rules.by_name)
-                errors.append(FieldError(str(name)[:100], f"is unknown; known are {known}"))
-        elif value is None:
-            continue
-        elif not rule.test(value):
-            errors.append(FieldError(path + name, rule.expected))
-        elif isinstance(value, str) and "\0" in value:
-            errors.append(FieldError(path + name, "must not contain NUL (U+0000)"))
-    missing = [name for name in rules.required if item.get(name) is None]
-    errors += [FieldError(path + name, f"is missing; it {rules.by_name[name].expected}") for name in missing]
     return errors
 
 

@@ -36,6 +36,9 @@ UNKNOWN = "unknown"
 DIMENSION_CHARACTERS = 100
 """Dimensions are cut to this length: they are part of a database key, which has a limit."""
 
+ERROR_CHARACTERS = 200
+"""So much of an error's text, without the space before it, decides its kind."""
+
 LONGEST_MS = 100 * 365 * 86_400_000
 """More than a hundred years of duration are counted as these: publishers name their own times, and sums of
 millions of tasks must stay within the databases' 64 bits."""
@@ -140,7 +143,7 @@ def error_kind(error: str | None) -> str:
     That is the name before the first colon, as in ``TimeoutError: read timed out``; else the beginning
     of its first line, with numbers made equal, so that a thousand timeouts are one kind.
     """
-    line = (error or "").strip().partition("\n")[0][:200].strip()
+    line = (error or "").strip().partition("\n")[0][:ERROR_CHARACTERS].strip()
     name = _ERROR_KIND.match(line)
     return name[0][:80] if name else _VARIABLE.sub("#", line)[:80].strip() or UNKNOWN
 

@@ -9,18 +9,18 @@ that it has written to lately (``written``), and a line of a running task is kep
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import datetime, timedelta
+from datetime import timedelta
 
 import attrs
-from sqlalchemy import Connection, bindparam, func, select
+from sqlalchemy import BigInteger, Connection, bindparam, func, insert, select
 
 from heliograph.model.errors import Conflict, HeliographError
 from heliograph.model.event import Draft, Event
-from heliograph.model.ids import EventId, make_id, time_of
+from heliograph.model.ids import MICROSECOND, EventId, make_id, time_of, to_microseconds
 from heliograph.model.prices import Prices
 from heliograph.storage import keys, schema
 from heliograph.storage.fold import fold
-from heliograph.storage.prepared import Prepared, insert, upsert
+from heliograph.storage.prepared import Prepared, upsert, upsertion
 from heliograph.storage.protocols import Receipt
 from heliograph.storage.written import Written
 
@@ -37,9 +37,12 @@ KNOWN = Prepared(
         schema.idempotency_keys.c.fingerprint,
     ).where(
         schema.idempotency_keys.c.key.in_(WANTED),
-        schema.idempotency_keys.c.expires_at > bindparam("now", type_=schema.Moment),
+        schema.idempotency_keys.c.expires_at > bindparam("now", type_=BigInteger),
     )
 )
+KEEP = Prepared(insert(schema.events), [column.name for column in schema.events.c], raw=True)
+KEY_COLUMNS = [column.name for column in schema.idempotency_keys.c]
+KEEP_KEYS = Prepared(upsertion("sqlite", schema.idempotency_keys, KEY_COLUMNS), KEY_COLUMNS, raw=True)
 
 Marks = dict[str, tuple[EventId, str]]
 """By key: the event that it stands for, and the fingerprint of what was published with it."""
@@ -84,12 +87,11 @@ def append(
     """
     channels = {draft.channel for request in requests for draft in request}
     heads = _heads(connection, channels, written)
-    now = time_of(make_id(now_ms))
-    known = _known(connection, requests, now)
+    known = _known(connection, requests, now_ms)
     fresh: Marks = {}
     answers: list[Receipt | HeliographError] = []
     events: list[Event] = []
-    bodies: list[bytes] = []
+    rows: list[dict[str, object]] = []
     for request in requests:
         marks = [None if draft.key is None else keys.fingerprint(draft) for draft in request]
         conflict = _conflict(request, marks, known)
@@ -103,24 +105,26 @@ def append(
                 continue
             last_id = EventId(max(make_id(now_ms), last_id + 1))
             heads[draft.channel] = seq = heads.get(draft.channel, 0) + 1
-            events.append(_event(draft, last_id, seq))
-            bodies.append(draft.body)
+            event = _event(draft, last_id, seq)
+            events.append(event)
+            rows.append(_row(event, draft.body))
             ids.append(last_id)
             if draft.key is not None and mark is not None:
                 known[draft.key] = fresh[draft.key] = (last_id, mark)
         answers.append(Receipt(tuple(ids)))
     moved = {event.channel: heads[event.channel] for event in events}
-    insert(connection, schema.events, list(map(_row, events, bodies)))
+    KEEP.run(connection, rows)
     upsert(connection, schema.channels, [{"name": name, "head_seq": seq} for name, seq in moved.items()])
-    upsert(
-        connection,
-        schema.idempotency_keys,
-        [
-            {"key": key, "event_id": event_id, "fingerprint": mark, "expires_at": now + key_ttl}
-            for key, (event_id, mark) in fresh.items()
-        ],
-    )
-    running = fold(connection, events, prices, written.running(set(moved)))
+    if fresh:
+        expires_at = now_ms * 1000 + key_ttl // MICROSECOND
+        KEEP_KEYS.run(
+            connection,
+            [
+                {"key": key, "event_id": event_id, "fingerprint": mark, "expires_at": expires_at}
+                for key, (event_id, mark) in fresh.items()
+            ],
+        )
+    running = fold(connection, events, prices, written.running(moved.keys()))
     return Appended(answers, events, moved, running)
 
 
@@ -143,7 +147,7 @@ def _row(event: Event, body: bytes) -> dict[str, object]:
         "channel": event.channel,
         "seq": event.seq,
         "topic": event.topic,
-        "timestamp": event.timestamp,
+        "timestamp": to_microseconds(event.timestamp),
         "sender": event.sender,
         "correlation_id": event.correlation_id,
         "payload": body.decode(),
@@ -157,11 +161,12 @@ def _heads(connection: Connection, channels: set[str], written: Written) -> dict
     return heads
 
 
-def _known(connection: Connection, requests: Sequence[Sequence[Draft]], now: datetime) -> Marks:
+def _known(connection: Connection, requests: Sequence[Sequence[Draft]], now_ms: int) -> Marks:
     wanted = sorted({draft.key for request in requests for draft in request if draft.key is not None})
     if not wanted:
         return {}
-    return {key: (event_id, mark) for key, event_id, mark in KNOWN.fetch(connection, wanted=wanted, now=now)}
+    found = KNOWN.fetch(connection, wanted=wanted, now=now_ms * 1000)
+    return {key: (event_id, mark) for key, event_id, mark in found}
 
 
 def _conflict(request: Sequence[Draft], marks: Sequence[str | None], known: Marks) -> Conflict | None:

@@ -6,9 +6,13 @@ event loop nor other users of threads; there are as many pooled connections as t
 
 from __future__ import annotations
 
+import sqlite3
+import threading
 from collections.abc import Callable, Iterator, Sequence
+from queue import SimpleQueue
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
+import outcome
 import trio
 from sqlalchemy import ColumnElement, Connection, Engine, bindparam
 from sqlalchemy.exc import OperationalError
@@ -83,29 +87,65 @@ class Database:
 
 
 class Writer:
-    """The one connection that writes to an embedded database.
+    """The one connection that writes to an embedded database, and the one thread in which it does.
 
-    It stays open: to take it from the pool and give it back costs more than what is mostly written.
+    Both stay: to take them from a pool and a cache, and to have SQLAlchemy begin and end the transaction,
+    costs more than most of what is written. So jobs are handed to the thread by a queue, which is as long as
+    there are callers that wait, and the driver itself begins and commits.
+
+    It is made within Trio.
 
     Args:
-        engine: Has room for one more connection.
+        engine: Has room for one more connection; its connections begin no transaction inside another.
     """
 
     def __init__(self, engine: Engine) -> None:
         self._connection = engine.connect()
-        self._limiter = trio.CapacityLimiter(1)
+        driver = self._connection.connection.driver_connection
+        assert isinstance(driver, sqlite3.Connection)
+        self._driver = driver
+        self._jobs: SimpleQueue[tuple[trio.lowlevel.Task, Callable[[], Any]] | None] = SimpleQueue()
+        token = trio.lowlevel.current_trio_token()
+        self._thread = threading.Thread(target=self._work, args=(token,), name="writer", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """Give the connection back, when what was handed in is written."""
+        self._jobs.put(None)
+        self._thread.join()
+        self._connection.close()
 
     async def write(
         self, change: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs
     ) -> T:
-        """Run ``change(connection, …)`` in a thread, in a transaction that is committed."""
+        """Run ``change(connection, …)`` in the thread, in a transaction that is committed.
 
-        def run() -> T:
-            with self._connection.begin():
-                return change(self._connection, *args, **kwargs)
+        It can't be cancelled once it waits: whoever calls must learn what was committed.
+        """
+        await trio.lowlevel.checkpoint_if_cancelled()
+        task = trio.lowlevel.current_task()
+        self._jobs.put((task, lambda: change(self._connection, *args, **kwargs)))
+        written: T = await trio.lowlevel.wait_task_rescheduled(_not_cancelled)
+        return written
 
-        return await trio.to_thread.run_sync(run, limiter=self._limiter)
+    def _work(self, token: trio.lowlevel.TrioToken) -> None:
+        while (job := self._jobs.get()) is not None:
+            task, change = job
+            token.run_sync_soon(trio.lowlevel.reschedule, task, outcome.capture(self._commit, change))
 
-    def close(self) -> None:
-        """Give the connection back."""
-        self._connection.close()
+    def _commit(self, change: Callable[[], T]) -> T:
+        self._driver.execute("BEGIN IMMEDIATE")
+        try:
+            changed = change()
+            self._driver.commit()
+        except BaseException:
+            self._driver.rollback()
+            raise
+        finally:
+            if self._connection.in_transaction():
+                self._connection.rollback()  # what SQLAlchemy takes for its own; nothing is left of it
+        return changed
+
+
+def _not_cancelled(_: object) -> trio.lowlevel.Abort:
+    return trio.lowlevel.Abort.FAILED

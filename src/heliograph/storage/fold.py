@@ -6,22 +6,29 @@ a crash either both are there or neither is, and a restart goes on from the chec
 
 from __future__ import annotations
 
-from collections.abc import Container, Sequence
+from collections.abc import Container, Iterable, Sequence
+from typing import Any
 
 import attrs
 from sqlalchemy import Connection, bindparam, case, select, update
 
 from heliograph.model.event import Event
-from heliograph.model.ids import OLDEST, EventId
+from heliograph.model.ids import OLDEST, EventId, to_microseconds
 from heliograph.model.prices import NO_PRICES, Prices
 from heliograph.model.rollup import Change, Contribution, contribution, facts
 from heliograph.model.task import CHANGING, Progress, Task
 from heliograph.storage import retention, schema
 from heliograph.storage.database import chunks, in_list
 from heliograph.storage.prepared import Prepared, upsert
-from heliograph.storage.rollups import Correction, write_changes, write_corrections
+from heliograph.storage.rollups import SHORT_ERROR, Correction, write_changes, write_corrections
 
-TASKS = select(schema.tasks).where(in_list(schema.tasks.c.task_id))
+UNREAD = ("input", "metadata", "result")
+"""Columns of up to a megabyte, which events set and the fold never looks at: a batch over thousands of tasks
+must not read all theirs. They are written only where an event of the batch has set them."""
+
+TASKS = select(
+    SHORT_ERROR, *(column for column in schema.tasks.c if column.name not in (*UNREAD, "error"))
+).where(in_list(schema.tasks.c.task_id))
 MOMENT = bindparam("updated_at", type_=schema.Moment)
 PROGRESS = Prepared(
     update(schema.tasks)
@@ -32,7 +39,8 @@ PROGRESS = Prepared(
         output_bytes=schema.tasks.c.output_bytes + bindparam("output_bytes"),
         last_seq=bindparam("last_seq"),
         last_event_id=bindparam("last_event_id"),
-    )
+    ),
+    raw=True,
 )
 
 
@@ -58,14 +66,13 @@ def fold(
         return set()
     retention.count(connection, len(events))
     by_task: dict[str, list[Event]] = {}
+    changed: set[str] = set()
     for event in events:
         if event.channel.startswith("task:"):
             by_task.setdefault(event.channel, []).append(event)
-    progressing = {
-        channel
-        for channel, of_task in by_task.items()
-        if channel in running and not any(event.topic in CHANGING for event in of_task)
-    }
+            if event.topic in CHANGING:
+                changed.add(event.channel)
+    progressing = {channel for channel in by_task if channel in running and channel not in changed}
     _add_progress(connection, [by_task[channel] for channel in progressing])
     changing = [event for event in events if event.channel in by_task and event.channel not in progressing]
     started = _fold_tasks(connection, changing, prices)
@@ -87,7 +94,7 @@ def _add_progress(connection: Connection, by_task: Sequence[Sequence[Event]]) ->
         rows.append(
             {
                 "at_task_id": events[0].channel[5:],
-                "updated_at": progress.updated_at,
+                "updated_at": to_microseconds(progress.updated_at),
                 "output_lines": progress.output_lines,
                 "output_bytes": progress.output_bytes,
                 "last_seq": progress.last_seq,
@@ -134,9 +141,23 @@ def _fold_tasks(connection: Connection, events: Sequence[Event], prices: Prices)
         task.apply(event, prices)
         if finished is not None and facts(task) != finished:
             corrections.append(Correction(event.id, name, finished))
-    upsert(connection, schema.tasks, [attrs.asdict(task, recurse=False) for task in tasks.values()])
+    _write_tasks(connection, tasks.values())
     after = {name: contribution(task) for name, task in tasks.items()}
     changes = [Change(before.get(name), now) for name, now in after.items() if now != before.get(name)]
     write_changes(connection, changes, events[-1].id)
     write_corrections(connection, corrections)
     return {f"task:{name}" for name, task in tasks.items() if task.status != "queued"}
+
+
+def _write_tasks(connection: Connection, tasks: Iterable[Task]) -> None:
+    """Write tasks' rows, except what was not read, or not whole, and no event has set."""
+    rows: dict[tuple[str, ...], list[dict[str, Any]]] = {}
+    for task in tasks:
+        row = attrs.asdict(task, recurse=False)
+        kept = {name for name in UNREAD if row[name] is None}
+        if task.result is None:
+            kept.add("error")  # it comes with a result
+        row = {name: value for name, value in row.items() if name not in kept}
+        rows.setdefault(tuple(row), []).append(row)
+    for alike in rows.values():
+        upsert(connection, schema.tasks, alike)

@@ -8,8 +8,8 @@ from then on is text and tuples for the driver, inside the same connection and t
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import closing
 from functools import cache
+from operator import itemgetter
 from typing import Any
 
 from sqlalchemy import Connection, Executable, Table
@@ -24,8 +24,9 @@ DIALECTS: dict[str, Dialect] = {
     "postgresql": psycopg.dialect(paramstyle="format"),  # type: ignore[no-untyped-call]
 }
 
-Parameters = Sequence[tuple[str, Callable[[Any], Any] | None]]
-"""Names of a statement's parameters in order, each with the conversion of its type."""
+Row = Mapping[str, Any]
+Values = Callable[[Row], tuple[Any, ...]]
+"""Makes the parameters of a statement, in their order, out of a row."""
 
 
 class Prepared:
@@ -34,23 +35,28 @@ class Prepared:
     Args:
         statement: A Core statement whose parameters have names.
         columns: Of an insert: which columns its rows have.
+        raw: Rows have values as the database keeps them, such as microseconds for a time: nothing is
+            converted, which where rows are many costs more than the rest.
     """
 
-    def __init__(self, statement: Executable, columns: Sequence[str] | None = None) -> None:
+    def __init__(
+        self, statement: Executable, columns: Sequence[str] | None = None, *, raw: bool = False
+    ) -> None:
         self._statement = statement
         self._columns = columns
-        self._forms: dict[str, tuple[str, Parameters]] = {}
+        self._raw = raw
+        self._forms: dict[str, tuple[str, Values]] = {}
 
-    def run(self, connection: Connection, rows: Iterable[Mapping[str, Any]]) -> int:
+    def run(self, connection: Connection, rows: Iterable[Row]) -> int:
         """Run it once for each row; return how many rows of the table it touched.
 
         Raises:
             Exception: The driver's own errors, not SQLAlchemy's.
         """
-        sql, parameters = self._form(connection)
-        with closing(connection.connection.cursor()) as cursor:
-            cursor.executemany(sql, [_values(parameters, row) for row in rows])
-            return cursor.rowcount
+        sql, values = self._form(connection)
+        cursor = connection.connection.cursor()
+        cursor.executemany(sql, list(map(values, rows)))
+        return cursor.rowcount
 
     def fetch(self, connection: Connection, **values: Any) -> Sequence[Any]:
         """Run it once; return its rows with the values as the driver gives them.
@@ -58,42 +64,55 @@ class Prepared:
         Raises:
             Exception: The driver's own errors, not SQLAlchemy's.
         """
-        sql, parameters = self._form(connection)
-        with closing(connection.connection.cursor()) as cursor:
-            cursor.execute(sql, _values(parameters, values))
-            return cursor.fetchall()
+        sql, take = self._form(connection)
+        cursor = connection.connection.cursor()
+        cursor.execute(sql, take(values))
+        return cursor.fetchall()
 
-    def _form(self, connection: Connection) -> tuple[str, Parameters]:
+    def _form(self, connection: Connection) -> tuple[str, Values]:
         name = connection.dialect.name
         form = self._forms.get(name)
         if form is None:
             form = self._forms[name] = self._compile(DIALECTS[name])
         return form
 
-    def _compile(self, dialect: Dialect) -> tuple[str, Parameters]:
+    def _compile(self, dialect: Dialect) -> tuple[str, Values]:
         compiled = self._statement.compile(dialect=dialect, column_keys=self._columns)  # type: ignore[attr-defined]
         assert isinstance(compiled, SQLCompiler)
-        parameters = [
-            (name, compiled.binds[name].type.dialect_impl(dialect).bind_processor(dialect))
-            for name in compiled.positiontup or ()
-        ]
-        return str(compiled), parameters
+        names = list(compiled.positiontup or ())
+        types = [compiled.binds[name].type.dialect_impl(dialect) for name in names]
+        converts = [None if self._raw else kind.bind_processor(dialect) for kind in types]
+        return str(compiled), _values(names, converts)
 
 
-def _values(parameters: Parameters, row: Mapping[str, Any]) -> tuple[Any, ...]:
-    return tuple([row[name] if convert is None else convert(row[name]) for name, convert in parameters])
+def _values(names: Sequence[str], converts: Sequence[Callable[[Any], Any] | None]) -> Values:
+    if len(names) > 1 and not any(converts):
+        return itemgetter(*names)
+    parameters = list(zip(names, converts, strict=True))
+    return lambda row: tuple(
+        [row[name] if convert is None else convert(row[name]) for name, convert in parameters]
+    )
 
 
-def insert(connection: Connection, table: Table, rows: Sequence[Mapping[str, Any]]) -> None:
+def insert(connection: Connection, table: Table, rows: Sequence[Row]) -> None:
     """Insert rows; all have the same columns."""
     if rows:
         _insert(table, tuple(rows[0])).run(connection, rows)
 
 
-def upsert(connection: Connection, table: Table, rows: Sequence[Mapping[str, Any]]) -> None:
+def upsert(connection: Connection, table: Table, rows: Sequence[Row]) -> None:
     """Insert rows, replacing those whose primary key is there; all have the same columns."""
     if rows:
         _upsert(connection.dialect.name, table, tuple(rows[0])).run(connection, rows)
+
+
+def upsertion(dialect: str, table: Table, columns: Sequence[str]) -> Executable:
+    """Return the statement that inserts a row of these columns, or replaces the one of its primary key."""
+    statement: Any = (postgresql if dialect == "postgresql" else sqlite).insert(table)
+    key = [column.name for column in table.primary_key]
+    changed = {name: statement.excluded[name] for name in columns if name not in key}
+    made: Executable = statement.on_conflict_do_update(index_elements=key, set_=changed)
+    return made
 
 
 @cache
@@ -103,7 +122,4 @@ def _insert(table: Table, columns: tuple[str, ...]) -> Prepared:
 
 @cache
 def _upsert(dialect: str, table: Table, columns: tuple[str, ...]) -> Prepared:
-    statement: Any = (postgresql if dialect == "postgresql" else sqlite).insert(table)
-    key = [column.name for column in table.primary_key]
-    changed = {name: statement.excluded[name] for name in columns if name not in key}
-    return Prepared(statement.on_conflict_do_update(index_elements=key, set_=changed), columns)
+    return Prepared(upsertion(dialect, table, columns), columns)

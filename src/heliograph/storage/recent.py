@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
-from itertools import takewhile
 
 import orjson
 
@@ -58,8 +57,13 @@ class Recent:
 
     def after(self, position: EventId) -> list[Event]:
         """Return what is here after a position, oldest first."""
-        newer = takewhile(lambda kept: kept[0].id > position, reversed(self._events))
-        return [event for event, _ in newer][::-1]
+        newer: list[Event] = []
+        for event, _ in reversed(self._events):
+            if event.id <= position:
+                break
+            newer.append(event)
+        newer.reverse()
+        return newer
 
 
 def size_of(event: Event) -> int:

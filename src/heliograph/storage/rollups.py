@@ -18,7 +18,7 @@ from datetime import timedelta
 from typing import Any
 
 import attrs
-from sqlalchemy import Connection, RowMapping, bindparam, delete, select, text
+from sqlalchemy import Connection, RowMapping, bindparam, delete, func, select, text
 
 from heliograph.model import sketch
 from heliograph.model.channels import ANALYTICS, Selection
@@ -26,6 +26,7 @@ from heliograph.model.cube import Cube, Resting
 from heliograph.model.ids import OLDEST, EventId, make_id
 from heliograph.model.rollup import (
     DIMENSIONS,
+    ERROR_CHARACTERS,
     FACTS,
     Cell,
     Cells,
@@ -51,6 +52,13 @@ PLACES = 100
 
 ROWS = 2000
 """Rows fetched at a time when reading them all."""
+
+SPACE = "".join(filter(str.isspace, map(chr, range(0x10000))))
+
+SHORT_ERROR = func.substr(func.ltrim(tasks.c.error, SPACE), 1, ERROR_CHARACTERS).label("error")
+"""As much of a task's error as sorts it under a kind: the whole may be a megabyte, of every task."""
+
+FACT_COLUMNS = [SHORT_ERROR if name == "error" else tasks.c[name] for name in FACTS]
 
 NEAR = select(rollups).where(
     rollups.c.slot.in_(bindparam("slots", expanding=True)),
@@ -164,7 +172,7 @@ def read_snapshot(connection: Connection) -> RollupSnapshot:
     rows = connection.execution_options(yield_per=ROWS).execute(select(rollups))
     cube.fill(map(_resting, rows))
     unfinished = connection.execute(
-        select(tasks.c.task_id, *(tasks.c[name] for name in FACTS)).where(
+        select(tasks.c.task_id, *FACT_COLUMNS).where(
             tasks.c.status.in_([status for status in STATUSES if status not in TERMINAL])
         )
     )
@@ -192,7 +200,7 @@ def tasks_before(connection: Connection, wanted: Mapping[str, EventId]) -> dict[
     # Tasks are read before corrections: should the fold commit in between, its correction is seen.
     found = {name: TaskBefore(None, OLDEST) for name in wanted}
     for some in chunks(sorted(wanted)):
-        columns = (tasks.c.task_id, tasks.c.last_event_id, *(tasks.c[name] for name in FACTS))
+        columns = (tasks.c.task_id, tasks.c.last_event_id, *FACT_COLUMNS)
         for row in connection.execute(select(*columns).where(tasks.c.task_id.in_(some))).mappings():
             found[row["task_id"]] = TaskBefore(_task(row), row["last_event_id"])
         for row in _corrections_of(connection, some):
@@ -223,7 +231,7 @@ def _pages(connection: Connection) -> Iterator[Sequence[RowMapping]]:
     last = ""
     while True:
         statement = (
-            select(tasks.c.task_id, tasks.c.last_event_id, *(tasks.c[name] for name in FACTS))
+            select(tasks.c.task_id, tasks.c.last_event_id, *FACT_COLUMNS)
             .where(tasks.c.task_id > last)
             .order_by(tasks.c.task_id)
             .limit(ROWS)

@@ -126,7 +126,10 @@ def _engine(file: Path) -> Engine:
 
     @event.listens_for(engine, "begin")
     def begin(connection: Connection) -> None:
-        connection.exec_driver_sql("BEGIN")
+        driver = connection.connection.driver_connection
+        assert isinstance(driver, sqlite3.Connection)
+        if not driver.in_transaction:  # the writer has begun
+            driver.execute("BEGIN")
 
     return engine
 
@@ -136,7 +139,7 @@ class SqliteLog:
 
     def __init__(self, readers: Database, writer: Writer, key_ttl: timedelta, prices: Prices) -> None:
         self._readers = readers
-        self._writer = writer
+        self.writer = writer
         self._key_ttl = key_ttl
         self._recent = Recent(OLDEST)
         self._prices = prices
@@ -155,22 +158,27 @@ class SqliteLog:
 
     async def append(self, requests: Sequence[Sequence[Draft]]) -> Sequence[Receipt | HeliographError]:
         """Append and fold several requests in one transaction; see ``protocols.Log.append``."""
-        async with self._appending:
-            try:
-                appended = await self._writer.write(
-                    append,
-                    requests,
-                    self._written,
-                    self.position,
-                    time.time_ns() // 1_000_000,
-                    self._key_ttl,
-                    self._prices,
-                )
-            except FAILURES as error:
-                raise Unavailable(f"the log can't be written: {getattr(error, 'orig', error)}") from error
+        if self._appending.locked():
+            await self._appending.acquire()
+        else:
+            self._appending.acquire_nowait()  # without a turn of the scheduler
+        try:
+            appended = await self.writer.write(
+                append,
+                requests,
+                self._written,
+                self.position,
+                time.time_ns() // 1_000_000,
+                self._key_ttl,
+                self._prices,
+            )
             if appended.events:
                 self._written.learn(appended.heads, appended.running)
                 self._hand_over(appended.events)
+        except FAILURES as error:
+            raise Unavailable(f"the log can't be written: {getattr(error, 'orig', error)}") from error
+        finally:
+            self._appending.release()
         return appended.answers
 
     def _hand_over(self, appended: Sequence[Event]) -> None:
@@ -210,7 +218,7 @@ class SqliteLog:
     async def sweep(self, policy: RetentionSettings, now: datetime) -> int:
         """Remove expired keys, and a part of what is over the retention; see ``protocols.Keeper``."""
         try:
-            return await self._writer.write(_sweep, policy, now)
+            return await self.writer.write(_sweep, policy, now)
         except FAILURES as error:
             raise Unavailable(f"the store can't be written: {getattr(error, 'orig', error)}") from error
 

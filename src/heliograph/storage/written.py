@@ -8,7 +8,7 @@ writer's term ends.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 
 WRITTEN_CHANNELS = 20_000
 
@@ -23,7 +23,7 @@ class Written:
         """Return the last numbers of those channels that are remembered."""
         return {name: self._channels[name][0] for name in channels & self._channels.keys()}
 
-    def running(self, channels: set[str]) -> set[str]:
+    def running(self, channels: Set[str]) -> set[str]:
         """Return those of the channels whose task is known to be stored and to have left ``queued``."""
         return {name for name in channels & self._channels.keys() if self._channels[name][1]}
 

@@ -47,6 +47,9 @@ PERCENTILES = {"p50": 0.5, "p90": 0.9, "p95": 0.95, "p99": 0.99}
 MAX_SUMS = 50_000
 """Buckets times groups in one answer."""
 
+FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")
+"""Spreadsheets take text that begins with one of these, four of them in full width, for a formula."""
+
 PAUSE = 500
 """Buckets written between two pauses for others."""
 
@@ -351,10 +354,16 @@ def _csv(columns: Sequence[str], rows: Sequence[Mapping[str, Any]], cursor: Even
     text = io.StringIO()
     writer = csv.DictWriter(text, columns, restval="", extrasaction="ignore")
     writer.writeheader()
-    writer.writerows(rows)
+    writer.writerows(map(_harmless, rows))
     response = Response(text.getvalue(), content_type="text/csv; charset=utf-8")
     response.headers["X-Stream-Cursor"] = format_id(cursor)
     return response
+
+
+def _harmless(row: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Keep spreadsheets from running what a publisher chose to call its agent, its model or its error."""
+    group = row.get("group", "")
+    return {**row, "group": f"'{group}"} if group.startswith(FORMULA_STARTS) else row
 
 
 def _json(body: dict[str, Any]) -> Response:

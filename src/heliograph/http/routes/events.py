@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable
+from typing import Any
 
 import orjson
 from quart import Blueprint, Response, request
-from werkzeug.sansio.request import Request as Asked
 
 from heliograph.http.answer import Answer
 from heliograph.http.app import Services, services
+from heliograph.http.asked import Asked
 from heliograph.http.auth import Identity
 from heliograph.http.requests import (
     DEFAULT_LIMIT,
     MAX_LIMIT,
     InTime,
+    ItemReader,
     decode_cursor,
     encode_cursor,
     identity,
-    read_items,
     refuse_unknown,
     selection,
     to_json,
@@ -35,24 +35,33 @@ blueprint = Blueprint("events", __name__)
 @blueprint.post("/api/v1/events")
 async def publish() -> Response:
     """Append events; answered when they are durable, all or nothing."""
-    return (await append_events(services(), identity(), request, InTime(request.body))).response()
+    reader = item_reader(services(), request)
+    async for data in InTime(request.body):
+        reader.feed(data)
+    return (await append_items(services(), identity(), request, reader.end())).response()
 
 
-async def append_events(service: Services, who: Identity, asked: Asked, body: AsyncIterable[bytes]) -> Answer:
+def item_reader(service: Services, asked: Asked) -> ItemReader:
+    """Make the reader of a publish request's body.
+
+    Raises:
+        HeliographError: It is refused by what its head says.
+    """
+    refuse_unknown(asked)
+    request_key = asked.headers.get("Idempotency-Key")
+    if request_key is not None and not 0 < len(request_key) <= 150:
+        raise Invalid.field("Idempotency-Key", "must have 1 to 150 characters")
+    settings = service.settings
+    return ItemReader(asked.mimetype, settings.server.max_request_bytes, settings.events.max_per_request)
+
+
+async def append_items(service: Services, who: Identity, asked: Asked, items: list[Any]) -> Answer:
     """Append what a publish request carries, by every rule of it.
 
     Raises:
         HeliographError: It is refused, and nothing was kept.
     """
-    settings = service.settings
-    refuse_unknown(asked)
-    request_key = asked.headers.get("Idempotency-Key")
-    if request_key is not None and not 0 < len(request_key) <= 150:
-        raise Invalid.field("Idempotency-Key", "must have 1 to 150 characters")
-    items = await read_items(
-        asked.mimetype, body, settings.server.max_request_bytes, settings.events.max_per_request
-    )
-    drafts = parse_items(items, settings.events.max_bytes, request_key)
+    drafts = parse_items(items, service.settings.events.max_bytes, asked.headers.get("Idempotency-Key"))
     who.require("publish", *{draft.channel for draft in drafts})
     receipt = await service.appender.append(drafts)
     answer = {

@@ -1,6 +1,8 @@
 """The handshakes of streams: ordinary routes up to the moment when the connection is detached.
 
-The functions without a leading underscore are their rules, which the shortcuts share.
+The functions without a leading underscore are their rules, which the shortcuts share. Whether there is room
+for one more stream is decided by what takes the connection over, where the stream is counted: checked any
+earlier, handshakes under way at the same time would all find the same room.
 """
 
 from __future__ import annotations
@@ -11,27 +13,26 @@ import attrs
 import trio
 from quart import Blueprint, Response, request, websocket
 from werkzeug.exceptions import HTTPVersionNotSupported
-from werkzeug.sansio.request import Request as Asked
 
 from heliograph.http import connection
+from heliograph.http.answer import Answer
 from heliograph.http.app import Services, cors_headers, services
+from heliograph.http.asked import Asked
 from heliograph.http.auth import Identity
 from heliograph.http.frames import retry_block
+from heliograph.http.problems import describe
 from heliograph.http.requests import identity, refuse_unknown, selection, to_json, watch_request
 from heliograph.http.routes.tasks import known_task
 from heliograph.http.sse import SseStream
-from heliograph.http.stream import WatchRequest
+from heliograph.http.stream import Refused, WatchRequest
 from heliograph.http.websocket import WebSocketStream, handshake_response
 from heliograph.model.channels import Selection
 from heliograph.model.errors import Invalid, TooMany
 
 blueprint = Blueprint("streams", __name__)
 
-SSE_HEADERS = {
-    "Content-Type": "text/event-stream; charset=utf-8",
-    "Cache-Control": "no-cache",
-    "X-Accel-Buffering": "no",
-}
+SSE_TYPE = "text/event-stream; charset=utf-8"
+SSE_HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
 OVERLOADED_RETRY_MS = (5_000, 30_000)
 
 
@@ -84,15 +85,8 @@ def _require_http_1(version: str) -> None:
 def _open_sse(wanted: WatchRequest) -> Response:
     _require_http_1(request.http_version)
     service, owner = services(), identity().name
-    headers = SSE_HEADERS | cors_headers(service.settings.server, request)
-    try:
-        service.streams.admit(owner)
-    except TooMany:
-        # A 503 would end an EventSource for good; this one comes back by itself, later.
-        pause = random.randint(*OVERLOADED_RETRY_MS)
-        return Response(retry_block(pause), headers=headers)
     if request.method == "HEAD":
-        return Response(b"", headers=headers)
+        return Response(b"", headers=SSE_HEADERS, content_type=SSE_TYPE)
     chunked = request.http_version != "1.0"
     connection.current.get().detach(sse_successor(service, owner, request, wanted, chunked=chunked))
     return Response(b"")
@@ -103,14 +97,24 @@ def sse_successor(
 ) -> connection.Successor:
     """Make what takes a connection over as an event stream; its head is written then."""
     framing = {"Transfer-Encoding": "chunked"} if chunked else {"Connection": "close"}
-    headers = SSE_HEADERS | cors_headers(service.settings.server, asked) | framing
+    cors = cors_headers(service.settings.server, asked)
 
-    def take_over(stream: trio.SocketStream) -> SseStream:
+    def take_over(stream: trio.SocketStream) -> SseStream | Refused:
+        try:
+            service.streams.admit(owner)
+        except TooMany:
+            return Refused(stream, _come_back_later().encoded(cors))
         served = SseStream(stream, service.hub, service.streams, owner, wanted, chunked=chunked)
-        served.sink.write(_response_head(headers))
+        served.sink.write(_response_head({"Content-Type": SSE_TYPE} | SSE_HEADERS | cors | framing))
         return served
 
     return take_over
+
+
+def _come_back_later() -> Answer:
+    """Answer an EventSource that is one too many: a 503 would end it for good."""
+    pause = random.randint(*OVERLOADED_RETRY_MS)
+    return Answer(200, retry_block(pause), SSE_TYPE, SSE_HEADERS | {"Connection": "close"})
 
 
 def _response_head(headers: dict[str, str]) -> bytes:
@@ -132,11 +136,15 @@ def web_socket_successor(service: Services, asked: Asked) -> connection.Successo
         HeliographError: It is refused.
     """
     who = service.authenticator.from_headers(asked.headers, asked.args.get("ticket"))
-    service.streams.admit(who.name if who else "anonymous")
     key = asked.headers["Sec-WebSocket-Key"]
+    cors = cors_headers(service.settings.server, asked)
 
-    def take_over(stream: trio.SocketStream) -> WebSocketStream:
+    def take_over(stream: trio.SocketStream) -> WebSocketStream | Refused:
         served = WebSocketStream(stream, service.hub, service.streams, who, service.authenticator)
+        try:
+            service.streams.admit(served.owner)
+        except TooMany as error:
+            return Refused(stream, describe(error).answer({"Connection": "close"}).encoded(cors))
         served.sink.write(handshake_response(key))
         return served
 

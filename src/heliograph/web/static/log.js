@@ -13,6 +13,7 @@ import { TERMINAL } from "./task.js";
 import { endOf, layout, rowAt, scrollTop, trackHeight } from "./viewport.js";
 
 const PAGE_LINES = 500;
+const MOST_LINES = 5_000; // that the service gives at once
 const PAGE_BYTES = 4_000_000;
 const NEAR = 150; // rows from the end of the loaded run at which more is fetched
 const BATCH = 24; // rows measured together, on each side
@@ -39,7 +40,7 @@ export class LogView {
   #follow = true;
   #anchor = null; // {seq, offset}
   #target = null; // seq a jump is on its way to
-  #nodes = new Map(); // seq → node, for the rows in view
+  #nodes = new Map(); // row → node, for the rows in view
   #heights = { row: 19, average: 19, columns: 80 };
   #generation = 0; // of measurements; a new width begins a new one
   #height = 0; // of the view
@@ -164,11 +165,13 @@ export class LogView {
     return `/api/tasks/${encodeURIComponent(this.id)}`;
   }
 
-  /* Lines per question: fewer where they are long. */
+  /* Lines per question: fewer where they are long, more where it takes many pieces to make a line. */
   #pageLines() {
     const task = this.fleet.get(this.id);
     if (!task?.output_lines) return PAGE_LINES;
-    return Math.max(20, Math.min(PAGE_LINES, Math.floor((PAGE_BYTES * task.output_lines) / (task.output_bytes + 1))));
+    const { rows, first, last } = this.#lines;
+    const most = rows.length ? Math.min(MOST_LINES, Math.ceil((PAGE_LINES * (last - first + 1)) / rows.length)) : PAGE_LINES;
+    return Math.max(20, Math.min(most, Math.floor((PAGE_BYTES * task.output_lines) / (task.output_bytes + 1))));
   }
 
   /* Ask for lines; the latest question wins. */
@@ -308,7 +311,8 @@ export class LogView {
     const range = atTop && atEnd ? 0 : Math.max(this.#height / 4, trackHeight(head, average, this.#height) - this.#height);
     let top = range;
     if (!atEnd) {
-      const position = rows[place.index].seq - 1 + place.offset / this.#heightOf(place.index);
+      const { seq, end } = rows[place.index];
+      const position = seq - 1 + ((end - seq + 1) * place.offset) / this.#heightOf(place.index);
       top = scrollTop(position, this.#height / average, head, range);
       top = Math.min(range - 2, Math.max(atTop ? 0 : 2, top));
     }
@@ -328,6 +332,7 @@ export class LogView {
     this.#height = this.scroller.clientHeight;
     if (!this.#height) return;
     this.view.style.height = `${this.#height}px`;
+    this.canvas.style.height = `${this.#height + this.#range}px`;
     const probe = lineNode({ seq: 1, time: "1970-01-01T00:00:00Z", text: "x" }, CLIP);
     const text = probe.lastElementChild;
     this.measure.replaceChildren(probe);
@@ -377,9 +382,10 @@ export class LogView {
     if (!target.matches("button.rest")) return;
     const seq = Number(target.closest(".line").dataset.seq);
     this.#opened.add(seq);
-    this.#lines.rows[this.#lines.indexOf(seq)].measured = null;
-    this.#nodes.get(seq)?.remove();
-    this.#nodes.delete(seq);
+    const row = this.#lines.rows[this.#lines.indexOf(seq)];
+    row.measured = null;
+    this.#nodes.get(row)?.remove();
+    this.#nodes.delete(row);
     this.#follow = false;
     this.redraw();
   }
@@ -407,26 +413,26 @@ export class LogView {
     this.#placeRows(rows.slice(place.index, place.last + 1));
     this.rows.style.transform = `translateY(${-place.offset}px)`;
     if (this.#target === null) this.#setScrollBar(place);
-    put(this.parts.position, `${count(rows[place.index].seq)}–${count(rows[place.last].seq)} of ${count(head)}`);
+    put(this.parts.position, `${count(rows[place.index].seq)}–${count(rows[place.last].end)} of ${count(head)}`);
     this.#fetchAround(place.index, place.last);
   }
 
   /* The rows in view are a run, so what stays is a run too: take away around it, add around it. Nodes that
      stay are not touched, and keep a reader's selection. */
   #placeRows(rows) {
-    const wanted = new Set(rows.map((row) => row.seq));
-    for (const [seq, node] of this.#nodes) {
-      if (wanted.has(seq)) continue;
+    const wanted = new Set(rows);
+    for (const [row, node] of this.#nodes) {
+      if (wanted.has(row)) continue;
       node.remove();
-      this.#nodes.delete(seq);
+      this.#nodes.delete(row);
     }
     let next = this.rows.firstElementChild;
     let heights = 0;
     for (const row of rows) {
-      let node = this.#nodes.get(row.seq);
+      let node = this.#nodes.get(row);
       if (!node) {
         node = lineNode(row, this.#clipOf(row));
-        this.#nodes.set(row.seq, node);
+        this.#nodes.set(row, node);
       }
       if (node === next) next = next.nextElementSibling;
       else this.rows.insertBefore(node, next);

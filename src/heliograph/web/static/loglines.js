@@ -6,16 +6,26 @@
    only move `head`, and the lines are fetched when the reader comes down. From before a question about
    the end until its answer, live messages are held; they join the run if they follow on it without a
    hole, which `seq` tells (1, 2, 3, … over all events of the task). An answer may have fewer lines than
-   were asked for, when they are long; only an empty one says that there are no more. No DOM here. */
+   were asked for, when they are long; only an empty one says that there are no more.
+
+   A program may write a line in pieces: after one that is `partial` more of the line follows, and one with
+   `rewind` is written over it. A row is a whole line, so it covers a range of `seq`; pieces are joined also
+   where answers and live messages meet. What the other stream writes, or a change of status, ends a line. Rows
+   are never changed: one that has grown is another. No DOM here. */
 
 import { isAfter } from "./live.js";
 
 const MAX_LINES = 6_000;
 const MAX_CHARS = 16_000_000;
 const MAX_HELD = 20_000;
+const MAX_JOINED = 1_000_000; // characters of a row; a longer line goes on in the next row
 
 export class LogLines {
-  /** Rows in order of `seq`: `{seq, time, stream, text}`, or `{seq, id, time, status}` for a change of status. */
+  /**
+   * Rows in order of `seq`: lines `{seq, end, time, stream, text, open, over}`, or `{seq, end, id, time, status}` for a
+   * change of status. `end` is the last `seq` of a row; `open`: more of the line follows; `over`: it was begun anew, so
+   * what may come before it in the same line does not show.
+   */
   rows = [];
   /** Whether the run begins at the oldest line. */
   complete = false;
@@ -38,15 +48,15 @@ export class LogLines {
   }
 
   get last() {
-    return this.rows.length ? this.rows[this.rows.length - 1].seq : 0;
+    return this.rows.length ? this.rows[this.rows.length - 1].end : 0;
   }
 
-  /** Index of the first row at or after a `seq`; the number of rows if there is none. */
+  /** Index of the row that holds a `seq`, or else of the first after it; the number of rows if there is none. */
   indexOf(seq) {
     let [low, high] = [0, this.rows.length];
     while (low < high) {
       const middle = (low + high) >> 1;
-      if (this.rows[middle].seq < seq) low = middle + 1;
+      if (this.rows[middle].end < seq) low = middle + 1;
       else high = middle;
     }
     return low;
@@ -64,7 +74,7 @@ export class LogLines {
 
   /** Replace the run by the last lines of the log. Ends a `hold`. */
   showTail(answer) {
-    this.#replace(answer.lines);
+    this.#replace(answer.lines.map(outputRow));
     this.complete = !answer.lines.length || this.first === 1;
     this.#insertMarks(this.complete ? 0 : this.first, Infinity, answer);
     this.#attach();
@@ -72,7 +82,7 @@ export class LogLines {
 
   /** Replace the run by lines from a `seq` on. Ends a `hold`. */
   showFrom(seq, answer) {
-    this.#replace(answer.lines);
+    this.#replace(answer.lines.map(outputRow));
     this.complete = seq <= 1;
     this.#grown(seq, answer);
   }
@@ -81,8 +91,11 @@ export class LogLines {
   prepend(answer) {
     const before = this.first;
     const lines = answer.lines.map(outputRow).filter((row) => row.seq < before);
-    this.rows = lines.concat(this.rows);
-    this.#chars += charsOf(lines);
+    const [seam, ...rest] = this.rows;
+    this.#replace(lines);
+    if (seam) this.#push(seam);
+    for (const row of rest) this.rows.push(row);
+    this.#chars += charsOf(rest);
     this.complete = !lines.length || this.first === 1;
     this.#insertMarks(this.complete ? 0 : this.first, before, answer);
     this.#trimEnd();
@@ -92,8 +105,7 @@ export class LogLines {
   extend(answer) {
     const after = this.last;
     const lines = answer.lines.map(outputRow).filter((row) => row.seq > after);
-    for (const row of lines) this.rows.push(row);
-    this.#chars += charsOf(lines);
+    for (const row of lines) this.#push(row);
     this.#grown(after, answer);
     this.#trimStart();
   }
@@ -120,9 +132,23 @@ export class LogLines {
 
   #append(message) {
     const row = message.type === "task_output" ? outputRow(message) : this.#marks.get(message.seq);
-    if (!row || row.seq <= this.last) return;
-    this.rows.push(row);
-    this.#chars += row.text?.length ?? 0;
+    if (row && row.seq > this.last) this.#push(row);
+  }
+
+  /* Put a row behind the run, or join it to the last one. */
+  #push(row) {
+    const last = this.rows[this.rows.length - 1];
+    const whole = last && this.#isOneLine(last, row) ? joined(last, row) : row;
+    if (whole !== row) this.#chars -= charsOf([this.rows.pop()]);
+    this.rows.push(whole);
+    this.#chars += charsOf([whole]);
+  }
+
+  #isOneLine(row, next) {
+    if (!row.open || row.stream !== next.stream) return false;
+    if (!next.over && row.text.length + next.text.length > MAX_JOINED) return false;
+    // Numbers between them are mostly events that are not shown here.
+    return next.seq === row.end + 1 || ![...this.#marks.keys()].some((seq) => seq > row.end && seq < next.seq);
   }
 
   /* Lines from `seq` on were added at the end: is it the end of the log? */
@@ -150,18 +176,23 @@ export class LogLines {
     this.head = Math.max(this.head, this.last);
   }
 
-  #replace(lines) {
-    this.rows = lines.map(outputRow);
-    this.#chars = charsOf(this.rows);
+  #replace(rows) {
+    this.rows = [];
+    this.#chars = 0;
+    for (const row of rows) this.#push(row);
   }
 
   /* A mark that is newer than the answer waits: lines may come before it. */
   #insertMarks(from, to, answer) {
     const missing = [...this.#marks.values()].filter(
-      ({ seq, id }) =>
-        seq >= from && seq <= to && !isAfter(id, answer.meta.stream_cursor) && this.rows[this.indexOf(seq)]?.seq !== seq,
+      ({ seq, id }) => seq >= from && seq <= to && !isAfter(id, answer.meta.stream_cursor) && !this.#holds(seq),
     );
     if (missing.length) this.rows = this.rows.concat(missing).sort((a, b) => a.seq - b.seq);
+  }
+
+  #holds(seq) {
+    const row = this.rows[this.indexOf(seq)];
+    return row !== undefined && row.seq <= seq;
   }
 
   #full() {
@@ -195,14 +226,18 @@ export class LogLines {
   }
 }
 
-function outputRow({ seq, timestamp, stream, output }) {
-  return { seq, time: timestamp, stream: stream ?? "stdout", text: output };
+function outputRow({ seq, timestamp, stream, output, partial, rewind }) {
+  return { seq, end: seq, time: timestamp, stream: stream ?? "stdout", text: output, open: partial === true, over: rewind === true };
 }
 
 function statusRow({ seq, id, timestamp }, status) {
-  return { seq, id, time: timestamp, status };
+  return { seq, end: seq, id, time: timestamp, status };
+}
+
+function joined({ seq, time, stream, text, over }, next) {
+  return { seq, end: next.end, time, stream, text: next.over ? next.text : text + next.text, open: next.open, over: over || next.over };
 }
 
 function charsOf(rows) {
-  return rows.reduce((sum, row) => sum + row.text.length, 0);
+  return rows.reduce((sum, row) => sum + (row.text?.length ?? 0), 0);
 }
