@@ -15,6 +15,7 @@ import trio_websocket
 from heliograph.client.api import Client
 from heliograph.client.follow import Gap, Item, Reset, Subscription, follow
 from heliograph.model import errors
+from heliograph.model.channels import RESERVED_TOPICS
 from heliograph.model.event import Event, event_json, message_json
 from heliograph.model.ids import EventId, make_id
 
@@ -126,6 +127,21 @@ async def test_notices(service: FakeService, client: Client) -> None:
         event(1),
     ]
     assert afters(service)[-1] == "5-0"
+
+
+@pytest.mark.parametrize("transport", ["sse", "ws"])
+@pytest.mark.parametrize("topic", sorted(RESERVED_TOPICS))
+async def test_events_named_like_notices(
+    service: FakeService, client: Client, nursery: trio.Nursery, topic: str, transport: str
+) -> None:
+    """An event of an older log whose topic is a word of the stream is an event, not that word."""
+    history = [event(1, topic), event(2)]
+    if transport == "ws":
+        script: Script = [message_json(past) for past in history]
+        assert (await follow_scripts(nursery, [script], Subscription("*"), 2))[0] == history
+    else:
+        service.streams.append((200, GO_ON + b"".join(map(block, history))))
+        assert await collect(client, Subscription("*"), 2) == history
 
 
 async def test_reconnect_notice(service: FakeService, client: Client) -> None:
