@@ -242,12 +242,16 @@ async def test_ws_resumes(nursery: trio.Nursery) -> None:
     ]
 
 
-async def test_ws_live_start(nursery: trio.Nursery) -> None:
+@pytest.mark.parametrize("tail", [None, 100])
+async def test_ws_start(nursery: trio.Nursery, tail: int | None) -> None:
     """A connection that is lost before the first event goes on from where it began."""
     _, heard = await follow_scripts(
-        nursery, [[subscribed("1000-0"), 1001], [message_json(event(1))]], Subscription("task:t1"), 1
+        nursery,
+        [[subscribed("1000-0"), 1001], [message_json(event(1))]],
+        Subscription("task:t1", tail=tail),
+        1,
     )
-    assert heard[1]["after"] == "1000-0"
+    assert heard[1] == {"type": "subscribe", "channel": "task:t1", "after": "1000-0"}
 
 
 async def test_ws_notices(nursery: trio.Nursery) -> None:

@@ -349,7 +349,7 @@ class _WsSource:
         message = orjson.loads(text)
         kind = message["type"]
         if kind == "subscribed":
-            self._begin(message)
+            self._subscription.after = self._subscription.after or message["cursor"]
         elif kind == "reconnect":
             self._subscription.after = message.get("cursor") or self._subscription.after
             raise Ended(message["after_ms"] / 1000)
@@ -358,10 +358,6 @@ class _WsSource:
         else:
             return [_ws_item(kind, message)]
         return []
-
-    def _begin(self, subscribed: Mapping[str, Any]) -> None:
-        if self._subscription.after is None and not self._subscription.tail:
-            self._subscription.after = subscribed["cursor"]
 
 
 def _ws_item(kind: str, message: dict[str, Any]) -> Item:
