@@ -108,13 +108,25 @@ class TaskPage:
 
 @attrs.frozen
 class LogLine:
-    """One output event of a task; ``seq`` is its number in the task's channel."""
+    """One output event of a task: a line, or a marked piece of one.
+
+    Args:
+        seq: Its number in the task's channel.
+        id: Of the event.
+        timestamp: ISO 8601.
+        output: The text.
+        stream: ``stdout`` or ``stderr``.
+        partial: The stream's next piece goes on in the same line.
+        rewind: It is written over what the line held so far, as after a lone carriage return.
+    """
 
     seq: int
     id: str
     timestamp: str
     output: str
-    stream: str | None = None
+    stream: str
+    partial: bool = False
+    rewind: bool = False
 
 
 class Client:
