@@ -107,6 +107,21 @@ class TaskPage:
 
 
 @attrs.frozen
+class EventPage:
+    """A page of events, newest first.
+
+    Args:
+        events: As REST gives them.
+        next_cursor: Where the next page begins; ``None`` at the end.
+        stream_cursor: The position in the log that the page reflects.
+    """
+
+    events: tuple[dict[str, Any], ...]
+    next_cursor: str | None
+    stream_cursor: str
+
+
+@attrs.frozen
 class LogLine:
     """One output event of a task: a line, or a marked piece of one.
 
@@ -224,6 +239,24 @@ class Client:
             HeliographError: It refuses or can't be reached.
         """
         return await self._json("GET", f"/api/tasks/{task_id}")
+
+    async def events(
+        self, *, limit: int = 50, cursor: str | None = None, **filters: str | list[str] | None
+    ) -> EventPage:
+        """List events, newest first.
+
+        Args:
+            limit: At most so many, up to 500.
+            cursor: ``next_cursor`` of the page before.
+            **filters: ``channel``, ``topic``.
+
+        Raises:
+            HeliographError: The service refuses or can't be reached.
+        """
+        query = {"limit": limit, "cursor": cursor, **filters}
+        answer = await self._json("GET", "/api/v1/events", params=_given(query))
+        meta = answer["meta"]
+        return EventPage(tuple(answer["events"]), meta["next_cursor"], meta["stream_cursor"])
 
     async def logs(
         self,
