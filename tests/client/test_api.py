@@ -40,6 +40,16 @@ async def test_own_key(service: FakeService) -> None:
     assert service.kept[0]["key"] == "mine"
 
 
+async def test_key_that_is_null(service: FakeService) -> None:
+    """An item whose key is null is given one, so that it is kept once when an answer was lost."""
+    service.script.append("lost")
+    with trio.fail_after(10):
+        async with Client(service.url) as client:
+            await client.publish([{"topic": "a", "key": None}, {"topic": "b", "key": None}])
+    assert [item["topic"] for item in service.kept] == ["a", "b"]
+    assert all(item["key"] for item in service.kept)
+
+
 async def test_refusal(service: FakeService) -> None:
     """A request that is wrong is not tried again; the error names each bad field."""
     problem = {"errors": [{"index": 1, "field": "topic", "detail": "is missing"}]}

@@ -188,7 +188,7 @@ class Client:
         """
         prefix = secrets.token_hex(8)
         body = b"".join(
-            orjson.dumps({"key": f"{prefix}/{index}", **item}, option=orjson.OPT_APPEND_NEWLINE)
+            orjson.dumps(_with_key(item, f"{prefix}/{index}"), option=orjson.OPT_APPEND_NEWLINE)
             for index, item in enumerate(items)
         )
         backoff = Backoff()
@@ -392,6 +392,11 @@ def problem_error(status: int, body: bytes, retry_after: str = "") -> Heliograph
     if status >= 500:
         return Unavailable(detail, 1.0 if seconds is None else seconds)
     return _FAULTS.get(status, ClientFault)(detail)
+
+
+def _with_key(item: Mapping[str, Any], key: str) -> dict[str, Any]:
+    """Give an item a key unless it has one; ``null``, as a serializer may write it, is none."""
+    return {**item, "key": key if item.get("key") is None else item["key"]}
 
 
 def _given(query: Mapping[str, Any]) -> dict[str, Any]:
