@@ -122,7 +122,12 @@ _DESCRIPTION = Rule(
 )
 
 _FIELDS: Mapping[str, Rule] = {
-    "topic": Rule(channels.is_topic, f"must be {channels.TOPIC_HELP}", required=True),
+    "topic": Rule(
+        channels.is_topic,
+        f"must be {channels.TOPIC_HELP}, and none of {', '.join(sorted(channels.RESERVED_TOPICS))}: "
+        "streams use these names themselves",
+        required=True,
+    ),
     "payload": Rule(_object, "must be an object"),
     "channel": Rule(channels.is_channel, f"must be {channels.CHANNEL_HELP}"),
     "sender": _text(200),
