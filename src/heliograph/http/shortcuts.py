@@ -57,7 +57,6 @@ async def _event_stream(service: Services, head: Head, body: bytes) -> Successor
     try:
         who = _identified(service, head)
         wanted = wanted_events(service, who, head)
-        service.streams.admit(who.name)
     except HeliographError:
         return None
     return sse_successor(service, who.name, head, wanted, chunked=True)
