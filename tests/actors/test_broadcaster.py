@@ -158,6 +158,40 @@ def test_a_lost_position_forgets_everything() -> None:
     assert caster.stats().ring == 1
 
 
+def messages(*numbers: int) -> list[Message]:
+    """Make the messages of these numbers, as a page has them."""
+    return [Message(event(number)) for number in numbers]
+
+
+def test_the_ring_takes_in_what_was_replayed() -> None:
+    """A page that leads up to the ring lets others join where it begins, each message once and in order."""
+    caster = Broadcaster(Selection.of(["task:1"]), Ring(position(3), 100, 10**6))
+    offer(caster, 4, 5)
+    caster.flush(0)
+    caster.ring.reach_back(position(1), messages(2, 3, 4), position(4))
+    assert watch(caster, 1).seqs == [[2, 3, 4, 5]]
+    assert watch(caster, 2).seqs == [[3, 4, 5]]
+    assert not caster.join(subscribe(Recorder(), "task:1", position=position(0)))
+    caster.ring.reach_back(position(0), [], position(1))
+    assert watch(caster, 0).seqs == [[2, 3, 4, 5]]
+
+
+@pytest.mark.parametrize(
+    ("after", "through", "ring_events", "ring_bytes"),
+    [(1, 2, 100, 10**6), (3, 4, 100, 10**6), (1, 3, 2, 10**6), (1, 3, 100, 2000)],
+)
+def test_the_ring_takes_nothing_in_that_does_not_fit(
+    after: int, through: int, ring_events: int, ring_bytes: int
+) -> None:
+    """A page that ends before the ring, begins within it, or is too much for it changes nothing."""
+    caster = Broadcaster(Selection.of(["task:1"]), Ring(position(3), ring_events, ring_bytes))
+    offer(caster, 4)
+    caster.flush(0)
+    caster.ring.reach_back(position(after), messages(*range(after + 1, through + 1)), position(through))
+    assert (caster.ring.floor, caster.stats().ring) == (position(3), 1)
+    assert watch(caster, 3).seqs == [[4]]
+
+
 def test_it_is_idle_without_watchers_and_newcomers() -> None:
     """Nobody watching, nobody attaching and nothing being flushed is what idle means."""
     caster = broadcaster()

@@ -491,6 +491,42 @@ async def test_a_loss_of_the_log_under_a_replay_is_told(
     assert (recorder.seqs, recorder.resets) == ([[1, 2], [2_000_000_000_000]], ["Redis lost events"])
 
 
+async def test_who_comes_back_to_the_same_place_later_needs_no_log(
+    log: MemoryLog, autojump_clock: Clock
+) -> None:
+    """After the first has been replayed, others at its place or behind it are served from memory."""
+    await log.append([[output("1", f"{n}") for n in range(5)]])
+    hub = make_hub(log)
+    recorders = [Recorder() for _ in range(3)]
+    await attach(hub, recorders[0], log.events[0].id, "task:1")
+    calls = log.calls
+    assert hub.reaches_back_to(Selection.of(["task:1"]), log.events[0].id)
+    await attach(hub, recorders[1], log.events[0].id, "task:1")
+    await attach(hub, recorders[2], log.events[2].id, "task:1")
+    assert log.calls == calls
+    assert [[one.seq for one in recorder.events] for recorder in recorders] == [
+        [2, 3, 4, 5],
+        [2, 3, 4, 5],
+        [4, 5],
+    ]
+
+
+async def test_what_was_read_of_a_lost_log_is_not_kept(log: MemoryLog, autojump_clock: Clock) -> None:
+    """A page that was being read when the log was replaced is in nobody's way later."""
+    await log.append([[output("1", f"{n}") for n in range(5)]])
+    hub = make_hub(log)
+    log.seconds_per_call = 1
+    selection, behind = Selection.of(["task:1"]), log.events[0].id
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(hub.run)
+        nursery.start_soon(attach, hub, Recorder(), behind, "task:1")
+        await trio.sleep(0.5)
+        await hub.inbox.send(PositionLost(log.events[3].id, "replaced"))
+        await trio.sleep(5)
+        assert not hub.reaches_back_to(selection, behind)
+        nursery.cancel_scope.cancel()
+
+
 async def test_an_outage_while_attaching_is_told(hub: Hub, log: MemoryLog, autojump_clock: Clock) -> None:
     """When the log can't be read attaching fails, nothing is subscribed, and the broadcaster retires."""
     await log.append([[output("1", "a")]])

@@ -136,10 +136,12 @@ class Hub:
         broadcaster.attaching.add(subscription)
         try:
             while not broadcaster.join(subscription):
-                if subscription.position < broadcaster.ring.floor:
-                    position = subscription.position
+                position, ring = subscription.position, broadcaster.ring
+                if position < ring.floor:
                     page = await self.replay.page(subscription.selection, position)
                     if subscription.position == position:  # else a reset came, and the page does not connect
+                        if page.trimmed <= position:
+                            ring.reach_back(position, page.messages, page.through)
                         _deliver(subscription, page)
                 if not await ready():
                     return

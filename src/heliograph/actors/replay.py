@@ -8,7 +8,7 @@ is kept afterwards; the broadcasters' rings are the cache of what is recent.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Hashable
+from collections.abc import Awaitable, Callable, Hashable, Sequence
 from functools import partial
 from typing import Any, TypeVar
 
@@ -33,6 +33,11 @@ class ReplayPage:
     batch: Batch | None
     through: EventId
     trimmed: EventId
+
+    @property
+    def messages(self) -> Sequence[Message]:
+        """What is on it."""
+        return self.batch.messages if self.batch else ()
 
 
 @attrs.define(eq=False)

@@ -61,6 +61,24 @@ class Ring:
         self._total.size += size - self.size
         self.size = size
 
+    def reach_back(self, after: EventId, messages: Sequence[Message], through: EventId) -> None:
+        """Reach back to where somebody was replayed from, since others mostly come back to the same place.
+
+        Args:
+            after: Where that begins.
+            messages: All of the selection after it.
+            through: How far they reach; if not up to the ring, or if there is no room, nothing is done.
+        """
+        if not after < self.floor <= through:
+            return
+        older = [message for message in messages if message.event.id <= self.floor]
+        size = self.size + sum(message.size for message in older)
+        if len(self._messages) + len(older) <= self._max_events and size <= self._max_bytes:
+            self._messages.extendleft(reversed(older))
+            self._total.size += size - self.size
+            self.size = size
+            self.floor = after
+
     def after(self, position: EventId, at_most: int) -> tuple[list[Message], bool]:
         """Return what is newer than a position, about so many bytes, and whether that is not all of it."""
         newer: list[Message] = []
