@@ -652,7 +652,7 @@ async def test_the_grace_ends(autojump_clock: trio.testing.MockClock) -> None:
 async def test_a_stalled_reader_holds_up_no_stopping(
     autojump_clock: trio.testing.MockClock, path: str, impatient: bool
 ) -> None:
-    """Who does not read an answer is waited for until the grace ends, or the server is cancelled, and no longer."""
+    """Who does not read an answer is waited for until the grace ends or the server is cancelled."""
     listener = open_listener("127.0.0.1", 0, 10)
     made: list[Site] = []
     server = Server(

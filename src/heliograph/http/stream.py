@@ -52,6 +52,7 @@ class Reason(Enum):
     NO_PONG = (4012, "no pong")
     BROKEN = (1006, "connection lost")
     TASK_ENDED = (1000, "the task has ended")
+    INTERNAL = (1011, "internal error; it was logged")
     UNAVAILABLE = (1013, "the log can not be read now")
     BAD_KEY = (4500, "bad key")
     FORBIDDEN = (4503, "forbidden channel")
