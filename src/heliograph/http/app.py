@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Awaitable, Callable
 
 import attrs
@@ -12,7 +13,7 @@ from heliograph.actors.appender import Appender
 from heliograph.actors.histogram import Histogram
 from heliograph.actors.hub import Hub
 from heliograph.actors.subscriber import Subscriber
-from heliograph.config import ServerSettings, Settings
+from heliograph.config import ServerSettings, Settings, is_loopback
 from heliograph.http import problems
 from heliograph.http.asked import Asked
 from heliograph.http.auth import Authenticator
@@ -30,6 +31,8 @@ OPEN_PATHS = (
     "/asyncapi.json",
     "/favicon.ico",
 )
+READING = ("GET", "HEAD", "OPTIONS")
+_PORT = re.compile(r":[0-9]*$")
 
 
 @attrs.frozen
@@ -70,13 +73,15 @@ def create_app(given: Services) -> QuartTrio:
 
     @app.before_request
     async def identify() -> None:
+        require = require_host if request.method in READING else require_origin
+        require(given.settings, request)
         if request.path in OPEN_PATHS or request.path.startswith("/static/") or request.method == "OPTIONS":
             return
         g.identity = given.authenticator.require(request.headers, request.args.get("ticket"))
 
     @app.before_websocket
     async def check_origin() -> None:
-        require_origin(given.settings.server, websocket)
+        require_origin(given.settings, websocket)
 
     @app.after_request
     async def finish(response: Response) -> Response:
@@ -93,15 +98,39 @@ def origin_allowed(settings: ServerSettings, origin: str, host: str) -> bool:
     return origin in allowed or "*" in allowed or origin.partition("://")[2] == host
 
 
-def require_origin(settings: ServerSettings, asked: Asked) -> None:
-    """Check the origin of the page that opens a WebSocket; programs that are no browsers send none.
+def require_host(settings: Settings, asked: Asked) -> None:
+    """Check, where anybody is served, that a request names this machine or a configured page's.
+
+    Any other name belongs to somebody who can have it resolve to this machine, and whose page would then be
+    of our own origin.
+
+    Raises:
+        Forbidden: It does not.
+    """
+    host = asked.headers.get("Host")  # no browser leaves it out
+    if not (settings.auth.keys or host is None or _names_us(settings.server, host)):
+        raise Forbidden(
+            f"the host {host[:100]} is not served without API keys: ask for 127.0.0.1 or localhost, "
+            "set HELIOGRAPH_API_KEYS, or name its origin in CORS_ORIGINS"
+        )
+
+
+def _names_us(settings: ServerSettings, host: str) -> bool:
+    return is_loopback(_PORT.sub("", host).strip("[]")) or any(
+        origin in {"*", f"http://{host}", f"https://{host}"} for origin in settings.cors_origins
+    )
+
+
+def require_origin(settings: Settings, asked: Asked) -> None:
+    """Check the page that opens a WebSocket or changes something; programs that are no browsers name none.
 
     Raises:
         Forbidden: It may not use the API.
     """
+    require_host(settings, asked)
     origin = asked.headers.get("Origin")
-    if origin is not None and not origin_allowed(settings, origin, asked.headers.get("Host", "")):
-        raise Forbidden(f"the origin {origin} is not in CORS_ORIGINS")
+    if origin is not None and not origin_allowed(settings.server, origin, asked.headers.get("Host", "")):
+        raise Forbidden(f"the origin {origin[:100]} is not in CORS_ORIGINS")
 
 
 def cors_headers(settings: ServerSettings, asked: Asked) -> dict[str, str]:

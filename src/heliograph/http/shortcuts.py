@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import partial
 
-from heliograph.http.app import Services, common_headers, require_origin
+from heliograph.http.app import Services, common_headers, require_host, require_origin
 from heliograph.http.auth import Identity
 from heliograph.http.connection import Shortcut, Successor
 from heliograph.http.head import Head
@@ -44,6 +44,7 @@ async def _publish(service: Services, head: Head, body: bytes) -> bytes | None:
     if len(body) > settings.max_request_bytes:
         return None
     try:
+        require_origin(service.settings, head)
         who = _identified(service, head)
         reader = item_reader(service, head)
         reader.feed(body)
@@ -55,6 +56,7 @@ async def _publish(service: Services, head: Head, body: bytes) -> bytes | None:
 
 async def _event_stream(service: Services, head: Head, body: bytes) -> Successor | None:
     try:
+        require_host(service.settings, head)
         who = _identified(service, head)
         wanted = wanted_events(service, who, head)
         service.streams.admit(who.name)
@@ -68,7 +70,7 @@ async def _web_socket(service: Services, head: Head, body: bytes) -> Successor |
     if not head.upgrades or version != "13" or key is None:
         return None
     try:
-        require_origin(service.settings.server, head)
+        require_origin(service.settings, head)
         return web_socket_successor(service, head)
     except HeliographError:
         return None
