@@ -26,7 +26,7 @@ from heliograph.http.requests import (
 )
 from heliograph.model.errors import Invalid
 from heliograph.model.event import event_json
-from heliograph.model.ids import EventId, format_id
+from heliograph.model.ids import NEWEST, OLDEST, EventId, format_id
 from heliograph.model.intake import parse_items
 
 blueprint = Blueprint("events", __name__)
@@ -80,9 +80,9 @@ async def history() -> Response:
     wanted = selection(request)
     identity().require("read", *wanted.selectors)
     limit = whole(request, "limit", DEFAULT_LIMIT, 1, MAX_LIMIT)
-    cursor = decode_cursor(request, int)
+    before = _before()
     position = await service.store.checkpoint()
-    found, more = await service.store.events(wanted, EventId(cursor[0]) if cursor else None, limit)
+    found, more = await service.store.events(wanted, before, limit)
     body = {
         "events": [orjson.Fragment(event_json(event)) for event in found],
         "total": len(found),
@@ -92,3 +92,12 @@ async def history() -> Response:
         },
     }
     return Response(to_json(body), content_type="application/json")
+
+
+def _before() -> EventId | None:
+    cursor = decode_cursor(request, int)
+    if cursor is None:
+        return None
+    if not OLDEST < cursor[0] <= NEWEST:
+        raise Invalid.field("cursor", "must be a next_cursor of this list, unchanged")
+    return EventId(cursor[0])
