@@ -77,7 +77,9 @@ def create_app(given: Services) -> QuartTrio:
         require(given.settings, request)
         if request.path in OPEN_PATHS or request.path.startswith("/static/") or request.method == "OPTIONS":
             return
-        g.identity = given.authenticator.require(request.headers, request.args.get("ticket"))
+        # A ticket is for looking on: if it could do more, it could buy the next one, for ever.
+        ticket = request.args.get("ticket") if request.method in READING else None
+        g.identity = given.authenticator.require(request.headers, ticket)
 
     @app.before_websocket
     async def check_origin() -> None:

@@ -17,7 +17,6 @@ from collections.abc import Mapping
 from functools import partial
 
 from heliograph.http.app import Services, common_headers, require_host, require_origin
-from heliograph.http.auth import Identity
 from heliograph.http.connection import Shortcut, Successor
 from heliograph.http.head import Head
 from heliograph.http.problems import answer_to
@@ -35,17 +34,13 @@ def shortcuts(service: Services) -> Mapping[tuple[str, str], Shortcut]:
     }
 
 
-def _identified(service: Services, head: Head) -> Identity:
-    return service.authenticator.require(head.headers, head.args.get("ticket") if head.query else None)
-
-
 async def _publish(service: Services, head: Head, body: bytes) -> bytes | None:
     settings = service.settings.server
     if len(body) > settings.max_request_bytes:
         return None
     try:
         require_origin(service.settings, head)
-        who = _identified(service, head)
+        who = service.authenticator.require(head.headers)
         reader = item_reader(service, head)
         reader.feed(body)
         answer = await append_items(service, who, head, reader.end())
@@ -57,7 +52,7 @@ async def _publish(service: Services, head: Head, body: bytes) -> bytes | None:
 async def _event_stream(service: Services, head: Head, body: bytes) -> Successor | None:
     try:
         require_host(service.settings, head)
-        who = _identified(service, head)
+        who = service.authenticator.require(head.headers, head.args.get("ticket"))
         wanted = wanted_events(service, who, head)
         service.streams.admit(who.name)
     except HeliographError:

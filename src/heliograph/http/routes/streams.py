@@ -153,7 +153,8 @@ def web_socket_successor(service: Services, asked: Asked) -> connection.Successo
 
 @blueprint.post("/api/v1/stream-tickets")
 async def make_ticket() -> Response:
-    """Make a short-lived ticket for clients that can't set headers on a stream."""
+    """Make a short-lived ticket for clients that can't set headers on a stream; a ticket buys none."""
+    refuse_unknown(request)
     who = identity()
     who.require("read")
     ticket, expires_at = services().authenticator.ticket_for(who)
