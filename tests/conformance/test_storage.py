@@ -291,6 +291,22 @@ async def test_a_restart_goes_on_from_where_it_was(form: Form) -> None:
         assert outputs(events) == [str(n) for n in range(11)]
 
 
+async def test_the_newest_task_tells_of_its_agent(form: Form) -> None:
+    """Of each agent the task that was created last counts; an agent without tasks is not there."""
+    async with form.open() as storage:
+        made = [("1", "a", "cli", 5), ("2", "a", "llm", 9), ("3", "a", "web", 7), ("4", "b", None, 1)]
+        for task_id, agent, kind, minute in made:
+            payload = {"task_id": task_id, "agent": agent} | ({"agent_type": kind} if kind else {})
+            moment = f"2026-01-31T12:0{minute}:00Z"
+            await kept(storage, [event("task.created", payload=payload, timestamp=moment)])
+        await archived(storage)
+        found = await storage.store.newest_tasks(["a", "b", "c"])
+        assert {name: newest.agent_type for name, newest in found.items()} == {"a": "llm", "b": None}
+        task = await storage.store.task("2")
+        assert task is not None
+        assert found["a"].updated_at == task.updated_at
+
+
 async def test_tasks_are_the_fold_of_the_log(form: Form) -> None:
     """The table of tasks equals a recount of the log, and so do the counts by status and the lines."""
     async with form.open() as storage:

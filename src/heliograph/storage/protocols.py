@@ -276,6 +276,14 @@ class TaskKey:
 
 
 @attrs.frozen
+class NewestTask:
+    """What the newest task of an agent tells of it."""
+
+    agent_type: str | None
+    updated_at: datetime
+
+
+@attrs.frozen
 class LogLine:
     """One line of a task's output, or a marked piece of one.
 
@@ -339,6 +347,10 @@ class Store(Protocol):
 
     async def task_counts(self) -> dict[str, int]:
         """Count the tasks of each status."""
+        ...
+
+    async def newest_tasks(self, agents: Sequence[str]) -> Mapping[str, NewestTask]:
+        """Return what the newest task of each agent tells; without those that have none."""
         ...
 
     async def lines(

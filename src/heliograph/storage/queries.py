@@ -28,7 +28,7 @@ from heliograph.model.channels import EVERYTHING, Selection
 from heliograph.model.event import Event
 from heliograph.model.ids import OLDEST, EventId
 from heliograph.model.task import STATUSES, Task
-from heliograph.storage.protocols import LogLine, TaskFilter, TaskKey
+from heliograph.storage.protocols import LogLine, NewestTask, TaskFilter, TaskKey
 from heliograph.storage.schema import channels, events, tasks
 
 PAGE_BYTES = 1024 * 1024
@@ -180,6 +180,19 @@ def count_tasks(connection: Connection) -> dict[str, int]:
     rows = connection.execute(select(tasks.c.status, func.count()).group_by(tasks.c.status))
     counts.update((status, count) for status, count in rows)
     return counts
+
+
+def newest_tasks(connection: Connection, agents: Iterable[str]) -> dict[str, NewestTask]:
+    """Return what the newest task of each agent tells: one look into the index for each."""
+    newest = select(tasks.c.agent_type, tasks.c.updated_at).order_by(
+        tasks.c.created_at.desc(), tasks.c.task_id.desc()
+    )
+    found = {}
+    for agent in agents:
+        row = connection.execute(newest.where(tasks.c.agent == agent).limit(1)).one_or_none()
+        if row is not None:
+            found[agent] = NewestTask(row.agent_type, row.updated_at)
+    return found
 
 
 def read_lines(

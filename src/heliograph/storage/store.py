@@ -10,7 +10,7 @@ from heliograph.model.ids import EventId
 from heliograph.model.task import Task
 from heliograph.storage import fold, queries, rollups
 from heliograph.storage.database import Database
-from heliograph.storage.protocols import LogLine, RollupSnapshot, TaskBefore, TaskFilter, TaskKey
+from heliograph.storage.protocols import LogLine, NewestTask, RollupSnapshot, TaskBefore, TaskFilter, TaskKey
 
 
 class SqlStore:
@@ -30,6 +30,10 @@ class SqlStore:
     async def task_counts(self) -> dict[str, int]:
         """Count the tasks of each status."""
         return await self._database.read(queries.count_tasks)
+
+    async def newest_tasks(self, agents: Sequence[str]) -> Mapping[str, NewestTask]:
+        """Return what the newest task of each agent tells."""
+        return await self._database.read(queries.newest_tasks, agents)
 
     async def lines(
         self, task_id: str, first_seq: int, last_seq: int | None, limit: int, *, newest: bool = False
