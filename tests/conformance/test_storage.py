@@ -265,6 +265,28 @@ async def check_selections(storage: Storage, everything: list[Event]) -> None:
             assert page.through >= everything[-1].id
         before = [one for one in wanted if one.id < middle]
         assert list((await storage.store.events(selection, middle, 10))[0]) == before[:-11:-1]
+        late = [one for one in before if one.id > everything[60].id]
+        found, _ = await storage.store.events(selection, middle, 500, after=everything[60].id)
+        assert list(found) == late[::-1]
+
+
+async def test_events_are_found_by_who_sent_them_and_why(form: Form) -> None:
+    """A list of events may be of one sender, of one correlation id, or of both."""
+    async with form.open() as storage:
+        made = [
+            event("a.b", sender=sender, correlation_id=why) for sender in "xy" for why in ("1", "2", None)
+        ]
+        ids = await kept(storage, made)
+        await archived(storage)
+        events = storage.store.events
+        for selection in (WHOLE_LOG, Selection(("topic:a.b", "task:1"))):
+            found = [
+                await events(selection, None, 10, sender="x"),
+                await events(selection, None, 10, correlation_id="2"),
+                await events(selection, None, 10, sender="y", correlation_id="1"),
+                await events(selection, None, 10, sender="z"),
+            ]
+            assert [[ids.index(one.id) for one in page] for page, _ in found] == [[2, 1, 0], [4, 1], [3], []]
 
 
 async def test_nothing_is_kept_before_anything_was_published(form: Form) -> None:

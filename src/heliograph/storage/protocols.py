@@ -366,9 +366,16 @@ class Store(Protocol):
         ...
 
     async def events(
-        self, selection: Selection, before: EventId | None, limit: int
+        self,
+        selection: Selection,
+        before: EventId | None,
+        limit: int,
+        *,
+        after: EventId | None = None,
+        sender: str | None = None,
+        correlation_id: str | None = None,
     ) -> tuple[Sequence[Event], bool]:
-        """List events, newest first; tell whether there are more.
+        """List events between two ids (both exclusive), newest first; tell whether there are more.
 
         Large events make the list shorter than ``limit``; it is empty only when there are none.
         """

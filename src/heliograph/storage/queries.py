@@ -57,11 +57,15 @@ def read_events(
     after: int | None = None,
     before: int | None = None,
     newest: bool = False,
+    sender: str | None = None,
+    correlation_id: str | None = None,
 ) -> tuple[list[Event], bool]:
     """Read events of a selection between two ids (both exclusive).
 
     Args:
         newest: Begin at the newest and go back; otherwise from the oldest on.
+        sender: Only of this sender.
+        correlation_id: Only with this one.
 
     Returns:
         The events in the order read, and whether there may be more: ``limit`` or ``PAGE_BYTES`` was reached.
@@ -71,6 +75,10 @@ def read_events(
         window.append(events.c.id > after)
     if before is not None:
         window.append(events.c.id < before)
+    if sender is not None:
+        window.append(events.c.sender == sender)
+    if correlation_id is not None:
+        window.append(events.c.correlation_id == correlation_id)
     window += _topic(selection.topic)
     order = events.c.id.desc() if newest else events.c.id
     ranges = [

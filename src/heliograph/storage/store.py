@@ -42,11 +42,25 @@ class SqlStore:
         return await self._database.read(queries.read_lines, task_id, first_seq, last_seq, limit, newest)
 
     async def events(
-        self, selection: Selection, before: EventId | None, limit: int
+        self,
+        selection: Selection,
+        before: EventId | None,
+        limit: int,
+        *,
+        after: EventId | None = None,
+        sender: str | None = None,
+        correlation_id: str | None = None,
     ) -> tuple[Sequence[Event], bool]:
         """List events, newest first; tell whether there are more."""
         found, more = await self._database.read(
-            queries.read_events, selection, limit + 1, before=before, newest=True
+            queries.read_events,
+            selection,
+            limit + 1,
+            after=after,
+            before=before,
+            newest=True,
+            sender=sender,
+            correlation_id=correlation_id,
         )
         return found[:limit], more
 
