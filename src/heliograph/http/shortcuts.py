@@ -54,7 +54,6 @@ async def _event_stream(service: Services, head: Head, body: bytes) -> Successor
         require_host(service.settings, head)
         who = service.authenticator.require(head.headers, head.args.get("ticket"))
         wanted = wanted_events(service, who, head)
-        service.streams.admit(who.name)
     except HeliographError:
         return None
     return sse_successor(service, who.name, head, wanted, chunked=True)

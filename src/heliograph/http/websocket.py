@@ -222,7 +222,12 @@ class WebSocketStream(Stream):
 
     def _authenticate(self, key: str | None, ticket: str | None, ref: Any) -> None:
         identity = self._authenticator.authenticate(key, ticket)
-        self._registry.rename(self, identity.name)
+        try:
+            self._registry.rename(self, identity.name)
+        except TooMany as error:  # of streams, of which some will end
+            self._error(error, ref)
+            self.end(Reason.FULL)
+            return
         self._identity = identity
         self.sink.write(self.notice("authenticated", {"name": identity.name, "ref": ref}))
 

@@ -101,7 +101,7 @@ def sse_successor(
 
     def take_over(stream: trio.SocketStream) -> SseStream | Refused:
         try:
-            service.streams.admit(owner)
+            service.streams.admit(SseStream.transport, owner)
         except TooMany:
             return Refused(stream, _come_back_later().encoded(cors))
         served = SseStream(stream, service.hub, service.streams, owner, wanted, chunked=chunked)
@@ -142,7 +142,7 @@ def web_socket_successor(service: Services, asked: Asked) -> connection.Successo
     def take_over(stream: trio.SocketStream) -> WebSocketStream | Refused:
         served = WebSocketStream(stream, service.hub, service.streams, who, service.authenticator)
         try:
-            service.streams.admit(served.owner)
+            service.streams.admit(served.transport, served.owner)
         except TooMany as error:
             return Refused(stream, describe(error).answer({"Connection": "close"}).encoded(cors))
         served.sink.write(handshake_response(key))
