@@ -289,7 +289,7 @@ OPENED: dict[str, tuple[int, bytes, bool]] = {
     "a WebSocket with a wrong ticket": (401, web_socket("?ticket=x", {"X-API-Key": ""}), False),
     "of another version": (400, web_socket("", {"Sec-WebSocket-Version": "8"}), False),
     "without a key": (400, web_socket("", {"Sec-WebSocket-Key": ""}), False),
-    "no upgrade": (400, web_socket("", {"Upgrade": "", "Connection": ""}), False),
+    "no upgrade": (426, web_socket("", {"Upgrade": "", "Connection": ""}), False),
 }
 
 

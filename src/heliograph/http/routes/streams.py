@@ -20,7 +20,7 @@ from heliograph.http.app import Services, cors_headers, services
 from heliograph.http.asked import Asked
 from heliograph.http.auth import Identity
 from heliograph.http.frames import retry_block
-from heliograph.http.problems import describe
+from heliograph.http.problems import Problem, describe
 from heliograph.http.requests import identity, refuse_unknown, selection, to_json, watch_request
 from heliograph.http.routes.tasks import known_task
 from heliograph.http.sse import SseStream
@@ -127,6 +127,14 @@ async def web_socket() -> None:
     """Open a WebSocket; the protocol is in ``http.websocket``."""
     _require_http_1(websocket.http_version)
     connection.current.get().detach(web_socket_successor(services(), websocket))
+
+
+@blueprint.get("/ws")
+async def no_web_socket() -> Response:
+    """Tell whoever asks without an upgrade what is here (RFC 9110, section 15.5.22)."""
+    text = "this is a WebSocket: open it with ws:// or wss://; over HTTP ask GET /api/v1/events/stream"
+    problem = Problem(426, "upgrade_required", "A WebSocket is needed", text)
+    return problem.answer({"Upgrade": "websocket", "Connection": "Upgrade"}).response()
 
 
 def web_socket_successor(service: Services, asked: Asked) -> connection.Successor:

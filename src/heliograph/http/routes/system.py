@@ -69,6 +69,7 @@ async def status() -> Response:
     service = services()
     hub = service.hub.stats()
     memory = psutil.virtual_memory()
+    checkpoint = await service.store.checkpoint()
     counts = await service.store.task_counts()
     return _json(
         {
@@ -88,6 +89,7 @@ async def status() -> Response:
             "events": hub.events,
             "deliveries": hub.deliveries,
             "position": format_id(hub.position),
+            "meta": {"stream_cursor": format_id(checkpoint)},
         }
     )
 
