@@ -12,7 +12,6 @@ import tomllib
 from collections.abc import Callable, Mapping
 from datetime import date, datetime
 from decimal import Decimal, InvalidOperation
-from functools import lru_cache
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, get_args, get_origin
@@ -34,7 +33,6 @@ KIB = 1024
 MIB = 1024 * KIB
 
 
-@lru_cache(maxsize=256)
 def is_loopback(host: str) -> bool:
     """Tell whether a host's name or address is this machine's own, whatever a name server says."""
     try:

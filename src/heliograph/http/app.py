@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Awaitable, Callable
+from functools import lru_cache
 
 import attrs
 from quart import Response, current_app, g, request, websocket
@@ -110,17 +111,21 @@ def require_host(settings: Settings, asked: Asked) -> None:
         Forbidden: It does not.
     """
     host = asked.headers.get("Host")  # no browser leaves it out
-    if not (settings.auth.keys or host is None or _names_us(settings.server, host)):
+    if not (settings.auth.keys or host is None or _is_ours(host) or _is_configured(settings.server, host)):
         raise Forbidden(
             f"the host {host[:100]} is not served without API keys: ask for 127.0.0.1 or localhost, "
             "set HELIOGRAPH_API_KEYS, or name its origin in CORS_ORIGINS"
         )
 
 
-def _names_us(settings: ServerSettings, host: str) -> bool:
-    return is_loopback(_PORT.sub("", host).strip("[]")) or any(
-        origin in {"*", f"http://{host}", f"https://{host}"} for origin in settings.cors_origins
-    )
+@lru_cache(maxsize=256)
+def _is_ours(host: str) -> bool:
+    """Tell whether a host, with or without its port, is this machine; every publish request asks."""
+    return is_loopback(_PORT.sub("", host).strip("[]"))
+
+
+def _is_configured(settings: ServerSettings, host: str) -> bool:
+    return any(origin in {"*", f"http://{host}", f"https://{host}"} for origin in settings.cors_origins)
 
 
 def require_origin(settings: Settings, asked: Asked) -> None:
