@@ -15,6 +15,7 @@ import trio
 from quart import g, request
 from quart_trio import QuartTrio
 from sqlalchemy import Connection, insert
+from tests.polling import until
 
 from heliograph.actors.appender import Appender
 from heliograph.actors.histogram import Histogram
@@ -59,6 +60,7 @@ class Node:
     interval: float = INTERVAL
     histogram: Histogram = attrs.field(init=False)
     app: QuartTrio = attrs.field(init=False)
+    _started: Histogram = attrs.field(init=False)
     _running: trio.CancelScope | None = None
 
     def start(self, nursery: trio.Nursery) -> None:
@@ -67,9 +69,14 @@ class Node:
         self._running = trio.CancelScope()
         store = SqlStore(self.database)
         self.histogram = Histogram(self.log, store, self.appender.append, PRICES, interval=self.interval)
+        self._started = self.histogram
         self.app = _app(Services(self.log, self.histogram))
         subscriber = Subscriber(self.log, self.log.position, [self.histogram.inbox])
         nursery.start_soon(_run, subscriber, self.histogram, self._running)
+
+    async def loaded(self) -> bool:
+        """Tell whether the aggregator that it has started has loaded."""
+        return self._started.loaded
 
     def stop(self) -> None:
         """Stop it where it stands."""
@@ -115,6 +122,7 @@ class Deployment:
         far: The store that lags behind.
         nursery: For nodes.
         appender: Of all nodes.
+        nodes: Those that were started.
     """
 
     log: SqliteLog
@@ -122,15 +130,19 @@ class Deployment:
     far: Database
     nursery: trio.Nursery
     appender: Appender
+    nodes: list[Node] = attrs.field(factory=list)
 
     def node(self, *, far: bool = False, interval: float = INTERVAL) -> Node:
         """Start a node over one of the stores."""
         node = Node(self.log, self.far if far else self.near, self.appender, interval)
         node.start(self.nursery)
+        self.nodes.append(node)
         return node
 
     async def publish(self, items: Iterable[dict[str, Any]]) -> Receipt:
-        """Publish some items in one request."""
+        """Publish some items in one request; not while a node loads, since what it finds is in no delta."""
+        for node in self.nodes:
+            await until(node.loaded)
         return await self.appender.append(parse_items(items, 2**20))
 
     async def archive(self) -> None:

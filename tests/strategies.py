@@ -8,6 +8,7 @@ from typing import Any
 
 from hypothesis import strategies as st
 
+from heliograph.model.channels import is_topic
 from heliograph.model.event import Draft, Event
 from heliograph.model.ids import MILLISECONDS_LIMIT, SEQUENCE_LIMIT, make_id
 from heliograph.model.intake import parse_item
@@ -17,8 +18,10 @@ NAMES = st.builds(
     st.sampled_from(string.ascii_letters + string.digits),
     st.text(string.ascii_letters + string.digits + "._:@+=~-", max_size=12),
 )
-TOPICS = st.lists(st.text(string.ascii_lowercase, min_size=1, max_size=6), min_size=1, max_size=3).map(
-    ".".join
+TOPICS = (
+    st.lists(st.text(string.ascii_lowercase, min_size=1, max_size=6), min_size=1, max_size=3)
+    .map(".".join)
+    .filter(is_topic)
 )
 TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=30)
 MOMENTS = st.datetimes(datetime(1970, 1, 2), datetime(2200, 1, 1), timezones=st.just(UTC))

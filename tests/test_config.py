@@ -139,6 +139,7 @@ def test_a_key_without_name_or_text_is_refused(folder: Path, text: str) -> None:
         ("[server]\ncors_origins = [1]", "server.cors_origins[0]", "expected text"),
         ('[log]\nlevel = "loud"', "log.level", "'WARNING'"),
         ("[events]\nmax_bytes = 1", "events.max_bytes", ">= 1024"),
+        ("[redis]\nmax_events = 3000", "redis.max_events", "more than redis.keep_events"),
         ("[auth]\nkeys = 5", "auth.keys", "expected a list"),
         ("[auth]\nkeys = [5]", "auth.keys[0]", "expected a section"),
         ('[[auth.keys]]\nname = "a"', "auth.keys[0].sha256", "is missing"),
@@ -243,6 +244,11 @@ def test_settings_in_force_are_shown_without_secrets() -> None:
         ("redis://:p@h", "redis://:***@h"),
         ("postgresql://u:p@ss@h/d", "postgresql://u:***@h/d"),
         ("redis://h:6379/0", "redis://h:6379/0"),
+        ("redis://h/0?password=p&db=1", "redis://h/0?password=***&db=1"),
+        (
+            "redis+sentinel://u:p@h/m?db=1&sentinel_password=p",
+            "redis+sentinel://u:***@h/m?db=1&sentinel_password=***",
+        ),
         ("just text", "just text"),
     ],
 )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import tomllib
 from collections.abc import Callable, Mapping
 from datetime import date, datetime
@@ -74,7 +75,7 @@ class EventSettings:
 
     max_bytes: int = number(1 * MIB, KIB, 64 * MIB)
     key_ttl_seconds: int = number(86400, 1, 30 * 86400)
-    max_per_request: int = number(50_000, 1, 1_000_000)
+    max_per_request: int = number(20_000, 1, 100_000)
     append_queue: int = number(1024, 1, 100_000)
 
 
@@ -224,6 +225,7 @@ def load(file: Path | None = None, environ: Mapping[str, str] = os.environ) -> S
     settings = _structure(tree, Settings, "", problems)
     if isinstance(settings, Settings):
         problems += _halves(settings.storage)
+        problems += _room(settings.redis)
     if problems:
         raise SettingsError([_with_source(problem, sources) for problem in problems])
     assert isinstance(settings, Settings)
@@ -241,6 +243,13 @@ def _halves(storage: StorageSettings) -> list[str]:
             return []
 
 
+def _room(redis: RedisSettings) -> list[str]:
+    """Return what is wrong: what stays in the stream in any case must leave room for what comes."""
+    if redis.max_events > redis.keep_events:
+        return []
+    return [f"redis.max_events: must be more than redis.keep_events, which is {redis.keep_events}"]
+
+
 def as_toml_lines(settings: Settings) -> list[str]:
     """Write the settings in force as TOML-like lines, secrets hidden: what ``heliograph config`` prints."""
     lines = []
@@ -251,12 +260,16 @@ def as_toml_lines(settings: Settings) -> list[str]:
 
 
 def hide_password(url: str) -> str:
-    """Replace the password in a URL by ``***``."""
+    """Replace the passwords in a URL, before its host and in its query, by ``***``."""
     scheme, separator, rest = url.partition("://")
-    login, at, place = rest.rpartition("@")
-    if not (separator and at):
+    if not separator:
         return url
-    return f"{scheme}://{login.partition(':')[0]}:***@{place}"
+    rest = _PASSWORD.sub(r"\1***", rest)
+    login, at, place = rest.rpartition("@")
+    return f"{scheme}://{login.partition(':')[0]}:***@{place}" if at else f"{scheme}://{rest}"
+
+
+_PASSWORD = re.compile(r"([?&][a-z_]*password=)[^&]*", re.IGNORECASE)
 
 
 def _flatten(tree: Mapping[str, Any], prefix: str) -> list[tuple[str, Any]]:

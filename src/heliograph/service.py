@@ -14,6 +14,7 @@ import signal
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from datetime import timedelta
+from functools import partial
 
 import attrs
 import structlog
@@ -39,7 +40,7 @@ from heliograph.model.ids import OLDEST, EventId, format_id
 from heliograph.model.prices import Prices
 from heliograph.storage.distributed import migrate_database, open_distributed
 from heliograph.storage.protocols import Log, Store
-from heliograph.storage.sqlite import migrate_sqlite, open_sqlite
+from heliograph.storage.sqlite import SqliteLog, migrate_sqlite, open_sqlite
 from heliograph.storage.store import SqlStore
 
 log = structlog.get_logger(__name__)
@@ -229,16 +230,16 @@ async def open_storage(settings: Settings) -> AsyncIterator[Storage]:
         yield Storage(
             the_log,
             SqlStore(database),
-            _embedded_checks,
+            partial(_embedded_checks, the_log),
             {"retention": retention.run},
             lambda: StorageStats(retention.stats()),
             the_log.position,
         )
 
 
-async def _embedded_checks() -> dict[str, str | None]:
+async def _embedded_checks(the_log: SqliteLog) -> dict[str, str | None]:
     """Log and store are one file that is open, and folded in the transaction that appends."""
-    return {"log": None, "store": None}
+    return {"log": the_log.failure, "store": None}
 
 
 def migrate(settings: Settings) -> None:

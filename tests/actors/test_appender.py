@@ -61,8 +61,8 @@ async def test_what_waits_is_written_together(
 async def test_a_group_is_bounded(
     nursery: trio.Nursery, autojump_clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A write takes no more requests once it has its number of events; the rest go with the next."""
-    monkeypatch.setattr(module, "GROUP_EVENTS", 4)
+    """A write takes no request that would bring it over its number of events; that goes with the next."""
+    monkeypatch.setattr(module, "GROUP_EVENTS", 8)
     log = MemoryLog(seconds_per_call=1)
     appender = Appender(log, 10)
     answers: list[Receipt | HeliographError] = []

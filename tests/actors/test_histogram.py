@@ -19,10 +19,11 @@ from heliograph.model import deltas
 from heliograph.model.channels import ANALYTICS, Selection
 from heliograph.model.cube import ALL, View
 from heliograph.model.errors import Unavailable
-from heliograph.model.event import Event
+from heliograph.model.event import Draft, Event
 from heliograph.model.ids import parse_id
+from heliograph.model.intake import parse_items
 from heliograph.model.totals import Totals, unpack
-from heliograph.storage.protocols import RollupSnapshot
+from heliograph.storage.protocols import Receipt, RollupSnapshot
 from heliograph.storage.store import SqlStore
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -164,13 +165,40 @@ async def test_a_restart_after_its_last_delta_needs_no_reset(deployed: Deploymen
     assert [event.topic for event in await _deltas(deployed)] == [deltas.DELTA]
 
 
+async def test_a_delta_that_the_log_has_lost_is_stood_in_for(
+    deployed: Deployment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """When a delta was acknowledged and never comes by, a reset goes on from where it began."""
+    monkeypatch.setattr(histogram, "LOST_SECONDS", 0.01)
+    lost: list[Draft] = []
+
+    async def publish(drafts: Sequence[Draft]) -> Receipt:
+        if not lost:
+            lost.extend(drafts)
+            return Receipt((deployed.log.position,))
+        return await deployed.appender.append(drafts)
+
+    node = deployed.node()
+    node.stop()
+    node.histogram = histogram.Histogram(deployed.log, SqlStore(deployed.near), publish, PRICES)
+    subscriber = Subscriber(deployed.log, deployed.log.position, [node.histogram.inbox])
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(node.histogram.run)
+        nursery.start_soon(subscriber.run)
+        await _totals(node)
+        await deployed.appender.append(parse_items([_created(1)], 1000))
+        assert (await _totals(node))[1].created == 1
+        nursery.cancel_scope.cancel()
+    assert [draft.topic for draft in lost] == [deltas.DELTA]
+    assert [event.topic for event in await _deltas(deployed)] == [deltas.RESET]
+
+
 async def test_too_many_changed_buckets_are_a_reset(
     deployed: Deployment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What would make a huge delta is said by a reset, and answers are right all the same."""
     monkeypatch.setattr(deltas, "MAX_BUCKETS", 5)
     node = deployed.node()
-    await _totals(node)  # it has loaded, so what comes is in a delta
     await deployed.publish([_created(task, agent=f"a{task}") for task in range(10)])
     assert (await _totals(node))[1].created == 10
     assert [event.topic for event in await _deltas(deployed)] == [deltas.RESET]

@@ -415,6 +415,37 @@ async def test_stream_comes_back_when_told(page: Page, served: Service) -> None:
     assert await run(page, served, STREAM + script) == [1, 2]
 
 
+@pytest.mark.parametrize("begun", [False, True])
+async def test_stream_comes_back_when_it_could_not_begin(page: Page, served: Service, begun: bool) -> None:
+    """A subscription that fails for now, begun or not, is tried again on a new connection, ever later."""
+    script = """
+        const delays = [];
+        for (let round = 0; round < 6; round++) {
+            const socket = sockets.at(-1);
+            socket.onopen();
+            if (begun) socket.say({ type: "subscribed" });
+            socket.say({ type: "error", code: "unavailable" });
+            if (!socket.closed) break;
+            socket.end(1005);
+            const begin = now;
+            while (sockets.at(-1) === socket) await advance(100);
+            delays.push(now - begin);
+        }
+        await open();
+        sockets.at(-1).say(event("7-0"));
+        const recovered = stream.state;
+        const count = sockets.length;
+        sockets.at(-1).end(1006);
+        await advance(500);
+        return [delays, recovered, sockets.length - count];
+    """
+    assert await run(page, served, STREAM + script, begun=begun) == [
+        [500, 1000, 2000, 4000, 8000, 15000],
+        "live",
+        1,
+    ]
+
+
 async def test_stream_stays_away_when_told(page: Page, served: Service) -> None:
     """Close codes from 4500 on end the stream for good; a bad key asks for a better one."""
     script = """

@@ -1,4 +1,4 @@
-"""Redis comes back with less than it had acknowledged: watchers are told, and no number comes twice."""
+"""Redis comes back with less than it had acknowledged: watchers are told, and what is archived goes on."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ async def test_watchers_are_reset_when_redis_lost_what_is_archived(
 async def test_watchers_are_reset_when_redis_lost_what_nobody_has(
     make_node: NodeMaker, redis: RedisServer, postgres: PostgresServer, database_url: str
 ) -> None:
-    """Events that were seen but are in neither database any more are followed by a reset."""
+    """Events that were seen but are in neither database are followed by a reset, their numbers by others."""
     node = make_node("node")
     await node.begin()
     await publish(node, 1, 5)

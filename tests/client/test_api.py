@@ -3,11 +3,14 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
+import attrs
+import orjson
 import pytest
 import trio
 
-from heliograph.client.api import LONGEST_DELAY, Backoff, Client, problem_error
+from heliograph.client.api import LONGEST_DELAY, Backoff, Client, LogLine, problem_error
 from heliograph.model import errors
+from heliograph.storage import protocols
 
 if TYPE_CHECKING:
     from tests.client.conftest import FakeService
@@ -35,6 +38,16 @@ async def test_own_key(service: FakeService) -> None:
     async with Client(service.url) as client:
         await client.publish([{"topic": "a", "key": "mine"}])
     assert service.kept[0]["key"] == "mine"
+
+
+async def test_key_that_is_null(service: FakeService) -> None:
+    """An item whose key is null is given one, so that it is kept once when an answer was lost."""
+    service.script.append("lost")
+    with trio.fail_after(10):
+        async with Client(service.url) as client:
+            await client.publish([{"topic": "a", "key": None}, {"topic": "b", "key": None}])
+    assert [item["topic"] for item in service.kept] == ["a", "b"]
+    assert all(item["key"] for item in service.kept)
 
 
 async def test_refusal(service: FakeService) -> None:
@@ -83,6 +96,19 @@ def test_backoff() -> None:
     assert backoff.next(errors.Unavailable("later", 60)) >= 60
     backoff.reset()
     assert backoff.next() <= 0.1
+
+
+async def test_marked_lines(service: FakeService) -> None:
+    """A log's lines come with the marks of pieces; each field that the service may give is known."""
+    line = {"seq": 2, "id": "1-0", "timestamp": "2026-01-01T00:00:00Z", "stream": "stdout", "output": "10%"}
+    marked = {**line, "seq": 3, "partial": True, "rewind": True}
+    service.streams.append((200, orjson.dumps({"lines": [line, marked], "meta": {}})))
+    async with Client(service.url) as client:
+        lines = await client.logs("t1")
+    assert [(line.seq, line.partial, line.rewind) for line in lines] == [(2, False, False), (3, True, True)]
+    assert {field.name for field in attrs.fields(LogLine)} == {
+        field.name for field in attrs.fields(protocols.LogLine)
+    }
 
 
 async def test_unreachable(service: FakeService) -> None:

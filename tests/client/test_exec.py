@@ -87,9 +87,11 @@ async def test_third_signal_kills(service: FakeService, heliograph: Heliograph) 
 ON_A_TERMINAL = "import os, sys; os.login_tty(int(sys.argv[1])); os.execv(sys.executable, sys.argv[2:])"
 COUNTS_INTERRUPTS = """
 import signal, time
-signal.signal(signal.SIGINT, lambda *_: print("got", flush=True))
+interrupts = []
+signal.signal(signal.SIGINT, lambda *_: interrupts.append(print("got", flush=True)))
 print("go", flush=True)
-signal.pause()
+while not interrupts:
+    time.sleep(0.01)
 time.sleep(0.3)
 print("end", flush=True)
 """

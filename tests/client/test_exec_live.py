@@ -165,6 +165,8 @@ async def test_commands_meet(live: Live, heliograph: Heliograph) -> None:
         assert sorted(lines[2:4]) == ["err", "out"]
         assert lines[4:6] == ["10%", "20%"]
         assert lines[-1].startswith("✘ failed after")
+        filtered = ["--transport", transport, "--topic", "task.output", "-n", "1", "task:t1"]
+        assert (await heliograph("tail", *url, *filtered)).stdout == b"20%\n"
     pipeline = f"{sys.executable} -m heliograph tail --url {live.url} task:t1 | head -1"
     head = await trio.run_process(["sh", "-c", pipeline], capture_stdout=True, capture_stderr=True)
     assert head.stdout.startswith(b"\xe2\x97\x8b created")

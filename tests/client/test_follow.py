@@ -15,6 +15,7 @@ import trio_websocket
 from heliograph.client.api import Client
 from heliograph.client.follow import Gap, Item, Reset, Subscription, follow
 from heliograph.model import errors
+from heliograph.model.channels import RESERVED_TOPICS
 from heliograph.model.event import Event, event_json, message_json
 from heliograph.model.ids import EventId, make_id
 
@@ -128,6 +129,21 @@ async def test_notices(service: FakeService, client: Client) -> None:
     assert afters(service)[-1] == "5-0"
 
 
+@pytest.mark.parametrize("transport", ["sse", "ws"])
+@pytest.mark.parametrize("topic", sorted(RESERVED_TOPICS))
+async def test_events_named_like_notices(
+    service: FakeService, client: Client, nursery: trio.Nursery, topic: str, transport: str
+) -> None:
+    """An event of an older log whose topic is a word of the stream is an event, not that word."""
+    history = [event(1, topic), event(2)]
+    if transport == "ws":
+        script: Script = [message_json(past) for past in history]
+        assert (await follow_scripts(nursery, [script], Subscription("*"), 2))[0] == history
+    else:
+        service.streams.append((200, GO_ON + b"".join(map(block, history))))
+        assert await collect(client, Subscription("*"), 2) == history
+
+
 async def test_reconnect_notice(service: FakeService, client: Client) -> None:
     """A planned rotation is followed at once when the service says so."""
     bye = b"retry: 600000\n\n" + sse("reconnect", {"after_ms": 1, "cursor": "9-0", "reason": "rotation"})
@@ -226,12 +242,16 @@ async def test_ws_resumes(nursery: trio.Nursery) -> None:
     ]
 
 
-async def test_ws_live_start(nursery: trio.Nursery) -> None:
+@pytest.mark.parametrize("tail", [None, 100])
+async def test_ws_start(nursery: trio.Nursery, tail: int | None) -> None:
     """A connection that is lost before the first event goes on from where it began."""
     _, heard = await follow_scripts(
-        nursery, [[subscribed("1000-0"), 1001], [message_json(event(1))]], Subscription("task:t1"), 1
+        nursery,
+        [[subscribed("1000-0"), 1001], [message_json(event(1))]],
+        Subscription("task:t1", tail=tail),
+        1,
     )
-    assert heard[1]["after"] == "1000-0"
+    assert heard[1] == {"type": "subscribe", "channel": "task:t1", "after": "1000-0"}
 
 
 async def test_ws_notices(nursery: trio.Nursery) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import select
 import signal
 import socket
+import struct
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -26,7 +27,7 @@ from click.testing import CliRunner, Result
 from hypothesis import given
 from hypothesis import strategies as st
 
-from heliograph.client.load import Heliograph, load_command
+from heliograph.client.load import Heliograph, Plan, Run, load_command
 from heliograph.client.publishing import Publishing, Saturating, Steady, Traffic
 from heliograph.client.scan import BlockScanner, BrokenProtocol, FrameScanner
 from heliograph.client.swarm import LoadError, Swarm, Tally, allow_sockets, resumable
@@ -279,7 +280,37 @@ class TestSwarm:
         assert script.swarm.tally.disconnects == {"4001": 1}
         assert script.swarm.tally.connects == 2
 
-    @pytest.mark.parametrize("code", [4500, 4503, 4505, 1008])
+    @pytest.mark.parametrize("begun", [False, True])
+    def test_a_subscription_that_fails_for_now_is_made_again(self, script: Script, begun: bool) -> None:
+        """A stream whose subscription the service can't serve now comes back, without what it has already."""
+        script.swarm.add([("ws", "c")])
+        peer, _ = script.accept()
+        peer.sendall(b"HTTP/1.1 101 Switching Protocols\r\n\r\n")
+        assert b'"subscribe"' in script.read(peer)
+        error = frame(b'{"type":"error","code":"unavailable"}')
+        story = frame(b'{"type":"subscribed","cursor":"4-0"}') + frames(1) if begun else b""
+        peer.sendall(story + error + frame(b"\x03\xf5", 0x88))
+        script.web_socket()
+        assert script.swarm.tally.disconnects == {"error unavailable": 1}
+        assert (script.swarm.tally.deliveries, script.swarm.streams[0].seq) == (begun, begun)
+        assert script.swarm.streams[0].cursor == ("5-1" if begun else "4-0")
+
+    @pytest.mark.parametrize("word", [b"HTTP/1.1 101 Switching Protocols\r\n\r\n", frame(b"hi", 0x89)])
+    def test_a_connection_that_breaks_before_our_answer_is_made_again(
+        self, script: Script, word: bytes
+    ) -> None:
+        """Where a word of ours finds the connection gone, the stream comes back and the run goes on."""
+        script.swarm.add([("ws", "c")])
+        peer = script.accept()[0] if word.startswith(b"HTTP") else script.web_socket()
+        peer.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # or the reset overtakes the word
+        peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # end it by a reset
+        peer.sendall(word)
+        peer.close()
+        script.web_socket()
+        assert script.swarm.tally.disconnects.total() == 1
+        assert not script.swarm.tally.disconnects.keys() - {"EPIPE", "ECONNRESET"}
+
+    @pytest.mark.parametrize("code", [4500, 4503, 4505])
     def test_a_stream_that_is_not_wanted_stays_away(self, script: Script, code: int) -> None:
         """A code that means do not come back ends the stream for good."""
         script.swarm.add([("ws", "c")])
@@ -312,12 +343,13 @@ class TestSwarm:
 class TestPublishing:
     """How messages are published, paced and repeated."""
 
-    def test_a_refused_request_is_repeated_with_its_key(self, script: Script) -> None:
-        """After 503 the same bytes come again, so nothing is kept twice or lost."""
+    @pytest.mark.parametrize("status", [429, 502, 503, 504])
+    def test_a_refused_request_is_repeated_with_its_key(self, script: Script, status: int) -> None:
+        """Refused for now, or by a proxy, the same bytes come again, so nothing is kept twice or lost."""
         publishing = Publishing(script.swarm, Traffic(("task:a",)), Steady(0.0, 1e9))
         script.swarm.publishers.append(publishing)
         peer, request = script.accept()
-        peer.sendall(b"HTTP/1.1 503 Away\r\nRetry-After: 0\r\nContent-Length: 0\r\n\r\n")
+        peer.sendall(b"HTTP/1.1 %d Away\r\nRetry-After: 0\r\nContent-Length: 0\r\n\r\n" % status)
         again, repeated = script.accept()
         assert repeated == request
         assert b"Idempotency-Key: task:a/1\r\n" in request
@@ -364,6 +396,27 @@ def test_percentiles_are_read_off_the_bins() -> None:
     assert tally.percentile(0.5) is None
     tally.latency.update({0: 50, 9: 49, 99: 1})
     assert [tally.percentile(part) for part in (0.5, 0.99, 1.0)] == [0.1, 1.0, 10.0]
+
+
+def test_a_run_with_a_stream_that_is_refused_for_good_ends(script: Script) -> None:
+    """A stream that will never open is told at once, with the reason, and nothing is waited for."""
+    port = script.listener.getsockname()[1]
+    made = Run(Plan(2, "sse", 1, 1.0, 1, 1.0, 32), f"http://127.0.0.1:{port}", None)
+    script.listener.accept()[0].close()  # the run's look whether anybody is there
+    answers = [b"HTTP/1.1 403 Forbidden\r\n\r\n", b"HTTP/1.1 200 OK\r\n\r\n"]
+    looks = iter(range(50))
+
+    def answer(live: int) -> None:
+        if next(looks, None) is None:
+            made.stop()
+        while answers and select.select([script.listener], [], [], 0)[0]:
+            peer, _ = script.listener.accept()
+            script.peers.append(peer)
+            peer.sendall(answers.pop())
+
+    with pytest.raises(LoadError, match=r"1 of 2 streams could be opened \(1 times http 403"):
+        made.ramp(answer)
+    made.swarm.close()
 
 
 @attrs.frozen
@@ -422,7 +475,13 @@ async def test_ctrl_c_shows_what_was_measured_so_far(service: Service) -> None:
 
 
 @pytest.mark.parametrize(
-    ("url", "why"), [("https://127.0.0.1", "plain HTTP"), ("http://127.0.0.1:1", "nothing answers")]
+    ("url", "why"),
+    [
+        ("https://127.0.0.1", "plain HTTP"),
+        ("http://127.0.0.1:1", "nothing answers"),
+        ("http://[1", "no address"),
+        ("http://127.0.0.1:99999", "no address"),
+    ],
 )
 def test_a_run_that_cannot_begin_says_why(url: str, why: str) -> None:
     """An address that can't be used is answered in one line, with status 2."""

@@ -493,6 +493,17 @@ class TestEndOfATask:
         assert [one.kind for one in told] == ["retry", "event", "event", "event", "event", "end"]
         assert told[-1].fields == {"whole": True}
 
+    @pytest.mark.parametrize(("tail", "story"), [(1, []), (3, []), (4, []), (5, ["3"]), (9, ["1", "2", "3"])])
+    async def test_a_tail_ends_with_the_terminal_event(self, url: str, tail: int, story: list[str]) -> None:
+        """However short a finished task's tail is, and whatever came later, its stream ends with its end."""
+        late = [output("1", text) for text in ("late", "later", "latest")]
+        await publish(url, *outputs("1", 1, 3), status("1", "completed"), *late)
+        await until_found(url, "/api/tasks/1")
+        async with await open_sse(url, f"/api/tasks/1/stream?tail={tail}") as one:
+            assert await one.outputs(len(story)) == story
+            assert (await one.until("event")).fields["payload"]["status"] == "completed"
+            assert [told.kind for told in await one.to_end()] == ["end"]
+
     async def test_who_has_seen_the_end_gets_204(self, url: str) -> None:
         """An EventSource that reconnects after the end is told to stop."""
         await publish(url, output("1", "1"), status("1", "completed"))

@@ -9,7 +9,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from tests.strategies import CHANNELS, NAMES, TOPICS, json_objects, json_values
 
-from heliograph.model.channels import is_channel, is_topic
+from heliograph.model.channels import RESERVED_TOPICS, is_channel, is_topic
 from heliograph.model.errors import ClientFault, Invalid, Malformed, TooLarge
 from heliograph.model.event import Draft, Event, event_json, message_json
 from heliograph.model.ids import EPOCH, make_id
@@ -191,6 +191,8 @@ def test_text_full_of_brackets_is_not_nested() -> None:
         (item(sender="\0"), {"sender"}),
         (item(key=""), {"key"}),
         (item(key="x" * 201), {"key"}),
+        (item(key="analytics/1-0"), {"key"}),
+        (item(key="bridge/a/1"), {"key"}),
         (item(topic="task.status", payload={"task_id": "1", "status": "done"}), {"payload.status"}),
         (
             item(
@@ -230,6 +232,15 @@ def test_an_error_says_what_would_be_right() -> None:
     details = {error.field: error.detail for error in caught.value.errors}
     assert "task.output" in details["topic"]
     assert "channel" in details["chanel"]
+
+
+@pytest.mark.parametrize("topic", sorted(RESERVED_TOPICS))
+def test_what_streams_say_themselves_is_no_topic(topic: str) -> None:
+    """A topic that a stream's own word or an EventSource's own event is called is refused with the reason."""
+    with pytest.raises(Invalid, match="streams use these names themselves") as caught:
+        parse_item({"topic": topic}, LIMIT)
+    assert [error.field for error in caught.value.errors] == ["topic"]
+    assert parse_item({"topic": f"{topic}.x"}, LIMIT).topic == f"{topic}.x"
 
 
 def test_both_forms_mean_the_same() -> None:

@@ -122,11 +122,25 @@ async def test_a_full_disk_refuses_and_keeps_nothing(embedded: Embedded) -> None
     with pytest.raises(Unavailable, match="full"):
         await embedded.log.append([[output("1", "b")], [output("2", "x" * 100_000, "k")]])
     assert embedded.log.position == before
+    assert "full" in (embedded.log.failure or "")
     await embedded.log.writer.write(limit, 2**30)
     receipt = await append(embedded, output("1", "c"), output("2", "y", "k"))
+    assert embedded.log.failure is None
     page = await embedded.log.read(ALL, OLDEST, 10)
     assert [(event.payload["output"], event.seq) for event in page.events] == [("a", 1), ("c", 2), ("y", 1)]
     assert page.events[-1].id == receipt.cursor
+
+
+async def test_a_question_that_takes_too_long_is_given_up(
+    embedded: Embedded, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A reader is not held for ever, and answers the next question as if nothing had happened."""
+    endless = "WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n) SELECT count(*) FROM n"
+    monkeypatch.setattr("heliograph.storage.sqlite.READ_SECONDS", 0.01)
+    with pytest.raises(Unavailable, match="interrupted"):
+        await embedded.database.read(lambda connection: connection.exec_driver_sql(endless).scalar())
+    monkeypatch.undo()
+    assert await embedded.store.checkpoint() == OLDEST
 
 
 async def test_a_cancelled_append_is_kept_whole_and_heard(embedded: Embedded) -> None:

@@ -21,6 +21,7 @@ from heliograph.model.event import Draft
 from heliograph.storage.protocols import Log, Receipt
 
 GROUP_EVENTS = 10_000
+"""The most in one group; a single request may have more."""
 
 
 @attrs.frozen
@@ -66,6 +67,7 @@ class Appender:
     def __init__(self, log: Log, queue: int) -> None:
         self._log = log
         self._send, self._receive = trio.open_memory_channel[_Request](queue)
+        self._next: _Request | None = None
         self._requests = self._events = self._groups = self._refused = self._failed = 0
 
     def stats(self) -> AppenderStats:
@@ -83,7 +85,8 @@ class Appender:
         """Append the drafts of one request; return once they are durable.
 
         Raises:
-            Unavailable: The inbox is full or the log is away; nothing was kept.
+            Unavailable: The inbox is full and nothing was kept; or the log is away, and it may have been kept
+                although no answer came: then only a retry with the same keys is harmless.
             Conflict: A key was used before for something else; nothing was kept.
         """
         request = _Request(drafts)
@@ -106,8 +109,7 @@ class Appender:
 
     async def run(self) -> None:
         """Append until closed."""
-        async for first in self._receive:
-            group = self._gather(first)
+        while (group := await self._gather()) is not None:
             try:
                 answers = await self._log.append([request.drafts for request in group])
             except HeliographError as error:
@@ -121,13 +123,22 @@ class Appender:
                     self._failed += 1
                 request.resolve(answer)
 
-    def _gather(self, first: _Request) -> list[_Request]:
+    async def _gather(self) -> list[_Request] | None:
+        """Wait for requests and return those that are to be appended together, ``None`` after the last."""
+        first, self._next = self._next, None
+        if first is None:
+            try:
+                first = await self._receive.receive()
+            except trio.EndOfChannel:
+                return None
         group, events = [first], len(first.drafts)
-        while events < GROUP_EVENTS:
+        while True:
             try:
                 request = self._receive.receive_nowait()
             except (trio.WouldBlock, trio.EndOfChannel):
-                break
-            group.append(request)
+                return group
             events += len(request.drafts)
-        return group
+            if events > GROUP_EVENTS:
+                self._next = request  # the first of the next group
+                return group
+            group.append(request)

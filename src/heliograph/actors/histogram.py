@@ -41,7 +41,7 @@ from heliograph.model.channels import ANALYTICS, Selection
 from heliograph.model.cube import ALL, ALL_TIME, ERRORS, Cube, View
 from heliograph.model.errors import Conflict, Unavailable
 from heliograph.model.event import Draft, Event
-from heliograph.model.ids import OLDEST, EventId
+from heliograph.model.ids import OLDEST, EventId, format_id
 from heliograph.model.prices import Prices
 from heliograph.model.rollup import (
     DIMENSIONS,
@@ -83,6 +83,9 @@ USUAL_VIEWS = (
     *(View(name, durations=True) for name in (None, "agent", "agent_type", "model")),
     View(ERRORS),
 )
+LOST_SECONDS = 10.0
+"""How long a delta that was published is waited for; the log may have lost what it had acknowledged."""
+
 WARM_PAUSE = 0.002
 """Seconds for others between two bits of getting ready."""
 
@@ -467,20 +470,26 @@ class Histogram:
 
     async def _publish_delta(self, after: EventId) -> None:
         """Bring a delta into the log, this node's or another's, and wait until it has come by."""
+        attempt = 0
         while self._boundary == after:
             try:
-                await self._publish([self._make_delta()])
+                await self._publish([self._make_delta(attempt)])
                 self._published += 1
             except Conflict:
                 pass  # another node's begins at the same place: it is in the log, and on its way here
             except Unavailable:
                 await trio.sleep(RETRY_SECONDS)
                 continue
-            await self._until(lambda: self._boundary > after)
+            with trio.move_on_after(LOST_SECONDS):
+                await self._until(lambda: self._boundary > after)
+            attempt += 1
 
-    def _make_delta(self) -> Draft:
+    def _make_delta(self, attempt: int) -> Draft:
         span = deltas.Span(self._boundary, self._position)
         changes = self._offer(span.through)
+        if attempt:
+            log.error("a delta did not come by in the log", after=format_id(span.after), attempt=attempt)
+            return deltas.reset(span, "a delta was lost", attempt)
         if self._boundary < self._owed:
             return deltas.reset(span, "changes before a restart are in no delta")
         if len(changes) > deltas.MAX_BUCKETS:

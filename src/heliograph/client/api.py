@@ -107,14 +107,41 @@ class TaskPage:
 
 
 @attrs.frozen
+class EventPage:
+    """A page of events, newest first.
+
+    Args:
+        events: As REST gives them.
+        next_cursor: Where the next page begins; ``None`` at the end.
+        stream_cursor: The position in the log that the page reflects.
+    """
+
+    events: tuple[dict[str, Any], ...]
+    next_cursor: str | None
+    stream_cursor: str
+
+
+@attrs.frozen
 class LogLine:
-    """One output event of a task; ``seq`` is its number in the task's channel."""
+    """One output event of a task: a line, or a marked piece of one.
+
+    Args:
+        seq: Its number in the task's channel.
+        id: Of the event.
+        timestamp: ISO 8601.
+        output: The text.
+        stream: ``stdout`` or ``stderr``.
+        partial: The stream's next piece goes on in the same line.
+        rewind: It is written over what the line held so far, as after a lone carriage return.
+    """
 
     seq: int
     id: str
     timestamp: str
     output: str
-    stream: str | None = None
+    stream: str
+    partial: bool = False
+    rewind: bool = False
 
 
 class Client:
@@ -161,7 +188,7 @@ class Client:
         """
         prefix = secrets.token_hex(8)
         body = b"".join(
-            orjson.dumps({"key": f"{prefix}/{index}", **item}, option=orjson.OPT_APPEND_NEWLINE)
+            orjson.dumps(_with_key(item, f"{prefix}/{index}"), option=orjson.OPT_APPEND_NEWLINE)
             for index, item in enumerate(items)
         )
         backoff = Backoff()
@@ -212,6 +239,24 @@ class Client:
             HeliographError: It refuses or can't be reached.
         """
         return await self._json("GET", f"/api/tasks/{task_id}")
+
+    async def events(
+        self, *, limit: int = 50, cursor: str | None = None, **filters: str | list[str] | None
+    ) -> EventPage:
+        """List events, newest first.
+
+        Args:
+            limit: At most so many, up to 500.
+            cursor: ``next_cursor`` of the page before.
+            **filters: ``channel``, ``topic``.
+
+        Raises:
+            HeliographError: The service refuses or can't be reached.
+        """
+        query = {"limit": limit, "cursor": cursor, **filters}
+        answer = await self._json("GET", "/api/v1/events", params=_given(query))
+        meta = answer["meta"]
+        return EventPage(tuple(answer["events"]), meta["next_cursor"], meta["stream_cursor"])
 
     async def logs(
         self,
@@ -347,6 +392,11 @@ def problem_error(status: int, body: bytes, retry_after: str = "") -> Heliograph
     if status >= 500:
         return Unavailable(detail, 1.0 if seconds is None else seconds)
     return _FAULTS.get(status, ClientFault)(detail)
+
+
+def _with_key(item: Mapping[str, Any], key: str) -> dict[str, Any]:
+    """Give an item a key unless it has one; ``null``, as a serializer may write it, is none."""
+    return {**item, "key": key if item.get("key") is None else item["key"]}
 
 
 def _given(query: Mapping[str, Any]) -> dict[str, Any]:

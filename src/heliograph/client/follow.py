@@ -26,7 +26,7 @@ import trio
 import trio_websocket
 
 from heliograph.client.api import Backoff, Client, problem_error, unreachable
-from heliograph.client.sse import Message, Parser
+from heliograph.client.sse import Parser
 from heliograph.model.errors import (
     ClientFault,
     Forbidden,
@@ -241,23 +241,21 @@ class _SseSource:
             raise _ended(self._parser.retry_ms) from None
         items: list[Item] = []
         for message in self._parser.feed(chunk):
-            if message.event == "reconnect":
-                self._end = _ended(orjson.loads(message.data)["after_ms"])
-            else:
-                items += _sse_items(message)
+            fields = orjson.loads(message.data or "{}")
+            if (
+                "topic" in fields
+            ):  # whatever its name: a log may hold events named like the stream's own words
+                items.append(_event(fields, fields["topic"], fields["payload"]))
+            elif message.event == "reconnect":
+                self._end = _ended(fields["after_ms"])
+            elif notice := _notice(message.event, fields):
+                items.append(notice)
         self._subscription.after = self._parser.last_id or None
         return items
 
 
 def _ended(delay_ms: int | None) -> Ended:
     return Ended(None if delay_ms is None else delay_ms / 1000)
-
-
-def _sse_items(message: Message) -> list[Item]:
-    if message.event == "keepalive":
-        return []
-    fields = orjson.loads(message.data)
-    return [_notice(message.event, fields) or _event(fields, fields["topic"], fields["payload"])]
 
 
 @asynccontextmanager
@@ -351,7 +349,7 @@ class _WsSource:
         message = orjson.loads(text)
         kind = message["type"]
         if kind == "subscribed":
-            self._begin(message)
+            self._subscription.after = self._subscription.after or message["cursor"]
         elif kind == "reconnect":
             self._subscription.after = message.get("cursor") or self._subscription.after
             raise Ended(message["after_ms"] / 1000)
@@ -360,10 +358,6 @@ class _WsSource:
         else:
             return [_ws_item(kind, message)]
         return []
-
-    def _begin(self, subscribed: Mapping[str, Any]) -> None:
-        if self._subscription.after is None and not self._subscription.tail:
-            self._subscription.after = subscribed["cursor"]
 
 
 def _ws_item(kind: str, message: dict[str, Any]) -> Item:

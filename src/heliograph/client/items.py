@@ -18,7 +18,7 @@ class ItemReader:
     """Reads one input."""
 
     def __init__(self) -> None:
-        self._buffer = b""
+        self._buffer = bytearray()
         self._line = 1
         self._lines: bool | None = None  # whether it is NDJSON; None: nothing but blanks was seen yet
 
@@ -28,19 +28,23 @@ class ItemReader:
         Raises:
             Malformed: A line is not JSON; the message has its number.
         """
+        searched = len(self._buffer)  # so that one long line is not looked through for each piece of it
         self._buffer += data
-        items = []
+        items: list[Any] = []
+        start = 0
         while self._lines is not False:
-            line, newline, rest = self._buffer.partition(b"\n")
-            if not newline:
+            end = self._buffer.find(b"\n", max(start, searched))
+            if end < 0:
                 break
+            line = bytes(self._buffer[start:end])
             if line.strip():
                 if self._lines is None:
                     self._lines = _is_object(line)
                     continue
                 items.append(_read(line, self._line))
             self._line += 1
-            self._buffer = rest
+            start = end + 1
+        del self._buffer[:start]
         return items
 
     def finish(self) -> list[Any]:
@@ -62,7 +66,7 @@ def _is_object(line: bytes) -> bool:
         return False
 
 
-def _read(text: bytes, line: int) -> Any:
+def _read(text: bytes | bytearray, line: int) -> Any:
     try:
         return orjson.loads(text)
     except orjson.JSONDecodeError as error:

@@ -126,12 +126,15 @@ class Run:
     """
 
     def __init__(self, plan: Plan, url: str, api_key: str | None) -> None:
-        parts = urlsplit(url)
+        try:
+            parts = urlsplit(url)
+            port = parts.port or 80
+        except ValueError as error:
+            raise LoadError(f"{url} is no address: {error}") from None
         if parts.scheme != "http" or not parts.hostname:
             raise LoadError(f"the load test speaks plain HTTP; {url} is not an http:// address")
         allow_sockets(plan.streams + CONNECTIONS)
         self.plan = plan
-        port = parts.port or 80
         try:
             socket.create_connection((parts.hostname, port), CONNECT_SECONDS).close()
         except OSError as error:
@@ -153,7 +156,7 @@ class Run:
         """Open every stream unless stopped, calling ``tick`` with their number now and then.
 
         Raises:
-            LoadError: They are not all open within the time allowed.
+            LoadError: They are not all open within the time allowed, or one is refused for good.
         """
         swarm, plan = self.swarm, self.plan
         begun = perf_counter()
@@ -161,7 +164,7 @@ class Run:
         try:
             while not swarm.run(lambda: swarm.live >= plan.streams or self.stopped, 0.1):
                 tick(swarm.live)
-                if perf_counter() - begun > RAMP_SECONDS or not any(swarm.watchers.values()):
+                if perf_counter() - begun > RAMP_SECONDS or swarm.watchers.total() < plan.streams:
                     why = ", ".join(f"{n} times {code}" for code, n in swarm.tally.disconnects.items())
                     raise LoadError(
                         f"{swarm.live} of {plan.streams} streams could be opened ({why or 'no answer'})"
@@ -361,5 +364,5 @@ def _with_progress(run: Run, console: Console) -> None:
             progress.update(publish, completed=int(passed), live=deliveries)
 
         run.publish(tick)
-        progress.update(publish, completed=round(plan.duration))
         run.drain()
+        tick(round(run.publish_seconds))

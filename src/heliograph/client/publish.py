@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import attrs
+import orjson
 import trio
 
 from heliograph.client.api import Client, Receipt
@@ -15,6 +16,7 @@ from heliograph.model.errors import FieldError, HeliographError, Invalid, Unavai
 
 READ_BYTES = 64 * 1024
 BATCH_ITEMS = 1000
+BATCH_BYTES = 1024 * 1024
 
 
 async def publish_items(client: Client, items: Sequence[Any], patience: float) -> Receipt:
@@ -60,11 +62,23 @@ async def publish_stream(
     while data != b"":
         data = await trio.to_thread.run_sync(os.read, descriptor, READ_BYTES, abandon_on_cancel=True)
         items = reader.feed(data) if data else reader.finish()
-        for start in range(0, len(items), BATCH_ITEMS):
-            batch = items[start : start + BATCH_ITEMS]
+        for batch in _batches(items):
             try:
                 on_kept(await publish_items(client, batch, patience))
             except Invalid as invalid:
                 errors = [attrs.evolve(error, index=count + (error.index or 0)) for error in invalid.errors]
                 raise Invalid(errors) from None
             count += len(batch)
+
+
+def _batches(items: Sequence[Any]) -> Iterator[Sequence[Any]]:
+    """Cut items into requests well within a service's limits; whether a larger item fits is its to say."""
+    start = size = 0
+    for end, item in enumerate(items):
+        more = len(orjson.dumps(item))
+        if start < end and (end - start == BATCH_ITEMS or size + more > BATCH_BYTES):
+            yield items[start:end]
+            start, size = end, 0
+        size += more
+    if items:
+        yield items[start:]

@@ -46,7 +46,7 @@ class Publishing:
 
     Where the messages are numbered here, a channel's always go over the same connection, so that they are
     published in the order of their numbers. A request that gets no answer, or is refused for now (429,
-    503), is sent again with the same key. Each text carries the moment it was first sent.
+    502 to 504), is sent again with the same key. Each text carries the moment it was first sent.
 
     Args:
         swarm: What moves it, and keeps account.
@@ -249,7 +249,7 @@ class Lane:
                 return
             self._answer = rest[length:]
             status = int(head.split(b" ", 2)[1])
-            if status in (429, 503):
+            if status in (429, 502, 503, 504):
                 after = _RETRY_AFTER(head)
                 self._fail(float(after[1]) if after else 1.0)
                 return

@@ -268,8 +268,8 @@ class Stream:
             if subscribe is None:
                 self._went_live()
             else:
-                sock.send(subscribe)
-        if rest:
+                self._send(subscribe)
+        if rest and self.sock is not None:
             self._take(rest, perf_counter_ns() // (1000 * BIN_US))
 
     def _went_live(self) -> None:
@@ -291,6 +291,8 @@ class Stream:
             self._drop(f"protocol: {error}")
             return
         for text in texts:
+            if self.sock is None:
+                break
             sent = _SENT(text)
             number = sent and _SEQ(text)
             if not sent or not number:
@@ -321,7 +323,7 @@ class Stream:
             scanner.feed(rest)
         if scanner.controls:
             self._controls(scanner.controls)
-        if scanner.ended:
+        if scanner.ended and self.sock is not None:
             self._drop("end")
 
     def _irregular(self, seq: int) -> bool:
@@ -356,17 +358,30 @@ class Stream:
         elif kind == "id":
             self.cursor = content["id"]
         elif kind == "error":
-            self.swarm.tally.notices[f"error {content.get('code')}"] += 1
+            code = f"error {content.get('code')}"
+            self.swarm.tally.notices[code] += 1
+            if (
+                code == "error unavailable"
+            ):  # nothing is subscribed then, not even if ``subscribed`` came before
+                self._drop(code)
 
     def _controls(self, controls: list[tuple[int, bytes]]) -> None:
         for first, payload in controls:
             if self.sock is None:
                 return
             if first == PING:
-                self.sock.send(client_frame(PONG, payload))
+                self._send(client_frame(PONG, payload))
             elif first == CLOSE:
                 self._drop(str(int.from_bytes(payload[:2], "big")) if payload else "1005")
         controls.clear()
+
+    def _send(self, data: bytes) -> None:
+        """Send a few bytes, for which there is always room while the peer is there."""
+        assert self.sock is not None
+        try:
+            self.sock.send(data)
+        except OSError as error:
+            self._drop(_name(error))
 
     def _drop(self, code: str) -> None:
         """Close, count why, and come back later if the reason allows it."""
@@ -382,7 +397,7 @@ def resumable(code: str) -> bool:
     """Tell whether a stream that ended so may come back with its cursor."""
     if code.startswith("http"):
         return code in {"http 429", "http 502", "http 503", "http 504"}
-    if code.startswith("protocol") or code in {"1000", "1002", "1003", "1007", "1008", "1009"}:
+    if code.startswith("protocol") or code in {"1000", "1002", "1003", "1007"}:
         return False
     return not (code.isdigit() and 4500 <= int(code) <= 4999)
 

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
 
-from heliograph.client.api import Client
+import trio
+
+from heliograph.client.api import Backoff, Client
 from heliograph.client.follow import Item, Subscription, follow
-from heliograph.model.errors import HeliographError, NotFound, Unavailable
+from heliograph.model.channels import EVERYTHING, topic_matches
+from heliograph.model.errors import HeliographError, NotFound, TooMany, Unavailable
 from heliograph.model.event import Event
-from heliograph.model.ids import EventId, parse_id, parse_position
+from heliograph.model.ids import EventId, format_id, parse_id, parse_position
 from heliograph.model.task import TERMINAL
+
+PAGE_EVENTS = 500
+
+T = TypeVar("T")
 
 
 async def show_channel(
@@ -21,7 +29,7 @@ async def show_channel(
     *,
     follow_on: bool,
 ) -> None:
-    """Show a channel until its task has ended, or without end.
+    """Show a channel until its task has ended, or without end; a service that is away is waited for.
 
     Args:
         client: Of the service.
@@ -34,31 +42,72 @@ async def show_channel(
     Raises:
         ClientFault: The service refuses.
     """
-    ends_at = None if follow_on else await _end_of_task(client, subscription.channel, notify)
+    trouble = _Trouble(client.url, notify)
+    topic = subscription.topic or EVERYTHING
+    ends_at = None
+    task_id = None if follow_on else _task_of(subscription.channel)
+    if task_id is not None:
+        ends_at = await _insist(lambda: _end_of_task(client, task_id, notify), trouble)
+        if not topic_matches(topic, "task.status"):
+            await _insist(lambda: _lift_filter(client, subscription), trouble)
     if ends_at is not None and _is_behind(subscription, ends_at):
         return
-    trouble = _Trouble(client.url, notify)
     async with follow(client, subscription, transport, trouble.tell) as items:
         async for item in items:
             trouble.over()
-            show(item)
+            if not isinstance(item, Event) or topic_matches(topic, item.topic):
+                show(item)
             if isinstance(item, Event) and not follow_on and _is_last(item, subscription, ends_at):
                 return
 
 
-async def _end_of_task(client: Client, channel: str, notify: Callable[[str], object]) -> EventId | None:
-    """Return the id of a task's last event, if it has ended already."""
+def _task_of(channel: str) -> str | None:
+    """Return the id of the one task that a channel is of."""
     kind, _, task_id = channel.partition(":")
-    if kind != "task" or task_id == "*":
-        return None
+    return task_id if kind == "task" and task_id != "*" else None
+
+
+async def _insist(ask: Callable[[], Awaitable[T]], trouble: _Trouble) -> T:
+    """Ask until the service answers."""
+    backoff = Backoff()
+    while True:
+        try:
+            answer = await ask()
+        except (Unavailable, TooMany) as error:
+            trouble.tell(error)
+            await trio.sleep(backoff.next(error))
+        else:
+            trouble.over()
+            return answer
+
+
+async def _end_of_task(client: Client, task_id: str, notify: Callable[[str], object]) -> EventId | None:
+    """Return the id of a task's last event, if it has ended already."""
     try:
         task = await client.task(task_id)
     except NotFound:
-        notify(f"{channel} is not known yet; waiting for it")
+        notify(f"task:{task_id} is not known yet; waiting for it")
         return None
-    except Unavailable:
-        return None  # following tells of it, and tries again
     return parse_id(task["last_event_id"]) if task["status"] in TERMINAL else None
+
+
+async def _lift_filter(client: Client, subscription: Subscription) -> None:
+    """Ask for every topic, so that the task's end is seen; begin where the filter's tail does."""
+    channel, topic = subscription.channel, subscription.topic
+    if subscription.after is None and subscription.tail:
+        subscription.after = await _before_last(client, channel, topic, subscription.tail)
+    subscription.topic = None
+
+
+async def _before_last(client: Client, channel: str, topic: str | None, count: int) -> str:
+    """Return the position before the newest events of a selection."""
+    cursor = None
+    while True:
+        limit = min(count, PAGE_EVENTS)
+        page = await client.events(channel=channel, topic=topic, limit=limit, cursor=cursor)
+        count, cursor = count - len(page.events), page.next_cursor
+        if count == 0 or cursor is None:
+            return format_id(parse_id(page.events[-1]["id"]) - 1) if page.events else page.stream_cursor
 
 
 def _is_behind(subscription: Subscription, ends_at: EventId) -> bool:

@@ -22,6 +22,12 @@ SINGLE_CHANNELS = ("webhooks", "analytics")
 EVERYTHING = "*"
 ANALYTICS = "analytics"
 
+RESERVED_TOPICS = (
+    *("authenticated", "gap", "keepalive", "pong", "reconnect", "reset", "subscribed", "unsubscribed"),
+    *("error", "message", "open"),
+)
+"""What streams say themselves, and EventSource's own events: on SSE an event is called by its topic."""
+
 NAME_HELP = "1 to 128 of A-Z a-z 0-9 . _ : @ + = ~ -, beginning with a letter or digit"
 TOPIC_HELP = "a dotted name such as task.output (letters, digits, _ and -, at most 8 parts)"
 CHANNEL_HELP = "task:{id}, workflow:{id}, conversation:{id}, topic:{topic}, webhooks or analytics"
@@ -48,8 +54,8 @@ def is_name(text: object) -> bool:
 
 
 def is_topic(text: object) -> bool:
-    """Tell whether this is a valid topic."""
-    return isinstance(text, str) and _topic.fullmatch(text) is not None
+    """Tell whether this is a topic that an event may have."""
+    return isinstance(text, str) and _topic.fullmatch(text) is not None and text not in RESERVED_TOPICS
 
 
 def is_channel(text: object) -> bool:

@@ -7,7 +7,7 @@ sums of now, exactly. Where the chain can't be continued, or would be too long t
 the delta: take a new snapshot.
 
 A delta's idempotency key is where it begins. However many nodes offer one, the log keeps a single one:
-they needn't agree beforehand who publishes.
+they needn't agree beforehand who publishes. Should the log have lost it, a reset stands in under another key.
 """
 
 from __future__ import annotations
@@ -63,9 +63,9 @@ def delta(span: Span, changes: Cells, open_sums: Packed) -> Draft:
     return _draft(DELTA, span, {"buckets": buckets, "open": opened})
 
 
-def reset(span: Span, reason: str) -> Draft:
-    """Write a reset."""
-    return _draft(RESET, span, {"reason": reason})
+def reset(span: Span, reason: str, attempt: int = 0) -> Draft:
+    """Write a reset; ``attempt`` counts the earlier ones that began at the same place and were lost."""
+    return _draft(RESET, span, {"reason": reason}, attempt)
 
 
 def open_slot(span: Span) -> int:
@@ -83,7 +83,7 @@ def _slot(slot: int) -> dict[str, Any]:
     return {"start": slot_start(slot), "end": slot_start(slot + 1)}
 
 
-def _draft(topic: str, span: Span, content: dict[str, Any]) -> Draft:
+def _draft(topic: str, span: Span, content: dict[str, Any], attempt: int = 0) -> Draft:
     payload = {"after": format_id(span.after), "through": format_id(span.through), **content}
     body = orjson.dumps(payload, option=JSON_OPTIONS)
     return Draft(
@@ -92,5 +92,5 @@ def _draft(topic: str, span: Span, content: dict[str, Any]) -> Draft:
         payload=orjson.loads(body),
         body=body,
         sender="heliograph",
-        key=f"{ANALYTICS}/{format_id(span.after)}",
+        key=f"{ANALYTICS}/{format_id(span.after)}" + (f"/{attempt}" if attempt else ""),
     )

@@ -69,6 +69,17 @@ class Event(NamedTuple):
         return format_id(self.id)
 
 
+OUTPUT_FIELDS = frozenset({"task_id", "output", "stream", "partial", "rewind"})
+
+
+def payload_size(payload: dict[str, Any]) -> int:
+    """Return roughly how many bytes a payload has; of a line of output, as most are, without writing it."""
+    output = payload.get("output")
+    if isinstance(output, str) and payload.keys() <= OUTPUT_FIELDS:
+        return len(output)
+    return len(orjson.dumps(payload, option=JSON_OPTIONS))
+
+
 def event_json(event: Event) -> bytes:
     """Write an event as REST lists and SSE ``data`` carry it."""
     return orjson.dumps(

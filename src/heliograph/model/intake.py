@@ -29,6 +29,8 @@ DESCRIPTION_BYTES = 2000
 """Tasks are found by such texts, and PostgreSQL takes no entry of an index above 2,704 bytes: one event with
 more could never be archived, and nothing behind it. Ids, channels and topics are far below by their forms."""
 STREAMS = ("stdout", "stderr")
+OWN_KEYS = ("analytics/", "bridge/")
+"""How the keys begin under which the service itself publishes; a publisher's would stand in its way."""
 
 
 @attrs.frozen
@@ -120,7 +122,12 @@ _DESCRIPTION = Rule(
 )
 
 _FIELDS: Mapping[str, Rule] = {
-    "topic": Rule(channels.is_topic, f"must be {channels.TOPIC_HELP}", required=True),
+    "topic": Rule(
+        channels.is_topic,
+        f"must be {channels.TOPIC_HELP}, and none of {', '.join(sorted(channels.RESERVED_TOPICS))}: "
+        "streams use these names themselves",
+        required=True,
+    ),
     "payload": Rule(_object, "must be an object"),
     "channel": Rule(channels.is_channel, f"must be {channels.CHANNEL_HELP}"),
     "sender": _text(200),
@@ -240,6 +247,9 @@ def parse_item(item: Any, max_event_bytes: int, default_key: str | None = None) 
             timestamp = parse_time(item["timestamp"], "timestamp")
         except Invalid as invalid:
             errors += invalid.errors
+    key = default_key if item.get("key") is None else item["key"]
+    if key is not None and key.startswith(OWN_KEYS):
+        errors.append(FieldError("key", f"must not begin with {' or '.join(OWN_KEYS)}"))
     if errors:
         raise Invalid(errors)
     body = _write(payload)
@@ -255,7 +265,7 @@ def parse_item(item: Any, max_event_bytes: int, default_key: str | None = None) 
         timestamp=timestamp,
         sender=item.get("sender"),
         correlation_id=item.get("correlation_id"),
-        key=default_key if item.get("key") is None else item["key"],
+        key=key,
     )
 
 

@@ -9,14 +9,14 @@ that it has written to lately (``written``), and a line of a running task is kep
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import attrs
 from sqlalchemy import BigInteger, Connection, bindparam, func, insert, select
 
 from heliograph.model.errors import Conflict, HeliographError
 from heliograph.model.event import Draft, Event
-from heliograph.model.ids import MICROSECOND, EventId, make_id, time_of, to_microseconds
+from heliograph.model.ids import EPOCH, MICROSECOND, SEQUENCE_BITS, EventId, make_id, time_of, to_microseconds
 from heliograph.model.prices import Prices
 from heliograph.storage import keys, schema
 from heliograph.storage.fold import fold
@@ -91,7 +91,8 @@ def append(
     fresh: Marks = {}
     answers: list[Receipt | HeliographError] = []
     events: list[Event] = []
-    rows: list[dict[str, object]] = []
+    rows: list[tuple[object, ...]] = []
+    milliseconds, moment = 0, EPOCH
     for request in requests:
         marks = [None if draft.key is None else keys.fingerprint(draft) for draft in request]
         conflict = _conflict(request, marks, known)
@@ -104,10 +105,13 @@ def append(
                 ids.append(known[draft.key][0])
                 continue
             last_id = EventId(max(make_id(now_ms), last_id + 1))
+            if last_id >> SEQUENCE_BITS != milliseconds:  # mostly the same for all
+                milliseconds, moment = last_id >> SEQUENCE_BITS, time_of(last_id)
             heads[draft.channel] = seq = heads.get(draft.channel, 0) + 1
-            event = _event(draft, last_id, seq)
+            event = _event(draft, last_id, seq, moment)
             events.append(event)
-            rows.append(_row(event, draft.body))
+            at = milliseconds * 1000 if event.timestamp is moment else to_microseconds(event.timestamp)
+            rows.append((*event[:4], at, draft.sender, draft.correlation_id, draft.body.decode()))
             ids.append(last_id)
             if draft.key is not None and mark is not None:
                 known[draft.key] = fresh[draft.key] = (last_id, mark)
@@ -117,41 +121,22 @@ def append(
     upsert(connection, schema.channels, [{"name": name, "head_seq": seq} for name, seq in moved.items()])
     if fresh:
         expires_at = now_ms * 1000 + key_ttl // MICROSECOND
-        KEEP_KEYS.run(
-            connection,
-            [
-                {"key": key, "event_id": event_id, "fingerprint": mark, "expires_at": expires_at}
-                for key, (event_id, mark) in fresh.items()
-            ],
-        )
+        KEEP_KEYS.run(connection, [(key, *mark, expires_at) for key, mark in fresh.items()])
     running = fold(connection, events, prices, written.running(moved.keys()))
     return Appended(answers, events, moved, running)
 
 
-def _event(draft: Draft, event_id: EventId, seq: int) -> Event:
+def _event(draft: Draft, event_id: EventId, seq: int, moment: datetime) -> Event:
     return Event(
-        id=event_id,
-        channel=draft.channel,
-        seq=seq,
-        topic=draft.topic,
-        timestamp=draft.timestamp or time_of(event_id),
-        payload=draft.payload,
-        sender=draft.sender,
-        correlation_id=draft.correlation_id,
+        event_id,
+        draft.channel,
+        seq,
+        draft.topic,
+        draft.timestamp or moment,
+        draft.payload,
+        draft.sender,
+        draft.correlation_id,
     )
-
-
-def _row(event: Event, body: bytes) -> dict[str, object]:
-    return {
-        "id": event.id,
-        "channel": event.channel,
-        "seq": event.seq,
-        "topic": event.topic,
-        "timestamp": to_microseconds(event.timestamp),
-        "sender": event.sender,
-        "correlation_id": event.correlation_id,
-        "payload": body.decode(),
-    }
 
 
 def _heads(connection: Connection, channels: set[str], written: Written) -> dict[str, int]:

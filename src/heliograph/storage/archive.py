@@ -180,7 +180,7 @@ class Archive:
         with translated(), self._database.watch.call(self._seconds):
             self._database.watch.uses(_driver(session))
             with session.begin():
-                if not reading.ids:
+                if not reading.ids and reading.state.leads_on_from(self._checkpoint):
                     session.execute(select(1))  # the session must not fall silent
                     return 0
                 stale = _generation(session) != reading.state.generation
@@ -190,7 +190,7 @@ class Archive:
             self._stream.prepare()
             return 0
         self._written.learn(heads, running)
-        self._checkpoint = reading.ids[-1]
+        self._checkpoint = _end(reading)
         self._untrimmed += len(reading.ids)
         if self._untrimmed >= TRIM_EVERY:
             self._stream.trim(self._checkpoint, TRIM_EVENTS)
@@ -204,22 +204,39 @@ class Archive:
             The last number of each channel, and the channels of running tasks.
         """
         if not reading.state.leads_on_from(self._checkpoint):
-            assert reading.state.oldest is not None
-            _note_hole(session, self._checkpoint, EventId(reading.state.oldest - 1))
+            self._note_hole(session, reading)
         moved = session.execute(
             update(schema.checkpoints)
             .where(
                 schema.checkpoints.c.name == schema.FOLDED, schema.checkpoints.c.event_id == self._checkpoint
             )
-            .values(event_id=reading.ids[-1])
+            .values(event_id=_end(reading))
         )
         if moved.rowcount != 1:
             raise Deposed("another node has archived in the meantime")
         events = reading.events
         _copy(session, events, reading.bodies)
         heads = {event.channel: event.seq for event in events}
-        upsert(session, schema.channels, [{"name": name, "head_seq": seq} for name, seq in heads.items()])
+        # In the order in which retention updates them: two orders would lock each other out.
+        rows = [{"name": name, "head_seq": seq} for name, seq in sorted(heads.items())]
+        upsert(session, schema.channels, rows)
         return heads, fold(session, events, self._prices, self._written.running(set(heads)))
+
+    def _note_hole(self, session: Connection, reading: Reading) -> None:
+        """Go on behind events that are in neither database, as after restoring an old backup.
+
+        Redis is told before the commit: only where it says that something was removed do readers ask what.
+        """
+        assert reading.state.oldest is not None
+        through = EventId(reading.state.oldest - 1) if reading.ids else _end(reading)
+        log.error("events are missing", after=format_id(self._checkpoint), through=format_id(through))
+        self._stream.remove(through)
+        session.execute(update(schema.channels).values(trimmed_id=through))
+
+
+def _end(reading: Reading) -> EventId:
+    """Return up to where a reading leads: its last event, or the end of a stream that has none left."""
+    return reading.ids[-1] if reading.ids else reading.state.head
 
 
 def _driver(session: Connection) -> psycopg.Connection[Any]:
@@ -233,12 +250,6 @@ def _generation(session: Connection) -> int:
     table = schema.checkpoints
     found = select(table.c.event_id).where(table.c.name == GENERATION).with_for_update(read=True)
     return session.scalar(found) or 0
-
-
-def _note_hole(session: Connection, checkpoint: EventId, through: EventId) -> None:
-    """Go on behind events that are in neither database, as after restoring an old backup."""
-    log.error("events are missing", after=format_id(checkpoint), through=format_id(through))
-    session.execute(update(schema.channels).values(trimmed_id=through))
 
 
 def _copy(session: Connection, events: Sequence[Event], bodies: Sequence[bytes]) -> None:

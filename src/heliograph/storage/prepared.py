@@ -25,7 +25,7 @@ DIALECTS: dict[str, Dialect] = {
 }
 
 Row = Mapping[str, Any]
-Values = Callable[[Row], tuple[Any, ...]]
+Values = Callable[[Any], tuple[Any, ...]]
 """Makes the parameters of a statement, in their order, out of a row."""
 
 
@@ -35,8 +35,8 @@ class Prepared:
     Args:
         statement: A Core statement whose parameters have names.
         columns: Of an insert: which columns its rows have.
-        raw: Rows have values as the database keeps them, such as microseconds for a time: nothing is
-            converted, which where rows are many costs more than the rest.
+        raw: Rows have values as the database keeps them, such as microseconds for a time, and with
+            ``columns`` are tuples of them: converting and naming them costs more than the rest.
     """
 
     def __init__(
@@ -47,7 +47,7 @@ class Prepared:
         self._raw = raw
         self._forms: dict[str, tuple[str, Values]] = {}
 
-    def run(self, connection: Connection, rows: Iterable[Row]) -> int:
+    def run(self, connection: Connection, rows: Iterable[Row | tuple[Any, ...]]) -> int:
         """Run it once for each row; return how many rows of the table it touched.
 
         Raises:
@@ -81,6 +81,8 @@ class Prepared:
         assert isinstance(compiled, SQLCompiler)
         names = list(compiled.positiontup or ())
         types = [compiled.binds[name].type.dialect_impl(dialect) for name in names]
+        if self._raw and self._columns is not None:
+            return str(compiled), itemgetter(*map(self._columns.index, names))
         converts = [None if self._raw else kind.bind_processor(dialect) for kind in types]
         return str(compiled), _values(names, converts)
 

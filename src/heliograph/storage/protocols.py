@@ -113,7 +113,8 @@ class Log(Protocol):
             For each request its receipt, or the error that refused it alone.
 
         Raises:
-            Unavailable: The log can't be written; nothing of any request is kept.
+            Unavailable: The log can't be written. Nothing of any request is kept, unless the log is another
+                server that went away before it answered: then only a retry with the same keys is harmless.
         """
         ...
 

@@ -16,6 +16,7 @@ from typing import TypeVar
 
 import trio
 from redis.client import PubSub
+from redis.exceptions import RedisError
 
 from heliograph.model.errors import HeliographError, Unavailable
 from heliograph.model.event import Draft
@@ -49,6 +50,7 @@ class RedisListener:
         self._silence = silence
         self._limiter = trio.CapacityLimiter(1)
         self._pubsub: PubSub | None = None
+        self._failure: RedisError | None = None
         self._lease = Lease(f"{stream.prefix}:bridge", "")
         self._renewed = self._heard = self._asked = 0.0
 
@@ -83,7 +85,7 @@ class RedisListener:
         lease = Lease(self._lease.key, token_hex(8))
         if not self._stream.take(lease, LEASE_SECONDS):
             return False
-        self._lease = lease
+        self._lease, self._failure = lease, None
         self._renewed = self._heard = self._asked = time.monotonic()
         self._pubsub = self._stream.client.pubsub()
         self._pubsub.psubscribe(self._pattern)
@@ -91,11 +93,19 @@ class RedisListener:
 
     def _hear(self) -> list[Heard]:
         assert self._pubsub is not None
+        if self._failure is not None:
+            raise self._failure
         self._hold()
         found: list[Heard] = []
         wait = WAIT_SECONDS
         while len(found) < MOST_MESSAGES:
-            message = self._pubsub.get_message(timeout=wait)
+            try:
+                message = self._pubsub.get_message(timeout=wait)
+            except RedisError as error:
+                if not found:
+                    raise
+                self._failure = error  # what has come nobody sends again: the next call meets the error
+                return found
             if message is None:
                 break
             wait = 0

@@ -132,17 +132,21 @@ def _topic(pattern: str) -> list[ColumnElement[bool]]:
 def trimmed_through(connection: Connection, selection: Selection) -> EventId:
     """Return the newest id of a selection that retention has removed, ``OLDEST`` when none was."""
     found = [
-        connection.execute(select(func.max(channels.c.trimmed_id)).where(*_channel_name(selector))).scalar()
+        connection.scalar(
+            select(func.max(channels.c.trimmed_id)).where(*_channel_name(selector, connection.dialect.name))
+        )
         for selector in selection.selectors
     ]
     return EventId(max((one for one in found if one is not None), default=OLDEST))
 
 
-def _channel_name(selector: str) -> Iterable[ColumnElement[bool]]:
+def _channel_name(selector: str, dialect: str) -> Iterable[ColumnElement[bool]]:
     if selector == EVERYTHING:
         return []
     if selector.endswith(":*"):
-        return [channels.c.name >= selector[:-1], channels.c.name < selector[:-2] + ";"]
+        # A range in the order of bytes, which SQLite's index has; a PostgreSQL's locale may have another.
+        name = channels.c.name.collate("C") if dialect == "postgresql" else channels.c.name
+        return [name >= selector[:-1], name < selector[:-2] + ";"]
     return [channels.c.name == selector]
 
 

@@ -10,9 +10,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Sequence
 
-import orjson
-
-from heliograph.model.event import Event
+from heliograph.model.event import Event, payload_size
 from heliograph.model.ids import EventId
 
 EVENTS = 4096
@@ -68,5 +66,4 @@ class Recent:
 
 def size_of(event: Event) -> int:
     """Return roughly the bytes that keeping an event costs."""
-    output = event.payload.get("output")
-    return 400 + (len(output) if isinstance(output, str) else len(orjson.dumps(event.payload)))
+    return 400 + payload_size(event.payload)

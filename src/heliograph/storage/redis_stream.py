@@ -48,7 +48,8 @@ from heliograph.storage.fold import begin_checkpoint
 from heliograph.storage.keys import conflict, fingerprint
 from heliograph.storage.postgres import PREPARE_LOCK, PostgresDatabase, session_lock
 from heliograph.storage.prepared import upsert
-from heliograph.storage.protocols import Deposed, Receipt
+from heliograph.storage.protocols import WHOLE_LOG, Deposed, Receipt
+from heliograph.storage.queries import trimmed_through
 from heliograph.storage.redis_client import connect, refusals_named, translated
 from heliograph.storage.settings import RedisSettings
 
@@ -339,7 +340,9 @@ class RedisStream:
     def _compare(self, connection: Connection) -> dict[str, str | int] | None:
         redis = self._unprepared
         run = redis.info("server")["run_id"]
-        prepared, server, head_before = _texts(redis.hmget(self._state, "generation", "server", "head"))
+        prepared, server, head_before, removed = _texts(
+            redis.hmget(self._state, "generation", "server", "head", "removed")
+        )
         before, archived_before = int(prepared or 0), _stored_generation(connection)
         if before and before == archived_before and server == run:
             return None  # another node was faster
@@ -357,14 +360,17 @@ class RedisStream:
             head = checkpoint
             fields["oldest"] = format_id(checkpoint + 1)
         fields["head"] = format_id(head)
+        trimmed = trimmed_through(connection, WHOLE_LOG)
+        if trimmed > parse(removed or "0-0"):
+            fields["removed"] = format_id(trimmed)  # only then do readers ask what retention has removed
         return fields
 
     def _raise_heads(self, connection: Connection) -> None:
         lift = self._unprepared.register_script(scripts.RAISE)
         keys = [self._stream, self._state, self._heads]
         table = schema.channels
-        rows = connection.execution_options(yield_per=1000).execute(select(table.c.name, table.c.head_seq))
-        for some in rows.partitions():
+        heads = select(table.c.name, table.c.head_seq).execution_options(yield_per=1000)
+        for some in connection.execute(heads).partitions():
             lift(keys, [value for row in some for value in row])
 
 

@@ -10,12 +10,16 @@ reads the database.
 from __future__ import annotations
 
 import fcntl
+import math
 import sqlite3
+import threading
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, closing
 from datetime import datetime, timedelta
 from pathlib import Path
+from time import monotonic
+from typing import Concatenate, ParamSpec, TypeVar
 
 import trio
 from sqlalchemy import Connection, Engine, create_engine, event, func, select
@@ -35,7 +39,16 @@ from heliograph.storage.recent import Recent
 from heliograph.storage.written import Written
 
 READERS = 4
+READ_SECONDS = 10.0
+"""After so long a question is given up: there are few readers, and stopping waits for them."""
+
+LOOK_EVERY = 100_000
+"""Steps of SQLite's machine, about a millisecond, between two looks at the clock."""
+
 TAIL_EVENTS = 2000
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 FAILURES = (OperationalError, sqlite3.OperationalError)
 """A write that failed for an outer reason, such as a full disk; by SQLAlchemy or by the driver itself."""
@@ -54,13 +67,47 @@ async def open_sqlite(
         engine = _engine(folder / "heliograph.db")
         try:
             await trio.to_thread.run_sync(_upgrade, engine)
-            database = Database(engine, READERS)
+            database = Readers(engine, READERS)
             with closing(Writer(engine)) as writer:
                 log = SqliteLog(database, writer, key_ttl, prices)
                 await log.load()
                 yield log, database
         finally:
             engine.dispose()
+
+
+class Readers(Database):
+    """The connections that answer questions, none for longer than ``READ_SECONDS``."""
+
+    async def read(
+        self, query: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        """Run ``query(connection, …)`` in a thread; see ``Database.read``.
+
+        Raises:
+            Unavailable: The database can't be read now, or it takes too long.
+        """
+
+        def timed(connection: Connection) -> T:
+            _question.deadline = monotonic() + READ_SECONDS
+            try:
+                return query(connection, *args, **kwargs)
+            finally:
+                _question.deadline = math.inf
+
+        return await super().read(timed)
+
+    async def read_long(self, query: Callable[[Connection], T]) -> T:
+        """Do what ``read`` does, however long it takes."""
+        return await super().read(query)
+
+
+_question = threading.local()
+
+
+def _too_late() -> bool:
+    """Tell whether the question that this thread asks takes too long; SQLite then interrupts it."""
+    return monotonic() > getattr(_question, "deadline", math.inf)
 
 
 def migrate_sqlite(folder: Path) -> None:
@@ -123,6 +170,7 @@ def _engine(file: Path) -> Engine:
             "journal_size_limit=67108864",
         ):
             connection.execute(f"PRAGMA {pragma}")
+        connection.set_progress_handler(_too_late, LOOK_EVERY)
 
     @event.listens_for(engine, "begin")
     def begin(connection: Connection) -> None:
@@ -146,6 +194,8 @@ class SqliteLog:
         self._written = Written()
         self._committed = trio.Event()
         self._appending = trio.Lock()
+        self.failure: str | None = None
+        """Why the last append could not be written."""
 
     async def load(self) -> None:
         """Take the position from the database: to be awaited once, before anything else."""
@@ -172,11 +222,13 @@ class SqliteLog:
                 self._key_ttl,
                 self._prices,
             )
+            self.failure = None
             if appended.events:
                 self._written.learn(appended.heads, appended.running)
                 self._hand_over(appended.events)
         except FAILURES as error:
-            raise Unavailable(f"the log can't be written: {getattr(error, 'orig', error)}") from error
+            self.failure = f"the log can't be written: {getattr(error, 'orig', error)}"
+            raise Unavailable(self.failure) from error
         finally:
             self._appending.release()
         return appended.answers

@@ -28,6 +28,7 @@ from heliograph.http.stream import Refused, WatchRequest
 from heliograph.http.websocket import WebSocketStream, handshake_response
 from heliograph.model.channels import Selection
 from heliograph.model.errors import Invalid, TooMany
+from heliograph.model.ids import EventId
 
 blueprint = Blueprint("streams", __name__)
 
@@ -69,6 +70,11 @@ async def task_stream(task_id: str) -> Response:
         # When retention has removed the end, waiting for it would be in vain.
         if seen or (await services().log.bounds(wanted.selection)).trimmed >= end:
             return Response(b"", 204)
+        if wanted.after is None:
+            tail = (await services().log.read_last(wanted.selection, wanted.tail)).events
+            # All of the tail came after the end: with no end to come, the stream would stay open.
+            if tail and tail[0].id > end:
+                wanted = attrs.evolve(wanted, after=EventId(end - 1))
     return _open_sse(attrs.evolve(wanted, ends_with_task=True))
 
 

@@ -3,7 +3,8 @@
    The stream knows the id of the last event it handed on. Whenever the connection ends it comes back
    after a jittered, growing delay and subscribes `after` that id, so nothing is missed and nothing comes
    twice. The service may ask to come back later (`reconnect`), say that the cursor is too old (`reset`:
-   the page takes a new snapshot), or close for good (codes 4500–4999). A connection that has gone silent
+   the page takes a new snapshot), be unable to subscribe now (`unavailable`: the page comes back as after
+   a lost connection), or close for good (codes 4500–4999). A connection that has gone silent
    is asked for a `pong` and given up if none comes. No DOM here; the socket and the clock are handed in. */
 
 const OPEN_MS = 10_000;
@@ -114,7 +115,6 @@ export class LiveStream {
     this.#heard = this.clock.now();
     switch (message.type) {
       case "subscribed":
-        this.#attempt = 0;
         this.#become("live");
         break;
       case "gap":
@@ -130,8 +130,10 @@ export class LiveStream {
         break;
       case "error":
         this.on.problem(message);
+        if (message.code === "unavailable") this.#socket.close(); // nothing is subscribed then, if it ever was
         break;
       default:
+        this.#attempt = 0; // not before: after `subscribed` may still come `unavailable`
         if (message.id === undefined || !isAfter(message.id, this.cursor)) break;
         this.cursor = message.id;
         this.on.message(message);
