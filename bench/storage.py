@@ -214,7 +214,7 @@ def _two_nodes(peer: Peer, scale: Scale) -> Figures:
         number = round(LATENCY_RATE * scale.seconds)
         with socket.create_connection(("127.0.0.1", urlsplit(far.url).port or 0)) as watcher:
             watcher.settimeout(30)
-            request = "GET /api/v1/events/stream?channel=task:bench HTTP/1.1\r\nHost: bench\r\n\r\n"
+            request = "GET /api/v1/events/stream?channel=task:bench HTTP/1.1\r\nHost: localhost\r\n\r\n"
             watcher.sendall(request.encode())
             found = b""
             while b"\nid:" not in found:  # its first cursor: it is live

@@ -13,6 +13,7 @@ import tomllib
 from collections.abc import Callable, Mapping
 from datetime import date, datetime
 from decimal import Decimal, InvalidOperation
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, get_args, get_origin
 
@@ -31,6 +32,14 @@ SCOPES = ("read", "publish", "admin")
 KEYS_HELP = "write key, name:key or name:key:scope+scope, separated by commas"
 KIB = 1024
 MIB = 1024 * KIB
+
+
+def is_loopback(host: str) -> bool:
+    """Tell whether a host's name or address is this machine's own, whatever a name server says."""
+    try:
+        return host.lower() == "localhost" or ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def _upper(text: str) -> str:

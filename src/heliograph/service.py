@@ -15,7 +15,6 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from functools import partial
-from ipaddress import ip_address
 
 import attrs
 import structlog
@@ -29,7 +28,7 @@ from heliograph.actors.hub import Hub
 from heliograph.actors.retention import Retention
 from heliograph.actors.subscriber import Subscriber
 from heliograph.actors.sweeper import Sweeper
-from heliograph.config import Settings
+from heliograph.config import Settings, is_loopback
 from heliograph.http.app import Services, create_app
 from heliograph.http.auth import Authenticator
 from heliograph.http.metrics import StorageStats
@@ -277,11 +276,7 @@ def refuse_open_bind(settings: Settings) -> None:
         SettingsError: The host is not loopback and there are no keys.
     """
     host = settings.server.host
-    try:
-        loopback = host == "localhost" or ip_address(host).is_loopback
-    except ValueError:
-        loopback = False
-    if not loopback and not settings.auth.keys:
+    if not is_loopback(host) and not settings.auth.keys:
         raise SettingsError(
             [f"server.host: {host} is not loopback; set HELIOGRAPH_API_KEYS first, or bind to 127.0.0.1"]
         )

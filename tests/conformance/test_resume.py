@@ -60,7 +60,7 @@ class Reader:
             request = handshake(self.url) + client_frame(TEXT, orjson.dumps(ask))
         else:
             parser = BlockParser()
-            fields = {"Host": "x", "Last-Event-ID": self.cursor}
+            fields = {"Host": "localhost", "Last-Event-ID": self.cursor}
             request = request_head("GET", "/api/v1/events/stream?channel=task:*", fields)
         stream = await connect(self.url)
         if rude:

@@ -265,6 +265,28 @@ async def check_selections(storage: Storage, everything: list[Event]) -> None:
             assert await read_all(storage, selection, after=start) == wanted[-limit:]
         before = [one for one in wanted if one.id < middle]
         assert list((await storage.store.events(selection, middle, 10))[0]) == before[:-11:-1]
+        late = [one for one in before if one.id > everything[60].id]
+        found, _ = await storage.store.events(selection, middle, 500, after=everything[60].id)
+        assert list(found) == late[::-1]
+
+
+async def test_events_are_found_by_who_sent_them_and_why(form: Form) -> None:
+    """A list of events may be of one sender, of one correlation id, or of both."""
+    async with form.open() as storage:
+        made = [
+            event("a.b", sender=sender, correlation_id=why) for sender in "xy" for why in ("1", "2", None)
+        ]
+        ids = await kept(storage, made)
+        await archived(storage)
+        events = storage.store.events
+        for selection in (WHOLE_LOG, Selection(("topic:a.b", "task:1"))):
+            found = [
+                await events(selection, None, 10, sender="x"),
+                await events(selection, None, 10, correlation_id="2"),
+                await events(selection, None, 10, sender="y", correlation_id="1"),
+                await events(selection, None, 10, sender="z"),
+            ]
+            assert [[ids.index(one.id) for one in page] for page, _ in found] == [[2, 1, 0], [4, 1], [3], []]
 
 
 async def test_nothing_is_kept_before_anything_was_published(form: Form) -> None:
@@ -289,6 +311,22 @@ async def test_a_restart_goes_on_from_where_it_was(form: Form) -> None:
         events = await read_all(storage)
         assert [one.seq for one in events] == list(range(1, 12))
         assert outputs(events) == [str(n) for n in range(11)]
+
+
+async def test_the_newest_task_tells_of_its_agent(form: Form) -> None:
+    """Of each agent the task that was created last counts; an agent without tasks is not there."""
+    async with form.open() as storage:
+        made = [("1", "a", "cli", 5), ("2", "a", "llm", 9), ("3", "a", "web", 7), ("4", "b", None, 1)]
+        for task_id, agent, kind, minute in made:
+            payload = {"task_id": task_id, "agent": agent} | ({"agent_type": kind} if kind else {})
+            moment = f"2026-01-31T12:0{minute}:00Z"
+            await kept(storage, [event("task.created", payload=payload, timestamp=moment)])
+        await archived(storage)
+        found = await storage.store.newest_tasks(["a", "b", "c"])
+        assert {name: newest.agent_type for name, newest in found.items()} == {"a": "llm", "b": None}
+        task = await storage.store.task("2")
+        assert task is not None
+        assert found["a"].updated_at == task.updated_at
 
 
 async def test_tasks_are_the_fold_of_the_log(form: Form) -> None:

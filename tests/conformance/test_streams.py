@@ -710,6 +710,7 @@ class TestLimits:
                 else:
                     assert three.status in {429, 503}
                     assert int(three.headers["retry-after"]) >= 1
+            await until_metric(url, 1, "streams_refused_total", transport=transport, reason=limit)
         for name in TRANSPORTS:
             await until_metric(url, 0, "streams", transport=name)
         async with await watch(transport, url, "task:1") as one:
@@ -728,6 +729,7 @@ class TestLimits:
             async with await open_ws(url) as four:
                 await four.say("auth", key="sb")
                 assert (await four.until("error")).fields["code"] == "too_many"
+                assert (await four.end())["code"] == 1013  # below 4500: come back
 
 
 @embedded

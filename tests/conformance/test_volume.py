@@ -115,7 +115,7 @@ class Download:
 async def body(url: str, path: str) -> AsyncIterator[bytes]:
     """Yield the chunks of a chunked answer."""
     async with await connect(url) as stream:
-        await stream.send_all(request_head("GET", path, {"Host": "x", "Connection": "close"}))
+        await stream.send_all(request_head("GET", path, {"Host": "localhost", "Connection": "close"}))
         rest = b""
         while b"\r\n\r\n" not in rest:
             rest += await stream.receive_some(65536)

@@ -202,6 +202,19 @@ async def test_a_ticket_opens_a_stream(guarded: Api) -> None:
     assert (await guarded.http.post("/api/v1/stream-tickets", headers={"X-API-Key": "w"})).status_code == 403
 
 
+async def test_a_ticket_only_looks_on(guarded: Api) -> None:
+    """With a ticket everything can be read; it buys no other ticket and publishes nothing."""
+    answer = await guarded.http.post("/api/v1/stream-tickets", headers={"X-API-Key": "o"})
+    ticket = f"?ticket={answer.json()['ticket']}"
+    await guarded.get("/api/tasks" + ticket)
+    assert (await guarded.http.head("/api/tasks" + ticket)).status_code == 200
+    problem = await guarded.problem("POST", "/api/v1/stream-tickets" + ticket)
+    assert (problem["status"], "X-API-Key" in problem["detail"]) == (401, True)
+    for way in ({}, {"Expect": "100-continue"}):  # by the shortcut, and by the route
+        problem = await guarded.problem("POST", "/api/v1/events" + ticket, json=output(), headers=way)
+        assert problem["status"] == 401
+
+
 async def test_pages_of_other_origins_are_kept_out(start: Start) -> None:
     """CORS headers and WebSockets are for our own origin and the configured ones only."""
     api = await start(server={"cors_origins": ("https://dashboard.example",)})

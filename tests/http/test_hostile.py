@@ -138,7 +138,7 @@ async def never_reads(url: str) -> object:
 async def sip(url: str, path: str) -> object:
     """Ask for megabytes and take a byte each second, until the connection is reset."""
     async with await connect(url, receive_buffer=4096) as stream:
-        await stream.send_all(request_head("GET", path, {"Host": "x"}))
+        await stream.send_all(request_head("GET", path, {"Host": "localhost"}))
         # What lies in our own buffer could be read for an hour after the reset.
         while not (error := stream.socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)):
             await stream.receive_some(1)
@@ -230,7 +230,7 @@ async def flood(url: str) -> None:
         await publish(url, *(output("flood", "x" * 10_000) for _ in range(100)))
 
 
-POST = {"Host": "x", "Content-Type": "application/json"}
+POST = {"Host": "localhost", "Content-Type": "application/json"}
 TOO_LARGE = request_head("POST", "/api/v1/events", POST | {"Content-Length": str(40_000_000)})
 BODY = orjson.dumps(output("1", "x"))
 PUBLISH = request_head("POST", "/api/v1/events", POST | {"Content-Length": str(len(BODY))}) + BODY
@@ -315,8 +315,11 @@ PEERS: dict[str, tuple[Peer, object]] = {
     ),
     "no key": (raw(handshake("http://x").replace(b"Sec-WebSocket-Key", b"X-Key")), 400),
     "another version": (raw(handshake("http://x").replace(b"Version: 13", b"Version: 8")), 400),
-    "goes at once": (raw(request_head("GET", "/api/health", {"Host": "x", "Connection": "close"})), 200),
-    "an old client": (raw(request_head("GET", "/api/health", {"Host": "x"}, "1.0")), 200),
+    "goes at once": (
+        raw(request_head("GET", "/api/health", {"Host": "localhost", "Connection": "close"})),
+        200,
+    ),
+    "an old client": (raw(request_head("GET", "/api/health", {"Host": "localhost"}, "1.0")), 200),
     "a body beyond the limit": (raw(TOO_LARGE, *[b"x" * 1_000_000] * 40), 413),
     "a body announced beyond the limit": (raw(TOO_LARGE), 413),
     "HTTP/2 unasked": (raw(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"), None),
@@ -326,7 +329,7 @@ PEERS: dict[str, tuple[Peer, object]] = {
                 "GET",
                 SSE,
                 {
-                    "Host": "x",
+                    "Host": "localhost",
                     "Connection": "Upgrade, HTTP2-Settings",
                     "Upgrade": "h2c",
                     "HTTP2-Settings": "",
@@ -335,15 +338,15 @@ PEERS: dict[str, tuple[Peer, object]] = {
         ),
         101,
     ),
-    "two lengths": (raw(PUBLISH.replace(b"Host: x", b"Host: x\r\nContent-Length: 5")), 400),
+    "two lengths": (raw(PUBLISH.replace(b"Host: localhost", b"Host: localhost\r\nContent-Length: 5")), 400),
     "a length and chunks": (
-        raw(PUBLISH.replace(b"Host: x", b"Host: x\r\nTransfer-Encoding: chunked"), b"\r\n"),
+        raw(PUBLISH.replace(b"Host: localhost", b"Host: localhost\r\nTransfer-Encoding: chunked"), b"\r\n"),
         400,
     ),
     # A reset at each stage
     "reset at once": (reset(), None),
     "reset in the head": (reset(b"GET / HTTP/1.1\r\nHo"), None),
-    "reset behind the request": (reset(request_head("GET", "/api/tasks", {"Host": "x"})), None),
+    "reset behind the request": (reset(request_head("GET", "/api/tasks", {"Host": "localhost"})), None),
     "reset in the body": (
         reset(request_head("POST", "/api/v1/events", POST | {"Content-Length": "100"}), b"{"),
         None,
@@ -351,15 +354,15 @@ PEERS: dict[str, tuple[Peer, object]] = {
     "reset in a publisher's body": (reset(PUBLISH, PUBLISH[:-5]), None),
     "reset behind publishing": (reset(PUBLISH), None),
     "reset in the answers of a publisher": (reset(PUBLISH * 20, read=20), None),
-    "reset in the answer": (reset(request_head("GET", "/metrics", {"Host": "x"}), read=20), None),
+    "reset in the answer": (reset(request_head("GET", "/metrics", {"Host": "localhost"}), read=20), None),
     "reset behind the handshake": (reset(handshake("http://x")), None),
     "reset in the handshake's answer": (reset(handshake("http://x"), read=20), None),
     "reset in a frame": (reset(handshake("http://x"), client_frame(TEXT, SUBSCRIBE)[:9], read=130), None),
     "reset behind subscribe": (reset(handshake("http://x"), client_frame(TEXT, SUBSCRIBE)), None),
     "reset in the replay": (reset(handshake("http://x"), client_frame(TEXT, SUBSCRIBE), read=300), None),
     "reset behind close": (reset(handshake("http://x"), client_frame(CLOSE, b"")), None),
-    "reset in an event stream": (reset(request_head("GET", SSE, {"Host": "x"}), read=300), None),
-    "reset behind its request": (reset(request_head("GET", SSE, {"Host": "x"})), None),
+    "reset in an event stream": (reset(request_head("GET", SSE, {"Host": "localhost"}), read=300), None),
+    "reset behind its request": (reset(request_head("GET", SSE, {"Host": "localhost"})), None),
 }
 
 

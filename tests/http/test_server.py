@@ -147,6 +147,11 @@ def make_app(site: Callable[[], Site]) -> QuartTrio:
         assert isinstance(data, bytes)
         return data
 
+    @app.get("/large")
+    async def large() -> bytes:
+        site().entered.set()
+        return bytes(10_000_000)
+
     @app.get("/take")
     async def take() -> str:
         connection.current.get().detach(Echo)
@@ -640,6 +645,40 @@ async def test_the_grace_ends(autojump_clock: trio.testing.MockClock) -> None:
         server.stop_accepting()
     made[0].close()
     assert trio.current_time() < 10
+
+
+@pytest.mark.parametrize("path", ["/large", "/short/large"])
+@pytest.mark.parametrize("impatient", [False, True])
+async def test_a_stalled_reader_holds_up_no_stopping(
+    autojump_clock: trio.testing.MockClock, path: str, impatient: bool
+) -> None:
+    """Who does not read an answer is waited for until the grace ends or the server is cancelled."""
+    listener = open_listener("127.0.0.1", 0, 10)
+    made: list[Site] = []
+    server = Server(
+        make_app(lambda: made[0]),
+        listener,
+        write_timeout=10,
+        idle_timeout=math.inf,
+        grace=3,
+        shortcuts=make_shortcuts(lambda: made[0]),
+    )
+    made.append(Site(server, listener.socket.getsockname()[1]))
+    with structlog.testing.capture_logs() as logs:
+        async with listener, trio.open_nursery() as nursery:
+            nursery.start_soon(server.run)
+            stream = await made[0].connect()
+            await stream.send_all(get(path))
+            with trio.fail_after(1):
+                await stream.receive_some(1)
+            begin = trio.current_time()
+            server.stop_accepting()
+            if impatient:
+                await trio.sleep(1)
+                nursery.cancel_scope.cancel()
+    assert trio.current_time() == begin + (1 if impatient else 3)
+    assert not logs
+    made[0].close()
 
 
 async def test_a_port_in_use_is_named() -> None:

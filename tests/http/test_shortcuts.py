@@ -129,7 +129,7 @@ PUBLISHED: dict[str, tuple[int, bytes]] = {
     "bearer": (201, post(items(output()), {"X-API-Key": "", "Authorization": "Bearer w"})),
     "a page that may": (201, post(items(output()), {"Origin": "https://app.example"})),
     "a page of ours": (201, post(items(output()), {"Origin": "http://x"})),
-    "a page that may not": (201, post(items(output()), {"Origin": "https://evil.example"})),
+    "a page that may not": (403, post(items(output()), {"Origin": "https://evil.example"})),
     "not JSON": (400, post(b'{"topic":')),
     "not UTF-8": (400, post(b'{"topic":"\xff"}')),
     "a bad line": (400, post(LINES + b"\n{", NDJSON)),
@@ -219,9 +219,9 @@ async def test_a_retry_on_the_other_way_is_the_same_request(guarded: Api) -> Non
 
 async def test_publishers_and_others_share_a_connection(api: Api, engines: list[TCPServer]) -> None:
     """On one connection every request is answered in order, also when all came at once, short or not."""
-    publish = post(items(output(text="x")), {"X-API-Key": ""})
-    health = request_head("GET", "/api/health", {"Host": "x"})
-    chunked = request_head("POST", PUBLISH, {"Host": "x", "Transfer-Encoding": "chunked"})
+    publish = post(items(output(text="x")), {"X-API-Key": "", "Host": "localhost"})
+    health = request_head("GET", "/api/health", {"Host": "localhost"})
+    chunked = request_head("POST", PUBLISH, {"Host": "localhost", "Transfer-Encoding": "chunked"})
     chunked += b"%x\r\n%b\r\n0\r\n\r\n" % (len(items(output())), items(output()))
     story = [publish, publish, health, health, publish, health, long_way(publish), publish, chunked, health]
     async with await connect(api.url) as stream:
@@ -234,8 +234,8 @@ async def test_publishers_and_others_share_a_connection(api: Api, engines: list[
 async def test_a_stream_follows_publishing_on_its_connection(api: Api) -> None:
     """A handshake pipelined behind publish requests opens a stream, which sees what comes later."""
     async with await connect(api.url) as stream:
-        publish = post(items(output(text="x")), {"X-API-Key": ""})
-        await stream.send_all(publish + request_head("GET", STREAM, {"Host": "x"}))
+        publish = post(items(output(text="x")), {"X-API-Key": "", "Host": "localhost"})
+        await stream.send_all(publish + request_head("GET", STREAM, {"Host": "localhost"}))
         assert (await read_reply(stream)).status == b"HTTP/1.1 201 "
         assert (await read_reply(stream)).status == b"HTTP/1.1 200 OK"
         received = b""
@@ -289,7 +289,7 @@ OPENED: dict[str, tuple[int, bytes, bool]] = {
     "a WebSocket with a wrong ticket": (401, web_socket("?ticket=x", {"X-API-Key": ""}), False),
     "of another version": (400, web_socket("", {"Sec-WebSocket-Version": "8"}), False),
     "without a key": (400, web_socket("", {"Sec-WebSocket-Key": ""}), False),
-    "no upgrade": (400, web_socket("", {"Upgrade": "", "Connection": ""}), False),
+    "no upgrade": (426, web_socket("", {"Upgrade": "", "Connection": ""}), False),
 }
 
 
@@ -305,6 +305,61 @@ async def test_streams_are_opened_alike(guarded: Api, engines: list[TCPServer], 
     assert len(engines) == 1
     assert int(expected.status.split()[1]) == status
     assert reply == expected
+
+
+REBOUND = {"Host": "evil.example:5711", "Origin": "http://evil.example:5711", "X-API-Key": ""}
+
+
+@pytest.mark.parametrize("way", [bytes, long_way])
+async def test_without_keys_no_other_name_is_served(api: Api, way: Callable[[bytes], bytes]) -> None:
+    """A page whose name resolves to this machine is of its own origin, and may still not use the API."""
+    requests = [post(items(output()), REBOUND), stream("", REBOUND), web_socket("", REBOUND)]
+    requests += [request_head("GET", path, {"Host": "evil.example"}) for path in ("/api/tasks", "/metrics")]
+    for request in requests:
+        reply = await exchange(api.url, way(request))
+        assert reply.status == b"HTTP/1.1 403 "
+        assert b"HELIOGRAPH_API_KEYS" in reply.body
+    assert (await api.get("/api/v1/events"))["events"] == []
+
+
+@pytest.mark.parametrize("way", [bytes, long_way])
+@pytest.mark.parametrize(
+    "host", ["localhost", "LOCALHOST:5000", "127.0.0.1:1", "127.1.2.3", "[::1]", "[::1]:5", "heliograph:5000"]
+)
+async def test_every_name_of_this_machine_is_served(
+    api: Api, way: Callable[[bytes], bytes], host: str
+) -> None:
+    """Programs, and our own page, ask by whatever name of the loopback interface, with or without a type."""
+    for origin in ("", f"http://{host}"):
+        named = {"Host": host, "Origin": origin, "X-API-Key": ""}
+        for request in (post(items(output()), named), post(items(output()), named | {"Content-Type": ""})):
+            assert (await exchange(api.url, way(request))).status == b"HTTP/1.1 201 "
+        assert (await exchange(api.url, way(stream("", named)))).status == b"HTTP/1.1 200 OK"
+        assert (await exchange(api.url, way(web_socket("", named)))).status.startswith(b"HTTP/1.1 101")
+
+
+@pytest.mark.parametrize("way", [bytes, long_way])
+async def test_no_page_of_another_origin_publishes(api: Api, way: Callable[[bytes], bytes]) -> None:
+    """What a browser sends without asking first, a POST of no type, is refused by its origin."""
+    for origin in ("http://evil.example", "null"):
+        page = {"Host": "127.0.0.1:5000", "Origin": origin, "Content-Type": "", "X-API-Key": ""}
+        reply = await exchange(api.url, way(post(items(output()), page)))
+        assert reply.status == b"HTTP/1.1 403 "
+        assert b"CORS_ORIGINS" in reply.body
+    assert (await api.get("/api/v1/events"))["events"] == []
+
+
+@pytest.mark.parametrize("way", [bytes, long_way])
+@pytest.mark.parametrize("origins", [("https://app.example",), ("*",)])
+async def test_configured_pages_use_the_api_without_keys(
+    start: Start, way: Callable[[bytes], bytes], origins: tuple[str, ...]
+) -> None:
+    """A configured origin may publish and watch, directly or through a proxy that keeps its name."""
+    api = await start(server={"cors_origins": origins})
+    for host in ("127.0.0.1", "app.example"):
+        page = {**FRIEND, "Host": host, "X-API-Key": ""}
+        assert (await exchange(api.url, way(post(items(output()), page)))).status == b"HTTP/1.1 201 "
+        assert (await exchange(api.url, way(web_socket("", page)))).status.startswith(b"HTTP/1.1 101")
 
 
 @pytest.mark.parametrize(("request_", "status"), [(stream(), 200), (web_socket(), 429)])

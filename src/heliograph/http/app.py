@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Awaitable, Callable
+from functools import lru_cache
 
 import attrs
 from quart import Response, current_app, g, request, websocket
@@ -12,7 +14,7 @@ from heliograph.actors.appender import Appender
 from heliograph.actors.histogram import Histogram
 from heliograph.actors.hub import Hub
 from heliograph.actors.subscriber import Subscriber
-from heliograph.config import ServerSettings, Settings
+from heliograph.config import ServerSettings, Settings, is_loopback
 from heliograph.http import problems
 from heliograph.http.asked import Asked
 from heliograph.http.auth import Authenticator
@@ -30,6 +32,8 @@ OPEN_PATHS = (
     "/asyncapi.json",
     "/favicon.ico",
 )
+READING = ("GET", "HEAD", "OPTIONS")
+_PORT = re.compile(r":[0-9]*$")
 
 
 @attrs.frozen
@@ -57,7 +61,7 @@ def services() -> Services:
 
 def create_app(given: Services) -> QuartTrio:
     """Make the app."""
-    from heliograph.http.routes import analytics, events, page, streams, system, tasks
+    from heliograph.http.routes import agents, analytics, events, page, streams, system, tasks
 
     app = QuartTrio("heliograph", static_folder=None)
     app.extensions["heliograph"] = given
@@ -65,18 +69,22 @@ def create_app(given: Services) -> QuartTrio:
     app.config["RESPONSE_TIMEOUT"] = None
     app.config["BODY_TIMEOUT"] = 60
     problems.install(app)
-    for routes in (analytics, events, page, streams, system, tasks):
+    for routes in (agents, analytics, events, page, streams, system, tasks):
         app.register_blueprint(routes.blueprint)
 
     @app.before_request
     async def identify() -> None:
+        require = require_host if request.method in READING else require_origin
+        require(given.settings, request)
         if request.path in OPEN_PATHS or request.path.startswith("/static/") or request.method == "OPTIONS":
             return
-        g.identity = given.authenticator.require(request.headers, request.args.get("ticket"))
+        # A ticket is for looking on: if it could do more, it could buy the next one, for ever.
+        ticket = request.args.get("ticket") if request.method in READING else None
+        g.identity = given.authenticator.require(request.headers, ticket)
 
     @app.before_websocket
     async def check_origin() -> None:
-        require_origin(given.settings.server, websocket)
+        require_origin(given.settings, websocket)
 
     @app.after_request
     async def finish(response: Response) -> Response:
@@ -93,15 +101,47 @@ def origin_allowed(settings: ServerSettings, origin: str, host: str) -> bool:
     return origin in allowed or "*" in allowed or origin.partition("://")[2] == host
 
 
-def require_origin(settings: ServerSettings, asked: Asked) -> None:
-    """Check the origin of the page that opens a WebSocket; programs that are no browsers send none.
+def require_host(settings: Settings, asked: Asked) -> None:
+    """Check, where anybody is served, that a request names this machine or a configured page's.
+
+    Any other name belongs to somebody who can have it resolve to this machine, and whose page would then be
+    of our own origin.
+
+    Raises:
+        Forbidden: It does not.
+    """
+    host = asked.headers.get("Host")  # no browser leaves it out
+    if not (settings.auth.keys or host is None or _is_ours(host) or _is_configured(settings.server, host)):
+        raise Forbidden(
+            f"the host {host[:100]} is not served without API keys: ask for 127.0.0.1 or localhost, "
+            "set HELIOGRAPH_API_KEYS, or name its origin in CORS_ORIGINS"
+        )
+
+
+@lru_cache(maxsize=256)
+def _is_ours(host: str) -> bool:
+    """Tell whether a host, with or without its port, is this machine; every publish request asks.
+
+    A name without a dot (a container's, a machine's) is the local network's own: no stranger can have it resolve.
+    """
+    name = _PORT.sub("", host).strip("[]")
+    return is_loopback(name) or not (set(".:") & set(name))
+
+
+def _is_configured(settings: ServerSettings, host: str) -> bool:
+    return any(origin in {"*", f"http://{host}", f"https://{host}"} for origin in settings.cors_origins)
+
+
+def require_origin(settings: Settings, asked: Asked) -> None:
+    """Check the page that opens a WebSocket or changes something; programs that are no browsers name none.
 
     Raises:
         Forbidden: It may not use the API.
     """
+    require_host(settings, asked)
     origin = asked.headers.get("Origin")
-    if origin is not None and not origin_allowed(settings, origin, asked.headers.get("Host", "")):
-        raise Forbidden(f"the origin {origin} is not in CORS_ORIGINS")
+    if origin is not None and not origin_allowed(settings.server, origin, asked.headers.get("Host", "")):
+        raise Forbidden(f"the origin {origin[:100]} is not in CORS_ORIGINS")
 
 
 def cors_headers(settings: ServerSettings, asked: Asked) -> dict[str, str]:

@@ -344,6 +344,15 @@ class Connection:
             reset_on_close(self.socket)
             raise trio.BrokenResourceError("the peer takes no bytes") from None
 
+    def abort(self) -> None:
+        """End all reading and writing at once, that which is shielded too; what was not taken is forgotten.
+
+        The descriptor stays open until its owner closes it: another's could get its number meanwhile.
+        """
+        with suppress(OSError):
+            reset_on_close(self.socket)
+            self.socket.shutdown(trio.socket.SHUT_RDWR)
+
     def _shut_down(self) -> None:
         with suppress(OSError):
             self.socket.shutdown(trio.socket.SHUT_WR)

@@ -101,6 +101,13 @@ def snapshot(services: Services) -> list[Sample]:
         Sample("streams", "Open streams", "gauge", ("transport",), open_streams),
         Sample("streams_opened", "Streams opened", "counter", ("transport",), _tuples(streams.opened)),
         Sample(
+            "streams_refused",
+            "Streams refused, by the limit",
+            "counter",
+            ("transport", "reason"),
+            streams.refused,
+        ),
+        Sample(
             "streams_ended", "Streams ended, by reason", "counter", ("transport", "reason"), streams.ended
         ),
         Sample(

@@ -25,7 +25,7 @@ log = structlog.get_logger(__name__)
 TABLE: dict[type[errors.HeliographError], tuple[int, str, str]] = {
     errors.Malformed: (400, "malformed", "Malformed request"),
     errors.Unauthenticated: (401, "unauthenticated", "A valid API key is needed"),
-    errors.Forbidden: (403, "forbidden", "The API key does not reach this far"),
+    errors.Forbidden: (403, "forbidden", "Not allowed"),
     errors.NotFound: (404, "not_found", "Not found"),
     errors.Conflict: (409, "conflict", "The idempotency key was used for something else"),
     errors.TooLarge: (413, "too_large", "Too large"),

@@ -5,8 +5,8 @@ accept loop is ``trio.serve_listeners`` and each connection is handed to hyperco
 wrapped in a ``Connection`` that a stream can take over. This module is the only one that touches
 hypercorn's inner classes, and ``tests/http/test_server.py`` fails clearly when an upgrade changes them.
 
-Nesting is the order of stopping: accepting ends first, then what is still served gets ``grace``
-seconds, then the app's lifespan ends.
+Nesting is the order of stopping: accepting ends first, then what is still served gets ``grace`` seconds, then
+it is cancelled and its connections are aborted: cancelling does not reach the writes that hypercorn shields.
 """
 
 from __future__ import annotations
@@ -116,13 +116,23 @@ class Server:
 
     async def run(self) -> None:
         """Serve until accepting is stopped and the connections have ended or used up their grace."""
-        async with trio.open_nursery() as handlers:
-            with self._accepting:
-                await trio.serve_listeners(self._handle, [self.listener], handler_nursery=handlers)
-            await self._context.terminated.set()
+        async with trio.open_nursery() as serving:
+            serving.start_soon(self._abort_when_cancelled)
+            async with trio.open_nursery() as handlers:
+                with self._accepting:
+                    await trio.serve_listeners(self._handle, [self.listener], handler_nursery=handlers)
+                await self._context.terminated.set()
+                for connection in self._connections:
+                    connection.stop()
+                serving.cancel_scope.deadline = trio.current_time() + self.grace
+            serving.cancel_scope.cancel()
+
+    async def _abort_when_cancelled(self) -> None:
+        try:
+            await trio.sleep_forever()
+        finally:
             for connection in self._connections:
-                connection.stop()
-            handlers.cancel_scope.deadline = trio.current_time() + self.grace
+                connection.abort()
 
     async def _handle(self, stream: trio.SocketStream) -> None:
         try:

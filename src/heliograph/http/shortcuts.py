@@ -16,8 +16,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import partial
 
-from heliograph.http.app import Services, common_headers, require_origin
-from heliograph.http.auth import Identity
+from heliograph.http.app import Services, common_headers, require_host, require_origin
 from heliograph.http.connection import Shortcut, Successor
 from heliograph.http.head import Head
 from heliograph.http.problems import answer_to
@@ -35,16 +34,13 @@ def shortcuts(service: Services) -> Mapping[tuple[str, str], Shortcut]:
     }
 
 
-def _identified(service: Services, head: Head) -> Identity:
-    return service.authenticator.require(head.headers, head.args.get("ticket") if head.query else None)
-
-
 async def _publish(service: Services, head: Head, body: bytes) -> bytes | None:
     settings = service.settings.server
     if len(body) > settings.max_request_bytes:
         return None
     try:
-        who = _identified(service, head)
+        require_origin(service.settings, head)
+        who = service.authenticator.require(head.headers)
         reader = item_reader(service, head)
         reader.feed(body)
         answer = await append_items(service, who, head, reader.end())
@@ -55,7 +51,8 @@ async def _publish(service: Services, head: Head, body: bytes) -> bytes | None:
 
 async def _event_stream(service: Services, head: Head, body: bytes) -> Successor | None:
     try:
-        who = _identified(service, head)
+        require_host(service.settings, head)
+        who = service.authenticator.require(head.headers, head.args.get("ticket"))
         wanted = wanted_events(service, who, head)
     except HeliographError:
         return None
@@ -67,7 +64,7 @@ async def _web_socket(service: Services, head: Head, body: bytes) -> Successor |
     if not head.upgrades or version != "13" or key is None:
         return None
     try:
-        require_origin(service.settings.server, head)
+        require_origin(service.settings, head)
         return web_socket_successor(service, head)
     except HeliographError:
         return None

@@ -18,7 +18,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from enum import Enum
-from typing import Any
+from typing import Any, NoReturn
 
 import attrs
 import trio
@@ -52,10 +52,12 @@ class Reason(Enum):
     NO_PONG = (4012, "no pong")
     BROKEN = (1006, "connection lost")
     TASK_ENDED = (1000, "the task has ended")
+    INTERNAL = (1011, "internal error; it was logged")
+    FULL = (1013, "too many streams; come back later")
     UNAVAILABLE = (1013, "the log can not be read now")
     BAD_KEY = (4500, "bad key")
     FORBIDDEN = (4503, "forbidden channel")
-    TOO_MANY = (4505, "too many channels or streams")
+    TOO_MANY = (4505, "too many channels")
 
     def __init__(self, code: int, text: str) -> None:
         self.code = code
@@ -107,11 +109,12 @@ class StreamRegistry:
     streams: set[Stream] = attrs.field(factory=set)
     opened: Counter[str] = attrs.field(factory=Counter)
     ended: Counter[tuple[str, str]] = attrs.field(factory=Counter)
+    refused: Counter[tuple[str, str]] = attrs.field(factory=Counter)
     dropped: Counter[str] = attrs.field(factory=Counter)
     per_owner: Counter[str] = attrs.field(factory=Counter)
     draining: bool = False
 
-    def admit(self, owner: str) -> None:
+    def admit(self, transport: str, owner: str) -> None:
         """Check that one more stream is within the limits.
 
         Nothing is reserved: whoever is let in must be served, and so counted, without an await between.
@@ -120,12 +123,17 @@ class StreamRegistry:
             TooMany: In all, or for this owner of a key.
         """
         if len(self.streams) >= self.limits.max_streams:
-            raise TooMany(f"{len(self.streams)} streams are open; come back later")
-        self._admit_owner(owner)
+            self._refuse(transport, "max_streams", f"{len(self.streams)} streams are open; come back later")
+        self._admit_owner(transport, owner)
 
-    def _admit_owner(self, owner: str) -> None:
+    def _admit_owner(self, transport: str, owner: str) -> None:
         if self.per_owner[owner] >= self.limits.max_streams_per_key:
-            raise TooMany(f"{owner} has {self.per_owner[owner]} streams open; close some")
+            text = f"{owner} has {self.per_owner[owner]} streams open; close some"
+            self._refuse(transport, "max_streams_per_key", text)
+
+    def _refuse(self, transport: str, limit: str, text: str) -> NoReturn:
+        self.refused[transport, limit] += 1
+        raise TooMany(text)
 
     def add(self, stream: Stream) -> None:
         """Count a stream in."""
@@ -146,7 +154,7 @@ class StreamRegistry:
             TooMany: The key has as many already.
         """
         if owner != stream.owner:
-            self._admit_owner(owner)
+            self._admit_owner(stream.transport, owner)
             self.per_owner[stream.owner] -= 1
             self.per_owner[owner] += 1
             stream.owner = owner

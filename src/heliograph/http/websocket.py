@@ -11,6 +11,8 @@ from __future__ import annotations
 import random
 from typing import Any
 
+import orjson
+import structlog
 import trio
 from wsproto.connection import Connection, ConnectionType
 from wsproto.events import CloseConnection, Message, Ping, TextMessage
@@ -26,6 +28,8 @@ from heliograph.model.channels import Selection, parse_selector, parse_topic_pat
 from heliograph.model.errors import Forbidden, HeliographError, Invalid, TooMany, Unauthenticated
 from heliograph.model.ids import EventId, format_id, is_time, parse_position
 from heliograph.model.intake import parse_json
+
+log = structlog.get_logger(__name__)
 
 PING_FRAME = frame(PING, b"")
 FIELDS = {
@@ -179,6 +183,9 @@ class WebSocketStream(Stream):
         self._busy = True
         try:
             await self._answer(message)
+        except Exception:
+            log.exception("unexpected error in a message")
+            self.end(Reason.INTERNAL)
         finally:
             self._busy = False
 
@@ -188,7 +195,7 @@ class WebSocketStream(Stream):
             message = parse_json(text, "the message")
             if not isinstance(message, dict):
                 raise Invalid.field("", "a message must be a JSON object")
-            ref = message.get("ref")
+            ref = _ref(message)
             await self._act(message, ref)
         except (Forbidden, Unauthenticated) as error:
             self._error(error, ref)
@@ -217,7 +224,12 @@ class WebSocketStream(Stream):
 
     def _authenticate(self, key: str | None, ticket: str | None, ref: Any) -> None:
         identity = self._authenticator.authenticate(key, ticket)
-        self._registry.rename(self, identity.name)
+        try:
+            self._registry.rename(self, identity.name)
+        except TooMany as error:  # of streams, of which some will end
+            self._error(error, ref)
+            self.end(Reason.FULL)
+            return
         self._identity = identity
         self.sink.write(self.notice("authenticated", {"name": identity.name, "ref": ref}))
 
@@ -277,6 +289,16 @@ class WebSocketStream(Stream):
                 "error", {"code": problem.code, "title": problem.title, "detail": problem.detail, "ref": ref}
             )
         )
+
+
+def _ref(message: dict[str, Any]) -> Any:
+    """Return what goes back as it came; orjson reads deeper nesting than it writes."""
+    ref = message.get("ref")
+    try:
+        json_frame({"ref": ref})
+    except orjson.JSONEncodeError:
+        raise Invalid.field("ref", "is nested too deeply to be returned") from None
+    return ref
 
 
 def _text(message: dict[str, Any], name: str) -> str | None:

@@ -281,6 +281,14 @@ class TaskKey:
 
 
 @attrs.frozen
+class NewestTask:
+    """What the newest task of an agent tells of it."""
+
+    agent_type: str | None
+    updated_at: datetime
+
+
+@attrs.frozen
 class LogLine:
     """One line of a task's output, or a marked piece of one.
 
@@ -346,6 +354,10 @@ class Store(Protocol):
         """Count the tasks of each status."""
         ...
 
+    async def newest_tasks(self, agents: Sequence[str]) -> Mapping[str, NewestTask]:
+        """Return what the newest task of each agent tells; without those that have none."""
+        ...
+
     async def lines(
         self, task_id: str, first_seq: int, last_seq: int | None, limit: int, *, newest: bool = False
     ) -> tuple[Sequence[LogLine], bool]:
@@ -359,9 +371,16 @@ class Store(Protocol):
         ...
 
     async def events(
-        self, selection: Selection, before: EventId | None, limit: int
+        self,
+        selection: Selection,
+        before: EventId | None,
+        limit: int,
+        *,
+        after: EventId | None = None,
+        sender: str | None = None,
+        correlation_id: str | None = None,
     ) -> tuple[Sequence[Event], bool]:
-        """List events, newest first; tell whether there are more.
+        """List events between two ids (both exclusive), newest first; tell whether there are more.
 
         Large events make the list shorter than ``limit``; it is empty only when there are none.
         """

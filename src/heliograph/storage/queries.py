@@ -29,7 +29,7 @@ from heliograph.model.channels import EVERYTHING, Selection
 from heliograph.model.event import Event
 from heliograph.model.ids import OLDEST, EventId
 from heliograph.model.task import STATUSES, Task
-from heliograph.storage.protocols import LogLine, TaskFilter, TaskKey
+from heliograph.storage.protocols import LogLine, NewestTask, TaskFilter, TaskKey
 from heliograph.storage.schema import channels, events, tasks
 
 PAGE_BYTES = 1024 * 1024
@@ -65,11 +65,15 @@ def read_events(
     after: int | None = None,
     before: int | None = None,
     newest: bool = False,
+    sender: str | None = None,
+    correlation_id: str | None = None,
 ) -> tuple[list[Event], bool]:
     """Read events of a selection between two ids (both exclusive).
 
     Args:
         newest: Begin at the newest and go back; otherwise from the oldest on.
+        sender: Only of this sender.
+        correlation_id: Only with this one.
 
     Returns:
         The events in the order read, and whether there may be more: ``limit`` or ``PAGE_BYTES`` was reached.
@@ -79,6 +83,10 @@ def read_events(
         window.append(events.c.id > after)
     if before is not None:
         window.append(events.c.id < before)
+    if sender is not None:
+        window.append(events.c.sender == sender)
+    if correlation_id is not None:
+        window.append(events.c.correlation_id == correlation_id)
     found, more = _within_bytes(connection, _selected(select(events), selection, window, limit, newest))
     return [to_event(row) for row in found], more or len(found) == limit
 
@@ -115,7 +123,7 @@ def _within_bytes(connection: Connection, statement: Any) -> tuple[list[Row[Any]
     """
     found: list[Row[Any]] = []
     size = 0
-    with connection.execution_options(yield_per=FETCH_ROWS).execute(statement) as rows:
+    with connection.execute(statement.execution_options(yield_per=FETCH_ROWS)) as rows:
         for row in rows:
             if size >= PAGE_BYTES:
                 return found, True
@@ -218,6 +226,19 @@ def count_tasks(connection: Connection) -> dict[str, int]:
     rows = connection.execute(select(tasks.c.status, func.count()).group_by(tasks.c.status))
     counts.update((status, count) for status, count in rows)
     return counts
+
+
+def newest_tasks(connection: Connection, agents: Iterable[str]) -> dict[str, NewestTask]:
+    """Return what the newest task of each agent tells: one look into the index for each."""
+    newest = select(tasks.c.agent_type, tasks.c.updated_at).order_by(
+        tasks.c.created_at.desc(), tasks.c.task_id.desc()
+    )
+    found = {}
+    for agent in agents:
+        row = connection.execute(newest.where(tasks.c.agent == agent).limit(1)).one_or_none()
+        if row is not None:
+            found[agent] = NewestTask(row.agent_type, row.updated_at)
+    return found
 
 
 def read_lines(

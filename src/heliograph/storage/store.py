@@ -10,7 +10,7 @@ from heliograph.model.ids import EventId
 from heliograph.model.task import Task
 from heliograph.storage import fold, queries, rollups
 from heliograph.storage.database import Database
-from heliograph.storage.protocols import LogLine, RollupSnapshot, TaskBefore, TaskFilter, TaskKey
+from heliograph.storage.protocols import LogLine, NewestTask, RollupSnapshot, TaskBefore, TaskFilter, TaskKey
 
 
 class SqlStore:
@@ -31,6 +31,10 @@ class SqlStore:
         """Count the tasks of each status."""
         return await self._database.read(queries.count_tasks)
 
+    async def newest_tasks(self, agents: Sequence[str]) -> Mapping[str, NewestTask]:
+        """Return what the newest task of each agent tells."""
+        return await self._database.read(queries.newest_tasks, agents)
+
     async def lines(
         self, task_id: str, first_seq: int, last_seq: int | None, limit: int, *, newest: bool = False
     ) -> tuple[Sequence[LogLine], bool]:
@@ -38,11 +42,25 @@ class SqlStore:
         return await self._database.read(queries.read_lines, task_id, first_seq, last_seq, limit, newest)
 
     async def events(
-        self, selection: Selection, before: EventId | None, limit: int
+        self,
+        selection: Selection,
+        before: EventId | None,
+        limit: int,
+        *,
+        after: EventId | None = None,
+        sender: str | None = None,
+        correlation_id: str | None = None,
     ) -> tuple[Sequence[Event], bool]:
         """List events, newest first; tell whether there are more."""
         found, more = await self._database.read(
-            queries.read_events, selection, limit + 1, before=before, newest=True
+            queries.read_events,
+            selection,
+            limit + 1,
+            after=after,
+            before=before,
+            newest=True,
+            sender=sender,
+            correlation_id=correlation_id,
         )
         return found[:limit], more
 

@@ -20,13 +20,14 @@ from heliograph.http.requests import (
     encode_cursor,
     identity,
     refuse_unknown,
+    require_utf8,
     selection,
     to_json,
     whole,
 )
 from heliograph.model.errors import Invalid
 from heliograph.model.event import event_json
-from heliograph.model.ids import EventId, format_id
+from heliograph.model.ids import NEWEST, OLDEST, EventId, format_id, parse_position
 from heliograph.model.intake import parse_items
 
 blueprint = Blueprint("events", __name__)
@@ -74,15 +75,18 @@ async def append_items(service: Services, who: Identity, asked: Asked, items: li
 
 @blueprint.get("/api/v1/events")
 async def history() -> Response:
-    """List events, newest first."""
-    refuse_unknown(request, "topic", "channel", "limit", "cursor", "ticket")
+    """List events, newest first, with every filter of the dashboard."""
+    texts = ("sender", "correlation_id")
+    refuse_unknown(request, "topic", "channel", *texts, "since", "until", "limit", "cursor", "ticket")
     service = services()
     wanted = selection(request)
     identity().require("read", *wanted.selectors)
     limit = whole(request, "limit", DEFAULT_LIMIT, 1, MAX_LIMIT)
-    cursor = decode_cursor(request, int)
+    filters = {name: require_utf8(request.args[name], name) for name in texts if request.args.get(name)}
+    since, until = _position("since", OLDEST), _position("until", NEWEST)
+    before = EventId(min(_cursor(), until + 1))
     position = await service.store.checkpoint()
-    found, more = await service.store.events(wanted, EventId(cursor[0]) if cursor else None, limit)
+    found, more = await service.store.events(wanted, before, limit, after=since, **filters)
     body = {
         "events": [orjson.Fragment(event_json(event)) for event in found],
         "total": len(found),
@@ -92,3 +96,18 @@ async def history() -> Response:
         },
     }
     return Response(to_json(body), content_type="application/json")
+
+
+def _position(name: str, default: EventId) -> EventId:
+    """Read a time or an id of the query: ids begin with the time at which events were taken."""
+    text = request.args.get(name)
+    return default if text is None else parse_position(text.replace(" ", "+"), name)
+
+
+def _cursor() -> EventId:
+    cursor = decode_cursor(request, int)
+    if cursor is None:
+        return NEWEST
+    if not OLDEST < cursor[0] <= NEWEST:
+        raise Invalid.field("cursor", "must be a next_cursor of this list, unchanged")
+    return EventId(cursor[0])

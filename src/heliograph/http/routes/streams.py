@@ -20,7 +20,7 @@ from heliograph.http.app import Services, cors_headers, services
 from heliograph.http.asked import Asked
 from heliograph.http.auth import Identity
 from heliograph.http.frames import retry_block
-from heliograph.http.problems import describe
+from heliograph.http.problems import Problem, describe
 from heliograph.http.requests import identity, refuse_unknown, selection, to_json, watch_request
 from heliograph.http.routes.tasks import known_task
 from heliograph.http.sse import SseStream
@@ -107,7 +107,7 @@ def sse_successor(
 
     def take_over(stream: trio.SocketStream) -> SseStream | Refused:
         try:
-            service.streams.admit(owner)
+            service.streams.admit(SseStream.transport, owner)
         except TooMany:
             return Refused(stream, _come_back_later().encoded(cors))
         served = SseStream(stream, service.hub, service.streams, owner, wanted, chunked=chunked)
@@ -135,6 +135,14 @@ async def web_socket() -> None:
     connection.current.get().detach(web_socket_successor(services(), websocket))
 
 
+@blueprint.get("/ws")
+async def no_web_socket() -> Response:
+    """Tell whoever asks without an upgrade what is here (RFC 9110, section 15.5.22)."""
+    text = "this is a WebSocket: open it with ws:// or wss://; over HTTP ask GET /api/v1/events/stream"
+    problem = Problem(426, "upgrade_required", "A WebSocket is needed", text)
+    return problem.answer({"Upgrade": "websocket", "Connection": "Upgrade"}).response()
+
+
 def web_socket_successor(service: Services, asked: Asked) -> connection.Successor:
     """Make what takes a connection over as a WebSocket, by every rule of it; it answers the handshake.
 
@@ -148,7 +156,7 @@ def web_socket_successor(service: Services, asked: Asked) -> connection.Successo
     def take_over(stream: trio.SocketStream) -> WebSocketStream | Refused:
         served = WebSocketStream(stream, service.hub, service.streams, who, service.authenticator)
         try:
-            service.streams.admit(served.owner)
+            service.streams.admit(served.transport, served.owner)
         except TooMany as error:
             return Refused(stream, describe(error).answer({"Connection": "close"}).encoded(cors))
         served.sink.write(handshake_response(key))
@@ -159,7 +167,8 @@ def web_socket_successor(service: Services, asked: Asked) -> connection.Successo
 
 @blueprint.post("/api/v1/stream-tickets")
 async def make_ticket() -> Response:
-    """Make a short-lived ticket for clients that can't set headers on a stream."""
+    """Make a short-lived ticket for clients that can't set headers on a stream; a ticket buys none."""
+    refuse_unknown(request)
     who = identity()
     who.require("read")
     ticket, expires_at = services().authenticator.ticket_for(who)

@@ -31,6 +31,24 @@ async def health() -> Response:
     )
 
 
+@blueprint.get("/api/v1/health")
+async def platform_health() -> Response:
+    """Tell what this node has carried; of workflows none is registered yet."""
+    service = services()
+    appender = service.appender.stats()
+    return _json(
+        {
+            "status": "healthy",
+            "workflows": {"total": 0, "enabled": 0},
+            "bus": {
+                "published": appender.events,
+                "delivered": service.hub.stats().deliveries,
+                "errors": appender.failed + appender.refused,
+            },
+        }
+    )
+
+
 @blueprint.get("/api/ready")
 async def ready() -> Response:
     """Tell whether every part is reachable; 503 names what is missing."""
@@ -51,6 +69,7 @@ async def status() -> Response:
     service = services()
     hub = service.hub.stats()
     memory = psutil.virtual_memory()
+    checkpoint = await service.store.checkpoint()
     counts = await service.store.task_counts()
     return _json(
         {
@@ -70,6 +89,7 @@ async def status() -> Response:
             "events": hub.events,
             "deliveries": hub.deliveries,
             "position": format_id(hub.position),
+            "meta": {"stream_cursor": format_id(checkpoint)},
         }
     )
 

@@ -109,12 +109,13 @@ async def read_log(task_id: str) -> Response:
 async def full_log(task_id: str) -> Response:
     """Stream the whole output, page by page, as text or as NDJSON."""
     refuse_unknown(request, "ticket")
+    cursor = {"X-Stream-Cursor": format_id(await services().store.checkpoint())}
     await known_task(task_id)
     accepted = request.accept_mimetypes.best_match(["text/plain", NDJSON], default="text/plain")
     pages = _pages(services().store, task_id)
     if accepted == NDJSON:
-        return Response(_as_ndjson(pages), content_type=NDJSON)
-    return Response(_as_text(pages), content_type="text/plain; charset=utf-8")
+        return Response(_as_ndjson(pages), headers=cursor, content_type=NDJSON)
+    return Response(_as_text(pages), headers=cursor, content_type="text/plain; charset=utf-8")
 
 
 async def known_task(task_id: str) -> Task:

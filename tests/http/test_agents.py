@@ -1,0 +1,72 @@
+"""The list of agents, and the health of the platform."""
+
+from typing import Any
+
+from tests.http.conftest import Api, Start, created, output, status
+from tests.http.test_auth import KEYS
+
+
+async def agents(api: Api, query: str = "") -> dict[str, Any]:
+    """Return the agents of an answer by name."""
+    return {agent["name"]: agent for agent in (await api.get("/api/agents" + query))["agents"]}
+
+
+async def test_agents_are_told_by_their_tasks(api: Api) -> None:
+    """Each agent is there once, with its tasks by status as they are now and what its newest task says."""
+    assert await agents(api) == {}
+    await api.publish(
+        created("1", "2026-01-31T12:00:00Z", agent="build", agent_type="cli"),
+        created("2", "2026-01-31T12:01:00Z", agent="build", agent_type="llm"),
+        created("3", "2026-01-31T12:02:00Z", agent="review"),
+        created("4"),  # of no agent
+        status("running", "1"),
+        status("failed", "1"),
+        status("running", "2"),
+        output("2"),
+    )
+    found = await agents(api)
+    newest = (await api.get("/api/tasks/2"))["updated_at"]
+    none = {"queued": 0, "running": 0, "completed": 0, "failed": 0, "cancelled": 0}
+    assert found["build"] == {
+        "name": "build",
+        "agent_type": "llm",
+        "tasks": {**none, "running": 1, "failed": 1},
+        "last_seen": newest,
+    }
+    assert found["review"]["agent_type"] is None
+    assert found["review"]["tasks"] == {**none, "queued": 1}
+    assert list(found) == ["build", "review"]
+
+
+async def test_agents_come_in_pages(api: Api) -> None:
+    """By name, page by page, each agent comes once; the last page says so."""
+    await api.publish(*(created(name, agent=name) for name in "cadbe"))
+    names, cursor = [], ""
+    while cursor is not None:
+        page = await api.get(f"/api/agents?limit=2{cursor and f'&cursor={cursor}'}")
+        names.append([agent["name"] for agent in page["agents"]])
+        cursor = page["meta"]["next_cursor"]
+        assert page["meta"]["stream_cursor"]
+    assert names == [["a", "b"], ["c", "d"], ["e"]]
+    for query in ("cursor=x", "limit=0", "agent=a"):
+        assert (await api.problem("GET", f"/api/agents?{query}"))["status"] == 422
+
+
+async def test_agents_are_for_readers_of_tasks(start: Start) -> None:
+    """The list needs a key that reads every task."""
+    api = await start(auth={"keys": KEYS})
+    assert (await api.problem("GET", "/api/agents"))["status"] == 401
+    assert (await api.problem("GET", "/api/agents", headers={"X-API-Key": "w"}))["status"] == 403
+    await api.get("/api/agents", headers={"X-API-Key": "r"})
+
+
+async def test_the_health_of_the_platform(api: Api) -> None:
+    """It has the shape that dashboards know, with what this node has carried."""
+    before = await api.get("/api/v1/health")
+    assert before["status"] == "healthy"
+    assert before["workflows"] == {"total": 0, "enabled": 0}
+    await api.publish(output(), output())
+    bus = (await api.get("/api/v1/health"))["bus"]
+    assert bus["published"] >= before["bus"]["published"] + 2
+    assert bus["errors"] == 0
+    assert bus.keys() == {"published", "delivered", "errors"}
