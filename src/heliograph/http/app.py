@@ -122,7 +122,8 @@ def require_host(settings: Settings, asked: Asked) -> None:
 def _is_ours(host: str) -> bool:
     """Tell whether a host, with or without its port, is this machine; every publish request asks.
 
-    A name without a dot (a container's, a machine's) is the local network's own: no stranger can have it resolve.
+    A name without a dot (a container's, a machine's) is the local network's own, which no stranger can have
+    resolve.
     """
     name = _PORT.sub("", host).strip("[]")
     return is_loopback(name) or not (set(".:") & set(name))
