@@ -222,6 +222,7 @@ async def test_pages_of_other_origins_are_kept_out(start: Start) -> None:
     for origin, allowed in origins.items():
         answer = await api.http.get("/api/tasks", headers={"Origin": origin})
         assert answer.headers.get("Access-Control-Allow-Origin") == (origin if allowed else None)
+        assert ("X-Stream-Cursor" in answer.headers.get("Access-Control-Expose-Headers", "")) == allowed
         asked = {"Origin": origin, "Access-Control-Request-Method": "POST"}
         preflight = await api.http.options("/api/v1/events", headers=asked)
         assert ("Idempotency-Key" in preflight.headers.get("Access-Control-Allow-Headers", "")) == allowed

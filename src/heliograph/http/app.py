@@ -150,7 +150,11 @@ def cors_headers(settings: ServerSettings, asked: Asked) -> dict[str, str]:
     origin = asked.headers.get("Origin")
     if origin is None or not origin_allowed(settings, origin, asked.headers.get("Host", "")):
         return {}
-    headers = {"Access-Control-Allow-Origin": origin, "Vary": "Origin"}
+    headers = {
+        "Access-Control-Allow-Origin": origin,
+        "Access-Control-Expose-Headers": "Retry-After, X-Stream-Cursor",
+        "Vary": "Origin",
+    }
     if asked.method == "OPTIONS":
         headers |= {
             "Access-Control-Allow-Methods": "GET, POST, OPTIONS",
