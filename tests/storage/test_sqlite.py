@@ -21,6 +21,7 @@ from heliograph.model.channels import EVERYTHING, Selection
 from heliograph.model.errors import Conflict, SettingsError, Unavailable
 from heliograph.model.event import Draft, Event
 from heliograph.model.ids import OLDEST, EventId, from_microseconds, make_id, to_microseconds
+from heliograph.model.settings import RetentionSettings
 from heliograph.model.task import STATUSES, Task
 from heliograph.storage import migrate
 from heliograph.storage.protocols import Receipt, TaskFilter, TaskKey
@@ -124,8 +125,9 @@ async def test_a_full_disk_refuses_and_keeps_nothing(embedded: Embedded) -> None
     assert embedded.log.position == before
     assert "full" in (embedded.log.failure or "")
     await embedded.log.writer.write(limit, 2**30)
-    receipt = await append(embedded, output("1", "c"), output("2", "y", "k"))
+    await embedded.log.sweep(RetentionSettings(), datetime.now(UTC))
     assert embedded.log.failure is None
+    receipt = await append(embedded, output("1", "c"), output("2", "y", "k"))
     page = await embedded.log.read(ALL, OLDEST, 10)
     assert [(event.payload["output"], event.seq) for event in page.events] == [("a", 1), ("c", 2), ("y", 1)]
     assert page.events[-1].id == receipt.cursor

@@ -195,7 +195,7 @@ class SqliteLog:
         self._committed = trio.Event()
         self._appending = trio.Lock()
         self.failure: str | None = None
-        """Why the last append could not be written."""
+        """Why the last append could not be written; forgotten when the next write or sweep succeeds."""
 
     async def load(self) -> None:
         """Take the position from the database: to be awaited once, before anything else."""
@@ -272,9 +272,11 @@ class SqliteLog:
     async def sweep(self, policy: RetentionSettings, now: datetime) -> int:
         """Remove expired keys, and a part of what is over the retention; see ``protocols.Keeper``."""
         try:
-            return await self.writer.write(_sweep, policy, now)
+            removed = await self.writer.write(_sweep, policy, now)
         except FAILURES as error:
             raise Unavailable(f"the store can't be written: {getattr(error, 'orig', error)}") from error
+        self.failure = None
+        return removed
 
 
 def _sweep(connection: Connection, policy: RetentionSettings, now: datetime) -> int:
