@@ -5,8 +5,9 @@ reach it from the subscriber through a bounded channel; if it is slow, the subsc
 holds the rest. For each event it looks up who watches its channel (the channel itself, ``task:*``,
 ``*``): a few dictionary look-ups whatever the number of watchers.
 
-Broadcasters that came up within their flush interval are put on a heap of due times; one deadline
-serves them all. Events that end a task, and a broadcaster that was quiet, flush at once.
+Broadcasters that came up within their flush interval are put on a heap of due times; one clock serves them
+all, a task of its own: a deadline around the waiting for each batch would cost more than handing the batch
+out. Events that end a task, and a broadcaster that was quiet, flush at once.
 
 A new subscription goes through ``attach``: pages of the log until its position is inside the ring, then
 live in one step (see ``broadcaster``).
@@ -95,6 +96,7 @@ class Hub:
         self._broadcasters: dict[Selection, Broadcaster] = {}
         self._watching: dict[str, list[Broadcaster]] = {}
         self._due: list[tuple[float, int, Broadcaster]] = []
+        self._alarm = trio.CancelScope()  # in which the clock sleeps
         self._order = count()
         self._events = self._retired_deliveries = 0
         self.inbox, self._receive = trio.open_memory_channel[Followed](INBOX_BATCHES)
@@ -187,26 +189,29 @@ class Hub:
 
     async def run(self) -> None:
         """Dispatch until the subscriber closes the inbox."""
-        async with trio.open_nursery() as nursery:
-            next_retirement = trio.current_time() + RETIRE_INTERVAL
-            while True:
-                with trio.CancelScope(deadline=min(self._next_due(), next_retirement)):
-                    try:
-                        batch = await self._receive.receive()
-                    except trio.EndOfChannel:
-                        break
-                    if isinstance(batch, PositionLost):
-                        self._reset(batch)
-                    else:
-                        self._dispatch(batch, nursery)
-                now = trio.current_time()
-                self._flush_due(now, nursery)
+        async with trio.open_nursery() as flushes, trio.open_nursery() as clock:
+            clock.start_soon(self._keep_time, flushes, name="hub clock")
+            async for followed in self._receive:
+                if isinstance(followed, PositionLost):
+                    self._reset(followed)
+                else:
+                    self._dispatch(followed, flushes)
                 if self._rings.size > self._ring_total_bytes:
                     self._let_rings_go()
-                if now >= next_retirement:
-                    self._retire(now)
-                    next_retirement = now + RETIRE_INTERVAL
+            clock.cancel_scope.cancel()
         self.flush_all()
+
+    async def _keep_time(self, flushes: trio.Nursery) -> None:
+        """Flush what is due, and now and then retire who has nobody to write to."""
+        next_retirement = trio.current_time() + RETIRE_INTERVAL
+        while True:
+            with trio.CancelScope(deadline=min(self._next_due(), next_retirement)) as self._alarm:
+                await trio.sleep_forever()
+            now = trio.current_time()
+            self._flush_due(now, flushes)
+            if now >= next_retirement:
+                self._retire(now)
+                next_retirement = now + RETIRE_INTERVAL
 
     def _broadcaster(self, selection: Selection) -> Broadcaster:
         broadcaster = self._broadcasters.get(selection)
@@ -240,6 +245,8 @@ class Hub:
             elif not broadcaster.scheduled and not broadcaster.flushing:
                 broadcaster.scheduled = True
                 heapq.heappush(self._due, (due, next(self._order), broadcaster))
+                if due < self._alarm.deadline:
+                    self._alarm.deadline = due
 
     def _reset(self, lost: PositionLost) -> None:
         """Forget what is kept, and tell every watcher that what comes does not connect to what it has."""

@@ -105,4 +105,3 @@ class Subscriber:
                 outlet.send_nowait(followed)  # does not cost a turn of the scheduler each
             except trio.WouldBlock:
                 await outlet.send(followed)
-        await trio.lowlevel.checkpoint()

@@ -124,6 +124,8 @@ class Log(Protocol):
     async def tail(self, after: EventId) -> Sequence[Event]:
         """Wait for events after a position; return them in order, at least one, at most some thousand.
 
+        Whoever follows in a loop lets others run: at the newest event it waits, and before that reads.
+
         Raises:
             Unavailable: They can't be read now; to be tried again.
             PositionLost: Events after the position are gone, and no others lead on from it.
