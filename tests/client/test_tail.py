@@ -86,6 +86,22 @@ async def test_filter_that_shows_the_end(service: FakeService) -> None:
     assert "topic=task." in queries(service)[-1]
 
 
+@pytest.mark.parametrize(
+    ("kind", "fields"),
+    [
+        ("reset", {"channel": "task:t1", "oldest": "1003-0", "head": "1009-0", "reason": "no longer kept"}),
+        ("gap", {"from": "1001-1", "to": "1003-0", "count": None, "reason": "no longer kept"}),
+    ],
+)
+async def test_an_end_that_was_lost(service: FakeService, kind: str, fields: dict[str, Any]) -> None:
+    """When the end of an ended task can't be given any more, that is shown and nothing is waited for."""
+    events = story(OUTPUT, OUTPUT, STATUS)
+    notice = f"event: {kind}\ndata: ".encode() + orjson.dumps(fields) + b"\n\n"
+    service.streams.extend([task("completed", events[-1]), (200, b"retry: 1\n\n" + notice)])
+    (shown,) = await show(service, Subscription("task:t1", after="1001-0"))
+    assert type(shown).__name__.lower() == kind
+
+
 async def test_long_tail_behind_a_filter(service: FakeService) -> None:
     """A tail of more events than a page has begins on a later page."""
     events = story(*[NOTE] * 700, STATUS)

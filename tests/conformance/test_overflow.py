@@ -8,6 +8,7 @@ from tests.conformance.clients import (
     Told,
     Watch,
     metric,
+    open_sse,
     open_ws,
     output,
     publish,
@@ -160,6 +161,25 @@ async def test_retention_under_a_replay_is_told(transport: str, launch: Launch, 
         "count": None,
         "reason": "no longer kept",
     }
+
+
+async def test_an_end_removed_under_its_replay_ends_the_stream(launch: Launch, form: Form) -> None:
+    """A finished task's stream whose end is removed before it was given says so and does not stay open."""
+    served = await launch()
+    ids = (await flood(served.url, 500, "1"))["1"]
+    (end,) = await publish(served.url, status("1", "completed"))
+    late = (await flood(served.url, 100, "1"))["1"]
+    await served.terminate()
+    url = (await launch(streams=BUDGET)).url
+    async with await open_sse(url, "/api/tasks/1/stream", receive_buffer=RECEIVE_BUFFER) as one:
+        story = await one.story(1)
+        await until_pending(url)
+        await form.forget(parse_id(late[0]))
+        story += await one.to_end()
+    given = [told.id for told in story if told.kind == "event"]
+    assert given == ids[: len(given)]
+    assert [told.kind for told in story[-2:]] == ["gap", "end"]
+    assert parse_id(story[-2].fields["to"]) == parse_id(late[0]) > parse_id(end)
 
 
 async def until_pending(url: str) -> None:

@@ -570,6 +570,17 @@ class TestEndOfATask:
         async with await open_sse(url, "/api/tasks/1/stream") as one:
             assert one.status == 204
 
+    async def test_a_cursor_before_what_is_kept_is_reset_to_the_end(self, launch: Launch, form: Form) -> None:
+        """Who comes back to a finished task too late is told so, and given its end, not left waiting."""
+        url = (await launch()).url
+        ids = await publish_seen(url, *outputs("1", 1, 3), status("1", "completed"), output("1", "late"))
+        await until_found(url, "/api/tasks/1")
+        await form.forget(parse_id(ids[1]))
+        async with await open_sse(url, "/api/tasks/1/stream", {"Last-Event-ID": ids[0]}) as one:
+            told = await one.to_end()
+        assert [each.kind for each in told] == ["retry", "reset", "cursor", "event", "end"]
+        assert told[3].id == ids[3]
+
     async def test_an_unknown_task_is_404(self, url: str) -> None:
         """There is no stream of a task that nobody has heard of."""
         async with await open_sse(url, "/api/tasks/nobody/stream") as one:

@@ -8,11 +8,11 @@ from typing import TypeVar
 import trio
 
 from heliograph.client.api import Backoff, Client
-from heliograph.client.follow import Item, Subscription, follow
+from heliograph.client.follow import Gap, Item, Subscription, follow
 from heliograph.model.channels import EVERYTHING, topic_matches
 from heliograph.model.errors import HeliographError, NotFound, TooMany, Unavailable
 from heliograph.model.event import Event
-from heliograph.model.ids import EventId, format_id, parse_id, parse_position
+from heliograph.model.ids import OLDEST, EventId, format_id, parse_id, parse_position
 from heliograph.model.task import TERMINAL
 
 PAGE_EVENTS = 500
@@ -57,7 +57,7 @@ async def show_channel(
             trouble.over()
             if not isinstance(item, Event) or topic_matches(topic, item.topic):
                 show(item)
-            if isinstance(item, Event) and not follow_on and _is_last(item, subscription, ends_at):
+            if not follow_on and _is_last(item, subscription, ends_at):
                 return
 
 
@@ -117,11 +117,21 @@ def _is_behind(subscription: Subscription, ends_at: EventId) -> bool:
     return not subscription.tail
 
 
-def _is_last(event: Event, subscription: Subscription, ends_at: EventId | None) -> bool:
+def _is_last(item: Item, subscription: Subscription, ends_at: EventId | None) -> bool:
     if ends_at is not None:
-        return event.id >= ends_at
-    ends = event.topic == "task.status" and event.payload["status"] in TERMINAL
-    return ends and event.channel == subscription.channel
+        return _reach(item) >= ends_at
+    if not isinstance(item, Event):
+        return False
+    ends = item.topic == "task.status" and item.payload["status"] in TERMINAL
+    return ends and item.channel == subscription.channel
+
+
+def _reach(item: Item) -> EventId:
+    """Return the position behind which the stream goes on; after a reset that is the log's head."""
+    if isinstance(item, Event):
+        return item.id
+    position = item.end if isinstance(item, Gap) else item.head
+    return OLDEST if position is None else parse_id(position)
 
 
 class _Trouble:

@@ -15,6 +15,7 @@ import orjson
 import trio
 
 from heliograph.actors.hub import Hub
+from heliograph.actors.subscription import Subscription
 from heliograph.http.frames import (
     LAST_CHUNK,
     chunk,
@@ -92,6 +93,13 @@ class SseStream(Stream):
             self.sink.write(self.block(words))
             self._keepalive_at = now + self.limits.keepalive_seconds
         self.due = self._keepalive_at
+
+    def gap(self, subscription: Subscription, through: EventId) -> None:
+        """Tell of events that are no longer kept; with a finished task's end among them that is the last."""
+        super().gap(subscription, through)
+        end = self._request.task_end
+        if end is not None and end <= through:
+            self.task_ended(subscription)
 
     async def opened(self) -> None:
         """Replay what was asked for, then go live."""

@@ -75,6 +75,7 @@ class WatchRequest:
         tail: Without ``after``: begin with the last so many events.
         overflow: The policy for a client that does not keep up.
         ends_with_task: End with the event that finishes the task.
+        task_end: That event, when the task has finished already.
         ref: Returned to the client as it came.
     """
 
@@ -84,6 +85,7 @@ class WatchRequest:
     tail: int = 0
     overflow: Overflow = Overflow.DISCONNECT
     ends_with_task: bool = False
+    task_end: EventId | None = None
     ref: Any = None
 
 
@@ -416,7 +418,9 @@ class Stream:
             ahead = CursorLost(bounds.trimmed, "the cursor is ahead of the log")
             return live, None if request.after_is_time else ahead
         if request.after < bounds.trimmed:
-            return live, CursorLost(bounds.trimmed, "events after the cursor are no longer kept")
+            # Of a finished task nothing comes any more: its end is what is left to be told.
+            start = live if request.task_end is None else EventId(request.task_end - 1)
+            return start, CursorLost(bounds.trimmed, "events after the cursor are no longer kept")
         return request.after, None
 
     def safe_cursor(self) -> EventId | None:

@@ -75,7 +75,7 @@ async def task_stream(task_id: str) -> Response:
             # All of the tail came after the end: with no end to come, the stream would stay open.
             if start >= end:
                 wanted = attrs.evolve(wanted, after=EventId(end - 1))
-    return _open_sse(attrs.evolve(wanted, ends_with_task=True))
+    return _open_sse(attrs.evolve(wanted, ends_with_task=True, task_end=end))
 
 
 def _require_http_1(version: str) -> None:
