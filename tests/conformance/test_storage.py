@@ -297,7 +297,7 @@ async def test_nothing_is_kept_before_anything_was_published(form: Form) -> None
         assert await storage.log.tail_start(WHOLE_LOG, 10) == OLDEST
         bounds = await storage.log.bounds(WHOLE_LOG)
         assert (bounds.trimmed, bounds.head) == (OLDEST, OLDEST)
-        assert await storage.store.tasks(TaskFilter(), None, 10) == []
+        assert await storage.store.tasks(TaskFilter(), None, 10) == ([], False)
 
 
 async def test_a_restart_goes_on_from_where_it_was(form: Form) -> None:
@@ -351,7 +351,7 @@ async def test_tasks_are_the_fold_of_the_log(form: Form) -> None:
         folded: dict[str, Task] = {}
         for one in await read_all(storage):
             folded.setdefault(one.channel, Task.first_seen(one)).apply(one)
-        tasks = await storage.store.tasks(TaskFilter(), None, 100)
+        tasks, _ = await storage.store.tasks(TaskFilter(), None, 100)
         assert {task.task_id: task for task in tasks} == {task.task_id: task for task in folded.values()}
         counts = await storage.store.task_counts()
         assert counts == {"queued": 0, "cancelled": 0} | Counter(task.status for task in folded.values())
@@ -387,7 +387,7 @@ async def test_what_a_batch_does_not_set_stays(form: Form) -> None:
         folded: dict[str, Task] = {}
         for one in await read_all(storage):
             folded.setdefault(one.channel, Task.first_seen(one)).apply(one)
-        tasks = await storage.store.tasks(TaskFilter(), None, 100)
+        tasks, _ = await storage.store.tasks(TaskFilter(), None, 100)
         assert {task.task_id: task for task in tasks} == {task.task_id: task for task in folded.values()}
         assert [folded["task:t1"].error, folded["task:t5"].error] == [failed["error"], None]
 
@@ -431,7 +431,9 @@ async def test_the_largest_values_that_are_taken_are_kept(form: Form) -> None:
         await archived(storage)
         found, _ = await storage.store.events(WHOLE_LOG, None, 500)
         assert [one.id for one in found] == ids[::-1]
-        [first] = await storage.store.tasks(TaskFilter(agent=names["agent"], until=EPOCH_PLUS_DAY), None, 10)
+        [first], _ = await storage.store.tasks(
+            TaskFilter(agent=names["agent"], until=EPOCH_PLUS_DAY), None, 10
+        )
         assert {name: getattr(first, name) for name in DESCRIPTIONS} == names
         snapshot = await storage.store.rollup_snapshot()
         assert not snapshot.unfinished
@@ -458,7 +460,7 @@ async def test_retention_by_number_tells_what_is_gone(form: Form) -> None:
         stored, _ = await storage.store.events(WHOLE_LOG, None, 500)
         assert [one.id for one in stored] == new[:-101:-1]
         assert outputs(await read_all(storage, after=new[-101])) == [str(n) for n in range(2400, 2500)]
-        [task] = await storage.store.tasks(TaskFilter(text="old"), None, 10)
+        [task], _ = await storage.store.tasks(TaskFilter(text="old"), None, 10)
         assert task.output_lines == 30
         [later] = await kept(storage, [output("old", "again")])
         assert [one.seq for one in await read_all(storage, after=EventId(later - 1))] == [31]

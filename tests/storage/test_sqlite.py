@@ -2,7 +2,7 @@ import random
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -25,6 +25,7 @@ from heliograph.model.settings import RetentionSettings
 from heliograph.model.task import STATUSES, Task
 from heliograph.storage import migrate
 from heliograph.storage.protocols import Receipt, TaskFilter, TaskKey
+from heliograph.storage.queries import PAGE_BYTES
 from heliograph.storage.sqlite import migrate_sqlite, open_sqlite
 from heliograph.storage.store import SqlStore
 
@@ -252,7 +253,7 @@ async def test_the_tasks_are_the_fold_of_the_log(tmp_path: Path, seed: int) -> N
                 await log.append([random_drafts(rng, rng.randint(1, 5)) for _ in range(rng.randint(1, 3))])
             events = (await log.read(ALL, OLDEST, 1000)).events
             store = SqlStore(database)
-            kept = await store.tasks(TaskFilter(), None, 100)
+            kept, _ = await store.tasks(TaskFilter(), None, 100)
             assert {task.task_id: task for task in kept} == folded(events)
             assert await store.checkpoint() == events[-1].id == log.position
             counts = await store.task_counts()
@@ -269,21 +270,37 @@ async def test_every_task_is_on_one_page(embedded: Embedded) -> None:
     await append(embedded, *(created(f"t{n}", moment) for n, moment in enumerate(moments)))
     expected = sorted(((moment, f"t{n}") for n, moment in enumerate(moments)), reverse=True)
     for limit in (1, 2, 5, 22, 23, 24):
-        listed: list[tuple[datetime, str]] = []
-        after = None
-        while page := await embedded.store.tasks(TaskFilter(), after, limit):
-            assert len(page) <= limit
-            listed += [(task.created_at, task.task_id) for task in page]
-            after = TaskKey(page[-1].created_at, page[-1].task_id)
-        assert listed == expected
+        pages = await list_all(embedded, limit)
+        assert max(map(len, pages)) <= limit
+        assert [(task.created_at, task.task_id) for page in pages for task in page] == expected
+
+
+async def list_all(embedded: Embedded, limit: int) -> list[Sequence[Task]]:
+    """Return every page of the list of tasks."""
+    pages = []
+    after, more = None, True
+    while more:
+        page, more = await embedded.store.tasks(TaskFilter(), after, limit)
+        pages.append(page)
+        after = TaskKey(page[-1].created_at, page[-1].task_id)
+    return pages
+
+
+async def test_a_page_of_large_tasks_ends_early(embedded: Embedded) -> None:
+    """However large tasks are, a page stays near its bound in bytes, and all of them are listed once."""
+    for n in range(10):
+        await append(embedded, created(f"t{n}", START + timedelta(seconds=n), input="x" * (PAGE_BYTES // 4)))
+    pages = await list_all(embedded, 100)
+    assert [len(page) for page in pages] == [4, 4, 2]
+    assert [task.task_id for page in pages for task in page] == [f"t{n}" for n in reversed(range(10))]
 
 
 async def test_a_task_appended_while_paging_disturbs_no_page(embedded: Embedded) -> None:
     """A newer task that appears between two pages neither repeats nor hides an older one."""
     await append(embedded, *(created(f"t{n}", START + timedelta(seconds=n)) for n in range(4)))
-    first = await embedded.store.tasks(TaskFilter(), None, 2)
+    first, _ = await embedded.store.tasks(TaskFilter(), None, 2)
     await append(embedded, created("new", START + timedelta(hours=1)))
-    second = await embedded.store.tasks(TaskFilter(), TaskKey(first[-1].created_at, first[-1].task_id), 2)
+    second, _ = await embedded.store.tasks(TaskFilter(), TaskKey(first[-1].created_at, first[-1].task_id), 2)
     assert [task.task_id for task in [*first, *second]] == ["t3", "t2", "t1", "t0"]
 
 
@@ -301,7 +318,7 @@ async def test_tasks_are_found_by_every_filter(embedded: Embedded) -> None:
         if rng.random() < 0.7:
             drafts.append(status(f"t{n}", rng.choice(STATUSES), {"error": rng.choice(["Boom", "x_y"])}))
     await append(embedded, *drafts)
-    tasks = await embedded.store.tasks(TaskFilter(), None, 100)
+    tasks, _ = await embedded.store.tasks(TaskFilter(), None, 100)
 
     def passes(task: Task, wanted: TaskFilter) -> bool:
         fields = ("agent", "agent_type", "model", "session_id", "conversation_id")
@@ -328,7 +345,7 @@ async def test_tasks_are_found_by_every_filter(embedded: Embedded) -> None:
         wanted.append(TaskFilter(text=rng.choice(texts), **maybe))
     hits = 0
     for one in wanted:
-        found = await embedded.store.tasks(one, None, 100)
+        found, _ = await embedded.store.tasks(one, None, 100)
         assert list(found) == [task for task in tasks if passes(task, one)], one
         hits += len(found)
     assert hits > 100

@@ -344,8 +344,10 @@ class TaskBefore:
 class Store(Protocol):
     """What is folded out of the log, to be asked."""
 
-    async def tasks(self, wanted: TaskFilter, after: TaskKey | None, limit: int) -> Sequence[Task]:
-        """List tasks, newest first."""
+    async def tasks(
+        self, wanted: TaskFilter, after: TaskKey | None, limit: int
+    ) -> tuple[Sequence[Task], bool]:
+        """List tasks, newest first, until the limit or about a mebibyte; tell whether there are more."""
         ...
 
     async def task(self, task_id: str) -> Task | None:

@@ -6,7 +6,7 @@ range per channel, since ``channel IN (…) ORDER BY id`` would sort all they ev
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import orjson
@@ -34,6 +34,12 @@ from heliograph.storage.schema import channels, events, tasks
 
 PAGE_BYTES = 1024 * 1024
 FETCH_ROWS = 50
+
+_TASK_SIZE = sum(
+    (func.coalesce(func.length(tasks.c[name]), 0) for name in ("input", "metadata", "result", "error")),
+    start=literal(0),
+)
+"""What of a task may be large."""
 
 
 def see_one_moment(connection: Connection) -> None:
@@ -87,7 +93,9 @@ def read_events(
         window.append(events.c.sender == sender)
     if correlation_id is not None:
         window.append(events.c.correlation_id == correlation_id)
-    found, more = _within_bytes(connection, _selected(select(events), selection, window, limit, newest))
+    found, more = _within_bytes(
+        connection, _selected(select(events), selection, window, limit, newest), _payload_size
+    )
     return [to_event(row) for row in found], more or len(found) == limit
 
 
@@ -115,10 +123,12 @@ def _selected(
     return select(merged).order_by(merged.c.id.desc() if newest else merged.c.id).limit(limit)
 
 
-def _within_bytes(connection: Connection, statement: Any) -> tuple[list[Row[Any]], bool]:
-    """Fetch rows until their payloads reach ``PAGE_BYTES``; tell whether that cut the result.
+def _within_bytes(
+    connection: Connection, statement: Any, size_of: Callable[[Row[Any]], int]
+) -> tuple[list[Row[Any]], bool]:
+    """Fetch rows until they reach ``PAGE_BYTES``; tell whether that cut the result.
 
-    Rows are fetched a few at a time (a server-side cursor on PostgreSQL), so a page of large payloads is
+    Rows are fetched a few at a time (a server-side cursor on PostgreSQL), so a page of large ones is
     never held whole.
     """
     found: list[Row[Any]] = []
@@ -128,8 +138,12 @@ def _within_bytes(connection: Connection, statement: Any) -> tuple[list[Row[Any]
             if size >= PAGE_BYTES:
                 return found, True
             found.append(row)
-            size += len(row.payload)
+            size += size_of(row)
     return found, False
+
+
+def _payload_size(row: Row[Any]) -> int:
+    return len(row.payload)
 
 
 def _channel(selector: str) -> Iterable[ColumnElement[bool]]:
@@ -184,14 +198,24 @@ def _channel_name(selector: str, dialect: str) -> Iterable[ColumnElement[bool]]:
     return [channels.c.name == selector]
 
 
-def list_tasks(connection: Connection, wanted: TaskFilter, after: TaskKey | None, limit: int) -> list[Task]:
-    """List tasks, newest first, behind a keyset cursor."""
-    statement: Select[Any] = select(tasks).where(*_wanted(wanted))
+def list_tasks(
+    connection: Connection, wanted: TaskFilter, after: TaskKey | None, limit: int
+) -> tuple[list[Task], bool]:
+    """List tasks, newest first, behind a keyset cursor; tell whether there are more.
+
+    Returns fewer than ``limit`` when they reach ``PAGE_BYTES``; none only when there are none.
+    """
+    statement: Select[Any] = select(tasks, _TASK_SIZE.label("size")).where(*_wanted(wanted))
     if after is not None:
         key = tuple_(literal(after.created_at, tasks.c.created_at.type), literal(after.task_id))
         statement = statement.where(tuple_(tasks.c.created_at, tasks.c.task_id) < key)
-    statement = statement.order_by(tasks.c.created_at.desc(), tasks.c.task_id.desc()).limit(limit)
-    return [Task(**row) for row in connection.execute(statement).mappings()]
+    statement = statement.order_by(tasks.c.created_at.desc(), tasks.c.task_id.desc()).limit(limit + 1)
+    found, more = _within_bytes(connection, statement, lambda row: row.size)
+    return [_task(row) for row in found[:limit]], more or len(found) > limit
+
+
+def _task(row: Row[Any]) -> Task:
+    return Task(**{column.name: row._mapping[column] for column in tasks.c})
 
 
 def _wanted(wanted: TaskFilter) -> Iterable[ColumnElement[bool]]:
@@ -216,8 +240,8 @@ def _wanted(wanted: TaskFilter) -> Iterable[ColumnElement[bool]]:
 
 def get_task(connection: Connection, task_id: str) -> Task | None:
     """Return one task."""
-    row = connection.execute(select(tasks).where(tasks.c.task_id == task_id)).mappings().one_or_none()
-    return None if row is None else Task(**row)
+    row = connection.execute(select(tasks).where(tasks.c.task_id == task_id)).one_or_none()
+    return None if row is None else _task(row)
 
 
 def count_tasks(connection: Connection) -> dict[str, int]:
@@ -266,6 +290,7 @@ def read_lines(
         .where(and_(*where))
         .order_by(events.c.seq.desc() if newest else events.c.seq)
         .limit(limit + 1),
+        _payload_size,
     )
     lines = [_line(row) for row in found[:limit]]
     return lines[::-1] if newest else lines, more or len(found) > limit

@@ -19,8 +19,10 @@ class SqlStore:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def tasks(self, wanted: TaskFilter, after: TaskKey | None, limit: int) -> Sequence[Task]:
-        """List tasks, newest first."""
+    async def tasks(
+        self, wanted: TaskFilter, after: TaskKey | None, limit: int
+    ) -> tuple[Sequence[Task], bool]:
+        """List tasks, newest first; tell whether there are more."""
         return await self._database.read(queries.list_tasks, wanted, after, limit)
 
     async def task(self, task_id: str) -> Task | None:

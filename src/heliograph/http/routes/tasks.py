@@ -53,8 +53,7 @@ async def list_tasks() -> Response:
     limit = whole(request, "limit", DEFAULT_LIMIT, 1, MAX_LIMIT)
     # Before the question: what is committed while it is answered comes again from the stream, not never.
     position = await service.store.checkpoint()
-    found = await service.store.tasks(wanted, _after(), limit + 1)
-    more, found = len(found) > limit, found[:limit]
+    found, more = await service.store.tasks(wanted, _after(), limit)
     meta = {
         "next_cursor": encode_cursor(to_microseconds(found[-1].created_at), found[-1].task_id)
         if more
