@@ -525,6 +525,23 @@ async def test_fleet_counts_every_line_once(page: Page, served: Service) -> None
     assert await run(page, served, FLEET + script) == [["old", "a"], [20, 3, 45]]
 
 
+async def test_fleet_shows_the_latest_line_whole(page: Page, served: Service) -> None:
+    """A line that comes in pieces is shown as far as it has come, and what is written over is gone."""
+    script = """
+        fleet.merge([known("a", 0)]);
+        const pieces = [
+            ["Name", true], ["? ", true], ["Ada", false], ["10%", true], ["99%", true, true], ["", false],
+            ["begun ", true], ["beside", false, false, "stderr"],
+        ];
+        return pieces.map(([text, partial, rewind, stream], at) => {
+            fleet.take({ ...output("a", at + 1), output: text, partial, rewind, stream });
+            return fleet.get("a").latest;
+        });
+    """
+    shown = ["Name", "Name?", "Name? Ada", "10%", "99%", "99%", "begun", "beside"]
+    assert await run(page, served, FLEET + script) == shown
+
+
 async def test_fleet_is_bounded(page: Page, served: Service) -> None:
     """With more tasks than a page can keep, the oldest finished ones are let go, and none that runs."""
     script = """

@@ -91,7 +91,7 @@ export class Fleet {
     }
     const status = task.status;
     fold(task, message);
-    if (message.type === "task_output") task.latest = lastLine(message.output) || task.latest;
+    if (message.type === "task_output") hear(task, message);
     task.result = null;
     if (task.status !== status || message.type === "event") this.#changed();
     this.dirty = true;
@@ -173,6 +173,14 @@ function newestFirst(a, b) {
 function mentions(task, words) {
   const text = [task.name, task.task_id, task.agent, task.agent_type, task.model, task.error].join("\n").toLowerCase();
   return words.every((word) => text.includes(word));
+}
+
+/* Keep the latest line of a task, put together where it comes in pieces (see loglines.js). */
+function hear(task, { output, stream = "stdout", partial, rewind }) {
+  const goesOn = task.open?.stream === stream && rewind !== true;
+  const line = goesOn ? task.open.line + output : output;
+  task.open = partial === true ? { stream, line: line.slice(-4 * LATEST_CHARS) } : null;
+  task.latest = lastLine(line) || task.latest;
 }
 
 function lastLine(output) {
