@@ -11,6 +11,7 @@ import trio.testing
 from hypothesis import given
 from hypothesis import strategies as st
 
+from heliograph.actors.sweeper import Sweeper
 from heliograph.http.connection import (
     BUFFER_BYTES,
     LINGER_SECONDS,
@@ -62,8 +63,12 @@ async def connect(
 ) -> AsyncIterator[Peer]:
     """Connect over real sockets; ``/short`` has a shortcut."""
     ours, theirs = (trio.SocketStream(trio.socket.from_stdlib_socket(end)) for end in socket.socketpair())
-    async with ours, theirs:
-        yield Peer(Connection(ours, write_timeout, idle_timeout, has_shortcut), theirs)
+    async with ours, theirs, trio.open_nursery() as nursery:
+        connection = Connection(ours, write_timeout, idle_timeout, has_shortcut)
+        if idle_timeout < math.inf:
+            nursery.start_soon(Sweeper(lambda: [connection], 1.0).run)
+        yield Peer(connection, theirs)
+        nursery.cancel_scope.cancel()
 
 
 # What hypercorn reads

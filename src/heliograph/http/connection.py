@@ -18,10 +18,13 @@ swallowed, so its tasks and Quart's contexts end and free their memory, while th
 handshake is the successor's; hypercorn would answer it with 400 before the route has run.
 
 Three things that hypercorn 0.18 does not do happen here. Its writes are shielded and without a
-deadline, so ``send_all`` bounds them. It cannot be interrupted in a read: a scope around each read lets
-``detach`` do so, without losing a byte. And its own idle timer is lost when a response ends under
-quart-trio (the end of the request cancels the task that would start the timer): the same scope has a
-deadline while no request is under way, which neither silence nor a head that trickles in can push back.
+deadline, so ``send_all`` bounds them. It cannot be interrupted in a read: a scope around each of its reads
+lets ``detach`` do so, without losing a byte. And its own idle timer is lost when a response ends under
+quart-trio (the end of the request cancels the task that would start the timer): so each connection has a
+moment (``due``) by which the head of a request must be complete, and which neither silence nor a head that
+trickles in can push back. A sweeper looks at it. Whose moment has come has its reading half shut down: what
+had arrived by then is still served, and behind it whoever reads finds the end, without a scope and a timer
+for every read.
 """
 
 from __future__ import annotations
@@ -111,54 +114,60 @@ class Connection:
         self._upgrading = False
         self._ended = False  # nothing more is to be read
         self._closed = False  # by hypercorn
-        self._reading: trio.CancelScope | None = None
+        self._reading = trio.CancelScope()  # in which hypercorn waits
         self._requests = 0
         self._stopping = False
-        self._idle_deadline = trio.current_time() + idle_timeout
         self._unsent = b""
+        self.due = trio.current_time() + idle_timeout
+        """When it has been without a request for too long."""
 
     # Time
 
     @contextmanager
     def request(self) -> Iterator[None]:
         """Mark a request as under way: until it has ended, silence is no reason to close."""
-        self._requests += 1
-        self._set_deadline()
+        self._begin_request()
         try:
             yield
             self._answered = True  # after an error hypercorn has still to close
             if self._read:
-                self._interrupt()  # what waits may be the next request
+                self._reading.cancel()  # what waits may be the next request
         finally:
-            self._requests -= 1
-            self._idle_deadline = trio.current_time() + self._idle_timeout
-            self._set_deadline()
+            self._end_request()
+
+    def _begin_request(self) -> None:
+        self._requests += 1
+        self.due = math.inf
+
+    def _end_request(self) -> None:
+        self._requests -= 1
+        if not self._requests:
+            self.due = trio.current_time() + self._idle_timeout
+            if self._stopping:
+                self._read_no_more()
 
     def stop(self) -> None:
         """Close as soon as no request is under way."""
         self._stopping = True
-        self._set_deadline()
+        if not self._requests:
+            self._read_no_more()
 
-    def _set_deadline(self) -> None:
-        if self._reading is not None:
-            self._reading.deadline = self._deadline
+    def sweep(self, now: float) -> None:
+        """Close, since no request has come; called by the sweeper when ``due`` has come."""
+        self._read_no_more()
 
-    def _interrupt(self) -> None:
-        if self._reading is not None:
-            self._reading.cancel()
-
-    @property
-    def _deadline(self) -> float:
-        if self._requests:
-            return math.inf
-        return -math.inf if self._stopping else self._idle_deadline
+    def _read_no_more(self) -> None:
+        self.due = math.inf
+        if self.successor is None:
+            with suppress(OSError):
+                self.socket.shutdown(trio.socket.SHUT_RD)
 
     # Taking it away from hypercorn
 
     def detach(self, successor: Successor) -> None:
         """Take the connection away from hypercorn; what ``successor(stream)`` makes serves it next."""
         self.successor = successor
-        self._interrupt()
+        self._reading.cancel()
 
     def take_early(self) -> bytes:
         """Return what was read and not handed on."""
@@ -226,47 +235,33 @@ class Connection:
             return False
         size = len(head.raw) + head.length
         if len(self._read) < size:
-            self._requests += 1  # it has begun
+            self._begin_request()
             try:
                 with trio.move_on_after(SHORT_BODY_SECONDS):
                     while len(self._read) < size and not self._ended:
                         await self._fill()
             finally:
-                self._requests -= 1
+                self._end_request()
         return len(self._read) >= size
 
     async def _fill(self) -> None:
-        """Read more; return without when the deadline has passed or something has interrupted.
+        """Wait for the peer's next bytes, or its end.
+
+        There is mostly nothing yet, so the waiting comes first: the stream would try in vain before it.
 
         Raises:
             trio.BrokenResourceError: The peer has reset the connection.
         """
-        try:
-            with trio.CancelScope(deadline=self._deadline) as self._reading:
-                if len(self._read) >= BUFFER_BYTES:
-                    await trio.sleep_forever()  # what the peer sends now is for later
-                data = await self._receive()
-                self._read += data
-                self._ended = not data
-        finally:
-            self._reading = None
-        if trio.current_time() >= self._deadline:
-            self._ended = True
-
-    async def _receive(self) -> bytes:
-        """Wait for the peer's next bytes; empty when it sends no more.
-
-        There is mostly nothing yet, so the waiting comes first: the stream would try in vain before it.
-        """
         descriptor = self.socket.fileno()
-        while True:
-            await trio.lowlevel.wait_readable(descriptor)
-            try:
-                return os.read(descriptor, READ_BYTES)
-            except BlockingIOError:
-                continue
-            except OSError as error:
-                raise trio.BrokenResourceError from error
+        await trio.lowlevel.wait_readable(descriptor)
+        try:
+            data = os.read(descriptor, READ_BYTES)
+        except BlockingIOError:
+            return
+        except OSError as error:
+            raise trio.BrokenResourceError from error
+        self._read += data
+        self._ended = not data
 
     # What hypercorn calls
 
@@ -281,12 +276,19 @@ class Connection:
                 return data
             if self._ended:
                 break
-            if self._granted or self._upgrading or not self._answered:
-                await self._fill()
-            else:
-                await self._next()
+            with trio.CancelScope() as self._reading:
+                await self._wait_for_more()
         await trio.lowlevel.checkpoint()
         return b""
+
+    async def _wait_for_more(self) -> None:
+        """Wait for what hypercorn may be given next."""
+        if not (self._granted or self._upgrading or not self._answered):
+            await self._next()
+        elif len(self._read) < BUFFER_BYTES:
+            await self._fill()
+        else:
+            await trio.sleep_forever()  # what the peer sends now is for later
 
     async def send_all(self, data: bytes) -> None:
         """Write for hypercorn: nothing once it was taken away, and no part longer than the write timeout."""
@@ -312,7 +314,7 @@ class Connection:
         """
         if not self._taken:
             self._closed = True
-            self._interrupt()
+            self._reading.cancel()
 
     # Writing and ending
 

@@ -27,9 +27,13 @@ from hypercorn.trio.worker_context import TrioSingleTask, WorkerContext
 from hypercorn.typing import ASGIReceiveCallable, ASGISendCallable, ConnectionState, Scope
 from quart_trio import QuartTrio
 
+from heliograph.actors.sweeper import Sweeper
 from heliograph.http.connection import Connection, Served, Shortcut, current
 from heliograph.http.head import Head
 from heliograph.model.errors import SettingsError
+
+SWEEP_SECONDS = 1.0
+"""How late, at most, a connection without a request is closed."""
 
 log = structlog.get_logger(__name__)
 
@@ -116,8 +120,10 @@ class Server:
 
     async def run(self) -> None:
         """Serve until accepting is stopped and the connections have ended or used up their grace."""
+        sweeper = Sweeper(lambda: self._connections, min(SWEEP_SECONDS, self.idle_timeout / 4))
         async with trio.open_nursery() as serving:
             serving.start_soon(self._abort_when_cancelled)
+            serving.start_soon(sweeper.run, name="connection sweeper")
             async with trio.open_nursery() as handlers:
                 with self._accepting:
                     await trio.serve_listeners(self._handle, [self.listener], handler_nursery=handlers)
