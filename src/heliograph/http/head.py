@@ -103,8 +103,8 @@ def parse_head(raw: bytes) -> Head | None:
     match = _HEAD.fullmatch(raw)
     if match is None or len(raw) > HEAD_LIMIT:
         return None
-    method, target, lines = (part.decode("latin-1") for part in match.groups())
-    fields = [line.partition(":") for line in lines.split("\r\n")[:-1]]
+    method, target = match[1].decode(), match[2].decode()
+    fields = [line.partition(":") for line in match[3].decode("latin-1").split("\r\n")[:-1]]
     headers = {name.lower(): value.strip(" \t") for name, _, value in fields}
     if len(headers) < len(fields) or "host" not in headers or "transfer-encoding" in headers:
         return None

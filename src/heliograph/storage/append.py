@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 
 import attrs
+import orjson
 from sqlalchemy import BigInteger, Connection, bindparam, func, insert, select
 
 from heliograph.model.errors import Conflict, HeliographError
@@ -24,11 +25,12 @@ from heliograph.storage.prepared import Prepared, upsert, upsertion
 from heliograph.storage.protocols import Receipt
 from heliograph.storage.written import Written
 
-WANTED = select(func.json_each(bindparam("wanted", type_=schema.Json)).table_valued("value").c.value)
-"""A list of any length as one parameter: the statement stays the same."""
+WANTED = select(func.json_each(bindparam("wanted")).table_valued("value").c.value)
+"""A list of any length as one parameter, a text of JSON: the statement stays the same."""
 
 HEADS = Prepared(
-    select(schema.channels.c.name, schema.channels.c.head_seq).where(schema.channels.c.name.in_(WANTED))
+    select(schema.channels.c.name, schema.channels.c.head_seq).where(schema.channels.c.name.in_(WANTED)),
+    raw=True,
 )
 KNOWN = Prepared(
     select(
@@ -38,7 +40,8 @@ KNOWN = Prepared(
     ).where(
         schema.idempotency_keys.c.key.in_(WANTED),
         schema.idempotency_keys.c.expires_at > bindparam("now", type_=BigInteger),
-    )
+    ),
+    raw=True,
 )
 KEEP = Prepared(insert(schema.events), [column.name for column in schema.events.c], raw=True)
 KEY_COLUMNS = [column.name for column in schema.idempotency_keys.c]
@@ -142,7 +145,7 @@ def _event(draft: Draft, event_id: EventId, seq: int, moment: datetime) -> Event
 def _heads(connection: Connection, channels: set[str], written: Written) -> dict[str, int]:
     heads = written.heads(channels)
     if others := sorted(channels - heads.keys()):
-        heads.update(HEADS.fetch(connection, wanted=others))
+        heads.update(HEADS.fetch(connection, wanted=orjson.dumps(others).decode()))
     return heads
 
 
@@ -150,7 +153,7 @@ def _known(connection: Connection, requests: Sequence[Sequence[Draft]], now_ms: 
     wanted = sorted({draft.key for request in requests for draft in request if draft.key is not None})
     if not wanted:
         return {}
-    found = KNOWN.fetch(connection, wanted=wanted, now=now_ms * 1000)
+    found = KNOWN.fetch(connection, wanted=orjson.dumps(wanted).decode(), now=now_ms * 1000)
     return {key: (event_id, mark) for key, event_id, mark in found}
 
 

@@ -53,7 +53,7 @@ class Prepared:
         Raises:
             Exception: The driver's own errors, not SQLAlchemy's.
         """
-        sql, values = self._form(connection)
+        sql, values = self._forms.get(connection.dialect.name) or self._compile(connection.dialect.name)
         cursor = connection.connection.cursor()
         cursor.executemany(sql, list(map(values, rows)))
         return cursor.rowcount
@@ -64,27 +64,23 @@ class Prepared:
         Raises:
             Exception: The driver's own errors, not SQLAlchemy's.
         """
-        sql, take = self._form(connection)
+        sql, take = self._forms.get(connection.dialect.name) or self._compile(connection.dialect.name)
         cursor = connection.connection.cursor()
         cursor.execute(sql, take(values))
         return cursor.fetchall()
 
-    def _form(self, connection: Connection) -> tuple[str, Values]:
-        name = connection.dialect.name
-        form = self._forms.get(name)
-        if form is None:
-            form = self._forms[name] = self._compile(DIALECTS[name])
-        return form
-
-    def _compile(self, dialect: Dialect) -> tuple[str, Values]:
+    def _compile(self, name: str) -> tuple[str, Values]:
+        dialect = DIALECTS[name]
         compiled = self._statement.compile(dialect=dialect, column_keys=self._columns)  # type: ignore[attr-defined]
         assert isinstance(compiled, SQLCompiler)
         names = list(compiled.positiontup or ())
         types = [compiled.binds[name].type.dialect_impl(dialect) for name in names]
         if self._raw and self._columns is not None:
-            return str(compiled), itemgetter(*map(self._columns.index, names))
-        converts = [None if self._raw else kind.bind_processor(dialect) for kind in types]
-        return str(compiled), _values(names, converts)
+            values: Values = itemgetter(*map(self._columns.index, names))
+        else:
+            values = _values(names, [None if self._raw else kind.bind_processor(dialect) for kind in types])
+        form = self._forms[name] = str(compiled), values
+        return form
 
 
 def _values(names: Sequence[str], converts: Sequence[Callable[[Any], Any] | None]) -> Values:
