@@ -570,6 +570,15 @@ async def test_migrating_again_changes_nothing(embedded: Embedded, tmp_path: Pat
     assert raw(other, tables) == raw(embedded.folder, tables)
 
 
+@pytest.mark.parametrize("name", ["sender", "correlation_id"])
+def test_what_few_events_say_is_found_by_its_index(tmp_path: Path, name: str) -> None:
+    """The newest events of one sender, or of one correlation id, are found without reading all others."""
+    migrate_sqlite(tmp_path)
+    question = f"SELECT * FROM events WHERE id < 9 AND {name} = 'x' ORDER BY id DESC LIMIT 50"
+    plan = raw(tmp_path, f"EXPLAIN QUERY PLAN {question}")
+    assert [step[-1] for step in plan] == [f"SEARCH events USING INDEX events_{name} ({name}=? AND id<?)"]
+
+
 def test_ids_are_the_rowid(tmp_path: Path) -> None:
     """The id of an event is the table's own key, so that following needs no second index."""
     migrate_sqlite(tmp_path)

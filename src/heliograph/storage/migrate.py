@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from alembic.config import Config
     from alembic.script import ScriptDirectory
 
-HEAD = "0002"
+HEAD = "0003"
 """The newest of the migrations, which makes today's schema."""
 
 MIGRATION_LOCK = 0x48656C696F
