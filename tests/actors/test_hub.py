@@ -366,6 +366,18 @@ async def test_a_retired_ring_is_not_counted(hub: Hub, autojump_clock: Clock) ->
     assert hub.stats().ring_bytes == 0
 
 
+async def test_retiring_with_a_flush_to_come_keeps_nothing(hub: Hub, autojump_clock: Clock) -> None:
+    """What waited for its flush when its broadcaster went is not kept, nor counted, for ever."""
+    subscription = await attach(hub, Recorder(), OLDEST, "task:1")
+    hub.detach(subscription)
+    await trio.sleep(FLUSH / 4)  # so that retirements come between two events
+    for number in range(1, 800):  # twice as often as is flushed: something waits then
+        await dispatch(hub, event(number))
+        await trio.sleep(0.01)
+    await trio.sleep(5)
+    assert (hub.stats().broadcasters, hub.stats().ring_bytes) == (0, 0)
+
+
 # Positions
 
 

@@ -156,6 +156,11 @@ class Broadcaster:
         self._subscriptions.pop(subscription, None)
         subscription.live = False
 
+    def retire(self) -> None:
+        """Let everything go, for good; a flush that it is still down for then finds nothing."""
+        self.ring.forget()
+        self._waiting.clear()
+
     def lose_position(self, floor: EventId) -> None:
         """Forget everything kept: the log was replaced, and nothing before ``floor`` connects."""
         self.ring.forget()

@@ -141,6 +141,7 @@ class Hub:
                 position, ring = subscription.position, broadcaster.ring
                 if position < ring.floor:
                     page = await self.replay.page(subscription.selection, position)
+                    await trio.lowlevel.checkpoint_if_cancelled()  # then nobody wants it any more
                     if subscription.position == position:  # else a reset came, and the page does not connect
                         if page.trimmed <= position:
                             ring.reach_back(position, page.messages, page.through)
@@ -294,7 +295,7 @@ class Hub:
                 broadcaster.idle_since = now
             elif now - broadcaster.idle_since >= self._linger:
                 self._retired_deliveries += broadcaster.stats().deliveries
-                broadcaster.ring.forget()
+                broadcaster.retire()
                 del self._broadcasters[selection]
                 for selector in selection.selectors:
                     self._watching[selector].remove(broadcaster)
