@@ -2,7 +2,7 @@ import math
 import os
 import socket
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 import attrs
 import pytest
@@ -489,9 +489,10 @@ async def test_a_trickling_head_pushes_nothing_back(autojump_clock: trio.testing
     async with connect(idle_timeout=60) as peer, trio.open_nursery() as nursery:
 
         async def trickle() -> None:
-            for byte in UPGRADE:
-                await peer.stream.send_all(bytes([byte]))
-                await trio.sleep(1)
+            with suppress(trio.BrokenResourceError):
+                for byte in UPGRADE:
+                    await peer.stream.send_all(bytes([byte]))
+                    await trio.sleep(1)
 
         nursery.start_soon(trickle)
         while await peer.connection.receive_some(65536):

@@ -24,6 +24,8 @@ from heliograph.storage.protocols import Bounds, Log, Page
 T = TypeVar("T")
 
 PAGE_EVENTS = 500
+AT_ONCE = 2
+"""Readings of the log at a time: however many replay, questions find a connection to the database free."""
 
 
 @attrs.frozen
@@ -61,6 +63,7 @@ class Replay:
     def __init__(self, log: Log) -> None:
         self._log = log
         self._flights: dict[Hashable, _Flight] = {}
+        self._limiter = trio.CapacityLimiter(AT_ONCE)
         self._pages = self._shared = 0
 
     def stats(self) -> ReplayStats:
@@ -111,7 +114,8 @@ class Replay:
             # the reader was cancelled; the first of those who waited reads in its place
         flight = self._flights[key] = _Flight()
         try:
-            flight.answer = answer = await read()
+            async with self._limiter:
+                flight.answer = answer = await read()
         except HeliographError as error:
             flight.error = error
             raise

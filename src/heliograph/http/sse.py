@@ -104,10 +104,11 @@ class SseStream(Stream):
     async def opened(self) -> None:
         """Replay what was asked for, then go live."""
         self.sink.write(self.block(retry_block(round(RECONNECT_MS * random.uniform(0.5, 1.5)))))
-        try:
-            await self.watch(self._request)
-        except Unavailable:
-            self.end(Reason.UNAVAILABLE)
+        await self.watch(self._request)
+
+    def unwatched(self, request: WatchRequest, error: Unavailable) -> None:
+        """End: there is nothing else on this stream."""
+        self.end(Reason.UNAVAILABLE)
 
     def announce(self, request: WatchRequest, cursor: EventId, reset: CursorLost | None) -> None:
         """Give the client the cursor it begins at, unless it knows, so that it loses nothing from here on.
@@ -115,6 +116,6 @@ class SseStream(Stream):
         A reset comes first: cut before it has heard that, it must come back with the cursor it had.
         """
         if reset is not None:
-            self.send_reset(request.selection, reset)
+            self.send_reset(request.selection, reset, cursor)
         if cursor != request.after:
             self.sink.write(self.block(id_block(cursor)))

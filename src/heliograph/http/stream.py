@@ -1,9 +1,10 @@
 """A stream: one watcher's connection after it was detached, whatever its protocol.
 
 One small task per stream reads what the peer sends (``serve``); everything that goes out is written by
-calls from the broadcasters and the sweeper through the sink. There are no timers here: ``due`` says
-when the sweeper should look again, and ``sweep`` does what time asks for (pings, keepalives, deadlines,
-rotation).
+calls from the broadcasters and the sweeper through the sink. Only while something is replayed to it a
+stream has a second task, so that the peer is heard meanwhile, and its going away ends the replay. There are
+no timers here: ``due`` says when the sweeper should look again, and ``sweep`` does what time asks for (pings,
+keepalives, deadlines, rotation).
 
 A stream ends in one of three ways. The peer goes: the reading task sees it and cleans up. We end it
 (``end``): subscriptions leave at once, the farewell is written, and the socket is closed when the peer
@@ -13,6 +14,7 @@ nothing, so nothing can be said any more.
 
 from __future__ import annotations
 
+import math
 import random
 from collections import Counter
 from collections.abc import Awaitable, Callable
@@ -21,6 +23,7 @@ from enum import Enum
 from typing import Any, NoReturn
 
 import attrs
+import structlog
 import trio
 
 from heliograph.actors.hub import Hub
@@ -36,6 +39,10 @@ FAREWELL_SECONDS = 5.0
 READ_BYTES = 16 * 1024
 RECONNECT_MS = 3000
 MAX_TAIL = 10_000
+CLOSED = -1
+"""The descriptor of a socket that was closed."""
+
+log = structlog.get_logger(__name__)
 
 
 class Reason(Enum):
@@ -182,6 +189,9 @@ class Stream:
         self.reason = Reason.PEER
         self.ending = False
         self.subscriptions: list[Subscription] = []
+        self.replays: list[WatchRequest] = []
+        """What begins in the past: the first is being replayed, the others wait for their turn."""
+        self._replaying: trio.CancelScope | None = None
         self.limits = registry.limits
         self._socket = trio_stream.socket
         self._hub = hub
@@ -210,6 +220,10 @@ class Stream:
 
     def beat(self, now: float) -> None:
         """Do what is due besides rotation and deadlines, and set ``due`` for the next time."""
+        raise NotImplementedError
+
+    def unwatched(self, request: WatchRequest, error: Unavailable) -> None:
+        """Tell that the log can't be read now, so that nothing comes of a request."""
         raise NotImplementedError
 
     # What the actors call
@@ -242,14 +256,14 @@ class Stream:
 
     def reset(self, subscription: Subscription, reason: str) -> None:
         """Tell the client that what follows does not connect to what it has."""
-        self.send_reset(subscription.selection, CursorLost(self._hub.position, reason))
+        self.send_reset(subscription.selection, CursorLost(self._hub.position, reason), self._hub.position)
 
-    def send_reset(self, selection: Selection, lost: CursorLost) -> None:
-        """Write a ``reset``: the cursor can't be honoured, a snapshot is needed."""
+    def send_reset(self, selection: Selection, lost: CursorLost, head: EventId) -> None:
+        """Write a ``reset``: the cursor can't be honoured; take a snapshot, it goes on behind ``head``."""
         fields = {
             "channel": ",".join(selection.selectors),
             "oldest": format_id(lost.oldest),
-            "head": format_id(self._hub.position),
+            "head": format_id(head),
             "reason": lost.reason,
         }
         self.sink.write(self.notice("reset", fields))
@@ -290,19 +304,24 @@ class Stream:
         self.farewell_by = self.due = trio.current_time() + FAREWELL_SECONDS
 
     def cut(self, reason: Reason) -> None:
-        """Close without a word; the reading task wakes and cleans up."""
+        """Close without a word; the reading task wakes and cleans up. Harmless when it was closed before."""
         if not self.ending:
             self.reason = reason
         self.ending = True
+        self.due = math.inf
         self._leave_all()
         self.sink.close()
-        reset_on_close(self._socket)
-        self._socket.close()
+        if self._socket.fileno() != CLOSED:
+            reset_on_close(self._socket)
+            self._socket.close()
 
     def _leave_all(self) -> None:
         for subscription in self.subscriptions:
             self._hub.detach(subscription)
         self.subscriptions = []
+        if self._replaying is not None:
+            self.replays.clear()
+            self._replaying.cancel()
 
     # What the sink calls
 
@@ -376,16 +395,72 @@ class Stream:
         """Take bytes of the peer."""
 
     async def watch(self, request: WatchRequest) -> None:
-        """Begin a subscription: find where to start, announce it, replay, and go live.
+        """Begin a subscription: at once if it is live only, else in a task beside the reading of the peer.
+
+        A replay goes at the pace of the client, and may take minutes; meanwhile the client is heard, and its
+        going away ends the replay. Several of one stream come one after the other.
+        """
+        if request.after is None and not request.tail:
+            await self._begin(request)
+            return
+        self.replays.append(request)
+        if self._replaying is None:
+            self._replaying = trio.CancelScope()
+            self._registry.start_task(self._replay_all)
+
+    async def _replay_all(self) -> None:
+        while self.replays:
+            request = self.replays[0]
+            with trio.CancelScope() as self._replaying:
+                await self.sink.room()
+                await self._begin(request)
+            if request in self.replays:
+                self.replays.remove(request)
+        self._replaying = None
+
+    @property
+    def selections(self) -> set[Selection]:
+        """What is watched, or will be when its turn to be replayed has come."""
+        return {one.selection for one in self.subscriptions} | {one.selection for one in self.replays}
+
+    def forget(self, selection: Selection) -> bool:
+        """End a subscription, or its replay, or the waiting for that; tell whether there was one."""
+        known = False
+        for place, request in enumerate(self.replays):
+            if request.selection == selection:
+                known = True
+                del self.replays[place]
+                if place == 0 and self._replaying is not None:
+                    self._replaying.cancel()
+                break
+        for subscription in self.subscriptions:
+            if subscription.selection == selection:
+                known = True
+                self._hub.detach(subscription)
+                self.subscriptions.remove(subscription)
+                break
+        return known
+
+    async def _begin(self, request: WatchRequest) -> None:
+        try:
+            await self._attach(request)
+        except Unavailable as error:
+            self.unwatched(request, error)
+        except Exception:
+            log.exception("unexpected error in a subscription")
+            self.end(Reason.INTERNAL)
+
+    async def _attach(self, request: WatchRequest) -> None:
+        """Find where to start, announce it, replay, and go live.
 
         Raises:
             Unavailable: The log can't be read now.
         """
-        await self.sink.room()  # several replays on one stream come one after the other
         subscription = Subscription(self, request.selection, request.overflow, request.ends_with_task)
         start, reset = await self._starting_point(request)
         if request.after is None and request.tail:
             start = await self._hub.replay.tail_start(request.selection, request.tail)
+        await trio.lowlevel.checkpoint_if_cancelled()  # what was forgotten meanwhile must not be announced
         subscription.position = start
         self.subscriptions.append(subscription)
         self.announce(request, start, reset)

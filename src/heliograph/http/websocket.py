@@ -25,7 +25,14 @@ from heliograph.http.frames import PING, PONG, close_frame, event_frame, frame, 
 from heliograph.http.problems import describe
 from heliograph.http.stream import MAX_TAIL, CursorLost, Reason, Stream, StreamRegistry, WatchRequest
 from heliograph.model.channels import Selection, parse_selector, parse_topic_pattern
-from heliograph.model.errors import Forbidden, HeliographError, Invalid, TooMany, Unauthenticated
+from heliograph.model.errors import (
+    Forbidden,
+    HeliographError,
+    Invalid,
+    TooMany,
+    Unauthenticated,
+    Unavailable,
+)
 from heliograph.model.ids import EventId, format_id, is_time, parse_position
 from heliograph.model.intake import parse_json
 
@@ -74,7 +81,6 @@ class WebSocketStream(Stream):
         self._authenticator = authenticator
         self._parser: Connection | None = None
         self._message = bytearray()
-        self._busy = False
         now = trio.current_time()
         self._without_subscription_since = now
         self._next_ping = now + self.limits.keepalive_seconds * random.uniform(0.5, 1.0)
@@ -108,17 +114,17 @@ class WebSocketStream(Stream):
         }
         self.sink.write(self.notice("subscribed", fields))
         if reset is not None:
-            self.send_reset(request.selection, reset)
+            self.send_reset(request.selection, reset, cursor)
 
     def beat(self, now: float) -> None:
         """Ping, and end a client that does not pong or does not subscribe."""
         if self._pong_by is not None and now >= self._pong_by:
-            # While a replay is under way nothing is read, so a pong may well wait in the socket.
-            if not self._busy:
+            # While a replay is under way the ping may well wait behind it for the client.
+            if not self.replays:
                 self.end(Reason.NO_PONG)
                 return
             self._pong_by = now + self.limits.pong_seconds
-        if not self.subscriptions and not self._busy:
+        if not self.subscriptions and not self.replays:
             if now >= self._without_subscription_since + self.limits.first_message_seconds:
                 self.end(Reason.POLICY)
                 return
@@ -180,14 +186,11 @@ class WebSocketStream(Stream):
         if not isinstance(event, TextMessage):
             self._error(Invalid.field("", "send text frames of JSON, not binary ones"), None)
             return
-        self._busy = True
         try:
             await self._answer(message)
         except Exception:
             log.exception("unexpected error in a message")
             self.end(Reason.INTERNAL)
-        finally:
-            self._busy = False
 
     async def _answer(self, text: bytes) -> None:
         ref: Any = None
@@ -261,26 +264,26 @@ class WebSocketStream(Stream):
         if self._identity is None:
             raise Unauthenticated("say auth before subscribe")
         self._identity.require("read", *request.selection.selectors)
-        self._forget(request.selection)  # subscribing again begins anew
-        if len(self.subscriptions) >= self.limits.max_channels:
+        self.forget(request.selection)  # subscribing again begins anew
+        if len(self.selections) >= self.limits.max_channels:
             raise TooMany(f"a stream takes at most {self.limits.max_channels} subscriptions")
         await self.watch(request)
 
     def _unsubscribe(self, selection: Selection, ref: Any) -> None:
-        if not self._forget(selection):
+        if not self.forget(selection):
             raise Invalid.field("channel", f"there is no subscription to {selection}")
         self.sink.write(self.notice("unsubscribed", {"channel": selection.selectors[0], "ref": ref}))
+        self._wait_for_subscription()
+
+    def unwatched(self, request: WatchRequest, error: Unavailable) -> None:
+        """Answer with the error; the client may ask again."""
+        self._error(error, request.ref)
+        self._wait_for_subscription()
+
+    def _wait_for_subscription(self) -> None:
         if not self.subscriptions:
             self._without_subscription_since = trio.current_time()
             self.due = min(self.due, self._without_subscription_since + self.limits.first_message_seconds)
-
-    def _forget(self, selection: Selection) -> bool:
-        for subscription in self.subscriptions:
-            if subscription.selection == selection:
-                self._hub.detach(subscription)
-                self.subscriptions.remove(subscription)
-                return True
-        return False
 
     def _error(self, error: HeliographError, ref: Any) -> None:
         problem = describe(error)
