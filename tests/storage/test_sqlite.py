@@ -26,7 +26,7 @@ from heliograph.model.task import STATUSES, Task
 from heliograph.storage import migrate
 from heliograph.storage.protocols import Receipt, TaskFilter, TaskKey
 from heliograph.storage.queries import PAGE_BYTES
-from heliograph.storage.sqlite import migrate_sqlite, open_sqlite
+from heliograph.storage.sqlite import READERS, migrate_sqlite, open_sqlite
 from heliograph.storage.store import SqlStore
 
 ALL = Selection((EVERYTHING,))
@@ -138,11 +138,33 @@ async def test_a_question_that_takes_too_long_is_given_up(
     embedded: Embedded, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A reader is not held for ever, and answers the next question as if nothing had happened."""
-    endless = "WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n) SELECT count(*) FROM n"
     monkeypatch.setattr("heliograph.storage.sqlite.READ_SECONDS", 0.01)
     with pytest.raises(Unavailable, match="interrupted"):
-        await embedded.database.read(lambda connection: connection.exec_driver_sql(endless).scalar())
+        await embedded.database.read(count_up)
     monkeypatch.undo()
+    assert await embedded.store.checkpoint() == OLDEST
+
+
+def count_up(connection: Connection) -> object:
+    """Ask what takes some seconds."""
+    numbers = "WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n LIMIT 20000000)"
+    return connection.exec_driver_sql(f"{numbers} SELECT count(*) FROM n").scalar()
+
+
+@pytest.mark.parametrize("long", [False, True])
+async def test_a_question_that_nobody_waits_for_is_given_up(embedded: Embedded, long: bool) -> None:
+    """Who asks and is cancelled holds no reader any longer, be the question a long one or not."""
+    answers = []
+
+    def ask(connection: Connection) -> None:
+        answers.append(count_up(connection))
+
+    async with trio.open_nursery() as nursery:
+        for _ in range(READERS + 1):
+            nursery.start_soon(embedded.database.read_long if long else embedded.database.read, ask)
+        await trio.testing.wait_all_tasks_blocked()
+        nursery.cancel_scope.cancel()
+    assert answers == []
     assert await embedded.store.checkpoint() == OLDEST
 
 

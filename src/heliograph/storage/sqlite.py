@@ -77,7 +77,10 @@ async def open_sqlite(
 
 
 class Readers(Database):
-    """The connections that answer questions, none for longer than ``READ_SECONDS``."""
+    """The connections that answer questions: nobody's for longer than ``READ_SECONDS``, unless it is long.
+
+    A question ends early when whoever asked is cancelled: a client that has gone holds no connection.
+    """
 
     async def read(
         self, query: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs
@@ -87,27 +90,44 @@ class Readers(Database):
         Raises:
             Unavailable: The database can't be read now, or it takes too long.
         """
-
-        def timed(connection: Connection) -> T:
-            _question.deadline = monotonic() + READ_SECONDS
-            try:
-                return query(connection, *args, **kwargs)
-            finally:
-                _question.deadline = math.inf
-
-        return await super().read(timed)
+        return await self._ask(READ_SECONDS, lambda connection: query(connection, *args, **kwargs))
 
     async def read_long(self, query: Callable[[Connection], T]) -> T:
         """Do what ``read`` does, however long it takes."""
-        return await super().read(query)
+        return await self._ask(math.inf, query)
+
+    async def _ask(self, seconds: float, query: Callable[[Connection], T]) -> T:
+        def asked(connection: Connection) -> T:
+            _question.deadline = monotonic() + seconds
+            try:
+                return query(connection)
+            except OperationalError:
+                trio.from_thread.check_cancelled()  # then that is why
+                raise
+            finally:
+                _question.deadline = None
+
+        return await super().read(asked)
 
 
-_question = threading.local()
+class _Question(threading.local):
+    """What a thread is asking: by when the answer must be there, ``None`` if it asks nothing."""
+
+    deadline: float | None = None
 
 
-def _too_late() -> bool:
-    """Tell whether the question that this thread asks takes too long; SQLite then interrupts it."""
-    return monotonic() > getattr(_question, "deadline", math.inf)
+_question = _Question()
+
+
+def _given_up() -> bool:
+    """Tell whether nobody wants the answer that this thread looks for; SQLite then interrupts it."""
+    if _question.deadline is None:
+        return False
+    try:
+        trio.from_thread.check_cancelled()
+    except trio.Cancelled:
+        return True
+    return monotonic() > _question.deadline
 
 
 def migrate_sqlite(folder: Path) -> None:
@@ -170,7 +190,7 @@ def _engine(file: Path) -> Engine:
             "journal_size_limit=67108864",
         ):
             connection.execute(f"PRAGMA {pragma}")
-        connection.set_progress_handler(_too_late, LOOK_EVERY)
+        connection.set_progress_handler(_given_up, LOOK_EVERY)
 
     @event.listens_for(engine, "begin")
     def begin(connection: Connection) -> None:
@@ -252,7 +272,10 @@ class SqliteLog:
     async def read(self, selection: Selection, after: EventId, limit: int) -> Page:
         """Read a selection's events after a position; see ``protocols.Log.read``."""
         position = self.position
-        found, more, trimmed = await self._readers.read(_page, selection, after, limit)
+        # However long: where few events are of the selection, the next try would take as long again.
+        found, more, trimmed = await self._readers.read_long(
+            lambda connection: _page(connection, selection, after, limit)
+        )
         if more:
             return Page(found, found[-1].id, True, trimmed)
         newest = found[-1].id if found else OLDEST
