@@ -69,9 +69,12 @@ def queries(service: FakeService) -> list[str]:
 async def test_filter_that_hides_the_end(service: FakeService, status: str) -> None:
     """With a filter that hides the task's end, what passes it is shown, and the end is noticed even so."""
     events = story(NOTE, OUTPUT, NOTE, OUTPUT, STATUS)
-    service.streams.extend([task(status, events[-1]), page([events[0], events[2]]), stream(events)])
+    service.streams.extend([task(status, events[-1]), page([events[0], events[2]])])
+    if status == "completed":
+        service.streams.append(page(events[-1:]))  # its end is still kept
+    service.streams.append(stream(events))
     assert await show(service, Subscription("task:t1", NOTE, tail=2)) == [events[0], events[2]]
-    _, listed, streamed = queries(service)
+    _, listed, *_, streamed = queries(service)
     assert "limit=2" in listed
     assert "topic=deploy.note" in listed
     assert f"after={format_id(events[0].id - 1)}" in streamed
@@ -97,9 +100,16 @@ async def test_an_end_that_was_lost(service: FakeService, kind: str, fields: dic
     """When the end of an ended task can't be given any more, that is shown and nothing is waited for."""
     events = story(OUTPUT, OUTPUT, STATUS)
     notice = f"event: {kind}\ndata: ".encode() + orjson.dumps(fields) + b"\n\n"
-    service.streams.extend([task("completed", events[-1]), (200, b"retry: 1\n\n" + notice)])
+    kept = page(events[-1:])
+    service.streams.extend([task("completed", events[-1]), kept, (200, b"retry: 1\n\n" + notice)])
     (shown,) = await show(service, Subscription("task:t1", after="1001-0"))
     assert type(shown).__name__.lower() == kind
+
+
+async def test_an_ended_task_of_which_nothing_is_kept(service: FakeService) -> None:
+    """Of a task whose every event retention has removed nothing is shown, and nothing waited for."""
+    service.streams.extend([task("completed", story(STATUS)[0]), page([])])
+    assert await show(service, Subscription("task:t1", after="0-0")) == []
 
 
 async def test_long_tail_behind_a_filter(service: FakeService) -> None:
@@ -124,5 +134,6 @@ async def test_nothing_behind_a_filter(service: FakeService) -> None:
 async def test_service_that_is_away_at_first(service: FakeService) -> None:
     """That a task has ended is asked again until it is known; the last event may be no terminal one."""
     events = story(STATUS, OUTPUT)
-    service.streams.extend([(503, b"{}"), task("completed", events[-1]), stream(events[1:])])
+    kept = page(events[-1:])
+    service.streams.extend([(503, b"{}"), task("completed", events[-1]), kept, stream(events[1:])])
     assert await show(service, Subscription("task:t1", tail=1)) == events[1:]

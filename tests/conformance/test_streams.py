@@ -562,24 +562,29 @@ class TestEndOfATask:
         async with await open_sse(url, "/api/tasks/1/stream", {"Last-Event-ID": one.cursor or ""}) as again:
             assert again.status == 204
 
-    async def test_an_end_that_is_no_longer_kept_is_not_waited_for(self, launch: Launch, form: Form) -> None:
-        """A finished task whose events retention has removed is answered by 204 as well."""
+    @pytest.mark.parametrize("query", ["", "?tail=2", "?after=0-0", "?after=2020-01-01T00:00:00Z"])
+    async def test_an_end_that_is_no_longer_kept(self, launch: Launch, form: Form, query: str) -> None:
+        """A finished task whose end retention has removed is told so once; after that its client stops."""
         url = (await launch()).url
         ids = await publish(url, output("1", "1"), status("1", "completed"))
         await form.forget(parse_id(ids[1]))
-        async with await open_sse(url, "/api/tasks/1/stream") as one:
-            assert one.status == 204
+        async with await open_sse(url, f"/api/tasks/1/stream{query}") as one:
+            told = await one.to_end()
+        assert [each.kind for each in told] == ["retry", "reset", "cursor", "end"]
+        assert told[1].fields["oldest"] == ids[1]
+        async with await open_sse(url, "/api/tasks/1/stream", {"Last-Event-ID": one.cursor or ""}) as again:
+            assert again.status == 204
 
-    async def test_a_cursor_before_what_is_kept_is_reset_to_the_end(self, launch: Launch, form: Form) -> None:
-        """Who comes back to a finished task too late is told so, and given its end, not left waiting."""
+    async def test_a_cursor_before_what_is_kept_is_reset_to_that(self, launch: Launch, form: Form) -> None:
+        """Who comes back to a finished task too late is told so, and given what is kept up to its end."""
         url = (await launch()).url
         ids = await publish_seen(url, *outputs("1", 1, 3), status("1", "completed"), output("1", "late"))
         await until_found(url, "/api/tasks/1")
         await form.forget(parse_id(ids[1]))
         async with await open_sse(url, "/api/tasks/1/stream", {"Last-Event-ID": ids[0]}) as one:
             told = await one.to_end()
-        assert [each.kind for each in told] == ["retry", "reset", "cursor", "event", "end"]
-        assert told[3].id == ids[3]
+        assert [each.kind for each in told] == ["retry", "reset", "cursor", "event", "event", "end"]
+        assert [each.id for each in told[3:5]] == ids[2:4]
 
     async def test_an_unknown_task_is_404(self, url: str) -> None:
         """There is no stream of a task that nobody has heard of."""

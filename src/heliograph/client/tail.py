@@ -50,8 +50,12 @@ async def show_channel(
         ends_at = await _insist(lambda: _end_of_task(client, task_id, notify), trouble)
         if not topic_matches(topic, "task.status"):
             await _insist(lambda: _lift_filter(client, subscription), trouble)
-    if ends_at is not None and _is_behind(subscription, ends_at):
-        return
+    if ends_at is not None:
+        if _is_behind(subscription, ends_at):
+            return
+        if not (await _insist(lambda: client.events(channel=subscription.channel, limit=1), trouble)).events:
+            notify(f"{subscription.channel} has ended, and nothing of it is kept any more")
+            return
     async with follow(client, subscription, transport, trouble.tell) as items:
         async for item in items:
             trouble.over()

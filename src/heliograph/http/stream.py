@@ -458,12 +458,15 @@ class Stream:
         """
         subscription = Subscription(self, request.selection, request.overflow, request.ends_with_task)
         start, reset = await self._starting_point(request)
-        if request.after is None and request.tail:
+        if request.after is None and request.tail and reset is None:
             start = await self._hub.replay.tail_start(request.selection, request.tail)
         await trio.lowlevel.checkpoint_if_cancelled()  # what was forgotten meanwhile must not be announced
         subscription.position = start
         self.subscriptions.append(subscription)
         self.announce(request, start, reset)
+        if request.task_end is not None and start >= request.task_end:
+            self.task_ended(subscription)
+            return
         try:
             await self._hub.attach(subscription, self.sink.room)
         except Unavailable:
@@ -484,6 +487,10 @@ class Stream:
             Unavailable: It can't be known now.
         """
         live = self._hub.live_position(request.selection)
+        if request.task_end is not None:
+            trimmed = (await self._hub.replay.bounds(request.selection)).trimmed
+            if trimmed >= request.task_end:
+                return trimmed, CursorLost(trimmed, "the task has ended, and its end is no longer kept")
         if request.after is None:
             return live, None
         if request.after == OLDEST or self._hub.reaches_back_to(request.selection, request.after):
@@ -493,8 +500,8 @@ class Stream:
             ahead = CursorLost(bounds.trimmed, "the cursor is ahead of the log")
             return live, None if request.after_is_time else ahead
         if request.after < bounds.trimmed:
-            # Of a finished task nothing comes any more: its end is what is left to be told.
-            start = live if request.task_end is None else EventId(request.task_end - 1)
+            # Of a finished task nothing comes any more: what is left of it is all there is to be told.
+            start = live if request.task_end is None else bounds.trimmed
             return start, CursorLost(bounds.trimmed, "events after the cursor are no longer kept")
         return request.after, None
 
