@@ -390,6 +390,26 @@ class TestPublishing:
         assert Steady(100.0, 0.5).wait(103.0, 4) == -1.0
 
 
+@pytest.mark.parametrize(
+    ("transport", "answer"),
+    [
+        ("ws", b"junk\r\n\r\n"),
+        ("sse", b"junk\r\n\r\n"),
+        ("ws", b"HTTP/1.1 101 Switching Protocols\r\n\r\n" + frame(b"hello")),
+        ("ws", b"HTTP/1.1 101 Switching Protocols\r\n\r\n" + frame(b"[]")),
+        ("sse", b"HTTP/1.1 200 OK\r\n\r\nevent: reset\ndata: {a\n\n"),
+    ],
+)
+def test_what_is_not_understood_ends_the_stream(script: Script, transport: str, answer: bytes) -> None:
+    """A server that speaks another language is named, and not asked again."""
+    script.swarm.add([(transport, "task:1")])
+    peer, _ = script.accept()
+    peer.sendall(answer)
+    script.until(lambda: script.swarm.tally.disconnects.total() == 1)
+    ((reason, _),) = script.swarm.tally.disconnects.items()
+    assert reason.startswith("protocol: ")
+
+
 def test_percentiles_are_read_off_the_bins() -> None:
     """A percentile is the upper edge of the bin it falls into, in milliseconds."""
     tally = Tally()

@@ -254,7 +254,11 @@ class Stream:
             self._opened(sock, *self.head.split(HEAD_END, 1))
 
     def _opened(self, sock: socket.socket, head: bytes, rest: bytes) -> None:
-        status = head.split(b" ", 2)[1].decode("latin-1")
+        protocol, _, answer = head.partition(b" ")
+        if not protocol.startswith(b"HTTP/1."):
+            self._drop("protocol: no answer of HTTP/1.1")
+            return
+        status = answer[:3].decode("latin-1")
         if status != ("101" if self.transport == "ws" else "200"):
             self._drop(f"http {status}")
             return
@@ -346,7 +350,11 @@ class Stream:
 
     def _notice(self, text: bytes) -> None:
         """Follow what the server says of the stream itself."""
-        kind, content = _parse_notice(self.transport, text)
+        try:
+            kind, content = _parse_notice(self.transport, text)
+        except BrokenProtocol as error:
+            self._drop(f"protocol: {error}")
+            return
         self.swarm.tally.notices[kind] += 1
         if kind == "subscribed":
             self.cursor = self.cursor or content.get("cursor")
@@ -407,18 +415,32 @@ def _name(error: OSError) -> str:
 
 
 def _parse_notice(transport: str, text: bytes) -> tuple[str, dict[str, Any]]:
-    """Return what a message that is not an event is, and its fields."""
+    """Return what a message that is not an event is, and its fields.
+
+    Raises:
+        BrokenProtocol: It is none of Heliograph's.
+    """
     if transport == "ws":
-        content = orjson.loads(text)
+        content = _object(text)
         return str(content.get("type")), content
-    lines = dict(line.split(": ", 1) for line in text.decode().split("\n") if ": " in line)
+    lines = dict(line.split(": ", 1) for line in text.decode(errors="replace").split("\n") if ": " in line)
     if lines.get("event"):
         data = lines.get("data", "")
-        return lines["event"], orjson.loads(data) if data.startswith("{") else {}
+        return lines["event"], _object(data) if data.startswith("{") else {}
     found = _BLOCK_ID(text)
     if found:
         return "id", {"id": found[1].decode()}
     return ("retry", {"retry": lines["retry"]}) if lines.get("retry", "").isdigit() else ("comment", {})
+
+
+def _object(text: bytes | str) -> dict[str, Any]:
+    try:
+        content = orjson.loads(text)
+    except orjson.JSONDecodeError:
+        content = None
+    if not isinstance(content, dict):
+        raise BrokenProtocol("a message is no object of JSON")
+    return content
 
 
 class Swarm:
