@@ -4,9 +4,9 @@ from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
 import pytest
-from tests.http.conftest import Api, output
+from tests.http.conftest import Api, Start, output
 
-from heliograph.http.requests import encode_cursor
+from heliograph.http.requests import MAX_SELECTORS, encode_cursor
 
 PATH = "/api/v1/events"
 
@@ -31,6 +31,17 @@ async def test_the_list_goes_on_from_its_cursor(api: Api) -> None:
     page = await api.get(f"{PATH}?topic=task.output&limit=3")
     assert [event["payload"]["output"] for event in page["events"]] == ["4", "3", "2"]
     assert await outputs(api, cursor=page["meta"]["next_cursor"]) == ["1", "0"]
+
+
+async def test_channels_beyond_what_is_read_at_once(start: Start) -> None:
+    """As many channels as the database reads at once are read; one more is refused, whatever is allowed."""
+    api = await start(streams={"max_channels": 1000})
+    await api.publish(output("499"))
+    channels = [f"channel=task:{number}" for number in range(MAX_SELECTORS + 1)]
+    assert len((await api.get(f"{PATH}?{'&'.join(channels[1:])}"))["events"]) == 1
+    for path in (PATH, f"{PATH}/stream"):
+        problem = await api.problem("GET", f"{path}?{'&'.join(channels)}")
+        assert (problem["status"], problem["errors"][0]["field"]) == (422, "channel")
 
 
 async def test_the_list_is_filtered(api: Api) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import httpx
 import pytest
 import trio
 from tests.conformance.serving import serve, settings_for
+from tests.http.conftest import Start
 
 
 @pytest.mark.parametrize("kind", ["application/json", "application/x-ndjson"])
@@ -30,3 +32,16 @@ async def test_a_request_has_a_limit_of_events(nursery: trio.Nursery, tmp_path: 
     assert "at most 3 events" in answers[1].json()["detail"]
     assert len(kept) == 3
     await served.terminate()
+
+
+@pytest.mark.parametrize("announced", [True, False])
+async def test_a_body_that_is_too_large_has_one_code(start: Start, announced: bool) -> None:
+    """Whether the size is announced or only found out, the error is the same."""
+    api = await start(server={"max_request_bytes": 4096})
+    body = b" " * 5000
+
+    async def unannounced() -> AsyncIterator[bytes]:
+        yield body
+
+    problem = await api.problem("POST", "/api/v1/events", content=body if announced else unannounced())
+    assert (problem["status"], problem["code"]) == (413, "too_large")

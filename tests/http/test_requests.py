@@ -181,12 +181,13 @@ async def test_no_cursor_is_the_beginning() -> None:
 async def test_what_a_stream_is_to_show() -> None:
     """Channels and a topic filter make the selection; none at all is everything."""
     async with asking("channel=task:2&channel=task:1&topic=task.*"):
-        assert selection(request) == Selection.of(["task:1", "task:2"], "task.*")
+        assert selection(request, 2) == Selection.of(["task:1", "task:2"], "task.*")
+        assert bad_field(lambda: selection(request, 1)) == "channel"
     async with asking():
-        assert selection(request) == Selection.of([])
+        assert selection(request, 1) == Selection.of([])
     for query, field in (("channel=nowhere", "channel"), ("topic=a b", "topic"), ("channel=", "channel")):
         async with asking(query.replace(" ", "%20")):
-            assert bad_field(lambda: selection(request)) == field
+            assert bad_field(lambda: selection(request, 1)) == field
 
 
 async def test_where_a_stream_begins() -> None:

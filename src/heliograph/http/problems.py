@@ -15,7 +15,7 @@ import orjson
 import structlog
 from quart import Response
 from quart_trio import QuartTrio
-from werkzeug.exceptions import HTTPException
+from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 
 from heliograph.http.answer import Answer
 from heliograph.model import errors
@@ -95,6 +95,8 @@ def answer_to(error: Exception) -> Answer:
     """Make the answer to an error: of the family, of the framework, or a bug, which is logged."""
     if isinstance(error, errors.HeliographError):
         return describe(error).answer()
+    if isinstance(error, RequestEntityTooLarge):
+        return describe(errors.TooLarge("the body is larger than server.max_request_bytes")).answer()
     if isinstance(error, HTTPException):
         name = error.name or "Error"
         problem = Problem(error.code or 500, name.lower().replace(" ", "_"), name, error.description or "")

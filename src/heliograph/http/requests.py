@@ -25,6 +25,8 @@ from heliograph.model.intake import parse_json
 
 MAX_LIMIT = 500
 DEFAULT_LIMIT = 50
+MAX_SELECTORS = 500
+"""A selection is read as a union over its channels, of which SQLite takes no more."""
 NDJSON = ("application/x-ndjson", "application/ndjson", "application/jsonl")
 BODY_SECONDS = 60.0
 """How long a body may take, however it trickles in."""
@@ -134,13 +136,16 @@ def watch_request(asked: Asked, selection: Selection, default_after: str | None 
     )
 
 
-def selection(asked: Asked) -> Selection:
+def selection(asked: Asked, max_channels: int) -> Selection:
     """Read ``channel`` (repeatable) and ``topic`` of the query.
 
     Raises:
-        Invalid: Some of them is malformed.
+        Invalid: Some of them is malformed, or there are too many.
     """
     selectors = [parse_selector(text) for text in asked.args.getlist("channel")]
+    most = min(max_channels, MAX_SELECTORS)
+    if len(selectors) > most:
+        raise Invalid.field("channel", f"at most {most} channels are taken at once")
     topic = parse_topic_pattern(asked.args.get("topic", EVERYTHING))
     return Selection.of(selectors, topic)
 

@@ -79,7 +79,7 @@ async def history() -> Response:
     texts = ("sender", "correlation_id")
     refuse_unknown(request, "topic", "channel", *texts, "since", "until", "limit", "cursor", "ticket")
     service = services()
-    wanted = selection(request)
+    wanted = selection(request, service.settings.streams.max_channels)
     identity().require("read", *wanted.selectors)
     limit = whole(request, "limit", DEFAULT_LIMIT, 1, MAX_LIMIT)
     filters = {name: require_utf8(request.args[name], name) for name in texts if request.args.get(name)}
