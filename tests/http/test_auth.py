@@ -90,6 +90,18 @@ def test_a_ticket_stands_for_its_key(authenticator: Authenticator) -> None:
     assert authenticator.from_headers(Headers(), ticket) == identity
 
 
+def test_a_ticket_that_is_refused_says_why(
+    authenticator: Authenticator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was never a ticket, and one that is too old, are told apart."""
+    ticket, expires = authenticator.ticket_for(authenticator.authenticate("r", None))
+    with pytest.raises(Unauthenticated, match="is none of ours"):
+        authenticator.authenticate(None, "nonsense")
+    monkeypatch.setattr("time.time", lambda: expires + 2)
+    with pytest.raises(Unauthenticated, match="has expired"):
+        authenticator.authenticate(None, ticket)
+
+
 def test_a_ticket_of_other_keys_is_refused(authenticator: Authenticator) -> None:
     """A ticket signed with other keys, or changed by a letter, is refused."""
     ticket, _ = authenticator.ticket_for(authenticator.authenticate("r", None))

@@ -24,6 +24,13 @@ async def test_a_ref_that_can_not_be_written_is_refused(api: Api) -> None:
         assert (await watch.until("pong")).fields["ref"]
 
 
+async def test_a_message_that_is_no_object_is_told(api: Api) -> None:
+    """An error about a message as a whole names no field."""
+    async with await open_ws(api.url) as watch:
+        await watch.send_frame(TEXT, b"[]")
+        assert (await watch.until("error")).fields["detail"] == "a message must be a JSON object"
+
+
 async def test_a_mistake_in_a_message_is_told(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
     """What nobody foresaw is logged, and the client hears 1011 instead of nothing."""
 

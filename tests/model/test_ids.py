@@ -160,6 +160,11 @@ def test_a_position_may_be_a_time(moment: datetime) -> None:
         assert position >= make_id(milliseconds - 1, SEQUENCE_LIMIT - 1)
 
 
+def test_a_position_may_be_a_date() -> None:
+    """A date is its first moment in UTC."""
+    assert parse_position("2026-01-31", "after") == parse_position("2026-01-31T00:00:00Z", "after")
+
+
 def test_a_position_beyond_every_id_is_still_one() -> None:
     """A time later than ids can say gives a position that a database can compare with."""
     assert make_id(0) < parse_position("9998-01-01T00:00:00Z", "after") < 2**63

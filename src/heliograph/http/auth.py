@@ -13,7 +13,7 @@ import secrets
 import time
 
 import attrs
-from itsdangerous import BadData, URLSafeTimedSerializer
+from itsdangerous import BadData, SignatureExpired, URLSafeTimedSerializer
 
 from heliograph.config import SCOPES, AuthSettings
 from heliograph.http.asked import Fields
@@ -110,7 +110,8 @@ class Authenticator:
         try:
             name = self._tickets.loads(ticket or "", max_age=int(self._ticket_seconds))
         except BadData as error:
-            raise Unauthenticated(f"the ticket is not valid: {error}") from None
+            why = "has expired" if isinstance(error, SignatureExpired) else "is none of ours"
+            raise Unauthenticated(f"the ticket {why}; ask for another") from None
         if name not in self._names:
             raise Unauthenticated("the ticket is of a key that has another name now")
         return self._names[name]

@@ -59,7 +59,7 @@ class Invalid(ClientFault):
 
     def __init__(self, errors: Sequence[FieldError]) -> None:
         self.errors = tuple(errors)
-        super().__init__("; ".join(f"{e.field}: {e.detail}" for e in self.errors))
+        super().__init__("; ".join(f"{e.field}: {e.detail}" if e.field else e.detail for e in self.errors))
 
     @classmethod
     def field(cls, field: str, detail: str) -> Invalid:

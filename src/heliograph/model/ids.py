@@ -72,7 +72,7 @@ def from_microseconds(microseconds: int) -> datetime:
 
 
 def parse_time(text: str, field: str) -> datetime:
-    """Read an ISO 8601 time; one without an offset is taken as UTC.
+    """Read an ISO 8601 time; one without an offset is taken as UTC, and a date as its midnight.
 
     Raises:
         Invalid: Not a time, or not between the years 1970 and 9998; the error names ``field``.
@@ -89,8 +89,8 @@ def parse_time(text: str, field: str) -> datetime:
 
 
 def is_time(text: str) -> bool:
-    """Tell whether the text of a position is meant as an ISO time and not as a cursor."""
-    return "T" in text or ":" in text
+    """Tell whether the text of a position is meant as an ISO time, or date, and not as a cursor."""
+    return "T" in text or ":" in text or text.count("-") > 1
 
 
 def parse_position(text: str, field: str) -> EventId:
