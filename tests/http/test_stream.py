@@ -105,6 +105,19 @@ async def test_a_replay_that_is_unsubscribed_ends(api: Api, slow: SlowLog) -> No
         assert await one.outputs(1) == ["new"]
 
 
+async def test_a_replay_that_is_asked_for_again_begins_anew(api: Api, slow: SlowLog) -> None:
+    """Subscribing again, with the very same words, while the first replay is under way, replays once."""
+    await api.publish(output("1", "old"))
+    async with await watch("ws", api.url, "task:1", after="0-0") as one:
+        await one.until("subscribed")
+        await one.say("subscribe", channel="task:1", after="0-0")
+        assert (await one.next()).kind == "subscribed"
+        slow.going_on.set()
+        assert await one.outputs(1) == ["old"]
+        await api.publish(output("1", "new"))
+        assert await one.outputs(1) == ["new"]
+
+
 async def test_a_client_that_closes_ends_its_replay(api: Api, slow: SlowLog) -> None:
     """A close frame is answered at once, whatever is being replayed."""
     await api.publish(output("1", "old"))

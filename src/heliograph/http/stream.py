@@ -414,8 +414,8 @@ class Stream:
             with trio.CancelScope() as self._replaying:
                 await self.sink.room()
                 await self._begin(request)
-            if request in self.replays:
-                self.replays.remove(request)
+            # By identity: it may have been forgotten, and the same be asked for anew.
+            self.replays = [waiting for waiting in self.replays if waiting is not request]
         self._replaying = None
 
     @property
