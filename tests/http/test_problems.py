@@ -2,8 +2,9 @@ import orjson
 import pytest
 import structlog
 from quart_trio import QuartTrio
+from werkzeug.exceptions import default_exceptions
 
-from heliograph.http.problems import TABLE, describe, install
+from heliograph.http.problems import TABLE, answer_to, describe, install
 from heliograph.model import errors
 from heliograph.model.errors import FieldError, HeliographError, Invalid, TooMany, Unavailable
 
@@ -92,6 +93,17 @@ async def test_errors_of_the_framework_are_problems_too(app: QuartTrio) -> None:
     assert (wrong.status_code, wrong.content_type) == (405, "application/problem+json")
     assert "GET" in wrong.headers["Allow"]
     assert orjson.loads(await wrong.get_data(as_text=False))["code"] == "method_not_allowed"
+
+
+@pytest.mark.parametrize("status", sorted(set(default_exceptions) & {row[0] for row in TABLE.values()}))
+def test_a_status_means_the_same_whoever_refuses(status: int) -> None:
+    """Code and title of a status do not tell whether the framework or a route refused (RFC 9457, 3.1)."""
+    (ours,) = [error for error, one, _ in EXAMPLES.values() if one == status]
+    by_framework, by_route = (
+        orjson.loads(answer_to(error).body) for error in (default_exceptions[status](), ours)
+    )
+    for name in ("type", "title", "status", "code"):
+        assert by_framework[name] == by_route[name]
 
 
 async def test_a_bug_is_logged_and_says_nothing(app: QuartTrio) -> None:

@@ -61,7 +61,7 @@ def services() -> Services:
 
 def create_app(given: Services) -> QuartTrio:
     """Make the app."""
-    from heliograph.http.routes import agents, analytics, events, page, streams, system, tasks
+    from heliograph.http.routes import agents, analytics, documents, events, page, streams, system, tasks
 
     app = QuartTrio("heliograph", static_folder=None)
     app.extensions["heliograph"] = given
@@ -69,7 +69,7 @@ def create_app(given: Services) -> QuartTrio:
     app.config["RESPONSE_TIMEOUT"] = None
     app.config["BODY_TIMEOUT"] = 60
     problems.install(app)
-    for routes in (agents, analytics, events, page, streams, system, tasks):
+    for routes in (agents, analytics, documents, events, page, streams, system, tasks):
         app.register_blueprint(routes.blueprint)
 
     @app.before_request

@@ -34,6 +34,8 @@ TABLE: dict[type[errors.HeliographError], tuple[int, str, str]] = {
     errors.TooMany: (429, "too_many", "Over a limit"),
     errors.Unavailable: (503, "unavailable", "Temporarily unavailable"),
 }
+KINDS = {status: (code, title) for status, code, title in TABLE.values()}
+"""Code and title by status: whoever refuses, the framework or ourselves, a status means the same."""
 
 
 @attrs.frozen
@@ -98,8 +100,9 @@ def answer_to(error: Exception) -> Answer:
     if isinstance(error, RequestEntityTooLarge):
         return describe(errors.TooLarge("the body is larger than server.max_request_bytes")).answer()
     if isinstance(error, HTTPException):
-        name = error.name or "Error"
-        problem = Problem(error.code or 500, name.lower().replace(" ", "_"), name, error.description or "")
+        status, name = error.code or 500, error.name or "Error"
+        code, title = KINDS.get(status, (name.lower().replace(" ", "_"), name))
+        problem = Problem(status, code, title, error.description or "")
         return problem.answer({name: value for name, value in error.get_headers() if name.lower() == "allow"})
     log.error("unexpected error in a request", exc_info=error)
     return Problem(500, "internal", "Internal error", "the error was logged").answer()

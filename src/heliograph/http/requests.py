@@ -27,6 +27,7 @@ MAX_LIMIT = 500
 DEFAULT_LIMIT = 50
 MAX_SELECTORS = 500
 """A selection is read as a union over its channels, of which SQLite takes no more."""
+JSON = "application/json"
 NDJSON = ("application/x-ndjson", "application/ndjson", "application/jsonl")
 BODY_SECONDS = 60.0
 """How long a body may take, however it trickles in."""
@@ -186,8 +187,8 @@ class ItemReader:
 
     def __init__(self, kind: str, max_bytes: int, max_items: int) -> None:
         self._ndjson = kind in NDJSON
-        if kind and kind != "application/json" and not self._ndjson:
-            raise UnsupportedMedia(f"{kind} is not read here; send application/json or application/x-ndjson")
+        if kind and kind != JSON and not self._ndjson:
+            raise UnsupportedMedia(f"{kind} is not read here; send {JSON} or {NDJSON[0]}")
         self._max_bytes, self._max_items = max_bytes, max_items
         self._items: list[Any] = []
         self._rest = bytearray()

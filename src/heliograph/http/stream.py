@@ -70,6 +70,11 @@ class Reason(Enum):
         self.code = code
         self.text = text
 
+    @property
+    def final(self) -> bool:
+        """Whether the client should not come back: it would fare no better."""
+        return self.code >= 4500
+
 
 @attrs.frozen
 class WatchRequest:

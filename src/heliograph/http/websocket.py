@@ -39,6 +39,9 @@ from heliograph.model.intake import parse_json
 log = structlog.get_logger(__name__)
 
 PING_FRAME = frame(PING, b"")
+RETURNING = (Reason.SHUTDOWN, Reason.ROTATE, Reason.SLOW)
+"""Endings after which it makes sense to come back at a time and a place that we name."""
+
 FIELDS = {
     "subscribe": {"type", "channel", "topic", "after", "tail", "overflow", "ref"},
     "unsubscribe": {"type", "channel", "topic", "ref"},
@@ -95,7 +98,7 @@ class WebSocketStream(Stream):
     def farewell(self, reason: Reason, after_ms: int, cursor: EventId | None) -> bytes:
         """Encode ``reconnect``, where coming back makes sense, and the close frame."""
         close = close_frame(reason.code, reason.text)
-        if reason not in {Reason.SHUTDOWN, Reason.ROTATE, Reason.SLOW}:
+        if reason not in RETURNING:
             return close
         fields = {
             "after_ms": after_ms,

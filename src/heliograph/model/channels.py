@@ -17,6 +17,8 @@ from heliograph.model.errors import Invalid
 
 NAME = r"[A-Za-z0-9][A-Za-z0-9._:@+=~-]{0,127}"
 TOPIC = r"[A-Za-z0-9_-]{1,64}(?:\.[A-Za-z0-9_-]{1,64}){0,7}"
+CHANNEL = rf"(?:task|workflow|conversation):{NAME}|topic:{TOPIC}|webhooks|analytics"
+TOPIC_PATTERN = rf"\*|{TOPIC}(?:\.\*)?"
 KINDS_WITH_ID = ("task", "workflow", "conversation", "topic")
 SINGLE_CHANNELS = ("webhooks", "analytics")
 EVERYTHING = "*"
@@ -44,8 +46,8 @@ _OWNERS = {
 
 _name = re.compile(NAME, re.ASCII)
 _topic = re.compile(TOPIC, re.ASCII)
-_channel = re.compile(rf"(?:task|workflow|conversation):{NAME}|topic:{TOPIC}|webhooks|analytics", re.ASCII)
-_topic_pattern = re.compile(rf"\*|{TOPIC}(?:\.\*)?", re.ASCII)
+_channel = re.compile(CHANNEL, re.ASCII)
+_topic_pattern = re.compile(TOPIC_PATTERN, re.ASCII)
 
 
 def is_name(text: object) -> bool:

@@ -29,7 +29,8 @@ NEWEST = EventId((1 << 63) - 1)
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MICROSECOND = timedelta(microseconds=1)
 
-_ID = re.compile(r"(\d{1,14})-(\d{1,7})", re.ASCII)
+ID = r"(\d{1,14})-(\d{1,7})"
+_ID = re.compile(ID, re.ASCII)
 
 
 def make_id(milliseconds: int, sequence: int = 0) -> EventId:

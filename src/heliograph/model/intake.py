@@ -25,20 +25,31 @@ MAX_DEPTH = 100
 MAX_TOKENS = 10**12
 MAX_COST_USD = 10**6
 """Far above any task, and low enough that millions of them add up within the databases' 64 bits."""
+DESCRIPTION_CHARACTERS = 1000
 DESCRIPTION_BYTES = 2000
 """Tasks are found by such texts, and PostgreSQL takes no entry of an index above 2,704 bytes: one event with
 more could never be archived, and nothing behind it. Ids, channels and topics are far below by their forms."""
 STREAMS = ("stdout", "stderr")
+MAX_KEY = 200
+"""Characters of an event's idempotency key."""
 OWN_KEYS = ("analytics/", "bridge/")
 """How the keys begin under which the service itself publishes; a publisher's would stand in its way."""
 
 
 @attrs.frozen
 class Rule:
-    """What one field must be: a test, and the sentence that says it to a publisher."""
+    """What one field must be.
+
+    Args:
+        test: Decides.
+        expected: The sentence that says it to a publisher.
+        schema: The same as JSON Schema, as far as that can say it: it refuses nothing that passes the test.
+        required: Whether the field must be there.
+    """
 
     test: Callable[[Any], bool]
     expected: str
+    schema: Mapping[str, Any]
     required: bool = False
 
 
@@ -93,7 +104,9 @@ class Rules:
 
 def _text(limit: int) -> Rule:
     return Rule(
-        lambda v: isinstance(v, str) and len(v) <= limit, f"must be text of at most {limit} characters"
+        lambda v: isinstance(v, str) and len(v) <= limit,
+        f"must be text of at most {limit} characters",
+        {"type": "string", "maxLength": limit},
     )
 
 
@@ -109,16 +122,44 @@ def _object(value: Any) -> bool:
     return isinstance(value, dict)
 
 
-_NAME = Rule(channels.is_name, f"must be {channels.NAME_HELP}", required=True)
-_OUTPUT = Rule(lambda v: isinstance(v, str), "must be text", required=True)
-_STREAM = Rule(lambda v: v in STREAMS, "must be stdout or stderr")
-_STATUS = Rule(lambda v: v in STATUSES, f"must be one of {', '.join(STATUSES)}", required=True)
-_RESULT = Rule(_object, "must be an object")
+def _matching(pattern: str) -> Mapping[str, Any]:
+    return {"type": "string", "pattern": f"^(?:{pattern})$"}
+
+
+_TOKENS = Rule(
+    _whole,
+    f"must be a whole number from 0 to {MAX_TOKENS}",
+    {"type": "integer", "minimum": 0, "maximum": MAX_TOKENS},
+)
+
+RESULT = Rules(
+    {
+        "cost_usd": Rule(
+            _amount,
+            f"must be a number from 0 to {MAX_COST_USD}",
+            {"type": "number", "minimum": 0, "maximum": MAX_COST_USD},
+        ),
+        "input_tokens": _TOKENS,
+        "output_tokens": _TOKENS,
+        "cached_tokens": _TOKENS,
+    }
+)
+
+_NAME = Rule(channels.is_name, f"must be {channels.NAME_HELP}", _matching(channels.NAME), required=True)
+_OUTPUT = Rule(lambda v: isinstance(v, str), "must be text", {"type": "string"}, required=True)
+_STREAM = Rule(lambda v: v in STREAMS, "must be stdout or stderr", {"enum": STREAMS})
+_STATUS = Rule(
+    lambda v: v in STATUSES, f"must be one of {', '.join(STATUSES)}", {"enum": STATUSES}, required=True
+)
+_OBJECT = Rule(_object, "must be an object", {"type": "object"})
 _DESCRIPTION = Rule(
     lambda v: (
-        isinstance(v, str) and len(v) <= 1000 and len(v.encode("utf-8", "surrogatepass")) <= DESCRIPTION_BYTES
+        isinstance(v, str)
+        and len(v) <= DESCRIPTION_CHARACTERS
+        and len(v.encode("utf-8", "surrogatepass")) <= DESCRIPTION_BYTES
     ),
-    f"must be text of at most 1000 characters, and of {DESCRIPTION_BYTES} bytes in UTF-8",
+    f"must be text of at most {DESCRIPTION_CHARACTERS} characters, and of {DESCRIPTION_BYTES} bytes in UTF-8",
+    {"type": "string", "maxLength": DESCRIPTION_CHARACTERS},
 )
 
 _FIELDS: Mapping[str, Rule] = {
@@ -126,14 +167,23 @@ _FIELDS: Mapping[str, Rule] = {
         channels.is_topic,
         f"must be {channels.TOPIC_HELP}, and none of {', '.join(sorted(channels.RESERVED_TOPICS))}: "
         "streams use these names themselves",
+        {**_matching(channels.TOPIC), "not": {"enum": channels.RESERVED_TOPICS}},
         required=True,
     ),
-    "payload": Rule(_object, "must be an object"),
-    "channel": Rule(channels.is_channel, f"must be {channels.CHANNEL_HELP}"),
+    "payload": _OBJECT,
+    "channel": Rule(channels.is_channel, f"must be {channels.CHANNEL_HELP}", _matching(channels.CHANNEL)),
     "sender": _text(200),
-    "timestamp": Rule(lambda v: isinstance(v, str), "must be an ISO 8601 time, such as 2026-01-31T12:00:00Z"),
+    "timestamp": Rule(
+        lambda v: isinstance(v, str),
+        "must be an ISO 8601 time, such as 2026-01-31T12:00:00Z",
+        {"type": "string"},
+    ),
     "correlation_id": _text(200),
-    "key": Rule(lambda v: isinstance(v, str) and 0 < len(v) <= 200, "must be text of 1 to 200 characters"),
+    "key": Rule(
+        lambda v: isinstance(v, str) and 0 < len(v) <= MAX_KEY,
+        f"must be text of 1 to {MAX_KEY} characters",
+        {"type": "string", "minLength": 1, "maxLength": MAX_KEY},
+    ),
 }
 
 _COMMON = {name: rule for name, rule in _FIELDS.items() if name not in {"topic", "payload", "channel"}}
@@ -141,15 +191,17 @@ ENVELOPE = Rules(_FIELDS, closed=True)
 _AROUND = {"type", *_COMMON}
 """What in a message is not payload."""
 
-_TYPE = Rule(lambda v: isinstance(v, str), "must be task_output or task_status", required=True)
+_TYPE = Rule(
+    lambda v: isinstance(v, str), "must be task_output or task_status", {"type": "string"}, required=True
+)
 
 _CREATED_PAYLOAD = {
     "task_id": _NAME,
     **dict.fromkeys(DESCRIPTIONS, _DESCRIPTION),
-    "metadata": Rule(_object, "must be an object"),
+    "metadata": _OBJECT,
 }
 _OUTPUT_PAYLOAD = {"task_id": _NAME, "output": _OUTPUT, "stream": _STREAM}
-_STATUS_PAYLOAD = {"task_id": _NAME, "status": _STATUS, "result": _RESULT}
+_STATUS_PAYLOAD = {"task_id": _NAME, "status": _STATUS, "result": _OBJECT}
 
 PAYLOADS = {
     "task.created": Rules(_CREATED_PAYLOAD),
@@ -162,15 +214,6 @@ MESSAGE_FORMS = {
     "task_output": ("task.output", Rules({"type": _TYPE, **_OUTPUT_PAYLOAD, **_COMMON}, closed=True)),
     "task_status": ("task.status", Rules({"type": _TYPE, **_STATUS_PAYLOAD, **_COMMON}, closed=True)),
 }
-
-RESULT = Rules(
-    {
-        "cost_usd": Rule(_amount, f"must be a number from 0 to {MAX_COST_USD}"),
-        "input_tokens": Rule(_whole, f"must be a whole number from 0 to {MAX_TOKENS}"),
-        "output_tokens": Rule(_whole, f"must be a whole number from 0 to {MAX_TOKENS}"),
-        "cached_tokens": Rule(_whole, f"must be a whole number from 0 to {MAX_TOKENS}"),
-    }
-)
 
 
 def parse_json(body: bytes, what: str) -> Any:

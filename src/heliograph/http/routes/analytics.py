@@ -84,6 +84,8 @@ SUMMARY_MEASURES = (
     "average_cost_usd",
     "average_duration_ms",
 )
+SUMMARY_GROUPS = ("model", "agent_type")
+PERFORMANCE_GROUPS = ("agent", "agent_type", "model")
 COMPARED = ("cost_usd", "tasks", "created", "succeeded", "failed", "total_tokens", "success_rate")
 """What the summary compares with the previous period."""
 
@@ -126,7 +128,7 @@ async def summary() -> Response:
     """Tell what a period comes to, how it compares with the one before it, and what is active now."""
     asked = _asked()
     now, before = _slots(asked.span), _slots(asked.span.previous)
-    groupings = _groupings("model", "agent_type", asked.group_by)
+    groupings = _groupings(*SUMMARY_GROUPS, asked.group_by)
     answer = await _ask(
         Question(asked.view("status"), [ALL_TIME]),
         Question(asked.view(None), [now, before]),
@@ -134,9 +136,9 @@ async def summary() -> Response:
     )
     (by_status,), (these, those), *grouped = answer.sums
     active = {status: unpack(value).created for status, value in by_status.items() if status not in TERMINAL}
-    totals, previous = (_show(sums.get(ALL, 0), SUMMARY_MEASURES) for sums in (these, those))
+    totals, previous = (show(sums.get(ALL, 0), SUMMARY_MEASURES) for sums in (these, those))
     groups = {
-        f"by_{name}": {group: _show(value, SUMMARY_MEASURES) for group, value in _nonzero(sums)}
+        f"by_{name}": {group: show(value, SUMMARY_MEASURES) for group, value in _nonzero(sums)}
         for name, (sums,) in zip(groupings, grouped, strict=True)
     }
     if _wants_csv():
@@ -182,7 +184,7 @@ async def performance() -> Response:
     """Tell how long tasks take, how often they succeed and why they fail, by agent, agent type and model."""
     asked = _asked()
     span = [_slots(asked.span)]
-    groupings = _groupings("agent", "agent_type", "model", asked.group_by)
+    groupings = _groupings(*PERFORMANCE_GROUPS, asked.group_by)
     answer = await _ask(
         Question(asked.view(None, durations=True), span),
         *(Question(asked.view(name, durations=True), span) for name in groupings),
@@ -241,10 +243,10 @@ async def _show_buckets(
             "start": bucket.start,
             "end": bucket.end,
             "utc_offset": bucket.utc_offset,
-            **_show(sums[position].get(ALL, 0), measures),
+            **show(sums[position].get(ALL, 0), measures),
         }
         for groups in grouped:
-            one["groups"] = {group: _show(value, measures) for group, value in _nonzero(groups[position])}
+            one["groups"] = {group: show(value, measures) for group, value in _nonzero(groups[position])}
         shown.append(one)
         if position % PAUSE == 0:
             await trio.lowlevel.checkpoint()
@@ -317,14 +319,14 @@ def _nonzero(sums: Mapping[str, int]) -> list[tuple[str, int]]:
     return sorted((group, value) for group, value in sums.items() if value)
 
 
-def _show(value: int, names: Sequence[str]) -> dict[str, Any]:
+def show(value: int, names: Sequence[str]) -> dict[str, Any]:
     """Return some measures of packed sums."""
     totals = unpack(value)
     return {name: MEASURED[name](totals) for name in names}
 
 
 def _perform(value: int) -> dict[str, Any]:
-    shown = _show(value, SUMMARY_MEASURES)
+    shown = show(value, SUMMARY_MEASURES)
     found = sketch.quantiles(above(value), tuple(PERCENTILES.values()))
     shown["duration_ms"] = dict(zip(PERCENTILES, found, strict=True)) if found else dict.fromkeys(PERCENTILES)
     return shown

@@ -32,6 +32,9 @@ from heliograph.model.intake import parse_items
 
 blueprint = Blueprint("events", __name__)
 
+MAX_REQUEST_KEY = 150
+"""Characters of ``Idempotency-Key``: the number of an item follows it in the key of each."""
+
 
 @blueprint.post("/api/v1/events")
 async def publish() -> Response:
@@ -50,8 +53,8 @@ def item_reader(service: Services, asked: Asked) -> ItemReader:
     """
     refuse_unknown(asked)
     request_key = asked.headers.get("Idempotency-Key")
-    if request_key is not None and not 0 < len(request_key) <= 150:
-        raise Invalid.field("Idempotency-Key", "must have 1 to 150 characters")
+    if request_key is not None and not 0 < len(request_key) <= MAX_REQUEST_KEY:
+        raise Invalid.field("Idempotency-Key", f"must have 1 to {MAX_REQUEST_KEY} characters")
     settings = service.settings
     return ItemReader(asked.mimetype, settings.server.max_request_bytes, settings.events.max_per_request)
 

@@ -22,11 +22,16 @@ CONTENT_SECURITY_POLICY = (
 
 @attrs.frozen
 class Asset:
-    """One static file."""
+    """A static file, or what is as good as one: the same as long as the process lives."""
 
     body: bytes
     content_type: str
     etag: str
+
+    @classmethod
+    def of(cls, body: bytes, content_type: str) -> Asset:
+        """Make one with the tag of its content."""
+        return cls(body, content_type, f'"{hashlib.sha256(body).hexdigest()[:16]}"')
 
 
 @cache
@@ -38,7 +43,7 @@ def assets() -> dict[str, Asset]:
         kind = mimetypes.guess_type(file.name)[0] or "application/octet-stream"
         if kind.startswith("text/"):
             kind += "; charset=utf-8"
-        found[file.name] = Asset(body, kind, f'"{hashlib.sha256(body).hexdigest()[:16]}"')
+        found[file.name] = Asset.of(body, kind)
     return found
 
 
@@ -58,6 +63,11 @@ def _serve(name: str) -> Response:
     asset = assets().get(name)
     if asset is None:
         raise NotFound(f"there is no file {name[:100]!r}")
+    return serve_asset(asset)
+
+
+def serve_asset(asset: Asset) -> Response:
+    """Serve a file, unless the client has it already."""
     headers = {
         "ETag": asset.etag,
         "Cache-Control": "no-cache",

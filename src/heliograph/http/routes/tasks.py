@@ -101,7 +101,7 @@ async def read_log(task_id: str) -> Response:
         "more": more,
         "stream_cursor": format_id(position),
     }
-    return _json({"lines": [_line(line) for line in lines], "meta": meta})
+    return _json({"lines": [line_json(line) for line in lines], "meta": meta})
 
 
 @blueprint.get("/api/tasks/<task_id>/logs/full")
@@ -158,10 +158,11 @@ async def _as_text(pages: AsyncGenerator[Sequence[LogLine], None]) -> AsyncItera
 async def _as_ndjson(pages: AsyncGenerator[Sequence[LogLine], None]) -> AsyncIterator[bytes]:
     async with aclosing(pages):
         async for page in pages:
-            yield b"".join(to_json(_line(line)) + b"\n" for line in page)
+            yield b"".join(to_json(line_json(line)) + b"\n" for line in page)
 
 
-def _line(line: LogLine) -> dict[str, Any]:
+def line_json(line: LogLine) -> dict[str, Any]:
+    """Return a line of output as REST gives it."""
     shown: dict[str, Any] = {
         "seq": line.seq,
         "id": format_id(line.id),
