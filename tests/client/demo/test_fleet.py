@@ -10,7 +10,7 @@ import pytest
 import trio
 
 from heliograph.client.demo import fleet as demo
-from heliograph.client.demo import programs as demo_programs
+from heliograph.client.demo import programs
 from heliograph.model.errors import Unauthenticated
 from heliograph.model.intake import parse_items
 
@@ -69,6 +69,6 @@ async def test_refused(service: FakeService, tmp_path: Path) -> None:
 def test_programs_exist(work: demo.Work) -> None:
     """Every work names a program that exists, with packages that exist."""
     name, *arguments = work.program
-    assert name in demo_programs.PROGRAMS
+    assert name in programs.PROGRAMS
     if name in {"compile", "check", "index"}:
-        assert len(list(demo_programs.sources(*arguments))) > 2
+        assert len(list(programs.sources(*arguments))) > 2

@@ -1,7 +1,7 @@
 """The demo fleet: a few agents that run real little programs as tasks, so that a newcomer sees life.
 
 Everything of it is marked: agents are named ``demo: …``, tasks carry ``{"demo": true}`` in their
-metadata, and models and prices are invented. The programs are real (see ``demo_programs``) and go through
+metadata, and models and prices are invented. The programs are real (see ``programs``) and go through
 the same machinery as ``heliograph exec``; their pace is calm: at most one child for each agent, each
 asleep nearly all of the time.
 
@@ -44,7 +44,7 @@ class Work:
     """One thing that agents do.
 
     Args:
-        program: A program of ``demo_programs``, and its arguments.
+        program: A program of ``programs``, and its arguments.
         name: Of the task.
         stopped_after: Seconds after which it is stopped; ``None``: it ends by itself.
     """

@@ -1,4 +1,4 @@
-"""The little programs of the demo fleet: ``python demo_programs.py NAME …``.
+"""The little programs of the demo fleet: ``python programs.py NAME …``.
 
 Each does something real and harmless, reads only the standard library's own sources, writes nothing but
 its output, and sleeps between two lines.
