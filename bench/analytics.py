@@ -40,19 +40,19 @@ from bench import machine
 from bench.peer import ROOT
 from heliograph.actors.histogram import Histogram
 from heliograph.actors.subscriber import Outlet
+from heliograph.model.analytics.cube import Cube
+from heliograph.model.analytics.rollup import Cells, Change, contribution, record
 from heliograph.model.channels import ANALYTICS
-from heliograph.model.cube import Cube
 from heliograph.model.event import Draft, Event
 from heliograph.model.ids import OLDEST, EventId, make_id, time_of, to_microseconds
 from heliograph.model.prices import NO_PRICES
-from heliograph.model.rollup import Cells, Change, contribution, record
 from heliograph.model.task import Task
 from heliograph.service import tune_process
-from heliograph.storage import schema
-from heliograph.storage.distributed import migrate_database
-from heliograph.storage.postgres import database_url
+from heliograph.storage.distributed.form import migrate_database
+from heliograph.storage.distributed.postgres import database_url
 from heliograph.storage.protocols import Bounds, Page, Receipt, RollupSnapshot
-from heliograph.storage.rollups import cell_row
+from heliograph.storage.sql import schema
+from heliograph.storage.sql.rollups import cell_row
 
 P = ParamSpec("P")
 Figures = dict[str, float]

@@ -16,8 +16,8 @@ import attrs
 
 from bench.peer import Peer
 from bench.server import HOST, BenchError, Server
-from heliograph.client.publishing import Pace, Publishing, Saturating, Steady, Traffic
-from heliograph.client.swarm import Swarm
+from heliograph.client.load.publishing import Pace, Publishing, Saturating, Steady, Traffic
+from heliograph.client.load.swarm import Swarm
 
 EVERYONE = ("heliograph", "fastapi", "ws", "nchan", "floor")
 OURS = ("heliograph",)

@@ -34,7 +34,7 @@ from bench.scenarios import OURS, Figures, Scale, Scenario
 from bench.server import CLIENT_CPUS, SERVER_CPUS, BenchError
 from heliograph.model.event import Draft
 from heliograph.model.intake import parse_item
-from heliograph.storage.distributed import Distributed, open_distributed
+from heliograph.storage.distributed.form import Distributed, open_distributed
 from heliograph.storage.protocols import Receipt
 from heliograph.storage.settings import PostgresSettings, RedisSettings
 

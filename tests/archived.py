@@ -12,9 +12,9 @@ from tests.servers import wait_until
 
 from heliograph.model.event import Event
 from heliograph.model.task import Task
-from heliograph.storage import queries, schema
-from heliograph.storage.fold import read_checkpoint
-from heliograph.storage.postgres import database_url
+from heliograph.storage.distributed.postgres import database_url
+from heliograph.storage.sql import queries, schema
+from heliograph.storage.sql.fold import read_checkpoint
 
 
 @attrs.frozen

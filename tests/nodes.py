@@ -21,19 +21,19 @@ from heliograph.actors.appender import Appender
 from heliograph.actors.histogram import Histogram
 from heliograph.actors.subscriber import Subscriber
 from heliograph.config import AuthSettings
-from heliograph.http import problems
-from heliograph.http.auth import Authenticator
-from heliograph.http.routes import analytics
+from heliograph.http.api.routes import analytics
+from heliograph.http.rules import problems
+from heliograph.http.rules.auth import Authenticator
 from heliograph.model.channels import EVERYTHING, Selection
 from heliograph.model.event import JSON_OPTIONS, Event
 from heliograph.model.intake import parse_items
 from heliograph.model.prices import Price, Prices
-from heliograph.storage import schema
-from heliograph.storage.database import Database
-from heliograph.storage.fold import fold
+from heliograph.storage.embedded.sqlite import SqliteLog, open_sqlite
 from heliograph.storage.protocols import Receipt
-from heliograph.storage.sqlite import SqliteLog, open_sqlite
-from heliograph.storage.store import SqlStore
+from heliograph.storage.sql import schema
+from heliograph.storage.sql.database import Database
+from heliograph.storage.sql.fold import fold
+from heliograph.storage.sql.store import SqlStore
 
 PRICES = Prices([Price("m1", Decimal(3), Decimal(15), Decimal("0.3"))])
 INTERVAL = 0.02

@@ -22,12 +22,12 @@ from heliograph.actors.archiver import Archiver
 from heliograph.config import Settings, StorageSettings
 from heliograph.model.ids import EventId
 from heliograph.model.settings import RetentionSettings
-from heliograph.storage import retention
-from heliograph.storage.distributed import Distributed, migrate_database, open_distributed
+from heliograph.storage.distributed.form import Distributed, migrate_database, open_distributed
+from heliograph.storage.embedded.sqlite import migrate_sqlite, open_sqlite
 from heliograph.storage.protocols import Keeper, Log, Store
 from heliograph.storage.settings import PostgresSettings, RedisSettings
-from heliograph.storage.sqlite import migrate_sqlite, open_sqlite
-from heliograph.storage.store import SqlStore
+from heliograph.storage.sql import retention
+from heliograph.storage.sql.store import SqlStore
 
 KEY_TTL = timedelta(days=1)
 

@@ -26,7 +26,7 @@ SEAMS = {
     "alembic": {"storage"},
     "asyncio": set[str](),
     "click": {"cli", "client"},
-    "hypercorn": {"http.server"},
+    "hypercorn": {"http.wire.server"},
     "psycopg": {"storage"},
     "quart": {"http"},
     "quart_trio": {"http"},

@@ -48,7 +48,7 @@ class _Commands(click.Group):
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name == "load":
-            from heliograph.client.load import load_command
+            from heliograph.client.load.run import load_command
 
             return load_command
         return super().get_command(ctx, cmd_name)
@@ -143,8 +143,8 @@ def exec_(
     """
     import trio
 
-    from heliograph.client.command import Job, new_task_id
-    from heliograph.client.exec import Service, execute
+    from heliograph.client.exec.command import Job, new_task_id
+    from heliograph.client.exec.run import Service, execute
     from heliograph.model.intake import parse_item
 
     metadata = {"host": os.uname().nodename, "cwd": os.getcwd()}
@@ -365,7 +365,7 @@ def serve(demo: bool, file: Path | None, host: str | None, port: int | None, api
 
 
 async def _run_demo(url: str, api_key: str | None, spools: Path) -> None:
-    from heliograph.client.demo import run
+    from heliograph.client.demo.fleet import run
 
     try:
         await run(url, api_key, spools=spools)

@@ -29,19 +29,19 @@ from heliograph.actors.retention import Retention
 from heliograph.actors.subscriber import Subscriber
 from heliograph.actors.sweeper import Sweeper
 from heliograph.config import Settings, is_loopback
-from heliograph.http.app import Services, create_app
-from heliograph.http.auth import Authenticator
-from heliograph.http.metrics import StorageStats
-from heliograph.http.server import Server, open_listener
-from heliograph.http.shortcuts import shortcuts
-from heliograph.http.stream import StreamRegistry, drain
+from heliograph.http.api.app import Services, create_app
+from heliograph.http.api.metrics import StorageStats
+from heliograph.http.api.shortcuts import shortcuts
+from heliograph.http.rules.auth import Authenticator
+from heliograph.http.streams.stream import StreamRegistry, drain
+from heliograph.http.wire.server import Server, open_listener
 from heliograph.model.errors import SettingsError
 from heliograph.model.ids import OLDEST, EventId, format_id
 from heliograph.model.prices import Prices
-from heliograph.storage.distributed import migrate_database, open_distributed
+from heliograph.storage.distributed.form import migrate_database, open_distributed
+from heliograph.storage.embedded.sqlite import SqliteLog, migrate_sqlite, open_sqlite
 from heliograph.storage.protocols import Log, Store
-from heliograph.storage.sqlite import SqliteLog, migrate_sqlite, open_sqlite
-from heliograph.storage.store import SqlStore
+from heliograph.storage.sql.store import SqlStore
 
 log = structlog.get_logger(__name__)
 

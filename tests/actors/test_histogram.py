@@ -15,16 +15,16 @@ from tests.recount import Item
 from heliograph.actors import histogram
 from heliograph.actors.histogram import USUAL_VIEWS, Answer, Question
 from heliograph.actors.subscriber import Subscriber
-from heliograph.model import deltas
+from heliograph.model.analytics import deltas
+from heliograph.model.analytics.cube import ALL, View
+from heliograph.model.analytics.totals import Totals, unpack
 from heliograph.model.channels import ANALYTICS, Selection
-from heliograph.model.cube import ALL, View
 from heliograph.model.errors import Unavailable
 from heliograph.model.event import Draft, Event
 from heliograph.model.ids import parse_id
 from heliograph.model.intake import parse_items
-from heliograph.model.totals import Totals, unpack
 from heliograph.storage.protocols import Receipt, RollupSnapshot
-from heliograph.storage.store import SqlStore
+from heliograph.storage.sql.store import SqlStore
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 EVERYTHING = [Question(View(), [(0, 1 << 30)])]

@@ -14,8 +14,8 @@ from heliograph.actors.subscriber import Followed, Subscriber, SubscriberStats
 from heliograph.model.errors import Unavailable
 from heliograph.model.event import Event
 from heliograph.model.ids import OLDEST
+from heliograph.storage.embedded.sqlite import open_sqlite
 from heliograph.storage.protocols import PositionLost
-from heliograph.storage.sqlite import open_sqlite
 
 
 async def append(log: MemoryLog, count: int) -> None:

@@ -18,9 +18,9 @@ from tests.storages import DistributedForm, administrate
 from heliograph.actors.archiver import TURN_SECONDS, Archiver
 from heliograph.model.errors import Unavailable
 from heliograph.model.intake import parse_item
-from heliograph.storage import distributed
-from heliograph.storage.postgres import ARCHIVE_LOCK, LOCKS, translated
-from heliograph.storage.postgres import database_url as url_of
+from heliograph.storage.distributed import form as distributed
+from heliograph.storage.distributed.postgres import ARCHIVE_LOCK, LOCKS, translated
+from heliograph.storage.distributed.postgres import database_url as url_of
 from heliograph.storage.settings import PostgresSettings, RedisSettings
 
 if TYPE_CHECKING:

@@ -16,12 +16,12 @@ from heliograph.actors import histogram
 from heliograph.actors.appender import Appender
 from heliograph.actors.histogram import Histogram, Question
 from heliograph.actors.subscriber import Subscriber
-from heliograph.model import deltas
+from heliograph.model.analytics import deltas
+from heliograph.model.analytics.cube import View
+from heliograph.model.analytics.totals import unpack
 from heliograph.model.channels import ANALYTICS, Selection
-from heliograph.model.cube import View
 from heliograph.model.intake import parse_items
 from heliograph.model.prices import NO_PRICES
-from heliograph.model.totals import unpack
 
 START = datetime(2026, 3, 1, tzinfo=UTC)
 

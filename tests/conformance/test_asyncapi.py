@@ -13,7 +13,7 @@ from tests.conformance.conftest import Launch, embedded
 from tests.conformance.test_overflow import BUDGET, RECEIVE_BUFFER, flood, read_up_to
 from tests.http.documented import Document
 
-from heliograph.http.stream import MAX_TAIL
+from heliograph.http.streams.stream import MAX_TAIL
 
 pytestmark = embedded
 

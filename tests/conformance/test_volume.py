@@ -27,7 +27,7 @@ from tests.conformance.clients import (
 from tests.conformance.serving import process
 
 from heliograph.model.intake import parse_item
-from heliograph.storage.sqlite import open_sqlite
+from heliograph.storage.embedded.sqlite import open_sqlite
 
 WATCHERS = 100
 LINES = 10_000

@@ -3,7 +3,7 @@
 from typing import Any
 
 from tests.http.conftest import Api, Start, created, output, status
-from tests.http.test_auth import KEYS
+from tests.http.rules.test_auth import KEYS
 
 
 async def agents(api: Api, query: str = "") -> dict[str, Any]:

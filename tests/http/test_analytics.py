@@ -17,9 +17,9 @@ from tests import recount
 from tests.nodes import Node, deployment
 
 from heliograph.actors import histogram
-from heliograph.http.routes import analytics
+from heliograph.http.api.routes import analytics
+from heliograph.model.analytics.timeline import GRANULARITIES
 from heliograph.model.intake import parse_items
-from heliograph.model.timeline import GRANULARITIES
 
 DIMENSIONS = ("agent_type", "agent", "model", "status")
 ZONES = sorted(available_timezones())

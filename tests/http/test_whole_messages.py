@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from wsproto.connection import Connection, ConnectionType
 from wsproto.events import BytesMessage, Ping
 
-from heliograph.http.frames import whole_messages
+from heliograph.http.wire.frames import whole_messages
 
 PAYLOADS = st.binary(max_size=200) | st.sampled_from([b"x" * 126, b"x" * 65_535, b"x" * 65_536])
 

@@ -10,10 +10,10 @@ import attrs
 import pytest
 from tests.memory_log import MemoryLog
 
-from heliograph.storage.database import Database
+from heliograph.storage.embedded.sqlite import SqliteLog, open_sqlite
 from heliograph.storage.protocols import Log
-from heliograph.storage.sqlite import SqliteLog, open_sqlite
-from heliograph.storage.store import SqlStore
+from heliograph.storage.sql.database import Database
+from heliograph.storage.sql.store import SqlStore
 
 KEY_TTL = timedelta(days=1)
 

@@ -11,11 +11,11 @@ from tests.strategies import output
 
 from heliograph.model.channels import Selection
 from heliograph.model.ids import EventId
-from heliograph.storage import schema
-from heliograph.storage.postgres import database_url
+from heliograph.storage.distributed.postgres import database_url
 from heliograph.storage.protocols import Receipt
-from heliograph.storage.queries import trimmed_through
 from heliograph.storage.settings import RedisSettings
+from heliograph.storage.sql import schema
+from heliograph.storage.sql.queries import trimmed_through
 
 KEY_TTL = timedelta(days=1)
 

@@ -9,8 +9,8 @@ from redis.connection import AbstractConnection
 from redis.sentinel import SentinelConnectionPool
 
 from heliograph.model.errors import SettingsError
-from heliograph.storage.postgres import database_url
-from heliograph.storage.redis_client import connect
+from heliograph.storage.distributed.postgres import database_url
+from heliograph.storage.distributed.redis_client import connect
 from heliograph.storage.settings import RedisSettings
 
 

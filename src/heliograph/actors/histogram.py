@@ -36,14 +36,9 @@ import structlog
 import trio
 
 from heliograph.actors.subscriber import Followed
-from heliograph.model import deltas
-from heliograph.model.channels import ANALYTICS, Selection
-from heliograph.model.cube import ALL, ALL_TIME, ERRORS, Cube, View
-from heliograph.model.errors import Conflict, Unavailable
-from heliograph.model.event import Draft, Event
-from heliograph.model.ids import OLDEST, EventId, format_id
-from heliograph.model.prices import Prices
-from heliograph.model.rollup import (
+from heliograph.model.analytics import deltas
+from heliograph.model.analytics.cube import ALL, ALL_TIME, ERRORS, Cube, View
+from heliograph.model.analytics.rollup import (
     DIMENSIONS,
     Cell,
     Cells,
@@ -53,6 +48,11 @@ from heliograph.model.rollup import (
     record,
     summed,
 )
+from heliograph.model.channels import ANALYTICS, Selection
+from heliograph.model.errors import Conflict, Unavailable
+from heliograph.model.event import Draft, Event
+from heliograph.model.ids import OLDEST, EventId, format_id
+from heliograph.model.prices import Prices
 from heliograph.model.task import Task
 from heliograph.storage.protocols import WHOLE_LOG, Log, PositionLost, Receipt, Store
 

@@ -13,8 +13,8 @@ from typing import Protocol
 
 import attrs
 
+from heliograph.model.analytics.cube import Cube
 from heliograph.model.channels import EVERYTHING, Selection
-from heliograph.model.cube import Cube
 from heliograph.model.errors import HeliographError
 from heliograph.model.event import Draft, Event
 from heliograph.model.ids import OLDEST, EventId

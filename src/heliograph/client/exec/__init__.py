@@ -1,0 +1,1 @@
+"""Run a program as a task."""

@@ -1,0 +1,151 @@
+"""``heliograph exec``: a command as a task, from its start to the last byte at the service.
+
+The order of things: the spool is made and locked (if that fails the command is not started, for its
+output could not be kept); the command runs, and its output is sent beside it, whether the service is
+there or not; meanwhile what earlier runs left is sent too. When the command has ended, what is unsent
+gets ``patience`` seconds, which begin anew with each byte of progress; what then remains stays in the
+spool for the next run, and stderr says so.
+
+Signals. SIGINT, SIGTERM, SIGHUP and SIGQUIT don't end this process; they make the task ``cancelled`` and
+reach the command: the terminal's own Ctrl-C reached it already, since both are in the foreground; any
+other is passed on. The third one kills the command. After the command ended, a signal ends the waiting
+for the service.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import attrs
+import trio
+
+from heliograph.client.api import Client
+from heliograph.client.exec.command import STOP_SIGNALS, Execution, Job
+from heliograph.client.leftovers import send_leftovers
+from heliograph.client.outbox import Outbox
+from heliograph.client.spool import About, Spool
+
+SIGNALS_UNTIL_KILL = 3
+SILENT_SECONDS = 1.0
+
+
+@attrs.frozen
+class Service:
+    """Where a run's output goes, and how.
+
+    Args:
+        url: The service.
+        api_key: Its key; ``None``: none.
+        spools: The folder of all spools.
+        spool_limit: Bytes that may wait in a spool before the command does.
+        patience: Seconds without progress after which the unsent is left to the next run.
+    """
+
+    url: str
+    api_key: str | None
+    spools: Path
+    spool_limit: int
+    patience: float
+
+
+def say(sentence: str) -> None:
+    """Tell the user something, on stderr, apart from the command's own output."""
+    print(f"heliograph: {sentence}", file=sys.stderr, flush=True)  # noqa: T201
+
+
+async def execute(job: Job, service: Service, *, quiet: bool) -> int:
+    """Run a command as a task and send its output.
+
+    Args:
+        job: What to run.
+        service: Where the output goes.
+        quiet: Don't copy the command's output to this process's stdout and stderr.
+
+    Returns:
+        The exit code for this process: the command's own.
+
+    Raises:
+        OSError: The spool can't be made or written.
+    """
+    with (
+        trio.open_signal_receiver(*STOP_SIGNALS) as signals,
+        Spool.create(
+            service.spools, About(service.url, job.task_id, job.created()["payload"]["name"])
+        ) as spool,
+    ):
+        async with Client(service.url, service.api_key) as client:
+            outbox = Outbox(spool, client, say, service.spool_limit)
+            execution = Execution(job, outbox, {} if quiet else {"stdout": 1, "stderr": 2})
+            waiting = trio.CancelScope()
+            earlier_sent = trio.Event()
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(_pass_signals, signals, execution, waiting)
+                nursery.start_soon(outbox.send)
+                nursery.start_soon(_send_earlier, service, client, earlier_sent)
+                outcome = await execution.run()
+                outbox.close()
+                if not outcome.started:
+                    say(str(outcome.error))
+                with waiting:
+                    if await _all_sent(outbox, service):
+                        spool.remove()
+                        await earlier_sent.wait()
+                nursery.cancel_scope.cancel()
+        if outbox.unsent:
+            say(
+                f"{outbox.unsent:,} bytes of output are kept in {spool.folder}; the next heliograph exec"
+                " sends them, or now: heliograph publish --spooled"
+            )
+    return outcome.exit_code
+
+
+async def _all_sent(outbox: Outbox, service: Service) -> bool:
+    if await outbox.sent(min(SILENT_SECONDS, service.patience)):
+        return True
+    if outbox.refused:
+        return False
+    say(
+        f"waiting for {service.url} to take {outbox.unsent:,} bytes of output"
+        f" (at most {service.patience:g} s without progress; Ctrl-C leaves them to the next run)"
+    )
+    return await outbox.sent(service.patience)
+
+
+async def _send_earlier(service: Service, client: Client, done: trio.Event) -> None:
+    try:
+        # What keeps these from being sent keeps this run's own output too, and is told there.
+        await send_leftovers(service.spools, service.url, client, lambda sentence: None, service.patience)
+    except (OSError, ValueError) as error:
+        say(f"what an earlier run left can't be read: {error}")
+    done.set()
+
+
+async def _pass_signals(signals: AsyncIterator[int], execution: Execution, waiting: trio.CancelScope) -> None:
+    count = 0
+    async for number in signals:
+        count += 1
+        if execution.ended:
+            execution.leave()
+            waiting.cancel()
+        elif count >= SIGNALS_UNTIL_KILL:
+            execution.stop(signal.SIGKILL, pass_on=True)
+        else:
+            execution.stop(number, pass_on=count > 1 or not _reached_all(number))
+
+
+def _reached_all(number: int) -> bool:
+    """Guess whether the terminal sent this signal, and so sent it to the command too."""
+    if number not in {signal.SIGINT, signal.SIGQUIT}:
+        return False
+    try:
+        terminal = os.open("/dev/tty", os.O_RDONLY | os.O_NOCTTY)
+    except OSError:
+        return False
+    try:
+        return os.tcgetpgrp(terminal) == os.getpgrp()
+    finally:
+        os.close(terminal)

@@ -1,0 +1,1 @@
+"""The load engine: many streams and publishers, and what they saw."""

@@ -1,0 +1,339 @@
+"""``/asyncapi.json``: what the WebSocket and the event streams say and take, as AsyncAPI 3.0.
+
+The application that is described is the service: it receives what a client says, and sends what a client
+hears. A message of an event stream is a block: its ``headers`` here are the block's fields, its payload the
+block's data. Close codes, which AsyncAPI has no place for, are in ``x-close-codes``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from werkzeug.exceptions import HTTPVersionNotSupported
+
+from heliograph import __version__
+from heliograph.actors.subscription import Overflow
+from heliograph.config import Settings
+from heliograph.http.api.documents import examples
+from heliograph.http.api.documents.schemas import (
+    ANYTHING,
+    COMPONENTS,
+    COUNT,
+    CURSOR,
+    EVENT,
+    OBJECT,
+    POSITION,
+    SELECTOR,
+    TEXT,
+    TIME,
+    TOPIC_FILTER,
+    Schema,
+    nullable,
+    one_of,
+    record,
+    ref,
+    said,
+    text,
+    whole,
+)
+from heliograph.http.api.routes.streams import OVERLOADED_RETRY_MS, SSE_TYPE
+from heliograph.http.rules.problems import TABLE
+from heliograph.http.rules.requests import JSON
+from heliograph.http.streams.stream import MAX_TAIL, Reason
+from heliograph.http.streams.websocket import FIELDS, RETURNING
+from heliograph.model.channels import NAME, TOPIC
+from heliograph.model.errors import (
+    Forbidden,
+    Invalid,
+    Malformed,
+    TooMany,
+    Unauthenticated,
+    Unavailable,
+)
+from heliograph.model.intake import STREAMS
+from heliograph.model.task import STATUSES
+
+Part = Mapping[str, Any]
+
+REFUSALS = (Malformed, Unauthenticated, Forbidden, Invalid, TooMany, Unavailable)
+"""Kinds of errors that a WebSocket's message may be answered with."""
+
+HANDSHAKE_REFUSALS = (Unauthenticated, Forbidden, TooMany)
+NEVER_CLOSED_BY = (Reason.BROKEN, Reason.TASK_ENDED, Reason.UNAVAILABLE)
+"""Ends of a WebSocket without a close frame, and those of event streams alone."""
+
+REF = said(ANYTHING, "Returned as it came.")
+CHANNEL_TOLD = said(TEXT, "The channel or pattern; of an event stream all of them, separated by commas.")
+
+# What a client says
+
+_SAID: Mapping[str, Schema] = {
+    "channel": SELECTOR,
+    "topic": nullable(TOPIC_FILTER),
+    "after": said(nullable(POSITION), "Resume behind this; without it, live only."),
+    "tail": said(
+        nullable(whole(0, MAX_TAIL)), "Where no after is given: begin with the last so many events."
+    ),
+    "overflow": said(
+        nullable(one_of(Overflow)), "What happens when the client does not keep up; disconnect by default."
+    ),
+    "key": nullable(TEXT),
+    "ticket": nullable(TEXT),
+    "ref": REF,
+}
+_SUMMARIES = {
+    "subscribe": "Watch a channel or a pattern; subscribing to the same again begins anew.",
+    "unsubscribe": "Watch it no more.",
+    "ping": "Ask for a pong.",
+    "auth": "Say who asks, where the handshake did not.",
+}
+
+
+def _asked(kind: str) -> Schema:
+    """Return the schema of a client's message; the service takes no other fields."""
+    properties = {name: schema for name, schema in _SAID.items() if name in FIELDS[kind]}
+    optional = [name for name in properties if name != "channel"]
+    return record(properties, optional, additionalProperties=False)
+
+
+# What a client hears
+
+_PLACE = {"id": CURSOR, "channel": TEXT, "seq": whole(1)}
+NOTICES: Mapping[str, Schema] = {
+    "gap": record(
+        {
+            "channel": CHANNEL_TOLD,
+            "from": said(CURSOR, "The first event that is not given."),
+            "to": said(CURSOR, "The last."),
+            "count": said(nullable(whole(1)), "How many; null: they can't be counted any more."),
+            "reason": said(TEXT, "The overflow policy, or that they are no longer kept."),
+        },
+        description="Events that are not given.",
+    ),
+    "reset": record(
+        {
+            "channel": CHANNEL_TOLD,
+            "oldest": said(CURSOR, "The oldest position that could be resumed from."),
+            "head": said(CURSOR, "Where the stream goes on."),
+            "reason": TEXT,
+        },
+        description="The cursor can't be honoured: take a snapshot.",
+    ),
+    "reconnect": record(
+        {
+            "after_ms": said(COUNT, "Come back after so many milliseconds."),
+            "cursor": said(nullable(CURSOR), "Resume behind this; null: behind the last id that was heard."),
+            "reason": TEXT,
+        },
+        description="The last word of a stream that is worth coming back to.",
+    ),
+}
+
+
+def _told() -> Mapping[str, Schema]:
+    """Return the schemas of what a WebSocket says, besides its type."""
+    output = {"task_id": text(NAME), "output": TEXT, "stream": one_of(STREAMS), "timestamp": TIME}
+    status = {
+        "task_id": text(NAME),
+        "status": one_of(STATUSES),
+        "result": nullable(ref("Result")),
+        "timestamp": TIME,
+    }
+    other = {name: EVENT["properties"][name] for name in ("topic", "sender", "correlation_id")}
+    codes = one_of(TABLE[kind][1] for kind in REFUSALS)
+    own = {"additionalProperties": said(ANYTHING, "What else its publisher says, as it came.")}
+    return {
+        "task_output": record({**output, **_PLACE}, optional=["stream"], **own),
+        "task_status": record({**status, **_PLACE}, optional=["result"], **own),
+        "event": record({**other, "payload": OBJECT, "timestamp": TIME, **_PLACE}),
+        "subscribed": record(
+            {
+                "channel": TEXT,
+                "cursor": said(CURSOR, "Where the subscription begins."),
+                "recovered": said({"type": "boolean"}, "after is honoured, and nothing is missing."),
+                "ref": REF,
+            }
+        ),
+        "unsubscribed": record({"channel": TEXT, "ref": REF}),
+        "pong": record({"ref": REF}),
+        "authenticated": record({"name": said(TEXT, "Of the key."), "ref": REF}),
+        "error": record({"code": codes, "title": TEXT, "detail": TEXT, "ref": REF}),
+        **NOTICES,
+        "reconnect": record(
+            {**NOTICES["reconnect"]["properties"], "reason": one_of(reason.text for reason in RETURNING)}
+        ),
+    }
+
+
+# Messages
+
+
+def _message(kind: str, schema: Schema, example: Mapping[str, Any]) -> Part:
+    """Describe a message of the WebSocket, which says of itself what it is."""
+    payload = {
+        **schema,
+        "properties": {"type": {"const": kind}, **schema["properties"]},
+        "required": ["type", *schema["required"]],
+    }
+    return {"name": kind, "payload": payload, "examples": [{"payload": {"type": kind, **example}}]}
+
+
+def _asked_messages() -> Mapping[str, Part]:
+    return {
+        kind: {"summary": _SUMMARIES[kind], **_message(kind, _asked(kind), examples.ASKED[kind])}
+        for kind in FIELDS
+    }
+
+
+def _told_messages() -> Mapping[str, Part]:
+    shown = {**examples.MESSAGES, **examples.NOTICES}
+    return {kind: _message(kind, schema, shown[kind]) for kind, schema in _told().items()}
+
+
+def _blocks() -> Mapping[str, Part]:
+    """Describe the blocks of an event stream."""
+    event = examples.EVENT
+    notices = {
+        kind: {
+            "summary": schema["description"],
+            "headers": record({"event": {"const": kind}}),
+            "payload": schema,
+            "examples": [{"headers": {"event": kind}, "payload": examples.NOTICES[kind]}],
+        }
+        for kind, schema in NOTICES.items()
+    }
+    return {
+        "event": {
+            "summary": "What happened, called by its topic.",
+            "headers": record({"event": text(TOPIC), "id": CURSOR}),
+            "payload": ref("Event"),
+            "examples": [{"headers": {"event": event["topic"], "id": event["id"]}, "payload": event}],
+        },
+        **notices,
+        "keepalive": {
+            "summary": "Without data, so that an EventSource dispatches nothing.",
+            "headers": record({"event": {"const": "keepalive"}}),
+            "payload": {"const": ""},
+        },
+        "position": {
+            "summary": "Moves the client's cursor where a filter hid events.",
+            "headers": record({"id": CURSOR}),
+        },
+        "retry": {
+            "summary": "How many milliseconds an EventSource waits before it comes back.",
+            "headers": record({"retry": whole(0)}),
+        },
+    }
+
+
+# The document
+
+
+def document(settings: Settings) -> Mapping[str, Any]:
+    """Make the document of a service with these settings."""
+    asked, told, blocks = _asked_messages(), _told_messages(), _blocks()
+    return {
+        "asyncapi": "3.0.0",
+        "info": {
+            "title": "Heliograph's streams",
+            "version": __version__,
+            "description": "What is watched, as it happens. The HTTP endpoints are in /openapi.json.",
+            "license": {"name": "MIT"},
+        },
+        "defaultContentType": JSON,
+        "channels": {
+            "ws": {
+                "address": "/ws",
+                "title": "WebSocket",
+                "description": _about_ws(settings),
+                "messages": _references("messages/ws", [*asked, *told]),
+                "bindings": {"ws": {"method": "GET", "bindingVersion": "0.1.0"}},
+                "x-close-codes": close_codes(),
+            },
+            "events": {
+                "address": "/api/v1/events/stream",
+                "title": "Server-sent events",
+                "description": _ABOUT_SSE,
+                "messages": _references("messages/sse", blocks),
+            },
+            "task": {
+                "address": "/api/tasks/{task_id}/stream",
+                "title": "Server-sent events of one task, from its beginning to its end",
+                "description": _ABOUT_SSE,
+                "parameters": {"task_id": {"description": "The task's id."}},
+                "messages": _references("messages/sse", blocks),
+            },
+        },
+        "operations": {
+            "say": _operation("receive", "ws", asked, "What a client may say."),
+            "hear": _operation("send", "ws", told, "What a client hears."),
+            "streamEvents": {**_operation("send", "events", blocks, "Events as they happen."), **_BY_GET},
+            "streamTask": {**_operation("send", "task", blocks, "One task's events."), **_BY_GET},
+        },
+        "components": {
+            "schemas": {name: COMPONENTS[name] for name in ("Cursor", "Event", "Result")},
+            "messages": {
+                **{f"ws.{kind}": message for kind, message in {**asked, **told}.items()},
+                **{f"sse.{kind}": message for kind, message in blocks.items()},
+            },
+            "securitySchemes": _SECURITY,
+        },
+    }
+
+
+_SECURITY = {
+    "key": {"type": "httpApiKey", "in": "header", "name": "X-API-Key"},
+    "bearer": {"type": "http", "scheme": "bearer"},
+    "ticket": {"type": "httpApiKey", "in": "query", "name": "ticket"},
+}
+_BY_GET = {"bindings": {"http": {"method": "GET", "bindingVersion": "0.3.0"}}}
+_ABOUT_SSE = (
+    f"{SSE_TYPE}: blocks whose fields are the headers of the messages here, and whose data is the payload. "
+    "retry comes first. What it takes and how it is refused is in /openapi.json; one stream too many is "
+    f"told to come back in {OVERLOADED_RETRY_MS[0]} to {OVERLOADED_RETRY_MS[1]} milliseconds, and ended."
+)
+
+
+def _about_ws(settings: Settings) -> str:
+    limits = settings.streams
+    statuses = ", ".join(str(TABLE[kind][0]) for kind in HANDSHAKE_REFUSALS)
+    return (
+        f"Text frames of one JSON object each, of at most {limits.max_message_bytes} bytes from a client. "
+        f"At most {limits.max_channels} subscriptions on one connection; without any it is closed after "
+        f"{limits.first_message_seconds:g} s. A ping frame comes every {limits.keepalive_seconds:g} s, and "
+        f"must be answered within {limits.pong_seconds:g} s. A message that can't be served is answered by "
+        "an error, and the connection lives. A handshake may be refused by application/problem+json: by "
+        f"{statuses} (429 with Retry-After), over HTTP/2 by {HTTPVersionNotSupported.code}, and without an "
+        "upgrade by 426."
+    )
+
+
+def close_codes() -> list[Mapping[str, Any]]:
+    """List the codes that a WebSocket is closed with, in order."""
+    by_code: dict[int, list[Reason]] = {}
+    for reason in Reason:
+        if reason not in NEVER_CLOSED_BY:
+            by_code.setdefault(reason.code, []).append(reason)
+    return [
+        {
+            "code": code,
+            "meaning": "; ".join(reason.text for reason in reasons),
+            "come_back": not reasons[0].final,
+        }
+        for code, reasons in sorted(by_code.items())
+    ]
+
+
+def _references(place: str, kinds: Iterable[str]) -> Mapping[str, Part]:
+    return {kind: {"$ref": f"#/components/{place}.{kind}"} for kind in kinds}
+
+
+def _operation(action: str, channel: str, kinds: Iterable[str], title: str) -> Part:
+    return {
+        "action": action,
+        "title": title,
+        "channel": {"$ref": f"#/channels/{channel}"},
+        "messages": [{"$ref": f"#/channels/{channel}/messages/{kind}"} for kind in kinds],
+        "security": [{"$ref": f"#/components/securitySchemes/{name}"} for name in _SECURITY],
+    }

@@ -1,0 +1,159 @@
+"""Prometheus metrics: a snapshot of the actors' ``stats()``, taken when somebody asks.
+
+Nothing is counted twice and the hot paths know no metrics library: this module turns plain numbers into
+the exposition format.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import attrs
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+
+from heliograph.actors.archiver import ArchiverStats
+from heliograph.actors.bridge import BridgeStats
+from heliograph.actors.retention import RetentionStats
+from heliograph.storage.protocols import LogStats
+
+if TYPE_CHECKING:
+    from heliograph.http.api.app import Services
+
+Labelled = Mapping[Any, float]
+
+
+@attrs.frozen
+class StorageStats:
+    """What runs under this node's storage; the embedded form has nothing but retention."""
+
+    retention: RetentionStats
+    log: LogStats | None = None
+    archiver: ArchiverStats | None = None
+    bridge: BridgeStats | None = None
+
+
+@attrs.frozen
+class Sample:
+    """One metric with its values by label.
+
+    Args:
+        name: Without the prefix ``heliograph_``.
+        help: What it counts, with its unit.
+        kind: ``counter`` or ``gauge``.
+        labels: Names of the labels.
+        values: By tuples of the labels' values.
+    """
+
+    name: str
+    help: str
+    kind: str
+    labels: tuple[str, ...]
+    values: Labelled
+
+
+def one(name: str, text: str, kind: str, value: float) -> Sample:
+    """Make a metric without labels."""
+    return Sample(name, text, kind, (), {(): value})
+
+
+def snapshot(services: Services) -> list[Sample]:
+    """Take every number at one moment, on the event loop."""
+    hub, appender = services.hub.stats(), services.appender.stats()
+    replay, streams = services.hub.replay.stats(), services.streams
+    analytics = services.histogram.stats()
+    open_streams = {("ws",): 0.0, ("sse",): 0.0}
+    pending = 0
+    for stream in streams.streams:
+        open_streams[stream.transport,] += 1
+        pending += stream.sink.pending_bytes
+
+    return [
+        one("appended_events", "Events made durable through this node", "counter", appender.events),
+        one("append_groups", "Durable writes that took them", "counter", appender.groups),
+        one("append_waiting", "Publish requests waiting", "gauge", appender.waiting),
+        one(
+            "append_refused",
+            "Publish requests turned away, the queue being full",
+            "counter",
+            appender.refused,
+        ),
+        one("append_failed", "Publish requests that the log refused", "counter", appender.failed),
+        one("dispatched_events", "Events dispatched to broadcasters", "counter", hub.events),
+        one("deliveries", "Messages times watchers", "counter", hub.deliveries),
+        one("broadcasters", "Broadcasters now", "gauge", hub.broadcasters),
+        one("subscriptions", "Live subscriptions now", "gauge", hub.subscriptions),
+        one("ring_bytes", "Bytes of recent messages kept, roughly", "gauge", hub.ring_bytes),
+        one("hub_inbox_batches", "Batches waiting for the hub", "gauge", hub.inbox),
+        one("replay_pages", "Pages of the log read for replay", "counter", replay.pages),
+        one("replay_shared", "Replays served by somebody else's reading", "counter", replay.shared),
+        one("analytics_events", "Events folded by the aggregator", "counter", analytics.events),
+        one("analytics_deltas", "Deltas published by this node", "counter", analytics.published),
+        one("analytics_lookups", "Finished tasks asked of the store", "counter", analytics.looked_up),
+        one("analytics_loads", "Times the rollups were loaded", "counter", analytics.loads),
+        one("analytics_cells", "Places with sums", "gauge", analytics.cells),
+        one(
+            "analytics_active_tasks", "Tasks not finished, as the aggregator knows", "gauge", analytics.active
+        ),
+        one("analytics_backlog", "Batches waiting for the aggregator", "gauge", analytics.backlog),
+        one("pending_bytes", "Bytes waiting for slow clients", "gauge", pending),
+        Sample("streams", "Open streams", "gauge", ("transport",), open_streams),
+        Sample("streams_opened", "Streams opened", "counter", ("transport",), _tuples(streams.opened)),
+        Sample(
+            "streams_refused",
+            "Streams refused, by the limit",
+            "counter",
+            ("transport", "reason"),
+            streams.refused,
+        ),
+        Sample(
+            "streams_ended", "Streams ended, by reason", "counter", ("transport", "reason"), streams.ended
+        ),
+        Sample(
+            "dropped_events", "Events dropped by a policy", "counter", ("policy",), _tuples(streams.dropped)
+        ),
+        *_storage_samples(services.storage_stats()),
+    ]
+
+
+def _storage_samples(storage: StorageStats) -> Iterable[Sample]:
+    yield one("retired_events", "Events removed by retention", "counter", storage.retention.removed)
+    if (log := storage.log) is not None:
+        yield one("log_reachable", "Whether the log is reachable", "gauge", log.reachable)
+        yield one("log_outages", "How often the log became unreachable", "counter", log.outages)
+        yield one("log_losses", "How often the log had lost events", "counter", log.losses)
+    if (archiver := storage.archiver) is not None:
+        yield one("archiver_active", "Whether this node archives", "gauge", archiver.active)
+        yield one("archiver_terms", "How often this node began to archive", "counter", archiver.terms)
+        yield one("archived_events", "Events that this node archived", "counter", archiver.events)
+    if (bridge := storage.bridge) is not None:
+        yield one("bridge_active", "Whether this node bridges Redis's pub/sub", "gauge", bridge.active)
+        yield one("bridge_terms", "How often this node began to bridge", "counter", bridge.terms)
+        yield one("bridged_events", "Messages of pub/sub that became events", "counter", bridge.events)
+        yield one("bridge_refused", "Messages of pub/sub that were malformed", "counter", bridge.refused)
+        yield one("bridge_dropped", "Messages dropped with a lost lease", "counter", bridge.dropped)
+
+
+def _tuples(counts: Mapping[str, int]) -> Labelled:
+    return {(name,): float(count) for name, count in counts.items()}
+
+
+def render(samples: Iterable[Sample]) -> bytes:
+    """Write samples in the Prometheus text format."""
+    registry = CollectorRegistry()
+    registry.register(_Collector(list(samples)))
+    return generate_latest(registry)
+
+
+class _Collector:
+    def __init__(self, samples: list[Sample]) -> None:
+        self._samples = samples
+
+    def collect(self) -> Iterable[Metric]:
+        for sample in self._samples:
+            family = CounterMetricFamily if sample.kind == "counter" else GaugeMetricFamily
+            metric = family(f"heliograph_{sample.name}", sample.help, labels=sample.labels)
+            for labels, value in sample.values.items():
+                metric.add_metric(labels, value)
+            yield metric

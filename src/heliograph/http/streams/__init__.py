@@ -1,0 +1,1 @@
+"""Streams: what a connection becomes after its handshake, over WebSocket and SSE."""

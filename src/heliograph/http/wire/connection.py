@@ -1,0 +1,367 @@
+"""One accepted connection: who serves each of its requests, and how a stream takes it over.
+
+Most requests are hypercorn's and Quart's: its per-connection engine is given this object instead of the
+socket's stream. But an engine, its tasks and Quart's contexts cost milliseconds, and a few requests come
+by the thousand: events that are published, and the handshakes of streams. So the head of every request
+is looked at here before anybody else reads it. One that has a shortcut is served by a plain function
+(see ``shortcuts``) in the connection's own task; any other, and any that leaves a doubt, goes to
+hypercorn, which then reads end of file as soon as the next request has a shortcut again. What is read and
+not handed on stays here, so no byte is lost whoever reads next, and hypercorn is never given more than
+one request at a time: what was pipelined behind it waits until it is answered. Only where a request does not
+say in plain words where it ends (a chunked body, HTTP/1.0, an upgrade to HTTP/2) hypercorn has the rest
+of the connection for itself.
+
+A stream takes its connection over for good: by its shortcut, or by an ordinary route that calls
+``detach``. From that moment hypercorn reads end of file and what it still wants to write is
+swallowed, so its tasks and Quart's contexts end and free their memory, while the socket lives on and
+``server`` goes on with the successor in the same task. What the peer sends right behind its WebSocket
+handshake is the successor's; hypercorn would answer it with 400 before the route has run.
+
+Three things that hypercorn 0.18 does not do happen here. Its writes are shielded and without a
+deadline, so ``send_all`` bounds them. It cannot be interrupted in a read: a scope around each of its reads
+lets ``detach`` do so, without losing a byte. And its own idle timer is lost when a response ends under
+quart-trio (the end of the request cancels the task that would start the timer): so each connection has a
+moment (``due``) by which the head of a request must be complete, and which neither silence nor a head that
+trickles in can push back. A sweeper looks at it. Whose moment has come has its reading half shut down: what
+had arrived by then is still served, and behind it whoever reads finds the end, without a scope and a timer
+for every read.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+import socket
+import struct
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar
+from typing import Protocol
+
+import trio
+
+from heliograph.http.wire.head import END_OF_HEAD, HEAD_LIMIT, Head, parse_head
+
+READ_BYTES = 64 * 1024
+BUFFER_BYTES = 128 * 1024
+"""What may wait behind a request that hypercorn serves; the rest stays in the socket."""
+
+SHORT_BODY_BYTES = 64 * 1024
+SHORT_BODY_SECONDS = 1.0
+"""A body that is larger or slower takes no shortcut: hypercorn reads it bit by bit."""
+
+WRITE_BYTES = 64 * 1024
+"""What a peer must take within the write timeout: a slow one is served, a stalled one is not."""
+
+LINGER_SECONDS = 2.0
+
+_FINAL_HEAD = re.compile(rb"HTTP/1\.[01] [2-5]")
+
+
+class Served(Protocol):
+    """What goes on with a connection after hypercorn."""
+
+    async def serve(self, early: bytes) -> None:
+        """Serve it to its end, beginning with what the peer has already sent."""
+        ...
+
+
+Successor = Callable[[trio.SocketStream], Served]
+Shortcut = Callable[[Head, bytes], Awaitable[bytes | Successor | None]]
+"""Serves a request given its head and its whole body: the answer's bytes, or who takes the connection
+over, or ``None``, when hypercorn and the app must serve it after all."""
+
+current: ContextVar[Connection] = ContextVar("connection")
+"""The connection that the running task serves; routes find it here."""
+
+
+def reset_on_close(sock: trio.socket.SocketType) -> None:
+    """Make the closing of a socket forget at once what its peer has not taken.
+
+    Otherwise the kernel keeps it, megabytes of it, and offers it for as long as a stalled peer likes.
+    """
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+
+
+class Connection:
+    """A stream for hypercorn that gives it some requests and can be taken away from it.
+
+    Args:
+        stream: The accepted TCP stream.
+        write_timeout: Seconds after which a peer that takes no bytes is given up.
+        idle_timeout: Seconds from the end of a request by which the head of the next must be complete.
+        has_shortcut: Tells whether a request may be served without hypercorn.
+    """
+
+    def __init__(
+        self,
+        stream: trio.SocketStream,
+        write_timeout: float,
+        idle_timeout: float,
+        has_shortcut: Callable[[Head], bool],
+    ) -> None:
+        self.socket = stream.socket
+        self.successor: Successor | None = None
+        self._stream = stream
+        self._write_timeout = write_timeout
+        self._idle_timeout = idle_timeout
+        self._has_shortcut = has_shortcut
+        self._read = bytearray()  # and not handed on yet
+        self._granted: float = 0  # how many bytes hypercorn may still be given
+        self._short: tuple[Head, bytes] | None = None
+        self._answered = True  # whatever was handed on
+        self._upgrading = False
+        self._ended = False  # nothing more is to be read
+        self._closed = False  # by hypercorn
+        self._reading = trio.CancelScope()  # in which hypercorn waits
+        self._requests = 0
+        self._stopping = False
+        self._unsent = b""
+        self.due = trio.current_time() + idle_timeout
+        """When it has been without a request for too long."""
+
+    # Time
+
+    @contextmanager
+    def request(self) -> Iterator[None]:
+        """Mark a request as under way: until it has ended, silence is no reason to close."""
+        self._begin_request()
+        try:
+            yield
+            self._answered = True  # after an error hypercorn has still to close
+            if self._read:
+                self._reading.cancel()  # what waits may be the next request
+        finally:
+            self._end_request()
+
+    def _begin_request(self) -> None:
+        self._requests += 1
+        self.due = math.inf
+
+    def _end_request(self) -> None:
+        self._requests -= 1
+        if not self._requests:
+            self.due = trio.current_time() + self._idle_timeout
+            if self._stopping:
+                self._read_no_more()
+
+    def stop(self) -> None:
+        """Close as soon as no request is under way."""
+        self._stopping = True
+        if not self._requests:
+            self._read_no_more()
+
+    def sweep(self, now: float) -> None:
+        """Close, since no request has come; called by the sweeper when ``due`` has come."""
+        self._read_no_more()
+
+    def _read_no_more(self) -> None:
+        self.due = math.inf
+        if self.successor is None:
+            with suppress(OSError):
+                self.socket.shutdown(trio.socket.SHUT_RD)
+
+    # Taking it away from hypercorn
+
+    def detach(self, successor: Successor) -> None:
+        """Take the connection away from hypercorn; what ``successor(stream)`` makes serves it next."""
+        self.successor = successor
+        self._reading.cancel()
+
+    def take_early(self) -> bytes:
+        """Return what was read and not handed on."""
+        early, self._read = bytes(self._read), bytearray()
+        return early
+
+    @property
+    def _taken(self) -> bool:
+        return self.successor is not None or self._short is not None
+
+    # Reading
+
+    @property
+    def over(self) -> bool:
+        """Whether there is nothing more to be served."""
+        return self._closed or (self._ended and not self._read)
+
+    async def next_short(self) -> tuple[Head, bytes] | None:
+        """Wait for a request; ``None`` if it has no shortcut: hypercorn reads it, unless all is ``over``."""
+        if self._short is None and not self._granted:
+            await self._next()
+        short, self._short = self._short, None
+        return short
+
+    def decline(self, head: Head, body: bytes) -> None:
+        """Give a request that ``next_short`` returned to hypercorn."""
+        self._read[:0] = head.raw + body
+        self._grant(head)
+
+    async def _next(self) -> None:
+        """Wait for the next request and decide who is to serve it."""
+        head = await self._next_head()
+        if head is not None and head.plain and self._has_shortcut(head) and await self._wait_for_body(head):
+            size = len(head.raw) + head.length
+            self._short = head, bytes(self._read[len(head.raw) : size])
+            del self._read[:size]
+        else:
+            self._grant(head)
+
+    def _grant(self, head: Head | None) -> None:
+        self._granted = math.inf if head is None else len(head.raw) + head.length
+        self._upgrading = head is not None and head.upgrades
+        self._answered = False
+
+    async def _next_head(self) -> Head | None:
+        """Wait for a head; ``None`` when it does not come, or leaves a doubt."""
+        if self._read:
+            await trio.lowlevel.checkpoint()
+        looked = 0
+        while True:
+            end = END_OF_HEAD.search(self._read, max(0, looked - 2))
+            if end is not None:
+                return parse_head(bytes(self._read[: end.end()]))
+            looked = len(self._read)
+            # The first byte tells TLS and other noise at once.
+            if looked > HEAD_LIMIT or (looked and not self._read[:1].isalpha()):
+                return None
+            if self._ended or self._closed or self._taken:
+                return None
+            await self._fill()
+
+    async def _wait_for_body(self, head: Head) -> bool:
+        """Wait a little for the body of a request with a shortcut; tell whether it has come."""
+        if head.length > SHORT_BODY_BYTES:
+            return False
+        size = len(head.raw) + head.length
+        if len(self._read) < size:
+            self._begin_request()
+            try:
+                with trio.move_on_after(SHORT_BODY_SECONDS):
+                    while len(self._read) < size and not self._ended:
+                        await self._fill()
+            finally:
+                self._end_request()
+        return len(self._read) >= size
+
+    async def _fill(self) -> None:
+        """Wait for the peer's next bytes, or its end.
+
+        There is mostly nothing yet, so the waiting comes first: the stream would try in vain before it.
+
+        Raises:
+            trio.BrokenResourceError: The peer has reset the connection.
+        """
+        descriptor = self.socket.fileno()
+        await trio.lowlevel.wait_readable(descriptor)
+        try:
+            data = os.read(descriptor, READ_BYTES)
+        except BlockingIOError:
+            return
+        except OSError as error:
+            raise trio.BrokenResourceError from error
+        self._read += data
+        self._ended = not data
+
+    # What hypercorn calls
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes:
+        """Read for hypercorn: end of file once the connection is taken away or closed."""
+        while not (self._taken or self._closed):
+            if self._granted and self._read:
+                size = min(len(self._read), self._granted, max_bytes or READ_BYTES)
+                data = bytes(self._read[: int(size)])
+                del self._read[: len(data)]
+                self._granted -= len(data)
+                return data
+            if self._ended:
+                break
+            with trio.CancelScope() as self._reading:
+                await self._wait_for_more()
+        await trio.lowlevel.checkpoint()
+        return b""
+
+    async def _wait_for_more(self) -> None:
+        """Wait for what hypercorn may be given next."""
+        if not (self._granted or self._upgrading or not self._answered):
+            await self._next()
+        elif len(self._read) < BUFFER_BYTES:
+            await self._fill()
+        else:
+            await trio.sleep_forever()  # what the peer sends now is for later
+
+    async def send_all(self, data: bytes) -> None:
+        """Write for hypercorn: nothing once it was taken away, and no part longer than the write timeout."""
+        if self._taken:
+            return
+        if _FINAL_HEAD.match(data) and not self._unsent:
+            # hypercorn writes head, body and end one by one: the head goes out with what follows it.
+            self._unsent = data
+            return
+        data, self._unsent = self._unsent + data, b""
+        if data:
+            await self.answer(data)
+
+    async def send_eof(self) -> None:
+        """Close the writing side, unless the connection was taken away; without a checkpoint."""
+        if not self._taken:
+            self._shut_down()
+
+    async def aclose(self) -> None:
+        """Read and write no more for hypercorn, unless the connection was taken away; without a checkpoint.
+
+        The task in which hypercorn closes has mostly been cancelled by the end of its own response.
+        """
+        if not self._taken:
+            self._closed = True
+            self._reading.cancel()
+
+    # Writing and ending
+
+    async def answer(self, data: bytes) -> None:
+        """Write, no part longer than the write timeout.
+
+        Raises:
+            trio.BrokenResourceError: The peer is gone or takes nothing.
+        """
+        if rest := self._send_at_once(data):
+            await self._send_rest(rest)
+
+    def _send_at_once(self, data: bytes) -> bytes:
+        """Write what the socket takes now, without the cost of a scope; return the rest."""
+        try:
+            return data[os.write(self.socket.fileno(), data) :]
+        except BlockingIOError:
+            return data
+        except OSError as error:
+            raise trio.BrokenResourceError from error
+
+    async def _send_rest(self, data: bytes) -> None:
+        view = memoryview(data)
+        try:
+            for start in range(0, len(view), WRITE_BYTES):
+                with trio.fail_after(self._write_timeout):
+                    await self._stream.send_all(view[start : start + WRITE_BYTES])
+        except trio.TooSlowError:
+            reset_on_close(self.socket)
+            raise trio.BrokenResourceError("the peer takes no bytes") from None
+
+    def abort(self) -> None:
+        """End all reading and writing at once, that which is shielded too; what was not taken is forgotten.
+
+        The descriptor stays open until its owner closes it: another's could get its number meanwhile.
+        """
+        with suppress(OSError):
+            reset_on_close(self.socket)
+            self.socket.shutdown(trio.socket.SHUT_RDWR)
+
+    def _shut_down(self) -> None:
+        with suppress(OSError):
+            self.socket.shutdown(trio.socket.SHUT_WR)
+
+    async def linger(self) -> None:
+        """Let a peer that is still sending read the answer before the closing resets its connection."""
+        self._shut_down()
+        with trio.move_on_after(LINGER_SECONDS), suppress(trio.BrokenResourceError):
+            while await self._stream.receive_some(WRITE_BYTES):
+                pass

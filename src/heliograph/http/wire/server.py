@@ -1,0 +1,215 @@
+"""The listener: our own accept loop around hypercorn's per-connection engine.
+
+hypercorn offers ``serve``, but not its sockets, its deadlines or a connection that outlives it. So the
+accept loop is ``trio.serve_listeners`` and each connection is handed to hypercorn's ``TCPServer``,
+wrapped in a ``Connection`` that a stream can take over. This module is the only one that touches
+hypercorn's inner classes, and ``tests/http/test_server.py`` fails clearly when an upgrade changes them.
+
+Nesting is the order of stopping: accepting ends first, then what is still served gets ``grace`` seconds, then
+it is cancelled and its connections are aborted: cancelling does not reach the writes that hypercorn shields.
+"""
+
+from __future__ import annotations
+
+import errno
+import math
+import socket
+from collections.abc import Mapping
+from contextlib import ExitStack
+from functools import partial
+
+import attrs
+import structlog
+import trio
+from hypercorn.config import Config
+from hypercorn.trio.tcp_server import TCPServer
+from hypercorn.trio.worker_context import TrioSingleTask, WorkerContext
+from hypercorn.typing import ASGIReceiveCallable, ASGISendCallable, ConnectionState, Scope
+from quart_trio import QuartTrio
+
+from heliograph.actors.sweeper import Sweeper
+from heliograph.http.wire.connection import Connection, Served, Shortcut, current
+from heliograph.http.wire.head import Head
+from heliograph.model.errors import SettingsError
+
+SWEEP_SECONDS = 1.0
+"""How late, at most, a connection without a request is closed."""
+
+log = structlog.get_logger(__name__)
+
+
+def hypercorn_config() -> Config:
+    """Return hypercorn's settings: HTTP/1.1, quiet, and its own deadlines for half-open peers."""
+    config = Config()
+    config.alpn_protocols = ["http/1.1"]
+    config.accesslog = None
+    config.errorlog = None
+    config.include_server_header = False
+    config.keep_alive_timeout = math.inf  # the connection has a deadline of its own
+    config.read_timeout = None
+    config.h11_max_incomplete_size = 32 * 1024
+    return config
+
+
+def open_listener(host: str, port: int, backlog: int) -> trio.SocketListener:
+    """Bind and listen.
+
+    Raises:
+        SettingsError: The address can't be bound; the message names it and why.
+    """
+    with ExitStack() as on_error:
+        try:
+            family, kind, proto, _, address = socket.getaddrinfo(
+                host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+            )[0]
+            listening = on_error.enter_context(socket.socket(family, kind, proto))
+            listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            listening.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+            listening.bind(address)
+            listening.listen(backlog)
+        except OSError as error:
+            reason = "is in use" if error.errno == errno.EADDRINUSE else (error.strerror or str(error))
+            raise SettingsError([f"server.port: {host}:{port} {reason} (set PORT to a free one)"]) from None
+        on_error.pop_all()
+    return trio.SocketListener(trio.socket.from_stdlib_socket(listening))
+
+
+class NoIdleTask(TrioSingleTask):
+    """Stands where hypercorn would start and cancel a task for every request."""
+
+    async def restart(self, task_group: object, action: object) -> None:
+        """Start nothing."""
+
+    async def stop(self) -> None:
+        """Stop nothing."""
+
+
+@attrs.define
+class Server:
+    """Serves one app on one listener.
+
+    Args:
+        app: The Quart-Trio app.
+        listener: From ``open_listener``.
+        write_timeout: Seconds after which a peer that takes no bytes is given up.
+        idle_timeout: Seconds that a connection may be without a request.
+        grace: Seconds that requests under way get after accepting has ended.
+        shortcuts: By method and path.
+    """
+
+    app: QuartTrio
+    listener: trio.SocketListener
+    write_timeout: float
+    idle_timeout: float
+    grace: float
+    shortcuts: Mapping[tuple[str, str], Shortcut] = attrs.field(factory=dict)
+    _config: Config = attrs.field(factory=hypercorn_config, init=False)
+    _context: WorkerContext = attrs.field(factory=partial(WorkerContext, None), init=False)
+    _connections: set[Connection] = attrs.field(factory=set, init=False)
+    _accepting: trio.CancelScope = attrs.field(factory=trio.CancelScope, init=False)
+
+    @property
+    def stopping(self) -> bool:
+        """Whether accepting was ended."""
+        return self._accepting.cancel_called
+
+    def stop_accepting(self) -> None:
+        """Close the listener; connections go on."""
+        self._accepting.cancel()
+
+    async def run(self) -> None:
+        """Serve until accepting is stopped and the connections have ended or used up their grace."""
+        sweeper = Sweeper(lambda: self._connections, min(SWEEP_SECONDS, self.idle_timeout / 4))
+        async with trio.open_nursery() as serving:
+            serving.start_soon(self._abort_when_cancelled)
+            serving.start_soon(sweeper.run, name="connection sweeper")
+            async with trio.open_nursery() as handlers:
+                with self._accepting:
+                    await trio.serve_listeners(self._handle, [self.listener], handler_nursery=handlers)
+                await self._context.terminated.set()
+                for connection in self._connections:
+                    connection.stop()
+                serving.cancel_scope.deadline = trio.current_time() + self.grace
+            serving.cancel_scope.cancel()
+
+    async def _abort_when_cancelled(self) -> None:
+        try:
+            await trio.sleep_forever()
+        finally:
+            for connection in self._connections:
+                connection.abort()
+
+    async def _handle(self, stream: trio.SocketStream) -> None:
+        try:
+            served, early = await self._serve_requests(stream)
+            if served is not None:
+                # This frame lives as long as the stream: it holds nothing of the handshake.
+                await served.serve(early)
+        except Exception:
+            # A mistake in serving one connection must not end all the others.
+            log.exception("a connection was lost to an unexpected error")
+
+    async def _serve_requests(self, stream: trio.SocketStream) -> tuple[Served | None, bytes]:
+        """Serve requests until the connection ends or is taken over; return by whom, and the early bytes."""
+        connection = Connection(stream, self.write_timeout, self.idle_timeout, self._has_shortcut)
+        if self.stopping:
+            connection.stop()
+        self._connections.add(connection)
+        try:
+            while connection.successor is None and not connection.over:
+                short = await connection.next_short()
+                if short is not None:
+                    await self._serve_short(connection, *short)
+                elif not connection.over:
+                    await self._run_engine(connection)
+        except trio.BrokenResourceError:
+            return None, b""
+        finally:
+            self._connections.discard(connection)
+        if connection.successor is None:
+            await connection.linger()
+            return None, b""
+        return connection.successor(stream), connection.take_early()
+
+    def _has_shortcut(self, head: Head) -> bool:
+        return (head.method, head.path) in self.shortcuts
+
+    async def _serve_short(self, connection: Connection, head: Head, body: bytes) -> None:
+        with connection.request():
+            outcome = await self.shortcuts[head.method, head.path](head, body)
+            if isinstance(outcome, bytes):
+                await connection.answer(outcome)
+        if outcome is None:
+            connection.decline(head, body)
+        elif not isinstance(outcome, bytes):
+            connection.detach(outcome)
+
+    async def _run_engine(self, connection: Connection) -> None:
+        """Let hypercorn serve requests until one has a shortcut, or the connection is closed or detached."""
+        token = current.set(connection)
+        try:
+            engine = TCPServer(
+                self._call_app,
+                self._config,
+                self._context,
+                ConnectionState({}),
+                connection,  # type: ignore[arg-type]  # it asks for less than the SSLStream it names
+            )
+            # The connection has an idle deadline of its own; a task per request would cost more than most.
+            engine.idle_task = NoIdleTask()
+            await engine.run()
+        finally:
+            current.reset(token)
+
+    async def _call_app(
+        self,
+        scope: Scope,
+        receive: ASGIReceiveCallable,
+        send: ASGISendCallable,
+        sync_spawn: object,
+        call_soon: object,
+    ) -> None:
+        """Call the app as hypercorn's own wrapper does, and let the connection know of the request."""
+        with current.get().request():
+            await self.app(scope, receive, send)

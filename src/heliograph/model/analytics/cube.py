@@ -1,0 +1,262 @@
+"""The sums in memory, and how a question over any range is answered in time that depends on the answer.
+
+Cells lie in slots of 15 minutes. Above them stands a tree of **blocks**: one block of a level covers four
+of the level below (15 minutes, an hour, 4 hours, 16 hours, …), so any range is a few dozen blocks, however
+many tasks or slots it holds. What a block says depends on the **view**: the filters, the dimension to group
+by, and whether durations matter. Blocks are made when first asked for, kept, and forgotten when a slot
+beneath them changes; a dashboard asks for few views, over and over, of which only the newest slot changes.
+
+What is kept is bounded by ``MAX_KEPT``; views not asked for lately go first. A block with durations takes
+kilobytes for each group, so of those nothing shorter than 16 hours is kept, but for what was asked for
+itself, and what lies where changes come.
+
+The alternatives that were refused: sums made ahead for every view (each event would pay for questions
+nobody asks), and adding up all cells for each question (its time would grow with the history).
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict, deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from sys import getsizeof
+from typing import NamedTuple
+
+import attrs
+
+from heliograph.model.analytics import sketch, totals
+from heliograph.model.analytics.rollup import DIMENSIONS, FAILED, Cell, Cells, Dimensions, Place
+
+FAN = 2
+"""Two bits, so four blocks to one of the next level."""
+
+LEVELS = 13
+"""The highest block covers 478 years."""
+
+STRIDE = 2
+"""Blocks up to this level (4 hours) can be made in one go; ``Cube.prepare`` pauses between them."""
+
+MAX_KEPT = 64 * 1024 * 1024
+"""Bytes of sums kept in blocks, over all views."""
+
+RECENT_SLOTS = 32
+"""So many slots that changed last are taken for those where changes come."""
+
+ALL_TIME = (0, 1 << 30)
+"""Every slot there can be."""
+
+ALL = ""
+"""The only group of a view that does not group."""
+
+ERRORS = "error"
+"""What a view groups by to count failures by kind of error."""
+
+Groups = Mapping[str, int]
+"""By group one integer: packed sums, and above them the sketch of durations if the view wants it."""
+
+_NONE: Groups = {}
+
+
+@attrs.frozen
+class View:
+    """What a question asks of each cell.
+
+    Args:
+        group_by: One of the dimensions, ``ERRORS``, or ``None``.
+        filters: For each dimension the values that count; ``None`` for all.
+        durations: Whether the sketch of durations is wanted, too.
+    """
+
+    group_by: str | None = None
+    filters: tuple[frozenset[str] | None, ...] = (None,) * len(DIMENSIONS)
+    durations: bool = False
+
+
+class Resting(NamedTuple):
+    """A cell at rest, small: its sketch is dumped, since most cells are never changed again."""
+
+    sums: totals.Packed
+    durations: bytes
+    errors: tuple[tuple[str, int], ...]
+
+
+class Cube:
+    """Cells by slot, and the blocks above them."""
+
+    def __init__(self) -> None:
+        self._slots: dict[int, dict[Dimensions, Resting]] = {}
+        self._dimensions: dict[Dimensions, Dimensions] = {}
+        self._occupied: list[set[int]] = [set() for _ in range(LEVELS)]
+        self._recent: deque[int] = deque(maxlen=RECENT_SLOTS)
+        self._changing: set[tuple[int, int]] = set()
+        self._views: OrderedDict[View, dict[tuple[int, int], Groups]] = OrderedDict()
+        self._kept = 0
+
+    @property
+    def cells(self) -> int:
+        """How many cells there are."""
+        return sum(map(len, self._slots.values()))
+
+    @property
+    def kept(self) -> int:
+        """Bytes of sums kept in blocks."""
+        return self._kept
+
+    def add(self, changes: Cells) -> None:
+        """Add changes to the cells; cells that come to nothing are removed."""
+        for (slot, dimensions), change in changes.items():
+            cells = self._slots.setdefault(slot, {})
+            cell = _wake(cells[dimensions]) if dimensions in cells else Cell()
+            cell.add(change)
+            if cell:
+                cells[self._dimensions.setdefault(dimensions, dimensions)] = _rest(cell)
+            else:
+                cells.pop(dimensions, None)
+        for slot in {slot for slot, _ in changes}:
+            self._touch(slot)
+            if slot not in self._recent:
+                self._recent.append(slot)
+                self._changing = {
+                    (level, one >> FAN * level) for one in self._recent for level in range(LEVELS)
+                }
+
+    def fill(self, cells: Iterable[tuple[Place, Resting]]) -> None:
+        """Put cells into an empty cube."""
+        for (slot, dimensions), resting in cells:
+            known = self._dimensions.setdefault(dimensions, dimensions)
+            self._slots.setdefault(slot, {})[known] = resting
+        for slot in self._slots:
+            self._touch(slot)
+
+    def _touch(self, slot: int) -> None:
+        """Forget the blocks over a slot, and note which levels have anything there."""
+        for blocks in self._views.values():
+            for level in range(LEVELS):
+                self._drop(blocks, level, slot >> FAN * level)
+        if self._slots[slot]:
+            for level in range(LEVELS):
+                self._occupied[level].add(slot >> FAN * level)
+        else:
+            del self._slots[slot]
+            self._occupied[0].discard(slot)
+
+    def query(self, view: View, spans: Sequence[tuple[int, int]]) -> list[dict[str, int]]:
+        """Return the sums by group of stretches of slots.
+
+        Args:
+            view: What to add up.
+            spans: Pairs of first slot and slot after the last.
+        """
+        blocks = self._blocks_of(view)
+        sums: list[dict[str, int]] = []
+        for first, last in spans:
+            groups: dict[str, int] = {}
+            for level, index in _cover(first, last):
+                _merge(groups, self._block(view, blocks, level, index))
+            sums.append(groups)
+        self._bound()
+        return sums
+
+    def prepare(self, view: View, first: int, last: int) -> Iterator[None]:
+        """Make the blocks of a range piece by piece, so that ``query`` finds them; yields between pieces.
+
+        Changes may be added between the pieces; what they touch is made again by ``query``.
+        """
+        for level, index in _cover(first, last):
+            yield from self._make(view, level, index)
+
+    def _make(self, view: View, level: int, index: int) -> Iterator[None]:
+        blocks = self._blocks_of(view)
+        if index not in self._occupied[level] or (level, index) in blocks:
+            return
+        if level > STRIDE:
+            for child in _children(index):
+                yield from self._make(view, level - 1, child)
+        self._block(view, self._blocks_of(view), level, index)
+        yield
+
+    def _blocks_of(self, view: View) -> dict[tuple[int, int], Groups]:
+        blocks = self._views.setdefault(view, {})
+        self._views.move_to_end(view)
+        return blocks
+
+    def _block(self, view: View, blocks: dict[tuple[int, int], Groups], level: int, index: int) -> Groups:
+        if index not in self._occupied[level]:
+            return _NONE
+        kept = blocks.get((level, index))
+        if kept is not None:
+            return kept
+        quiet = view.durations and (level, index) not in self._changing
+        made: dict[str, int] = {}
+        if level <= (STRIDE if quiet else 1):
+            self._add_slots(made, view, index << FAN * level, index + 1 << FAN * level)
+        else:
+            for child in _children(index):
+                _merge(made, self._block(view, blocks, level - 1, child))
+                if quiet and level - 1 == STRIDE:
+                    self._drop(blocks, level - 1, child)
+        blocks[level, index] = made
+        self._kept += _size(made)
+        return made
+
+    def _drop(self, blocks: dict[tuple[int, int], Groups], level: int, index: int) -> None:
+        block = blocks.pop((level, index), None)
+        if block is not None:
+            self._kept -= _size(block)
+
+    def _add_slots(self, groups: dict[str, int], view: View, first: int, last: int) -> None:
+        """Add up the cells themselves."""
+        position = DIMENSIONS.index(view.group_by) if view.group_by in DIMENSIONS else None
+        filters = [(at, wanted) for at, wanted in enumerate(view.filters) if wanted is not None]
+        durations: dict[str, list[bytes]] = {}
+        for slot in range(first, last):
+            for dimensions, cell in self._slots.get(slot, {}).items():
+                if filters and any(dimensions[at] not in wanted for at, wanted in filters):
+                    continue
+                if view.group_by == ERRORS:
+                    _merge(groups, {kind: count * FAILED for kind, count in cell.errors})
+                    continue
+                group = ALL if position is None else dimensions[position]
+                groups[group] = groups.get(group, 0) + cell.sums
+                if view.durations:
+                    durations.setdefault(group, []).append(cell.durations)
+        for group, dumps in durations.items():
+            groups[group] += sketch.merged(b"".join(dumps)) << totals.BITS
+
+    def _bound(self) -> None:
+        while self._kept > MAX_KEPT:
+            _, blocks = self._views.popitem(last=False)
+            self._kept -= sum(map(_size, blocks.values()))
+
+
+def _cover(first: int, last: int) -> Iterator[tuple[int, int]]:
+    """Yield the level and index of the fewest blocks that make up a range, in order."""
+    while first < last:
+        level = 0
+        while level + 1 < LEVELS:
+            span = 1 << FAN * (level + 1)
+            if first % span or first + span > last:
+                break
+            level += 1
+        yield level, first >> FAN * level
+        first += 1 << FAN * level
+
+
+def _children(index: int) -> range:
+    return range(index << FAN, index + 1 << FAN)
+
+
+def _merge(into: dict[str, int], groups: Groups) -> None:
+    for group, value in groups.items():
+        into[group] = into.get(group, 0) + value
+
+
+def _size(groups: Groups) -> int:
+    return sum(map(getsizeof, groups.values()))
+
+
+def _rest(cell: Cell) -> Resting:
+    return Resting(cell.sums, sketch.dump(cell.durations), tuple(cell.errors.items()))
+
+
+def _wake(resting: Resting) -> Cell:
+    return Cell(resting.sums, sketch.load(resting.durations), dict(resting.errors))

@@ -1,0 +1,240 @@
+"""What tasks add up to: sums per 15 minutes, agent type, agent, model and status.
+
+The unit is the **contribution**: everything that one task, as it stands, adds to the sums. It counts as
+created in the slot of its ``created_at``; its outcome, cost, tokens and duration count in the slot of its
+``finished_at``. Whatever an event does to a task, the sums follow by one rule: take away what the task
+contributed before, add what it contributes after. So a task that is corrected moves, and nothing is
+counted twice; and sums over any slots and groups are sums of contributions, exact to the micro-dollar.
+
+A slot is 15 minutes of UTC, since every zone's offset is a whole number of them: days and hours of any
+zone are made of whole slots. A **place** is a slot and its four dimensions; a **cell** is what is summed
+up there. Cells are linear: they can be added, subtracted, and be a difference themselves (a change).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from datetime import datetime, timedelta
+from typing import NamedTuple, TypeVar
+
+import attrs
+
+from heliograph.model.analytics import sketch
+from heliograph.model.analytics.sketch import Bins
+from heliograph.model.analytics.totals import Packed, Totals, pack
+from heliograph.model.ids import EPOCH
+from heliograph.model.task import Task
+
+SLOT_MINUTES = 15
+SLOT = timedelta(minutes=SLOT_MINUTES)
+
+DIMENSIONS = ("agent_type", "agent", "model", "status")
+UNKNOWN = "unknown"
+"""The group of tasks that don't say their agent, agent type or model, and of errors without a word."""
+
+DIMENSION_CHARACTERS = 100
+"""Dimensions are cut to this length: they are part of a database key, which has a limit."""
+
+ERROR_CHARACTERS = 200
+"""So much of an error's text, without the space before it, decides its kind."""
+
+LONGEST_MS = 100 * 365 * 86_400_000
+"""More than a hundred years of duration are counted as these: publishers name their own times, and sums of
+millions of tasks must stay within the databases' 64 bits."""
+
+Dimensions = tuple[str, str, str, str]
+Place = tuple[int, Dimensions]
+
+FACTS = (
+    "created_at",
+    "started_at",
+    "finished_at",
+    "status",
+    "agent_type",
+    "agent",
+    "model",
+    "cost_micros",
+    "cost_computed",
+    "input_tokens",
+    "output_tokens",
+    "cached_tokens",
+    "error",
+)
+"""The fields of a task that decide its contribution, now or after further events."""
+
+K = TypeVar("K", int, str)
+
+_ERROR_KIND = re.compile(r"[A-Za-z_][\w.]*(?=:|$)")
+_VARIABLE = re.compile(r"0x[0-9a-fA-F]+|\d+")
+
+
+CREATED = pack(Totals(created=1))
+FAILED = pack(Totals(failed=1))
+
+
+@attrs.define
+class Cell:
+    """What is summed up at a place, or a change of it.
+
+    Args:
+        sums: Packed ``Totals``.
+        durations: How many durations, in milliseconds, are in each bin of the sketch.
+        errors: Failed tasks by kind of error.
+    """
+
+    sums: Packed = 0
+    durations: Bins = attrs.field(factory=dict)
+    errors: dict[str, int] = attrs.field(factory=dict)
+
+    def __bool__(self) -> bool:
+        return bool(self.sums or self.durations or self.errors)
+
+    def add(self, other: Cell) -> None:
+        """Add another cell, or a change, to this one."""
+        self.sums += other.sums
+        for position, count in other.durations.items():
+            _count(self.durations, position, count)
+        for kind, count in other.errors.items():
+            _count(self.errors, kind, count)
+
+
+Cells = dict[Place, Cell]
+
+
+class Contribution(NamedTuple):
+    """Everything that one task adds to the sums; a tuple because one is made for every change.
+
+    Args:
+        dimensions: Agent type, agent, model and status.
+        created_slot: Where it counts as created.
+        finished_slot: Where the rest counts; ``None`` until it is finished.
+        outcome: Packed ``Totals`` of all but ``created``.
+        duration_bin: The bin of its duration.
+        error_kind: Of a failed task.
+    """
+
+    dimensions: Dimensions
+    created_slot: int
+    finished_slot: int | None = None
+    outcome: Packed = 0
+    duration_bin: int = 0
+    error_kind: str | None = None
+
+
+def slot_of(moment: datetime) -> int:
+    """Return the number of the slot that a moment falls in, counted from 1970."""
+    return (moment - EPOCH) // SLOT
+
+
+def slot_start(slot: int) -> datetime:
+    """Return the moment at which a slot begins, in UTC."""
+    return EPOCH + slot * SLOT
+
+
+def dimension(text: str | None) -> str:
+    """Return how a dimension's value is kept: cut to length, and never empty."""
+    return text[:DIMENSION_CHARACTERS] if text else UNKNOWN
+
+
+def error_kind(error: str | None) -> str:
+    """Sort an error under a short name.
+
+    That is the name before the first colon, as in ``TimeoutError: read timed out``; else the beginning
+    of its first line, with numbers made equal, so that a thousand timeouts are one kind.
+    """
+    line = (error or "").strip().partition("\n")[0][:ERROR_CHARACTERS].strip()
+    name = _ERROR_KIND.match(line)
+    return name[0][:80] if name else _VARIABLE.sub("#", line)[:80].strip() or UNKNOWN
+
+
+def facts(task: Task) -> tuple[object, ...]:
+    """Return what of a task decides its contribution, to tell whether an event changed any of it."""
+    return tuple(getattr(task, name) for name in FACTS)
+
+
+def contribution(task: Task) -> Contribution:
+    """Return what a task adds to the sums as it stands."""
+    dimensions = (
+        dimension(task.agent_type),
+        dimension(task.agent),
+        dimension(task.model),
+        task.status,
+    )
+    created_slot = slot_of(task.created_at)
+    if task.finished_at is None:
+        return Contribution(dimensions, created_slot)
+    failed = task.status == "failed"
+    duration = min(task.duration_ms or 0, LONGEST_MS)
+    outcome = Totals(
+        created=0,
+        finished=1,
+        succeeded=task.status == "completed",
+        failed=failed,
+        cost_micros=task.cost_micros or 0,
+        costs_computed=task.cost_computed,
+        input_tokens=task.input_tokens or 0,
+        output_tokens=task.output_tokens or 0,
+        duration_ms=duration,
+    )
+    return Contribution(
+        dimensions,
+        created_slot,
+        slot_of(task.finished_at),
+        pack(outcome),
+        sketch.bin_of(duration),
+        error_kind(task.error) if failed else None,
+    )
+
+
+@attrs.frozen
+class Change:
+    """What an event did to the sums by changing one task.
+
+    Args:
+        before: What the task contributed; ``None`` if the event made it.
+        after: What it contributes now.
+    """
+
+    before: Contribution | None
+    after: Contribution
+
+
+def record(cells: Cells, change: Change) -> None:
+    """Write a change into cells; those that come to nothing stay, empty."""
+    if change.before is not None:
+        _contribute(cells, change.before, -1)
+    _contribute(cells, change.after, 1)
+
+
+def summed(changes: Iterable[Change]) -> Cells:
+    """Add changes up into the cells that they changed."""
+    cells: Cells = {}
+    for change in changes:
+        record(cells, change)
+    return cells
+
+
+def _contribute(cells: Cells, counted: Contribution, sign: int) -> None:
+    _cell(cells, counted.created_slot, counted.dimensions).sums += sign * CREATED
+    if counted.finished_slot is not None:
+        cell = _cell(cells, counted.finished_slot, counted.dimensions)
+        cell.sums += sign * counted.outcome
+        _count(cell.durations, counted.duration_bin, sign)
+        if counted.error_kind is not None:
+            _count(cell.errors, counted.error_kind, sign)
+
+
+def _cell(cells: Cells, slot: int, dimensions: Dimensions) -> Cell:
+    place = (slot, dimensions)
+    cell = cells.get(place)
+    if cell is None:
+        cell = cells[place] = Cell()
+    return cell
+
+
+def _count(counts: dict[K, int], name: K, change: int) -> None:
+    """Change a count, and forget it when nothing is left of it."""
+    total = counts.pop(name, 0) + change
+    if total:
+        counts[name] = total

@@ -1,0 +1,1 @@
+"""The distributed form: Redis is the log, PostgreSQL the store."""

@@ -1,0 +1,286 @@
+"""The archive: how events get from the Redis stream into PostgreSQL, exactly once.
+
+One node at a time does it, for a *term*: as long as its session in PostgreSQL lives and holds an advisory
+lock. Everything is committed in that same session, so losing the lock is losing the connection; and
+PostgreSQL, or the next node in line, ends a session that fell silent, so a node that is paused or cut off
+is replaced in seconds.
+
+Two fences stand in each transaction nevertheless. The checkpoint moves from exactly where this node read
+it, or the transaction fails: nothing can be folded twice. And the generation of Redis must be the one in
+which the events were read: what a run of Redis lost is not archived behind its back.
+
+The stream is trimmed only up to the checkpoint, after the commit. While a batch of a backlog is written, the
+next one is read and decoded; only what leads on from what was committed is ever written.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import suppress
+from datetime import datetime
+from typing import Any
+
+import psycopg
+import structlog
+import trio
+from sqlalchemy import URL, Connection, select, update
+
+from heliograph.model.errors import Unavailable
+from heliograph.model.event import Event
+from heliograph.model.ids import OLDEST, EventId, format_id, to_microseconds
+from heliograph.model.prices import NO_PRICES, Prices
+from heliograph.model.settings import RetentionSettings
+from heliograph.storage.distributed.postgres import (
+    ARCHIVE_LOCK,
+    PostgresDatabase,
+    end_silent_holder,
+    require_schema,
+    session_engine,
+    translated,
+    try_session_lock,
+)
+from heliograph.storage.distributed.redis_stream import GENERATION, Reading, RedisStream, payload_of
+from heliograph.storage.protocols import Deposed
+from heliograph.storage.settings import PostgresSettings
+from heliograph.storage.sql import retention, schema
+from heliograph.storage.sql.fold import begin_checkpoint, fold
+from heliograph.storage.sql.prepared import upsert
+from heliograph.storage.sql.written import Written
+
+BATCH_EVENTS = 10_000
+WAIT_MILLISECONDS = 500
+BACKLOG_EVENTS = 1000
+"""A batch of more has others behind it."""
+
+TRIM_EVERY = 1000
+TRIM_EVENTS = 20_000
+
+log = structlog.get_logger(__name__)
+
+
+class Archive:
+    """Lets this node be the archiver when its turn comes; implements ``protocols.Archive`` and ``Keeper``.
+
+    Args:
+        stream: Where events come from.
+        database: Where they go.
+        url: Of that database, for the session that holds the lock.
+        settings: Timeouts.
+        prices: For costs that results don't say.
+    """
+
+    def __init__(
+        self,
+        stream: RedisStream,
+        database: PostgresDatabase,
+        url: URL,
+        settings: PostgresSettings,
+        prices: Prices = NO_PRICES,
+    ) -> None:
+        self._stream = stream
+        self._database = database
+        self._prices = prices
+        self._engine = session_engine(url, settings)
+        database.watch.add(self._engine)
+        self._seconds = settings.statement_timeout * 3
+        self._silence = settings.takeover_seconds
+        self._limiter = trio.CapacityLimiter(1)
+        self._session: Connection | None = None
+        self._checkpoint = OLDEST
+        self._written = Written()
+        self._ahead: Reading | None = None
+        self._untrimmed = 0
+
+    @property
+    def active(self) -> bool:
+        """Whether this node is the archiver now."""
+        return self._session is not None
+
+    async def begin(self) -> bool:
+        """Become the archiver if nobody else is; see ``protocols.Archive``."""
+        return await trio.to_thread.run_sync(self._begin, limiter=self._limiter)
+
+    async def step(self) -> int:
+        """Archive the next events, waiting a while for some; see ``protocols.Archive``."""
+        reading, self._ahead = self._ahead, None
+        if reading is None:
+            reading = await trio.to_thread.run_sync(
+                self._stream.wait, self._checkpoint, BATCH_EVENTS, WAIT_MILLISECONDS, abandon_on_cancel=True
+            )
+        failure: Exception | None = None
+        archived = 0
+        async with trio.open_nursery() as nursery:
+            if len(reading.ids) > BACKLOG_EVENTS:
+                nursery.start_soon(self._read_ahead, reading.ids[-1])
+            try:
+                archived = await trio.to_thread.run_sync(self._archive, reading, limiter=self._limiter)
+            except (Unavailable, Deposed) as error:
+                failure = error
+                nursery.cancel_scope.cancel()
+        if not archived:
+            self._ahead = None  # it leads on from what was not archived
+        if failure is not None:
+            raise failure
+        return archived
+
+    async def _read_ahead(self, after: EventId) -> None:
+        """Read and decode what follows a batch while that is being written."""
+
+        def read() -> Reading:
+            reading = self._stream.read(after, BATCH_EVENTS)
+            _ = reading.events
+            return reading
+
+        with suppress(Unavailable):  # the next step will meet it
+            reading = await trio.to_thread.run_sync(read, abandon_on_cancel=True)
+            if reading.ids:
+                self._ahead = reading
+
+    def end(self) -> None:
+        """Stop being the archiver."""
+        if self._session is not None:
+            self._session.invalidate()
+            self._session.close()
+            self._session = None
+
+    async def sweep(self, policy: RetentionSettings, now: datetime) -> int:
+        """Remove a part of what is over the retention, on the archiver's node; see ``protocols.Keeper``.
+
+        Redis first: a reader must never find a hole that nothing tells of.
+        """
+        if not self.active:
+            return 0
+        through = await self._database.read(retention.due, policy, now)
+        if through is None:
+            return 0
+        await trio.to_thread.run_sync(self._stream.remove, through, limiter=self._limiter)
+        return await self._database.write(retention.remove, through)
+
+    def _begin(self) -> bool:
+        with translated(), self._database.watch.call(self._seconds):
+            session = self._engine.connect()
+            try:
+                require_schema(session)
+                if not try_session_lock(session, ARCHIVE_LOCK):
+                    end_silent_holder(session, ARCHIVE_LOCK, self._silence)
+                    session.close()
+                    return False
+                self._checkpoint = begin_checkpoint(session)
+                session.commit()
+            except BaseException:
+                session.invalidate()
+                session.close()
+                raise
+        self._session, self._written, self._ahead = session, Written(), None
+        return True
+
+    def _archive(self, reading: Reading) -> int:
+        session = self._session
+        assert session is not None
+        with translated(), self._database.watch.call(self._seconds):
+            self._database.watch.uses(_driver(session))
+            with session.begin():
+                if not reading.ids and reading.state.leads_on_from(self._checkpoint):
+                    session.execute(select(1))  # the session must not fall silent
+                    return 0
+                stale = _generation(session) != reading.state.generation
+                if not stale:
+                    heads, running = self._keep(session, reading)
+        if stale:
+            self._stream.prepare()
+            return 0
+        self._written.learn(heads, running)
+        self._checkpoint = _end(reading)
+        self._untrimmed += len(reading.ids)
+        if self._untrimmed >= TRIM_EVERY:
+            self._stream.trim(self._checkpoint, TRIM_EVENTS)
+            self._untrimmed = 0
+        return len(reading.ids)
+
+    def _keep(self, session: Connection, reading: Reading) -> tuple[dict[str, int], set[str]]:
+        """Write events, with the tables that are folded from them, and move the checkpoint.
+
+        Returns:
+            The last number of each channel, and the channels of running tasks.
+        """
+        if not reading.state.leads_on_from(self._checkpoint):
+            self._note_hole(session, reading)
+        moved = session.execute(
+            update(schema.checkpoints)
+            .where(
+                schema.checkpoints.c.name == schema.FOLDED, schema.checkpoints.c.event_id == self._checkpoint
+            )
+            .values(event_id=_end(reading))
+        )
+        if moved.rowcount != 1:
+            raise Deposed("another node has archived in the meantime")
+        events = reading.events
+        _copy(session, events, reading.bodies)
+        heads = {event.channel: event.seq for event in events}
+        # In the order in which retention updates them: two orders would lock each other out.
+        rows = [{"name": name, "head_seq": seq} for name, seq in sorted(heads.items())]
+        upsert(session, schema.channels, rows)
+        return heads, fold(session, events, self._prices, self._written.running(set(heads)))
+
+    def _note_hole(self, session: Connection, reading: Reading) -> None:
+        """Go on behind events that are in neither database, as after restoring an old backup.
+
+        Redis is told before the commit: only where it says that something was removed do readers ask what.
+        """
+        assert reading.state.oldest is not None
+        through = EventId(reading.state.oldest - 1) if reading.ids else _end(reading)
+        log.error("events are missing", after=format_id(self._checkpoint), through=format_id(through))
+        self._stream.remove(through)
+        session.execute(update(schema.channels).values(trimmed_id=through))
+
+
+def _end(reading: Reading) -> EventId:
+    """Return up to where a reading leads: its last event, or the end of a stream that has none left."""
+    return reading.ids[-1] if reading.ids else reading.state.head
+
+
+def _driver(session: Connection) -> psycopg.Connection[Any]:
+    driver = session.connection.driver_connection
+    assert isinstance(driver, psycopg.Connection)
+    return driver
+
+
+def _generation(session: Connection) -> int:
+    """Return PostgreSQL's copy of the generation, which no preparation can move until the commit."""
+    table = schema.checkpoints
+    found = select(table.c.event_id).where(table.c.name == GENERATION).with_for_update(read=True)
+    return session.scalar(found) or 0
+
+
+def _copy(session: Connection, events: Sequence[Event], bodies: Sequence[bytes]) -> None:
+    """Write the events in the text form of COPY; ``write_row`` takes thrice the time.
+
+    The text is whole before COPY begins: while PostgreSQL waits for more of it, a session is not idle, and
+    that of a paused node would not be ended before its statement's timeout.
+    """
+    lines = b"".join(map(_line, events, bodies))
+    with _driver(session).cursor() as cursor, cursor.copy(COPY) as copy:
+        copy.write(lines)
+
+
+COPY = "COPY events (id, channel, seq, topic, timestamp, sender, correlation_id, payload) FROM STDIN"
+
+
+def _line(event: Event, body: bytes) -> bytes:
+    return b"%d\t%s\t%d\t%s\t%d\t%s\t%s\t%s\n" % (
+        event.id,
+        event.channel.encode(),
+        event.seq,
+        event.topic.encode(),
+        to_microseconds(event.timestamp),
+        _escaped(event.sender),
+        _escaped(event.correlation_id),
+        payload_of(body).replace(b"\\", b"\\\\"),  # JSON has no raw tab and no raw newline
+    )
+
+
+def _escaped(text: str | None) -> bytes:
+    if text is None:
+        return b"\\N"
+    found = text.encode().replace(b"\\", b"\\\\")
+    return found.replace(b"\t", b"\\t").replace(b"\n", b"\\n").replace(b"\r", b"\\r")

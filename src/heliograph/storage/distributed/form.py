@@ -1,0 +1,191 @@
+"""The distributed form, put together: Redis is the log, PostgreSQL the store, and any number of nodes serve.
+
+It opens whether or not the two are there, since a node that waits is better than one that has to be
+started again; only what a person must mend (a wrong password, database or schema) is refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from functools import partial
+
+import attrs
+import structlog
+import trio
+from sqlalchemy import create_engine
+
+from heliograph.model.errors import SettingsError, Unavailable
+from heliograph.model.ids import EventId, time_of
+from heliograph.model.prices import NO_PRICES, Prices
+from heliograph.model.task import Task
+from heliograph.storage.distributed.archive import Archive
+from heliograph.storage.distributed.postgres import PostgresDatabase, database_url, refusals_named
+from heliograph.storage.distributed.pubsub import RedisListener
+from heliograph.storage.distributed.redis_log import RedisLog
+from heliograph.storage.distributed.redis_stream import RedisStream
+from heliograph.storage.settings import PostgresSettings, RedisSettings
+from heliograph.storage.sql import fold, migrate
+from heliograph.storage.sql.store import SqlStore
+
+PROBE_SECONDS = 3.0
+LATE_SECONDS = 10.0
+ARRIVAL_SECONDS = 1.0
+CHECK_SECONDS = 1.5
+"""In which a part must answer to be called well."""
+
+log = structlog.get_logger(__name__)
+
+
+class ArchivedStore(SqlStore):
+    """The store, which is a moment behind the log: a task that is not there may only not be there yet.
+
+    Args:
+        database: Where it is.
+        log: What it is behind.
+    """
+
+    def __init__(self, database: PostgresDatabase, log: RedisLog) -> None:
+        super().__init__(database)
+        self._log = log
+
+    async def task(self, task_id: str) -> Task | None:
+        """Return one task; before it is called unknown, what this node has appended gets time to arrive."""
+        found = await super().task(task_id)
+        appended = self._log.position
+        with trio.move_on_after(ARRIVAL_SECONDS):
+            while found is None and await self.checkpoint() < appended:
+                await trio.sleep(ARRIVAL_SECONDS / 20)
+                found = await super().task(task_id)
+        return found
+
+
+@attrs.frozen
+class Distributed:
+    """What a node has of the distributed form.
+
+    Args:
+        log: For everybody.
+        store: For everybody.
+        database: Under the store.
+        archive: For the archiver, and for retention.
+        stream: Redis itself.
+        listener: For the bridge; ``None``: nothing is to be bridged.
+    """
+
+    log: RedisLog
+    store: ArchivedStore
+    database: PostgresDatabase
+    archive: Archive
+    stream: RedisStream
+    listener: RedisListener | None
+
+    async def checks(self) -> dict[str, str | None]:
+        """Tell of each part what is wrong with it, ``None`` if nothing is; soon, whatever falls silent."""
+        problems: dict[str, str | None] = dict.fromkeys(("redis", "postgres", "archive"))
+        found: dict[str, EventId | None] = {}
+
+        async def look(part: str, at: Callable[[], Awaitable[EventId | None]]) -> None:
+            problems[part] = f"no answer within {CHECK_SECONDS:g} s"
+            with trio.move_on_after(CHECK_SECONDS):
+                try:
+                    found[part] = await at()
+                    problems[part] = None
+                except Unavailable as error:
+                    problems[part] = str(error)
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(look, "postgres", partial(self.database.read, fold.read_checkpoint))
+            nursery.start_soon(look, "redis", self._head)
+        checkpoint, head = found.get("postgres"), found.get("redis")
+        if checkpoint is not None and head is not None and checkpoint < head:
+            await look("archive", partial(self._oldest_waiting, checkpoint))
+        oldest = found.get("archive")
+        if oldest is not None:
+            seconds = (datetime.now(UTC) - time_of(oldest)).total_seconds()
+            if seconds > LATE_SECONDS:
+                problems["archive"] = f"events have been waiting to be archived for {seconds:.0f} s"
+        return problems
+
+    async def _head(self) -> EventId:
+        return (await trio.to_thread.run_sync(self.stream.state, abandon_on_cancel=True)).head
+
+    async def _oldest_waiting(self, checkpoint: EventId) -> EventId | None:
+        reading = await trio.to_thread.run_sync(self.stream.read, checkpoint, 1, abandon_on_cancel=True)
+        return reading.ids[0] if reading.ids else None
+
+
+@asynccontextmanager
+async def open_distributed(
+    postgres_url: str,
+    redis_url: str,
+    postgres: PostgresSettings,
+    redis: RedisSettings,
+    key_ttl: timedelta,
+    prices: Prices = NO_PRICES,
+) -> AsyncIterator[Distributed]:
+    """Open the log on Redis and the store on PostgreSQL.
+
+    Whoever opens it runs ``database.watch.run``: without it a call to a server that fell silent never ends.
+
+    Raises:
+        SettingsError: A URL is wrong, a server refuses, or the schema is not this program's.
+    """
+    url = database_url(postgres_url)
+    database = PostgresDatabase(url, postgres)
+    stream = RedisStream(redis_url, redis, key_ttl, database)
+    the_log = RedisLog(stream, database)
+    try:
+        await _probe(database.probe, stream.probe)
+        with trio.move_on_after(PROBE_SECONDS):
+            try:
+                await the_log.load()
+            except Unavailable as error:
+                log.warning("begins without the log", reason=str(error))
+        store = ArchivedStore(database, the_log)
+        archive = Archive(stream, database, url, postgres, prices)
+        listener = RedisListener(stream, the_log, redis.bridge, redis.timeout) if redis.bridge else None
+        yield Distributed(the_log, store, database, archive, stream, listener)
+    finally:
+        stream.close()
+        database.engine.dispose()
+
+
+async def _probe(*probes: Callable[[], None]) -> None:
+    """Reach every server at once, and stop waiting after a while for those that don't answer.
+
+    Raises:
+        SettingsError: Some server refuses; has what each one says.
+    """
+    problems: list[str] = []
+
+    async def ask(probe: Callable[[], None]) -> None:
+        try:
+            await trio.to_thread.run_sync(probe, abandon_on_cancel=True)
+        except Unavailable as error:
+            log.warning("begins without a server", reason=str(error))
+        except SettingsError as error:
+            problems.extend(error.problems)
+
+    with trio.move_on_after(PROBE_SECONDS):
+        async with trio.open_nursery() as nursery:
+            for probe in probes:
+                nursery.start_soon(ask, probe)
+    if problems:
+        raise SettingsError(problems)
+
+
+def migrate_database(postgres_url: str) -> None:
+    """Bring a PostgreSQL database to today's schema.
+
+    Raises:
+        SettingsError: The URL is wrong, the server refuses, or the schema is newer than this program.
+        Unavailable: The server is away.
+    """
+    engine = create_engine(database_url(postgres_url), connect_args={"connect_timeout": 5})
+    try:
+        with refusals_named():
+            migrate.upgrade(engine)
+    finally:
+        engine.dispose()

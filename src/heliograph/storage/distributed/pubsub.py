@@ -1,0 +1,140 @@
+"""What agents publish to Redis's pub/sub, heard by one node at a time.
+
+Pub/sub gives every subscriber its own copy, so only the node that holds the lease may append what it
+hears. The lease is a key that expires by itself and holds a token of this term; every append carries the
+token into the script that appends, where it is compared: a node that was paused and wakes with messages
+in its socket can't append them beside its successor.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from secrets import token_hex
+from typing import TypeVar
+
+import trio
+from redis.client import PubSub
+from redis.exceptions import RedisError
+
+from heliograph.model.errors import HeliographError, Unavailable
+from heliograph.model.event import Draft
+from heliograph.storage.distributed.redis_client import translated
+from heliograph.storage.distributed.redis_log import RedisLog
+from heliograph.storage.distributed.redis_stream import Lease, RedisStream
+from heliograph.storage.protocols import Deposed, Heard, Receipt
+
+T = TypeVar("T")
+
+LEASE_SECONDS = 4.0
+WAIT_SECONDS = 0.25
+RENEW_SECONDS = 1.0
+MOST_MESSAGES = 1000
+
+
+class RedisListener:
+    """Hears pub/sub while this node holds the lease; implements ``protocols.Listener``.
+
+    Args:
+        stream: Redis.
+        log: Where what is heard goes.
+        pattern: Of pub/sub channels.
+        silence: Seconds after which a connection that does not even answer a ping is given up.
+    """
+
+    def __init__(self, stream: RedisStream, log: RedisLog, pattern: str, silence: float) -> None:
+        self._stream = stream
+        self._log = log
+        self._pattern = pattern
+        self._silence = silence
+        self._limiter = trio.CapacityLimiter(1)
+        self._pubsub: PubSub | None = None
+        self._failure: RedisError | None = None
+        self._lease = Lease(f"{stream.prefix}:bridge", "")
+        self._renewed = self._heard = self._asked = 0.0
+
+    async def begin(self) -> bool:
+        """Take the lease if it is free, and begin to hear; see ``protocols.Listener``."""
+        return await self._call(self._begin)
+
+    async def hear(self) -> Sequence[Heard]:
+        """Return what came, waiting a while for it; see ``protocols.Listener``."""
+        return await self._call(self._hear)
+
+    async def hold(self) -> None:
+        """Renew the lease if it is time; see ``protocols.Listener``."""
+        await self._call(self._hold)
+
+    async def append(self, drafts: Sequence[Draft]) -> Sequence[Receipt | HeliographError]:
+        """Append what was heard, one by one, if the lease is still held; see ``protocols.Listener``."""
+        return await self._log.append([[draft] for draft in drafts], self._lease)
+
+    async def end(self) -> None:
+        """Give the lease up, and hear no more."""
+        await self._call(self._end)
+
+    async def _call(self, work: Callable[[], T]) -> T:
+        return await trio.to_thread.run_sync(partial(self._translated, work), limiter=self._limiter)
+
+    def _translated(self, work: Callable[[], T]) -> T:
+        with translated():
+            return work()
+
+    def _begin(self) -> bool:
+        lease = Lease(self._lease.key, token_hex(8))
+        if not self._stream.take(lease, LEASE_SECONDS):
+            return False
+        self._lease, self._failure = lease, None
+        self._renewed = self._heard = self._asked = time.monotonic()
+        self._pubsub = self._stream.client.pubsub()
+        self._pubsub.psubscribe(self._pattern)
+        return True
+
+    def _hear(self) -> list[Heard]:
+        assert self._pubsub is not None
+        if self._failure is not None:
+            raise self._failure
+        self._hold()
+        found: list[Heard] = []
+        wait = WAIT_SECONDS
+        while len(found) < MOST_MESSAGES:
+            try:
+                message = self._pubsub.get_message(timeout=wait)
+            except RedisError as error:
+                if not found:
+                    raise
+                self._failure = error  # what has come nobody sends again: the next call meets the error
+                return found
+            if message is None:
+                break
+            wait = 0
+            self._heard = time.monotonic()
+            if message["type"] == "pmessage":
+                found.append(Heard(message["channel"].decode(errors="replace"), message["data"]))
+        self._listen_for_life(self._pubsub)
+        return found
+
+    def _listen_for_life(self, pubsub: PubSub) -> None:
+        """Tell silence from a connection that is dead: ask for a sign now and then."""
+        now = time.monotonic()
+        if now > self._heard + self._silence:
+            raise Unavailable("the connection to Redis is silent")
+        if now > max(self._heard, self._asked) + self._silence / 4:
+            pubsub.ping()
+            self._asked = now
+
+    def _hold(self) -> None:
+        now = time.monotonic()
+        if now < self._renewed + RENEW_SECONDS:
+            return
+        if not self._stream.renew(self._lease, LEASE_SECONDS):
+            raise Deposed("the lease of the bridge was lost")
+        self._renewed = now
+
+    def _end(self) -> None:
+        if self._pubsub is None:
+            return
+        self._pubsub.close()
+        self._pubsub = None
+        self._stream.release(self._lease)

@@ -1,0 +1,361 @@
+"""The distributed form's log: the stream of ``redis_stream``, and PostgreSQL for what was trimmed from it.
+
+*Reading.* The stream is one for all channels, so a channel's events are found by PostgreSQL's indexes up
+to the archive's checkpoint, and only the short rest is picked out of the stream; what is newest is in
+this node's memory anyway (``recent``). The stream keeps some archived events, so that cursors of the
+last minutes still work while PostgreSQL is away. All three overlap, hence there is no seam: a reading
+that finds the stream trimmed past its beginning starts again at PostgreSQL, which then has more.
+
+*Following.* ``tail`` asks with a bounded blocking read, together with the state: if the stream was
+trimmed past its position it catches up from PostgreSQL; if another generation began (see
+``redis_stream``) and the position is not there any more, events are gone for good, and it raises
+``PositionLost``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from typing import ParamSpec, TypeVar
+
+import attrs
+import structlog
+import trio
+from sqlalchemy import Connection
+
+from heliograph.model.channels import Selection
+from heliograph.model.errors import HeliographError, Unavailable
+from heliograph.model.event import Draft, Event
+from heliograph.model.ids import OLDEST, EventId, format_id
+from heliograph.storage.distributed.redis_stream import Lease, RedisStream, StreamState
+from heliograph.storage.protocols import WHOLE_LOG, Bounds, LogStats, Page, PositionLost, Receipt
+from heliograph.storage.recent import Recent, size_of
+from heliograph.storage.sql import queries
+from heliograph.storage.sql.database import Database
+from heliograph.storage.sql.fold import read_checkpoint
+from heliograph.storage.sql.queries import PAGE_BYTES
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+THREADS = 8
+BLOCK_MILLISECONDS = 500
+TAIL_EVENTS = 2000
+SCAN_EVENTS = 1000
+
+log = structlog.get_logger(__name__)
+
+
+class RedisLog:
+    """The log on Redis and PostgreSQL; implements ``protocols.Log``.
+
+    Args:
+        stream: The Redis side.
+        archive: Where archived events are.
+    """
+
+    def __init__(self, stream: RedisStream, archive: Database) -> None:
+        self._stream = stream
+        self._archive = archive
+        self._limiter = trio.CapacityLimiter(THREADS)
+        self._follower = trio.Lock()
+        self._generation = 0
+        self._position = OLDEST
+        self._recent: Recent | None = None
+        self._away_since: float | None = None
+        self._outages = self._losses = 0
+        self._error: str | None = "not reached yet"
+
+    def stats(self) -> LogStats:
+        """Return a snapshot."""
+        return LogStats(self._error is None, self._outages, self._losses, self._error)
+
+    async def load(self) -> None:
+        """Take the position from Redis.
+
+        Raises:
+            Unavailable: It is away; then ``tail`` does this when it comes.
+        """
+        self._begin(await trio.to_thread.run_sync(self._stream.state, abandon_on_cancel=True))
+
+    def _begin(self, state: StreamState) -> Recent:
+        self._generation = state.generation
+        self._recent = Recent(state.head)
+        self._position = max(self._position, state.head)
+        self._reached()
+        return self._recent
+
+    @property
+    def position(self) -> EventId:
+        """The newest id that this node has seen or been told; ``OLDEST`` until Redis was reached."""
+        return self._position
+
+    @property
+    def reached(self) -> bool:
+        """Whether the position is known; if not, the first ``tail`` raises ``PositionLost`` with it."""
+        return self._recent is not None
+
+    async def append(
+        self, requests: Sequence[Sequence[Draft]], lease: Lease | None = None
+    ) -> Sequence[Receipt | HeliographError]:
+        """Append several requests in one atomic call; see ``protocols.Log.append``.
+
+        If the connection breaks before the answer comes, it is ``Unavailable`` although the events may
+        have been kept: only a retry with the same keys is harmless.
+
+        Args:
+            lease: Must be held, or nothing is appended.
+
+        Raises:
+            Deposed: The lease is not held any more.
+        """
+        answers = await self._call(self._stream.append, requests, lease)
+        kept = [answer.cursor for answer in answers if isinstance(answer, Receipt) and answer.ids]
+        self._position = max(self._position, *kept, OLDEST)
+        return answers
+
+    async def tail(self, after: EventId) -> Sequence[Event]:
+        """Wait for events after a position; see ``protocols.Log.tail``."""
+        async with self._follower:
+            while True:
+                try:
+                    events = await self._next(after)
+                except Unavailable as error:
+                    self._missed(error)
+                    raise
+                self._reached()
+                if events:
+                    return events
+
+    async def _next(self, after: EventId) -> Sequence[Event]:
+        """Return what is there after a position, nothing when nothing came for a while."""
+        recent = self._recent
+        if recent is None:
+            recent = self._begin(await self._call(self._stream.state))
+            raise PositionLost(recent.through, "the log was not reachable until now")
+        if after < recent.since:
+            page = await self._read_stored(WHOLE_LOG, after, TAIL_EVENTS)
+            if page.trimmed or not page.events:
+                raise self._no_longer_kept(max(page.through, recent.through))
+            return page.events
+        if after < recent.through:
+            return recent.after(after)[:TAIL_EVENTS]
+        reading = await trio.to_thread.run_sync(
+            self._stream.wait, recent.through, TAIL_EVENTS, BLOCK_MILLISECONDS, abandon_on_cancel=True
+        )
+        if reading.state.generation != self._generation:
+            await self._reconcile(recent.through, reading.state)
+        self._forget_removed(reading.state)
+        if reading.state.leads_on_from(recent.through):
+            events: Sequence[Event] = reading.events
+        else:
+            archived = await self._archive.read(_archived, WHOLE_LOG, recent.through, TAIL_EVENTS)
+            if archived.trimmed or not archived.events:
+                raise self._no_longer_kept(reading.state.head)
+            events = archived.events
+        if events:
+            recent.extend(events)
+            self._position = max(self._position, recent.through)
+        return [event for event in events if event.id > after]
+
+    async def _reconcile(self, here: EventId, state: StreamState) -> None:
+        """Look, after Redis was prepared anew, whether it still leads on from where this node is."""
+        lost = state.lost > self._generation or not (
+            here in (OLDEST, state.head)
+            or (state.oldest is not None and here < state.oldest)
+            or await self._call(self._stream.has, here)
+        )
+        self._generation = state.generation
+        if lost:
+            raise self._lost(state.head, "Redis lost events")
+
+    def _forget_removed(self, state: StreamState) -> None:
+        """Let memory keep no longer what retention removes."""
+        if self._recent is not None and state.removed is not None:
+            self._recent.forget(state.removed)
+
+    def _lost(self, head: EventId, reason: str) -> PositionLost:
+        log.error("position lost", reason=reason, seen=format_id(self._position), head=format_id(head))
+        self._losses += 1
+        self._recent = Recent(head)
+        self._position = head
+        return PositionLost(head, reason)
+
+    def _no_longer_kept(self, head: EventId) -> PositionLost:
+        return self._lost(head, "events were removed before they were followed")
+
+    def _missed(self, error: Unavailable) -> None:
+        if self._away_since is None:
+            self._outages += 1
+            self._away_since = trio.current_time()
+            log.warning("log away", reason=str(error))
+        self._error = str(error)
+
+    def _reached(self) -> None:
+        if self._away_since is not None:
+            log.info("log back", seconds=round(trio.current_time() - self._away_since, 1))
+        self._away_since = self._error = None
+
+    async def read(self, selection: Selection, after: EventId, limit: int) -> Page:
+        """Read a selection's events after a position; see ``protocols.Log.read``."""
+        if self._recent is not None and self._recent.covers(after):
+            page = await self._read_on(selection, [], after, limit)
+            if page is not None:
+                return page
+        return await self._read_stored(selection, after, limit)
+
+    async def _read_stored(self, selection: Selection, after: EventId, limit: int) -> Page:
+        """Read from PostgreSQL, and go on from where the archive ends."""
+        while True:
+            away: Unavailable | None = None
+            start, found, trimmed = after, list[Event](), OLDEST
+            try:
+                archived = await self._archive.read(_archived, selection, after, limit)
+                found, trimmed = archived.events, archived.trimmed
+                if archived.more:
+                    return Page(found, found[-1].id, True, trimmed)
+                start = max(start, archived.checkpoint, found[-1].id if found else OLDEST)
+            except Unavailable as error:
+                away = error
+            page = await self._read_on(selection, found, start, limit)
+            if page is not None:
+                return attrs.evolve(page, trimmed=trimmed)
+            if away is not None:
+                raise away
+
+    async def _read_on(
+        self, selection: Selection, found: list[Event], start: EventId, limit: int
+    ) -> Page | None:
+        """Add what follows a position in memory and in the stream; ``None`` if that was trimmed meanwhile."""
+        recent = self._recent
+        if recent is not None and recent.covers(start):
+            found += _of(selection, recent.after(start))
+            start = max(start, recent.through)
+            if start >= self._position or len(found) > limit:
+                return _page(found, limit, start)
+        reading = await self._call(self._stream.read, start, SCAN_EVENTS)
+        if not reading.state.leads_on_from(start):
+            return None
+        found += _of(selection, reading.events)
+        through = reading.ids[-1] if reading.ids else max(start, reading.state.head)
+        return _page(found, limit, through, more=through < reading.state.head)
+
+    async def tail_start(self, selection: Selection, count: int) -> EventId:
+        """Return where a selection's last events begin; see ``protocols.Log.tail_start``."""
+        recent = self._recent
+        if recent is None:
+            raise Unavailable("the log has not been reached yet")
+        ids, through = _ids(_of(selection, recent.after(recent.since))), recent.through
+        while through < self._position:  # what was appended here and has not come back yet
+            reading = await self._call(self._stream.read, through, SCAN_EVENTS)
+            if not reading.ids:
+                break
+            ids += _ids(_of(selection, reading.events))
+            through = reading.ids[-1]
+        if len(ids) < count:
+            ids = await self._last_ids(selection, count - len(ids), recent.since) + ids
+        return EventId(ids[-count:][0] - 1) if ids else through
+
+    async def _last_ids(self, selection: Selection, count: int, through: EventId) -> list[EventId]:
+        """Find the last events up to an id: at the end of the stream, and in PostgreSQL before that."""
+        while True:
+            away: Unavailable | None = None
+            checkpoint, archived = OLDEST, list[EventId]()
+            try:
+                checkpoint, archived = await self._archive.read(
+                    _archived_ids, selection, count, EventId(through + 1)
+                )
+            except Unavailable as error:
+                away = error
+            boundary = max(checkpoint, *archived[:1], OLDEST)
+            found = await self._last_ids_of_stream(selection, count, through, boundary, away)
+            if found is not None:
+                return (archived[::-1] + found)[-count:]
+
+    async def _last_ids_of_stream(
+        self, selection: Selection, count: int, through: EventId, boundary: EventId, away: Unavailable | None
+    ) -> list[EventId] | None:
+        """Find the last events of the stream between two ids; ``None`` if it was trimmed in between."""
+        found: list[EventId] = []
+        before = EventId(through + 1)
+        while len(found) < count and before > boundary + 1:
+            reading = await self._call(self._stream.read_back, before, boundary, SCAN_EVENTS)
+            complete = reading.state.leads_on_from(boundary)
+            if not complete and away is None:
+                return None
+            found += _ids(_of(selection, reading.events))
+            if not reading.ids:
+                if not complete and away is not None:
+                    raise away
+                break
+            before = reading.ids[-1]
+        return found[::-1]
+
+    async def bounds(self, selection: Selection) -> Bounds:
+        """Tell what is kept of a selection; see ``protocols.Log.bounds``.
+
+        While PostgreSQL is away, every channel is taken to reach back no further than retention went.
+        """
+        state = await self._call(self._stream.state)
+        self._forget_removed(state)
+        trimmed = OLDEST
+        if state.removed is not None:
+            try:
+                trimmed = await self._archive.read(queries.trimmed_through, selection)
+            except Unavailable:
+                trimmed = state.removed
+        return Bounds(trimmed, max(state.head, self._position))
+
+    async def _call(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        return await trio.to_thread.run_sync(partial(work, *args, **kwargs), limiter=self._limiter)
+
+
+@attrs.frozen
+class _Archived:
+    """What the archive has behind a position: complete up to its checkpoint, but for what was trimmed."""
+
+    checkpoint: EventId
+    events: list[Event]
+    more: bool
+    trimmed: EventId
+
+
+def _archived(connection: Connection, selection: Selection, after: EventId, limit: int) -> _Archived:
+    queries.see_one_moment(connection)
+    found, more = queries.read_events(connection, selection, limit, after=after)
+    trimmed = queries.trimmed_behind(connection, selection, after)
+    return _Archived(read_checkpoint(connection), found, more, trimmed)
+
+
+def _archived_ids(
+    connection: Connection, selection: Selection, count: int, before: EventId
+) -> tuple[EventId, list[EventId]]:
+    """Find the last archived events, and first a checkpoint up to which they are complete."""
+    checkpoint = read_checkpoint(connection)
+    return checkpoint, queries.last_ids(connection, selection, count, before=before)
+
+
+def _of(selection: Selection, events: Sequence[Event]) -> list[Event]:
+    return [event for event in events if selection.covers(event.channel, event.topic)]
+
+
+def _ids(events: Iterable[Event]) -> list[EventId]:
+    return [event.id for event in events]
+
+
+def _page(events: list[Event], limit: int, through: EventId, *, more: bool = False) -> Page:
+    fitting = min(limit, _fitting(events))
+    if len(events) > fitting:
+        return Page(events[:fitting], events[fitting - 1].id, more=True)
+    return Page(events, through, more)
+
+
+def _fitting(events: Iterable[Event]) -> int:
+    """Return how many events fill a page: as many bytes as one that PostgreSQL is asked for."""
+    number = size = 0
+    for event in events:
+        number += 1
+        size += size_of(event)
+        if size >= PAGE_BYTES:
+            break
+    return number

@@ -1,0 +1,451 @@
+"""The Redis side of the distributed log: keys, scripts, and the preparation of a server; synchronous.
+
+*Append* is one script: for a group of requests it checks idempotency keys, takes ids from Redis's clock
+(never going back), counts ``seq`` per channel and adds the events, all or nothing. Redis persists it as
+its ``appendfsync`` says before it answers.
+
+*Preparation.* Redis may come back with less than it acknowledged (``appendfsync everysec``, a failover,
+a flush). Were publishing simply to go on, numbers would be given twice. So each run of a Redis server is
+prepared once before anything else is done with it: under a lock in PostgreSQL the counters are raised to
+what the archive knows, and the generation goes up, in both databases. Each new connection compares the
+server's run id with the prepared one, hence no connection reaches an unprepared server. The generation is
+a fence too: an archiver that still holds events of the run before can't commit them. A preparation that
+finds archived events missing says so in ``lost``.
+
+*Full.* Nothing is ever dropped to make room: when the stream or Redis's memory nears its bound because
+nobody archives, append refuses; and so it does under a policy by which Redis would delete what is kept.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import timedelta
+from functools import cached_property
+from typing import Any, TypeVar
+
+import attrs
+import orjson
+import structlog
+from redis._parsers.helpers import parse_info
+from redis.connection import AbstractConnection
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import OutOfMemoryError, ResponseError
+from sqlalchemy import Connection, select, text
+
+from heliograph.model.errors import HeliographError, SettingsError, Unavailable
+from heliograph.model.event import Draft, Event
+from heliograph.model.ids import (
+    SEQUENCE_BITS,
+    EventId,
+    format_id,
+    from_microseconds,
+    time_of,
+    to_microseconds,
+)
+from heliograph.storage.distributed import scripts
+from heliograph.storage.distributed.postgres import PREPARE_LOCK, PostgresDatabase, session_lock
+from heliograph.storage.distributed.redis_client import connect, refusals_named, translated
+from heliograph.storage.protocols import WHOLE_LOG, Deposed, Receipt
+from heliograph.storage.settings import RedisSettings
+from heliograph.storage.sql import schema
+from heliograph.storage.sql.fold import begin_checkpoint
+from heliograph.storage.sql.keys import conflict, fingerprint
+from heliograph.storage.sql.prepared import upsert
+from heliograph.storage.sql.queries import trimmed_through
+
+T = TypeVar("T")
+
+GENERATION = "generation"
+"""Name of the row of checkpoints that has PostgreSQL's copy of the generation."""
+
+READ_BYTES = 4 * 1024 * 1024
+PREPARE_SECONDS = 600.0
+MEMORY_SECONDS = 1.0
+FULL_RETRY_SECONDS = 5.0
+
+log = structlog.get_logger(__name__)
+
+
+class _Unprepared(RedisConnectionError):
+    """Nobody has compared this run of Redis with the archive yet."""
+
+
+@attrs.frozen
+class Lease:
+    """What one node at a time holds in Redis: a key with a token that only the holder knows."""
+
+    key: str
+    token: str
+
+
+@attrs.frozen
+class StreamState:
+    """What ``scripts`` keeps beside the stream; see there."""
+
+    generation: int
+    lost: int
+    head: EventId
+    oldest: EventId | None
+    removed: EventId | None
+
+    def leads_on_from(self, position: EventId) -> bool:
+        """Tell whether every event after a position is in the stream."""
+        return self.oldest is None or position + 1 >= self.oldest
+
+
+@attrs.frozen
+class Reading:
+    """Events of the stream and its state at that moment; ``bodies`` are their JSON."""
+
+    state: StreamState
+    ids: Sequence[EventId]
+    bodies: Sequence[bytes]
+
+    @cached_property
+    def events(self) -> Sequence[Event]:
+        """All of them, decoded."""
+        return [decode(*pair) for pair in zip(self.ids, self.bodies, strict=True)]
+
+
+class RedisStream:
+    """The stream and what belongs to it. Every method blocks, and raises ``Unavailable`` in an outage.
+
+    Args:
+        url: Where Redis is.
+        settings: Names and bounds.
+        key_ttl: How long idempotency keys are remembered.
+        archive: What preparation compares with.
+    """
+
+    def __init__(
+        self, url: str, settings: RedisSettings, key_ttl: timedelta, archive: PostgresDatabase
+    ) -> None:
+        self._settings = settings
+        self._key_milliseconds = round(key_ttl.total_seconds() * 1000)
+        self._archive = archive
+        # In braces, so that a cluster keeps them all in one place.
+        names = f"{{{settings.prefix}}}"
+        self._stream, self._state, self._heads = (f"{names}:{name}" for name in ("events", "state", "heads"))
+        self._keys = f"{names}:key:"
+        self.prefix = names
+        self.client = connect(url, settings, self._greet)
+        self._unprepared = connect(url, settings, lambda connection: connection.on_connect())
+        self._append = self.client.register_script(scripts.APPEND)
+        self._read = self.client.register_script(scripts.READ)
+        self._trim = self.client.register_script(scripts.TRIM)
+        self._remove = self.client.register_script(scripts.REMOVE)
+        self._renew = self.client.register_script(scripts.RENEW)
+        self._release = self.client.register_script(scripts.RELEASE)
+        self._try = self._unprepared.register_script(scripts.TRY)
+        self._set_state = self._unprepared.register_script(scripts.SET_STATE)
+        self._memory_due = 0.0
+        self._no_room: str | None = None
+
+    def close(self) -> None:
+        """Close every connection, also those that a thread waits on."""
+        for client in (self.client, self._unprepared):
+            client.connection_pool.disconnect()
+
+    def probe(self) -> None:
+        """Reach Redis, prepared or not, and try whether it lets us do what will have to be done.
+
+        Raises:
+            SettingsError: It refuses, or may delete events to make room.
+            Unavailable: It is away.
+        """
+        with refusals_named():
+            evicting = _evicting(self._unprepared.info("memory"))
+            self._try([self._stream, self._state, self._heads, f"{self.prefix}:try"])
+            self._unprepared.xread({self._stream: "$"}, count=1)
+            if self._settings.bridge:
+                with self._unprepared.pubsub() as pubsub:
+                    pubsub.psubscribe(self._settings.bridge)
+                    pubsub.get_message(timeout=self._settings.timeout)
+        if evicting is not None:
+            raise SettingsError([f"storage.redis_url: {evicting}"])
+
+    def do(self, work: Callable[[], T]) -> T:
+        """Run commands against a prepared server, preparing it first if it is not.
+
+        Raises:
+            Unavailable: Redis is away, or it must be prepared and PostgreSQL is away.
+        """
+        with translated():
+            try:
+                return work()
+            except _Unprepared:
+                pass
+            except ResponseError as error:
+                if "UNPREPARED" not in str(error):
+                    raise
+            self.prepare()
+            return work()
+
+    def append(
+        self, requests: Sequence[Sequence[Draft]], lease: Lease | None = None
+    ) -> list[Receipt | HeliographError]:
+        """Append requests in one atomic call; see ``protocols.Log.append``.
+
+        Args:
+            lease: Must still be held, or nothing is appended.
+
+        Raises:
+            Unavailable: Redis is away or full; in an outage it may have kept them nevertheless.
+            Deposed: The lease is not held any more.
+        """
+        arguments: list[str | bytes | int] = [
+            self._keys,
+            self._key_milliseconds,
+            self._settings.max_events,
+            lease.key if lease else "",
+            lease.token if lease else "",
+        ]
+        for request in requests:
+            arguments.append(len(request))
+            for draft in request:
+                marked = "" if draft.key is None else fingerprint(draft) + draft.key
+                arguments += (draft.channel, marked, _encode(draft))
+        try:
+            answers = self.do(lambda: self._run_append(arguments))
+        except Unavailable as error:
+            raise _refused(error) from error.__cause__
+        return [
+            _receipt(answer) if isinstance(answer, bytes) else conflict(answer, request[answer])
+            for answer, request in zip(answers, requests, strict=True)
+        ]
+
+    def _run_append(self, arguments: Sequence[str | bytes | int]) -> list[bytes | int]:
+        self._look_at_memory()
+        if self._no_room is not None:
+            raise Unavailable(self._no_room, FULL_RETRY_SECONDS)
+        answers: list[bytes | int] = self._append([self._stream, self._state, self._heads], arguments)
+        return answers
+
+    def _look_at_memory(self) -> None:
+        """Ask now and then how full Redis is, and whether it would rather delete events than refuse."""
+        if time.monotonic() < self._memory_due:
+            return
+        memory = self.client.info("memory")
+        used, most = memory["used_memory"], memory.get("maxmemory", 0)
+        full = 0 < self._settings.max_memory * most < used
+        nearly_full = f"Redis is nearly full: {used} of {most} bytes are used" if full else None
+        self._no_room = _evicting(memory) or nearly_full
+        self._memory_due = time.monotonic() + MEMORY_SECONDS
+
+    def read(self, after: EventId, limit: int) -> Reading:
+        """Read events after a position, oldest first; fewer than ``limit`` when they are large."""
+        return self.do(lambda: self._reading("XRANGE", f"({format_id(after)}", "+", limit))
+
+    def read_back(self, before: EventId, after: EventId, limit: int) -> Reading:
+        """Read events between two ids (both exclusive), newest first."""
+        return self.do(
+            lambda: self._reading("XREVRANGE", f"({format_id(before)}", f"({format_id(after)}", limit)
+        )
+
+    def wait(self, after: EventId, limit: int, milliseconds: int) -> Reading:
+        """Read events after a position, waiting a while for the first one."""
+
+        def work() -> Reading:
+            self.client.xread({self._stream: format_id(after)}, count=1, block=milliseconds)
+            return self._reading("XRANGE", f"({format_id(after)}", "+", limit)
+
+        return self.do(work)
+
+    def has(self, event_id: EventId) -> bool:
+        """Tell whether an event is in the stream."""
+        return bool(self.read_back(EventId(event_id + 1), EventId(event_id - 1), 1).ids)
+
+    def state(self) -> StreamState:
+        """Return the state alone."""
+        return self.do(lambda: self._reading("XRANGE", "+", "+", 0)).state
+
+    def _reading(self, *arguments: str | int) -> Reading:
+        answer = self._read([self._stream, self._state], [*arguments, READ_BYTES])
+        generation, lost, head, oldest, removed = _texts(answer[0])
+        state = StreamState(
+            generation=int(generation or 0),
+            lost=int(lost or 0),
+            head=parse(head or "0-0"),
+            oldest=parse(oldest) if oldest else None,
+            removed=parse(removed) if removed else None,
+        )
+        if not answer[1]:
+            return Reading(state, [], [])
+        ids = [parse(one) for one in answer[1].decode().split("\n")]
+        return Reading(state, ids, answer[2].split(b"\n"))
+
+    def trim(self, through: EventId, at_most: int) -> int:
+        """Remove archived events that need not stay; return how many.
+
+        Args:
+            through: The newest id that may go.
+            at_most: Bounds for how long Redis is busy.
+        """
+        arguments: list[str | int] = [format_id(through + 1), self._settings.keep_events, at_most]
+        removed: int = self.do(lambda: self._trim([self._stream, self._state], arguments))
+        return removed
+
+    def remove(self, through: EventId) -> None:
+        """Remove archived events up to an id that retention is about to remove from the store too."""
+        arguments = [format_id(through), format_id(through + 1)]
+        self.do(lambda: self._remove([self._stream, self._state], arguments))
+
+    def length(self) -> int:
+        """Return how many events the stream holds."""
+        return self.do(lambda: int(self.client.xlen(self._stream)))
+
+    def take(self, lease: Lease, seconds: float) -> bool:
+        """Take a lease for a while; tell whether nobody else has it."""
+        milliseconds = round(seconds * 1000)
+        return bool(self.do(lambda: self.client.set(lease.key, lease.token, nx=True, px=milliseconds)))
+
+    def renew(self, lease: Lease, seconds: float) -> bool:
+        """Keep a lease for a while more; tell whether it was still held."""
+        return bool(self.do(lambda: self._renew([lease.key], [lease.token, round(seconds * 1000)])))
+
+    def release(self, lease: Lease) -> None:
+        """Give a lease up if it is held."""
+        self.do(lambda: self._release([lease.key], [lease.token]))
+
+    def _greet(self, connection: AbstractConnection) -> None:
+        """Let a new connection be used only if its server is prepared."""
+        connection.on_connect()
+        connection.send_command("INFO", "server")
+        run = parse_info(connection.read_response())["run_id"]
+        connection.send_command("HGET", self._state, "server")
+        if connection.read_response() != run.encode():
+            raise _Unprepared
+
+    def prepare(self) -> None:
+        """Prepare this run of Redis, unless that has been done.
+
+        PostgreSQL commits the new generation first: what an archiver read before can't be committed any
+        more when the checkpoint is compared. The lock is held until Redis has it too: who came in between
+        would find a Redis that lost its generation.
+        """
+
+        def change(connection: Connection) -> None:
+            connection.execute(text(f"SET LOCAL statement_timeout = {round(PREPARE_SECONDS * 1000)}"))
+            with session_lock(connection, PREPARE_LOCK):
+                fields = self._compare(connection)
+                connection.commit()
+                if fields is not None:
+                    arguments: list[str | int] = [part for pair in fields.items() for part in pair]
+                    self._set_state([self._stream, self._state], arguments)
+                    log.info("redis prepared", **fields)
+
+        with translated():
+            self._archive.call(self._archive.engine.connect, change, PREPARE_SECONDS)
+
+    def _compare(self, connection: Connection) -> dict[str, str | int] | None:
+        redis = self._unprepared
+        run = redis.info("server")["run_id"]
+        prepared, server, head_before, removed = _texts(
+            redis.hmget(self._state, "generation", "server", "head", "removed")
+        )
+        before, archived_before = int(prepared or 0), _stored_generation(connection)
+        if before and before == archived_before and server == run:
+            return None  # another node was faster
+        generation = max(before, archived_before) + 1
+        upsert(connection, schema.checkpoints, [{"name": GENERATION, "event_id": generation}])
+        checkpoint = begin_checkpoint(connection)
+        newest = _texts([entry[0] for entry in redis.xrevrange(self._stream, count=1) or ()])
+        head = EventId(max(parse(one or "0-0") for one in (head_before, *newest)))
+        fields: dict[str, str | int] = {"generation": generation, "server": run}
+        if head < checkpoint or before == 0 < archived_before:
+            fields["lost"] = generation
+            log.error("redis lost events", left=head_before, archived=format_id(checkpoint))
+        if head < checkpoint:
+            self._raise_heads(connection)
+            head = checkpoint
+            fields["oldest"] = format_id(checkpoint + 1)
+        fields["head"] = format_id(head)
+        trimmed = trimmed_through(connection, WHOLE_LOG)
+        if trimmed > parse(removed or "0-0"):
+            fields["removed"] = format_id(trimmed)  # only then do readers ask what retention has removed
+        return fields
+
+    def _raise_heads(self, connection: Connection) -> None:
+        lift = self._unprepared.register_script(scripts.RAISE)
+        keys = [self._stream, self._state, self._heads]
+        table = schema.channels
+        heads = select(table.c.name, table.c.head_seq).execution_options(yield_per=1000)
+        for some in connection.execute(heads).partitions():
+            lift(keys, [value for row in some for value in row])
+
+
+def _stored_generation(connection: Connection) -> int:
+    table = schema.checkpoints
+    return connection.scalar(select(table.c.event_id).where(table.c.name == GENERATION)) or 0
+
+
+def _evicting(memory: Mapping[str, Any]) -> str | None:
+    """Say what is wrong with how Redis makes room, ``None`` if nothing is."""
+    policy = memory.get("maxmemory_policy", "noeviction")
+    if policy == "noeviction" or not memory.get("maxmemory"):
+        return None
+    return f"Redis's maxmemory-policy is {policy}, which deletes events to make room: set noeviction"
+
+
+def _refused(error: Unavailable) -> HeliographError:
+    """Say in our words what the script or Redis's own memory guard refused."""
+    match error.__cause__:
+        case ResponseError() as cause if isinstance(cause, OutOfMemoryError) or "OOM" in str(cause):
+            return Unavailable("Redis is full (maxmemory)", FULL_RETRY_SECONDS)
+        case ResponseError() as cause if "FULL" in str(cause):
+            return Unavailable("too many events wait to be archived", FULL_RETRY_SECONDS)
+        case ResponseError() as cause if "DEPOSED" in str(cause):
+            return Deposed("the lease is not held any more")
+    return error
+
+
+def _encode(draft: Draft) -> bytes:
+    """Write a draft as the JSON of its entry goes on after the ``seq``."""
+    parts = [f',"channel":"{draft.channel}","topic":"{draft.topic}"'.encode()]
+    if draft.timestamp is not None:
+        parts.append(b',"at":%d' % to_microseconds(draft.timestamp))
+    if draft.sender is not None:
+        parts += (b',"sender":', orjson.dumps(draft.sender))
+    if draft.correlation_id is not None:
+        parts += (b',"correlation_id":', orjson.dumps(draft.correlation_id))
+    parts += (PAYLOAD, draft.body, b"}")
+    return b"".join(parts)
+
+
+PAYLOAD = b',"payload":'
+
+
+def decode(event_id: EventId, body: bytes) -> Event:
+    """Read an entry of the stream."""
+    entry: dict[str, Any] = orjson.loads(body)
+    at = entry.get("at")
+    return Event(
+        id=event_id,
+        channel=entry["channel"],
+        seq=entry["seq"],
+        topic=entry["topic"],
+        timestamp=time_of(event_id) if at is None else from_microseconds(at),
+        payload=entry["payload"],
+        sender=entry.get("sender"),
+        correlation_id=entry.get("correlation_id"),
+    )
+
+
+def payload_of(body: bytes) -> bytes:
+    """Return an entry's payload as it was published; quotes inside the fields before it are escaped."""
+    return body[body.index(PAYLOAD) + len(PAYLOAD) : -1]
+
+
+def _texts(values: Iterable[Any]) -> list[str | None]:
+    return [None if value is None else value.decode() for value in values]
+
+
+def parse(text: str) -> EventId:
+    """Read an id as Redis writes it."""
+    milliseconds, _, sequence = text.partition("-")
+    return EventId(int(milliseconds) << SEQUENCE_BITS | int(sequence))
+
+
+def _receipt(answer: bytes) -> Receipt:
+    return Receipt(tuple(parse(one) for one in answer.decode().split(",")) if answer else ())

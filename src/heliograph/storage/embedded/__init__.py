@@ -1,0 +1,1 @@
+"""The embedded form: one SQLite database is the log and the store."""

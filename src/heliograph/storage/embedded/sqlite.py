@@ -1,0 +1,322 @@
+"""The embedded form: one SQLite database is the log and the store.
+
+WAL with ``synchronous=FULL``, so a commit is on the disk before it is acknowledged. Appends that wait
+are committed together (the caller hands in groups), and the fold runs in the same transaction: the
+tables can never disagree with the log. One process owns the folder (a lock file says so), because the
+newest events are handed to the ``tail`` from memory (``recent``), and only a follower that fell behind
+reads the database.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import math
+import sqlite3
+import threading
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager, closing
+from datetime import datetime, timedelta
+from pathlib import Path
+from time import monotonic
+from typing import Concatenate, ParamSpec, TypeVar
+
+import trio
+from sqlalchemy import Connection, Engine, create_engine, event, func, select
+from sqlalchemy.exc import DatabaseError, OperationalError
+
+from heliograph.model.channels import Selection
+from heliograph.model.errors import HeliographError, SettingsError, Unavailable
+from heliograph.model.event import Draft, Event
+from heliograph.model.ids import OLDEST, EventId
+from heliograph.model.prices import NO_PRICES, Prices
+from heliograph.model.settings import RetentionSettings
+from heliograph.storage.embedded.append import append
+from heliograph.storage.protocols import WHOLE_LOG, Bounds, Page, PositionLost, Receipt
+from heliograph.storage.recent import Recent
+from heliograph.storage.sql import keys, migrate, queries, retention, schema
+from heliograph.storage.sql.database import Database, Writer
+from heliograph.storage.sql.written import Written
+
+READERS = 4
+READ_SECONDS = 10.0
+"""After so long a question is given up: there are few readers, and stopping waits for them."""
+
+LOOK_EVERY = 100_000
+"""Steps of SQLite's machine, about a millisecond, between two looks at the clock."""
+
+TAIL_EVENTS = 2000
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+FAILURES = (OperationalError, sqlite3.OperationalError)
+"""A write that failed for an outer reason, such as a full disk; by SQLAlchemy or by the driver itself."""
+
+
+@asynccontextmanager
+async def open_sqlite(
+    folder: Path, key_ttl: timedelta, prices: Prices = NO_PRICES
+) -> AsyncIterator[tuple[SqliteLog, Database]]:
+    """Open the database in a folder, made if missing, migrated to today's schema.
+
+    Raises:
+        SettingsError: The folder can't be used, or another process uses it.
+    """
+    with _ownership(folder):
+        engine = _engine(folder / "heliograph.db")
+        try:
+            await trio.to_thread.run_sync(_upgrade, engine)
+            database = Readers(engine, READERS)
+            with closing(Writer(engine)) as writer:
+                log = SqliteLog(database, writer, key_ttl, prices)
+                await log.load()
+                yield log, database
+        finally:
+            engine.dispose()
+
+
+class Readers(Database):
+    """The connections that answer questions: nobody's for longer than ``READ_SECONDS``, unless it is long.
+
+    A question ends early when whoever asked is cancelled: a client that has gone holds no connection.
+    """
+
+    async def read(
+        self, query: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        """Run ``query(connection, …)`` in a thread; see ``Database.read``.
+
+        Raises:
+            Unavailable: The database can't be read now, or it takes too long.
+        """
+        return await self._ask(READ_SECONDS, lambda connection: query(connection, *args, **kwargs))
+
+    async def read_long(self, query: Callable[[Connection], T]) -> T:
+        """Do what ``read`` does, however long it takes."""
+        return await self._ask(math.inf, query)
+
+    async def _ask(self, seconds: float, query: Callable[[Connection], T]) -> T:
+        def asked(connection: Connection) -> T:
+            _question.deadline = monotonic() + seconds
+            try:
+                return query(connection)
+            except OperationalError:
+                trio.from_thread.check_cancelled()  # then that is why
+                raise
+            finally:
+                _question.deadline = None
+
+        return await super().read(asked)
+
+
+class _Question(threading.local):
+    """What a thread is asking: by when the answer must be there, ``None`` if it asks nothing."""
+
+    deadline: float | None = None
+
+
+_question = _Question()
+
+
+def _given_up() -> bool:
+    """Tell whether nobody wants the answer that this thread looks for; SQLite then interrupts it."""
+    if _question.deadline is None:
+        return False
+    try:
+        trio.from_thread.check_cancelled()
+    except trio.Cancelled:
+        return True
+    return monotonic() > _question.deadline
+
+
+def migrate_sqlite(folder: Path) -> None:
+    """Bring the database in a folder to today's schema.
+
+    Raises:
+        SettingsError: The folder can't be used, another process uses it, or its schema is newer.
+    """
+    with _ownership(folder):
+        engine = _engine(folder / "heliograph.db")
+        try:
+            _upgrade(engine)
+        finally:
+            engine.dispose()
+
+
+def _upgrade(engine: Engine) -> None:
+    try:
+        migrate.upgrade(engine)
+    except DatabaseError as error:
+        raise SettingsError([f"storage.data: {engine.url.database}: {error.orig}"]) from None
+
+
+class _ownership:  # noqa: N801 - used as a function in a with statement
+    """Hold the folder's lock file, so that a second process is told instead of corrupting the order."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def __enter__(self) -> None:
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            self._file = (self._folder / "heliograph.lock").open("a")
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            self._file.close()
+            raise SettingsError(
+                [f"storage.data: {self._folder} is in use by another heliograph (set HELIOGRAPH_DATA)"]
+            ) from None
+        except OSError as error:
+            raise SettingsError([f"storage.data: {self._folder}: {error.strerror}"]) from None
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+
+def _engine(file: Path) -> Engine:
+    # Last in, first out: a reader that goes on, page by page, does so in one connection's cache.
+    engine = create_engine(f"sqlite:///{file}", pool_size=READERS + 1, max_overflow=0, pool_use_lifo=True)
+
+    @event.listens_for(engine, "connect")
+    def configure(connection: sqlite3.Connection, _: object) -> None:
+        # The driver's own idea of when a transaction begins is off: it would not begin one for reads.
+        connection.isolation_level = None
+        for pragma in (
+            "journal_mode=WAL",
+            "synchronous=FULL",
+            "busy_timeout=5000",
+            "cache_size=-8192",
+            "journal_size_limit=67108864",
+        ):
+            connection.execute(f"PRAGMA {pragma}")
+        connection.set_progress_handler(_given_up, LOOK_EVERY)
+
+    @event.listens_for(engine, "begin")
+    def begin(connection: Connection) -> None:
+        driver = connection.connection.driver_connection
+        assert isinstance(driver, sqlite3.Connection)
+        if not driver.in_transaction:  # the writer has begun
+            driver.execute("BEGIN")
+
+    return engine
+
+
+class SqliteLog:
+    """The log on SQLite; implements ``protocols.Log``."""
+
+    def __init__(self, readers: Database, writer: Writer, key_ttl: timedelta, prices: Prices) -> None:
+        self._readers = readers
+        self.writer = writer
+        self._key_ttl = key_ttl
+        self._recent = Recent(OLDEST)
+        self._prices = prices
+        self._written = Written()
+        self._committed = trio.Event()
+        self._appending = trio.Lock()
+        self.failure: str | None = None
+        """Why the last append could not be written; forgotten when the next write or sweep succeeds."""
+
+    async def load(self) -> None:
+        """Take the position from the database: to be awaited once, before anything else."""
+        self._recent = Recent(await self._readers.read(_newest_id))
+
+    @property
+    def position(self) -> EventId:
+        """The newest committed id."""
+        return self._recent.through
+
+    async def append(self, requests: Sequence[Sequence[Draft]]) -> Sequence[Receipt | HeliographError]:
+        """Append and fold several requests in one transaction; see ``protocols.Log.append``."""
+        if self._appending.locked():
+            await self._appending.acquire()
+        else:
+            self._appending.acquire_nowait()  # without a turn of the scheduler
+        try:
+            appended = await self.writer.write(
+                append,
+                requests,
+                self._written,
+                self.position,
+                time.time_ns() // 1_000_000,
+                self._key_ttl,
+                self._prices,
+            )
+            self.failure = None
+            if appended.events:
+                self._written.learn(appended.heads, appended.running)
+                self._hand_over(appended.events)
+        except FAILURES as error:
+            self.failure = f"the log can't be written: {getattr(error, 'orig', error)}"
+            raise Unavailable(self.failure) from error
+        finally:
+            self._appending.release()
+        return appended.answers
+
+    def _hand_over(self, appended: Sequence[Event]) -> None:
+        self._recent.extend(appended)
+        self._committed.set()
+        self._committed = trio.Event()
+
+    async def tail(self, after: EventId) -> Sequence[Event]:
+        """Wait for events after a position; see ``protocols.Log.tail``."""
+        while after >= self.position:
+            await self._committed.wait()
+        if self._recent.covers(after):
+            return self._recent.after(after)
+        page = await self.read(WHOLE_LOG, after, TAIL_EVENTS)
+        if page.trimmed > after:
+            raise PositionLost(page.trimmed, "events were removed before they were followed")
+        return page.events
+
+    async def read(self, selection: Selection, after: EventId, limit: int) -> Page:
+        """Read a selection's events after a position; see ``protocols.Log.read``."""
+        position = self.position
+        # However long: where few events are of the selection, the next try would take as long again.
+        found, more, trimmed = await self._readers.read_long(
+            lambda connection: _page(connection, selection, after, limit)
+        )
+        if more:
+            return Page(found, found[-1].id, True, trimmed)
+        newest = found[-1].id if found else OLDEST
+        return Page(found, EventId(max(position, newest, after)), False, trimmed)
+
+    async def tail_start(self, selection: Selection, count: int) -> EventId:
+        """Return where a selection's last events begin; see ``protocols.Log.tail_start``."""
+        position = self.position
+        ids = await self._readers.read(queries.last_ids, selection, count)
+        return EventId(ids[-1] - 1) if ids else position
+
+    async def bounds(self, selection: Selection) -> Bounds:
+        """Tell what is kept of a selection."""
+        trimmed = await self._readers.read(queries.trimmed_through, selection)
+        return Bounds(trimmed, self.position)
+
+    async def sweep(self, policy: RetentionSettings, now: datetime) -> int:
+        """Remove expired keys, and a part of what is over the retention; see ``protocols.Keeper``."""
+        try:
+            removed = await self.writer.write(_sweep, policy, now)
+        except FAILURES as error:
+            raise Unavailable(f"the store can't be written: {getattr(error, 'orig', error)}") from error
+        self.failure = None
+        return removed
+
+
+def _sweep(connection: Connection, policy: RetentionSettings, now: datetime) -> int:
+    purged = keys.purge(connection, now)
+    through = retention.due(connection, policy, now)
+    return purged + (0 if through is None else retention.remove(connection, through))
+
+
+def _page(
+    connection: Connection, selection: Selection, after: EventId, limit: int
+) -> tuple[list[Event], bool, EventId]:
+    """Read events after a position, and what is missing of them; the transaction sees one moment."""
+    found, more = queries.read_events(connection, selection, limit, after=after)
+    return found, more, queries.trimmed_behind(connection, selection, after)
+
+
+def _newest_id(connection: Connection) -> EventId:
+    kept = connection.execute(select(func.max(schema.events.c.id))).scalar()
+    folded = connection.execute(select(func.max(schema.checkpoints.c.event_id))).scalar()
+    return EventId(max(kept or OLDEST, folded or OLDEST))

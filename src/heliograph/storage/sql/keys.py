@@ -1,0 +1,33 @@
+"""Idempotency keys: what a key stands for, so that a retry is told from a reused key."""
+
+from __future__ import annotations
+
+import hashlib
+from datetime import datetime
+
+from sqlalchemy import Connection, delete, select
+
+from heliograph.model.errors import Conflict
+from heliograph.model.event import Draft
+from heliograph.storage.sql import schema
+
+PART = 1000
+"""How many keys are forgotten in one transaction."""
+
+
+def fingerprint(draft: Draft) -> str:
+    """Return a digest of 24 characters of what a key stands for."""
+    content = f"{draft.channel}\n{draft.topic}\n".encode() + draft.body
+    return hashlib.blake2b(content, digest_size=12).hexdigest()
+
+
+def conflict(index: int, draft: Draft) -> Conflict:
+    """Return the error of a request whose draft at an index reuses a key."""
+    return Conflict(f"item {index}: the key {draft.key!r} was used for a different event")
+
+
+def purge(connection: Connection, now: datetime) -> int:
+    """Forget some of the keys that have expired; return how many."""
+    table = schema.idempotency_keys
+    some = select(table.c.key).where(table.c.expires_at <= now).limit(PART)
+    return connection.execute(delete(table).where(table.c.key.in_(some))).rowcount

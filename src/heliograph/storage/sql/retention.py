@@ -1,0 +1,76 @@
+"""Retention: which events are over their age or their number, and their removal in small parts.
+
+Events go oldest first, by the time in their id, so what is removed is always a beginning of the log. A
+channel remembers the newest id it has lost (``channels.trimmed_id``): whoever asks for something before
+that is told, instead of being given what is left as if it were all. How many events there are is counted
+as they come and go, since no database can tell without reading them all.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+from sqlalchemy import Connection, bindparam, delete, func, select, update
+
+from heliograph.model.ids import EventId, make_id, to_microseconds
+from heliograph.model.settings import RetentionSettings
+from heliograph.storage.sql.prepared import Prepared
+from heliograph.storage.sql.schema import channels, counters, events
+
+EVENTS = "events"
+COUNT = Prepared(
+    update(counters)
+    .where(counters.c.name == bindparam("counter"))
+    .values(value=counters.c.value + bindparam("change"))
+)
+PART = 1000
+"""How many events are removed in one transaction: writers wait for no more than that."""
+
+
+def count(connection: Connection, change: int) -> None:
+    """Note that so many events more (or fewer) are kept."""
+    COUNT.run(connection, [{"counter": EVENTS, "change": change}])
+
+
+def due(connection: Connection, policy: RetentionSettings, now: datetime) -> EventId | None:
+    """Return the newest id of the next part to remove, ``None`` when nothing is over the retention."""
+    last: int = 0
+    if policy.max_age_seconds:
+        oldest_kept = now - timedelta(seconds=policy.max_age_seconds)
+        limit = make_id(to_microseconds(oldest_kept) // 1000)
+        last = _last_of(connection, PART, before=limit)
+    if policy.max_events:
+        kept = connection.scalar(select(counters.c.value).where(counters.c.name == EVENTS)) or 0
+        last = max(last, _last_of(connection, min(kept - policy.max_events, PART)))
+    return EventId(last) if last else None
+
+
+def _last_of(connection: Connection, number: int, before: int | None = None) -> int:
+    """Return the newest id of the oldest events, 0 when there are none."""
+    if number <= 0:
+        return 0
+    oldest = select(events.c.id).order_by(events.c.id).limit(number)
+    if before is not None:
+        oldest = oldest.where(events.c.id < before)
+    return connection.scalar(select(func.max(oldest.subquery().c.id))) or 0
+
+
+def remove(connection: Connection, through: EventId) -> int:
+    """Remove every event up to an id; return how many."""
+    rows = connection.execute(
+        delete(events).where(events.c.id <= through).returning(events.c.channel, events.c.id)
+    )
+    newest: dict[str, int] = {}
+    removed = 0
+    for channel, event_id in rows:
+        newest[channel] = max(event_id, newest.get(channel, 0))
+        removed += 1
+    if removed:
+        connection.execute(
+            update(channels)
+            .where(channels.c.name == bindparam("channel"))
+            .values(trimmed_id=bindparam("lost")),
+            [{"channel": channel, "lost": event_id} for channel, event_id in sorted(newest.items())],
+        )
+        count(connection, -removed)
+    return removed

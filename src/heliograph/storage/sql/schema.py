@@ -1,0 +1,182 @@
+"""The one schema, in SQLAlchemy Core, for SQLite and PostgreSQL.
+
+Times are whole microseconds since the epoch in a bigint, money is whole micro-dollars: exact in both
+databases and cheap to compare. JSON is kept as the text it was published as.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+import orjson
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    Table,
+    Text,
+    TypeDecorator,
+    column,
+    false,
+)
+from sqlalchemy.engine import Dialect
+
+from heliograph.model.analytics.rollup import DIMENSIONS, FACTS
+from heliograph.model.analytics.totals import Totals
+from heliograph.model.ids import from_microseconds, to_microseconds
+
+metadata = MetaData()
+
+Big = BigInteger().with_variant(Integer, "sqlite")
+"""64 bits in both; SQLite makes a rowid only of a column declared INTEGER."""
+
+
+class Moment(TypeDecorator[datetime]):
+    """An aware UTC datetime, stored as microseconds since the epoch."""
+
+    impl = BigInteger
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> int | None:
+        """Turn a datetime into microseconds."""
+        return None if value is None else to_microseconds(value)
+
+    def process_result_value(self, value: int | None, dialect: Dialect) -> datetime | None:
+        """Turn microseconds into a datetime."""
+        return None if value is None else from_microseconds(value)
+
+
+class Json(TypeDecorator[Any]):
+    """A JSON value, stored as text."""
+
+    impl = Text
+    cache_ok = True
+
+    def process_bind_param(self, value: Any, dialect: Dialect) -> str | None:
+        """Write the value as JSON."""
+        return None if value is None else orjson.dumps(value, option=orjson.OPT_NON_STR_KEYS).decode()
+
+    def process_result_value(self, value: str | None, dialect: Dialect) -> Any:
+        """Read the value back."""
+        return None if value is None else orjson.loads(value)
+
+
+def _index_where_set(table: str, name: str) -> Index:
+    """Make an index for what most rows don't say; those that don't cost nothing."""
+    said = column(name).is_not(None)
+    return Index(f"{table}_{name}", name, "id", sqlite_where=said, postgresql_where=said)
+
+
+events = Table(
+    "events",
+    metadata,
+    Column("id", Big, primary_key=True, autoincrement=False),
+    Column("channel", Text, nullable=False),
+    Column("seq", Big, nullable=False),
+    Column("topic", Text, nullable=False),
+    Column("timestamp", Moment, nullable=False),
+    Column("sender", Text),
+    Column("correlation_id", Text),
+    Column("payload", Text, nullable=False),
+    Index("events_channel_seq", "channel", "seq", unique=True),
+    Index("events_channel_id", "channel", "id"),
+    Index("events_topic_id", "topic", "id"),
+    *(_index_where_set("events", name) for name in ("sender", "correlation_id")),
+)
+
+channels = Table(
+    "channels",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("head_seq", Big, nullable=False),
+    Column("trimmed_id", Big, nullable=False, server_default="0"),
+)
+
+idempotency_keys = Table(
+    "idempotency_keys",
+    metadata,
+    Column("key", Text, primary_key=True),
+    Column("event_id", Big, nullable=False),
+    Column("fingerprint", Text, nullable=False),
+    Column("expires_at", Moment, nullable=False, index=True),
+)
+
+checkpoints = Table(
+    "checkpoints",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("event_id", Big, nullable=False),
+)
+
+counters = Table(
+    "counters",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("value", Big, nullable=False),
+)
+
+FOLDED = "fold"
+"""The checkpoint that names the last event folded into the tables."""
+
+CHANGED = "rollups"
+"""The checkpoint that names the last event that changed any rollup."""
+
+tasks = Table(
+    "tasks",
+    metadata,
+    Column("task_id", Text, primary_key=True),
+    Column("created_at", Moment, nullable=False),
+    Column("updated_at", Moment, nullable=False),
+    Column("status", Text, nullable=False),
+    Column("name", Text),
+    Column("agent", Text),
+    Column("agent_type", Text),
+    Column("model", Text),
+    Column("session_id", Text),
+    Column("conversation_id", Text),
+    Column("input", Json),
+    Column("metadata", Json),
+    Column("started_at", Moment),
+    Column("finished_at", Moment),
+    Column("output_lines", Big, nullable=False),
+    Column("output_bytes", Big, nullable=False),
+    Column("cost_micros", Big),
+    Column("cost_computed", Boolean, nullable=False, server_default=false()),
+    Column("input_tokens", Big),
+    Column("output_tokens", Big),
+    Column("cached_tokens", Big),
+    Column("error", Text),
+    Column("result", Json),
+    Column("last_seq", Big, nullable=False),
+    Column("last_event_id", Big, nullable=False),
+    Column("finished_event_id", Big),
+    Index("tasks_created", "created_at", "task_id"),
+    Index("tasks_status_created", "status", "created_at", "task_id"),
+    Index("tasks_agent_created", "agent", "created_at", "task_id"),
+)
+
+rollups = Table(
+    "rollups",
+    metadata,
+    Column("slot", Big, primary_key=True, autoincrement=False),
+    *(Column(name, Text, primary_key=True) for name in DIMENSIONS),
+    *(Column(name, Big, nullable=False) for name in Totals._fields),
+    Column("durations", LargeBinary, nullable=False),
+    Column("errors", Json, nullable=False),
+)
+"""What tasks add up to, by slot of 15 minutes and dimensions; see ``model.rollup``."""
+
+corrections = Table(
+    "corrections",
+    metadata,
+    Column("event_id", Big, primary_key=True, autoincrement=False),
+    Column("task_id", Text, nullable=False),
+    *(Column(name, tasks.c[name].type) for name in FACTS),
+    Index("corrections_task_event", "task_id", "event_id"),
+)
+"""What a finished task was before an event changed it; see ``storage.rollups``."""

@@ -1,0 +1,242 @@
+import hashlib
+from types import SimpleNamespace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tests.conformance.clients import open_ws
+from tests.http.conftest import Api, Start, output
+from werkzeug.datastructures import Headers
+
+from heliograph.config import SCOPES, AuthSettings, KeySettings
+from heliograph.http.rules.auth import LOCAL, Authenticator, Identity
+from heliograph.model.channels import selector_covers
+from heliograph.model.errors import Forbidden, Unauthenticated
+
+
+def key(name: str, text: str, *scopes: str, channels: tuple[str, ...] = ()) -> KeySettings:
+    """Configure a key by its text."""
+    return KeySettings(
+        name, hashlib.sha256(text.encode()).hexdigest(), scopes or ("read", "publish"), channels
+    )
+
+
+KEYS = (
+    key("reader", "r", "read"),
+    key("writer", "w", "publish", channels=("task:*",)),
+    key("ops", "o", *SCOPES),
+)
+
+
+@pytest.fixture
+def authenticator() -> Authenticator:
+    """Make an authenticator of some keys."""
+    return Authenticator(AuthSettings(KEYS))
+
+
+@pytest.mark.parametrize(
+    "headers", [{}, {"X-API-Key": "anything"}, {"Authorization": "Basic eDp5"}, {"X-API-Key": ""}]
+)
+def test_without_keys_everybody_is_local(headers: dict[str, str]) -> None:
+    """As long as no key is configured all callers are the local user, who may do everything."""
+    authenticator = Authenticator(AuthSettings())
+    assert authenticator.open
+    assert authenticator.from_headers(Headers(headers)) is LOCAL
+    assert authenticator.authenticate("x", None) is LOCAL
+    LOCAL.require("admin", "task:1", "*")
+
+
+@pytest.mark.parametrize(
+    "headers", [{"X-API-Key": "r"}, {"Authorization": "Bearer r"}, {"Authorization": "bearer  r "}]
+)
+def test_a_key_is_known_by_either_header(authenticator: Authenticator, headers: dict[str, str]) -> None:
+    """``X-API-Key`` and ``Authorization: Bearer`` carry a key alike."""
+    identity = authenticator.from_headers(Headers(headers))
+    assert identity == Identity("reader", ("read",))
+
+
+@pytest.mark.parametrize("headers", [{}, {"Authorization": "Basic cjpy"}])
+def test_no_credentials_are_nobody(authenticator: Authenticator, headers: dict[str, str]) -> None:
+    """A request without a key or a ticket is nobody's, which is not the same as wrong credentials."""
+    assert authenticator.from_headers(Headers(headers)) is None
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [{"X-API-Key": "R"}, {"X-API-Key": ""}, {"Authorization": "Bearer"}, {"X-API-Key": "é\udcff"[:1]}],
+)
+def test_a_wrong_key_is_refused(authenticator: Authenticator, headers: dict[str, str]) -> None:
+    """An unknown or empty key is refused, not taken for no key."""
+    with pytest.raises(Unauthenticated):
+        authenticator.from_headers(Headers(headers))
+
+
+@given(st.text(max_size=100))
+def test_no_made_up_credentials_pass(text: str) -> None:
+    """Whatever text is offered as a key or a ticket, only a real one passes."""
+    authenticator = Authenticator(AuthSettings(KEYS))
+    with pytest.raises(Unauthenticated):
+        authenticator.authenticate(None, text)
+    if text not in {"r", "w", "o"}:
+        with pytest.raises(Unauthenticated):
+            authenticator.authenticate(text.encode(errors="ignore").decode() or "x", None)
+
+
+def test_a_ticket_stands_for_its_key(authenticator: Authenticator) -> None:
+    """A ticket is accepted by every node with the same keys, and brings the rights of its key."""
+    identity = authenticator.authenticate("w", None)
+    ticket, _ = authenticator.ticket_for(identity)
+    assert Authenticator(AuthSettings(KEYS[::-1])).authenticate(None, ticket) == identity
+    assert authenticator.from_headers(Headers(), ticket) == identity
+
+
+def test_a_ticket_that_is_refused_says_why(
+    authenticator: Authenticator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was never a ticket, and one that is too old, are told apart."""
+    ticket, expires = authenticator.ticket_for(authenticator.authenticate("r", None))
+    with pytest.raises(Unauthenticated, match="is none of ours"):
+        authenticator.authenticate(None, "nonsense")
+    monkeypatch.setattr("time.time", lambda: expires + 2)
+    with pytest.raises(Unauthenticated, match="has expired"):
+        authenticator.authenticate(None, ticket)
+
+
+def test_a_ticket_of_other_keys_is_refused(authenticator: Authenticator) -> None:
+    """A ticket signed with other keys, or changed by a letter, is refused."""
+    ticket, _ = authenticator.ticket_for(authenticator.authenticate("r", None))
+    other = Authenticator(AuthSettings((*KEYS, key("new", "n"))))
+    payload, moment, signature = ticket.split(".")
+    forged = ".".join([payload, moment, signature[::-1]])
+    with pytest.raises(Unauthenticated):
+        other.authenticate(None, ticket)
+    with pytest.raises(Unauthenticated):
+        authenticator.authenticate(None, forged)
+
+
+def test_a_ticket_of_a_renamed_key_is_refused(authenticator: Authenticator) -> None:
+    """A ticket whose key has another name by now is refused, and breaks nothing."""
+    ticket, _ = authenticator.ticket_for(authenticator.authenticate("r", None))
+    renamed = Authenticator(AuthSettings((key("other", "r", "read"), *KEYS[1:])))
+    with pytest.raises(Unauthenticated):
+        renamed.authenticate(None, ticket)
+
+
+def test_a_ticket_is_short_lived(authenticator: Authenticator, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After its time a ticket is refused; the time is told with it."""
+    now = 1_000_000.0
+    clock = SimpleNamespace(time=lambda: now)
+    monkeypatch.setattr("itsdangerous.timed.time", clock)
+    monkeypatch.setattr("heliograph.http.rules.auth.time", clock)
+    identity = authenticator.authenticate("r", None)
+    ticket, expires_at = authenticator.ticket_for(identity)
+    assert expires_at == now + 60
+    now += 60
+    assert authenticator.authenticate(None, ticket) == identity
+    now += 2
+    with pytest.raises(Unauthenticated, match="ticket"):
+        authenticator.authenticate(None, ticket)
+
+
+SELECTORS = st.sampled_from(["task:1", "task:2", "task:*", "workflow:1", "*", "webhooks"])
+
+
+@given(
+    st.sets(st.sampled_from(SCOPES)),
+    st.lists(SELECTORS, max_size=3),
+    st.sampled_from(SCOPES),
+    st.lists(SELECTORS, max_size=3),
+)
+def test_a_key_reaches_as_far_as_its_channels(
+    scopes: set[str], channels: list[str], scope: str, wanted: list[str]
+) -> None:
+    """A key may do what its scopes say, on channels that one of its own covers, each of them."""
+    identity = Identity("k", tuple(scopes), tuple(channels))
+    allowed = scope in scopes and (
+        not channels or all(any(selector_covers(one, selector) for one in channels) for selector in wanted)
+    )
+    if allowed:
+        identity.require(scope, *wanted)
+    else:
+        with pytest.raises(Forbidden):
+            identity.require(scope, *wanted)
+
+
+# Over HTTP
+
+
+@pytest.fixture
+async def guarded(start: Start) -> Api:
+    """Start a service with keys."""
+    return await start(auth={"keys": KEYS})
+
+
+async def test_every_route_wants_a_key(guarded: Api) -> None:
+    """Without a key everything is 401 with how to send one, but for health, readiness and the page."""
+    reading = ("/api/tasks", "/api/tasks/1", "/api/v1/events", "/api/v1/events/stream", "/api/status")
+    for path in (*reading, "/metrics", "/nowhere"):
+        problem = await guarded.problem("GET", path)
+        assert (problem["status"], problem["code"]) == (401, "unauthenticated")
+        assert "X-API-Key" in problem["detail"]
+    for path in ("/api/health", "/api/ready", "/"):
+        assert (await guarded.http.get(path)).status_code != 401  # just started, it may not be ready yet
+    assert (await guarded.problem("GET", "/api/tasks", headers={"X-API-Key": "x"}))["status"] == 401
+
+
+async def test_scopes_part_reading_from_publishing(guarded: Api) -> None:
+    """A key that reads can't publish, and one that publishes can't read."""
+    reader, writer = {"X-API-Key": "r"}, {"X-API-Key": "w"}
+    assert (await guarded.problem("POST", "/api/v1/events", json=output(), headers=reader))["status"] == 403
+    await guarded.publish(output(), headers=writer)
+    assert (await guarded.get("/api/tasks", headers=reader))["tasks"]
+    assert (await guarded.problem("GET", "/api/tasks", headers=writer))["status"] == 403
+    assert (await guarded.problem("GET", "/api/tasks/1", headers=writer))["status"] == 403
+
+
+async def test_a_key_publishes_on_its_channels_only(guarded: Api) -> None:
+    """One item on a channel beyond the key refuses the request whole."""
+    items = [output(), {"topic": "webhook.received"}]
+    problem = await guarded.problem("POST", "/api/v1/events", json=items, headers={"X-API-Key": "w"})
+    assert (problem["status"], "webhooks" in problem["detail"]) == (403, True)
+    assert (await guarded.get("/api/v1/events", headers={"X-API-Key": "r"}))["events"] == []
+
+
+async def test_a_ticket_opens_a_stream(guarded: Api) -> None:
+    """A key buys a ticket, which opens a WebSocket without any header; a wrong one does not."""
+    answer = await guarded.http.post("/api/v1/stream-tickets", headers={"X-API-Key": "r"})
+    assert answer.status_code == 201
+    async with await open_ws(guarded.url, f"/ws?ticket={answer.json()['ticket']}") as watch:
+        await watch.say("subscribe", channel="task:1")
+        await watch.live()
+    async with await open_ws(guarded.url, "/ws?ticket=wrong") as refused:
+        assert refused.status == 401
+    assert (await guarded.http.post("/api/v1/stream-tickets")).status_code == 401
+    assert (await guarded.http.post("/api/v1/stream-tickets", headers={"X-API-Key": "w"})).status_code == 403
+
+
+async def test_a_ticket_only_looks_on(guarded: Api) -> None:
+    """With a ticket everything can be read; it buys no other ticket and publishes nothing."""
+    answer = await guarded.http.post("/api/v1/stream-tickets", headers={"X-API-Key": "o"})
+    ticket = f"?ticket={answer.json()['ticket']}"
+    await guarded.get("/api/tasks" + ticket)
+    assert (await guarded.http.head("/api/tasks" + ticket)).status_code == 200
+    problem = await guarded.problem("POST", "/api/v1/stream-tickets" + ticket)
+    assert (problem["status"], "X-API-Key" in problem["detail"]) == (401, True)
+    for way in ({}, {"Expect": "100-continue"}):  # by the shortcut, and by the route
+        problem = await guarded.problem("POST", "/api/v1/events" + ticket, json=output(), headers=way)
+        assert problem["status"] == 401
+
+
+async def test_pages_of_other_origins_are_kept_out(start: Start) -> None:
+    """CORS headers and WebSockets are for our own origin and the configured ones only."""
+    api = await start(server={"cors_origins": ("https://dashboard.example",)})
+    origins = {api.url: True, "https://dashboard.example": True, "https://evil.example": False, "null": False}
+    for origin, allowed in origins.items():
+        answer = await api.http.get("/api/tasks", headers={"Origin": origin})
+        assert answer.headers.get("Access-Control-Allow-Origin") == (origin if allowed else None)
+        assert ("X-Stream-Cursor" in answer.headers.get("Access-Control-Expose-Headers", "")) == allowed
+        asked = {"Origin": origin, "Access-Control-Request-Method": "POST"}
+        preflight = await api.http.options("/api/v1/events", headers=asked)
+        assert ("Idempotency-Key" in preflight.headers.get("Access-Control-Allow-Headers", "")) == allowed
+        async with await open_ws(api.url, headers={"Origin": origin}) as watch:
+            assert watch.status == (101 if allowed else 403)

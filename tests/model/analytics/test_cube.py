@@ -1,0 +1,123 @@
+from typing import TypeVar
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from heliograph.model.analytics import cube as cubes
+from heliograph.model.analytics import sketch, totals
+from heliograph.model.analytics.cube import ALL, ERRORS, Cube, Resting, View
+from heliograph.model.analytics.rollup import DIMENSIONS, Cell, Cells, Place
+from heliograph.model.analytics.totals import Totals, pack, unpack
+
+K = TypeVar("K")
+
+names = st.sampled_from(["a", "b", "c"])
+places = st.tuples(st.integers(0, 70), st.tuples(names, names, names, names))
+
+
+@st.composite
+def _cells(draw: st.DrawFn) -> Cell:
+    failed = draw(st.integers(0, 2))
+    return Cell(
+        pack(Totals(created=draw(st.integers(0, 3)), failed=failed, cost_micros=draw(st.integers(0, 99)))),
+        draw(st.dictionaries(st.integers(0, 99), st.integers(1, 9), max_size=3)),
+        {"Timeout": failed} if failed else {},
+    )
+
+
+filters = st.one_of(st.none(), st.frozensets(names, max_size=2))
+views = st.builds(
+    View,
+    st.sampled_from([None, *DIMENSIONS, ERRORS]),
+    st.tuples(filters, filters, filters, filters),
+    st.booleans(),
+)
+steps = st.lists(
+    st.one_of(
+        st.dictionaries(places, _cells(), min_size=1, max_size=8),
+        st.tuples(views, st.integers(0, 71), st.integers(0, 71)),
+    ),
+    max_size=12,
+)
+
+
+def _by_hand(added: list[tuple[Place, Cell]], view: View, first: int, last: int) -> dict[str, int]:
+    groups: dict[str, int] = {}
+    for (slot, dimensions), cell in added:
+        if not first <= slot < last:
+            continue
+        if any(w is not None and d not in w for d, w in zip(dimensions, view.filters, strict=True)):
+            continue
+        if view.group_by == ERRORS:
+            counts = {kind: pack(Totals(failed=count)) for kind, count in cell.errors.items()}
+        else:
+            group = ALL if view.group_by is None else dimensions[DIMENSIONS.index(view.group_by)]
+            above = sketch.merged(sketch.dump(cell.durations)) << totals.BITS if view.durations else 0
+            counts = {group: cell.sums + above}
+        for group, value in counts.items():
+            groups[group] = groups.get(group, 0) + value
+    return {group: value for group, value in groups.items() if value}
+
+
+def _nonzero(groups: dict[str, int]) -> dict[str, int]:
+    return {group: value for group, value in groups.items() if value}
+
+
+@given(steps)
+def test_any_question_after_any_changes_equals_a_sum_by_hand(
+    todo: list[Cells | tuple[View, int, int]],
+) -> None:
+    """Whatever was added and asked before, an answer is the plain sum over the cells of its range."""
+    cube = Cube()
+    added: list[tuple[Place, Cell]] = []
+    for step in todo:
+        if isinstance(step, dict):
+            cube.add(step)
+            added += step.items()
+        else:
+            view, first, last = step
+            list(cube.prepare(view, first, last))
+            assert _nonzero(cube.query(view, [(first, last)])[0]) == _by_hand(added, view, first, last)
+
+
+@given(st.dictionaries(places, _cells(), max_size=20))
+def test_what_is_taken_back_leaves_nothing(changes: Cells) -> None:
+    """Adding the opposite of every change leaves a cube without cells."""
+    cube = Cube()
+    cube.add(changes)
+    opposite = {
+        place: Cell(-cell.sums, _opposite(cell.durations), _opposite(cell.errors))
+        for place, cell in changes.items()
+    }
+    cube.add(opposite)
+    assert cube.cells == 0
+    assert _nonzero(cube.query(View(), [(0, 1000)])[0]) == {}
+
+
+def _opposite(counts: dict[K, int]) -> dict[K, int]:
+    return {name: -count for name, count in counts.items()}
+
+
+def test_a_filled_cube_answers_as_one_that_was_added_up() -> None:
+    """Cells put in at rest are the cells that were taken out."""
+    cell = Cell(pack(Totals(failed=1, duration_ms=5)), {5: 1}, {"Timeout": 1})
+    cube = Cube()
+    cube.fill(
+        [((7, ("t", "a", "m", "failed")), Resting(cell.sums, sketch.dump(cell.durations), (("Timeout", 1),)))]
+    )
+    (value,) = cube.query(View(durations=True), [(0, 8)])[0].values()
+    assert unpack(value) == Totals(failed=1, duration_ms=5)
+    assert totals.above(value) == sketch.merged(sketch.dump(cell.durations))
+    assert cube.query(View(ERRORS), [(0, 8)])[0] == {"Timeout": pack(Totals(failed=1))}
+
+
+def test_what_is_kept_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Views not asked for lately are forgotten once too much is kept, and answered all the same."""
+    monkeypatch.setattr(cubes, "MAX_KEPT", 2000)
+    cube = Cube()
+    for slot in range(0, 400, 4):
+        cube.add({(slot, ("t", "a", "m", "failed")): Cell(pack(Totals(created=1)))})
+    for name in DIMENSIONS:
+        assert sum(unpack(value).created for value in cube.query(View(name), [(0, 400)])[0].values()) == 100
+        assert cube.kept <= 2000
