@@ -128,8 +128,7 @@ def parse_item(item: Any, max_event_bytes: int, default_key: str | None = None) 
     if not isinstance(item, dict):
         raise Invalid.field("", "each item must be a JSON object")
     if "type" in item and "topic" not in item:
-        topic, payload = _open_message(item)
-        channel = KIND_OF[topic].channel_of(payload)
+        topic, payload, channel = _open_message(item)
         errors: list[FieldError] = []
     else:
         topic, payload = _open_event(item)
@@ -187,14 +186,16 @@ def parse_message(channel: str, data: bytes, max_event_bytes: int) -> Draft:
     return parse_item({"topic": topic, "payload": payload, **envelope}, max_event_bytes)
 
 
-def _open_message(item: dict[str, Any]) -> tuple[str, dict[str, Any]]:
-    """Check an item in the message form; return the topic and the payload."""
+def _open_message(item: dict[str, Any]) -> tuple[str, dict[str, Any], str]:
+    """Check an item in the message form; return the topic, the payload and the channel."""
     form = MESSAGE_FORMS.get(item["type"]) if isinstance(item["type"], str) else None
     if form is None:
         raise Invalid.field("type", f"must be one of {', '.join(MESSAGE_FORMS)}")
     topic, rules = form
     _raise_if(rules.check(item))
-    return topic, {name: value for name, value in item.items() if name not in _AROUND}
+    kind = KIND_OF[topic]
+    payload = {name: value for name, value in item.items() if name not in _AROUND}
+    return topic, payload, f"{kind.family}:{item[str(kind.field)]}"
 
 
 def _open_event(item: dict[str, Any]) -> tuple[str, dict[str, Any]]:
