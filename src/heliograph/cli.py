@@ -225,8 +225,7 @@ def _json_object(text: str) -> dict[str, Any]:
 
 
 def _publish_event(item: dict[str, Any], url: str, api_key: str | None, wait: float) -> None:
-    from heliograph.client.api import Client
-    from heliograph.client.publish import publish_items
+    from heliograph.client import Client, publish_items
 
     async def send() -> str:
         async with Client(url, api_key) as client:
@@ -236,10 +235,9 @@ def _publish_event(item: dict[str, Any], url: str, api_key: str | None, wait: fl
 
 
 def _publish_file(file: BinaryIO, url: str, api_key: str | None, wait: float) -> None:
-    from heliograph.client.api import Client, Receipt
-    from heliograph.client.publish import publish_stream
+    from heliograph.client import Accepted, Client, publish_stream
 
-    receipts: list[Receipt] = []
+    receipts: list[Accepted] = []
 
     async def send() -> None:
         async with Client(url, api_key) as client:
@@ -253,7 +251,7 @@ def _publish_file(file: BinaryIO, url: str, api_key: str | None, wait: float) ->
 
 
 def _publish_spooled(url: str, api_key: str | None, wait: float) -> None:
-    from heliograph.client.api import Client
+    from heliograph.client import Client
     from heliograph.client.leftovers import send_leftovers
 
     async def send() -> tuple[int, int]:
@@ -295,8 +293,7 @@ def tail(
 
     A task's output is shown as its program wrote it, and the command ends when the task does.
     """
-    from heliograph.client.api import Client
-    from heliograph.client.follow import Subscription
+    from heliograph.client import Client, Following
     from heliograph.client.tail import show_channel
     from heliograph.client.terminal import EventPrinter, JsonPrinter
     from heliograph.model.channels import is_pattern, parse_selector
@@ -308,11 +305,11 @@ def tail(
     printer = JsonPrinter() if as_json else EventPrinter(many=is_pattern(channel))
     if after is None and tail is None:
         tail = DEFAULT_TAIL
-    subscription = Subscription(channel, topic, after, tail)
+    following = Following(channel, topic, after, tail)
 
     async def show() -> None:
         async with Client(url, api_key) as client:
-            await show_channel(client, subscription, transport, printer.show, _say, follow_on=follow)
+            await show_channel(client, following, transport, printer.show, _say, follow_on=follow)
 
     try:
         _run(show)

@@ -17,7 +17,7 @@ import trio
 from tests.servers import free_port
 
 from heliograph.client.api import Client
-from heliograph.client.follow import Subscription, follow
+from heliograph.client.follow import Following, follow
 from heliograph.model.event import Event
 from heliograph.model.task import TERMINAL
 
@@ -89,12 +89,12 @@ class Watcher:
         self.events: list[Event] = []
         self.ended = trio.Event()
         self._url = url
-        self._subscription = Subscription(f"task:{task_id}", after="0-0")
+        self._following = Following(f"task:{task_id}", after="0-0")
         self._transport = transport
 
     async def run(self) -> None:
         """Follow."""
-        async with Client(self._url) as client, follow(client, self._subscription, self._transport) as items:
+        async with Client(self._url) as client, follow(client, self._following, self._transport) as items:
             async for item in items:
                 assert isinstance(item, Event), item
                 self.events.append(item)

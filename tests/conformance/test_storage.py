@@ -22,7 +22,7 @@ from heliograph.model.event import Draft, Event
 from heliograph.model.ids import OLDEST, EventId, time_of
 from heliograph.model.intake import DESCRIPTION_BYTES, MAX_COST_USD, MAX_TOKENS, parse_item
 from heliograph.model.settings import RetentionSettings
-from heliograph.model.task import DESCRIPTIONS, Task
+from heliograph.model.task import DESCRIPTIONS, STATUSES, Task
 from heliograph.storage import recent
 from heliograph.storage.protocols import WHOLE_LOG, PositionLost, Receipt, TaskFilter
 
@@ -354,7 +354,7 @@ async def test_tasks_are_the_fold_of_the_log(form: Form) -> None:
         tasks, _ = await storage.store.tasks(TaskFilter(), None, 100)
         assert {task.task_id: task for task in tasks} == {task.task_id: task for task in folded.values()}
         counts = await storage.store.task_counts()
-        assert counts == {"queued": 0, "cancelled": 0} | Counter(task.status for task in folded.values())
+        assert counts == dict.fromkeys(STATUSES, 0) | Counter(task.status for task in folded.values())
         lines, more = await storage.store.lines("t19", 1, None, 5, newest=True)
         assert more
         assert [line.output for line in lines] == [f"line {k}" for k in range(14, 19)]
@@ -389,7 +389,32 @@ async def test_what_a_batch_does_not_set_stays(form: Form) -> None:
             folded.setdefault(one.channel, Task.first_seen(one)).apply(one)
         tasks, _ = await storage.store.tasks(TaskFilter(), None, 100)
         assert {task.task_id: task for task in tasks} == {task.task_id: task for task in folded.values()}
-        assert [folded["task:t1"].error, folded["task:t5"].error] == [failed["error"], None]
+        assert [folded["task:t5"].error, folded["task:t6"].error] == [failed["error"], "other"]
+
+
+async def test_a_correction_keeps_what_it_leaves_out(form: Form) -> None:
+    """An end that is said again merges its result into the one that is stored, large as that may be."""
+    long = "x" * 100_000
+    async with form.open() as storage:
+        await kept(
+            storage, [status("t", "completed", result={"stdout": long, "cost_usd": 0.5, "error": "odd"})]
+        )
+        await archived(storage)
+        first = await storage.store.task("t")
+        await kept(
+            storage,
+            [status("t", "failed", result={"output_tokens": 7, "cost_usd": None}), status("u", "failed")],
+            [status("t", "failed", result={"error": "boom"}), status("u", "failed", result={"a": None})],
+        )
+        await archived(storage)
+        second, other = await storage.store.task("t"), await storage.store.task("u")
+    assert first is not None
+    assert second is not None
+    assert other is not None
+    assert second.result == {"stdout": long, "cost_usd": 0.5, "error": "boom", "output_tokens": 7}
+    assert (second.status, second.error, second.cost_micros) == ("failed", "boom", 500_000)
+    assert second.finished_at == first.finished_at
+    assert other.result == {"a": None}
 
 
 async def test_the_largest_values_that_are_taken_are_kept(form: Form) -> None:

@@ -16,7 +16,7 @@ from heliograph.model.analytics.rollup import Change, Contribution, contribution
 from heliograph.model.event import Event
 from heliograph.model.ids import OLDEST, EventId, to_microseconds
 from heliograph.model.prices import NO_PRICES, Prices
-from heliograph.model.task import CHANGING, Progress, Task
+from heliograph.model.task import CHANGING, Progress, Task, merged
 from heliograph.storage.sql import retention, schema
 from heliograph.storage.sql.database import chunks, in_list
 from heliograph.storage.sql.prepared import Prepared, upsert
@@ -129,6 +129,7 @@ def _fold_tasks(connection: Connection, events: Sequence[Event], prices: Prices)
         rows = connection.execute(TASKS, {"wanted": some})
         tasks.update((row["task_id"], Task(**row)) for row in rows.mappings())
     before: dict[str, Contribution] = {name: contribution(task) for name, task in tasks.items()}
+    ended = {name for name, task in tasks.items() if task.finished}
     corrections: list[Correction] = []
     for event in events:
         name = event.channel[5:]
@@ -141,12 +142,30 @@ def _fold_tasks(connection: Connection, events: Sequence[Event], prices: Prices)
         task.apply(event, prices)
         if finished is not None and facts(task) != finished:
             corrections.append(Correction(event.id, name, finished))
+    for name in ended:
+        if tasks[name].result is not None:
+            _correct_result(connection, tasks[name])
     _write_tasks(connection, tasks.values())
     after = {name: contribution(task) for name, task in tasks.items()}
     changes = [Change(before.get(name), now) for name, now in after.items() if now != before.get(name)]
     write_changes(connection, changes, events[-1].id)
     write_corrections(connection, corrections)
     return {f"task:{name}" for name, task in tasks.items() if task.status != "queued"}
+
+
+def _correct_result(connection: Connection, task: Task) -> None:
+    """Write what a batch has said of the result of a task that had ended before.
+
+    Only here is a result read that was kept: of one task at a time, since it may be large.
+    """
+    assert task.result is not None
+    mine = schema.tasks.c.task_id == task.task_id
+    stored = connection.scalar(select(schema.tasks.c.result).where(mine))
+    values: dict[str, Any] = {"result": merged(stored or {}, task.result)}
+    if "error" in task.result:
+        values["error"] = task.error
+    connection.execute(update(schema.tasks).where(mine).values(values))
+    task.result = None
 
 
 def _write_tasks(connection: Connection, tasks: Iterable[Task]) -> None:
