@@ -15,7 +15,8 @@ from tests.polling import until
 from tests.servers import wait_until
 from tests.storages import DistributedForm, administrate
 
-from heliograph.actors.archiver import TURN_SECONDS, Archiver
+from heliograph.actors.archiver import Archiver
+from heliograph.actors.turns import TURN_SECONDS
 from heliograph.model.errors import Unavailable
 from heliograph.model.intake import parse_item
 from heliograph.model.task import TASK

@@ -54,13 +54,16 @@ def recount(events: Iterable[Event]) -> dict[str, dict[str, Any]]:
         said = one.payload.get("status")
         if one.topic == "task.created" and one.payload["session_id"] is not None:
             task["session"] = one.payload["session_id"]
-        if (one.topic == "task.output" or said == "running") and task["status"] == "queued":
+        under_way = said in {"running", "waiting_input"}
+        if (one.topic == "task.output" or under_way) and task["status"] == "queued":
             task["status"] = "running"
             task["moments"]["started"] = one.timestamp
-        if said in ENDS:
+        if said in ENDS or (under_way and task["status"] not in ENDS):
             task["status"] = said
-            task["moments"]["finished"] = one.timestamp
-            task["result"] = one.payload.get("result") or task["result"]
+        if said in ENDS:
+            task["moments"].setdefault("finished", one.timestamp)
+            result = one.payload.get("result") or {}
+            task["result"].update({name: value for name, value in result.items() if value is not None})
         if task["session"]:
             seen[task["session"]] += task["moments"].values()
     sessions = {}

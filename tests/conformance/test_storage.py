@@ -390,7 +390,32 @@ async def test_what_a_batch_does_not_set_stays(form: Form) -> None:
             folded.setdefault(one.channel, Task.first_seen(one)).apply(one)
         tasks, _ = await storage.store.list(TASK, TaskFilter(), None, 100)
         assert {task.task_id: task for task in tasks} == {task.task_id: task for task in folded.values()}
-        assert [folded["task:t1"].error, folded["task:t5"].error] == [failed["error"], None]
+        assert [folded["task:t5"].error, folded["task:t6"].error] == [failed["error"], "other"]
+
+
+async def test_a_correction_keeps_what_it_leaves_out(form: Form) -> None:
+    """An end that is said again merges its result into the one that is stored, large as that may be."""
+    long = "x" * 100_000
+    async with form.open() as storage:
+        await kept(
+            storage, [status("t", "completed", result={"stdout": long, "cost_usd": 0.5, "error": "odd"})]
+        )
+        await archived(storage)
+        first = await storage.store.get(TASK, "t")
+        await kept(
+            storage,
+            [status("t", "failed", result={"output_tokens": 7, "cost_usd": None}), status("u", "failed")],
+            [status("t", "failed", result={"error": "boom"}), status("u", "failed", result={"a": None})],
+        )
+        await archived(storage)
+        second, other = await storage.store.get(TASK, "t"), await storage.store.get(TASK, "u")
+    assert first is not None
+    assert second is not None
+    assert other is not None
+    assert second.result == {"stdout": long, "cost_usd": 0.5, "error": "boom", "output_tokens": 7}
+    assert (second.status, second.error, second.cost_micros) == ("failed", "boom", 500_000)
+    assert second.finished_at == first.finished_at
+    assert other.result == {"a": None}
 
 
 async def test_the_largest_values_that_are_taken_are_kept(form: Form) -> None:

@@ -58,7 +58,7 @@ TRIM_EVENTS = 20_000
 log = structlog.get_logger(__name__)
 
 
-class Archive:
+class PostgresArchive:
     """Lets this node be the archiver when its turn comes; implements ``protocols.Archive`` and ``Keeper``.
 
     Args:

@@ -20,7 +20,7 @@ from heliograph.model.errors import SettingsError, Unavailable
 from heliograph.model.ids import EventId, time_of
 from heliograph.model.kind import Kind, V
 from heliograph.model.prices import NO_PRICES, Prices
-from heliograph.storage.distributed.archive import Archive
+from heliograph.storage.distributed.archive import PostgresArchive
 from heliograph.storage.distributed.postgres import PostgresDatabase, database_url, refusals_named
 from heliograph.storage.distributed.pubsub import RedisListener
 from heliograph.storage.distributed.redis_log import RedisLog
@@ -77,7 +77,7 @@ class Distributed:
     log: RedisLog
     store: ArchivedStore
     database: PostgresDatabase
-    archive: Archive
+    archive: PostgresArchive
     stream: RedisStream
     listener: RedisListener | None
 
@@ -144,7 +144,7 @@ async def open_distributed(
             except Unavailable as error:
                 log.warning("begins without the log", reason=str(error))
         store = ArchivedStore(database, the_log)
-        archive = Archive(stream, database, url, postgres, prices)
+        archive = PostgresArchive(stream, database, url, postgres, prices)
         listener = RedisListener(stream, the_log, redis.bridge, redis.timeout) if redis.bridge else None
         yield Distributed(the_log, store, database, archive, stream, listener)
     finally:

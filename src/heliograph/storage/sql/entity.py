@@ -6,7 +6,19 @@ from collections.abc import Callable, Mapping, Sequence, Set
 from typing import Any, Generic
 
 import attrs
-from sqlalchemy import Column, ColumnElement, RowMapping, Select, Table, and_, func, literal, select, tuple_
+from sqlalchemy import (
+    Column,
+    ColumnElement,
+    Connection,
+    RowMapping,
+    Select,
+    Table,
+    and_,
+    func,
+    literal,
+    select,
+    tuple_,
+)
 
 from heliograph.model.event import Event
 from heliograph.model.kind import Key, Kind, V
@@ -35,6 +47,20 @@ class Steady(Generic[V]):
 
 
 @attrs.frozen(eq=False)
+class Merging(Generic[V]):
+    """How a batch corrects what a large column holds, which the fold has not read.
+
+    Args:
+        due: Tells of an entity, as it was read, whether events can only correct that column now.
+        write: Reads the column if the batch has set it, merges and writes it, and sets it to ``None``. It is
+            one entity at a time, since the column may be large.
+    """
+
+    due: Callable[[V], bool]
+    write: Callable[[Connection, V], None]
+
+
+@attrs.frozen(eq=False)
 class Entity(Generic[V]):
     """A kind of entity, and how it is kept.
 
@@ -48,6 +74,7 @@ class Entity(Generic[V]):
         cut: Columns that the fold reads in part.
         kept: Names the columns that stay as they are for an entity, besides the large ones that are ``None``.
         steady: The fast path.
+        merging: How a large column is corrected; ``None``: what a batch sets replaces what it holds.
     """
 
     kind: Kind[V]
@@ -57,6 +84,7 @@ class Entity(Generic[V]):
     cut: Mapping[str, ColumnElement[Any]] = attrs.field(factory=dict)
     kept: Callable[[V], Set[str]] = lambda value: frozenset()
     steady: Steady[V] | None = None
+    merging: Merging[V] | None = None
 
     @property
     def key(self) -> Sequence[Column[Any]]:

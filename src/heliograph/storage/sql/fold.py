@@ -158,6 +158,7 @@ class Batch:
         self._steps = steps
         self._values: dict[Key, Any] = {}
         self._shares: dict[tuple[Kind[Any], Key], Share | None] = {}
+        self._merging: list[Any] = []
 
     def run(self) -> None:
         """Read the entities, apply what happens to them in order, and write them."""
@@ -191,7 +192,10 @@ class Batch:
                 key = tuple(row[name] for name in names)
                 if key in keys:
                     self._values[key] = entity.to_value(row)
+        merging = entity.merging
         for key, value in self._values.items():
+            if merging is not None and merging.due(value):
+                self._merging.append(value)
             for fed in FEEDS.get(entity.kind, ()):
                 self._shares[fed, key] = fed.fed_by[entity.kind](value)
 
@@ -231,6 +235,9 @@ class Batch:
 
     def _write(self) -> None:
         """Write the rows; those with the same columns together."""
+        if self._entity.merging is not None:
+            for value in self._merging:
+                self._entity.merging.write(self._connection, value)
         rows: dict[tuple[str, ...], list[dict[str, Any]]] = {}
         for value in self._values.values():
             row = self._entity.to_row(value)

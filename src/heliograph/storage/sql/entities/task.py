@@ -5,13 +5,27 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence, Set
 from typing import Any
 
-from sqlalchemy import Boolean, Column, Index, Table, Text, bindparam, case, false, func, or_, update
+from sqlalchemy import (
+    Boolean,
+    Column,
+    Connection,
+    Index,
+    Table,
+    Text,
+    bindparam,
+    case,
+    false,
+    func,
+    or_,
+    select,
+    update,
+)
 
 from heliograph.model.analytics.rollup import ERROR_CHARACTERS
 from heliograph.model.event import Event
 from heliograph.model.ids import to_microseconds
-from heliograph.model.task import CHANGING, TASK, Progress, Task
-from heliograph.storage.sql.entity import Entity, Steady
+from heliograph.model.task import CHANGING, TASK, Progress, Task, merged
+from heliograph.storage.sql.entity import Entity, Merging, Steady
 from heliograph.storage.sql.prepared import Prepared
 from heliograph.storage.sql.schema import Big, Json, Moment, metadata
 
@@ -88,6 +102,19 @@ def _kept(task: Task) -> Set[str]:
     return {"error"} if task.result is None else set()
 
 
+def _merge(connection: Connection, task: Task) -> None:
+    """Merge what a batch has said of a result into the one that is stored."""
+    if task.result is None:
+        return
+    mine = tasks.c.task_id == task.task_id
+    stored = connection.scalar(select(tasks.c.result).where(mine))
+    values: dict[str, Any] = {"result": merged(stored or {}, task.result)}
+    if "error" in task.result:
+        values["error"] = task.error
+    connection.execute(update(tasks).where(mine).values(values))
+    task.result = None
+
+
 TASKS = Entity(
     kind=TASK,
     table=tasks,
@@ -106,4 +133,5 @@ TASKS = Entity(
     cut={"error": SHORT_ERROR},
     kept=_kept,
     steady=Steady(CHANGING, lambda task: task.status != "queued", PROGRESS, _progress),
+    merging=Merging(lambda task: task.finished, _merge),
 )
