@@ -154,7 +154,7 @@ LIST_META = record({"next_cursor": NEXT_CURSOR, "stream_cursor": STREAM_CURSOR})
 
 EVENT = record(
     {
-        **fields(Event),
+        **fields(Event, without=["body"]),
         "channel": text(CHANNEL),
         "seq": said(whole(1), "1, 2, 3, … without holes within its channel."),
         "topic": text(TOPIC),
