@@ -203,7 +203,7 @@ async def test_keyboard(page: Page, served: Service) -> None:
     await page.press("Enter")
     await page.until(f"location.hash === '#/tasks/gamma' && {FOCUSED}.getAttribute('role') === 'log'")
     await page.press("Escape")
-    await page.until(f"document.getElementById('log').hidden && {FOCUSED}.innerText.includes('gamma')")
+    await page.until(f"!document.getElementById('log') && {FOCUSED}.innerText.includes('gamma')")
     await page.press("/")
     for letter in "alp":
         await page.press(letter)
@@ -248,7 +248,7 @@ async def test_key_is_asked_for_and_used(page: Page, stopped_service: Service) -
         await page.evaluate("document.querySelector('#ask-key button').click()")
 
     await give("wrong")
-    await page.until("document.querySelector('#ask-key .refused').innerText.includes('did not accept')")
+    await page.until("document.querySelector('#ask-key .refused').innerText.includes('unknown API key')")
     await give(secret)
     await page.until(f"{STATE} === 'live'")
     await stopped_service.publish({"type": "task_output", "task_id": "t", "output": "with a key"}, key=secret)
