@@ -19,7 +19,7 @@ import attrs
 import trio
 from quart import Blueprint, Response, request
 
-from heliograph.actors.histogram import Answer, Question
+from heliograph.actors.histogram import Figures, Question
 from heliograph.http.api.app import services
 from heliograph.http.rules.requests import identity, listed, refuse_unknown, require_utf8, to_json
 from heliograph.model.analytics import sketch
@@ -234,7 +234,7 @@ async def _histogram(measures: Sequence[str]) -> Response:
 
 
 async def _show_buckets(
-    cut: Sequence[Bucket], answer: Answer, measures: Sequence[str]
+    cut: Sequence[Bucket], answer: Figures, measures: Sequence[str]
 ) -> list[dict[str, Any]]:
     sums, *grouped = answer.sums
     shown: list[dict[str, Any]] = []
@@ -266,7 +266,7 @@ def _rows(shown: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     return rows
 
 
-async def _ask(*questions: Question) -> Answer:
+async def _ask(*questions: Question) -> Figures:
     service = services()
     return await service.histogram.ask(questions, service.log.position)
 
