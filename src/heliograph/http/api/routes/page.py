@@ -161,4 +161,6 @@ def serve_asset(asset: Asset, keep: str = "no-cache") -> Response:
         return Response(b"", 304, headers)
     if packed is not None:
         headers["Content-Encoding"] = "gzip"
-    return Response(asset.body if packed is None else packed, headers=headers, content_type=asset.content_type)
+    return Response(
+        asset.body if packed is None else packed, headers=headers, content_type=asset.content_type
+    )

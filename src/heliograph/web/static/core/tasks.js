@@ -107,7 +107,7 @@ export class Tasks {
   async #loadActive(turn) {
     let cursor = this.older && "";
     while (cursor !== null && turn === this.#beginning) {
-      const page = await this.api.get(paths.tasks, { status: "running,queued", limit: PAGE, cursor });
+      const page = await this.api.get(paths.tasks, { status: "running,waiting_input,queued", limit: PAGE, cursor });
       if (turn !== this.#beginning) return;
       this.fleet.merge(page.tasks);
       cursor = page.meta.next_cursor;

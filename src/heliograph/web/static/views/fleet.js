@@ -2,12 +2,13 @@
 
 import { format } from "../core/route.js";
 import { compact } from "../core/format.js";
+import { TERMINAL } from "../core/task.js";
 import { fill, h, put } from "../parts/dom.js";
 import { TaskList } from "../parts/tasklist.js";
 import { welcome } from "../parts/welcome.js";
 
 const ORDER = ["failed", "waiting_input", "running", "queued", "completed", "cancelled"];
-const TOTALS = ["running", "queued", "failed", "completed", "cancelled"];
+const TOTALS = ["running", "waiting_input", "queued", "failed", "completed", "cancelled"];
 const FIRST = { running: 100, queued: 30, failed: 15, completed: 40, cancelled: 15, waiting_input: 30 };
 const FILTERS = ["text", "agent", "status"];
 const LIST_MS = 200;
@@ -29,7 +30,7 @@ export function open(shell, root, place) {
     "div.totals",
     { id: "totals", role: "group", "aria-label": "Show only tasks of one status" },
     ...TOTALS.map((status) =>
-      h("button", { dataset: { status }, "aria-pressed": "false", onclick: () => refilter({ status: filter.status === status ? "" : status }) }, h("i.dot"), totals[status], h("span", {}, ` ${status}`)),
+      h("button", { dataset: { status }, "aria-pressed": "false", onclick: () => refilter({ status: filter.status === status ? "" : status }) }, h("i.dot"), totals[status], h("span", {}, ` ${status.replace("_input", "")}`)),
     ),
   );
   const find = h("input", { id: "filter", type: "search", placeholder: "Filter by name, id, agent, model or error", autocomplete: "off", spellcheck: "false", "aria-label": "Filter tasks" });
@@ -93,7 +94,7 @@ export function open(shell, root, place) {
   function drawTotals(counts) {
     for (const button of bar.children) {
       const { status } = button.dataset;
-      const open = tasks.older && status !== "running" && status !== "queued";
+      const open = tasks.older && TERMINAL.has(status);
       put(totals[status], tasks.known ? compact(counts[status]) + (open ? "+" : "") : "–");
       button.setAttribute("aria-pressed", String(filter.status === status));
     }
@@ -119,7 +120,7 @@ export function open(shell, root, place) {
       const found = fleet.sections(filter);
       const shown = ORDER.filter((status) => (!filter.status || filter.status === status) && found[status]);
       list.arrange(
-        shown.map((status) => ({ name: status, status, tasks: found[status], total: found[status].length, exact: !tasks.older || status === "running" || status === "queued", first: FIRST[status] })),
+        shown.map((status) => ({ name: status, status, tasks: found[status], total: found[status].length, exact: !tasks.older || !TERMINAL.has(status), first: FIRST[status] })),
         force,
       );
       matching = shown.reduce((sum, status) => sum + found[status].length, 0);

@@ -56,8 +56,8 @@ function read(shell, root, id, query) {
   const facts = h("dl", { id: "facts" });
   const failure = h("p", { id: "failure", hidden: true, tabindex: "0", "aria-label": "Error" });
   const details = h("details", { id: "details", hidden: true }, h("summary", {}, "Input and result"), h("div.tree"));
-  const times = h("select", { id: "times", "aria-label": "Times" }, ...Object.entries(TIMES).map(([value, text]) => new Option(text, value)));
-  const wrap = h("button", { id: "wrap", "aria-pressed": "true" }, "Wrap");
+  const times = h("select.optional", { id: "times", "aria-label": "Times" }, ...Object.entries(TIMES).map(([value, text]) => new Option(text, value)));
+  const wrap = h("button.optional", { id: "wrap", "aria-pressed": "true" }, "Wrap");
   const position = h("span", { id: "position" });
   const oldest = h("button", { id: "to-top" }, "Oldest");
   const follow = h("button", { id: "follow", "aria-pressed": "true" }, "Follow");
