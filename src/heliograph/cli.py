@@ -8,6 +8,7 @@ own.
 
 from __future__ import annotations
 
+import io
 import os
 import shlex
 import signal
@@ -66,6 +67,8 @@ class _Commands(click.Group):
 @click.version_option(__version__, message="%(prog)s %(version)s")
 def main() -> None:
     """Live output and status of AI-agent fleets: the service, and what talks to it."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # what a terminal's encoding lacks is shown as ?
 
 
 def _check_url(ctx: click.Context, param: click.Parameter, url: str) -> str:
@@ -252,7 +255,7 @@ def _publish_file(file: BinaryIO, url: str, api_key: str | None, wait: float) ->
 
 def _publish_spooled(url: str, api_key: str | None, wait: float) -> None:
     from heliograph.client import Client
-    from heliograph.client.leftovers import send_leftovers
+    from heliograph.client.leftovers import how_to_send, send_leftovers, services_waited_for
 
     async def send() -> tuple[int, int]:
         async with Client(url, api_key) as client:
@@ -260,6 +263,8 @@ def _publish_spooled(url: str, api_key: str | None, wait: float) -> None:
 
     sent, stay = _run(send)
     _say(f"{sent} spools were sent, {stay} stay in {_spool_folder()}")
+    for other in sorted(services_waited_for(_spool_folder()) - {url}):
+        _say(f"some wait for {other} too; to send them: {how_to_send(other)}")
     if stay:
         sys.exit(UNREACHABLE)
 
@@ -338,7 +343,10 @@ def serve(demo: bool, file: Path | None, host: str | None, port: int | None, api
 
     settings = _settings(file)
     server = settings.server
-    server = attrs.evolve(server, host=host or server.host, port=server.port if port is None else port)
+    try:
+        server = attrs.evolve(server, host=host or server.host, port=server.port if port is None else port)
+    except ValueError as error:
+        raise click.UsageError(f"--host: {error}") from None
     settings = attrs.evolve(settings, server=server)
     logs.configure(settings.log.level)
 
@@ -390,7 +398,7 @@ def migrate(file: Path | None) -> None:
     from heliograph.model.errors import SettingsError
 
     try:
-        service.migrate(_settings(file))
+        click.echo(service.migrate(_settings(file)))
     except SettingsError as error:
         _refuse_settings(error.problems)
     except Unavailable as error:
@@ -432,8 +440,13 @@ def _greeting(url: str) -> str:
 
 
 def _spool_folder() -> Path:
-    state = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local/state"
-    return Path(state, "heliograph", "spool")
+    """Return where spools are; a relative ``XDG_STATE_HOME`` counts as none, as its specification says."""
+    state = Path(os.environ.get("XDG_STATE_HOME", ""))
+    try:
+        state = state if state.is_absolute() else Path.home() / ".local/state"
+    except RuntimeError:
+        raise click.UsageError("no home folder for output that waits: set XDG_STATE_HOME to one") from None
+    return state / "heliograph" / "spool"
 
 
 def _say(sentence: str) -> None:
