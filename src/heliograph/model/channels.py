@@ -1,7 +1,7 @@
 """Channels and the patterns that watch several of them.
 
-A channel is ``task:{id}``, ``workflow:{id}``, ``conversation:{id}``, ``webhooks``, ``analytics``, ``status`` or
-``topic:{topic}``. A pattern is ``*`` (everything) or a kind with a star, ``task:*``.
+A channel is ``task:{id}``, ``workflow:{id}``, ``conversation:{id}``, ``webhooks``, ``analytics``,
+``status`` or ``topic:{topic}``. A pattern is ``*`` (everything) or a kind with a star, ``task:*``.
 Names are plain ASCII so that they pass unchanged through URLs, Redis keys, headers and log lines.
 """
 

@@ -33,7 +33,7 @@ STREAMS = ("stdout", "stderr")
 MAX_KEY = 200
 """Characters of an event's idempotency key."""
 BRIDGE_KEYS = "bridge/"
-OWN_KEYS = ("analytics/", BRIDGE_KEYS)
+OWN_KEYS = ("analytics/", BRIDGE_KEYS, "workflows/")
 """How the keys begin under which the service itself publishes; a publisher's would stand in its way."""
 
 
@@ -293,7 +293,7 @@ def parse_item(item: Any, max_event_bytes: int, default_key: str | None = None) 
             errors += invalid.errors
     key = default_key if item.get("key") is None else item["key"]
     if key is not None and key.startswith(OWN_KEYS):
-        errors.append(FieldError("key", f"must not begin with {' or '.join(OWN_KEYS)}"))
+        errors.append(FieldError("key", f"must not begin with {', '.join(OWN_KEYS[:-1])} or {OWN_KEYS[-1]}"))
     if errors:
         raise Invalid(errors)
     body = _write(payload)

@@ -1,10 +1,11 @@
 """Items of publishers who hear no answer, mended until the strict rules take them.
 
-Over HTTP a bad field is refused, and its publisher mends it. Who publishes to Redis hears nothing and goes on,
-so there a refusal would lose the whole item for one odd value: an outcome whose text was cut in the middle of an
-emoji, a cost that is not a number. Here the strict rules say which fields are bad, and only those are left
-out and named, under ``left_out``: of a status in its ``result``, of a creation in its ``metadata``, so
-that the task shows it; else in the payload. What is no understood message at all is kept as it came, as ``task.message``.
+Over HTTP a bad field is refused, and its publisher mends it. Who publishes to Redis hears nothing and goes
+on, so there a refusal would lose the whole item for one odd value: an outcome whose text was cut in the
+middle of an emoji, a cost that is not a number. Here the strict rules say which fields are bad, and only
+those are left out and named, under ``left_out``: of a status in its ``result``, of a creation in its
+``metadata``, so that the task shows it; else in the payload. What is no understood message at all is kept
+as it came, as ``task.message``.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import json
 import math
 import re
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
 
@@ -44,8 +45,8 @@ _NOT_A_NAME = re.compile(r"[^A-Za-z0-9._:@+=~-]")
 def read_json(data: bytes) -> Any:
     """Read JSON as leniently as it can be done without guessing.
 
-    Half a character becomes U+FFFD and NUL becomes ␀. A whole number beyond 64 bits becomes the text of its digits,
-    and what is no number at all (NaN, Infinity, 1e999) the text of its name.
+    Half a character becomes U+FFFD and NUL becomes ␀. A whole number beyond 64 bits becomes the text of its
+    digits, and what is no number at all (NaN, Infinity, 1e999) the text of its name.
 
     Raises:
         Malformed: It is not JSON.
@@ -128,20 +129,20 @@ def _leave_out(item: dict[str, Any], field: str) -> None:
 
 def _shorten(payload: dict[str, Any], max_bytes: int, notes: dict[str, str]) -> bool:
     """Cut the longest texts of a payload, or take out its largest members; tell whether there were any."""
-    excess = len(orjson.dumps(payload, option=JSON_OPTIONS)) - max_bytes
-    texts = sorted(_long_texts(payload, "payload"), key=lambda text: len(text[0][text[1]]), reverse=True)
-    for place, name, path in texts:
+    excess = _size(payload) - max_bytes + LONG_NOTE  # for saying so
+    texts = sorted(_long_texts(payload, "payload"), key=lambda text: text.size, reverse=True)
+    for text in texts:
         if excess <= 0:
             break
-        length = max(LONG_TEXT, len(place[name]) - excess - 1)
-        excess -= len(place[name]) - length
-        place[name] = place[name][:length] + "…"
-        notes[path] = f"was cut to {length} characters"
+        length = max(LONG_TEXT, len(text.value) * (text.size - excess) // text.size - 4)
+        text.place[text.name] = text.value[:length] + "…"
+        excess -= text.size - _size(text.place[text.name])
+        notes[text.path] = f"was cut to {length} characters"
     if not texts:
         result = payload.get("result")
         places = [(payload, "payload")] + ([(result, "payload.result")] if isinstance(result, dict) else [])
         members = [
-            (len(orjson.dumps(value)), place, name, f"{path}.{name}")
+            (_size(value), place, name, f"{path}.{name}")
             for place, path in places
             for name, value in place.items()
             if name not in _KEPT and value is not result
@@ -156,13 +157,28 @@ def _shorten(payload: dict[str, Any], max_bytes: int, notes: dict[str, str]) -> 
     return True
 
 
-def _long_texts(value: Any, path: str) -> Iterator[tuple[Any, Any, str]]:
-    """Yield where in a value the long texts are: what holds it, under which name, and the whole way there."""
-    members = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+class _Text(NamedTuple):
+    """A long text: what holds it, under which name, the way there, itself, its bytes as JSON."""
+
+    place: Any
+    name: Any
+    path: str
+    value: str
+    size: int
+
+
+def _long_texts(value: Any, path: str) -> Iterator[_Text]:
+    members = (
+        value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    )
     for name, member in members:
         if isinstance(member, str) and len(member) > LONG_TEXT + 1:
-            yield value, name, f"{path}.{name}"
+            yield _Text(value, name, f"{path}.{name}", member, _size(member))
         yield from _long_texts(member, f"{path}.{name}")
+
+
+def _size(value: Any) -> int:
+    return len(orjson.dumps(value, option=JSON_OPTIONS))
 
 
 def _write_down(item: dict[str, Any], notes: dict[str, str]) -> None:

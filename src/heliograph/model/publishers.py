@@ -118,10 +118,11 @@ def from_stream(entry_id: str, fields: Mapping[str, bytes], max_bytes: int) -> l
     ]
 
 
-def status_word(text: Any) -> Any:
-    """Return our word for a status; what is none of those that are known, as it is."""
-    word = text.strip().casefold().replace("-", "_").replace(" ", "_") if isinstance(text, str) else ""
-    return STATUS_WORDS.get(word, text)
+def status_word(said: Any) -> str | None:
+    """Return our word for a status, ``None`` for what is none that is known."""
+    if not isinstance(said, str):
+        return None
+    return STATUS_WORDS.get(said.strip().casefold().replace("-", "_").replace(" ", "_"))
 
 
 def _object(data: bytes) -> dict[str, Any]:
@@ -137,7 +138,7 @@ def _salvaged(text: str) -> dict[str, Any]:
     """Find the status in a text that was published as one: a word alone, or JSON that was cut off."""
     said = _SAID.search(text)
     word = status_word(said[1] or said[2]) if said else None
-    return {"status": word, "result": {"stdout": text}} if word in STATUSES else {"text": text}
+    return {"status": word, "result": {"stdout": text}} if word else {"text": text}
 
 
 def _task_of(channel: str) -> tuple[str, bool]:
@@ -186,10 +187,10 @@ def _items(kind: str, data: dict[str, Any]) -> Iterator[dict[str, Any]]:
         if name == "created":
             data = _renamed(data)
         elif name == "output":
-            data["output"] = _output(data)
+            data = _output(data)
         elif name == "status":
             data = _status(data)
-        elif outcome in STATUSES:
+        elif outcome is not None:
             yield {"topic": "task.created", "payload": _telling(data)}
             topic, data = "task.status", _course(data, outcome)
         elif name == "context_built":
@@ -206,9 +207,13 @@ def _telling(data: dict[str, Any]) -> dict[str, Any]:
     return _renamed({name: value for name, value in data.items() if name in _TELLING or name == "task_id"})
 
 
-def _output(data: dict[str, Any]) -> str:
-    text = data.pop("content", None) if data.get("output") is None else data["output"]
-    return text if isinstance(text, str) else orjson.dumps(text).decode()
+def _output(data: dict[str, Any]) -> dict[str, Any]:
+    """Return a line of output with its text; one without any stays as it is."""
+    name = next((name for name in ("output", "content") if data.get(name) is not None), None)
+    if name is None:
+        return data
+    text = data.pop(name)
+    return {**data, "output": text if isinstance(text, str) else orjson.dumps(text).decode()}
 
 
 def _status(data: dict[str, Any]) -> dict[str, Any]:
@@ -216,21 +221,20 @@ def _status(data: dict[str, Any]) -> dict[str, Any]:
     status, result = status_word(data.get("status")), _result(data.get("result"))
     if result is None and status in TERMINAL:
         result = {name: value for name, value in data.items() if name not in _TELLING | {"task_id", "status"}}
-    return {**data, "status": status, "result": result or None}
+    return {**data, "status": status or data.get("status"), "result": result or None}
 
 
 def _course(data: dict[str, Any], outcome: str) -> dict[str, Any]:
-    """Return the status that a message about a task's course means; the rest of what it says is the result."""
+    """Return the status that a message about a course means; the rest of what it says is the result."""
     beside = {
         name: value
         for name, value in data.items()
         if name not in _TELLING | {"task_id", "status", "result"} and value is not None
     }
-    status = status_word(data.get("status"))
     result = {**(_result(data.get("result")) or {}), **beside}
     return {
         "task_id": data["task_id"],
-        "status": status if status in STATUSES else outcome,
+        "status": status_word(data.get("status")) or outcome,
         "result": result or None,
     }
 

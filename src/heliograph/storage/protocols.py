@@ -215,8 +215,8 @@ class Listener(Protocol):
     async def hear(self) -> Sequence[Heard | Entry]:
         """Return what came since, waiting a while for something. Only after ``begin``.
 
-        The messages of pub/sub come first, once. Then come the entries that follow the one that was done last:
-        they come again until they are ``done``, on this node or another.
+        The messages of pub/sub come first, once. Then come the entries that follow the one that was done
+        last: they come again until they are ``done``, on this node or another.
 
         Raises:
             Unavailable: The connection is lost, and what is published now with it.

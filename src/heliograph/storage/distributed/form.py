@@ -21,8 +21,8 @@ from heliograph.model.ids import EventId, time_of
 from heliograph.model.prices import NO_PRICES, Prices
 from heliograph.model.task import Task
 from heliograph.storage.distributed.archive import PostgresArchive
-from heliograph.storage.distributed.postgres import PostgresDatabase, database_url, refusals_named
 from heliograph.storage.distributed.listener import RedisListener
+from heliograph.storage.distributed.postgres import PostgresDatabase, database_url, refusals_named
 from heliograph.storage.distributed.redis_log import RedisLog
 from heliograph.storage.distributed.redis_stream import RedisStream
 from heliograph.storage.settings import PostgresSettings, RedisSettings

@@ -3,7 +3,8 @@
 Pub/sub gives every subscriber its own copy, so only the node that holds the lease may append what it
 hears. The lease is a key that expires by itself and holds a token of this term; every append carries the
 token into the script that appends, where it is compared: a node that was paused and wakes with messages
-in its socket can't append them beside its successor. So does every writing down of how far the stream was read.
+in its socket can't append them beside its successor. So does every writing down of how far the stream was
+read.
 
 An engine says the end of a task on pub/sub first and in the stream second. So what pub/sub has brought by the
 time that entries are read stands before them: they are read first, and handed over last.
@@ -15,7 +16,7 @@ import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from secrets import token_hex
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import trio
 from redis.client import PubSub
@@ -101,7 +102,7 @@ class RedisListener:
         self._renewed = self._heard = self._asked = time.monotonic()
         self._pubsub = self._stream.client.pubsub()
         self._pubsub.psubscribe(self._settings.bridge, CLI_STATUS)
-        known = self._stream.client.get(self._position_key)
+        known: Any = self._stream.client.get(self._position_key)
         self._position = known.decode() if known else "0-0"
         return True
 
@@ -135,9 +136,11 @@ class RedisListener:
         name = self._settings.bridge_stream
         if not name:
             return []
-        answer = self._stream.client.xread({name: self._position}, count=MOST_ENTRIES)
+        answer: Any = self._stream.client.xread({name: self._position}, count=MOST_ENTRIES)
         return [
-            Entry(entry_id.decode(), {field.decode(errors="replace"): value for field, value in fields.items()})
+            Entry(
+                entry_id.decode(), {field.decode(errors="replace"): value for field, value in fields.items()}
+            )
             for _, entries in answer
             for entry_id, fields in entries
         ]
