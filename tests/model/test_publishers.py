@@ -14,6 +14,7 @@ from tests.strategies import json_values
 
 from heliograph.model.errors import Malformed
 from heliograph.model.event import Draft
+from heliograph.model.intake import KIND_OF
 from heliograph.model.publishers import from_pubsub, from_stream
 
 LIMIT = 100_000
@@ -164,6 +165,14 @@ def test_odd_values_are_left_out_and_named() -> None:
         "payload.result.input_tokens",
     }
     assert (draft.timestamp, draft.sender) == (None, None)
+
+
+def test_an_event_that_lacks_what_its_topic_needs_is_kept() -> None:
+    """Of a topic with rules, whosever it is, a payload that can't be mended becomes a message."""
+    for topic in KIND_OF:
+        [(_, kept, payload)] = heard("task:1", {"topic": topic, "channel": "webhooks", "payload": {"n": 1}})
+        assert kept == ("task.created" if topic == "task.created" else "task.message")
+        assert payload["n"] == 1
 
 
 def test_half_a_character_and_nul_are_replaced() -> None:

@@ -35,8 +35,8 @@ _DEEP = MAX_DEPTH - 10
 _ODD = re.compile(rb"\\u0000|\d{19}")
 """In JSON that orjson takes: NUL, and whole numbers that may be beyond 64 bits, of which it makes floats."""
 _HALVES = re.compile("[\ud800-\udfff]")
-_NEEDED = frozenset({"topic", "payload.task_id", "payload.status", "payload.output"})
-"""Without these an item is not what it says."""
+_NEEDED = frozenset({"topic", "payload.status", "payload.output"})
+"""Without these, or without what is missing already, an item is not what it says."""
 _KEPT = frozenset({"task_id", "status", LEFT_OUT})
 _NAMED_IN = {"task.status": "result", "task.created": "metadata"}
 _NOT_A_NAME = re.compile(r"[^A-Za-z0-9._:@+=~-]")
@@ -107,13 +107,21 @@ def mend(item: dict[str, Any], max_bytes: int) -> Draft:
                 notes.popitem()
         except Invalid as invalid:
             notes.update((error.field, error.detail) for error in invalid.errors)
-            fields = [error.field for error in invalid.errors]
-            if _NEEDED.isdisjoint(fields):
-                for field in fields:
-                    _leave_out(item, field)
+            if any(error.field in _NEEDED or not _holds(item, error.field) for error in invalid.errors):
+                item["topic"] = MESSAGE  # for which nothing more is needed
             else:
-                item["topic"] = MESSAGE
+                for error in invalid.errors:
+                    _leave_out(item, error.field)
         _write_down(item, notes)
+
+
+def _holds(item: dict[str, Any], field: str) -> bool:
+    place: Any = item
+    for part in field.split("."):
+        if not isinstance(place, dict) or part not in place:
+            return False
+        place = place[part]
+    return True
 
 
 def _leave_out(item: dict[str, Any], field: str) -> None:
