@@ -10,7 +10,7 @@ import pytest
 import trio
 
 from heliograph.client.api import Client
-from heliograph.client.follow import Following, Item
+from heliograph.client.following import Following, Item
 from heliograph.client.tail import show_channel
 from heliograph.model.event import Event, event_json
 from heliograph.model.ids import format_id, make_id
