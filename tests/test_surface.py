@@ -20,7 +20,9 @@ CLIENT_PACKAGES = ("demo", "exec", "load")
 
 OPENERS = {"typing", "heliograph.client.lazily"}
 
-COMMANDS = {"heliograph.client.environment", "heliograph.client.leftovers", "heliograph.client.tail", "heliograph.client.terminal"}
+COMMANDS = {
+    f"heliograph.client.{name}" for name in ("environment", "invocation", "leftovers", "tail", "terminal")
+}
 """What the commands of the command line are made of; nobody else's."""
 
 

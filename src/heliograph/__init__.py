@@ -5,8 +5,8 @@
     with heliograph.task("summarise", agent="writer") as task:
         task.print("reading")
 
-Nothing is imported before it is asked for, and nothing of the service ever: to publish takes attrs and orjson,
-to ask and to follow httpx as well.
+Nothing is imported before it is asked for, and nothing of the service ever. To publish takes attrs and orjson
+in the program's own threads, to ask and to follow httpx as well.
 """
 
 from typing import TYPE_CHECKING
