@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, NoReturn, TypeVar
 import click
 
 from heliograph import __version__
+from heliograph.client.environment import DEFAULT_URL, spool_folder
 from heliograph.model.errors import ClientFault, HeliographError, Invalid, TooMany, Unavailable
 
 if TYPE_CHECKING:
@@ -35,8 +36,6 @@ INTERRUPTED = 130
 EXEC_FAILED = 125
 MEGABYTE = 1024 * 1024
 DEFAULT_TAIL = 100
-
-DEFAULT_URL = "http://127.0.0.1:5000"
 
 
 class _Commands(click.Group):
@@ -160,7 +159,7 @@ def exec_(
         raise click.UsageError(str(error)) from None
     if sys.stderr.isatty() and not quiet:
         _say(f"task {job.task_id}; watch it with: {command_line('tail', f'task:{job.task_id}')}")
-    service = Service(url, api_key, _spool_folder(), spool_mb * MEGABYTE, wait)
+    service = Service(url, api_key, spool_folder(), spool_mb * MEGABYTE, wait)
     try:
         status = trio.run(partial(execute, job, service, quiet=quiet))
     except* OSError as errors:
@@ -259,11 +258,11 @@ def _publish_spooled(url: str, api_key: str | None, wait: float) -> None:
 
     async def send() -> tuple[int, int]:
         async with Client(url, api_key) as client:
-            return await send_leftovers(_spool_folder(), client.url, client, _say, wait)
+            return await send_leftovers(spool_folder(), client.url, client, _say, wait)
 
     sent, stay = _run(send)
-    _say(f"{sent} spools were sent, {stay} stay in {_spool_folder()}")
-    for other in sorted(services_waited_for(_spool_folder()) - {url}):
+    _say(f"{sent} spools were sent, {stay} stay in {spool_folder()}")
+    for other in sorted(services_waited_for(spool_folder()) - {url}):
         _say(f"some wait for {other} too; to send them: {how_to_send(other)}")
     if stay:
         sys.exit(UNREACHABLE)
@@ -437,16 +436,6 @@ def _greeting(url: str) -> str:
         lines.insert(0, f"export HELIOGRAPH_URL={url}")
     head = f"Heliograph serves on {url} (Ctrl-C ends it). Open it in a browser, or in another terminal try:"
     return "\n".join(["", head, "", *(f"  {line}" for line in lines), ""])
-
-
-def _spool_folder() -> Path:
-    """Return where spools are; a relative ``XDG_STATE_HOME`` counts as none, as its specification says."""
-    state = Path(os.environ.get("XDG_STATE_HOME", ""))
-    try:
-        state = state if state.is_absolute() else Path.home() / ".local/state"
-    except RuntimeError:
-        raise click.UsageError("no home folder for output that waits: set XDG_STATE_HOME to one") from None
-    return state / "heliograph" / "spool"
 
 
 def _say(sentence: str) -> None:

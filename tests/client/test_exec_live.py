@@ -17,7 +17,8 @@ import trio
 from tests.servers import free_port
 
 from heliograph.client.api import Client
-from heliograph.client.follow import Following, follow
+from heliograph.client.follow import follow
+from heliograph.client.following import Following
 from heliograph.model.event import Event
 from heliograph.model.task import TERMINAL
 
@@ -145,12 +146,12 @@ async def test_nothing_lost_when_the_service_dies(
         assert [event.seq for event in watcher.events] == list(range(1, len(watcher.events) + 1))
     async with Client(live.url) as client:
         task = await client.task("t1")
-        assert (task["status"], task["output_lines"]) == ("completed", LINES)
+        assert (task.status, task.output_lines) == ("completed", LINES)
         async with client.full_log("t1") as chunks:
             text = b"".join([chunk async for chunk in chunks])
         assert text.decode().split() == numbers
         assert [line.output for line in await client.logs("t1", tail=3)] == numbers[-3:]
-        assert [task["task_id"] for task in (await client.tasks(status="completed")).tasks] == ["t1"]
+        assert [task.task_id for task in (await client.tasks(status="completed")).tasks] == ["t1"]
     assert list(heliograph.spools.iterdir()) == []
 
 

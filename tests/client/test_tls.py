@@ -10,7 +10,9 @@ import pytest
 import trio
 import trustme
 
-from heliograph.client import Client, Following, follow
+from heliograph.client.api import Client
+from heliograph.client.follow import follow
+from heliograph.client.following import Following
 from heliograph.model.errors import Forbidden, HeliographError, Unavailable
 
 AUTHORITY = trustme.CA()
