@@ -242,10 +242,8 @@ class _SseSource:
             raise _ended(self._parser.retry_ms) from None
         items: list[Item] = []
         for message in self._parser.feed(chunk):
-            fields = orjson.loads(message.data or "{}")
-            if (
-                "topic" in fields
-            ):  # whatever its name: a log may hold events named like the stream's own words
+            fields = orjson.loads(message.data)
+            if "seq" in fields:  # whatever its name: a log may hold events named like the stream's own words
                 items.append(_event(fields, fields["topic"], fields["payload"]))
             elif message.event == "reconnect":
                 self._end = _ended(fields["after_ms"])
