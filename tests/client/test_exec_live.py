@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import subprocess
 import sys
 from collections.abc import AsyncIterator
@@ -16,7 +17,8 @@ import trio
 from tests.servers import free_port
 
 from heliograph.client.api import Client
-from heliograph.client.follow import Following, follow
+from heliograph.client.follow import follow
+from heliograph.client.following import Following
 from heliograph.model.event import Event
 from heliograph.model.task import TERMINAL
 
@@ -144,12 +146,12 @@ async def test_nothing_lost_when_the_service_dies(
         assert [event.seq for event in watcher.events] == list(range(1, len(watcher.events) + 1))
     async with Client(live.url) as client:
         task = await client.task("t1")
-        assert (task["status"], task["output_lines"]) == ("completed", LINES)
+        assert (task.status, task.output_lines) == ("completed", LINES)
         async with client.full_log("t1") as chunks:
             text = b"".join([chunk async for chunk in chunks])
         assert text.decode().split() == numbers
         assert [line.output for line in await client.logs("t1", tail=3)] == numbers[-3:]
-        assert [task["task_id"] for task in (await client.tasks(status="completed")).tasks] == ["t1"]
+        assert [task.task_id for task in (await client.tasks(status="completed")).tasks] == ["t1"]
     assert list(heliograph.spools.iterdir()) == []
 
 
@@ -167,7 +169,7 @@ async def test_commands_meet(live: Live, heliograph: Heliograph) -> None:
         assert lines[-1].startswith("✘ failed after")
         filtered = ["--transport", transport, "--topic", "task.output", "-n", "1", "task:t1"]
         assert (await heliograph("tail", *url, *filtered)).stdout == b"20%\n"
-    pipeline = f"{sys.executable} -m heliograph tail --url {live.url} task:t1 | head -1"
+    pipeline = f"{shlex.quote(sys.executable)} -m heliograph tail --url {live.url} task:t1 | head -1"
     head = await trio.run_process(["sh", "-c", pipeline], capture_stdout=True, capture_stderr=True)
     assert head.stdout.startswith(b"\xe2\x97\x8b created")
     assert head.stderr == b""

@@ -64,13 +64,23 @@ async def _send(outbox: Outbox, patience: float) -> bool:
 
 
 def _end(spool: Spool) -> None:
-    """Append the end of the task, if the process died before it could."""
-    last = spool.last_item()
-    if last is None or _is_end(last):
-        return
-    result = {"error": "heliograph exec was killed before the command ended"}
-    payload = {"task_id": spool.about.task_id, "status": "failed", "result": result}
-    spool.append([{"topic": "task.status", "payload": payload, "timestamp": datetime.now(UTC).isoformat()}])
+    """Append the ends of the tasks that the process died before."""
+    if spool.about.task_id:
+        last = spool.last_item()
+        killed = {} if last is None or _is_end(last) else {spool.about.task_id: "heliograph exec was killed"}
+    else:
+        killed = dict.fromkeys(spool.open_tasks(), "the program was killed")
+    now = datetime.now(UTC).isoformat()
+    spool.append(
+        {
+            "topic": "task.status",
+            "payload": {"task_id": task_id, "status": "failed", "result": {"error": f"{who} before its end"}},
+            "timestamp": now,
+        }
+        for task_id, who in killed.items()
+    )
+    if killed:
+        spool.note_open(())
 
 
 def _is_end(item: dict[str, Any]) -> bool:

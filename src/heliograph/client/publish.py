@@ -10,7 +10,8 @@ import attrs
 import orjson
 import trio
 
-from heliograph.client.api import Accepted, Client
+from heliograph.client.answers import Accepted
+from heliograph.client.api import Client
 from heliograph.client.items import ItemParser
 from heliograph.model.errors import FieldError, HeliographError, Invalid, Unavailable
 
