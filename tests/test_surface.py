@@ -16,7 +16,7 @@ FRONT_DOORS = ("actors", "client", "http.streams", "http.wire")
 CLIENT_PACKAGES = ("demo", "exec", "load")
 """What is built on the client, and is imported by its modules."""
 
-COMMANDS = {"heliograph.client.leftovers", "heliograph.client.tail", "heliograph.client.terminal"}
+COMMANDS = {f"heliograph.client.{name}" for name in ("invocation", "leftovers", "tail", "terminal")}
 """What the commands of the command line are made of; nobody else's."""
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import subprocess
 import sys
 from collections.abc import AsyncIterator
@@ -167,7 +168,7 @@ async def test_commands_meet(live: Live, heliograph: Heliograph) -> None:
         assert lines[-1].startswith("✘ failed after")
         filtered = ["--transport", transport, "--topic", "task.output", "-n", "1", "task:t1"]
         assert (await heliograph("tail", *url, *filtered)).stdout == b"20%\n"
-    pipeline = f"{sys.executable} -m heliograph tail --url {live.url} task:t1 | head -1"
+    pipeline = f"{shlex.quote(sys.executable)} -m heliograph tail --url {live.url} task:t1 | head -1"
     head = await trio.run_process(["sh", "-c", pipeline], capture_stdout=True, capture_stderr=True)
     assert head.stdout.startswith(b"\xe2\x97\x8b created")
     assert head.stderr == b""

@@ -41,6 +41,7 @@ from heliograph.model.analytics import deltas
 from heliograph.model.analytics.cube import ALL, ALL_TIME, ERRORS, Cube, View
 from heliograph.model.analytics.rollup import (
     DIMENSIONS,
+    MEASURED,
     Cell,
     Cells,
     Change,
@@ -405,10 +406,10 @@ class Histogram:
         """Learn what finished tasks were before an event of theirs."""
         if not wanted:
             return
-        found = await until_it_works(partial(self._store.tasks_before, wanted), "counting")
+        found = await until_it_works(partial(self._store.before, MEASURED, wanted), "counting")
         self._looked_up += len(wanted)
         for name, before in found.items():
-            task = before.task
+            task = before.value
             missing = await self._between(f"task:{name}", before.through, wanted[name])
             for event in missing:
                 if task is None:

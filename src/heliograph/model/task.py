@@ -22,7 +22,9 @@ import attrs
 
 from heliograph.model.event import Event
 from heliograph.model.ids import OLDEST, EventId, format_id
+from heliograph.model.kind import Kind
 from heliograph.model.prices import NO_PRICES, Prices
+from heliograph.model.rules import DESCRIPTION, NAME, OBJECT, TEXT, Rules, amount, of_object, one_of, whole
 
 STATUSES = ("queued", "running", "waiting_input", "completed", "failed", "cancelled")
 TERMINAL = frozenset({"completed", "failed", "cancelled"})
@@ -33,6 +35,11 @@ TOKENS = ("input_tokens", "output_tokens", "cached_tokens")
 
 CHANGING = frozenset({"task.created", "task.status"})
 """Topics that can change more than the ``Progress`` of a task that has left ``queued``."""
+
+STREAMS = ("stdout", "stderr")
+MAX_TOKENS = 10**12
+MAX_COST_USD = 10**6
+"""Far above any task, and low enough that millions of them add up within the databases' 64 bits."""
 
 MICRO = Decimal(1_000_000)
 
@@ -196,6 +203,56 @@ def output_bytes(event: Event) -> int:
     """Return the length of a ``task.output`` event's text in UTF-8."""
     output: str = event.payload["output"]
     return len(output) if output.isascii() else len(output.encode())
+
+
+@attrs.frozen
+class TaskFilter:
+    """The tasks that a list shows; empty or ``None`` does not filter.
+
+    Args:
+        statuses: Any of these.
+        text: Found anywhere in id, name, agent or error, ignoring the case of ASCII letters.
+        since: Created at or after.
+        until: Created before.
+    """
+
+    statuses: tuple[str, ...] = ()
+    agent: str | None = None
+    agent_type: str | None = None
+    model: str | None = None
+    session_id: str | None = None
+    conversation_id: str | None = None
+    text: str | None = None
+    since: datetime | None = None
+    until: datetime | None = None
+
+
+RESULT = Rules(
+    {
+        "cost_usd": amount(MAX_COST_USD),
+        **dict.fromkeys(("input_tokens", "output_tokens", "cached_tokens"), whole(MAX_TOKENS)),
+    }
+)
+
+TASK = Kind(
+    name="task",
+    value=Task,
+    key=("task_id",),
+    order=("created_at", "task_id"),
+    family="task",
+    field="task_id",
+    topics={
+        "task.created": Rules(
+            {"task_id": NAME, **dict.fromkeys(DESCRIPTIONS, DESCRIPTION), "metadata": OBJECT}
+        ),
+        "task.output": Rules({"task_id": NAME, "output": TEXT, "stream": one_of(STREAMS)}),
+        "task.status": Rules(
+            {"task_id": NAME, "status": one_of(STATUSES, required=True), "result": of_object(RESULT)}
+        ),
+    },
+    forms={"task_output": "task.output", "task_status": "task.status"},
+    first_seen=Task.first_seen,
+)
 
 
 def task_json(task: Task) -> dict[str, Any]:

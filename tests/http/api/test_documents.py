@@ -367,7 +367,7 @@ async def test_outages_are_answered_as_documented(filled: Api, monkeypatch: pyte
         raise Unavailable("away", 1.2)
 
     for owner, names in {
-        SqlStore: ("checkpoint", "task", "task_counts"),
+        SqlStore: ("checkpoint", "get", "count"),
         Histogram: ("ask",),
         Appender: ("append",),
     }.items():

@@ -18,8 +18,8 @@ from sqlalchemy import create_engine
 
 from heliograph.model.errors import SettingsError, Unavailable
 from heliograph.model.ids import EventId, time_of
+from heliograph.model.kind import Kind, V
 from heliograph.model.prices import NO_PRICES, Prices
-from heliograph.model.task import Task
 from heliograph.storage.distributed.archive import PostgresArchive
 from heliograph.storage.distributed.postgres import PostgresDatabase, database_url, refusals_named
 from heliograph.storage.distributed.pubsub import RedisListener
@@ -39,7 +39,7 @@ log = structlog.get_logger(__name__)
 
 
 class ArchivedStore(SqlStore):
-    """The store, which is a moment behind the log: a task that is not there may only not be there yet.
+    """The store, which is a moment behind the log: an entity that is not there may not be there yet.
 
     Args:
         database: Where it is.
@@ -50,14 +50,14 @@ class ArchivedStore(SqlStore):
         super().__init__(database)
         self._log = log
 
-    async def task(self, task_id: str) -> Task | None:
-        """Return one task; before it is called unknown, what this node has appended gets time to arrive."""
-        found = await super().task(task_id)
+    async def get(self, kind: Kind[V], *key: str) -> V | None:
+        """Return one entity; before it is called unknown, what this node has appended gets time to arrive."""
+        found = await super().get(kind, *key)
         appended = self._log.position
         with trio.move_on_after(ARRIVAL_SECONDS):
             while found is None and await self.checkpoint() < appended:
                 await trio.sleep(ARRIVAL_SECONDS / 20)
-                found = await super().task(task_id)
+                found = await super().get(kind, *key)
         return found
 
 

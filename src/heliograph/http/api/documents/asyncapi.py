@@ -51,8 +51,7 @@ from heliograph.model.errors import (
     Unauthenticated,
     Unavailable,
 )
-from heliograph.model.intake import STREAMS
-from heliograph.model.task import STATUSES
+from heliograph.model.task import STATUSES, STREAMS
 
 Part = Mapping[str, Any]
 

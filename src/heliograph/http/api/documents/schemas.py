@@ -31,8 +31,9 @@ from heliograph.model.channels import CHANNEL, KINDS_WITH_ID, TOPIC, TOPIC_PATTE
 from heliograph.model.errors import FieldError
 from heliograph.model.event import Event
 from heliograph.model.ids import ID, EventId
-from heliograph.model.intake import ENVELOPE, MESSAGE_FORMS, PAYLOADS, RESULT, Rules
-from heliograph.model.task import STATUSES, Task
+from heliograph.model.intake import ENVELOPE, KIND_OF, MESSAGE_FORMS
+from heliograph.model.rules import Rules
+from heliograph.model.task import RESULT, STATUSES, Task
 from heliograph.storage.protocols import LogLine
 
 Schema = Mapping[str, Any]
@@ -184,16 +185,19 @@ LINE = record(
 
 
 def _payload_rule(topic: str) -> Schema:
-    """Say what a payload must be for one topic; the task may be named by the channel instead."""
-    schema = ruled(PAYLOADS[topic], **({"result": nullable(ref("Result"))} if topic == "task.status" else {}))
-    schema = {**schema, "required": [name for name in schema["required"] if name != "task_id"]}
+    """Say what a payload must be for one topic; the channel may name what it belongs to instead."""
+    kind = KIND_OF[topic]
+    schema = ruled(
+        kind.topics[topic], **({"result": nullable(ref("Result"))} if topic == "task.status" else {})
+    )
+    schema = {**schema, "required": [name for name in schema["required"] if name != kind.field]}
     of_topic = {"properties": {"topic": {"const": topic}}}
     return {"if": of_topic, "then": {"properties": {"payload": nullable(schema)}}}
 
 
 EVENT_ITEM = {
     **ruled(ENVELOPE),
-    "allOf": [_payload_rule(topic) for topic in PAYLOADS],
+    "allOf": [_payload_rule(topic) for topic in KIND_OF],
     "description": "The event form. Without a channel it is chosen by what the payload belongs to. What "
     "else a payload says is kept as it is; one of output may say partial and rewind, as a Line does.",
 }

@@ -25,7 +25,7 @@ from heliograph.model.analytics.cube import ALL_TIME, View
 from heliograph.model.analytics.rollup import DIMENSIONS, UNKNOWN
 from heliograph.model.analytics.totals import unpack
 from heliograph.model.ids import format_id
-from heliograph.model.task import STATUSES
+from heliograph.model.task import STATUSES, TASK
 
 blueprint = Blueprint("agents", __name__)
 
@@ -54,7 +54,7 @@ async def list_agents() -> Response:
                 counts.setdefault(name, dict.fromkeys(STATUSES, 0))[status] = unpack(value).created
     names = sorted(counts)
     more, names = len(names) > limit, names[:limit]
-    latest = await service.store.newest_tasks(names)
+    latest = await service.store.newest(TASK, "agent", names)
     agents = [
         {
             "name": name,

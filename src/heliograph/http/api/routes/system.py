@@ -16,6 +16,7 @@ from heliograph.http.api import metrics
 from heliograph.http.api.app import services
 from heliograph.http.rules.requests import identity, refuse_unknown, to_json
 from heliograph.model.ids import format_id
+from heliograph.model.task import STATUSES, TASK
 
 blueprint = Blueprint("system", __name__)
 
@@ -70,7 +71,7 @@ async def status() -> Response:
     hub = service.hub.stats()
     memory = psutil.virtual_memory()
     checkpoint = await service.store.checkpoint()
-    counts = await service.store.task_counts()
+    counts = dict.fromkeys(STATUSES, 0) | await service.store.count(TASK, "status")
     return _json(
         {
             "status": "healthy",

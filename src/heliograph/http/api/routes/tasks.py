@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing
+from datetime import datetime
 from typing import Any
 
 from quart import Blueprint, Response, request
@@ -25,8 +26,8 @@ from heliograph.http.rules.requests import (
 from heliograph.model.channels import is_name
 from heliograph.model.errors import Invalid, NotFound
 from heliograph.model.ids import format_id, from_microseconds, to_microseconds
-from heliograph.model.task import STATUSES, Task, task_json
-from heliograph.storage.protocols import LogLine, Store, TaskFilter, TaskKey
+from heliograph.model.task import STATUSES, TASK, Task, TaskFilter, task_json
+from heliograph.storage.protocols import LogLine, Store
 
 blueprint = Blueprint("tasks", __name__)
 
@@ -53,7 +54,7 @@ async def list_tasks() -> Response:
     limit = whole(request, "limit", DEFAULT_LIMIT, 1, MAX_LIMIT)
     # Before the question: what is committed while it is answered comes again from the stream, not never.
     position = await service.store.checkpoint()
-    found, more = await service.store.tasks(wanted, _after(), limit)
+    found, more = await service.store.list(TASK, wanted, _after(), limit)
     meta = {
         "next_cursor": encode_cursor(to_microseconds(found[-1].created_at), found[-1].task_id)
         if more
@@ -63,13 +64,13 @@ async def list_tasks() -> Response:
     return _json({"tasks": [task_json(task) for task in found], "meta": meta})
 
 
-def _after() -> TaskKey | None:
+def _after() -> tuple[datetime, str] | None:
     cursor = decode_cursor(request, int, str)
     if cursor is None:
         return None
     if not 0 <= cursor[0] < 2**58 or not is_name(cursor[1]):
         raise Invalid.field("cursor", "must be a next_cursor of this list, unchanged")
-    return TaskKey(from_microseconds(cursor[0]), cursor[1])
+    return from_microseconds(cursor[0]), cursor[1]
 
 
 @blueprint.get("/api/tasks/<task_id>")
@@ -124,7 +125,9 @@ async def known_task(task_id: str) -> Task:
         NotFound: There is none of that id.
     """
     identity().require("read", f"task:{task_id}")
-    task = await services().store.task(task_id) if is_name(task_id) else None
+    task = None
+    if is_name(task_id):
+        task = await services().store.get(TASK, task_id)
     if task is None:
         raise NotFound(f"there is no task {task_id[:200]!r}; GET /api/tasks lists those that exist")
     return task
