@@ -17,12 +17,15 @@ from tests.recorded import AGENTS, BEGUN, NODES, WORKFLOW, recorded_run
 from heliograph.model.analytics.sketch import bin_of
 from heliograph.model.event import Event
 from heliograph.model.ids import EventId, from_microseconds
+from heliograph.model.intake import parse_items
 from heliograph.model.prices import NO_PRICES
 from heliograph.model.workflows import run as runs
+from heliograph.model.workflows import spending as spendings
 from heliograph.model.workflows import step as steps
 from heliograph.model.workflows.facts import MAX_ERROR, Spent, remember
 from heliograph.model.workflows.record import Record
 from heliograph.model.workflows.run import Run, RunShare
+from heliograph.model.workflows.spending import SPENDING, Spending
 from heliograph.model.workflows.step import Step, attempts_of
 from heliograph.model.workflows.vocabulary import run_of, step_of
 
@@ -40,26 +43,40 @@ def told(topic: str, seconds: float, **payload: Any) -> Event:
     return said(topic, seconds, None, run_id="r", **payload)
 
 
-def fold(events: Iterable[Event]) -> tuple[dict[str, Run], dict[tuple[str, str], Step]]:
-    """Fold events into runs and steps as the store does: each step's share is added to its run."""
+Folded = tuple[dict[str, Run], dict[tuple[str, str], Step]]
+
+
+def fold(events: Iterable[Event]) -> Folded:
+    """Fold events into runs and steps as the store does: shares of steps and calls are added to their run."""
     of_run: dict[str, Run] = {}
     of_step: dict[tuple[str, str], Step] = {}
+    of_spending: dict[str, Spending] = {}
     for event in events:
         run_id, name = run_of(event), step_of(event)
         if run_id is None:
             continue
-        run = of_run.get(run_id) or of_run.setdefault(run_id, Run.first_seen(event))
-        run.apply(event, NO_PRICES)
+        if event.channel.startswith("workflow:"):
+            run = of_run.get(run_id) or of_run.setdefault(run_id, Run.first_seen(event))
+            run.apply(event, NO_PRICES)
+        if SPENDING.key_of(event) is not None:
+            spending = of_spending.get(run_id)
+            before = None if spending is None else spendings.share_of(spending)
+            spending = spending or of_spending.setdefault(run_id, Spending.first_seen(event))
+            spending.apply(event, NO_PRICES)
+            _refeed(of_run, before, spendings.share_of(spending))
         if name is not None:
             step = of_step.get((run_id, name))
-            before = None if step is None else steps.share_of(step)
+            earlier = None if step is None else steps.share_of(step)
             step = step or of_step.setdefault((run_id, name), Step.first_seen(event))
             step.apply(event, NO_PRICES)
-            after = steps.share_of(step)
-            if before is not None:
-                run.feed(before, -1)
-            run.feed(after, 1)
+            _refeed(of_run, earlier, steps.share_of(step))
     return of_run, of_step
+
+
+def _refeed(of_run: dict[str, Run], before: Any, after: Any) -> None:
+    for share, sign in ((before, -1), (after, 1)):
+        if share is not None:
+            of_run[share.run_id].feed(share, sign)
 
 
 def run_after(*events: Event) -> Run:
@@ -74,19 +91,19 @@ def step_after(*events: Event) -> Step:
 
 
 def recorded() -> list[Event]:
-    """Return the recorded run as events on its workflow's channel."""
+    """Return the recorded run as events, each on the channel that the intake chooses."""
     return [
         Event(
             EventId(number),
-            f"workflow:{WORKFLOW}",
+            draft.channel,
             number,
-            message["topic"],
-            datetime.fromisoformat(message["timestamp"]),
-            message["payload"],
-            message["sender"],
-            message["correlation_id"],
+            draft.topic,
+            draft.timestamp or START,
+            draft.payload,
+            draft.sender,
+            draft.correlation_id,
         )
-        for number, message in enumerate(recorded_run(), 1)
+        for number, draft in enumerate(parse_items(recorded_run(), 10_000), 1)
     ]
 
 
@@ -319,14 +336,23 @@ def test_the_newest_attempts_are_told_apart() -> None:
 
 def test_model_calls_are_bounded_and_none_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
     """Over the bound the older calls are only a sum."""
-    monkeypatch.setattr(runs, "MAX_CALLS", 10)
-    calls = [
-        said("pipeline.adk_completed", n, None, session_id="r", cost={"estimated_cost_usd": 0.5})
-        for n in range(25)
-    ]
-    run = run_after(*calls, *calls[-3:])
-    assert len(run.calls) == 10
-    assert run.cost_micros == 25 * 500_000
+    monkeypatch.setattr(spendings, "MAX_CALLS", 10)
+    call = {"session_id": "r", "cost": {"estimated_cost_usd": 0.5}}
+    calls = [said("pipeline.adk_completed", n, None, **call) for n in range(25)]
+    spending = Spending("r")
+    for event in (*calls, *calls[-3:]):
+        spending.apply(event, NO_PRICES)
+    assert len(spending.calls) == 10
+    assert spending.spent.cost_micros == 25 * 500_000
+
+
+def test_calls_find_their_run_in_any_order() -> None:
+    """A call names only its session; with the runner that names the workflow, the run is told its cost."""
+    call = said("pipeline.adk_completed", 1, None, session_id="r", cost={"estimated_cost_usd": 0.5})
+    call = call._replace(channel="topic:pipeline.adk_completed")
+    start = told("dag.started", 0, dag="d")
+    for order in ([call, start], [start, call], [start, call, call, start]):
+        assert run_after(*order).cost_micros == 500_000
 
 
 @pytest.mark.parametrize("wrong", [None, True, -1, "x", [1], {"a": 1}, 10**30, float("1e300"), "x" * 100_000])

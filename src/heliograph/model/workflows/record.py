@@ -8,8 +8,10 @@ import attrs
 
 from heliograph.model.analytics.sketch import Bins, bin_of
 from heliograph.model.event import Event
+from heliograph.model.kind import Key, Kind
 from heliograph.model.prices import Prices
-from heliograph.model.workflows.run import RunShare
+from heliograph.model.rules import NAME, Rule, Rules
+from heliograph.model.workflows.run import RUN, RunShare, share_of
 from heliograph.model.workflows.vocabulary import ENDS
 
 TOPIC = "workflow.updated"
@@ -107,3 +109,29 @@ def _count(counts: dict[str, int], key: str, sign: int) -> None:
     count = counts.pop(key, 0) + sign
     if count:
         counts[key] = count
+
+
+@attrs.frozen
+class RecordFilter:
+    """All records; there is nothing to filter by."""
+
+
+def _key_of(event: Event) -> Key | None:
+    return (event.channel.partition(":")[2],) if event.topic == TOPIC else None
+
+
+_FLAG = Rule(lambda v: isinstance(v, bool), "must be true or false", {"type": "boolean"}, required=True)
+
+RECORD = Kind(
+    name="workflow",
+    value=Record,
+    key=("workflow_id",),
+    order=("workflow_id",),
+    family="workflow",
+    field="workflow_id",
+    topics={TOPIC: Rules({"workflow_id": NAME, "enabled": _FLAG})},
+    key_of=_key_of,
+    first_seen=Record.first_seen,
+    fed_by={RUN: share_of},
+    fed=Record.fed,
+)

@@ -19,19 +19,23 @@ import attrs
 
 from heliograph.model.event import Event
 from heliograph.model.ids import from_microseconds, to_microseconds
+from heliograph.model.kind import Key, Kind
 from heliograph.model.prices import Prices
+from heliograph.model.rules import NAME, OBJECT, Rule, Rules, amount, one_of, text, whole
 from heliograph.model.workflows import facts
 from heliograph.model.workflows.facts import MAX_ERROR, Mark, Spent
-from heliograph.model.workflows.step import StepShare
-from heliograph.model.workflows.vocabulary import CALL, ENDS, FINISHED, OF_RUNS, OF_STEPS, run_of
+from heliograph.model.workflows.spending import SPENDING, SpendingShare
+from heliograph.model.workflows.spending import share_of as share_of_spending
+from heliograph.model.workflows.step import STEP, StepShare
+from heliograph.model.workflows.step import share_of as share_of_step
+from heliograph.model.workflows.vocabulary import ENDS, FINISHED, OF_RUNS, OF_STEPS, run_of
 
 STATUSES = ("pending", "running", "success", "failed", "skipped", "paused", "cancelled")
 RANKS = ("running", "paused", "success", "skipped", "cancelled", "failed")
 """Of words at one time the last of these counts."""
 
 MAX_SPEAKERS = 20
-MAX_CALLS = 1_000
-"""How many model calls of a run are told apart, so that one that is told twice counts once."""
+"""How many runners are heard in one run."""
 
 
 @attrs.define
@@ -60,9 +64,7 @@ class Run:
         marks: When each field was last said.
         active: When a step last began.
         whole: What was told to have been spent in all.
-        calls: What its model calls spent, by time.
-        earlier: What those spent that are not told apart any more.
-        stepwise: What its steps spent.
+        parts: What its steps and its model calls spent.
     """
 
     run_id: str
@@ -86,9 +88,7 @@ class Run:
     marks: dict[str, list[Any]] = attrs.field(factory=dict)
     active: int | None = None
     whole: list[int | None] = attrs.field(factory=lambda: list(Spent()))
-    calls: dict[str, list[int | None]] = attrs.field(factory=dict)
-    earlier: list[int | None] = attrs.field(factory=lambda: list(Spent()))
-    stepwise: list[int | None] = attrs.field(factory=lambda: list(Spent()))
+    parts: list[int | None] = attrs.field(factory=lambda: list(Spent()))
 
     @classmethod
     def first_seen(cls, event: Event) -> Run:
@@ -115,19 +115,18 @@ class Run:
         payload = event.payload
         if event.topic in OF_RUNS:
             self._word(at, *OF_RUNS[event.topic], payload)
-        elif event.topic == CALL:
-            self._call(at, payload)
         elif OF_STEPS.get(event.topic) == "began":
             self.active = max(at, self.active or at)
         self._trigger(at, payload)
         self._conclude()
 
-    def feed(self, share: StepShare, sign: int) -> None:
-        """Add what a step counts for, or take it away (``sign`` -1)."""
-        count = self.steps.pop(share.status, 0) + sign
-        if count:
-            self.steps[share.status] = count
-        self.stepwise = list(Spent(*self.stepwise).plus(share.spent, sign))
+    def feed(self, share: StepShare | SpendingShare, sign: int) -> None:
+        """Add what a step, or its model calls, count for, or take it away (``sign`` -1)."""
+        if isinstance(share, StepShare):
+            count = self.steps.pop(share.status, 0) + sign
+            if count:
+                self.steps[share.status] = count
+        self.parts = list(Spent(*self.parts).plus(share.spent, sign))
         self._conclude()
 
     def _word(self, at: int, speaker: str, word: str, payload: Mapping[str, Any]) -> None:
@@ -159,15 +158,6 @@ class Run:
         spent = Spent.told(payload) or (Spent.told(result) if isinstance(result, dict) else None)
         if spent is not None and self._later("whole", at, list(spent)):
             self.whole = list(spent)
-
-    def _call(self, at: int, payload: Mapping[str, Any]) -> None:
-        cost = payload.get("cost")
-        spent = Spent.told(cost) if isinstance(cost, dict) else None
-        if spent is not None:
-            key = f"{at:020}:{Mark.of(at, payload).digest}"
-            gone = facts.remember(self.calls, key, list(spent), MAX_CALLS)
-            if gone is not None:
-                self.earlier = list(Spent(*self.earlier).plus(Spent(*gone)))
 
     def _trigger(self, at: int, payload: Mapping[str, Any]) -> None:
         trigger = payload.get("trigger")
@@ -209,11 +199,8 @@ class Run:
             told = (self.durations.get(name, (None, None)) for name in (speaker, "run"))
             between = (self.finished_at - self.started_at).total_seconds() * 1000
             self.duration_ms = next((span for when, span in told if when == at), round(between, 3))
-        summed = Spent(*self.earlier).plus(Spent(*self.stepwise))
-        for call in self.calls.values():
-            summed = summed.plus(Spent(*call))
         self.cost_micros, self.input_tokens, self.output_tokens, self.cached_tokens = (
-            whole if whole is not None else parts for whole, parts in zip(self.whole, summed, strict=True)
+            whole if whole is not None else parts for whole, parts in zip(self.whole, self.parts, strict=True)
         )
 
     def _speaker(self) -> str:
@@ -256,7 +243,7 @@ class RunShare(NamedTuple):
     cost_micros: int | None
 
     @property
-    def owner(self) -> tuple[str, ...]:
+    def owner(self) -> Key:
         """The workflow's key."""
         return (self.workflow_id,)
 
@@ -271,3 +258,63 @@ def share_of(run: Run) -> RunShare:
         run.duration_ms,
         run.cost_micros if run.ended else None,
     )
+
+
+@attrs.frozen
+class RunFilter:
+    """The runs that a list shows; ``None`` does not filter.
+
+    Args:
+        workflow_id: Of this workflow.
+        statuses: With one of these; empty: any.
+        since: Started at or after.
+        until: Started before.
+    """
+
+    workflow_id: str | None = None
+    statuses: tuple[str, ...] = ()
+    since: datetime | None = None
+    until: datetime | None = None
+
+
+def _key_of(event: Event) -> Key | None:
+    run_id = run_of(event)
+    return None if run_id is None else (run_id, event.channel.partition(":")[2])
+
+
+_TRIGGER = Rule(
+    lambda v: isinstance(v, str | dict),
+    "must be text, or an object with a type",
+    {"anyOf": [{"type": kind} for kind in ("string", "object", "null")]},
+)
+_NAMED = {"workflow_id": NAME, "run_id": attrs.evolve(NAME, required=False)}
+_TOKENS = whole(facts.MAX_TOKENS)
+_TOLD = {
+    "status": one_of(tuple(FINISHED)),
+    "duration_ms": amount(facts.MAX_MILLISECONDS),
+    "cost_usd": amount(facts.MAX_COST_USD),
+    "input_tokens": _TOKENS,
+    "output_tokens": _TOKENS,
+    "cached_tokens": _TOKENS,
+}
+
+RUN = Kind(
+    name="run",
+    value=Run,
+    key=("run_id", "workflow_id"),
+    order=("started_at", "run_id", "workflow_id"),
+    family="workflow",
+    field="workflow_id",
+    topics={
+        "run.started": Rules(
+            {**_NAMED, "trigger": _TRIGGER, "trigger_type": text(200), "trigger_data": OBJECT}
+        ),
+        "run.paused": Rules(_NAMED),
+        "run.resumed": Rules(_NAMED),
+        "run.finished": Rules({**_NAMED, **_TOLD}),
+    },
+    key_of=_key_of,
+    first_seen=Run.first_seen,
+    fed_by={STEP: share_of_step, SPENDING: share_of_spending},
+    fed=Run.fed,
+)

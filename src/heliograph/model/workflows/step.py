@@ -16,10 +16,12 @@ import attrs
 
 from heliograph.model.event import Event
 from heliograph.model.ids import from_microseconds, to_microseconds
+from heliograph.model.kind import Key, Kind
 from heliograph.model.prices import Prices
+from heliograph.model.rules import NAME, Rule, Rules, amount, whole
 from heliograph.model.workflows import facts
 from heliograph.model.workflows.facts import MAX_ERROR, Mark, Spent
-from heliograph.model.workflows.vocabulary import OF_STEPS, run_of, step_of
+from heliograph.model.workflows.vocabulary import MAX_NAME, OF_STEPS, run_of, step_of
 
 STATUSES = ("running", "success", "failed", "skipped")
 
@@ -193,7 +195,7 @@ class StepShare(NamedTuple):
     spent: Spent
 
     @property
-    def owner(self) -> tuple[str, ...]:
+    def owner(self) -> Key:
         """The run's key."""
         return (self.run_id, self.workflow_id)
 
@@ -201,3 +203,59 @@ class StepShare(NamedTuple):
 def share_of(step: Step) -> StepShare:
     """Return what a step adds to its run."""
     return StepShare(step.run_id, step.workflow_id, step.started_at, step.status, step.spent)
+
+
+@attrs.frozen
+class StepFilter:
+    """The steps that a list shows.
+
+    Args:
+        run_id: Of this run.
+        workflow_id: And of this workflow.
+    """
+
+    run_id: str
+    workflow_id: str
+
+
+def _key_of(event: Event) -> Key | None:
+    run_id, name = run_of(event), step_of(event)
+    return None if run_id is None or name is None else (run_id, event.channel.partition(":")[2], name)
+
+
+_STEP = Rule(
+    lambda v: isinstance(v, str) and 0 < len(v) <= MAX_NAME,
+    f"must be text of 1 to {MAX_NAME} characters",
+    {"type": "string", "minLength": 1, "maxLength": MAX_NAME},
+    required=True,
+)
+_TOKENS = whole(facts.MAX_TOKENS)
+_NAMED = {
+    "workflow_id": NAME,
+    "run_id": attrs.evolve(NAME, required=False),
+    "step": _STEP,
+    "attempt": whole(MAX_ATTEMPT),
+}
+_TOLD = {
+    "duration_ms": amount(facts.MAX_MILLISECONDS),
+    "cost_usd": amount(facts.MAX_COST_USD),
+    "input_tokens": _TOKENS,
+    "output_tokens": _TOKENS,
+    "cached_tokens": _TOKENS,
+}
+
+STEP = Kind(
+    name="step",
+    value=Step,
+    key=("run_id", "workflow_id", "name"),
+    order=("started_at", "name", "run_id", "workflow_id"),
+    ascending=True,
+    family="workflow",
+    field="workflow_id",
+    topics={
+        "step.started": Rules(_NAMED),
+        **{topic: Rules({**_NAMED, **_TOLD}) for topic in ("step.completed", "step.failed", "step.skipped")},
+    },
+    key_of=_key_of,
+    first_seen=Step.first_seen,
+)

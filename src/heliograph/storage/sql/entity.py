@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence, Set
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from typing import Any, Generic
 
 import attrs
@@ -97,9 +97,10 @@ class Entity(Generic[V]):
         return [self.cut.get(c.name, c) for c in self.table.c if c.name not in self.large]
 
     @property
-    def newest_first(self) -> Sequence[ColumnElement[Any]]:
+    def listed(self) -> Sequence[ColumnElement[Any]]:
         """The order of lists."""
-        return [self.table.c[name].desc() for name in self.kind.order]
+        columns = [self.table.c[name] for name in self.kind.order]
+        return columns if self.kind.ascending else [column.desc() for column in columns]
 
     @property
     def size(self) -> ColumnElement[int]:
@@ -108,8 +109,12 @@ class Entity(Generic[V]):
         return sum(lengths, start=literal(0))
 
     def reading(self) -> Select[Any]:
-        """Return the fold's question for entities; ``wanted`` are the first parts of their keys."""
-        return select(*self.small).where(in_list(self.key[0]))
+        """Return the fold's question for entities; ``wanted`` are their keys, as ``wanted`` writes them."""
+        return select(*self.small).where(in_list(self.key[0] if len(self.key) == 1 else tuple_(*self.key)))
+
+    def wanted(self, keys: Iterable[Key]) -> list[Any]:
+        """Write keys as the fold's question takes them, sorted, so that all writers go the same way."""
+        return sorted(key[0] if len(self.key) == 1 else key for key in keys)
 
     def of_key(self, key: Key) -> ColumnElement[bool]:
         """Return the condition that finds one entity."""
@@ -127,7 +132,8 @@ class Entity(Generic[V]):
         """Return the condition of what comes after a position in a list."""
         columns = [self.table.c[name] for name in self.kind.order]
         typed = [literal(value, column.type) for value, column in zip(position, columns, strict=True)]
-        return tuple_(*columns) < tuple_(*typed)
+        here, there = tuple_(*columns), tuple_(*typed)
+        return here > there if self.kind.ascending else here < there
 
     def to_value(self, row: RowMapping) -> V:
         """Make an entity of a row, or of as much of it as was read."""

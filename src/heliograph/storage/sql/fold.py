@@ -36,7 +36,8 @@ FEEDS: dict[Kind[Any], list[Kind[Any]]] = {}
 
 for _entity in ENTITIES:
     if _entity.kind.family is not None:
-        FAMILIES.setdefault(_entity.kind.family, []).append(_entity)
+        for _family in (_entity.kind.family, *_entity.kind.further):
+            FAMILIES.setdefault(_family, []).append(_entity)
         if _entity.steady is not None:
             STEADY[_entity.kind.family] = _entity.steady
     for _feeder in _entity.kind.fed_by:
@@ -187,7 +188,7 @@ class Batch:
 
     def _read(self, keys: set[Key]) -> None:
         entity, names = self._entity, self._entity.kind.key
-        for some in chunks(sorted({key[0] for key in keys})):
+        for some in chunks(entity.wanted(keys)):
             for row in self._connection.execute(entity.reading(), {"wanted": some}).mappings():
                 key = tuple(row[name] for name in names)
                 if key in keys:
