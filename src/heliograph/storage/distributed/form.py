@@ -21,8 +21,8 @@ from heliograph.model.ids import EventId, time_of
 from heliograph.model.kind import Kind, V
 from heliograph.model.prices import NO_PRICES, Prices
 from heliograph.storage.distributed.archive import PostgresArchive
+from heliograph.storage.distributed.listener import RedisListener
 from heliograph.storage.distributed.postgres import PostgresDatabase, database_url, refusals_named
-from heliograph.storage.distributed.pubsub import RedisListener
 from heliograph.storage.distributed.redis_log import RedisLog
 from heliograph.storage.distributed.redis_stream import RedisStream
 from heliograph.storage.settings import PostgresSettings, RedisSettings
@@ -145,7 +145,7 @@ async def open_distributed(
                 log.warning("begins without the log", reason=str(error))
         store = ArchivedStore(database, the_log)
         archive = PostgresArchive(stream, database, url, postgres, prices)
-        listener = RedisListener(stream, the_log, redis.bridge, redis.timeout) if redis.bridge else None
+        listener = RedisListener(stream, the_log, redis) if redis.bridge else None
         yield Distributed(the_log, store, database, archive, stream, listener)
     finally:
         stream.close()
@@ -176,8 +176,8 @@ async def _probe(*probes: Callable[[], None]) -> None:
         raise SettingsError(problems)
 
 
-def migrate_database(postgres_url: str) -> None:
-    """Bring a PostgreSQL database to today's schema.
+def migrate_database(postgres_url: str) -> str | None:
+    """Bring a PostgreSQL database to today's schema; return the revision that was found before.
 
     Raises:
         SettingsError: The URL is wrong, the server refuses, or the schema is newer than this program.
@@ -186,6 +186,6 @@ def migrate_database(postgres_url: str) -> None:
     engine = create_engine(database_url(postgres_url), connect_args={"connect_timeout": 5})
     try:
         with refusals_named():
-            migrate.upgrade(engine)
+            return migrate.upgrade(engine)
     finally:
         engine.dispose()
