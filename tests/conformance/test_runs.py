@@ -19,6 +19,7 @@ from heliograph.model.intake import parse_items
 from heliograph.model.workflows.record import RECORD, RecordFilter
 from heliograph.model.workflows.run import RUN, Run, RunFilter
 from heliograph.model.workflows.step import STEP, Step, StepFilter
+from heliograph.model.workflows.vocabulary import id_of
 
 
 def drafts_of(messages: Iterable[dict[str, Any]]) -> list[Draft]:
@@ -35,7 +36,7 @@ async def publish(storage: Storage, drafts: Sequence[Draft], size: int) -> None:
 
 async def whole(storage: Storage, run_id: str) -> tuple[Run, list[Step]]:
     """Return a run of the recorded workflow with its steps."""
-    run = await storage.store.get(RUN, run_id, WORKFLOW)
+    run = await storage.store.get(RUN, id_of(run_id, WORKFLOW))
     assert run is not None
     steps, more = await storage.store.list(STEP, StepFilter(run_id, WORKFLOW), None, 500)
     assert not more
@@ -116,7 +117,7 @@ async def test_any_history_equals_a_recount(form: Form, seed: int) -> None:
             mine = [one for one in log if one.channel == f"workflow:{workflow}"]
             runs, steps = fold(mine)
             for run_id, run in runs.items():
-                assert await storage.store.get(RUN, run_id, workflow) == run
+                assert await storage.store.get(RUN, id_of(run_id, workflow)) == run
                 listed, _ = await storage.store.list(STEP, StepFilter(run_id, workflow), None, 100)
                 assert {(run_id, step.name): step for step in listed} == {
                     key: step for key, step in steps.items() if key[0] == run_id
@@ -156,7 +157,7 @@ async def test_runs_are_listed_newest_first_and_filtered(form: Form) -> None:
         window = RunFilter("w", (), BEGUN + timedelta(minutes=1), BEGUN + timedelta(minutes=3))
         some, _ = await store.list(RUN, window, None, 9)
         assert [run.run_id for run in some] == ["r2", "r1"]
-        mine, theirs = await store.get(RUN, "r1", "w"), await store.get(RUN, "r1", "v")
+        mine, theirs = await store.get(RUN, id_of("r1", "w")), await store.get(RUN, id_of("r1", "v"))
         assert mine is not None
         assert theirs is not None
         assert (mine.status, theirs.status) == ("success", "running")

@@ -28,7 +28,7 @@ from heliograph.model.workflows.spending import SPENDING, SpendingShare
 from heliograph.model.workflows.spending import share_of as share_of_spending
 from heliograph.model.workflows.step import STEP, StepShare
 from heliograph.model.workflows.step import share_of as share_of_step
-from heliograph.model.workflows.vocabulary import ENDS, FINISHED, OF_RUNS, OF_STEPS, run_of
+from heliograph.model.workflows.vocabulary import ENDS, FINISHED, OF_RUNS, OF_STEPS, id_of, run_of
 
 STATUSES = ("pending", "running", "success", "failed", "skipped", "paused", "cancelled")
 RANKS = ("running", "paused", "success", "skipped", "cancelled", "failed")
@@ -43,6 +43,7 @@ class Run:
     """The state of one run; times are aware UTC, money is whole micro-dollars.
 
     Args:
+        id: Unique over all workflows, as ``id_of`` makes it.
         run_id: Unique within its workflow.
         workflow_id: The workflow.
         started_at: When the first thing of it happened.
@@ -67,6 +68,7 @@ class Run:
         parts: What its steps and its model calls spent.
     """
 
+    id: str
     run_id: str
     workflow_id: str
     started_at: datetime
@@ -95,12 +97,14 @@ class Run:
         """Begin a run at the first event that mentions it, whatever that event is."""
         run_id = run_of(event)
         assert run_id is not None
-        return cls(run_id, event.channel.partition(":")[2], event.timestamp, event.timestamp)
+        workflow_id = event.channel.partition(":")[2]
+        return cls(id_of(run_id, workflow_id), run_id, workflow_id, event.timestamp, event.timestamp)
 
     @classmethod
     def fed(cls, share: StepShare) -> Run:
         """Begin a run at the first share of a step."""
-        return cls(share.run_id, share.workflow_id, share.started_at, share.started_at)
+        (name,) = share.owner
+        return cls(name, share.run_id, share.workflow_id, share.started_at, share.started_at)
 
     @property
     def ended(self) -> bool:
@@ -279,7 +283,7 @@ class RunFilter:
 
 def _key_of(event: Event) -> Key | None:
     run_id = run_of(event)
-    return None if run_id is None else (run_id, event.channel.partition(":")[2])
+    return None if run_id is None else (id_of(run_id, event.channel.partition(":")[2]),)
 
 
 _TRIGGER = Rule(
@@ -301,8 +305,8 @@ _TOLD = {
 RUN = Kind(
     name="run",
     value=Run,
-    key=("run_id", "workflow_id"),
-    order=("started_at", "run_id", "workflow_id"),
+    key=("id",),
+    order=("started_at", "id"),
     family="workflow",
     field="workflow_id",
     topics={

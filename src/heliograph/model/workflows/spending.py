@@ -17,7 +17,7 @@ from heliograph.model.kind import Key, Kind
 from heliograph.model.prices import Prices
 from heliograph.model.workflows import facts
 from heliograph.model.workflows.facts import Mark, Spent
-from heliograph.model.workflows.vocabulary import CALL, OF_RUNS, run_of
+from heliograph.model.workflows.vocabulary import CALL, OF_RUNS, id_of, run_of
 
 MAX_CALLS = 1_000
 """How many calls of a run are told apart, so that one that is told twice counts once."""
@@ -79,7 +79,7 @@ class SpendingShare(NamedTuple):
     @property
     def owner(self) -> Key:
         """The run's key."""
-        return (self.run_id, self.workflow_id)
+        return (id_of(self.run_id, self.workflow_id),)
 
 
 def share_of(spending: Spending) -> SpendingShare | None:

@@ -21,7 +21,7 @@ from heliograph.model.prices import Prices
 from heliograph.model.rules import NAME, Rule, Rules, amount, whole
 from heliograph.model.workflows import facts
 from heliograph.model.workflows.facts import MAX_ERROR, Mark, Spent
-from heliograph.model.workflows.vocabulary import MAX_NAME, OF_STEPS, run_of, step_of
+from heliograph.model.workflows.vocabulary import MAX_NAME, OF_STEPS, id_of, run_of, step_of
 
 STATUSES = ("running", "success", "failed", "skipped")
 
@@ -56,6 +56,7 @@ class Step:
     """The state of one step of a run.
 
     Args:
+        id: Unique over all runs, as ``id_of`` makes it.
         run_id: The run.
         workflow_id: The run's workflow.
         name: Unique within the run.
@@ -78,6 +79,7 @@ class Step:
         marks: When each field was last said.
     """
 
+    id: str
     run_id: str
     workflow_id: str
     name: str
@@ -105,7 +107,9 @@ class Step:
         run_id, name = run_of(event), step_of(event)
         assert run_id is not None
         assert name is not None
-        return cls(run_id, event.channel.partition(":")[2], name, event.timestamp, event.timestamp)
+        workflow_id = event.channel.partition(":")[2]
+        step_id = id_of(run_id, workflow_id, name)
+        return cls(step_id, run_id, workflow_id, name, event.timestamp, event.timestamp)
 
     @property
     def spent(self) -> Spent:
@@ -197,7 +201,7 @@ class StepShare(NamedTuple):
     @property
     def owner(self) -> Key:
         """The run's key."""
-        return (self.run_id, self.workflow_id)
+        return (id_of(self.run_id, self.workflow_id),)
 
 
 def share_of(step: Step) -> StepShare:
@@ -220,7 +224,9 @@ class StepFilter:
 
 def _key_of(event: Event) -> Key | None:
     run_id, name = run_of(event), step_of(event)
-    return None if run_id is None or name is None else (run_id, event.channel.partition(":")[2], name)
+    if run_id is None or name is None:
+        return None
+    return (id_of(run_id, event.channel.partition(":")[2], name),)
 
 
 _STEP = Rule(
@@ -247,8 +253,8 @@ _TOLD = {
 STEP = Kind(
     name="step",
     value=Step,
-    key=("run_id", "workflow_id", "name"),
-    order=("started_at", "name", "run_id", "workflow_id"),
+    key=("id",),
+    order=("started_at", "id"),
     ascending=True,
     family="workflow",
     field="workflow_id",

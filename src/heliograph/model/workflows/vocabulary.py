@@ -81,3 +81,8 @@ def step_of(event: Event) -> str | None:
         return None
     name = facts.first(event.payload, *NAMES)
     return name if isinstance(name, str) and 0 < len(name) <= MAX_NAME else None
+
+
+def id_of(run_id: str, workflow_id: str, *step: str) -> str:
+    """Return what a run, or one step of it, is kept under; names of runs and workflows have no slash."""
+    return "/".join((run_id, workflow_id, *step))

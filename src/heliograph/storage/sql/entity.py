@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence, Set
+from collections.abc import Callable, Mapping, Sequence, Set
 from typing import Any, Generic
 
 import attrs
@@ -109,12 +109,8 @@ class Entity(Generic[V]):
         return sum(lengths, start=literal(0))
 
     def reading(self) -> Select[Any]:
-        """Return the fold's question for entities; ``wanted`` are their keys, as ``wanted`` writes them."""
-        return select(*self.small).where(in_list(self.key[0] if len(self.key) == 1 else tuple_(*self.key)))
-
-    def wanted(self, keys: Iterable[Key]) -> list[Any]:
-        """Write keys as the fold's question takes them, sorted, so that all writers go the same way."""
-        return sorted(key[0] if len(self.key) == 1 else key for key in keys)
+        """Return the fold's question for entities; ``wanted`` are the first parts of their keys."""
+        return select(*self.small).where(in_list(self.key[0]))
 
     def of_key(self, key: Key) -> ColumnElement[bool]:
         """Return the condition that finds one entity."""

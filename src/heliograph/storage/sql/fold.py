@@ -188,7 +188,7 @@ class Batch:
 
     def _read(self, keys: set[Key]) -> None:
         entity, names = self._entity, self._entity.kind.key
-        for some in chunks(entity.wanted(keys)):
+        for some in chunks(sorted({key[0] for key in keys})):
             for row in self._connection.execute(entity.reading(), {"wanted": some}).mappings():
                 key = tuple(row[name] for name in names)
                 if key in keys:

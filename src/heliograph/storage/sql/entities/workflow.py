@@ -16,8 +16,8 @@ SPENT = ("cost_micros", "input_tokens", "output_tokens", "cached_tokens")
 runs = Table(
     "runs",
     metadata,
-    Column("run_id", Text, primary_key=True),
-    Column("workflow_id", Text, primary_key=True),
+    Column("id", Text, primary_key=True),
+    *(Column(name, Text, nullable=False) for name in ("run_id", "workflow_id")),
     Column("started_at", Moment, nullable=False),
     Column("updated_at", Moment, nullable=False),
     Column("status", Text, nullable=False),
@@ -34,16 +34,15 @@ runs = Table(
     Column("marks", Json, nullable=False),
     Column("active", Big),
     *(Column(name, Json, nullable=False) for name in ("whole", "parts")),
-    Index("runs_started", "workflow_id", "started_at", "run_id"),
-    Index("runs_status_started", "workflow_id", "status", "started_at", "run_id"),
+    Index("runs_started", "workflow_id", "started_at", "id"),
+    Index("runs_status_started", "workflow_id", "status", "started_at", "id"),
 )
 
 steps = Table(
     "steps",
     metadata,
-    Column("run_id", Text, primary_key=True),
-    Column("workflow_id", Text, primary_key=True),
-    Column("name", Text, primary_key=True),
+    Column("id", Text, primary_key=True),
+    *(Column(name, Text, nullable=False) for name in ("run_id", "workflow_id", "name")),
     Column("started_at", Moment, nullable=False),
     Column("updated_at", Moment, nullable=False),
     Column("status", Text, nullable=False),
@@ -55,7 +54,7 @@ steps = Table(
     *(Column(name, Big) for name in SPENT),
     Column("began", Moment),
     *(Column(name, Json, nullable=False) for name in ("starts", "ends", "earlier", "marks")),
-    Index("steps_started", "run_id", "workflow_id", "started_at", "name"),
+    Index("steps_started", "run_id", "workflow_id", "started_at", "id"),
 )
 
 spendings = Table(

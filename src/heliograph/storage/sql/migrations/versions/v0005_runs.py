@@ -15,8 +15,8 @@ SPENT = ("cost_micros", "input_tokens", "output_tokens", "cached_tokens")
 def upgrade() -> None:
     op.create_table(
         "runs",
-        sa.Column("run_id", sa.Text, primary_key=True),
-        sa.Column("workflow_id", sa.Text, primary_key=True),
+        sa.Column("id", sa.Text, primary_key=True),
+        *(sa.Column(name, sa.Text, nullable=False) for name in ("run_id", "workflow_id")),
         sa.Column("started_at", sa.BigInteger, nullable=False),
         sa.Column("updated_at", sa.BigInteger, nullable=False),
         sa.Column("status", sa.Text, nullable=False),
@@ -28,13 +28,12 @@ def upgrade() -> None:
         sa.Column("active", BIG),
         *(sa.Column(name, sa.Text, nullable=False) for name in ("whole", "parts")),
     )
-    op.create_index("runs_started", "runs", ["workflow_id", "started_at", "run_id"])
-    op.create_index("runs_status_started", "runs", ["workflow_id", "status", "started_at", "run_id"])
+    op.create_index("runs_started", "runs", ["workflow_id", "started_at", "id"])
+    op.create_index("runs_status_started", "runs", ["workflow_id", "status", "started_at", "id"])
     op.create_table(
         "steps",
-        sa.Column("run_id", sa.Text, primary_key=True),
-        sa.Column("workflow_id", sa.Text, primary_key=True),
-        sa.Column("name", sa.Text, primary_key=True),
+        sa.Column("id", sa.Text, primary_key=True),
+        *(sa.Column(name, sa.Text, nullable=False) for name in ("run_id", "workflow_id", "name")),
         sa.Column("started_at", sa.BigInteger, nullable=False),
         sa.Column("updated_at", sa.BigInteger, nullable=False),
         sa.Column("status", sa.Text, nullable=False),
@@ -47,7 +46,7 @@ def upgrade() -> None:
         sa.Column("began", sa.BigInteger),
         *(sa.Column(name, sa.Text, nullable=False) for name in ("starts", "ends", "earlier", "marks")),
     )
-    op.create_index("steps_started", "steps", ["run_id", "workflow_id", "started_at", "name"])
+    op.create_index("steps_started", "steps", ["run_id", "workflow_id", "started_at", "id"])
     op.create_table(
         "spendings",
         sa.Column("run_id", sa.Text, primary_key=True),
