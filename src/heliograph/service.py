@@ -33,7 +33,7 @@ from heliograph.http.api.app import Services, create_app
 from heliograph.http.api.metrics import StorageStats
 from heliograph.http.api.shortcuts import shortcuts
 from heliograph.http.rules.auth import Authenticator
-from heliograph.http.streams.stream import StreamRegistry, drain
+from heliograph.http.streams import StreamRegistry, drain
 from heliograph.http.wire.server import Server, open_listener
 from heliograph.model.errors import SettingsError
 from heliograph.model.ids import OLDEST, EventId, format_id
