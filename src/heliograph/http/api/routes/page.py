@@ -8,16 +8,32 @@ from functools import cache
 from importlib.resources import files
 
 import attrs
-from quart import Blueprint, Response, request
 
+from heliograph.http.api.endpoint import Endpoint
+from heliograph.http.api.services import Services
+from heliograph.http.rules.answer import Answer
+from heliograph.http.rules.auth import Identity
+from heliograph.http.rules.parameters import Text, header, path
 from heliograph.model.errors import NotFound
-
-blueprint = Blueprint("page", __name__)
 
 CONTENT_SECURITY_POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
     "connect-src 'self' ws: wss:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
+
+
+@attrs.frozen
+class Cached:
+    """What a client has already."""
+
+    tag: str | None = header("If-None-Match", Text(), "The ETag of what the client has.")
+
+
+@attrs.frozen
+class File(Cached):
+    """Which of the page's files."""
+
+    name: str = path(Text(), "The file's name.")
 
 
 @attrs.frozen
@@ -33,6 +49,17 @@ class Asset:
         """Make one with the tag of its content."""
         return cls(body, content_type, f'"{hashlib.sha256(body).hexdigest()[:16]}"')
 
+    def answer(self, tag: str | None) -> Answer:
+        """Answer with the file, unless the client has it by this tag."""
+        headers = {
+            "ETag": self.etag,
+            "Cache-Control": "no-cache",
+            "Content-Security-Policy": CONTENT_SECURITY_POLICY,
+        }
+        if tag == self.etag:
+            return Answer(304, b"", self.content_type, headers)
+        return Answer(200, self.body, self.content_type, headers)
+
 
 @cache
 def assets() -> dict[str, Asset]:
@@ -47,32 +74,20 @@ def assets() -> dict[str, Asset]:
     return found
 
 
-@blueprint.get("/")
-async def index() -> Response:
+async def index(services: Services, who: Identity, asked: Cached) -> Answer:
     """Serve the page."""
-    return _serve("index.html")
+    return assets()["index.html"].answer(asked.tag)
 
 
-@blueprint.get("/static/<name>")
-async def static_file(name: str) -> Response:
+async def static_file(services: Services, who: Identity, asked: File) -> Answer:
     """Serve one of the page's files."""
-    return _serve(name)
-
-
-def _serve(name: str) -> Response:
-    asset = assets().get(name)
+    asset = assets().get(asked.name)
     if asset is None:
-        raise NotFound(f"there is no file {name[:100]!r}")
-    return serve_asset(asset)
+        raise NotFound(f"there is no file {asked.name[:100]!r}")
+    return asset.answer(asked.tag)
 
 
-def serve_asset(asset: Asset) -> Response:
-    """Serve a file, unless the client has it already."""
-    headers = {
-        "ETag": asset.etag,
-        "Cache-Control": "no-cache",
-        "Content-Security-Policy": CONTENT_SECURITY_POLICY,
-    }
-    if request.headers.get("If-None-Match") == asset.etag:
-        return Response(b"", 304, headers)
-    return Response(asset.body, headers=headers, content_type=asset.content_type)
+ENDPOINTS = [
+    Endpoint("GET", "/", index, scope=None),
+    Endpoint("GET", "/static/{name}", static_file, scope=None),
+]
