@@ -1,18 +1,35 @@
-PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
-STAMP := $(VENV)/.installed
+SERVES := $(VENV)/.serves
+TESTS := $(VENV)/.tests
+PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check install -c constraints.txt
+
+# The first Python that is new enough and can make virtual environments: on Debian that is a package of its own.
+# The tests' servers come as wheels for the first two.
+PYTHONS := python3.11 python3.12 python3.13 python3.14 python3
+FITS := import sys, venv, ensurepip; ensurepip.version(); sys.exit(sys.version_info < (3, 11))
+PYTHON ?= $(shell for python in $(PYTHONS); do $$python -c '$(FITS)' 2>/dev/null && echo $$python && break; done)
 
 .PHONY: install run test lint bench clean
 
-install: $(STAMP)
+install: $(TESTS)
 
-$(STAMP): pyproject.toml constraints.txt
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || python3 -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
-	touch $(STAMP)
+# pip is the last thing that an environment gets: one without it was half made, and is made anew.
+$(BIN)/pip:
+	@test -n '$(PYTHON)' || { echo 'No Python from 3.11 on that can make virtual environments; on Debian and Ubuntu: apt install python3-venv' >&2; exit 1; }
+	$(PYTHON) -m venv --clear $(VENV)
 
-run: install
+$(SERVES): pyproject.toml constraints.txt $(BIN)/pip
+	@echo 'Installing what the service needs into $(VENV): half a minute, or a few on a slow line.'
+	@$(PIP) -e .
+	@touch $@
+
+$(TESTS): pyproject.toml constraints.txt $(BIN)/pip
+	@echo 'Installing the service and what its tests need into $(VENV): a minute, or a few on a slow line.'
+	@$(PIP) -e '.[dev]'
+	@touch $(SERVES) $@
+
+run: $(SERVES)
 	@exec $(BIN)/heliograph serve --demo
 
 lint: install
@@ -27,7 +44,8 @@ test: lint
 	$(BIN)/pytest -n auto --dist loadscope
 
 bench: install
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bench]'
+	@echo 'Installing the other servers that are measured.'
+	@$(PIP) -e '.[bench]'
 	$(BIN)/python -m bench
 
 clean:

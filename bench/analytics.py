@@ -51,7 +51,8 @@ from heliograph.service import tune_process
 from heliograph.storage.distributed.form import migrate_database
 from heliograph.storage.distributed.postgres import database_url
 from heliograph.storage.protocols import Bounds, Page, Receipt, RollupSnapshot
-from heliograph.storage.sql import schema
+from heliograph.storage.sql import rollups, schema
+from heliograph.storage.sql.entities.task import TASKS
 from heliograph.storage.sql.rollups import cell_row
 
 P = ParamSpec("P")
@@ -136,8 +137,8 @@ def fleet(count: int) -> Iterator[Task]:
 
 def fill(url: str, count: int) -> None:
     """Put a fleet's tasks and their rollups into a database that has the schema."""
-    names = [column.name for column in schema.tasks.columns]
-    moments = {column.name for column in schema.tasks.columns if isinstance(column.type, schema.Moment)}
+    names = [column.name for column in TASKS.table.columns]
+    moments = {column.name for column in TASKS.table.columns if isinstance(column.type, schema.Moment)}
     engine = create_engine(database_url(url))
     with psycopg.connect(url) as driver, engine.begin() as connection:
         cells: Cells = {}
@@ -168,7 +169,7 @@ def _write(connection: Connection, cells: Cells, before: int) -> None:
     """Write the cells of the slots that nothing comes to any more."""
     done = [place for place in cells if place[0] < before]
     if done:
-        connection.execute(insert(schema.rollups), [cell_row(place, cells.pop(place)) for place in done])
+        connection.execute(insert(rollups.rollups), [cell_row(place, cells.pop(place)) for place in done])
 
 
 @contextmanager

@@ -90,6 +90,8 @@ ROWS = (
     Row("backlog", "seconds", "1,000,000 events wait: seconds until all are archived"),
     Row("backlog", "rows_per_second", "1,000,000 events wait: rows/s", digits=0),
     Row("backlog", "peak_mib", "1,000,000 events wait: resident MiB of the node at the peak", digits=0),
+    Row("calls", "alone", "Python calls to publish an event alone", digits=0),
+    Row("calls", "together", "Python calls to publish an event, 20 in a request"),
 )
 
 FAULTS = {

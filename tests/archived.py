@@ -14,6 +14,7 @@ from heliograph.model.event import Event
 from heliograph.model.task import Task
 from heliograph.storage.distributed.postgres import database_url
 from heliograph.storage.sql import queries, schema
+from heliograph.storage.sql.entities.task import TASKS
 from heliograph.storage.sql.fold import read_checkpoint
 
 
@@ -37,7 +38,7 @@ def read_archive(url: str) -> Archived:
         with engine.connect() as connection:
             rows = connection.execute(select(schema.events).order_by(schema.events.c.id))
             events = [queries.to_event(row) for row in rows]
-            tasks = [Task(**row) for row in connection.execute(select(schema.tasks)).mappings()]
+            tasks = [Task(**row) for row in connection.execute(select(TASKS.table)).mappings()]
             counted = connection.scalar(select(schema.counters.c.value)) or 0
             assert read_checkpoint(connection) == (events[-1].id if events else 0)
     finally:

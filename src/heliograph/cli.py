@@ -9,6 +9,7 @@ own.
 from __future__ import annotations
 
 import os
+import shlex
 import signal
 import sys
 from collections.abc import Awaitable, Callable, Iterable
@@ -145,6 +146,7 @@ def exec_(
 
     from heliograph.client.exec.command import Job, new_task_id
     from heliograph.client.exec.run import Service, execute
+    from heliograph.client.invocation import command_line
     from heliograph.model.intake import parse_item
 
     metadata = {"host": os.uname().nodename, "cwd": os.getcwd()}
@@ -154,7 +156,7 @@ def exec_(
     except ClientFault as error:
         raise click.UsageError(str(error)) from None
     if sys.stderr.isatty() and not quiet:
-        _say(f"task {job.task_id}; watch it with: heliograph tail task:{job.task_id}")
+        _say(f"task {job.task_id}; watch it with: {command_line('tail', f'task:{job.task_id}')}")
     service = Service(url, api_key, _spool_folder(), spool_mb * MEGABYTE, wait)
     try:
         status = trio.run(partial(execute, job, service, quiet=quiet))
@@ -223,8 +225,7 @@ def _json_object(text: str) -> dict[str, Any]:
 
 
 def _publish_event(item: dict[str, Any], url: str, api_key: str | None, wait: float) -> None:
-    from heliograph.client.api import Client
-    from heliograph.client.publish import publish_items
+    from heliograph.client import Client, publish_items
 
     async def send() -> str:
         async with Client(url, api_key) as client:
@@ -234,10 +235,9 @@ def _publish_event(item: dict[str, Any], url: str, api_key: str | None, wait: fl
 
 
 def _publish_file(file: BinaryIO, url: str, api_key: str | None, wait: float) -> None:
-    from heliograph.client.api import Client, Receipt
-    from heliograph.client.publish import publish_stream
+    from heliograph.client import Accepted, Client, publish_stream
 
-    receipts: list[Receipt] = []
+    receipts: list[Accepted] = []
 
     async def send() -> None:
         async with Client(url, api_key) as client:
@@ -251,7 +251,7 @@ def _publish_file(file: BinaryIO, url: str, api_key: str | None, wait: float) ->
 
 
 def _publish_spooled(url: str, api_key: str | None, wait: float) -> None:
-    from heliograph.client.api import Client
+    from heliograph.client import Client
     from heliograph.client.leftovers import send_leftovers
 
     async def send() -> tuple[int, int]:
@@ -293,8 +293,7 @@ def tail(
 
     A task's output is shown as its program wrote it, and the command ends when the task does.
     """
-    from heliograph.client.api import Client
-    from heliograph.client.follow import Subscription
+    from heliograph.client import Client, Following
     from heliograph.client.tail import show_channel
     from heliograph.client.terminal import EventPrinter, JsonPrinter
     from heliograph.model.channels import is_pattern, parse_selector
@@ -306,11 +305,11 @@ def tail(
     printer = JsonPrinter() if as_json else EventPrinter(many=is_pattern(channel))
     if after is None and tail is None:
         tail = DEFAULT_TAIL
-    subscription = Subscription(channel, topic, after, tail)
+    following = Following(channel, topic, after, tail)
 
     async def show() -> None:
         async with Client(url, api_key) as client:
-            await show_channel(client, subscription, transport, printer.show, _say, follow_on=follow)
+            await show_channel(client, following, transport, printer.show, _say, follow_on=follow)
 
     try:
         _run(show)
@@ -416,15 +415,20 @@ def _refuse_settings(problems: Iterable[str]) -> NoReturn:
 
 
 def _greeting(url: str) -> str:
-    there = "" if url == DEFAULT_URL else f"  export HELIOGRAPH_URL={url}\n"
-    return f"""
-Heliograph serves on {url} (Ctrl-C ends it). Open it in a browser, or try:
+    from heliograph.client.invocation import command_line
 
-{there}  heliograph exec --agent me -- python -m compileall -f -q .
-  heliograph tail 'task:*'
-  curl {url}/api/tasks
-  curl -N '{url}/api/v1/events/stream?channel=task:*'
-"""
+    lines = [
+        command_line(
+            "exec", "--agent", "me", "--", "sh", "-c", "for n in 1 2 3; do echo step $n; sleep 1; done"
+        ),
+        command_line("tail", "task:*"),
+        shlex.join(["curl", f"{url}/api/tasks"]),
+        shlex.join(["curl", "-N", f"{url}/api/v1/events/stream?channel=task:*"]),
+    ]
+    if url != DEFAULT_URL:
+        lines.insert(0, f"export HELIOGRAPH_URL={url}")
+    head = f"Heliograph serves on {url} (Ctrl-C ends it). Open it in a browser, or in another terminal try:"
+    return "\n".join(["", head, "", *(f"  {line}" for line in lines), ""])
 
 
 def _spool_folder() -> Path:

@@ -13,7 +13,7 @@ from tests.polling import until
 from tests.recount import Item
 
 from heliograph.actors import histogram
-from heliograph.actors.histogram import USUAL_VIEWS, Answer, Question
+from heliograph.actors.histogram import USUAL_VIEWS, Figures, Question
 from heliograph.actors.subscriber import Subscriber
 from heliograph.model.analytics import deltas
 from heliograph.model.analytics.cube import ALL, View
@@ -56,7 +56,7 @@ def _ended(task: int, status: str = "completed", key: str = "", **result: Any) -
     return _item(task, "task.status", status + key, minutes=task + 20, status=status, result=result)
 
 
-async def _totals(node: Node) -> tuple[Answer, Totals]:
+async def _totals(node: Node) -> tuple[Figures, Totals]:
     answer = await node.histogram.ask(EVERYTHING, node.log.position)
     return answer, unpack(answer.sums[0][0].get(ALL, 0))
 
@@ -273,7 +273,6 @@ async def test_without_the_store_questions_are_refused_and_then_answered(
 ) -> None:
     """While the rollups can't be loaded, questions hear to come again; loading is tried until it works."""
     monkeypatch.setattr(histogram, "WAIT_SECONDS", 0.01)
-    monkeypatch.setattr(histogram, "RETRY_SECONDS", 0.01)
     away = True
 
     class Away(SqlStore):

@@ -15,9 +15,11 @@ from tests.polling import until
 from tests.servers import wait_until
 from tests.storages import DistributedForm, administrate
 
-from heliograph.actors.archiver import TURN_SECONDS, Archiver
+from heliograph.actors.archiver import Archiver
+from heliograph.actors.turns import TURN_SECONDS
 from heliograph.model.errors import Unavailable
 from heliograph.model.intake import parse_item
+from heliograph.model.task import TASK
 from heliograph.storage.distributed import form as distributed
 from heliograph.storage.distributed.postgres import ARCHIVE_LOCK, LOCKS, translated
 from heliograph.storage.distributed.postgres import database_url as url_of
@@ -89,10 +91,10 @@ async def test_a_task_that_is_not_archived_yet_is_waited_for(
     async with form.node() as node, trio.open_nursery() as nursery:
         await node.log.append([[parse_item(line("x"), 1 << 20)]])
         nursery.start_soon(Archiver(node.archive).run)
-        task = await node.store.task("t")
+        task = await node.store.get(TASK, "t")
         assert task is not None
         assert task.output_lines == 1
-        assert await node.store.task("nobody") is None
+        assert await node.store.get(TASK, "nobody") is None
         nursery.cancel_scope.cancel()
 
 

@@ -11,8 +11,7 @@ from tests.deployment import Node
 from tests.polling import until
 from tests.servers import wait_until
 
-from heliograph.client.api import Client
-from heliograph.client.follow import Subscription, follow
+from heliograph.client import Client, Following, follow
 from heliograph.model.event import Event
 
 if TYPE_CHECKING:
@@ -58,9 +57,9 @@ async def test_messages_reach_watchers_of_every_node_once(
     for node in nodes:
         for transport in ("ws", "sse"):
             found: list[Event] = []
-            subscription = Subscription("task:1", after="0-0")
+            following = Following("task:1", after="0-0")
             with trio.fail_after(20):
-                async with Client(node.url) as client, follow(client, subscription, transport) as items:
+                async with Client(node.url) as client, follow(client, following, transport) as items:
                     async for item in items:
                         assert isinstance(item, Event)
                         found.append(item)
@@ -123,7 +122,7 @@ def test_messages_wait_while_the_log_is_full(
         agent.config_set("maxmemory", "1gb")
         wait_until(lambda: _refused(node), "the log refuses")
         agent.publish("task:1", message("one"))
-        wait_until(lambda: "messages wait" in node.output.read_text(), "it waits")
+        wait_until(lambda: "not appending messages" in node.output.read_text(), "it waits")
         agent.config_set("maxmemory", "0")
     await_outputs(database_url, 1)
     assert read_archive(database_url).outputs() == ["one"]

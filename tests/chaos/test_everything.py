@@ -22,8 +22,7 @@ from tests.polling import until
 from tests.proxy import Proxy
 from tests.servers import Server
 
-from heliograph.client.api import Client
-from heliograph.client.follow import Subscription, follow
+from heliograph.client import Client, Following, follow
 from heliograph.model.channels import Selection
 from heliograph.model.event import Event
 from heliograph.model.ids import format_id
@@ -47,8 +46,8 @@ streams.rotate_seconds = 5.0
 CHANNELS = ["task:0", "task:1", "task:*", "*", "task:2", "task:*"]
 
 
-class Strict(Subscription):
-    """A subscription that takes it ill if an event comes again, instead of passing over it."""
+class Strict(Following):
+    """A following that takes it ill if an event comes again, instead of passing over it."""
 
     def is_new(self, item: object) -> bool:
         """Move on to an item."""
@@ -75,11 +74,11 @@ class Watcher:
         """
         while True:
             after = format_id(self.seen[-1].id) if self.seen else "0-0"
-            subscription = Strict(self.channel, after=after)
+            following = Strict(self.channel, after=after)
             with trio.move_on_after(math.inf if self.stays else self.dice.uniform(0.5, 4)):
                 async with (
                     Client(self.dice.choice(urls)) as client,
-                    follow(client, subscription, self.transport) as found,
+                    follow(client, following, self.transport) as found,
                 ):
                     async for item in found:
                         assert isinstance(item, Event)

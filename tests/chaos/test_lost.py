@@ -13,8 +13,7 @@ from tests.deployment import Node
 from tests.polling import until
 from tests.servers import RedisServer
 
-from heliograph.client.api import Client
-from heliograph.client.follow import Item, Reset, Subscription, follow
+from heliograph.client import Client, Following, Item, Reset, follow
 from heliograph.model.event import Event
 
 if TYPE_CHECKING:
@@ -32,8 +31,8 @@ class Watcher:
 
     async def run(self) -> None:
         """Follow until cancelled."""
-        subscription = Subscription("task:t", after="0-0")
-        async with follow(self._client, subscription, self._transport) as found:
+        following = Following("task:t", after="0-0")
+        async with follow(self._client, following, self._transport) as found:
             async for item in found:
                 self._items.append(item)
                 self._came.set()

@@ -12,7 +12,7 @@ from tests.archived import await_outputs, check_archive
 from tests.chaos.test_lost import publish, seqs, watching
 from tests.servers import RedisServer, SentinelServer, redis_server, sentinel_server, wait_until
 
-from heliograph.client.follow import Reset
+from heliograph.client import Reset
 
 if TYPE_CHECKING:
     from tests.chaos.conftest import NodeMaker

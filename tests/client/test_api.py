@@ -8,7 +8,7 @@ import orjson
 import pytest
 import trio
 
-from heliograph.client.api import LONGEST_DELAY, Backoff, Client, LogLine, problem_error
+from heliograph.client.api import Client, OutputLine, problem_error
 from heliograph.model import errors
 from heliograph.storage import protocols
 
@@ -86,18 +86,6 @@ def test_problems(status: int, kind: type[errors.HeliographError]) -> None:
     assert str(status) in str(problem_error(status, b"[]"))
 
 
-def test_backoff() -> None:
-    """Delays grow to their cap, are jittered, begin anew after a success, and respect Retry-After."""
-    backoff = Backoff()
-    delays = [backoff.next() for _ in range(20)]
-    assert 0.05 <= delays[0] <= 0.1
-    assert LONGEST_DELAY / 2 <= delays[-1] <= LONGEST_DELAY
-    assert len(set(delays)) == 20
-    assert backoff.next(errors.Unavailable("later", 60)) >= 60
-    backoff.reset()
-    assert backoff.next() <= 0.1
-
-
 async def test_marked_lines(service: FakeService) -> None:
     """A log's lines come with the marks of pieces; each field that the service may give is known."""
     line = {"seq": 2, "id": "1-0", "timestamp": "2026-01-01T00:00:00Z", "stream": "stdout", "output": "10%"}
@@ -106,7 +94,7 @@ async def test_marked_lines(service: FakeService) -> None:
     async with Client(service.url) as client:
         lines = await client.logs("t1")
     assert [(line.seq, line.partial, line.rewind) for line in lines] == [(2, False, False), (3, True, True)]
-    assert {field.name for field in attrs.fields(LogLine)} == {
+    assert {field.name for field in attrs.fields(OutputLine)} == {
         field.name for field in attrs.fields(protocols.LogLine)
     }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import subprocess
 import sys
 from collections.abc import AsyncIterator
@@ -16,7 +17,7 @@ import trio
 from tests.servers import free_port
 
 from heliograph.client.api import Client
-from heliograph.client.follow import Subscription, follow
+from heliograph.client.follow import Following, follow
 from heliograph.model.event import Event
 from heliograph.model.task import TERMINAL
 
@@ -88,12 +89,12 @@ class Watcher:
         self.events: list[Event] = []
         self.ended = trio.Event()
         self._url = url
-        self._subscription = Subscription(f"task:{task_id}", after="0-0")
+        self._following = Following(f"task:{task_id}", after="0-0")
         self._transport = transport
 
     async def run(self) -> None:
         """Follow."""
-        async with Client(self._url) as client, follow(client, self._subscription, self._transport) as items:
+        async with Client(self._url) as client, follow(client, self._following, self._transport) as items:
             async for item in items:
                 assert isinstance(item, Event), item
                 self.events.append(item)
@@ -167,7 +168,7 @@ async def test_commands_meet(live: Live, heliograph: Heliograph) -> None:
         assert lines[-1].startswith("✘ failed after")
         filtered = ["--transport", transport, "--topic", "task.output", "-n", "1", "task:t1"]
         assert (await heliograph("tail", *url, *filtered)).stdout == b"20%\n"
-    pipeline = f"{sys.executable} -m heliograph tail --url {live.url} task:t1 | head -1"
+    pipeline = f"{shlex.quote(sys.executable)} -m heliograph tail --url {live.url} task:t1 | head -1"
     head = await trio.run_process(["sh", "-c", pipeline], capture_stdout=True, capture_stderr=True)
     assert head.stdout.startswith(b"\xe2\x97\x8b created")
     assert head.stderr == b""

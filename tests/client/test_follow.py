@@ -13,7 +13,7 @@ import trio
 import trio_websocket
 
 from heliograph.client.api import Client
-from heliograph.client.follow import Gap, Item, Reset, Subscription, follow
+from heliograph.client.follow import Following, Gap, Item, Reset, follow
 from heliograph.model import errors
 from heliograph.model.channels import RESERVED_TOPICS
 from heliograph.model.event import Event, event_json, message_json
@@ -46,7 +46,7 @@ def sse(kind: str, data: dict[str, Any]) -> bytes:
 
 async def collect(
     client: Client,
-    subscription: Subscription,
+    following: Following,
     count: int,
     transport: str = "sse",
     on_retry: Callable[[errors.HeliographError], object] = lambda error: None,
@@ -54,7 +54,7 @@ async def collect(
     """Follow until so many items have come."""
     items: list[Item] = []
     with trio.fail_after(20):
-        async with follow(client, subscription, transport, on_retry) as stream:
+        async with follow(client, following, transport, on_retry) as stream:
             async for item in stream:
                 items.append(item)
                 if len(items) == count:
@@ -83,20 +83,20 @@ async def test_cut_anywhere(service: FakeService, client: Client) -> None:
         arrived = [past for past in history if len(GO_ON + b"".join(map(block, history[: past.seq]))) <= cut]
         rest = b"".join(map(block, history[len(arrived) :]))
         service.streams.extend([(200, whole[:cut]), (200, rest)])
-        assert await collect(client, Subscription("task:t1", after="0-0"), 3) == history
+        assert await collect(client, Following("task:t1", after="0-0"), 3) == history
         assert afters(service)[-1] == (arrived[-1].cursor if arrived else "0-0")
 
 
 async def test_doubled_by_the_service(service: FakeService, client: Client) -> None:
     """An event that a stream gives again is not given twice."""
     service.streams.extend([(200, GO_ON + block(event(1))), (200, block(event(1)) + block(event(2)))])
-    assert await collect(client, Subscription("task:t1"), 2) == [event(1), event(2)]
+    assert await collect(client, Following("task:t1"), 2) == [event(1), event(2)]
 
 
 async def test_tail_only_at_first(service: FakeService, client: Client) -> None:
     """A tail is asked for until something came, then the position is."""
     service.streams.extend([(200, GO_ON), (200, GO_ON + block(event(1))), (200, block(event(2)))])
-    await collect(client, Subscription("task:t1", tail=5), 2)
+    await collect(client, Following("task:t1", tail=5), 2)
     assert ["tail=5" in target for _, target, _ in service.asked] == [True, True, False]
     assert afters(service) == [None, None, event(1).cursor]
 
@@ -104,14 +104,14 @@ async def test_tail_only_at_first(service: FakeService, client: Client) -> None:
 async def test_id_only_block(service: FakeService, client: Client) -> None:
     """A block with only an id moves the position from which the next connection goes on."""
     service.streams.extend([(200, GO_ON + b"id: 77-0\n\n"), (200, block(event(1)))])
-    await collect(client, Subscription("task:t1"), 1)
+    await collect(client, Following("task:t1"), 1)
     assert afters(service)[-1] == "77-0"
 
 
 async def test_finished(service: FakeService, client: Client) -> None:
     """204 ends the following."""
     service.streams.extend([(200, GO_ON + block(event(1))), (204, b"")])
-    assert await collect(client, Subscription("task:t1"), 99) == [event(1)]
+    assert await collect(client, Following("task:t1"), 99) == [event(1)]
 
 
 async def test_notices(service: FakeService, client: Client) -> None:
@@ -120,7 +120,7 @@ async def test_notices(service: FakeService, client: Client) -> None:
     reset = {"channel": "task:t1", "oldest": "0-0", "head": "5-0", "reason": "the log is new"}
     words = GO_ON + sse("gap", gap) + block(event(9)) + sse("keepalive", {}) + sse("reset", reset)
     service.streams.extend([(200, words), (200, block(event(1)))])
-    assert await collect(client, Subscription("task:t1"), 4) == [
+    assert await collect(client, Following("task:t1"), 4) == [
         Gap("task:t1", "1-0", "2-0", 3, "drop_oldest"),
         event(9),
         Reset("task:t1", "0-0", "5-0", "the log is new"),
@@ -138,17 +138,17 @@ async def test_events_named_like_notices(
     history = [event(1, topic), event(2)]
     if transport == "ws":
         script: Script = [message_json(past) for past in history]
-        assert (await follow_scripts(nursery, [script], Subscription("*"), 2))[0] == history
+        assert (await follow_scripts(nursery, [script], Following("*"), 2))[0] == history
     else:
         service.streams.append((200, GO_ON + b"".join(map(block, history))))
-        assert await collect(client, Subscription("*"), 2) == history
+        assert await collect(client, Following("*"), 2) == history
 
 
 async def test_reconnect_notice(service: FakeService, client: Client) -> None:
     """A planned rotation is followed at once when the service says so."""
     bye = b"retry: 600000\n\n" + sse("reconnect", {"after_ms": 1, "cursor": "9-0", "reason": "rotation"})
     service.streams.extend([(200, block(event(1)) + bye), (200, block(event(2)))])
-    assert await collect(client, Subscription("task:t1"), 2) == [event(1), event(2)]
+    assert await collect(client, Following("task:t1"), 2) == [event(1), event(2)]
 
 
 @pytest.mark.parametrize("transport", ["sse", "ws"])
@@ -156,7 +156,7 @@ async def test_refused(service: FakeService, client: Client, transport: str) -> 
     """A refusal is raised, not tried again."""
     service.streams.append((403, b'{"detail": "not for you"}'))
     with pytest.raises(errors.Forbidden, match="not for you"):
-        await collect(client, Subscription("task:t1"), 1, transport)
+        await collect(client, Following("task:t1"), 1, transport)
     assert len(service.asked) == 1
 
 
@@ -166,7 +166,7 @@ async def test_overloaded(service: FakeService, client: Client, transport: str) 
     service.streams.extend([(503, b"{}"), (403, b"{}")])
     told: list[errors.HeliographError] = []
     with pytest.raises(errors.Forbidden):
-        await collect(client, Subscription("task:t1"), 1, transport, told.append)
+        await collect(client, Following("task:t1"), 1, transport, told.append)
     assert isinstance(told[0], errors.Unavailable)
 
 
@@ -200,19 +200,19 @@ class FakeSocketService:
 
 
 async def follow_scripts(
-    nursery: trio.Nursery, scripts: Iterable[Script], subscription: Subscription, count: int
+    nursery: trio.Nursery, scripts: Iterable[Script], following: Following, count: int
 ) -> tuple[list[Item], list[dict[str, Any]]]:
     """Follow a scripted WebSocket service; return the items and what it heard."""
     service = FakeSocketService(*scripts)
     await nursery.start(service.run)
     async with Client(service.url) as client:
-        items = await collect(client, subscription, count, "ws")
+        items = await collect(client, following, count, "ws")
     nursery.cancel_scope.cancel()
     return items, service.heard
 
 
 def subscribed(cursor: str) -> dict[str, Any]:
-    """Make the answer to a subscription."""
+    """Make the answer to a following."""
     return {"type": "subscribed", "channel": "task:t1", "cursor": cursor, "recovered": False, "ref": None}
 
 
@@ -231,7 +231,7 @@ async def test_ws_resumes(nursery: trio.Nursery) -> None:
             [message_json(event(2)), message_json(event(3, "task.status")), 1012],
             [message_json(created)],
         ],
-        Subscription("task:t1", tail=7),
+        Following("task:t1", tail=7),
         4,
     )
     assert items == [event(1), event(2), event(3, "task.status"), created]
@@ -248,7 +248,7 @@ async def test_ws_start(nursery: trio.Nursery, tail: int | None) -> None:
     _, heard = await follow_scripts(
         nursery,
         [[subscribed("1000-0"), 1001], [message_json(event(1))]],
-        Subscription("task:t1", tail=tail),
+        Following("task:t1", tail=tail),
         1,
     )
     assert heard[1] == {"type": "subscribe", "channel": "task:t1", "after": "1000-0"}
@@ -258,7 +258,7 @@ async def test_ws_notices(nursery: trio.Nursery) -> None:
     """Gaps and resets are items over WebSocket too."""
     gap = {"type": "gap", "channel": "task:t1", "from": "1-0", "to": "2-0", "count": 3, "reason": "latest"}
     reset = {"type": "reset", "channel": "task:t1", "oldest": "0-0", "head": "5-0", "reason": "new"}
-    items, _ = await follow_scripts(nursery, [[gap, reset]], Subscription("task:t1"), 2)
+    items, _ = await follow_scripts(nursery, [[gap, reset]], Following("task:t1"), 2)
     assert items == [
         Gap("task:t1", "1-0", "2-0", 3, "latest"),
         Reset("task:t1", "0-0", "5-0", "new"),
@@ -277,12 +277,12 @@ async def test_ws_do_not_come_back(
     await nursery.start(service.run)
     async with Client(service.url) as client:
         with pytest.raises(kind, match="so it is"):
-            await collect(client, Subscription("task:t1"), 1, "ws")
+            await collect(client, Following("task:t1"), 1, "ws")
     nursery.cancel_scope.cancel()
 
 
 async def test_ws_error_message(nursery: trio.Nursery) -> None:
-    """An error message about the subscription is raised with its words."""
+    """An error message about the following is raised with its words."""
     error = {
         "type": "error",
         "code": "invalid",
@@ -294,5 +294,5 @@ async def test_ws_error_message(nursery: trio.Nursery) -> None:
     await nursery.start(service.run)
     async with Client(service.url) as client:
         with pytest.raises(errors.ClientFault, match="must be a cursor"):
-            await collect(client, Subscription("task:t1"), 1, "ws")
+            await collect(client, Following("task:t1"), 1, "ws")
     nursery.cancel_scope.cancel()

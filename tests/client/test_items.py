@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from heliograph.client.items import ItemReader
+from heliograph.client.items import ItemParser
 from heliograph.model.errors import Malformed
 
 OBJECTS = st.lists(st.dictionaries(st.text(max_size=5), st.integers(0, 9), max_size=3), max_size=5)
@@ -15,7 +15,7 @@ OBJECTS = st.lists(st.dictionaries(st.text(max_size=5), st.integers(0, 9), max_s
 
 def read(data: bytes, cuts: list[int] | None = None) -> list[Any]:
     """Read an input that comes in pieces."""
-    reader = ItemReader()
+    reader = ItemParser()
     edges = [0, *sorted(cut for cut in cuts or [] if cut < len(data)), len(data)]
     items: list[Any] = []
     for start, end in zip(edges, edges[1:], strict=False):  # noqa: RUF007 (pairwise hides the point)
@@ -38,7 +38,7 @@ def test_forms(objects: list[dict[str, int]], form: str, cuts: list[int]) -> Non
 
 def test_live() -> None:
     """Each line is given out as soon as it is complete."""
-    reader = ItemReader()
+    reader = ItemParser()
     assert reader.feed(b'\n{"a": 1}\n{"b"') == [{"a": 1}]
     assert reader.feed(b": 2}\n") == [{"b": 2}]
     assert reader.finish() == []

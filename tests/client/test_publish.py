@@ -10,7 +10,7 @@ import orjson
 import pytest
 import trio
 
-from heliograph.client.api import Client, Receipt
+from heliograph.client.api import Accepted, Client
 from heliograph.client.publish import BATCH_BYTES, BATCH_ITEMS, publish_stream
 from heliograph.model import errors
 
@@ -29,9 +29,9 @@ def notes(count: int, size: int) -> list[dict[str, Any]]:
     return [{"topic": "note", "payload": {"n": n, "text": "x" * size}} for n in range(count)]
 
 
-async def publish(service: FakeService, path: Path, items: list[dict[str, Any]]) -> list[Receipt]:
+async def publish(service: FakeService, path: Path, items: list[dict[str, Any]]) -> list[Accepted]:
     """Publish a JSON array from a file; return what the service said to each request."""
-    receipts: list[Receipt] = []
+    receipts: list[Accepted] = []
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT)
     try:
         os.pwrite(descriptor, orjson.dumps(items), 0)

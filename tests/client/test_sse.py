@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from heliograph.client import sse
-from heliograph.client.sse import Message, Parser
+from heliograph.client.sse import Block, Parser
 from heliograph.model.errors import Malformed
 
 LINE_ENDS = st.sampled_from(["\n", "\r", "\r\n"])
@@ -38,14 +38,14 @@ def encode(blocks: list[dict[str, Any]], line_end: str) -> bytes:
     return text.encode()
 
 
-def expected(blocks: list[dict[str, Any]]) -> tuple[list[Message], str]:
+def expected(blocks: list[dict[str, Any]]) -> tuple[list[Block], str]:
     """Say which events blocks stand for, and the last id."""
-    messages: list[Message] = []
+    messages: list[Block] = []
     last_id = ""
     for block in blocks:
         last_id = block.get("id", last_id)
         if "data" in block:
-            messages.append(Message(block.get("event", "message"), "\n".join(block["data"]), last_id))
+            messages.append(Block(block.get("event", "message"), "\n".join(block["data"]), last_id))
     return messages, last_id
 
 
@@ -54,7 +54,7 @@ def test_chunking(blocks: list[dict[str, Any]], line_end: str, cuts: list[int]) 
     """Any stream cut anywhere gives the same events, with all three kinds of line end."""
     wire = encode(blocks, line_end)
     parser = Parser()
-    messages: list[Message] = []
+    messages: list[Block] = []
     edges = [0, *sorted(cut for cut in cuts if cut < len(wire)), len(wire)]
     for start, end in pairwise(edges):
         messages += parser.feed(wire[start:end])
@@ -72,10 +72,10 @@ def test_any_bytes(data: bytes, cut: int) -> None:
 def test_line_end_at_the_end_of_a_read() -> None:
     """An event that ends in carriage returns is given out at once; a newline after it is no second end."""
     parser = Parser()
-    assert parser.feed(b"data: a\r\r") == [Message("message", "a", "")]
+    assert parser.feed(b"data: a\r\r") == [Block("message", "a", "")]
     assert parser.feed(b"\ndata: b\r") == []
     assert parser.feed(b"") == []
-    assert parser.feed(b"\n\r") == [Message("message", "b", "")]
+    assert parser.feed(b"\n\r") == [Block("message", "b", "")]
 
 
 def test_unfinished_block() -> None:
@@ -96,7 +96,7 @@ def test_byte_order_mark() -> None:
     """A byte order mark before the first line is no part of it."""
     parser = Parser()
     assert parser.feed(b"\xef\xbb") == []
-    assert parser.feed(b"\xbfdata: x\n\n") == [Message("message", "x", "")]
+    assert parser.feed(b"\xbfdata: x\n\n") == [Block("message", "x", "")]
 
 
 def test_retry_and_odd_ids() -> None:

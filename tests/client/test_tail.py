@@ -10,7 +10,7 @@ import pytest
 import trio
 
 from heliograph.client.api import Client
-from heliograph.client.follow import Item, Subscription
+from heliograph.client.follow import Following, Item
 from heliograph.client.tail import show_channel
 from heliograph.model.event import Event, event_json
 from heliograph.model.ids import format_id, make_id
@@ -49,14 +49,12 @@ def page(events: list[Event], next_cursor: str | None = None) -> tuple[int, byte
     return 200, orjson.dumps({"events": newest_first, "meta": meta})
 
 
-async def show(service: FakeService, subscription: Subscription) -> list[Item]:
+async def show(service: FakeService, following: Following) -> list[Item]:
     """Show the task to its end; return what was shown."""
     shown: list[Item] = []
     with trio.fail_after(10):
         async with Client(service.url) as client:
-            await show_channel(
-                client, subscription, "sse", shown.append, lambda sentence: None, follow_on=False
-            )
+            await show_channel(client, following, "sse", shown.append, lambda sentence: None, follow_on=False)
     return shown
 
 
@@ -73,7 +71,7 @@ async def test_filter_that_hides_the_end(service: FakeService, status: str) -> N
     if status == "completed":
         service.streams.append(page(events[-1:]))  # its end is still kept
     service.streams.append(stream(events))
-    assert await show(service, Subscription("task:t1", NOTE, tail=2)) == [events[0], events[2]]
+    assert await show(service, Following("task:t1", NOTE, tail=2)) == [events[0], events[2]]
     _, listed, *_, streamed = queries(service)
     assert "limit=2" in listed
     assert "topic=deploy.note" in listed
@@ -85,7 +83,7 @@ async def test_filter_that_shows_the_end(service: FakeService) -> None:
     """A filter that the task's end passes is left to the service."""
     events = story(STATUS)
     service.streams.extend([task("running", events[0]), stream(events)])
-    assert await show(service, Subscription("task:t1", "task.*", tail=2)) == events
+    assert await show(service, Following("task:t1", "task.*", tail=2)) == events
     assert "topic=task." in queries(service)[-1]
 
 
@@ -102,14 +100,14 @@ async def test_an_end_that_was_lost(service: FakeService, kind: str, fields: dic
     notice = f"event: {kind}\ndata: ".encode() + orjson.dumps(fields) + b"\n\n"
     kept = page(events[-1:])
     service.streams.extend([task("completed", events[-1]), kept, (200, b"retry: 1\n\n" + notice)])
-    (shown,) = await show(service, Subscription("task:t1", after="1001-0"))
+    (shown,) = await show(service, Following("task:t1", after="1001-0"))
     assert type(shown).__name__.lower() == kind
 
 
 async def test_an_ended_task_of_which_nothing_is_kept(service: FakeService) -> None:
     """Of a task whose every event retention has removed nothing is shown, and nothing waited for."""
     service.streams.extend([task("completed", story(STATUS)[0]), page([])])
-    assert await show(service, Subscription("task:t1", after="0-0")) == []
+    assert await show(service, Following("task:t1", after="0-0")) == []
 
 
 async def test_long_tail_behind_a_filter(service: FakeService) -> None:
@@ -119,7 +117,7 @@ async def test_long_tail_behind_a_filter(service: FakeService) -> None:
         [task("running", events[-1]), page(events[200:700], "older"), page(events[100:200], "older still")]
     )
     service.streams.append(stream(events[100:]))
-    assert await show(service, Subscription("task:t1", NOTE, tail=600)) == events[100:700]
+    assert await show(service, Following("task:t1", NOTE, tail=600)) == events[100:700]
     assert ["limit=500" in query for query in queries(service)][1:3] == [True, False]
     assert "limit=100&cursor=older" in queries(service)[2]
 
@@ -128,7 +126,7 @@ async def test_nothing_behind_a_filter(service: FakeService) -> None:
     """Of an ended task with nothing that passes the filter, nothing is waited for."""
     events = story(OUTPUT, STATUS)
     service.streams.extend([task("completed", events[-1]), page([])])
-    assert await show(service, Subscription("task:t1", NOTE, tail=100)) == []
+    assert await show(service, Following("task:t1", NOTE, tail=100)) == []
 
 
 async def test_service_that_is_away_at_first(service: FakeService) -> None:
@@ -136,4 +134,4 @@ async def test_service_that_is_away_at_first(service: FakeService) -> None:
     events = story(STATUS, OUTPUT)
     kept = page(events[-1:])
     service.streams.extend([(503, b"{}"), task("completed", events[-1]), kept, stream(events[1:])])
-    assert await show(service, Subscription("task:t1", tail=1)) == events[1:]
+    assert await show(service, Following("task:t1", tail=1)) == events[1:]

@@ -20,11 +20,12 @@ from heliograph.model.channels import Selection
 from heliograph.model.errors import Conflict
 from heliograph.model.event import Draft, Event
 from heliograph.model.ids import OLDEST, EventId, time_of
-from heliograph.model.intake import DESCRIPTION_BYTES, MAX_COST_USD, MAX_TOKENS, parse_item
+from heliograph.model.intake import parse_item
+from heliograph.model.rules import DESCRIPTION_BYTES
 from heliograph.model.settings import RetentionSettings
-from heliograph.model.task import DESCRIPTIONS, Task
+from heliograph.model.task import DESCRIPTIONS, MAX_COST_USD, MAX_TOKENS, TASK, Task, TaskFilter
 from heliograph.storage import recent
-from heliograph.storage.protocols import WHOLE_LOG, PositionLost, Receipt, TaskFilter
+from heliograph.storage.protocols import WHOLE_LOG, PositionLost, Receipt
 
 EPOCH_PLUS_DAY = datetime(1970, 1, 2, tzinfo=UTC)
 
@@ -297,7 +298,7 @@ async def test_nothing_is_kept_before_anything_was_published(form: Form) -> None
         assert await storage.log.tail_start(WHOLE_LOG, 10) == OLDEST
         bounds = await storage.log.bounds(WHOLE_LOG)
         assert (bounds.trimmed, bounds.head) == (OLDEST, OLDEST)
-        assert await storage.store.tasks(TaskFilter(), None, 10) == ([], False)
+        assert await storage.store.list(TASK, TaskFilter(), None, 10) == ([], False)
 
 
 async def test_a_restart_goes_on_from_where_it_was(form: Form) -> None:
@@ -322,9 +323,9 @@ async def test_the_newest_task_tells_of_its_agent(form: Form) -> None:
             moment = f"2026-01-31T12:0{minute}:00Z"
             await kept(storage, [event("task.created", payload=payload, timestamp=moment)])
         await archived(storage)
-        found = await storage.store.newest_tasks(["a", "b", "c"])
+        found = await storage.store.newest(TASK, "agent", ["a", "b", "c"])
         assert {name: newest.agent_type for name, newest in found.items()} == {"a": "llm", "b": None}
-        task = await storage.store.task("2")
+        task = await storage.store.get(TASK, "2")
         assert task is not None
         assert found["a"].updated_at == task.updated_at
 
@@ -351,10 +352,10 @@ async def test_tasks_are_the_fold_of_the_log(form: Form) -> None:
         folded: dict[str, Task] = {}
         for one in await read_all(storage):
             folded.setdefault(one.channel, Task.first_seen(one)).apply(one)
-        tasks, _ = await storage.store.tasks(TaskFilter(), None, 100)
+        tasks, _ = await storage.store.list(TASK, TaskFilter(), None, 100)
         assert {task.task_id: task for task in tasks} == {task.task_id: task for task in folded.values()}
-        counts = await storage.store.task_counts()
-        assert counts == {"queued": 0, "cancelled": 0} | Counter(task.status for task in folded.values())
+        counts = await storage.store.count(TASK, "status")
+        assert counts == Counter(task.status for task in folded.values())
         lines, more = await storage.store.lines("t19", 1, None, 5, newest=True)
         assert more
         assert [line.output for line in lines] == [f"line {k}" for k in range(14, 19)]
@@ -387,9 +388,34 @@ async def test_what_a_batch_does_not_set_stays(form: Form) -> None:
         folded: dict[str, Task] = {}
         for one in await read_all(storage):
             folded.setdefault(one.channel, Task.first_seen(one)).apply(one)
-        tasks, _ = await storage.store.tasks(TaskFilter(), None, 100)
+        tasks, _ = await storage.store.list(TASK, TaskFilter(), None, 100)
         assert {task.task_id: task for task in tasks} == {task.task_id: task for task in folded.values()}
-        assert [folded["task:t1"].error, folded["task:t5"].error] == [failed["error"], None]
+        assert [folded["task:t5"].error, folded["task:t6"].error] == [failed["error"], "other"]
+
+
+async def test_a_correction_keeps_what_it_leaves_out(form: Form) -> None:
+    """An end that is said again merges its result into the one that is stored, large as that may be."""
+    long = "x" * 100_000
+    async with form.open() as storage:
+        await kept(
+            storage, [status("t", "completed", result={"stdout": long, "cost_usd": 0.5, "error": "odd"})]
+        )
+        await archived(storage)
+        first = await storage.store.get(TASK, "t")
+        await kept(
+            storage,
+            [status("t", "failed", result={"output_tokens": 7, "cost_usd": None}), status("u", "failed")],
+            [status("t", "failed", result={"error": "boom"}), status("u", "failed", result={"a": None})],
+        )
+        await archived(storage)
+        second, other = await storage.store.get(TASK, "t"), await storage.store.get(TASK, "u")
+    assert first is not None
+    assert second is not None
+    assert other is not None
+    assert second.result == {"stdout": long, "cost_usd": 0.5, "error": "boom", "output_tokens": 7}
+    assert (second.status, second.error, second.cost_micros) == ("failed", "boom", 500_000)
+    assert second.finished_at == first.finished_at
+    assert other.result == {"a": None}
 
 
 async def test_the_largest_values_that_are_taken_are_kept(form: Form) -> None:
@@ -431,8 +457,8 @@ async def test_the_largest_values_that_are_taken_are_kept(form: Form) -> None:
         await archived(storage)
         found, _ = await storage.store.events(WHOLE_LOG, None, 500)
         assert [one.id for one in found] == ids[::-1]
-        [first], _ = await storage.store.tasks(
-            TaskFilter(agent=names["agent"], until=EPOCH_PLUS_DAY), None, 10
+        [first], _ = await storage.store.list(
+            TASK, TaskFilter(agent=names["agent"], until=EPOCH_PLUS_DAY), None, 10
         )
         assert {name: getattr(first, name) for name in DESCRIPTIONS} == names
         snapshot = await storage.store.rollup_snapshot()
@@ -460,7 +486,7 @@ async def test_retention_by_number_tells_what_is_gone(form: Form) -> None:
         stored, _ = await storage.store.events(WHOLE_LOG, None, 500)
         assert [one.id for one in stored] == new[:-101:-1]
         assert outputs(await read_all(storage, after=new[-101])) == [str(n) for n in range(2400, 2500)]
-        [task], _ = await storage.store.tasks(TaskFilter(text="old"), None, 10)
+        [task], _ = await storage.store.list(TASK, TaskFilter(text="old"), None, 10)
         assert task.output_lines == 30
         [later] = await kept(storage, [output("old", "again")])
         assert [one.seq for one in await read_all(storage, after=EventId(later - 1))] == [31]

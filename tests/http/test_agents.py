@@ -5,6 +5,8 @@ from typing import Any
 from tests.http.conftest import Api, Start, created, output, status
 from tests.http.rules.test_auth import KEYS
 
+from heliograph.model.task import STATUSES
+
 
 async def agents(api: Api, query: str = "") -> dict[str, Any]:
     """Return the agents of an answer by name."""
@@ -26,7 +28,7 @@ async def test_agents_are_told_by_their_tasks(api: Api) -> None:
     )
     found = await agents(api)
     newest = (await api.get("/api/tasks/2"))["updated_at"]
-    none = {"queued": 0, "running": 0, "completed": 0, "failed": 0, "cancelled": 0}
+    none = dict.fromkeys(STATUSES, 0)
     assert found["build"] == {
         "name": "build",
         "agent_type": "llm",

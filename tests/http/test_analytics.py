@@ -334,7 +334,7 @@ async def test_a_table_runs_no_formula(node: Node, path: str) -> None:
         ({"granularity": "minute"}, "granularity", "15m, hour, day, week, month"),
         ({"from": "1990-01-01", "granularity": "15m"}, "granularity", "5000 buckets"),
         ({"group_by": "colour"}, "group_by", "agent_type, agent, model, status"),
-        ({"status": "done"}, "status", "queued, running, completed, failed, cancelled"),
+        ({"status": "done"}, "status", "queued, running, waiting_input, completed, failed, cancelled"),
         ({"agent": "a\0b"}, "agent", "NUL"),
         ({"bucket": "1"}, "bucket", "granularity"),
     ],

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from heliograph.model.event import Event
 from heliograph.model.ids import make_id
-from heliograph.model.task import STATUSES, TERMINAL, Task, micro_dollars, task_json
+from heliograph.model.task import STATUSES, TERMINAL, Task, merged, micro_dollars, task_json
 
 START = datetime(2026, 1, 31, 12, tzinfo=UTC)
 
@@ -116,7 +116,7 @@ def test_a_late_event_never_reopens_a_task(
     for step in before:
         history.add(*step)
     history.status(end)
-    ended, outcome = len(history.events), end
+    ended, outcome, first = len(history.events), end, history.fold().finished_at
     for topic, payload in after:
         history.add(topic, payload)
         if payload.get("status") in TERMINAL:
@@ -125,7 +125,7 @@ def test_a_late_event_never_reopens_a_task(
         assert task.status == outcome
         assert task.finished
         assert task.finished_event_id == make_id(ended)
-        assert task.finished_at == START + timedelta(seconds=ended)
+        assert task.finished_at == first
 
 
 @given(st.lists(STEPS, min_size=1, max_size=15))
@@ -145,15 +145,46 @@ def test_counts_are_those_of_the_output(steps: list[tuple[str, dict[str, Any]]])
 
 
 def test_a_later_terminal_status_corrects_the_outcome() -> None:
-    """A second terminal status replaces status, time and result of the first."""
+    """A second terminal status replaces what it says; the first one's time, and what it leaves out, stay."""
     history = History()
     history.status("running", 1)
-    history.status("failed", 2, error="boom", cost_usd=1, input_tokens=5)
-    history.status("completed", 3, cost_usd=2)
+    history.status("failed", 2, error="boom", cost_usd=1, input_tokens=5, stdout="so far")
+    history.status("completed", 3, cost_usd=2, input_tokens=None, error=None, output_tokens=7)
     task = history.fold()
-    assert (task.status, task.finished_at) == ("completed", START + timedelta(seconds=3))
-    assert (task.error, task.cost_micros, task.input_tokens) == (None, 2_000_000, None)
-    assert task.result == {"cost_usd": 2}
+    assert (task.status, task.finished_at) == ("completed", START + timedelta(seconds=2))
+    assert (task.error, task.cost_micros, task.input_tokens, task.output_tokens) == (None, 2_000_000, 5, 7)
+    assert task.result == {
+        "error": None,
+        "cost_usd": 2,
+        "input_tokens": 5,
+        "stdout": "so far",
+        "output_tokens": 7,
+    }
+
+
+@given(st.lists(st.dictionaries(st.sampled_from("abc"), st.integers() | st.none()), min_size=3, max_size=3))
+def test_corrections_merge_in_any_grouping(results: list[dict[str, Any]]) -> None:
+    """Whether later corrections are merged first or last decides nothing: a fold may begin with either."""
+    one, two, three = results
+    assert merged(merged(one, two), three) == merged(one, merged(two, three))
+
+
+def test_a_task_may_wait_for_its_user() -> None:
+    """Waiting for input is no end: lines don't end it, ``running`` does, and the start is the first one."""
+    history = History()
+    history.status("waiting_input", 1)
+    history.output("Continue? [y/n]", 2)
+    task = history.fold()
+    assert (task.status, task.finished, task.started_at) == (
+        "waiting_input",
+        False,
+        START + timedelta(seconds=1),
+    )
+    history.status("running", 3)
+    assert (history.fold().status, history.fold().started_at) == ("running", START + timedelta(seconds=1))
+    history.status("completed", 4)
+    history.status("waiting_input", 5)
+    assert (history.fold().status, history.fold().duration_ms) == ("completed", 3000)
 
 
 def test_a_correction_without_a_result_keeps_what_was_known() -> None:

@@ -1,8 +1,8 @@
 """The bridge: takes what agents publish to Redis's pub/sub into the log.
 
-Every node runs one; the one that holds a lease appends, the others ask every second for it. A message
-takes the same way as a published item (``model.intake``), so what is wrong with it is found here; it
-is counted and told, and the next one follows.
+Every node runs one; they take turns (see ``turns``), and the one that holds a lease appends. A message takes
+the same way as a published item (``model.intake``), so what is wrong with it is found here; it is counted and
+told, and the next one follows.
 
 Pub/sub keeps nothing, so neither can the bridge promise what the rest of the service does. A message that
 it has heard is appended once: it is tried again, under the same key, until the log takes it. What is
@@ -17,6 +17,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from contextlib import suppress
+from functools import partial
 from itertools import count
 from secrets import token_hex
 
@@ -24,13 +25,13 @@ import attrs
 import structlog
 import trio
 
+from heliograph.actors.retry import until_it_works
+from heliograph.actors.turns import Turns
 from heliograph.model.errors import HeliographError, Unavailable
 from heliograph.model.event import Draft
 from heliograph.model.intake import parse_message
 from heliograph.storage.protocols import Deposed, Heard, Listener, Receipt
 
-TURN_SECONDS = 1.0
-RETRY_SECONDS = 0.25
 TELL_SECONDS = 10.0
 FAREWELL_SECONDS = 1.0
 
@@ -69,31 +70,19 @@ class Bridge:
     def __init__(self, listener: Listener, max_bytes: int) -> None:
         self._listener = listener
         self._max_bytes = max_bytes
-        self._active = False
-        self._terms = self._events = self._refused = self._dropped = 0
-        self._error: str | None = None
+        self._turns = Turns("bridging")
+        self._events = self._refused = self._dropped = 0
         self._told_at = -math.inf
         self._name, self._numbers = token_hex(8), count()
 
     def stats(self) -> BridgeStats:
         """Return a snapshot of the counters."""
-        return BridgeStats(self._active, self._terms, self._events, self._refused, self._dropped, self._error)
+        turns = self._turns
+        return BridgeStats(turns.active, turns.count, self._events, self._refused, self._dropped, turns.error)
 
     async def run(self) -> None:
         """Bridge whenever it is this node's turn, until cancelled."""
-        while True:
-            try:
-                if await self._listener.begin():
-                    await self._term()
-                self._error = None
-            except (Unavailable, Deposed) as error:
-                if self._error is None:
-                    log.warning("not bridging", reason=str(error))
-                self._error = str(error)
-            finally:
-                self._active = False
-                await self._end()
-            await trio.sleep(TURN_SECONDS)
+        await self._turns.take(self._listener.begin, self._serve, self._end)
 
     async def _end(self) -> None:
         """Hand the lease back, if that can be done quickly: it expires anyway."""
@@ -101,11 +90,8 @@ class Bridge:
             with suppress(Unavailable):
                 await self._listener.end()
 
-    async def _term(self) -> None:
-        log.info("bridging")
-        self._active = True
-        self._terms += 1
-        self._error = None
+    async def _serve(self) -> None:
+        self._turns.started()
         while True:
             await self._keep(self._parse(await self._listener.hear()))
 
@@ -132,25 +118,19 @@ class Bridge:
     async def _keep(self, drafts: Sequence[Draft]) -> None:
         """Append until it is done, or the lease is lost."""
         try:
-            while True:
-                try:
-                    answers = await self._append(drafts)
-                except Unavailable as error:
-                    if self._error is None:
-                        log.warning("messages wait", reason=str(error), messages=len(drafts))
-                    self._error = str(error)
-                    await trio.sleep(RETRY_SECONDS)
-                else:
-                    break
+            answers = await until_it_works(partial(self._append, drafts), "appending messages", self._wait)
         except Deposed:
             self._dropped += len(drafts)
             raise
-        self._error = None
+        self._turns.error = None
         for draft, answer in zip(drafts, answers, strict=True):
             if isinstance(answer, Receipt):
                 self._events += 1
             else:
                 self._refuse(draft.channel, answer)
+
+    def _wait(self, error: Unavailable) -> None:
+        self._turns.error = str(error)
 
     async def _append(self, drafts: Sequence[Draft]) -> Sequence[Receipt | HeliographError]:
         if not drafts:

@@ -28,18 +28,20 @@ from __future__ import annotations
 import random
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
-from typing import TypeVar
 
 import attrs
 import structlog
 import trio
 
+from heliograph.actors.retry import until_it_works
 from heliograph.actors.subscriber import Followed
 from heliograph.model.analytics import deltas
 from heliograph.model.analytics.cube import ALL, ALL_TIME, ERRORS, Cube, View
 from heliograph.model.analytics.rollup import (
     DIMENSIONS,
+    MEASURED,
     Cell,
     Cells,
     Change,
@@ -58,8 +60,6 @@ from heliograph.storage.protocols import WHOLE_LOG, Log, PositionLost, Receipt, 
 
 log = structlog.get_logger(__name__)
 
-T = TypeVar("T")
-
 INBOX_BATCHES = 16
 BACKLOG_BATCHES = 64
 PAGE_EVENTS = 2000
@@ -67,7 +67,6 @@ STEP_EVENTS = 250
 """Events folded between two pauses for others."""
 
 RECENTLY_FINISHED = 1000
-RETRY_SECONDS = 1.0
 WAIT_SECONDS = 5.0
 """How long a question waits for the rollups to be loaded."""
 
@@ -137,7 +136,7 @@ class Question:
 
 
 @attrs.frozen
-class Answer:
+class Figures:
     """The answers to some questions, all as of one delta.
 
     Args:
@@ -229,7 +228,7 @@ class Histogram:
                     await self._until(self._has_work)
                     self._resting = False
 
-    async def ask(self, questions: Sequence[Question], known: EventId) -> Answer:
+    async def ask(self, questions: Sequence[Question], known: EventId) -> Figures:
         """Answer some questions, all as of the same moment.
 
         Args:
@@ -252,7 +251,7 @@ class Histogram:
             for _ in self._cube.prepare(question.view, first, last):
                 await trio.lowlevel.checkpoint()
         # From here on without an await: all answers are of one moment.
-        return Answer(self._cursor, [self._cube.query(asked.view, asked.spans) for asked in questions])
+        return Figures(self._cursor, [self._cube.query(asked.view, asked.spans) for asked in questions])
 
     async def _refresh(self, known: EventId) -> None:
         await self._until(lambda: self._position >= known)
@@ -296,7 +295,7 @@ class Histogram:
 
     async def _load(self) -> None:
         """Start over from the store, as of its checkpoint."""
-        snapshot = await self._insist(self._store.rollup_snapshot)
+        snapshot = await until_it_works(self._store.rollup_snapshot, "counting")
         self._cube = snapshot.cube
         self._position = snapshot.checkpoint
         self._owed = snapshot.changed
@@ -324,21 +323,14 @@ class Histogram:
         """Fold what the log holds after the position, however much that is."""
         more = True
         while more:
-            page = await self._insist(partial(self._log.read, WHOLE_LOG, self._position, PAGE_EVENTS))
+            page = await until_it_works(
+                partial(self._log.read, WHOLE_LOG, self._position, PAGE_EVENTS), "counting"
+            )
             if page.trimmed > self._position:
                 await self._load()
                 return
             await self._fold(page.events)
             more = page.more
-
-    async def _insist(self, call: Callable[[], Awaitable[T]]) -> T:
-        """Call the log or the store until it is there."""
-        while True:
-            try:
-                return await call()
-            except Unavailable as error:
-                log.warning("the histogram aggregator waits", reason=str(error))
-                await trio.sleep(RETRY_SECONDS)
 
     async def _fold(self, batch: Sequence[Event]) -> None:
         events = self._new_ones(batch)
@@ -414,10 +406,10 @@ class Histogram:
         """Learn what finished tasks were before an event of theirs."""
         if not wanted:
             return
-        found = await self._insist(partial(self._store.tasks_before, wanted))
+        found = await until_it_works(partial(self._store.before, MEASURED, wanted), "counting")
         self._looked_up += len(wanted)
         for name, before in found.items():
-            task = before.task
+            task = before.value
             missing = await self._between(f"task:{name}", before.through, wanted[name])
             for event in missing:
                 if task is None:
@@ -433,7 +425,9 @@ class Histogram:
         found: list[Event] = []
         more = after < before - 1
         while more:
-            page = await self._insist(partial(self._log.read, Selection((channel,)), after, PAGE_EVENTS))
+            page = await until_it_works(
+                partial(self._log.read, Selection((channel,)), after, PAGE_EVENTS), "counting"
+            )
             found += [event for event in page.events if event.id < before]
             more, after = page.more and page.through < before, page.through
         return found
@@ -471,17 +465,17 @@ class Histogram:
         """Bring a delta into the log, this node's or another's, and wait until it has come by."""
         attempt = 0
         while self._boundary == after:
-            try:
-                await self._publish([self._make_delta(attempt)])
-                self._published += 1
-            except Conflict:
-                pass  # another node's begins at the same place: it is in the log, and on its way here
-            except Unavailable:
-                await trio.sleep(RETRY_SECONDS)
-                continue
+            await until_it_works(partial(self._offer_delta, after, attempt), "publishing deltas")
             with trio.move_on_after(LOST_SECONDS):
                 await self._until(lambda: self._boundary > after)
             attempt += 1
+
+    async def _offer_delta(self, after: EventId, attempt: int) -> None:
+        if self._boundary == after:
+            # Another node's that begins at the same place conflicts: it is in the log, and on its way here.
+            with suppress(Conflict):
+                await self._publish([self._make_delta(attempt)])
+                self._published += 1
 
     def _make_delta(self, attempt: int) -> Draft:
         span = deltas.Span(self._boundary, self._position)

@@ -9,17 +9,14 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 import attrs
-import structlog
 import trio
 
-from heliograph.model.errors import Unavailable
+from heliograph.actors.retry import until_it_works
 from heliograph.model.settings import RetentionSettings
 from heliograph.storage.protocols import Keeper
 
 INTERVAL_SECONDS = 30.0
 PAUSE_SECONDS = 0.02
-
-log = structlog.get_logger(__name__)
 
 
 @attrs.frozen
@@ -49,10 +46,10 @@ class Retention:
     async def run(self) -> None:
         """Sweep until cancelled."""
         while True:
-            try:
-                while removed := await self._keeper.sweep(self._policy, datetime.now(UTC)):
-                    self._removed += removed
-                    await trio.sleep(PAUSE_SECONDS)
-            except Unavailable as error:
-                log.warning("retention waits", reason=str(error))
+            while removed := await until_it_works(self._sweep, "removing"):
+                self._removed += removed
+                await trio.sleep(PAUSE_SECONDS)
             await trio.sleep(INTERVAL_SECONDS)
+
+    async def _sweep(self) -> int:
+        return await self._keeper.sweep(self._policy, datetime.now(UTC))

@@ -13,19 +13,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import attrs
-import structlog
 import trio
 
-from heliograph.actors.backoff import Backoff
-from heliograph.model.errors import Unavailable
+from heliograph.actors.retry import until_it_works
 from heliograph.model.event import Event
 from heliograph.model.ids import EventId
 from heliograph.storage.protocols import Log, PositionLost
 
 Followed = Sequence[Event] | PositionLost
 """What comes out of the log: the next events, or word that what comes does not connect to what came."""
-
-log = structlog.get_logger(__name__)
 
 Outlet = trio.MemorySendChannel[Followed]
 
@@ -69,7 +65,7 @@ class Subscriber:
         try:
             while True:
                 try:
-                    batch = await self._tail()
+                    batch = await until_it_works(lambda: self._log.tail(self._position), "following")
                 except PositionLost as lost:
                     await self._hand_on(lost)
                     self._position = lost.head
@@ -81,23 +77,6 @@ class Subscriber:
         finally:
             for outlet in self._outlets:
                 outlet.close()
-
-    async def _tail(self) -> Sequence[Event]:
-        """Return the next batch, however long the log is away before that."""
-        backoff = Backoff()
-        error: str | None = None
-        while True:
-            try:
-                batch = await self._log.tail(self._position)
-            except Unavailable as unavailable:
-                if error is None:
-                    log.warning("not following", reason=str(unavailable))
-                error = str(unavailable)
-                await trio.sleep(backoff.delay())
-            else:
-                if error is not None:
-                    log.info("following")
-                return batch
 
     async def _hand_on(self, followed: Followed) -> None:
         for outlet in self._outlets:

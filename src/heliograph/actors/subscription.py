@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from enum import StrEnum
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 import attrs
 import orjson
@@ -18,9 +18,6 @@ from heliograph.model.channels import Selection
 from heliograph.model.event import Event
 from heliograph.model.ids import OLDEST, EventId
 from heliograph.model.task import TERMINAL
-
-if TYPE_CHECKING:
-    from heliograph.actors.lane import Lane
 
 Encoder = Callable[[Event], bytes]
 
@@ -138,6 +135,16 @@ class Watcher(Protocol):
         ...
 
 
+class InStep(Protocol):
+    """The lane that a subscription is in, as the subscription sees it."""
+
+    position: EventId
+
+    def step_aside(self, subscription: Subscription) -> None:
+        """Put a member apart."""
+        ...
+
+
 @attrs.define(eq=False)
 class Subscription:
     """One watcher's interest in one selection.
@@ -158,7 +165,7 @@ class Subscription:
     ends_with_task: bool = False
     _position: EventId = OLDEST
     live: bool = False
-    lane: Lane | None = None
+    lane: InStep | None = None
 
     @property
     def position(self) -> EventId:

@@ -8,7 +8,6 @@ every item has an idempotency key, so the service keeps it once however often it
 
 from __future__ import annotations
 
-import random
 import secrets
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
@@ -18,8 +17,8 @@ from typing import Any, Self
 import attrs
 import httpx
 import orjson
-import trio
 
+from heliograph.client.retry import insist
 from heliograph.model.errors import (
     ClientFault,
     Conflict,
@@ -37,8 +36,6 @@ from heliograph.model.errors import (
 )
 
 DEFAULT_URL = "http://127.0.0.1:5000"
-FIRST_DELAY = 0.1
-LONGEST_DELAY = 10.0
 TIMEOUT = 30.0
 CONNECT_TIMEOUT = 5.0
 MAX_PROBLEM_BYTES = 64 * 1024
@@ -54,30 +51,8 @@ _FAULTS: Mapping[int, type[ClientFault]] = {
 }
 
 
-class Backoff:
-    """How long to wait before the next try: doubling from 0.1 s to 10 s, jittered by half.
-
-    Args:
-        first: Seconds of the first delay, before the jitter.
-    """
-
-    def __init__(self, first: float = FIRST_DELAY) -> None:
-        self._first = self._delay = first
-
-    def reset(self) -> None:
-        """Begin anew, after a success."""
-        self._delay = self._first
-
-    def next(self, error: HeliographError | None = None) -> float:
-        """Return the seconds to wait now; never less than a service that refused has asked for."""
-        delay = self._delay * random.uniform(0.5, 1.0)
-        self._delay = min(LONGEST_DELAY, self._delay * 2)
-        asked = error.retry_after if isinstance(error, Unavailable | TooMany) else 0.0
-        return max(delay, asked * random.uniform(1.0, 1.25))
-
-
 @attrs.frozen
-class Receipt:
+class Accepted:
     """What the service says to events that it keeps.
 
     Args:
@@ -122,7 +97,7 @@ class EventPage:
 
 
 @attrs.frozen
-class LogLine:
+class OutputLine:
     """One output event of a task: a line, or a marked piece of one.
 
     Args:
@@ -176,7 +151,7 @@ class Client:
         self,
         items: Iterable[Mapping[str, Any]],
         on_retry: Callable[[HeliographError, float], object] = lambda error, delay: None,
-    ) -> Receipt:
+    ) -> Accepted:
         """Publish items, in either form of ``POST /api/v1/events``, trying until the service keeps them.
 
         Args:
@@ -191,16 +166,9 @@ class Client:
             orjson.dumps(_with_key(item, f"{prefix}/{index}"), option=orjson.OPT_APPEND_NEWLINE)
             for index, item in enumerate(items)
         )
-        backoff = Backoff()
-        while True:
-            try:
-                return await self.post_events(body)
-            except (Unavailable, TooMany) as error:
-                delay = backoff.next(error)
-                on_retry(error, delay)
-            await trio.sleep(delay)
+        return await insist(lambda: self.post_events(body), on_retry)
 
-    async def post_events(self, ndjson: bytes) -> Receipt:
+    async def post_events(self, ndjson: bytes) -> Accepted:
         """Publish items that are already encoded, one JSON object a line, in a single try.
 
         Raises:
@@ -211,7 +179,7 @@ class Client:
         answer = await self._json(
             "POST", "/api/v1/events", content=ndjson, headers={"Content-Type": "application/x-ndjson"}
         )
-        return Receipt(answer["accepted"], tuple(answer["ids"]), answer["cursor"])
+        return Accepted(answer["accepted"], tuple(answer["ids"]), answer["cursor"])
 
     async def tasks(
         self, *, limit: int = 50, cursor: str | None = None, **filters: str | list[str]
@@ -266,7 +234,7 @@ class Client:
         to_seq: int | None = None,
         tail: int | None = None,
         limit: int | None = None,
-    ) -> tuple[LogLine, ...]:
+    ) -> tuple[OutputLine, ...]:
         """Return a range of a task's output, in order.
 
         Args:
@@ -282,7 +250,7 @@ class Client:
         """
         query = {"from_seq": from_seq, "to_seq": to_seq, "tail": tail, "limit": limit}
         answer = await self._json("GET", f"/api/tasks/{task_id}/logs", params=_given(query))
-        return tuple(LogLine(**line) for line in answer["lines"])
+        return tuple(OutputLine(**line) for line in answer["lines"])
 
     @asynccontextmanager
     async def full_log(self, task_id: str) -> AsyncIterator[AsyncIterator[bytes]]:

@@ -9,7 +9,7 @@ again, without end: callers put a cancel scope around it.
 
 The two transports are two context managers that open one connection and give a source: its ``receive``
 returns the next items, and raises ``Ended`` when the connection is over. The place in the log is kept by
-the subscription, which outlives connections.
+the following, which outlives connections.
 """
 
 from __future__ import annotations
@@ -25,8 +25,9 @@ import orjson
 import trio
 import trio_websocket
 
-from heliograph.client.api import Backoff, Client, problem_error, unreachable
+from heliograph.client.api import Client, problem_error, unreachable
 from heliograph.client.sse import Parser
+from heliograph.model.backoff import Backoff
 from heliograph.model.errors import (
     ClientFault,
     Forbidden,
@@ -110,7 +111,7 @@ class Finished(Exception):
 
 
 @attrs.define
-class Subscription:
+class Following:
     """What is followed, and how far.
 
     Args:
@@ -158,13 +159,13 @@ class Source(Protocol):
         """
 
 
-Transport = Callable[[Client, Subscription], AbstractAsyncContextManager[Source]]
+Transport = Callable[[Client, Following], AbstractAsyncContextManager[Source]]
 
 
 @trio.as_safe_channel
 async def follow(
     client: Client,
-    subscription: Subscription,
+    following: Following,
     transport: str = "sse",
     on_retry: Callable[[HeliographError], object] = lambda error: None,
 ) -> AsyncGenerator[Item, None]:
@@ -172,7 +173,7 @@ async def follow(
 
     Args:
         client: Of the service.
-        subscription: What is followed; it moves on with each item, so another ``follow`` may go on from it.
+        following: What is followed; it moves on with each item, so another ``follow`` may go on from it.
         transport: ``sse`` or ``ws``.
         on_retry: Told each time that the service can't be reached or asks to come again.
 
@@ -183,12 +184,12 @@ async def follow(
     backoff = Backoff()
     while True:
         try:
-            async with connect(client, subscription) as source:
+            async with connect(client, following) as source:
                 while True:
                     items = await source.receive()
                     backoff.reset()
                     for item in items:
-                        if subscription.is_new(item):
+                        if following.is_new(item):
                             yield item
         except Finished:
             return
@@ -201,14 +202,14 @@ async def follow(
 
 
 @asynccontextmanager
-async def _open_sse(client: Client, subscription: Subscription) -> AsyncIterator[Source]:
+async def _open_sse(client: Client, following: Following) -> AsyncIterator[Source]:
     accept = {"Accept": "text/event-stream"}
-    async with client.stream("/api/v1/events/stream", subscription.query(), accept, IDLE_SECONDS) as response:
+    async with client.stream("/api/v1/events/stream", following.query(), accept, IDLE_SECONDS) as response:
         if response.status_code == 204:
             raise Finished
         chunks = response.aiter_bytes()
         try:
-            yield _SseSource(chunks, subscription)
+            yield _SseSource(chunks, following)
         finally:
             await _abandon(chunks)
 
@@ -226,10 +227,10 @@ async def _abandon(chunks: AsyncIterator[bytes]) -> None:
 
 
 class _SseSource:
-    def __init__(self, chunks: AsyncIterator[bytes], subscription: Subscription) -> None:
+    def __init__(self, chunks: AsyncIterator[bytes], following: Following) -> None:
         self._chunks = chunks
-        self._subscription = subscription
-        self._parser = Parser(subscription.after or "")
+        self._following = following
+        self._parser = Parser(following.after or "")
         self._end: Ended | None = None
 
     async def receive(self) -> list[Item]:
@@ -250,7 +251,7 @@ class _SseSource:
                 self._end = _ended(fields["after_ms"])
             elif notice := _notice(message.event, fields):
                 items.append(notice)
-        self._subscription.after = self._parser.last_id or None
+        self._following.after = self._parser.last_id or None
         return items
 
 
@@ -259,14 +260,14 @@ def _ended(delay_ms: int | None) -> Ended:
 
 
 @asynccontextmanager
-async def _open_ws(client: Client, subscription: Subscription) -> AsyncIterator[Source]:
+async def _open_ws(client: Client, following: Following) -> AsyncIterator[Source]:
     try:
         # trio-websocket reads in this nursery, and some of what goes wrong is raised there.
         async with trio.open_nursery() as nursery, _connect(client) as stream:
             connection = await _shake_hands(nursery, stream, client)
-            subscribe = {"type": "subscribe", **subscription.query()}
+            subscribe = {"type": "subscribe", **following.query()}
             await connection.send_message(orjson.dumps(subscribe).decode())
-            yield _WsSource(connection, subscription)
+            yield _WsSource(connection, following)
             with trio.move_on_after(DISCONNECT_SECONDS):
                 await connection.aclose()
             nursery.cancel_scope.cancel()
@@ -332,9 +333,9 @@ async def _shake_hands(
 
 
 class _WsSource:
-    def __init__(self, connection: trio_websocket.WebSocketConnection, subscription: Subscription) -> None:
+    def __init__(self, connection: trio_websocket.WebSocketConnection, following: Following) -> None:
         self._connection = connection
-        self._subscription = subscription
+        self._following = following
 
     async def receive(self) -> list[Item]:
         text = None
@@ -349,9 +350,9 @@ class _WsSource:
         message = orjson.loads(text)
         kind = message["type"]
         if kind == "subscribed":
-            self._subscription.after = self._subscription.after or message["cursor"]
+            self._following.after = self._following.after or message["cursor"]
         elif kind == "reconnect":
-            self._subscription.after = message.get("cursor") or self._subscription.after
+            self._following.after = message.get("cursor") or self._following.after
             raise Ended(message["after_ms"] / 1000)
         elif kind == "error":
             raise _FAULTS.get(message["code"], ClientFault)(message["detail"])

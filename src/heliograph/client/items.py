@@ -14,7 +14,7 @@ import orjson
 from heliograph.model.errors import Malformed
 
 
-class ItemReader:
+class ItemParser:
     """Reads one input."""
 
     def __init__(self) -> None:

@@ -17,8 +17,9 @@ from typing import Any
 
 import trio
 
-from heliograph.client.api import LONGEST_DELAY, Backoff, Client
+from heliograph.client.api import Client
 from heliograph.client.spool import Spool
+from heliograph.model.backoff import Backoff
 from heliograph.model.errors import ClientFault, HeliographError, TooLarge, TooMany
 
 SPOOL_LIMIT = 256 * 1024 * 1024
@@ -117,7 +118,7 @@ class Outbox:
                 if self.refused or trio.current_time() - failing_since >= PATIENCE_BEFORE_NOTICE:
                     self._notice()
                 self._change()
-                await trio.sleep(LONGEST_DELAY if self.refused else backoff.next(error))
+                await trio.sleep(backoff.cap if self.refused else backoff.next(error))
                 continue
             self._spool.advance(len(body))
             if self._noticed:

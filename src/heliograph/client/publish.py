@@ -10,8 +10,8 @@ import attrs
 import orjson
 import trio
 
-from heliograph.client.api import Client, Receipt
-from heliograph.client.items import ItemReader
+from heliograph.client.api import Accepted, Client
+from heliograph.client.items import ItemParser
 from heliograph.model.errors import FieldError, HeliographError, Invalid, Unavailable
 
 READ_BYTES = 64 * 1024
@@ -19,7 +19,7 @@ BATCH_ITEMS = 1000
 BATCH_BYTES = 1024 * 1024
 
 
-async def publish_items(client: Client, items: Sequence[Any], patience: float) -> Receipt:
+async def publish_items(client: Client, items: Sequence[Any], patience: float) -> Accepted:
     """Publish items, all or none.
 
     Args:
@@ -41,7 +41,7 @@ async def publish_items(client: Client, items: Sequence[Any], patience: float) -
 
 
 async def publish_stream(
-    client: Client, descriptor: int, patience: float, on_kept: Callable[[Receipt], object]
+    client: Client, descriptor: int, patience: float, on_kept: Callable[[Accepted], object]
 ) -> None:
     """Publish what comes out of a file or pipe, as it comes.
 
@@ -56,7 +56,7 @@ async def publish_stream(
         Invalid: The service refuses items; they are numbered from the first that was read, from 0.
         HeliographError: It refuses otherwise, or is still away.
     """
-    reader = ItemReader()
+    reader = ItemParser()
     count = 0
     data = None
     while data != b"":

@@ -20,7 +20,7 @@ _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
 @attrs.frozen
-class Message:
+class Block:
     """One dispatched event.
 
     Args:
@@ -53,7 +53,7 @@ class Parser:
         self._data_bytes = 0
         self._id = last_id
 
-    def feed(self, data: bytes) -> list[Message]:
+    def feed(self, data: bytes) -> list[Block]:
         """Take what was read; return the events that are complete by it.
 
         Raises:
@@ -63,7 +63,7 @@ class Parser:
             self._after_return = not data
             data = data.removeprefix(b"\n")
         self._after_return = self._after_return or data.endswith(b"\r")
-        messages: list[Message] = []
+        messages: list[Block] = []
         buffer, position = self._buffer + data, 0
         for match in _LINE_END.finditer(buffer, len(self._buffer)):
             self._line(buffer[position : match.start()], messages)
@@ -73,7 +73,7 @@ class Parser:
             raise Malformed("the answer is not an event stream: a block has no end")
         return messages
 
-    def _line(self, line: bytes, messages: list[Message]) -> None:
+    def _line(self, line: bytes, messages: list[Block]) -> None:
         if self._first_line:
             line, self._first_line = line.removeprefix(_BYTE_ORDER_MARK), False
         if not line:
@@ -92,8 +92,8 @@ class Parser:
             case "retry" if value.isascii() and value.isdigit():
                 self.retry_ms = int(value)
 
-    def _dispatch(self, messages: list[Message]) -> None:
+    def _dispatch(self, messages: list[Block]) -> None:
         self.last_id = self._id
         if self._data:
-            messages.append(Message(self._event or "message", "\n".join(self._data), self.last_id))
+            messages.append(Block(self._event or "message", "\n".join(self._data), self.last_id))
         self._event, self._data, self._data_bytes = "", [], 0

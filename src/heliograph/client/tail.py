@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
-import trio
-
-from heliograph.client.api import Backoff, Client
-from heliograph.client.follow import Gap, Item, Subscription, follow
+from heliograph.client.api import Client
+from heliograph.client.follow import Following, Gap, Item, follow
+from heliograph.client.retry import insist
 from heliograph.model.channels import EVERYTHING, topic_matches
-from heliograph.model.errors import HeliographError, NotFound, TooMany, Unavailable
+from heliograph.model.errors import HeliographError, NotFound
 from heliograph.model.event import Event
 from heliograph.model.ids import OLDEST, EventId, format_id, parse_id, parse_position
 from heliograph.model.task import TERMINAL
@@ -22,7 +21,7 @@ T = TypeVar("T")
 
 async def show_channel(
     client: Client,
-    subscription: Subscription,
+    following: Following,
     transport: str,
     show: Callable[[Item], object],
     notify: Callable[[str], object],
@@ -33,7 +32,7 @@ async def show_channel(
 
     Args:
         client: Of the service.
-        subscription: What to show.
+        following: What to show.
         transport: ``sse`` or ``ws``.
         show: Given each item.
         notify: Told, in sentences for people, what is waited for.
@@ -43,25 +42,25 @@ async def show_channel(
         ClientFault: The service refuses.
     """
     trouble = _Trouble(client.url, notify)
-    topic = subscription.topic or EVERYTHING
+    topic = following.topic or EVERYTHING
     ends_at = None
-    task_id = None if follow_on else _task_of(subscription.channel)
+    task_id = None if follow_on else _task_of(following.channel)
     if task_id is not None:
         ends_at = await _insist(lambda: _end_of_task(client, task_id, notify), trouble)
         if not topic_matches(topic, "task.status"):
-            await _insist(lambda: _lift_filter(client, subscription), trouble)
+            await _insist(lambda: _lift_filter(client, following), trouble)
     if ends_at is not None:
-        if _is_behind(subscription, ends_at):
+        if _is_behind(following, ends_at):
             return
-        if not (await _insist(lambda: client.events(channel=subscription.channel, limit=1), trouble)).events:
-            notify(f"{subscription.channel} has ended, and nothing of it is kept any more")
+        if not (await _insist(lambda: client.events(channel=following.channel, limit=1), trouble)).events:
+            notify(f"{following.channel} has ended, and nothing of it is kept any more")
             return
-    async with follow(client, subscription, transport, trouble.tell) as items:
+    async with follow(client, following, transport, trouble.tell) as items:
         async for item in items:
             trouble.over()
             if not isinstance(item, Event) or topic_matches(topic, item.topic):
                 show(item)
-            if not follow_on and _is_last(item, subscription, ends_at):
+            if not follow_on and _is_last(item, following, ends_at):
                 return
 
 
@@ -73,16 +72,9 @@ def _task_of(channel: str) -> str | None:
 
 async def _insist(ask: Callable[[], Awaitable[T]], trouble: _Trouble) -> T:
     """Ask until the service answers."""
-    backoff = Backoff()
-    while True:
-        try:
-            answer = await ask()
-        except (Unavailable, TooMany) as error:
-            trouble.tell(error)
-            await trio.sleep(backoff.next(error))
-        else:
-            trouble.over()
-            return answer
+    answer = await insist(ask, lambda error, delay: trouble.tell(error))
+    trouble.over()
+    return answer
 
 
 async def _end_of_task(client: Client, task_id: str, notify: Callable[[str], object]) -> EventId | None:
@@ -95,12 +87,12 @@ async def _end_of_task(client: Client, task_id: str, notify: Callable[[str], obj
     return parse_id(task["last_event_id"]) if task["status"] in TERMINAL else None
 
 
-async def _lift_filter(client: Client, subscription: Subscription) -> None:
+async def _lift_filter(client: Client, following: Following) -> None:
     """Ask for every topic, so that the task's end is seen; begin where the filter's tail does."""
-    channel, topic = subscription.channel, subscription.topic
-    if subscription.after is None and subscription.tail:
-        subscription.after = await _before_last(client, channel, topic, subscription.tail)
-    subscription.topic = None
+    channel, topic = following.channel, following.topic
+    if following.after is None and following.tail:
+        following.after = await _before_last(client, channel, topic, following.tail)
+    following.topic = None
 
 
 async def _before_last(client: Client, channel: str, topic: str | None, count: int) -> str:
@@ -114,20 +106,20 @@ async def _before_last(client: Client, channel: str, topic: str | None, count: i
             return format_id(parse_id(page.events[-1]["id"]) - 1) if page.events else page.stream_cursor
 
 
-def _is_behind(subscription: Subscription, ends_at: EventId) -> bool:
+def _is_behind(following: Following, ends_at: EventId) -> bool:
     """Tell whether nothing is left to show of an ended task."""
-    if subscription.after is not None:
-        return parse_position(subscription.after, "--after") >= ends_at
-    return not subscription.tail
+    if following.after is not None:
+        return parse_position(following.after, "--after") >= ends_at
+    return not following.tail
 
 
-def _is_last(item: Item, subscription: Subscription, ends_at: EventId | None) -> bool:
+def _is_last(item: Item, following: Following, ends_at: EventId | None) -> bool:
     if ends_at is not None:
         return _reach(item) >= ends_at
     if not isinstance(item, Event):
         return False
     ends = item.topic == "task.status" and item.payload["status"] in TERMINAL
-    return ends and item.channel == subscription.channel
+    return ends and item.channel == following.channel
 
 
 def _reach(item: Item) -> EventId:

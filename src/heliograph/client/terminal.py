@@ -26,6 +26,7 @@ from heliograph.model.event import Event, event_json
 _MARKS: Mapping[str, tuple[str, str]] = {
     "queued": ("○", "dim"),
     "running": ("●", "cyan"),
+    "waiting_input": ("?", "bold yellow"),
     "completed": ("✔", "green"),
     "failed": ("✘", "bold red"),
     "cancelled": ("■", "yellow"),

@@ -2,9 +2,10 @@
 
 ``Task.apply`` is the whole rule of what an event does to a task; the store calls it in the same
 transaction that appends (or archives) the event, so the table is always the fold of the log.
-Statuses go ``queued → running → completed | failed | cancelled``. What is finished stays finished: a
-late output still counts its lines, a late ``running`` changes nothing, and only another terminal
-status corrects the outcome.
+Statuses go ``queued → running ⇄ waiting_input → completed | failed | cancelled``. What is finished stays
+finished: a late output still counts its lines, a late ``running`` changes nothing, and only another terminal
+status corrects the outcome. Some agents say each end several times, each time with other fields. So a
+correction merges: what its result leaves out keeps what it was, and the first end is when the task finished.
 
 The cost is what the result says. Where it says tokens and no cost, the price table computes one; should
 the model become known only later, it is computed then.
@@ -21,15 +22,24 @@ import attrs
 
 from heliograph.model.event import Event
 from heliograph.model.ids import OLDEST, EventId, format_id
+from heliograph.model.kind import Kind
 from heliograph.model.prices import NO_PRICES, Prices
+from heliograph.model.rules import DESCRIPTION, NAME, OBJECT, TEXT, Rules, amount, of_object, one_of, whole
 
-STATUSES = ("queued", "running", "completed", "failed", "cancelled")
+STATUSES = ("queued", "running", "waiting_input", "completed", "failed", "cancelled")
 TERMINAL = frozenset({"completed", "failed", "cancelled"})
 DESCRIPTIONS = ("name", "agent", "agent_type", "model", "session_id", "conversation_id")
 """Fields of ``task.created`` that are plain text."""
 
+TOKENS = ("input_tokens", "output_tokens", "cached_tokens")
+
 CHANGING = frozenset({"task.created", "task.status"})
 """Topics that can change more than the ``Progress`` of a task that has left ``queued``."""
+
+STREAMS = ("stdout", "stderr")
+MAX_TOKENS = 10**12
+MAX_COST_USD = 10**6
+"""Far above any task, and low enough that millions of them add up within the databases' 64 bits."""
 
 MICRO = Decimal(1_000_000)
 
@@ -40,6 +50,15 @@ def micro_dollars(amount: float | int | str) -> int:
     Goes through the shortest decimal form of a float, so 0.05 is 50,000 and sums are exact.
     """
     return int((Decimal(str(amount)) * MICRO).to_integral_value(ROUND_HALF_EVEN))
+
+
+def merged(result: dict[str, Any], later: dict[str, Any]) -> dict[str, Any]:
+    """Return a result as a later one corrects it.
+
+    Null in the later one says nothing, except of an error: then there is none.
+    """
+    said = {name: value for name, value in later.items() if value is not None or name == "error"}
+    return {**later, **result, **said}
 
 
 @attrs.define
@@ -125,12 +144,13 @@ class Task:
         status: str = event.payload["status"]
         if status in TERMINAL:
             self.status = status
-            self.finished_at = event.timestamp
+            self.finished_at = self.finished_at or event.timestamp
             self.finished_event_id = event.id
             if event.payload.get("result") is not None:
                 self._result(event.payload["result"])
-        elif status == "running":
+        elif status in {"running", "waiting_input"} and not self.finished:
             self._run(event.timestamp)
+            self.status = status
 
     def _run(self, moment: datetime) -> None:
         if self.status == "queued":
@@ -138,15 +158,15 @@ class Task:
             self.started_at = moment
 
     def _result(self, result: dict[str, Any]) -> None:
-        self.result = result
-        cost = result.get("cost_usd")
-        self.cost_micros = None if cost is None else micro_dollars(cost)
-        self.cost_computed = False
-        self.input_tokens = result.get("input_tokens")
-        self.output_tokens = result.get("output_tokens")
-        self.cached_tokens = result.get("cached_tokens")
-        error = result.get("error")
-        self.error = None if error is None else str(error)
+        self.result = result if self.result is None else merged(self.result, result)
+        if result.get("cost_usd") is not None:
+            self.cost_micros = micro_dollars(result["cost_usd"])
+            self.cost_computed = False
+        for name in TOKENS:
+            if result.get(name) is not None:
+                setattr(self, name, result[name])
+        if "error" in result:
+            self.error = None if result["error"] is None else str(result["error"])
         if self.model is None and isinstance(result.get("model"), str):
             self.model = result["model"]
 
@@ -183,6 +203,56 @@ def output_bytes(event: Event) -> int:
     """Return the length of a ``task.output`` event's text in UTF-8."""
     output: str = event.payload["output"]
     return len(output) if output.isascii() else len(output.encode())
+
+
+@attrs.frozen
+class TaskFilter:
+    """The tasks that a list shows; empty or ``None`` does not filter.
+
+    Args:
+        statuses: Any of these.
+        text: Found anywhere in id, name, agent or error, ignoring the case of ASCII letters.
+        since: Created at or after.
+        until: Created before.
+    """
+
+    statuses: tuple[str, ...] = ()
+    agent: str | None = None
+    agent_type: str | None = None
+    model: str | None = None
+    session_id: str | None = None
+    conversation_id: str | None = None
+    text: str | None = None
+    since: datetime | None = None
+    until: datetime | None = None
+
+
+RESULT = Rules(
+    {
+        "cost_usd": amount(MAX_COST_USD),
+        **dict.fromkeys(("input_tokens", "output_tokens", "cached_tokens"), whole(MAX_TOKENS)),
+    }
+)
+
+TASK = Kind(
+    name="task",
+    value=Task,
+    key=("task_id",),
+    order=("created_at", "task_id"),
+    family="task",
+    field="task_id",
+    topics={
+        "task.created": Rules(
+            {"task_id": NAME, **dict.fromkeys(DESCRIPTIONS, DESCRIPTION), "metadata": OBJECT}
+        ),
+        "task.output": Rules({"task_id": NAME, "output": TEXT, "stream": one_of(STREAMS)}),
+        "task.status": Rules(
+            {"task_id": NAME, "status": one_of(STATUSES, required=True), "result": of_object(RESULT)}
+        ),
+    },
+    forms={"task_output": "task.output", "task_status": "task.status"},
+    first_seen=Task.first_seen,
+)
 
 
 def task_json(task: Task) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Protocol
+from typing import Any, Protocol
 
 import attrs
 
@@ -18,6 +18,7 @@ from heliograph.model.channels import EVERYTHING, Selection
 from heliograph.model.errors import HeliographError
 from heliograph.model.event import Draft, Event
 from heliograph.model.ids import OLDEST, EventId
+from heliograph.model.kind import Before, Kind, V
 from heliograph.model.settings import RetentionSettings
 from heliograph.model.task import Task
 
@@ -253,44 +254,6 @@ class Keeper(Protocol):
 
 
 @attrs.frozen
-class TaskFilter:
-    """Which tasks a list shows; empty or ``None`` does not filter.
-
-    Args:
-        statuses: Any of these.
-        text: Found anywhere in id, name, agent or error, ignoring the case of ASCII letters.
-        since: Created at or after.
-        until: Created before.
-    """
-
-    statuses: tuple[str, ...] = ()
-    agent: str | None = None
-    agent_type: str | None = None
-    model: str | None = None
-    session_id: str | None = None
-    conversation_id: str | None = None
-    text: str | None = None
-    since: datetime | None = None
-    until: datetime | None = None
-
-
-@attrs.frozen
-class TaskKey:
-    """Position in a list of tasks, newest first: a keyset cursor."""
-
-    created_at: datetime
-    task_id: str
-
-
-@attrs.frozen
-class NewestTask:
-    """What the newest task of an agent tells of it."""
-
-    agent_type: str | None
-    updated_at: datetime
-
-
-@attrs.frozen
 class LogLine:
     """One line of a task's output, or a marked piece of one.
 
@@ -327,39 +290,32 @@ class RollupSnapshot:
     last_delta: Event | None
 
 
-@attrs.frozen
-class TaskBefore:
-    """A task as it was before some event, as far as the store knows.
-
-    Args:
-        task: With the fields that decide its contribution; ``None`` when the store knows of none.
-        through: Events of the task up to this id are in ``task``; those between it and the event in
-            question have not been folded yet.
-    """
-
-    task: Task | None
-    through: EventId
-
-
 class Store(Protocol):
     """What is folded out of the log, to be asked."""
 
-    async def tasks(
-        self, wanted: TaskFilter, after: TaskKey | None, limit: int
-    ) -> tuple[Sequence[Task], bool]:
-        """List tasks, newest first, until the limit or about a mebibyte; tell whether there are more."""
+    async def list(
+        self, kind: Kind[V], wanted: Any, after: Sequence[Any] | None, limit: int
+    ) -> tuple[Sequence[V], bool]:
+        """List entities, newest first, until the limit or about a mebibyte; tell whether there are more.
+
+        Args:
+            kind: Which entities.
+            wanted: The kind's filter, such as ``TaskFilter``.
+            after: The position (``Kind.position``) of the last entity of the page before.
+            limit: The most to return.
+        """
         ...
 
-    async def task(self, task_id: str) -> Task | None:
-        """Return one task."""
+    async def get(self, kind: Kind[V], *key: str) -> V | None:
+        """Return one entity, ``None`` if there is none of that key."""
         ...
 
-    async def task_counts(self) -> dict[str, int]:
-        """Count the tasks of each status."""
+    async def count(self, kind: Kind[Any], field: str) -> dict[Any, int]:
+        """Count the entities by the values of a field, without those that none has."""
         ...
 
-    async def newest_tasks(self, agents: Sequence[str]) -> Mapping[str, NewestTask]:
-        """Return what the newest task of each agent tells; without those that have none."""
+    async def newest(self, kind: Kind[V], field: str, values: Sequence[str]) -> Mapping[str, V]:
+        """Return the newest entity of each value of a field, without the fields that may be large."""
         ...
 
     async def lines(
@@ -398,6 +354,9 @@ class Store(Protocol):
         """Read the rollups, and what is needed to go on from them."""
         ...
 
-    async def tasks_before(self, wanted: Mapping[str, EventId]) -> Mapping[str, TaskBefore]:
-        """Return what finished tasks were before an event of theirs, given by id of the task."""
+    async def before(self, kind: Kind[V], wanted: Mapping[str, EventId]) -> Mapping[str, Before[V]]:
+        """Return what finished entities were before an event of theirs, given by the entity's id.
+
+        It is known of the entities that rollups are made of.
+        """
         ...

@@ -6,6 +6,7 @@ from tests.storage.conftest import Embedded
 from tests.strategies import draft, output, status
 
 from heliograph.model.event import Draft
+from heliograph.model.task import TASK, Task
 from heliograph.storage.protocols import Receipt
 from heliograph.storage.sql import written as module
 
@@ -16,10 +17,8 @@ async def test_forgotten_channels_are_read_again(embedded: Embedded, monkeypatch
     for _ in range(3):
         for name in ("1", "2", "3", "4"):
             await embedded.log.append([[output(name, "x"), output(name, "y")]])
-    tasks = [await embedded.store.task(name) for name in ("1", "2", "3", "4")]
-    assert [(task.last_seq, task.output_lines, task.output_bytes) for task in tasks if task] == [
-        (6, 6, 6)
-    ] * 4
+    tasks = [await known(embedded, name) for name in "1234"]
+    assert [(task.last_seq, task.output_lines, task.output_bytes) for task in tasks] == [(6, 6, 6)] * 4
 
 
 async def test_what_a_running_task_writes_is_counted(embedded: Embedded) -> None:
@@ -36,7 +35,7 @@ async def test_what_a_running_task_writes_is_counted(embedded: Embedded) -> None
     (receipt,) = await embedded.log.append(
         [[said("task.note", early), said("task.output", early, output="\U0001f6f0")]]
     )
-    task = await embedded.store.task("1")
+    task = await embedded.store.get(TASK, "1")
     assert task is not None
     assert (task.output_lines, task.output_bytes, task.last_seq) == (3, 9, 5)
     assert task.updated_at.isoformat() == "2026-01-31T12:00:09+00:00"
@@ -49,7 +48,7 @@ async def test_the_end_of_a_running_task_is_folded_whole(embedded: Embedded) -> 
     await embedded.log.append([[output("1", "a")]])
     await embedded.log.append([[output("1", "b"), status("1", "failed"), output("1", "c")]])
     await embedded.log.append([[output("1", "d")]])
-    task = await embedded.store.task("1")
+    task = await embedded.store.get(TASK, "1")
     assert task is not None
     assert (task.status, task.output_lines, task.last_seq) == ("failed", 4, 5)
 
@@ -64,3 +63,10 @@ async def test_a_task_that_somebody_else_removed_is_an_error(embedded: Embedded)
     with pytest.raises(RuntimeError, match="not there any more"):
         await embedded.log.append([[output("1", "b")]])
     assert embedded.log.position == before
+
+
+async def known(embedded: Embedded, name: str) -> Task:
+    """Return a task that must be there."""
+    task = await embedded.store.get(TASK, name)
+    assert task is not None
+    return task

@@ -2,6 +2,7 @@ import random
 import sqlite3
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
@@ -22,9 +23,9 @@ from heliograph.model.errors import Conflict, SettingsError, Unavailable
 from heliograph.model.event import Draft, Event
 from heliograph.model.ids import OLDEST, EventId, from_microseconds, make_id, to_microseconds
 from heliograph.model.settings import RetentionSettings
-from heliograph.model.task import STATUSES, Task
+from heliograph.model.task import STATUSES, TASK, Task, TaskFilter
 from heliograph.storage.embedded.sqlite import READERS, migrate_sqlite, open_sqlite
-from heliograph.storage.protocols import Receipt, TaskFilter, TaskKey
+from heliograph.storage.protocols import Receipt
 from heliograph.storage.sql import migrate
 from heliograph.storage.sql.queries import PAGE_BYTES
 from heliograph.storage.sql.store import SqlStore
@@ -106,7 +107,7 @@ async def test_what_was_kept_is_there_after_a_restart(tmp_path: Path) -> None:
         assert [event.seq for event in events] == [1, 2, 3]
         assert list(await log.tail(first.cursor)) == [events[2]]
         assert list(await log.tail(OLDEST)) == list(events)
-        task = await SqlStore(database).task("1")
+        task = await SqlStore(database).get(TASK, "1")
         assert task is not None
         assert (task.status, task.output_lines, task.last_seq) == ("completed", 2, 3)
 
@@ -275,11 +276,11 @@ async def test_the_tasks_are_the_fold_of_the_log(tmp_path: Path, seed: int) -> N
                 await log.append([random_drafts(rng, rng.randint(1, 5)) for _ in range(rng.randint(1, 3))])
             events = (await log.read(ALL, OLDEST, 1000)).events
             store = SqlStore(database)
-            kept, _ = await store.tasks(TaskFilter(), None, 100)
+            kept, _ = await store.list(TASK, TaskFilter(), None, 100)
             assert {task.task_id: task for task in kept} == folded(events)
             assert await store.checkpoint() == events[-1].id == log.position
-            counts = await store.task_counts()
-            assert counts == {name: sum(task.status == name for task in kept) for name in STATUSES}
+            counts = await store.count(TASK, "status")
+            assert counts == Counter(task.status for task in kept)
 
 
 # Questions
@@ -302,9 +303,9 @@ async def list_all(embedded: Embedded, limit: int) -> list[Sequence[Task]]:
     pages = []
     after, more = None, True
     while more:
-        page, more = await embedded.store.tasks(TaskFilter(), after, limit)
+        page, more = await embedded.store.list(TASK, TaskFilter(), after, limit)
         pages.append(page)
-        after = TaskKey(page[-1].created_at, page[-1].task_id)
+        after = TASK.position(page[-1])
     return pages
 
 
@@ -320,9 +321,9 @@ async def test_a_page_of_large_tasks_ends_early(embedded: Embedded) -> None:
 async def test_a_task_appended_while_paging_disturbs_no_page(embedded: Embedded) -> None:
     """A newer task that appears between two pages neither repeats nor hides an older one."""
     await append(embedded, *(created(f"t{n}", START + timedelta(seconds=n)) for n in range(4)))
-    first, _ = await embedded.store.tasks(TaskFilter(), None, 2)
+    first, _ = await embedded.store.list(TASK, TaskFilter(), None, 2)
     await append(embedded, created("new", START + timedelta(hours=1)))
-    second, _ = await embedded.store.tasks(TaskFilter(), TaskKey(first[-1].created_at, first[-1].task_id), 2)
+    second, _ = await embedded.store.list(TASK, TaskFilter(), TASK.position(first[-1]), 2)
     assert [task.task_id for task in [*first, *second]] == ["t3", "t2", "t1", "t0"]
 
 
@@ -340,7 +341,7 @@ async def test_tasks_are_found_by_every_filter(embedded: Embedded) -> None:
         if rng.random() < 0.7:
             drafts.append(status(f"t{n}", rng.choice(STATUSES), {"error": rng.choice(["Boom", "x_y"])}))
     await append(embedded, *drafts)
-    tasks, _ = await embedded.store.tasks(TaskFilter(), None, 100)
+    tasks, _ = await embedded.store.list(TASK, TaskFilter(), None, 100)
 
     def passes(task: Task, wanted: TaskFilter) -> bool:
         fields = ("agent", "agent_type", "model", "session_id", "conversation_id")
@@ -367,7 +368,7 @@ async def test_tasks_are_found_by_every_filter(embedded: Embedded) -> None:
         wanted.append(TaskFilter(text=rng.choice(texts), **maybe))
     hits = 0
     for one in wanted:
-        found, _ = await embedded.store.tasks(one, None, 100)
+        found, _ = await embedded.store.list(TASK, one, None, 100)
         assert list(found) == [task for task in tasks if passes(task, one)], one
         hits += len(found)
     assert hits > 100
@@ -466,9 +467,9 @@ async def test_a_line_says_where_it_was_written(embedded: Embedded) -> None:
 
 async def test_what_is_not_there_is_none(embedded: Embedded) -> None:
     """An unknown task is ``None``, has no lines, and counts nothing."""
-    assert await embedded.store.task("nobody") is None
+    assert await embedded.store.get(TASK, "nobody") is None
     assert await embedded.store.lines("nobody", 1, None, 10) == ([], False)
-    assert await embedded.store.task_counts() == dict.fromkeys(STATUSES, 0)
+    assert await embedded.store.count(TASK, "status") == {}
     assert await embedded.store.checkpoint() == OLDEST
 
 
@@ -479,7 +480,7 @@ async def test_readers_do_not_wait_for_the_writer(embedded: Embedded) -> None:
         writer.execute("BEGIN IMMEDIATE")
         writer.execute("DELETE FROM tasks")
         with trio.fail_after(3):
-            task = await embedded.store.task("1")
+            task = await embedded.store.get(TASK, "1")
         writer.execute("ROLLBACK")
     assert task is not None
 
@@ -494,7 +495,7 @@ async def test_json_of_a_task_is_kept_as_it_came(
         await append(embedded, status("1", "completed", value))
     else:
         await append(embedded, created("1", START, **{field: value}))
-    task = await embedded.store.task("1")
+    task = await embedded.store.get(TASK, "1")
     assert getattr(task, field) == value
 
 

@@ -46,7 +46,7 @@ def table(name, *parts, **options):
 sqlalchemy.Table = table
 rollup.FACTS = (*rollup.FACTS, "of_tomorrow")
 
-from heliograph.storage.sql import migrate, schema
+from heliograph.storage.sql import migrate, rollups, schema
 
 assert all("of_tomorrow" in table.c for table in schema.metadata.tables.values())
 for url in sys.argv[1:]:
@@ -69,7 +69,7 @@ def _task(task_id: str, status: str, **said: Any) -> dict[str, Any]:
 ERRORS = ("\n \u2003TimeoutError: " + "x" * 500, "no luck at 7", "no luck at 8")
 TASKS = [
     _task("queued", "queued"),
-    _task("running", "running", agent="a", model="m", started_at=NOON),
+    _task("running", "running", agent="a", model="m", started_at=NOON, session_id="s"),
     _task("cancelled", "cancelled", agent="a", model="m", finished_at=NOON - SECOND),
     *(
         _task(error[-1:], "failed", agent="a", model="m", finished_at=NOON + QUARTER, error=error)
@@ -88,6 +88,7 @@ TASKS = [
         input_tokens=100,
         output_tokens=20,
         last_event_id=77,
+        session_id="s",
     ),
 ]
 
@@ -148,6 +149,24 @@ def test_a_program_of_tomorrow_migrates_from_every_revision(urls: dict[str, str]
     for revision, url in urls.items():
         found = _read(url)
         assert found == ((migrate.HEAD, {}, None) if revision == "base" else (migrate.HEAD, ROLLUPS, 77))
+
+
+def test_sessions_of_earlier_tasks_are_added_up(urls: dict[str, str]) -> None:
+    """A session has what its tasks came to before there were sessions; one that no task names is not made."""
+    engine = sa.create_engine(urls[REVISIONS[0]])
+    migrate.upgrade(engine)
+    with engine.connect() as connection:
+        [row] = connection.execute(sa.text("SELECT * FROM sessions")).mappings().all()
+    engine.dispose()
+    assert dict(row) | {"tasks": json.loads(row["tasks"])} == {
+        "session_id": "s",
+        "first_seen": NOON - SECOND,
+        "last_seen": NOON + 90 * SECOND,
+        "tasks": {"completed": 1, "running": 1},
+        "cost_micros": 1_500_000,
+        "input_tokens": 100,
+        "output_tokens": 20,
+    }
 
 
 def _read(url: str) -> tuple[str, dict[Any, Any], int | None]:

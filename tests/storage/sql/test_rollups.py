@@ -17,7 +17,8 @@ from heliograph.model.analytics.rollup import DIMENSIONS, error_kind
 from heliograph.model.analytics.totals import unpack
 from heliograph.model.event import Event
 from heliograph.model.ids import make_id
-from heliograph.storage.sql import schema
+from heliograph.model.task import TASK
+from heliograph.storage.sql import rollups, schema
 from heliograph.storage.sql.fold import fold
 from heliograph.storage.sql.store import SqlStore
 
@@ -57,7 +58,7 @@ async def test_rollups_are_the_recount_of_the_log(history: list[recount.Item], s
 
 
 def _empty_rows(connection: Connection) -> int:
-    table = schema.rollups
+    table = rollups.rollups
     statement = select(func.count()).where(table.c.created == 0, table.c.finished == 0)
     return int(connection.execute(statement).scalar() or 0)
 
@@ -95,12 +96,12 @@ async def test_what_a_task_was_is_known_for_each_of_its_corrections(tmp_path: Pa
         await deployed.far.write(fold, events)
         store = SqlStore(deployed.far)
         for event, (status, cost) in zip([events[2], events[3], events[4]], ends, strict=True):
-            before = (await store.tasks_before({"t": event.id}))["t"]
-            assert before.task is not None
-            assert (before.task.status, before.task.cost_micros) == (status, cost * 1_000_000)
+            before = (await store.before(TASK, {"t": event.id}))["t"]
+            assert before.value is not None
+            assert (before.value.status, before.value.cost_micros) == (status, cost * 1_000_000)
             assert before.through >= event.id - 1
-        unknown = (await store.tasks_before({"other": events[0].id}))["other"]
-        assert (unknown.task, unknown.through) == (None, 0)
+        unknown = (await store.before(TASK, {"other": events[0].id}))["other"]
+        assert (unknown.value, unknown.through) == (None, 0)
 
 
 async def test_a_task_that_retention_removed_begins_anew(tmp_path: Path) -> None:
@@ -108,8 +109,8 @@ async def test_a_task_that_retention_removed_begins_anew(tmp_path: Path) -> None
     late = _event(9, "task:t", 9, "task.output", output="late")
     async with deployment(tmp_path) as deployed:
         await deployed.far.write(fold, [late])
-        before = (await SqlStore(deployed.far).tasks_before({"t": late.id}))["t"]
-    assert (before.task, before.through) == (None, late.id)
+        before = (await SqlStore(deployed.far).before(TASK, {"t": late.id}))["t"]
+    assert (before.value, before.through) == (None, late.id)
 
 
 async def test_an_error_keeps_its_kind_when_its_task_moves(tmp_path: Path) -> None:
@@ -130,16 +131,16 @@ async def test_an_error_keeps_its_kind_when_its_task_moves(tmp_path: Path) -> No
         for events in (first, second):
             await deployed.far.write(fold, events)
         found = await deployed.far.read(_errors_by_agent)
-        befores = await SqlStore(deployed.far).tasks_before({event.channel[5:]: event.id for event in second})
+        befores = await SqlStore(deployed.far).before(TASK, {event.channel[5:]: event.id for event in second})
     expected = {name: {error_kind(error): 1} for name, error in errors.items()}
     assert found == expected
     for name, before in befores.items():
-        assert before.task is not None
-        assert {error_kind(before.task.error): 1} == expected[name]
+        assert before.value is not None
+        assert {error_kind(before.value.error): 1} == expected[name]
 
 
 def _errors_by_agent(connection: Connection) -> dict[str, dict[str, int]]:
-    rows = connection.execute(select(schema.rollups.c.agent, schema.rollups.c.errors)).all()
+    rows = connection.execute(select(rollups.rollups.c.agent, rollups.rollups.c.errors)).all()
     assert len({row.agent for row in rows}) == len(rows)
     return {row.agent: row.errors for row in rows}
 
@@ -183,7 +184,7 @@ async def test_corrections_are_kept_for_as_long_as_a_follower_may_need_them(tmp_
 
 
 def _corrected(connection: Connection) -> list[str]:
-    return list(connection.execute(select(schema.corrections.c.task_id).order_by("task_id")).scalars())
+    return list(connection.execute(select(rollups.corrections.c.task_id).order_by("task_id")).scalars())
 
 
 async def test_the_migration_makes_the_schema(tmp_path: Path) -> None:

@@ -73,38 +73,38 @@ class Publishing:
         self._any_lane = swarm.dialect.numbers
         if traffic.spread and not self._any_lane:
             connections = 1
-        self._lanes = [Lane(swarm, depth) for _ in range(connections)]
+        self._lanes = [Feed(swarm, depth) for _ in range(connections)]
         self._pad = "x" * traffic.size
 
     @property
     def idle(self) -> bool:
         """Whether every request was answered."""
-        return all(lane.idle for lane in self._lanes)
+        return all(feed.idle for feed in self._lanes)
 
     def go_on(self, now: float) -> float:
         """Publish what is due; return the seconds until there may be more to do."""
-        wait = min(lane.go_on(now) for lane in self._lanes)
+        wait = min(feed.go_on(now) for feed in self._lanes)
         while self.active and self.bursts != self.last:
             due = self.pace.wait(now, self.bursts)
             if due > 0:
                 return min(wait, due)
-            lane = self._lane()
-            if lane.busy:
+            feed = self._lane()
+            if feed.busy:
                 return wait
-            lane.publish(self._burst())
+            feed.publish(self._burst())
             self.bursts += 1
         return wait
 
     def close(self) -> None:
         """Close the connections."""
-        for lane in self._lanes:
-            lane.close()
+        for feed in self._lanes:
+            feed.close()
 
-    def _lane(self) -> Lane:
+    def _lane(self) -> Feed:
         """Return the connection of the next burst, perhaps a busy one."""
         fixed = self._lanes[self.bursts % len(self.traffic.channels) % len(self._lanes)]
         if self._any_lane:
-            return next((lane for lane in self._lanes if not lane.busy), fixed)
+            return next((feed for feed in self._lanes if not feed.busy), fixed)
         return fixed
 
     def _burst(self) -> list[tuple[str, int, str]]:
@@ -136,7 +136,7 @@ class Request:
     answers: int
 
 
-class Lane:
+class Feed:
     """One connection that publishes; requests are answered in their order.
 
     Args:

@@ -147,7 +147,7 @@ class Read:
                 latency[now - sent] += count
 
 
-class Stream:
+class LoadStream:
     """One watcher: its socket, its place in the channel, and what it misses."""
 
     __slots__ = (
@@ -462,7 +462,7 @@ class Swarm:
         self.dialect = dialect
         self.tally = Tally()
         self.selector = selectors.DefaultSelector()
-        self.streams: list[Stream] = []
+        self.streams: list[LoadStream] = []
         self.watchers: Counter[str] = Counter()
         self.sent: Counter[str] = Counter()
         self.kept: Counter[str] = Counter()
@@ -471,14 +471,14 @@ class Swarm:
         self.publishers: list[Publisher] = []
         self.pause = 0.0
         self._recent: dict[tuple[str, str], dict[int, Read]] = {}
-        self._waiting: list[tuple[float, int, Stream]] = []
+        self._waiting: list[tuple[float, int, LoadStream]] = []
         self._connecting = 0
 
     def add(self, watchers: Iterable[tuple[str, str]]) -> None:
         """Add streams, as ``(transport, channel)``; they connect while ``run`` runs."""
         for transport, channel in watchers:
             recent = self._recent.setdefault((transport, channel), {})
-            stream = Stream(self, transport, channel, recent)
+            stream = LoadStream(self, transport, channel, recent)
             self.streams.append(stream)
             self.watchers[channel] += 1
             heapq.heappush(self._waiting, (0.0, len(self.streams), stream))
@@ -519,7 +519,7 @@ class Swarm:
         self.live += 1
         self.tally.connects += 1
 
-    def dropped(self, stream: Stream, code: str, delay: float | None) -> None:
+    def dropped(self, stream: LoadStream, code: str, delay: float | None) -> None:
         """Count a stream's end and, with a delay, let it come back."""
         if stream.live:
             stream.live = False

@@ -29,6 +29,7 @@ import attrs
 from heliograph.http.rules.access import READING
 from heliograph.http.rules.answer import Answer
 from heliograph.http.rules.bodies import Body
+from heliograph.http.rules.parameters import TICKET
 from heliograph.http.wire.connection import Successor
 
 View = Callable[..., Awaitable[Any]]
@@ -103,7 +104,7 @@ def _no_channels(asked: Any) -> Iterable[str]:
     return ()
 
 
-@attrs.frozen
+@attrs.frozen(eq=False)
 class Endpoint:
     """One method of one path.
 
@@ -180,3 +181,10 @@ class Endpoint:
         If it could do more, it could buy the next one, for ever.
         """
         return self.method in READING
+
+    @property
+    def other_names(self) -> tuple[str, ...] | None:
+        """Names in the query besides its parameters'; ``None``: any, since nothing that is open is strict."""
+        if self.scope is None:
+            return None
+        return (TICKET,) if self.takes_tickets else ()

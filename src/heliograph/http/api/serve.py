@@ -93,8 +93,7 @@ async def _outcome(
     who = identify(endpoint, services, asked)
     arguments = [services, who]
     if endpoint.parameters is not None:
-        known = (TICKET,) if endpoint.takes_tickets else ()
-        values: Any = read_parameters(endpoint.parameters, asked, path, settings, known)
+        values: Any = read_parameters(endpoint.parameters, asked, path, settings, endpoint.other_names)
         for selector in endpoint.channels(values):
             who.require_channel(selector)
         arguments.append(values)

@@ -155,7 +155,11 @@ def parameters_of(cls: Any) -> tuple[Parameter, ...]:
 
 
 def read_parameters(
-    cls: type[T], asked: Asked, path: Mapping[str, str], settings: Settings, known: Collection[str] = ()
+    cls: type[T],
+    asked: Asked,
+    path: Mapping[str, str],
+    settings: Settings,
+    known: Collection[str] | None = (),
 ) -> T:
     """Read the parameters of a request.
 
@@ -164,7 +168,7 @@ def read_parameters(
         asked: The request.
         path: What its path says.
         settings: Those in force.
-        known: Names in the query that somebody else reads.
+        known: Names in the query that somebody else reads; ``None``: whatever else is there is ignored.
 
     Raises:
         Invalid: Some of them are wrong, or unknown; all are named.
@@ -178,7 +182,7 @@ def read_parameters(
             values[one.field] = one.read(asked, path, settings)
         except Invalid as invalid:
             errors += invalid.errors
-    if asked.args:
+    if known is not None and asked.args:
         names = [*(one.name for one in parameters if one.where == "query"), *known]
         help_text = f"is unknown; this takes {', '.join(names) or 'no parameters'}"
         errors += [FieldError(name[:100], help_text) for name in asked.args if name not in names]

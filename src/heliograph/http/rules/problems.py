@@ -25,7 +25,7 @@ CODES = [cls.code for _, cls in sorted(errors.by_status().items()) if cls.status
 
 
 @attrs.frozen
-class ErrorDocument:
+class ProblemError:
     """The same once more, in the form that clients of the platform read."""
 
     error_code: Annotated[str, says("The code in capitals.")]
@@ -36,7 +36,7 @@ class ErrorDocument:
 
 
 @attrs.frozen
-class ProblemDocument:
+class Problem:
     """A problem (RFC 9457). With code invalid, errors names each bad field."""
 
     type: Annotated[str, says(pattern="^(?:urn:heliograph:problem:.+)$")]
@@ -44,12 +44,12 @@ class ProblemDocument:
     status: Annotated[int, says(minimum=400, maximum=599)]
     detail: str
     code: Annotated[str, says(f"Stable, for programs: {', '.join(CODES)}, …")]
-    error: ErrorDocument
+    error: ProblemError
     errors: Sequence[errors.FieldError] = ()
 
 
 @attrs.frozen
-class Problem:
+class Fault:
     """An error as clients see it.
 
     Args:
@@ -70,13 +70,13 @@ class Problem:
 
     def answer(self, more: Mapping[str, str] | None = None) -> Answer:
         """Make the answer, with these headers besides its own."""
-        body = ProblemDocument(
+        body = Problem(
             type=f"urn:heliograph:problem:{self.code}",
             title=self.title,
             status=self.status,
             detail=self.detail,
             code=self.code,
-            error=ErrorDocument(
+            error=ProblemError(
                 self.code.upper(), self.title, self.detail, self.retry_after is not None, self.status
             ),
             errors=self.errors,
@@ -89,9 +89,9 @@ class Problem:
         return Answer(self.status, write(body), "application/problem+json", headers)
 
 
-def describe(error: errors.HeliographError) -> Problem:
+def describe(error: errors.HeliographError) -> Fault:
     """Make the problem that an error of the family is."""
-    return Problem(
+    return Fault(
         error.status,
         error.code,
         error.title,
@@ -120,7 +120,7 @@ def answer_to(error: Exception) -> Answer:
     if isinstance(error, HTTPException):
         return _of_framework(error)
     log.error("unexpected error in a request", exc_info=error)
-    return Problem(500, "internal", "Internal error", "the error was logged").answer()
+    return Fault(500, "internal", "Internal error", "the error was logged").answer()
 
 
 def _of_framework(error: HTTPException) -> Answer:
@@ -128,5 +128,5 @@ def _of_framework(error: HTTPException) -> Answer:
     status, name = error.code or 500, error.name or "Error"
     ours = errors.by_status().get(status)
     code, title = (name.lower().replace(" ", "_"), name) if ours is None else (ours.code, ours.title)
-    problem = Problem(status, code, title, error.description or "")
+    problem = Fault(status, code, title, error.description or "")
     return problem.answer({name: value for name, value in error.get_headers() if name.lower() == "allow"})

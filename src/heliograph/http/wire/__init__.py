@@ -1,1 +1,8 @@
 """The wire: listener, connections, heads, frames, and the sinks that write to sockets."""
+
+from heliograph.http.wire.connection import Connection, Served, Shortcut, Successor
+from heliograph.http.wire.head import Head
+from heliograph.http.wire.server import Server, open_listener
+from heliograph.http.wire.sink import Sink
+
+__all__ = ["Connection", "Head", "Served", "Server", "Shortcut", "Sink", "Successor", "open_listener"]

@@ -31,7 +31,7 @@ _LENGTH = re.compile(r"[0-9]{1,15}")
 
 
 @attrs.frozen
-class Fields:
+class HeaderFields:
     """Header fields, each there once.
 
     Args:
@@ -70,7 +70,7 @@ class Head:
     method: str
     path: str
     query: str
-    headers: Fields
+    headers: HeaderFields
     length: int
 
     @cached_property
@@ -119,7 +119,7 @@ def parse_head(raw: bytes) -> Head | None:
     if "upgrade" in headers and not (method == "GET" and length == "0" and _to_web_socket(headers)):
         return None
     path, _, query = target.partition("?")
-    return Head(raw, method, path, query, Fields(headers), int(length))
+    return Head(raw, method, path, query, HeaderFields(headers), int(length))
 
 
 def _to_web_socket(headers: Mapping[str, str]) -> bool:

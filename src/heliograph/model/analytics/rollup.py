@@ -24,7 +24,10 @@ from heliograph.model.analytics import sketch
 from heliograph.model.analytics.sketch import Bins
 from heliograph.model.analytics.totals import Packed, Totals, pack
 from heliograph.model.ids import EPOCH
-from heliograph.model.task import Task
+from heliograph.model.task import TASK, Task
+
+MEASURED = TASK
+"""The kind of entity that is added up."""
 
 SLOT_MINUTES = 15
 SLOT = timedelta(minutes=SLOT_MINUTES)

@@ -58,7 +58,7 @@ TRIM_EVENTS = 20_000
 log = structlog.get_logger(__name__)
 
 
-class Archive:
+class PostgresArchive:
     """Lets this node be the archiver when its turn comes; implements ``protocols.Archive`` and ``Keeper``.
 
     Args:
@@ -185,11 +185,11 @@ class Archive:
                     return 0
                 stale = _generation(session) != reading.state.generation
                 if not stale:
-                    heads, running = self._keep(session, reading)
+                    heads, steady = self._keep(session, reading)
         if stale:
             self._stream.prepare()
             return 0
-        self._written.learn(heads, running)
+        self._written.learn(heads, steady)
         self._checkpoint = _end(reading)
         self._untrimmed += len(reading.ids)
         if self._untrimmed >= TRIM_EVERY:
@@ -201,7 +201,7 @@ class Archive:
         """Write events, with the tables that are folded from them, and move the checkpoint.
 
         Returns:
-            The last number of each channel, and the channels of running tasks.
+            The last number of each channel, and the channels whose entities are steady.
         """
         if not reading.state.leads_on_from(self._checkpoint):
             self._note_hole(session, reading)
@@ -220,7 +220,7 @@ class Archive:
         # In the order in which retention updates them: two orders would lock each other out.
         rows = [{"name": name, "head_seq": seq} for name, seq in sorted(heads.items())]
         upsert(session, schema.channels, rows)
-        return heads, fold(session, events, self._prices, self._written.running(set(heads)))
+        return heads, fold(session, events, self._prices, self._written.steady(set(heads)))
 
     def _note_hole(self, session: Connection, reading: Reading) -> None:
         """Go on behind events that are in neither database, as after restoring an old backup.

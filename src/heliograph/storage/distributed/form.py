@@ -18,9 +18,9 @@ from sqlalchemy import create_engine
 
 from heliograph.model.errors import SettingsError, Unavailable
 from heliograph.model.ids import EventId, time_of
+from heliograph.model.kind import Kind, V
 from heliograph.model.prices import NO_PRICES, Prices
-from heliograph.model.task import Task
-from heliograph.storage.distributed.archive import Archive
+from heliograph.storage.distributed.archive import PostgresArchive
 from heliograph.storage.distributed.postgres import PostgresDatabase, database_url, refusals_named
 from heliograph.storage.distributed.pubsub import RedisListener
 from heliograph.storage.distributed.redis_log import RedisLog
@@ -39,7 +39,7 @@ log = structlog.get_logger(__name__)
 
 
 class ArchivedStore(SqlStore):
-    """The store, which is a moment behind the log: a task that is not there may only not be there yet.
+    """The store, which is a moment behind the log: an entity that is not there may not be there yet.
 
     Args:
         database: Where it is.
@@ -50,14 +50,14 @@ class ArchivedStore(SqlStore):
         super().__init__(database)
         self._log = log
 
-    async def task(self, task_id: str) -> Task | None:
-        """Return one task; before it is called unknown, what this node has appended gets time to arrive."""
-        found = await super().task(task_id)
+    async def get(self, kind: Kind[V], *key: str) -> V | None:
+        """Return one entity; before it is called unknown, what this node has appended gets time to arrive."""
+        found = await super().get(kind, *key)
         appended = self._log.position
         with trio.move_on_after(ARRIVAL_SECONDS):
             while found is None and await self.checkpoint() < appended:
                 await trio.sleep(ARRIVAL_SECONDS / 20)
-                found = await super().task(task_id)
+                found = await super().get(kind, *key)
         return found
 
 
@@ -77,7 +77,7 @@ class Distributed:
     log: RedisLog
     store: ArchivedStore
     database: PostgresDatabase
-    archive: Archive
+    archive: PostgresArchive
     stream: RedisStream
     listener: RedisListener | None
 
@@ -144,7 +144,7 @@ async def open_distributed(
             except Unavailable as error:
                 log.warning("begins without the log", reason=str(error))
         store = ArchivedStore(database, the_log)
-        archive = Archive(stream, database, url, postgres, prices)
+        archive = PostgresArchive(stream, database, url, postgres, prices)
         listener = RedisListener(stream, the_log, redis.bridge, redis.timeout) if redis.bridge else None
         yield Distributed(the_log, store, database, archive, stream, listener)
     finally:

@@ -59,13 +59,13 @@ class Appended:
         answers: For each request its receipt, or the error that refused it alone.
         events: In order.
         heads: The last numbers of their channels.
-        running: The channels of tasks that are stored and have left ``queued``.
+        steady: The channels whose entities are stored and steady (see ``storage.sql.entity``).
     """
 
     answers: Sequence[Receipt | HeliographError]
     events: Sequence[Event]
     heads: Mapping[str, int]
-    running: set[str]
+    steady: set[str]
 
 
 def append(
@@ -125,8 +125,8 @@ def append(
     if fresh:
         expires_at = now_ms * 1000 + key_ttl // MICROSECOND
         KEEP_KEYS.run(connection, [(key, *mark, expires_at) for key, mark in fresh.items()])
-    running = fold(connection, events, prices, written.running(moved.keys()))
-    return Appended(answers, events, moved, running)
+    steady = fold(connection, events, prices, written.steady(moved.keys()))
+    return Appended(answers, events, moved, steady)
 
 
 def _event(draft: Draft, event_id: EventId, seq: int, moment: datetime) -> Event:

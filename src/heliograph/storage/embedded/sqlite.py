@@ -244,7 +244,7 @@ class SqliteLog:
             )
             self.failure = None
             if appended.events:
-                self._written.learn(appended.heads, appended.running)
+                self._written.learn(appended.heads, appended.steady)
                 self._hand_over(appended.events)
         except FAILURES as error:
             self.failure = f"the log can't be written: {getattr(error, 'orig', error)}"

@@ -2,53 +2,65 @@
 
 The id of the last folded event is written in the same transaction, so folding is exactly-once: after
 a crash either both are there or neither is, and a restart goes on from the checkpoint.
+
+Each event is handed to the entities of its channel's family (``storage.sql.entities``). What an entity adds
+to others (see ``model.kind``) is taken from them and given to them in the order in which events changed it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from typing import Any
 
 import attrs
-from sqlalchemy import Connection, bindparam, case, select, update
+from sqlalchemy import Connection, select
 
-from heliograph.model.analytics.rollup import Change, Contribution, contribution, facts
+from heliograph.model.analytics.rollup import MEASURED
 from heliograph.model.event import Event
-from heliograph.model.ids import OLDEST, EventId, to_microseconds
+from heliograph.model.ids import OLDEST, EventId
+from heliograph.model.kind import Key, Kind, Share
 from heliograph.model.prices import NO_PRICES, Prices
-from heliograph.model.task import CHANGING, Progress, Task
 from heliograph.storage.sql import retention, schema
-from heliograph.storage.sql.database import chunks, in_list
-from heliograph.storage.sql.prepared import Prepared, upsert
-from heliograph.storage.sql.rollups import SHORT_ERROR, Correction, write_changes, write_corrections
+from heliograph.storage.sql.database import chunks
+from heliograph.storage.sql.entities import ENTITIES
+from heliograph.storage.sql.entity import Entity, Steady
+from heliograph.storage.sql.prepared import upsert
+from heliograph.storage.sql.rollups import Measurement
 
-UNREAD = ("input", "metadata", "result")
-"""Columns of up to a megabyte, which events set and the fold never looks at: a batch over thousands of tasks
-must not read all theirs. They are written only where an event of the batch has set them."""
+FAMILIES: dict[str, list[Entity[Any]]] = {}
+STEADY: dict[str, Steady[Any]] = {}
+"""By family of channels: the entities folded from them, and the one that has a fast path there."""
 
-TASKS = select(
-    SHORT_ERROR, *(column for column in schema.tasks.c if column.name not in (*UNREAD, "error"))
-).where(in_list(schema.tasks.c.task_id))
-MOMENT = bindparam("updated_at", type_=schema.Moment)
-PROGRESS = Prepared(
-    update(schema.tasks)
-    .where(schema.tasks.c.task_id == bindparam("at_task_id"))
-    .values(
-        updated_at=case((schema.tasks.c.updated_at < MOMENT, MOMENT), else_=schema.tasks.c.updated_at),
-        output_lines=schema.tasks.c.output_lines + bindparam("output_lines"),
-        output_bytes=schema.tasks.c.output_bytes + bindparam("output_bytes"),
-        last_seq=bindparam("last_seq"),
-        last_event_id=bindparam("last_event_id"),
-    ),
-    raw=True,
-)
+FEEDS: dict[Kind[Any], list[Kind[Any]]] = {}
+"""By kind: the kinds that its entities feed."""
+
+for _entity in ENTITIES:
+    if _entity.kind.family is not None:
+        FAMILIES.setdefault(_entity.kind.family, []).append(_entity)
+        if _entity.steady is not None:
+            STEADY[_entity.kind.family] = _entity.steady
+    for _feeder in _entity.kind.fed_by:
+        FEEDS.setdefault(_feeder, []).append(_entity.kind)
+
+
+@attrs.frozen
+class Feeding:
+    """A share that an event added to an entity (``sign`` 1), or took from it (-1)."""
+
+    event_id: EventId
+    share: Share
+    sign: int
+
+
+Steps = dict[Kind[Any], list[tuple[Key, Event | Feeding]]]
+"""By kind: in which order what happens to which entity."""
 
 
 def fold(
     connection: Connection,
     events: Sequence[Event],
     prices: Prices = NO_PRICES,
-    running: Container[str] = frozenset(),
+    steady: Container[str] = frozenset(),
 ) -> set[str]:
     """Fold events, in order and all newer than the checkpoint, into the tables; move the checkpoint.
 
@@ -56,8 +68,8 @@ def fold(
         connection: In the transaction that keeps the events.
         events: To fold.
         prices: For costs that results don't say.
-        running: Channels of tasks that are known to be stored and to have left ``queued``. What they wrote is
-            added to their rows without reading them. Only somebody who alone writes to the tables can know.
+        steady: Channels whose entity is known to be stored and steady. What their events add is added to its
+            row without reading it. Only the one who alone writes to the tables can know.
 
     Returns:
         The channels among the events of which that is known when the transaction is committed.
@@ -65,44 +77,36 @@ def fold(
     if not events:
         return set()
     retention.count(connection, len(events))
-    by_task: dict[str, list[Event]] = {}
-    changed: set[str] = set()
+    by_channel: dict[str, list[Event]] = {}
+    changing: set[str] = set()
     for event in events:
-        if event.channel.startswith("task:"):
-            by_task.setdefault(event.channel, []).append(event)
-            if event.topic in CHANGING:
-                changed.add(event.channel)
-    progressing = {channel for channel in by_task if channel in running and channel not in changed}
-    _add_progress(connection, [by_task[channel] for channel in progressing])
-    changing = [event for event in events if event.channel in by_task and event.channel not in progressing]
-    started = _fold_tasks(connection, changing, prices)
+        channel = event.channel
+        family, _, _ = channel.partition(":")
+        if family in STEADY:
+            by_channel.setdefault(channel, []).append(event)
+            if event.topic in STEADY[family].changing:
+                changing.add(channel)
+    adding = {channel for channel in by_channel if channel in steady and channel not in changing}
+    _add(connection, [by_channel[channel] for channel in adding])
+    others = [event for event in events if event.channel not in adding] if adding else events
+    settled = _fold(connection, others, prices) if others else set()
     upsert(connection, schema.checkpoints, [{"name": schema.FOLDED, "event_id": events[-1].id}])
-    return progressing | started
+    return adding | settled
 
 
-def _add_progress(connection: Connection, by_task: Sequence[Sequence[Event]]) -> None:
-    """Add what running tasks wrote to their rows.
+def _add(connection: Connection, by_channel: Sequence[Sequence[Event]]) -> None:
+    """Add what steady entities' events count for to their rows.
 
     Raises:
-        RuntimeError: Some task is not there: somebody else has written to the tables.
+        RuntimeError: Some row is not there: somebody else has written to the tables.
     """
-    rows = []
-    for events in by_task:
-        progress = Progress(events[0].timestamp)
-        for event in events:
-            progress.add(event)
-        rows.append(
-            {
-                "at_task_id": events[0].channel[5:],
-                "updated_at": to_microseconds(progress.updated_at),
-                "output_lines": progress.output_lines,
-                "output_bytes": progress.output_bytes,
-                "last_seq": progress.last_seq,
-                "last_event_id": progress.last_event_id,
-            }
-        )
-    if rows and PROGRESS.run(connection, rows) != len(rows):
-        raise RuntimeError("a task that was stored is not there any more")
+    rows: dict[str, list[Mapping[str, Any]]] = {}
+    for events in by_channel:
+        family, _, _ = events[0].channel.partition(":")
+        rows.setdefault(family, []).append(STEADY[family].row(events))
+    for family, some in rows.items():
+        if STEADY[family].add.run(connection, some) != len(some):
+            raise RuntimeError(f"a {family} that was stored is not there any more")
 
 
 def read_checkpoint(connection: Connection) -> EventId:
@@ -120,44 +124,127 @@ def begin_checkpoint(connection: Connection) -> EventId:
     return checkpoint
 
 
-def _fold_tasks(connection: Connection, events: Sequence[Event], prices: Prices) -> set[str]:
-    """Fold events into tasks' rows and the rollups; return the channels of those that left ``queued``."""
-    if not events:
-        return set()
-    tasks: dict[str, Task] = {}
-    for some in chunks(sorted({event.channel[5:] for event in events})):
-        rows = connection.execute(TASKS, {"wanted": some})
-        tasks.update((row["task_id"], Task(**row)) for row in rows.mappings())
-    before: dict[str, Contribution] = {name: contribution(task) for name, task in tasks.items()}
-    corrections: list[Correction] = []
+def _fold(connection: Connection, events: Sequence[Event], prices: Prices) -> set[str]:
+    """Apply events to the entities that they touch; return the channels of those that are steady then."""
+    steps: Steps = {}
     for event in events:
-        name = event.channel[5:]
-        task = tasks.get(name)
-        if task is None:
-            task = tasks[name] = Task.first_seen(event)
-            if event.seq > 1:
-                corrections.append(Correction(event.id, name, None))
-        finished = facts(task) if task.finished else None
-        task.apply(event, prices)
-        if finished is not None and facts(task) != finished:
-            corrections.append(Correction(event.id, name, finished))
-    _write_tasks(connection, tasks.values())
-    after = {name: contribution(task) for name, task in tasks.items()}
-    changes = [Change(before.get(name), now) for name, now in after.items() if now != before.get(name)]
-    write_changes(connection, changes, events[-1].id)
-    write_corrections(connection, corrections)
-    return {f"task:{name}" for name, task in tasks.items() if task.status != "queued"}
+        for entity in FAMILIES.get(event.channel.partition(":")[0], ()):
+            key = entity.kind.key_of(event)
+            if key is not None:
+                steps.setdefault(entity.kind, []).append((key, event))
+    settled: set[str] = set()
+    for entity in ENTITIES:
+        if entity.kind in steps:
+            batch = Batch(entity, connection, prices, steps)
+            batch.run()
+            settled.update(batch.steady_channels())
+    return settled
 
 
-def _write_tasks(connection: Connection, tasks: Iterable[Task]) -> None:
-    """Write tasks' rows, except what was not read, or not whole, and no event has set."""
-    rows: dict[tuple[str, ...], list[dict[str, Any]]] = {}
-    for task in tasks:
-        row = attrs.asdict(task, recurse=False)
-        kept = {name for name in UNREAD if row[name] is None}
-        if task.result is None:
-            kept.add("error")  # it comes with a result
-        row = {name: value for name, value in row.items() if name not in kept}
-        rows.setdefault(tuple(row), []).append(row)
-    for alike in rows.values():
-        upsert(connection, schema.tasks, alike)
+class Batch:
+    """What happens to the entities of one kind.
+
+    Args:
+        entity: The kind.
+        connection: In the transaction.
+        prices: For costs that results don't say.
+        steps: Of all kinds. What the entities feed is added to those of the kinds that are fed.
+    """
+
+    def __init__(self, entity: Entity[Any], connection: Connection, prices: Prices, steps: Steps) -> None:
+        self._entity = entity
+        self._connection = connection
+        self._prices = prices
+        self._steps = steps
+        self._values: dict[Key, Any] = {}
+        self._shares: dict[tuple[Kind[Any], Key], Share | None] = {}
+        self._merging: list[Any] = []
+
+    def run(self) -> None:
+        """Read the entities, apply what happens to them in order, and write them."""
+        kind = self._entity.kind
+        steps = self._steps[kind]
+        if kind.fed_by and kind.family is not None:
+            steps = sorted(steps, key=lambda step: _when(step[1]))
+        self._read({key for key, _ in steps})
+        measurement = Measurement(self._values) if kind is MEASURED else None
+        for key, what in steps:
+            if isinstance(what, Feeding):
+                self._feed(key, what)
+            else:
+                self._apply(key, what, measurement)
+        self._write()
+        if measurement is not None:
+            measurement.write(self._connection, self._values)
+
+    def steady_channels(self) -> Iterator[str]:
+        """Yield the channels of the entities that are steady now."""
+        steady = self._entity.steady
+        if steady is not None:
+            for key, value in self._values.items():
+                if steady.holds(value):
+                    yield f"{self._entity.kind.family}:{key[0]}"
+
+    def _read(self, keys: set[Key]) -> None:
+        entity, names = self._entity, self._entity.kind.key
+        for some in chunks(sorted({key[0] for key in keys})):
+            for row in self._connection.execute(entity.reading(), {"wanted": some}).mappings():
+                key = tuple(row[name] for name in names)
+                if key in keys:
+                    self._values[key] = entity.to_value(row)
+        merging = entity.merging
+        for key, value in self._values.items():
+            if merging is not None and merging.due(value):
+                self._merging.append(value)
+            for fed in FEEDS.get(entity.kind, ()):
+                self._shares[fed, key] = fed.fed_by[entity.kind](value)
+
+    def _apply(self, key: Key, event: Event, measurement: Measurement | None) -> None:
+        kind = self._entity.kind
+        value = self._values.get(key)
+        if measurement is not None:
+            measurement.before(key, value, event)
+        if value is None:
+            assert kind.first_seen is not None
+            value = self._values[key] = kind.first_seen(event)
+        value.apply(event, self._prices)
+        if measurement is not None:
+            measurement.after(key, value, event)
+        self._share(key, value, event.id)
+
+    def _feed(self, key: Key, feeding: Feeding) -> None:
+        kind = self._entity.kind
+        value = self._values.get(key)
+        if value is None:
+            assert kind.fed is not None
+            value = self._values[key] = kind.fed(feeding.share)
+        value.feed(feeding.share, feeding.sign)
+        self._share(key, value, feeding.event_id)
+
+    def _share(self, key: Key, value: Any, event_id: EventId) -> None:
+        """Let those that are fed follow a change."""
+        for fed in FEEDS.get(self._entity.kind, ()):
+            before = self._shares.get((fed, key))
+            after = fed.fed_by[self._entity.kind](value)
+            if after != before:
+                self._shares[fed, key] = after
+                for share, sign in ((before, -1), (after, 1)):
+                    if share is not None:
+                        step = share.owner, Feeding(event_id, share, sign)
+                        self._steps.setdefault(fed, []).append(step)
+
+    def _write(self) -> None:
+        """Write the rows; those with the same columns together."""
+        if self._entity.merging is not None:
+            for value in self._merging:
+                self._entity.merging.write(self._connection, value)
+        rows: dict[tuple[str, ...], list[dict[str, Any]]] = {}
+        for value in self._values.values():
+            row = self._entity.to_row(value)
+            rows.setdefault(tuple(row), []).append(row)
+        for alike in rows.values():
+            upsert(self._connection, self._entity.table, alike)
+
+
+def _when(what: Event | Feeding) -> EventId:
+    return what.event_id if isinstance(what, Feeding) else what.id

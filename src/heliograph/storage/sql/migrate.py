@@ -21,8 +21,10 @@ if TYPE_CHECKING:
     from alembic.config import Config
     from alembic.script import ScriptDirectory
 
-HEAD = "0003"
-"""The newest of the migrations, which makes today's schema."""
+MIGRATIONS = Path(__file__).parent / "migrations"
+
+HEAD = max(file.name[1:5] for file in (MIGRATIONS / "versions").glob("v*.py"))
+"""The newest of the migrations, which makes today's schema; a file is called by its number."""
 
 MIGRATION_LOCK = 0x48656C696F
 """The key of the advisory lock ("Helio")."""
@@ -67,7 +69,7 @@ def _config() -> Config:
     from alembic.config import Config
 
     config = Config()
-    config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
+    config.set_main_option("script_location", str(MIGRATIONS))
     config.set_main_option("path_separator", "os")
     return config
 

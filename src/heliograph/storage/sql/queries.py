@@ -15,31 +15,21 @@ from sqlalchemy import (
     Connection,
     Row,
     Select,
-    and_,
     func,
-    literal,
-    or_,
     select,
     text,
-    tuple_,
     union_all,
 )
 
 from heliograph.model.channels import EVERYTHING, Selection
 from heliograph.model.event import Event
 from heliograph.model.ids import OLDEST, EventId
-from heliograph.model.task import STATUSES, Task
-from heliograph.storage.protocols import LogLine, NewestTask, TaskFilter, TaskKey
-from heliograph.storage.sql.schema import channels, events, tasks
+from heliograph.model.kind import Key, V
+from heliograph.storage.sql.entity import Entity
+from heliograph.storage.sql.schema import channels, events
 
 PAGE_BYTES = 1024 * 1024
 FETCH_ROWS = 50
-
-_TASK_SIZE = sum(
-    (func.coalesce(func.length(tasks.c[name]), 0) for name in ("input", "metadata", "result", "error")),
-    start=literal(0),
-)
-"""What of a task may be large."""
 
 
 def see_one_moment(connection: Connection) -> None:
@@ -93,8 +83,8 @@ def read_events(
         window.append(events.c.sender == sender)
     if correlation_id is not None:
         window.append(events.c.correlation_id == correlation_id)
-    found, more = _within_bytes(
-        connection, _selected(select(events), selection, window, limit, newest), _payload_size
+    found, more = within_bytes(
+        connection, _selected(select(events), selection, window, limit, newest), payload_size
     )
     return [to_event(row) for row in found], more or len(found) == limit
 
@@ -123,7 +113,7 @@ def _selected(
     return select(merged).order_by(merged.c.id.desc() if newest else merged.c.id).limit(limit)
 
 
-def _within_bytes(
+def within_bytes(
     connection: Connection, statement: Any, size_of: Callable[[Row[Any]], int]
 ) -> tuple[list[Row[Any]], bool]:
     """Fetch rows until they reach ``PAGE_BYTES``; tell whether that cut the result.
@@ -142,7 +132,8 @@ def _within_bytes(
     return found, False
 
 
-def _payload_size(row: Row[Any]) -> int:
+def payload_size(row: Row[Any]) -> int:
+    """Measure a row of the table of events."""
     return len(row.payload)
 
 
@@ -198,112 +189,42 @@ def _channel_name(selector: str, dialect: str) -> Iterable[ColumnElement[bool]]:
     return [channels.c.name == selector]
 
 
-def list_tasks(
-    connection: Connection, wanted: TaskFilter, after: TaskKey | None, limit: int
-) -> tuple[list[Task], bool]:
-    """List tasks, newest first, behind a keyset cursor; tell whether there are more.
+def list_entities(
+    connection: Connection, entity: Entity[V], wanted: Any, after: Sequence[Any] | None, limit: int
+) -> tuple[list[V], bool]:
+    """List entities, newest first, behind a keyset cursor; tell whether there are more.
 
     Returns fewer than ``limit`` when they reach ``PAGE_BYTES``; none only when there are none.
     """
-    statement: Select[Any] = select(tasks, _TASK_SIZE.label("size")).where(*_wanted(wanted))
+    statement: Select[Any] = select(entity.table, entity.size.label("_size")).where(*entity.narrowed(wanted))
     if after is not None:
-        key = tuple_(literal(after.created_at, tasks.c.created_at.type), literal(after.task_id))
-        statement = statement.where(tuple_(tasks.c.created_at, tasks.c.task_id) < key)
-    statement = statement.order_by(tasks.c.created_at.desc(), tasks.c.task_id.desc()).limit(limit + 1)
-    found, more = _within_bytes(connection, statement, lambda row: row.size)
-    return [_task(row) for row in found[:limit]], more or len(found) > limit
+        statement = statement.where(entity.after(after))
+    statement = statement.order_by(*entity.newest_first).limit(limit + 1)
+    found, more = within_bytes(connection, statement, lambda row: row._mapping["_size"])
+    return [entity.to_value(row._mapping) for row in found[:limit]], more or len(found) > limit
 
 
-def _task(row: Row[Any]) -> Task:
-    return Task(**{column.name: row._mapping[column] for column in tasks.c})
+def get_entity(connection: Connection, entity: Entity[V], key: Key) -> V | None:
+    """Return one entity."""
+    row = connection.execute(select(entity.table).where(entity.of_key(key))).mappings().one_or_none()
+    return None if row is None else entity.to_value(row)
 
 
-def _wanted(wanted: TaskFilter) -> Iterable[ColumnElement[bool]]:
-    if wanted.statuses:
-        yield tasks.c.status.in_(wanted.statuses)
-    for name in ("agent", "agent_type", "model", "session_id", "conversation_id"):
-        value = getattr(wanted, name)
-        if value is not None:
-            yield tasks.c[name] == value
-    if wanted.text is not None:
-        yield or_(
-            *(
-                tasks.c[name].icontains(wanted.text, autoescape=True)
-                for name in ("task_id", "name", "agent", "error")
-            )
-        )
-    if wanted.since is not None:
-        yield tasks.c.created_at >= wanted.since
-    if wanted.until is not None:
-        yield tasks.c.created_at < wanted.until
+def count_entities(connection: Connection, entity: Entity[V], name: str) -> dict[Any, int]:
+    """Count the entities of each value of a column."""
+    column = entity.table.c[name]
+    rows = connection.execute(select(column, func.count()).group_by(column))
+    return {row[0]: row[1] for row in rows}
 
 
-def get_task(connection: Connection, task_id: str) -> Task | None:
-    """Return one task."""
-    row = connection.execute(select(tasks).where(tasks.c.task_id == task_id)).one_or_none()
-    return None if row is None else _task(row)
-
-
-def count_tasks(connection: Connection) -> dict[str, int]:
-    """Count the tasks of each status, each status present."""
-    counts = dict.fromkeys(STATUSES, 0)
-    rows = connection.execute(select(tasks.c.status, func.count()).group_by(tasks.c.status))
-    counts.update((status, count) for status, count in rows)
-    return counts
-
-
-def newest_tasks(connection: Connection, agents: Iterable[str]) -> dict[str, NewestTask]:
-    """Return what the newest task of each agent tells: one look into the index for each."""
-    newest = select(tasks.c.agent_type, tasks.c.updated_at).order_by(
-        tasks.c.created_at.desc(), tasks.c.task_id.desc()
-    )
+def newest_entities(
+    connection: Connection, entity: Entity[V], name: str, values: Iterable[str]
+) -> dict[str, V]:
+    """Return the newest entity of each value of a column, without what may be large, by looks at an index."""
+    newest = select(*entity.small).order_by(*entity.newest_first).limit(1)
     found = {}
-    for agent in agents:
-        row = connection.execute(newest.where(tasks.c.agent == agent).limit(1)).one_or_none()
+    for value in values:
+        row = connection.execute(newest.where(entity.table.c[name] == value)).mappings().one_or_none()
         if row is not None:
-            found[agent] = NewestTask(row.agent_type, row.updated_at)
+            found[value] = entity.to_value(row)
     return found
-
-
-def read_lines(
-    connection: Connection,
-    task_id: str,
-    first_seq: int,
-    last_seq: int | None,
-    limit: int,
-    newest: bool,
-) -> tuple[Sequence[LogLine], bool]:
-    """Read a task's lines of output in a range of ``seq`` (inclusive), in order; tell whether it has more.
-
-    Returns fewer than ``limit`` when they reach ``PAGE_BYTES``; none only when there are none.
-    """
-    where = [
-        events.c.channel == f"task:{task_id}",
-        events.c.seq >= first_seq,
-        events.c.topic == "task.output",
-    ]
-    if last_seq is not None:
-        where.append(events.c.seq <= last_seq)
-    found, more = _within_bytes(
-        connection,
-        select(events.c.seq, events.c.id, events.c.timestamp, events.c.payload)
-        .where(and_(*where))
-        .order_by(events.c.seq.desc() if newest else events.c.seq)
-        .limit(limit + 1),
-        _payload_size,
-    )
-    lines = [_line(row) for row in found[:limit]]
-    return lines[::-1] if newest else lines, more or len(found) > limit
-
-
-def _line(row: Row[Any]) -> LogLine:
-    payload = orjson.loads(row.payload)
-    return LogLine(
-        seq=row.seq,
-        id=EventId(row.id),
-        timestamp=row.timestamp,
-        stream=payload.get("stream") or "stdout",
-        output=payload["output"],
-        partial=payload.get("partial") is True,
-        rewind=payload.get("rewind") is True,
-    )

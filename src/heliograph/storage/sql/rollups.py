@@ -7,7 +7,7 @@ last event that changed any.
 **Corrections.** An aggregator that follows the log keeps no finished tasks. When an event changes one
 after all, it has to know what the task was just before that event; but the tasks table may be ahead
 of it (embedded, it always is) or behind it. So the fold keeps what a finished task was before each
-event that changed it, for as long as any follower may be behind: ``tasks_before`` looks there first. If no
+event that changed it, for as long as any follower may be behind: ``before`` looks there first. If no
 such change came at or after the event, the task's row, ahead or not, is what it was.
 """
 
@@ -18,30 +18,47 @@ from datetime import timedelta
 from typing import Any
 
 import attrs
-from sqlalchemy import Connection, RowMapping, bindparam, delete, func, select
+from sqlalchemy import (
+    Column,
+    Connection,
+    Index,
+    LargeBinary,
+    RowMapping,
+    Table,
+    Text,
+    bindparam,
+    delete,
+    select,
+)
 
 from heliograph.model.analytics import sketch
 from heliograph.model.analytics.cube import Cube, Resting
 from heliograph.model.analytics.rollup import (
     DIMENSIONS,
-    ERROR_CHARACTERS,
     FACTS,
+    MEASURED,
     Cell,
     Cells,
     Change,
+    Contribution,
     Place,
+    contribution,
     error_kind,
+    facts,
     summed,
 )
 from heliograph.model.analytics.totals import Totals, pack, unpack
 from heliograph.model.channels import ANALYTICS, Selection
+from heliograph.model.event import Event
 from heliograph.model.ids import OLDEST, EventId, make_id
+from heliograph.model.kind import Before, Key
 from heliograph.model.task import STATUSES, TERMINAL, Task
-from heliograph.storage.protocols import RollupSnapshot, TaskBefore
+from heliograph.storage.protocols import RollupSnapshot
 from heliograph.storage.sql import queries
 from heliograph.storage.sql.database import chunks
+from heliograph.storage.sql.entities import ENTITY_OF
 from heliograph.storage.sql.prepared import insert, upsert
-from heliograph.storage.sql.schema import CHANGED, FOLDED, checkpoints, corrections, rollups, tasks
+from heliograph.storage.sql.schema import CHANGED, FOLDED, Big, Json, checkpoints, metadata
 
 KEEP_CORRECTIONS = timedelta(days=2)
 """Longer than any follower of the log is behind it."""
@@ -52,12 +69,30 @@ PLACES = 100
 ROWS = 2000
 """Rows fetched at a time when reading them all."""
 
-SPACE = "".join(filter(str.isspace, map(chr, range(0x10000))))
+ENTITY = ENTITY_OF[MEASURED]
+tasks = ENTITY.table
 
-SHORT_ERROR = func.substr(func.ltrim(tasks.c.error, SPACE), 1, ERROR_CHARACTERS).label("error")
-"""As much of a task's error as sorts it under a kind: the whole may be a megabyte, of every task."""
+FACT_COLUMNS = [ENTITY.cut.get(name, tasks.c[name]) for name in FACTS]
 
-FACT_COLUMNS = [SHORT_ERROR if name == "error" else tasks.c[name] for name in FACTS]
+rollups = Table(
+    "rollups",
+    metadata,
+    Column("slot", Big, primary_key=True, autoincrement=False),
+    *(Column(name, Text, primary_key=True) for name in DIMENSIONS),
+    *(Column(name, Big, nullable=False) for name in Totals._fields),
+    Column("durations", LargeBinary, nullable=False),
+    Column("errors", Json, nullable=False),
+)
+"""What tasks add up to, by slot of 15 minutes and dimensions; see ``model.analytics.rollup``."""
+
+corrections = Table(
+    "corrections",
+    metadata,
+    Column("event_id", Big, primary_key=True, autoincrement=False),
+    Column("task_id", Text, nullable=False),
+    *(Column(name, tasks.c[name].type) for name in FACTS),
+    Index("corrections_task_event", "task_id", "event_id"),
+)
 
 NEAR = select(rollups).where(
     rollups.c.slot.in_(bindparam("slots", expanding=True)),
@@ -83,6 +118,41 @@ class Correction:
     event_id: EventId
     task_id: str
     before: Sequence[object] | None
+
+
+class Measurement:
+    """Notes what a batch of events does to what is added up.
+
+    Args:
+        values: The tasks that the batch touches, as they were read.
+    """
+
+    def __init__(self, values: Mapping[Key, Task]) -> None:
+        self._before: dict[Key, Contribution] = {key: contribution(task) for key, task in values.items()}
+        self._corrections: list[Correction] = []
+        self._finished: tuple[object, ...] | None = None
+        self._through = OLDEST
+
+    def before(self, key: Key, task: Task | None, event: Event) -> None:
+        """Look at a task, ``None`` if there is none yet, before an event is applied."""
+        if task is None and event.seq > 1:
+            self._corrections.append(Correction(event.id, key[0], None))
+        self._finished = facts(task) if task is not None and task.finished else None
+        self._through = event.id
+
+    def after(self, key: Key, task: Task, event: Event) -> None:
+        """Look at it afterwards."""
+        if self._finished is not None and facts(task) != self._finished:
+            self._corrections.append(Correction(event.id, key[0], self._finished))
+
+    def write(self, connection: Connection, values: Mapping[Key, Task]) -> None:
+        """Write what has changed, given the tasks as they are now."""
+        after = {key: contribution(task) for key, task in values.items()}
+        changes = [
+            Change(self._before.get(key), now) for key, now in after.items() if now != self._before.get(key)
+        ]
+        write_changes(connection, changes, self._through)
+        write_corrections(connection, self._corrections)
 
 
 def write_changes(connection: Connection, changes: Sequence[Change], event_id: EventId) -> None:
@@ -188,23 +258,23 @@ def _task(row: RowMapping) -> Task:
     return Task(task_id=row["task_id"], updated_at=facts["created_at"], **facts)
 
 
-def tasks_before(connection: Connection, wanted: Mapping[str, EventId]) -> dict[str, TaskBefore]:
+def before(connection: Connection, wanted: Mapping[str, EventId]) -> dict[str, Before[Task]]:
     """Return what finished tasks were before an event of theirs.
 
     Args:
         wanted: By id of the task the id of the event.
     """
     # Tasks are read before corrections: should the fold commit in between, its correction is seen.
-    found = {name: TaskBefore(None, OLDEST) for name in wanted}
+    found: dict[str, Before[Task]] = {name: Before(None, OLDEST) for name in wanted}
     for some in chunks(sorted(wanted)):
         columns = (tasks.c.task_id, tasks.c.last_event_id, *FACT_COLUMNS)
         for row in connection.execute(select(*columns).where(tasks.c.task_id.in_(some))).mappings():
-            found[row["task_id"]] = TaskBefore(_task(row), row["last_event_id"])
+            found[row["task_id"]] = Before(_task(row), row["last_event_id"])
         for row in _corrections_of(connection, some):
             event_id = wanted[row["task_id"]]
             if row["event_id"] >= event_id:  # newest first, so the one next to the event is what stays
                 before = None if row["status"] is None else _task(row)
-                found[row["task_id"]] = TaskBefore(before, event_id)
+                found[row["task_id"]] = Before(before, event_id)
     return found
 
 

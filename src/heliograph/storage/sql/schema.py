@@ -1,4 +1,6 @@
-"""The one schema, in SQLAlchemy Core, for SQLite and PostgreSQL.
+"""The types of columns, and the tables of the log; in SQLAlchemy Core, for SQLite and PostgreSQL.
+
+Every entity has its table in ``entities``, and the rollups have theirs in ``rollups``.
 
 Times are whole microseconds since the epoch in a bigint, money is whole micro-dollars: exact in both
 databases and cheap to compare. JSON is kept as the text it was published as.
@@ -12,22 +14,17 @@ from typing import Any
 import orjson
 from sqlalchemy import (
     BigInteger,
-    Boolean,
     Column,
     Index,
     Integer,
-    LargeBinary,
     MetaData,
     Table,
     Text,
     TypeDecorator,
     column,
-    false,
 )
 from sqlalchemy.engine import Dialect
 
-from heliograph.model.analytics.rollup import DIMENSIONS, FACTS
-from heliograph.model.analytics.totals import Totals
 from heliograph.model.ids import from_microseconds, to_microseconds
 
 metadata = MetaData()
@@ -125,58 +122,3 @@ FOLDED = "fold"
 
 CHANGED = "rollups"
 """The checkpoint that names the last event that changed any rollup."""
-
-tasks = Table(
-    "tasks",
-    metadata,
-    Column("task_id", Text, primary_key=True),
-    Column("created_at", Moment, nullable=False),
-    Column("updated_at", Moment, nullable=False),
-    Column("status", Text, nullable=False),
-    Column("name", Text),
-    Column("agent", Text),
-    Column("agent_type", Text),
-    Column("model", Text),
-    Column("session_id", Text),
-    Column("conversation_id", Text),
-    Column("input", Json),
-    Column("metadata", Json),
-    Column("started_at", Moment),
-    Column("finished_at", Moment),
-    Column("output_lines", Big, nullable=False),
-    Column("output_bytes", Big, nullable=False),
-    Column("cost_micros", Big),
-    Column("cost_computed", Boolean, nullable=False, server_default=false()),
-    Column("input_tokens", Big),
-    Column("output_tokens", Big),
-    Column("cached_tokens", Big),
-    Column("error", Text),
-    Column("result", Json),
-    Column("last_seq", Big, nullable=False),
-    Column("last_event_id", Big, nullable=False),
-    Column("finished_event_id", Big),
-    Index("tasks_created", "created_at", "task_id"),
-    Index("tasks_status_created", "status", "created_at", "task_id"),
-    Index("tasks_agent_created", "agent", "created_at", "task_id"),
-)
-
-rollups = Table(
-    "rollups",
-    metadata,
-    Column("slot", Big, primary_key=True, autoincrement=False),
-    *(Column(name, Text, primary_key=True) for name in DIMENSIONS),
-    *(Column(name, Big, nullable=False) for name in Totals._fields),
-    Column("durations", LargeBinary, nullable=False),
-    Column("errors", Json, nullable=False),
-)
-"""What tasks add up to, by slot of 15 minutes and dimensions; see ``model.rollup``."""
-
-corrections = Table(
-    "corrections",
-    metadata,
-    Column("event_id", Big, primary_key=True, autoincrement=False),
-    Column("task_id", Text, nullable=False),
-    *(Column(name, tasks.c[name].type) for name in FACTS),
-    Index("corrections_task_event", "task_id", "event_id"),
-)
-"""What a finished task was before an event changed it; see ``storage.rollups``."""

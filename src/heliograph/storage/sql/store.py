@@ -3,45 +3,50 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
+from heliograph.model.analytics.rollup import MEASURED
 from heliograph.model.channels import Selection
 from heliograph.model.event import Event
 from heliograph.model.ids import EventId
-from heliograph.model.task import Task
-from heliograph.storage.protocols import LogLine, NewestTask, RollupSnapshot, TaskBefore, TaskFilter, TaskKey
+from heliograph.model.kind import Before, Kind, V
+from heliograph.storage.protocols import LogLine, RollupSnapshot
 from heliograph.storage.sql import fold, queries, rollups
 from heliograph.storage.sql.database import Database
+from heliograph.storage.sql.entities import ENTITY_OF
+from heliograph.storage.sql.lines import read_lines
 
 
 class SqlStore:
-    """Answers questions about tasks and events; implements ``protocols.Store``."""
+    """Answers questions about entities and events; implements ``protocols.Store``."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def tasks(
-        self, wanted: TaskFilter, after: TaskKey | None, limit: int
-    ) -> tuple[Sequence[Task], bool]:
-        """List tasks, newest first; tell whether there are more."""
-        return await self._database.read(queries.list_tasks, wanted, after, limit)
+    async def list(
+        self, kind: Kind[V], wanted: Any, after: Sequence[Any] | None, limit: int
+    ) -> tuple[Sequence[V], bool]:
+        """List entities, newest first; tell whether there are more."""
+        return await self._database.read(queries.list_entities, ENTITY_OF[kind], wanted, after, limit)
 
-    async def task(self, task_id: str) -> Task | None:
-        """Return one task."""
-        return await self._database.read(queries.get_task, task_id)
+    async def get(self, kind: Kind[V], *key: str) -> V | None:
+        """Return one entity."""
+        found: V | None = await self._database.read(queries.get_entity, ENTITY_OF[kind], key)
+        return found
 
-    async def task_counts(self) -> dict[str, int]:
-        """Count the tasks of each status."""
-        return await self._database.read(queries.count_tasks)
+    async def count(self, kind: Kind[Any], field: str) -> dict[Any, int]:
+        """Count the entities by the values of a field."""
+        return await self._database.read(queries.count_entities, ENTITY_OF[kind], field)
 
-    async def newest_tasks(self, agents: Sequence[str]) -> Mapping[str, NewestTask]:
-        """Return what the newest task of each agent tells."""
-        return await self._database.read(queries.newest_tasks, agents)
+    async def newest(self, kind: Kind[V], field: str, values: Sequence[str]) -> Mapping[str, V]:
+        """Return the newest entity of each value of a field."""
+        return await self._database.read(queries.newest_entities, ENTITY_OF[kind], field, values)
 
     async def lines(
         self, task_id: str, first_seq: int, last_seq: int | None, limit: int, *, newest: bool = False
     ) -> tuple[Sequence[LogLine], bool]:
         """Read lines of output in a range of ``seq``; tell whether it has more."""
-        return await self._database.read(queries.read_lines, task_id, first_seq, last_seq, limit, newest)
+        return await self._database.read(read_lines, task_id, first_seq, last_seq, limit, newest)
 
     async def events(
         self,
@@ -74,6 +79,8 @@ class SqlStore:
         """Read the rollups, and what is needed to go on from them."""
         return await self._database.read_long(rollups.read_snapshot)
 
-    async def tasks_before(self, wanted: Mapping[str, EventId]) -> Mapping[str, TaskBefore]:
-        """Return what finished tasks were before an event of theirs, given by id of the task."""
-        return await self._database.read(rollups.tasks_before, wanted)
+    async def before(self, kind: Kind[V], wanted: Mapping[str, EventId]) -> Mapping[str, Before[V]]:
+        """Return what finished entities were before an event of theirs, given by the entity's id."""
+        assert kind is MEASURED
+        found: Mapping[str, Before[Any]] = await self._database.read(rollups.before, wanted)
+        return found

@@ -1,7 +1,7 @@
 """What a writer remembers of the channels that it has written to lately.
 
-Whoever alone writes to the tables need not read back what it has just written: where a channel's numbers
-stand, and whether its task is stored and under way, so that its output is only counted (see ``fold``).
+The one writer of the tables need not read back what it has just written: where a channel's numbers
+stand, and whether its entity is stored and steady, so that events are only added to it (see ``fold``).
 What a transaction has learnt is remembered when it is committed, never before, and forgotten when the
 writer's term ends.
 """
@@ -23,14 +23,14 @@ class Written:
         """Return the last numbers of those channels that are remembered."""
         return {name: self._channels[name][0] for name in channels & self._channels.keys()}
 
-    def running(self, channels: Set[str]) -> set[str]:
-        """Return those of the channels whose task is known to be stored and to have left ``queued``."""
+    def steady(self, channels: Set[str]) -> set[str]:
+        """Return those of the channels whose entity is known to be stored and steady."""
         return {name for name in channels & self._channels.keys() if self._channels[name][1]}
 
-    def learn(self, heads: Mapping[str, int], running: set[str]) -> None:
+    def learn(self, heads: Mapping[str, int], steady: set[str]) -> None:
         """Remember what was committed; forget what was not written to for longest."""
         for name, seq in heads.items():
             self._channels.pop(name, None)
-            self._channels[name] = (seq, name in running)
+            self._channels[name] = (seq, name in steady)
         while len(self._channels) > WRITTEN_CHANNELS:
             del self._channels[next(iter(self._channels))]

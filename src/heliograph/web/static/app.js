@@ -11,6 +11,7 @@ import { compact } from "./format.js";
 import { put, TaskList } from "./list.js";
 import { backoff, LiveStream } from "./live.js";
 import { copied, LogView } from "./log.js";
+import { TERMINAL } from "./task.js";
 
 const PAGE = 500;
 const PAGES_AT_START = 4;
@@ -84,7 +85,7 @@ async function begin(notice = null) {
 async function loadActive(turn) {
   let cursor = older && "";
   while (cursor !== null && turn === beginning) {
-    const page = await api.get("/api/tasks", { status: "running,queued", limit: PAGE, cursor });
+    const page = await api.get("/api/tasks", { status: "running,waiting_input,queued", limit: PAGE, cursor });
     if (turn !== beginning) return;
     fleet.merge(page.tasks);
     cursor = page.meta.next_cursor;
@@ -190,7 +191,7 @@ function drawFleet() {
   const totals = fleet.totals();
   for (const button of byId("totals").children) {
     const { status } = button.dataset;
-    put(button.querySelector("b"), compact(totals[status]) + (older && status !== "running" && status !== "queued" ? "+" : ""));
+    put(button.querySelector("b"), compact(totals[status]) + (older && TERMINAL.has(status) ? "+" : ""));
     button.setAttribute("aria-pressed", list.filter.status === status);
   }
   drawAgents();

@@ -7,8 +7,8 @@ import { agentOf, isDemo, nameOf } from "./fleet.js";
 import { age, compact, duration, money } from "./format.js";
 import { plain } from "./ansi.js";
 
-const ORDER = ["running", "queued", "failed", "completed", "cancelled"];
-const FIRST = { running: 100, queued: 30, failed: 15, completed: 40, cancelled: 15 };
+const ORDER = ["running", "waiting_input", "queued", "failed", "completed", "cancelled"];
+const FIRST = { running: 100, waiting_input: 30, queued: 30, failed: 15, completed: 40, cancelled: 15 };
 const MORE = 100;
 
 export class TaskList {

@@ -1,12 +1,14 @@
 /* A task, folded from the messages of its channel.
 
    This is the same rule as the service's own fold, so a list that was fetched once stays equal to what
-   the service would answer now. Statuses go queued → running → completed | failed | cancelled; what is
-   finished stays finished, and only another terminal status corrects the outcome. No DOM here. */
+   the service would answer now. Statuses go queued → running ⇄ waiting_input → completed | failed |
+   cancelled; what is finished stays finished, and only another terminal status corrects the outcome: what it
+   leaves out keeps what it was. No DOM here. */
 
-export const STATUSES = ["queued", "running", "completed", "failed", "cancelled"];
+export const STATUSES = ["queued", "running", "waiting_input", "completed", "failed", "cancelled"];
 export const TERMINAL = new Set(["completed", "failed", "cancelled"]);
 
+const TOKENS = ["input_tokens", "output_tokens", "cached_tokens"];
 const DESCRIPTIONS = ["name", "agent", "agent_type", "model", "session_id", "conversation_id", "input", "metadata"];
 
 /** Begin a task at the first message that mentions it, whatever that message is. */
@@ -61,13 +63,14 @@ export function fold(task, message) {
 function changeStatus(task, message) {
   if (TERMINAL.has(message.status)) {
     task.status = message.status;
-    task.finished_at = message.timestamp;
+    task.finished_at ??= message.timestamp;
     task.finished_event_id = message.id;
     const begun = micros(task.started_at ?? task.created_at);
     task.duration_ms = Math.max(0, Math.round((micros(task.finished_at) - begun) / 1000));
     if (message.result != null) takeResult(task, message.result);
-  } else if (message.status === "running") {
+  } else if (!TERMINAL.has(task.status) && message.status !== "queued") {
     run(task, message.timestamp);
+    task.status = message.status;
   }
 }
 
@@ -77,14 +80,14 @@ function run(task, moment) {
   task.started_at = moment;
 }
 
+/* Null says nothing, except of an error: then there is none. */
 function takeResult(task, result) {
-  task.result = result;
-  task.cost_usd = result.cost_usd == null ? null : Math.round(result.cost_usd * 1e6) / 1e6;
-  task.input_tokens = result.input_tokens ?? null;
-  task.output_tokens = result.output_tokens ?? null;
-  task.cached_tokens = result.cached_tokens ?? null;
-  task.error = result.error == null ? null : asText(result.error);
-  if (task.model == null && typeof result.model === "string") task.model = result.model;
+  const said = Object.fromEntries(Object.entries(result).filter(([name, value]) => value != null || name === "error"));
+  task.result = { ...result, ...task.result, ...said };
+  if (said.cost_usd != null) task.cost_usd = Math.round(said.cost_usd * 1e6) / 1e6;
+  for (const name of TOKENS) task[name] = said[name] ?? task[name];
+  if ("error" in said) task.error = said.error == null ? null : asText(said.error);
+  if (task.model == null && typeof said.model === "string") task.model = said.model;
 }
 
 function asText(value) {

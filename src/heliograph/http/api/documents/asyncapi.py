@@ -49,8 +49,7 @@ from heliograph.model.errors import (
     Unavailable,
 )
 from heliograph.model.event import Event
-from heliograph.model.intake import STREAMS
-from heliograph.model.task import STATUSES
+from heliograph.model.task import STATUSES, STREAMS
 
 Part = Mapping[str, Any]
 

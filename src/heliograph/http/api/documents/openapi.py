@@ -23,7 +23,7 @@ from heliograph.http.api.documents.schemas import GIVEN
 from heliograph.http.api.endpoint import Endpoint
 from heliograph.http.rules.bodies import JSON
 from heliograph.http.rules.parameters import parameters_of
-from heliograph.http.rules.problems import ProblemDocument
+from heliograph.http.rules.problems import Problem
 from heliograph.http.rules.schema import Components
 from heliograph.http.rules.shapes import write
 from heliograph.model import errors
@@ -53,7 +53,7 @@ TAGS = {
 def document(settings: Settings, endpoints: Iterable[Endpoint]) -> Mapping[str, Any]:
     """Make the document of a service with these settings and endpoints."""
     components = Components(GIVEN)
-    components.of(ProblemDocument)
+    components.of(Problem)
     paths: dict[str, dict[str, Part]] = {}
     for endpoint in endpoints:
         if endpoint.tag:
@@ -77,7 +77,7 @@ def document(settings: Settings, endpoints: Iterable[Endpoint]) -> Mapping[str, 
                 **dict(map(problem, REFUSALS.values())),
                 "other": response(
                     "Another problem, such as 405 or 500.",
-                    {"application/problem+json": {"schema": components.of(ProblemDocument)}},
+                    {"application/problem+json": {"schema": components.of(Problem)}},
                 ),
             },
             "securitySchemes": {

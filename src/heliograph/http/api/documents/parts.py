@@ -71,9 +71,7 @@ def problem(error: Exception) -> tuple[str, Part]:
     answered = answer_to(error)
     example = orjson.loads(answered.body)
     exact = {name: {"const": example[name]} for name in ("type", "title", "status", "code")}
-    content = {
-        answered.content_type: {"schema": {**ref("ProblemDocument"), "properties": exact}, "example": example}
-    }
+    content = {answered.content_type: {"schema": {**ref("Problem"), "properties": exact}, "example": example}}
     return example["code"], response(example["title"], content, *answered.headers)
 
 

@@ -10,7 +10,9 @@ from collections.abc import Mapping
 
 from heliograph.http.rules.schema import Schema, nullable, record, ref, said, text
 from heliograph.model.ids import ID
-from heliograph.model.intake import ENVELOPE, MESSAGE_FORMS, PAYLOADS, RESULT, Rules
+from heliograph.model.intake import ENVELOPE, KIND_OF, MESSAGE_FORMS
+from heliograph.model.rules import Rules
+from heliograph.model.task import RESULT
 
 
 def ruled(rules: Rules, **overrides: Schema) -> Schema:
@@ -29,16 +31,19 @@ def ruled(rules: Rules, **overrides: Schema) -> Schema:
 
 
 def _payload_rule(topic: str) -> Schema:
-    """Say what a payload must be for one topic; the task may be named by the channel instead."""
-    schema = ruled(PAYLOADS[topic], **({"result": nullable(ref("Result"))} if topic == "task.status" else {}))
-    schema = {**schema, "required": [name for name in schema["required"] if name != "task_id"]}
+    """Say what a payload must be for one topic; the channel may name what it belongs to instead."""
+    kind = KIND_OF[topic]
+    schema = ruled(
+        kind.topics[topic], **({"result": nullable(ref("Result"))} if topic == "task.status" else {})
+    )
+    schema = {**schema, "required": [name for name in schema["required"] if name != kind.field]}
     of_topic = {"properties": {"topic": {"const": topic}}}
     return {"if": of_topic, "then": {"properties": {"payload": nullable(schema)}}}
 
 
 EVENT_ITEM = {
     **ruled(ENVELOPE),
-    "allOf": [_payload_rule(topic) for topic in PAYLOADS],
+    "allOf": [_payload_rule(topic) for topic in KIND_OF],
     "description": "The event form. Without a channel it is chosen by what the payload belongs to. What "
     "else a payload says is kept as it is; one of output may say partial and rewind, as a Line does.",
 }

@@ -24,7 +24,7 @@ from heliograph.model.analytics.cube import ALL_TIME, View
 from heliograph.model.analytics.rollup import DIMENSIONS, UNKNOWN
 from heliograph.model.analytics.totals import unpack
 from heliograph.model.errors import Invalid, Unavailable
-from heliograph.model.task import STATUSES
+from heliograph.model.task import STATUSES, TASK
 
 
 def _with_status(status: str) -> View:
@@ -75,7 +75,7 @@ async def list_agents(services: Services, who: Identity, asked: AgentListing) ->
                 counts.setdefault(name, dict.fromkeys(STATUSES, 0))[status] = unpack(value).created
     names = sorted(counts)
     more, names = len(names) > asked.limit, names[: asked.limit]
-    latest = await services.store.newest_tasks(names)
+    latest = await services.store.newest(TASK, "agent", names)
     agents = [
         Agent(
             name,

@@ -16,8 +16,7 @@ from typing import Any, TypeVar
 import attrs
 import trio
 
-from heliograph.actors.histogram import Answer as Sums
-from heliograph.actors.histogram import Question
+from heliograph.actors.histogram import Figures, Question
 from heliograph.http.api import samples
 from heliograph.http.api.endpoint import Described, Endpoint
 from heliograph.http.api.routes.measures import (
@@ -256,7 +255,7 @@ async def _histogram(
 
 
 async def _show_buckets(
-    cut: Sequence[Bucket], answer: Sums, measures: type[Measures], made: type
+    cut: Sequence[Bucket], answer: Figures, measures: type[Measures], made: type
 ) -> list[Any]:
     sums, *grouped = answer.sums
     shown: list[Any] = []
@@ -279,7 +278,7 @@ async def _show_buckets(
     return shown
 
 
-async def _ask(services: Services, *questions: Question) -> Sums:
+async def _ask(services: Services, *questions: Question) -> Figures:
     return await services.histogram.ask(questions, services.log.position)
 
 

@@ -25,7 +25,7 @@ from heliograph.http.rules.schema import TEXT, one_of, ref, says
 from heliograph.http.rules.shapes import write
 from heliograph.model.errors import Invalid, Unavailable
 from heliograph.model.ids import EventId
-from heliograph.model.task import STATUSES
+from heliograph.model.task import STATUSES, TASK
 
 STARTED = time.time()
 PROCESS = psutil.Process()
@@ -133,7 +133,7 @@ async def status(services: Services, who: Identity, asked: Nothing) -> Status:
     hub = services.hub.stats()
     memory = psutil.virtual_memory()
     checkpoint = await services.store.checkpoint()
-    counts = await services.store.task_counts()
+    counts = dict.fromkeys(STATUSES, 0) | await services.store.count(TASK, "status")
     return Status(
         status="healthy",
         version=__version__,

@@ -33,8 +33,8 @@ from heliograph.http.rules.shapes import plain, to_json, written_as
 from heliograph.model.channels import is_name
 from heliograph.model.errors import Invalid, NotFound, Unavailable
 from heliograph.model.ids import format_id, from_microseconds, to_microseconds
-from heliograph.model.task import STATUSES, Task, task_json
-from heliograph.storage.protocols import LogLine, Store, TaskFilter, TaskKey
+from heliograph.model.task import STATUSES, TASK, Task, TaskFilter, task_json
+from heliograph.storage.protocols import LogLine, Store
 
 MAX_SEQ = 2**62
 MAX_LINES = 5000
@@ -45,10 +45,10 @@ NDJSON = "application/x-ndjson"
 EXACTLY = "Exactly this."
 
 
-def _task_key(microseconds: int, task_id: str) -> TaskKey:
+def _task_key(microseconds: int, task_id: str) -> tuple[datetime, str]:
     if not 0 <= microseconds < 2**58 or not is_name(task_id):
         raise ValueError("no task has such a key")
-    return TaskKey(from_microseconds(microseconds), task_id)
+    return from_microseconds(microseconds), task_id
 
 
 @attrs.frozen
@@ -67,7 +67,7 @@ class TaskListing:
     since: datetime | None = query(Moment(), "Created at or after this ISO 8601 time or date.")
     until: datetime | None = query(Moment(), "Created before this ISO 8601 time or date.")
     limit: int = page_limit()
-    cursor: TaskKey | None = page_cursor(_task_key, int, str)
+    cursor: tuple[datetime, str] | None = page_cursor(_task_key, int, str)
 
     def filter(self) -> TaskFilter:
         """Return what the store filters by."""
@@ -182,7 +182,7 @@ async def list_tasks(services: Services, who: Identity, asked: TaskListing) -> T
     """List tasks, newest first, with every filter of the dashboard."""
     # Before the question: what is committed while it is answered comes again from the stream, not never.
     position = await services.store.checkpoint()
-    found, more = await services.store.tasks(asked.filter(), asked.cursor, asked.limit)
+    found, more = await services.store.list(TASK, asked.filter(), asked.cursor, asked.limit)
     last = encode_cursor(to_microseconds(found[-1].created_at), found[-1].task_id) if more else None
     return TaskList(found, ListMeta(last, position))
 
@@ -224,7 +224,9 @@ async def known_task(store: Store, task_id: str) -> Task:
     Raises:
         NotFound: There is none of that id.
     """
-    task = await store.task(task_id) if is_name(task_id) else None
+    task = None
+    if is_name(task_id):
+        task = await store.get(TASK, task_id)
     if task is None:
         raise NotFound(f"there is no task {task_id[:200]!r}; GET /api/tasks lists those that exist")
     return task

@@ -1,0 +1,184 @@
+"""Workflow folders on the disk: which there are, whether they changed, and what is in them.
+
+A root has one folder for each workflow. Folders that begin with ``_`` or ``.`` are templates and the like,
+and plain files are none of ours. Nothing outside a workflow's own folder is ever read in its name: a link
+may lead elsewhere inside it (as mounted configuration does), not out of it. Whether something changed is
+told by the files' inodes: when they were changed, sizes and numbers. That costs one look at each, and opens
+none.
+
+All here blocks, and is called in a worker thread.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+import attrs
+
+from heliograph.model import yaml
+from heliograph.model.workflows import cards, manifest, pipeline
+from heliograph.model.workflows.reading import FileProblem
+from heliograph.model.workflows.workflow import Broken, Workflow, put_together
+
+MAX_FOLDERS = 5_000
+MAX_CARDS = 500
+
+Signature = tuple[tuple[str, int, int, int], ...]
+"""Of each file: its name, when its inode was changed (by a new right, too), its size and its number."""
+
+
+@attrs.frozen
+class Found:
+    """A folder as it was read.
+
+    Args:
+        signature: Its files as they were just before.
+        cards: Its folder of cards, which is looked at too.
+        content: What it is.
+    """
+
+    signature: Signature
+    cards: str
+    content: Workflow | Broken
+
+    @property
+    def mark(self) -> str:
+        """A short text that is another one after each change."""
+        return hashlib.sha256(repr(self.signature).encode()).hexdigest()[:32]
+
+
+def folders_of(root: Path) -> tuple[list[Path], list[FileProblem]]:
+    """List the folders of a root that should be workflows, by name; say what stands in the way."""
+    try:
+        with os.scandir(root) as entries:
+            names = sorted(entry.name for entry in entries if _counts(entry))
+    except OSError as error:
+        return [], [_unreadable(".", error)]
+    problems = []
+    if len(names) > MAX_FOLDERS:
+        problems.append(FileProblem(".", f"has {len(names)} folders; the first {MAX_FOLDERS} are read"))
+    return [root / name for name in names[:MAX_FOLDERS]], problems
+
+
+def _counts(entry: os.DirEntry[str]) -> bool:
+    if entry.name.startswith(("_", ".")):
+        return False
+    try:
+        return entry.is_dir()
+    except OSError:
+        return True  # what stands in the way is found, and said, when it is read
+
+
+def look(folder: Path, cards_folder: str) -> Signature:
+    """Return what tells whether a folder changed; what can't be looked at is left out."""
+    names = [*manifest.FILES, pipeline.FILE]
+    names += [f"{cards_folder}/{name}" for name in _card_names(folder / cards_folder)]
+    return tuple(_look_at(folder, names))
+
+
+def _look_at(folder: Path, names: list[str]) -> Iterator[tuple[str, int, int, int]]:
+    for name in names:
+        try:
+            found = os.stat(folder / name)
+        except OSError:
+            continue
+        yield name, found.st_ctime_ns, found.st_size, found.st_ino
+
+
+def read(folder: Path, root: Path, cards_folder: str = manifest.CARDS) -> Found:
+    """Read a workflow's folder; never raises for what is in it.
+
+    Args:
+        folder: The folder.
+        root: The folder of workflows that it must be in.
+        cards_folder: Where its cards are, as far as is known.
+    """
+    if not _inside(folder, root):
+        problem = FileProblem(".", "is a link that leads out of the folder of workflows")
+        return Found((), cards_folder, Broken(folder.name, (problem,)))
+    signature = look(folder, cards_folder)
+    reader = _Reader(folder)
+    file = next((name for name in manifest.FILES if os.path.lexists(folder / name)), manifest.FILES[0])
+    document = reader.document(file)
+    said, where = None, cards_folder
+    if document is not None:
+        said, where = manifest.read_manifest(document, file, reader.problems)
+    if where != cards_folder:
+        return read(folder, root, where)  # the signature is of all that is read, and older than the reading
+    if said is None:
+        return Found(signature, where, Broken(folder.name, tuple(reader.problems)))
+    graph = reader.document(pipeline.FILE) if os.path.lexists(folder / pipeline.FILE) else None
+    named = None if graph is None else (pipeline.FILE, graph)
+    return Found(signature, where, put_together(said, named, dict(reader.cards(where)), reader.problems))
+
+
+class _Reader:
+    """Reads files of one folder, and notes what is wrong with them."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.problems: list[FileProblem] = []
+
+    def document(self, name: str) -> yaml.Document | None:
+        """Read one file; ``None`` when it can't be."""
+        try:
+            return yaml.load(self._bytes(name))
+        except yaml.BadYaml as error:
+            self.problems.append(FileProblem(name, str(error), line=error.line))
+        except OSError as error:
+            self.problems.append(_unreadable(name, error))
+        return None
+
+    def cards(self, folder: str) -> Iterator[tuple[str, yaml.Document]]:
+        """Read the cards in a folder of this one."""
+        if not _inside(self.folder / folder, self.folder):
+            self.problems.append(FileProblem(folder, "is a link that leads out of the workflow's folder"))
+            return
+        try:
+            os.listdir(self.folder / folder)
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            self.problems.append(_unreadable(folder, error))
+            return
+        for name in _card_names(self.folder / folder):
+            document = self.document(f"{folder}/{name}")
+            if document is not None:
+                yield f"{folder}/{name}", document
+
+    def _bytes(self, name: str) -> bytes:
+        """Read a file's bytes, one more than are taken at most.
+
+        Raises:
+            BadYaml: It is no plain file, or is elsewhere.
+            OSError: It can't be read.
+        """
+        path = self.folder / name
+        if not _inside(path, self.folder):
+            raise yaml.BadYaml("is a link that leads out of the workflow's folder")
+        # Not to wait: what is no plain file, such as a pipe, may never have anything to read.
+        with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise yaml.BadYaml("is not a plain file")
+            return file.read(yaml.MAX_BYTES + 1)
+
+
+def _card_names(folder: Path) -> list[str]:
+    try:
+        names = [name for name in os.listdir(folder) if name.endswith(cards.SUFFIX)]
+    except OSError:
+        return []
+    return sorted(names)[:MAX_CARDS]
+
+
+def _inside(path: Path, folder: Path) -> bool:
+    """Tell whether a path, with its links followed, is inside a folder."""
+    return Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder))
+
+
+def _unreadable(file: str, error: OSError) -> FileProblem:
+    return FileProblem(file, f"can't be read: {error.strerror}")

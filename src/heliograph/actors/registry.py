@@ -1,0 +1,229 @@
+"""The registry: which workflows there are, by the files in their folders, as of a second ago.
+
+It looks at the folders once a second, in a worker thread, and reads what changed. A look costs one ``stat``
+for each file (300 workflows: some milliseconds), needs no thread that stays, and sees what a kernel's watch
+does not tell: folders on a network, mounted or bound into a container, and a root that vanishes and comes
+back under its own name. A watcher such as ``watchfiles`` holds a thread for good and has to be told about
+the roots again.
+
+The first reading is not announced; each later change is, as ``workflow.changed`` on the workflow's channel.
+Every node has its own registry. Nodes that see the same files announce a change under the same key, so it
+is told once. An announcement that the log does not take is kept, the newest for each workflow, and tried
+again.
+
+What is wrong is logged once, when it is first seen, and once more when it is mended.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import attrs
+import orjson
+import structlog
+import trio
+
+from heliograph.actors import folders
+from heliograph.actors.folders import Found
+from heliograph.model.errors import NotFound, Unavailable
+from heliograph.model.event import Draft
+from heliograph.model.workflows.manifest import CARDS
+from heliograph.model.workflows.reading import FileProblem
+from heliograph.model.workflows.workflow import Broken, Workflow
+
+INTERVAL_SECONDS = 1.0
+TOPIC = "workflow.changed"
+KEYS = "workflows/"
+"""How the keys of announcements begin."""
+MOST_TOLD = 50
+"""How many ids an error lists."""
+
+log = structlog.get_logger(__name__)
+
+
+@attrs.frozen
+class Catalogue:
+    """All workflows at one moment.
+
+    Args:
+        workflows: By id, sorted.
+        broken: Folders that should be workflows and are none.
+        marks: Of each workflow, a text that changes with its files.
+    """
+
+    workflows: Mapping[str, Workflow] = attrs.field(factory=dict)
+    broken: tuple[Broken, ...] = ()
+    marks: Mapping[str, str] = attrs.field(factory=dict)
+
+    def get(self, workflow_id: str) -> Workflow:
+        """Return one workflow.
+
+        Raises:
+            NotFound: There is none of that id; the message names those that there are.
+        """
+        workflow = self.workflows.get(workflow_id)
+        if workflow is None:
+            known = list(self.workflows)
+            more = f" and {len(known) - MOST_TOLD} more" if len(known) > MOST_TOLD else ""
+            raise NotFound(f"no workflow {workflow_id!r}; Available: {known[:MOST_TOLD]}{more}")
+        return workflow
+
+
+@attrs.frozen
+class RegistryStats:
+    """How the registry is doing.
+
+    Args:
+        workflows: How many there are.
+        troubled: How many of them have problems in their files.
+        broken: Folders that should be workflows and are none.
+        read: Folders read since the start.
+        looked: How long the last look took, in seconds.
+    """
+
+    workflows: int
+    troubled: int
+    broken: int
+    read: int
+    looked: float
+
+
+class Registry:
+    """Keeps the catalogue up to date.
+
+    Args:
+        roots: Folders of workflows, in the order in which a name that is there twice is given.
+        append: Appends drafts to the log.
+    """
+
+    def __init__(self, roots: Sequence[Path], append: Callable[[Sequence[Draft]], Awaitable[object]]) -> None:
+        self.catalogue = Catalogue()
+        self._roots = roots
+        self._append = append
+        self._found: dict[Path, Found] = {}
+        self._waiting: dict[str, Draft] = {}
+        self._said: set[tuple[str, FileProblem]] = set()
+        self._read = 0
+        self._looked = 0.0
+
+    def stats(self) -> RegistryStats:
+        """Return a snapshot of the counters."""
+        catalogue = self.catalogue
+        return RegistryStats(
+            workflows=len(catalogue.workflows),
+            troubled=sum(bool(workflow.problems) for workflow in catalogue.workflows.values()),
+            broken=len(catalogue.broken),
+            read=self._read,
+            looked=self._looked,
+        )
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Read all, then look again until cancelled; started when all is read for the first time."""
+        if not self._roots:
+            task_status.started()
+            return
+        await self._look()
+        task_status.started()
+        while True:
+            await trio.sleep(INTERVAL_SECONDS)
+            before = self.catalogue
+            await self._look()
+            self._note_changes(before, self.catalogue)
+            await self._announce()
+
+    async def _look(self) -> None:
+        begun = trio.current_time()
+        # A network's folder may never answer; then the thread is left behind when the service stops.
+        self.catalogue = await trio.to_thread.run_sync(self._look_now, abandon_on_cancel=True)
+        self._looked = trio.current_time() - begun
+        self._log_problems()
+
+    def _look_now(self) -> Catalogue:
+        """Look at all roots, read what changed, and make the catalogue; in a worker thread."""
+        found: dict[Path, Found] = {}
+        broken: list[Broken] = []
+        for root in self._roots:
+            there, problems = folders.folders_of(root)
+            if problems:
+                broken.append(Broken(str(root), tuple(problems)))
+            for folder in there:
+                found[folder] = self._still(folder) or self._read_again(folder, root)
+        self._found = found
+        return _catalogue(found, broken)
+
+    def _still(self, folder: Path) -> Found | None:
+        """Return what was read of a folder, if it has not changed."""
+        known = self._found.get(folder)
+        same = known is not None and folders.look(folder, known.cards) == known.signature
+        return known if same else None
+
+    def _read_again(self, folder: Path, root: Path) -> Found:
+        self._read += 1
+        known = self._found.get(folder)
+        return folders.read(folder, root, CARDS if known is None else known.cards)
+
+    def _note_changes(self, before: Catalogue, after: Catalogue) -> None:
+        for name in sorted(before.marks.keys() | after.marks.keys()):
+            old, new = before.marks.get(name), after.marks.get(name)
+            if old == new:
+                continue
+            change = "added" if old is None else "removed" if new is None else "changed"
+            workflow = after.workflows.get(name)
+            payload = {
+                "workflow_id": name,
+                "change": change,
+                "problems": 0 if workflow is None else len(workflow.problems),
+            }
+            log.info("workflow changed", workflow=name, change=change)
+            self._waiting[name] = _draft(name, payload, f"{KEYS}{name}/{change}/{new or old}")
+
+    async def _announce(self) -> None:
+        if not self._waiting:
+            return
+        try:
+            await self._append(list(self._waiting.values()))
+        except Unavailable as error:
+            log.warning("changes of workflows wait", count=len(self._waiting), reason=str(error))
+        else:
+            self._waiting.clear()
+
+    def _log_problems(self) -> None:
+        """Log each problem when it is new, and those that are gone."""
+        now = {(owner, problem) for owner, problems in _problems(self.catalogue) for problem in problems}
+        for owner, problem in sorted(now - self._said, key=repr):
+            log.warning("workflow problem", workflow=owner, **attrs.asdict(problem))
+        for owner in sorted({owner for owner, _ in self._said} - {owner for owner, _ in now}):
+            log.info("workflow mended", workflow=owner)
+        self._said = now
+
+
+def _problems(catalogue: Catalogue) -> list[tuple[str, tuple[FileProblem, ...]]]:
+    return [
+        *((name, workflow.problems) for name, workflow in catalogue.workflows.items()),
+        *((broken.folder, broken.problems) for broken in catalogue.broken),
+    ]
+
+
+def _catalogue(found: Mapping[Path, Found], broken: list[Broken]) -> Catalogue:
+    """Make the catalogue; of two folders with one name the second is broken."""
+    owners: dict[str, Path] = {}
+    for folder, read in found.items():
+        if isinstance(read.content, Broken):
+            broken.append(read.content)
+            continue
+        owner = owners.setdefault(read.content.id, folder)
+        if owner != folder:
+            detail = f"another workflow is named {read.content.id!r} too: the one in {owner.name}"
+            broken.append(Broken(folder.name, (FileProblem(".", detail, "name"),)))
+    workflows = {name: found[folder].content for name, folder in sorted(owners.items())}
+    return Catalogue(
+        {name: content for name, content in workflows.items() if isinstance(content, Workflow)},
+        tuple(broken),
+        {name: found[folder].mark for name, folder in owners.items()},
+    )
+
+
+def _draft(name: str, payload: dict[str, Any], key: str) -> Draft:
+    return Draft(f"workflow:{name}", TOPIC, payload, orjson.dumps(payload), sender="registry", key=key)

@@ -1,0 +1,58 @@
+"""Trying until it works: how an actor sits out an outage that is to be expected.
+
+The log or the store is away for a while, and comes back. The actor that needs it tries again, with capped
+and jittered delays, and says so twice: when the outage begins, and when it is over. Other errors are bugs and
+pass through.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+import structlog
+import trio
+
+from heliograph.model.backoff import Backoff
+from heliograph.model.errors import Unavailable
+
+FIRST_SECONDS = 0.05
+LONGEST_SECONDS = 1.0
+"""A node that comes back late is a node whose watchers wait, so the cap is short."""
+
+log = structlog.get_logger(__name__)
+
+T = TypeVar("T")
+
+
+async def until_it_works(
+    call: Callable[[], Awaitable[T]], doing: str, on_outage: Callable[[Unavailable], object] | None = None
+) -> T:
+    """Call until the answer is not ``Unavailable``; return it.
+
+    Args:
+        call: What to try; it must be harmless to try again.
+        doing: What stands still meanwhile, such as ``following``; the log lines are ``not following`` and
+            ``following``.
+        on_outage: Told of each failed try.
+
+    Raises:
+        Exception: Whatever else ``call`` raises.
+    """
+    backoff = Backoff(FIRST_SECONDS, LONGEST_SECONDS)
+    away = False
+    while True:
+        try:
+            answer = await call()
+        except Unavailable as error:
+            if not away:
+                log.warning(f"not {doing}", reason=str(error))
+            away = True
+            if on_outage is not None:
+                on_outage(error)
+            # The delay that an error asks for is a client's; here it would hold up everything behind.
+            await trio.sleep(backoff.next())
+        else:
+            if away:
+                log.info(doing)
+            return answer

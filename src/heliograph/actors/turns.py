@@ -1,0 +1,78 @@
+"""Taking turns: what one node at a time does, and any node can do.
+
+Every node stands in line; the one whose turn it is works until it fails or is deposed, then stands in line
+again. So a fault is never more than a pause, on this node or on another. How the turn is won (a lock, a
+lease) is storage's business.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+import structlog
+import trio
+
+from heliograph.model.errors import Unavailable
+from heliograph.storage.protocols import Deposed
+
+TURN_SECONDS = 1.0
+"""How often a node that waits asks whether it is its turn."""
+
+log = structlog.get_logger(__name__)
+
+
+class Turns:
+    """One node's turns at one piece of work.
+
+    Args:
+        work: What it is, such as ``archiving``; for log lines.
+
+    Attributes:
+        active: Whether it is this node's turn now, and it has begun to work.
+        count: How many turns have begun.
+        error: What ended the last turn, or kept it from beginning; ``None`` since one goes well.
+    """
+
+    def __init__(self, work: str) -> None:
+        self._work = work
+        self.active = False
+        self.count = 0
+        self.error: str | None = None
+
+    async def take(
+        self,
+        begin: Callable[[], Awaitable[bool]],
+        serve: Callable[[], Awaitable[None]],
+        end: Callable[[], Awaitable[None]],
+    ) -> None:
+        """Take turns until cancelled.
+
+        Args:
+            begin: Tells whether it is this node's turn now.
+            serve: Works for as long as the turn lasts; calls ``started`` when it goes well.
+            end: Gives the turn up, also when this is cancelled; harmless when it was not this node's.
+        """
+        while True:
+            try:
+                if await begin():
+                    await serve()
+                self.error = None
+            except (Unavailable, Deposed) as error:
+                self.fault(error)
+            finally:
+                self.active = False
+                await end()
+            await trio.sleep(TURN_SECONDS)
+
+    def started(self) -> None:
+        """Note that the turn has begun and goes well."""
+        log.info(self._work)
+        self.active = True
+        self.count += 1
+        self.error = None
+
+    def fault(self, error: Exception) -> None:
+        """Note what is wrong; the first of a series is logged."""
+        if self.error is None:
+            log.warning(f"not {self._work}", reason=str(error))
+        self.error = str(error)

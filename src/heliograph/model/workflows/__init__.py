@@ -1,0 +1,1 @@
+"""Workflows: what their files say, and what becomes of their runs."""

@@ -1,0 +1,14 @@
+"""The entities that are kept; those that feed others stand before them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from heliograph.model.kind import Kind
+from heliograph.storage.sql.entities.session import SESSIONS
+from heliograph.storage.sql.entities.task import TASKS
+from heliograph.storage.sql.entity import Entity
+
+ENTITIES: tuple[Entity[Any], ...] = (TASKS, SESSIONS)
+
+ENTITY_OF: dict[Kind[Any], Entity[Any]] = {entity.kind: entity for entity in ENTITIES}

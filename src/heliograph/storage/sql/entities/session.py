@@ -1,0 +1,31 @@
+"""The sessions' table."""
+
+from __future__ import annotations
+
+from sqlalchemy import Column, Index, Table, Text
+
+from heliograph.model.session import SESSION
+from heliograph.storage.sql.entity import Entity
+from heliograph.storage.sql.schema import Big, Json, Moment, metadata
+
+sessions = Table(
+    "sessions",
+    metadata,
+    Column("session_id", Text, primary_key=True),
+    Column("first_seen", Moment, nullable=False),
+    Column("last_seen", Moment, nullable=False),
+    Column("tasks", Json, nullable=False),
+    Column("cost_micros", Big, nullable=False),
+    Column("input_tokens", Big, nullable=False),
+    Column("output_tokens", Big, nullable=False),
+    Index("sessions_seen", "last_seen", "session_id"),
+)
+
+SESSIONS = Entity(
+    kind=SESSION,
+    table=sessions,
+    filters={
+        "since": lambda moment: sessions.c.last_seen >= moment,
+        "until": lambda moment: sessions.c.last_seen < moment,
+    },
+)

@@ -1,0 +1,137 @@
+"""The tasks' table. Lines of running tasks are the bulk of all events, and added without reading the row."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence, Set
+from typing import Any
+
+from sqlalchemy import (
+    Boolean,
+    Column,
+    Connection,
+    Index,
+    Table,
+    Text,
+    bindparam,
+    case,
+    false,
+    func,
+    or_,
+    select,
+    update,
+)
+
+from heliograph.model.analytics.rollup import ERROR_CHARACTERS
+from heliograph.model.event import Event
+from heliograph.model.ids import to_microseconds
+from heliograph.model.task import CHANGING, TASK, Progress, Task, merged
+from heliograph.storage.sql.entity import Entity, Merging, Steady
+from heliograph.storage.sql.prepared import Prepared
+from heliograph.storage.sql.schema import Big, Json, Moment, metadata
+
+tasks = Table(
+    "tasks",
+    metadata,
+    Column("task_id", Text, primary_key=True),
+    Column("created_at", Moment, nullable=False),
+    Column("updated_at", Moment, nullable=False),
+    Column("status", Text, nullable=False),
+    Column("name", Text),
+    Column("agent", Text),
+    Column("agent_type", Text),
+    Column("model", Text),
+    Column("session_id", Text),
+    Column("conversation_id", Text),
+    Column("input", Json),
+    Column("metadata", Json),
+    Column("started_at", Moment),
+    Column("finished_at", Moment),
+    Column("output_lines", Big, nullable=False),
+    Column("output_bytes", Big, nullable=False),
+    Column("cost_micros", Big),
+    Column("cost_computed", Boolean, nullable=False, server_default=false()),
+    Column("input_tokens", Big),
+    Column("output_tokens", Big),
+    Column("cached_tokens", Big),
+    Column("error", Text),
+    Column("result", Json),
+    Column("last_seq", Big, nullable=False),
+    Column("last_event_id", Big, nullable=False),
+    Column("finished_event_id", Big),
+    Index("tasks_created", "created_at", "task_id"),
+    Index("tasks_status_created", "status", "created_at", "task_id"),
+    Index("tasks_agent_created", "agent", "created_at", "task_id"),
+)
+
+SPACE = "".join(filter(str.isspace, map(chr, range(0x10000))))
+
+SHORT_ERROR = func.substr(func.ltrim(tasks.c.error, SPACE), 1, ERROR_CHARACTERS).label("error")
+"""As much of a task's error as sorts it under a kind: the whole may be a megabyte, of every task."""
+
+MOMENT = bindparam("updated_at", type_=Moment)
+PROGRESS = Prepared(
+    update(tasks)
+    .where(tasks.c.task_id == bindparam("at_task_id"))
+    .values(
+        updated_at=case((tasks.c.updated_at < MOMENT, MOMENT), else_=tasks.c.updated_at),
+        output_lines=tasks.c.output_lines + bindparam("output_lines"),
+        output_bytes=tasks.c.output_bytes + bindparam("output_bytes"),
+        last_seq=bindparam("last_seq"),
+        last_event_id=bindparam("last_event_id"),
+    ),
+    raw=True,
+)
+
+
+def _progress(events: Sequence[Event]) -> Mapping[str, Any]:
+    progress = Progress(events[0].timestamp)
+    for event in events:
+        progress.add(event)
+    return {
+        "at_task_id": events[0].channel[5:],
+        "updated_at": to_microseconds(progress.updated_at),
+        "output_lines": progress.output_lines,
+        "output_bytes": progress.output_bytes,
+        "last_seq": progress.last_seq,
+        "last_event_id": progress.last_event_id,
+    }
+
+
+def _kept(task: Task) -> Set[str]:
+    """Leave the error, which was read in part, unless a result came with another."""
+    return {"error"} if task.result is None else set()
+
+
+def _merge(connection: Connection, task: Task) -> None:
+    """Merge what a batch has said of a result into the one that is stored."""
+    if task.result is None:
+        return
+    mine = tasks.c.task_id == task.task_id
+    stored = connection.scalar(select(tasks.c.result).where(mine))
+    values: dict[str, Any] = {"result": merged(stored or {}, task.result)}
+    if "error" in task.result:
+        values["error"] = task.error
+    connection.execute(update(tasks).where(mine).values(values))
+    task.result = None
+
+
+TASKS = Entity(
+    kind=TASK,
+    table=tasks,
+    filters={
+        "statuses": tasks.c.status.in_,
+        "text": lambda text: or_(
+            *(
+                tasks.c[name].icontains(text, autoescape=True)
+                for name in ("task_id", "name", "agent", "error")
+            )
+        ),
+        "since": lambda moment: tasks.c.created_at >= moment,
+        "until": lambda moment: tasks.c.created_at < moment,
+    },
+    large=("input", "metadata", "result"),
+    cut={"error": SHORT_ERROR},
+    kept=_kept,
+    steady=Steady(CHANGING, lambda task: task.status != "queued", PROGRESS, _progress),
+    merging=Merging(lambda task: task.finished, _merge),
+)

@@ -1,0 +1,140 @@
+"""How a kind of entity is kept: its table, and what the fold and the lists must know of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence, Set
+from typing import Any, Generic
+
+import attrs
+from sqlalchemy import (
+    Column,
+    ColumnElement,
+    Connection,
+    RowMapping,
+    Select,
+    Table,
+    and_,
+    func,
+    literal,
+    select,
+    tuple_,
+)
+
+from heliograph.model.event import Event
+from heliograph.model.kind import Key, Kind, V
+from heliograph.storage.sql.database import in_list
+from heliograph.storage.sql.prepared import Prepared
+
+
+@attrs.frozen(eq=False)
+class Steady(Generic[V]):
+    """A fast path: most events only add to what is counted of an entity, and need not read it.
+
+    It is for kinds with channels of their own. As long as an entity is steady, events of other topics than
+    ``changing`` are added up per channel, and one statement adds that to the row.
+
+    Args:
+        changing: The topics that can do more than add.
+        holds: Tells whether an entity is steady; once it is, it remains so.
+        add: The statement, run once for each channel.
+        row: Makes its parameters, as the database keeps them, from a channel's events.
+    """
+
+    changing: frozenset[str]
+    holds: Callable[[V], bool]
+    add: Prepared
+    row: Callable[[Sequence[Event]], Mapping[str, Any]]
+
+
+@attrs.frozen(eq=False)
+class Merging(Generic[V]):
+    """How a batch corrects what a large column holds, which the fold has not read.
+
+    Args:
+        due: Tells of an entity, as it was read, whether events can only correct that column now.
+        write: Reads the column if the batch has set it, merges and writes it, and sets it to ``None``. It is
+            one entity at a time, since the column may be large.
+    """
+
+    due: Callable[[V], bool]
+    write: Callable[[Connection, V], None]
+
+
+@attrs.frozen(eq=False)
+class Entity(Generic[V]):
+    """A kind of entity, and how it is kept.
+
+    Args:
+        kind: What it is.
+        table: With a column for each field of the kind's values.
+        filters: By field of the kind's filter, how a value narrows a list; a field that is not here is a
+            column, and must be equal.
+        large: Columns of up to a megabyte that the fold never reads: a batch over thousands of entities must
+            not read all of theirs. They are written where they were set, and measured in lists.
+        cut: Columns that the fold reads in part.
+        kept: Names the columns that stay as they are for an entity, besides the large ones that are ``None``.
+        steady: The fast path.
+        merging: How a large column is corrected; ``None``: what a batch sets replaces what it holds.
+    """
+
+    kind: Kind[V]
+    table: Table
+    filters: Mapping[str, Callable[[Any], ColumnElement[bool]]] = attrs.field(factory=dict)
+    large: tuple[str, ...] = ()
+    cut: Mapping[str, ColumnElement[Any]] = attrs.field(factory=dict)
+    kept: Callable[[V], Set[str]] = lambda value: frozenset()
+    steady: Steady[V] | None = None
+    merging: Merging[V] | None = None
+
+    @property
+    def key(self) -> Sequence[Column[Any]]:
+        """The columns of the key."""
+        return [self.table.c[name] for name in self.kind.key]
+
+    @property
+    def small(self) -> Sequence[ColumnElement[Any]]:
+        """The columns that the fold reads."""
+        return [self.cut.get(c.name, c) for c in self.table.c if c.name not in self.large]
+
+    @property
+    def newest_first(self) -> Sequence[ColumnElement[Any]]:
+        """The order of lists."""
+        return [self.table.c[name].desc() for name in self.kind.order]
+
+    @property
+    def size(self) -> ColumnElement[int]:
+        """What of a row may be large, in characters."""
+        lengths = (func.coalesce(func.length(self.table.c[n]), 0) for n in (*self.large, *self.cut))
+        return sum(lengths, start=literal(0))
+
+    def reading(self) -> Select[Any]:
+        """Return the fold's question for entities; ``wanted`` are the first parts of their keys."""
+        return select(*self.small).where(in_list(self.key[0]))
+
+    def of_key(self, key: Key) -> ColumnElement[bool]:
+        """Return the condition that finds one entity."""
+        return and_(*(column == value for column, value in zip(self.key, key, strict=True)))
+
+    def narrowed(self, wanted: Any) -> list[ColumnElement[bool]]:
+        """Return the conditions of a filter."""
+        return [
+            self.filters[name](value) if name in self.filters else self.table.c[name] == value
+            for name, value in attrs.asdict(wanted, recurse=False).items()
+            if value is not None and value != ()
+        ]
+
+    def after(self, position: Sequence[Any]) -> ColumnElement[bool]:
+        """Return the condition of what comes after a position in a list."""
+        columns = [self.table.c[name] for name in self.kind.order]
+        typed = [literal(value, column.type) for value, column in zip(position, columns, strict=True)]
+        return tuple_(*columns) < tuple_(*typed)
+
+    def to_value(self, row: RowMapping) -> V:
+        """Make an entity of a row, or of as much of it as was read."""
+        return self.kind.value(**{c.name: row[c.name] for c in self.table.c if c.name in row})
+
+    def to_row(self, value: V) -> dict[str, Any]:
+        """Return the columns to be written of an entity."""
+        row = attrs.asdict(value, recurse=False)  # type: ignore[arg-type]
+        left = {name for name in self.large if row[name] is None} | self.kept(value)
+        return {name: cell for name, cell in row.items() if name not in left}

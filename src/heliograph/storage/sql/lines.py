@@ -1,0 +1,58 @@
+"""Lines of output: the events of a task's channel that are read by range of ``seq``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import orjson
+from sqlalchemy import Connection, Row, and_, select
+
+from heliograph.model.ids import EventId
+from heliograph.storage.protocols import LogLine
+from heliograph.storage.sql.queries import payload_size, within_bytes
+from heliograph.storage.sql.schema import events
+
+
+def read_lines(
+    connection: Connection,
+    task_id: str,
+    first_seq: int,
+    last_seq: int | None,
+    limit: int,
+    newest: bool,
+) -> tuple[Sequence[LogLine], bool]:
+    """Read a task's lines of output in a range of ``seq`` (inclusive), in order; tell whether it has more.
+
+    Returns fewer than ``limit`` when they reach ``PAGE_BYTES``; none only when there are none.
+    """
+    where = [
+        events.c.channel == f"task:{task_id}",
+        events.c.seq >= first_seq,
+        events.c.topic == "task.output",
+    ]
+    if last_seq is not None:
+        where.append(events.c.seq <= last_seq)
+    found, more = within_bytes(
+        connection,
+        select(events.c.seq, events.c.id, events.c.timestamp, events.c.payload)
+        .where(and_(*where))
+        .order_by(events.c.seq.desc() if newest else events.c.seq)
+        .limit(limit + 1),
+        payload_size,
+    )
+    lines = [_line(row) for row in found[:limit]]
+    return lines[::-1] if newest else lines, more or len(found) > limit
+
+
+def _line(row: Row[Any]) -> LogLine:
+    payload = orjson.loads(row.payload)
+    return LogLine(
+        seq=row.seq,
+        id=EventId(row.id),
+        timestamp=row.timestamp,
+        stream=payload.get("stream") or "stdout",
+        output=payload["output"],
+        partial=payload.get("partial") is True,
+        rewind=payload.get("rewind") is True,
+    )
