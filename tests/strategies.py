@@ -45,7 +45,7 @@ def json_objects(text: st.SearchStrategy[str] = TEXT) -> st.SearchStrategy[dict[
 CHANNELS = (
     st.builds("{}:{}".format, st.sampled_from(["task", "workflow", "conversation"]), NAMES)
     | TOPICS.map("topic:{}".format)
-    | st.sampled_from(["webhooks", "analytics"])
+    | st.sampled_from(["webhooks", "analytics", "status"])
 )
 
 EVENTS = st.builds(

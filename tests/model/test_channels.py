@@ -34,7 +34,7 @@ CHANNELS = (
 )
 PATTERNS = st.sampled_from([EVERYTHING, *(f"{kind}:*" for kind in KINDS_WITH_ID)])
 FEW_CHANNELS = st.sampled_from(
-    ["task:1", "task:2", "task:12", "workflow:1", "topic:a.b", "webhooks", "analytics"]
+    ["task:1", "task:2", "task:12", "workflow:1", "topic:a.b", "webhooks", "analytics", "status"]
 )
 TOPIC_PATTERNS = TOPICS | TOPICS.map("{}.*".format) | st.just(EVERYTHING)
 

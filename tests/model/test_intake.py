@@ -1,5 +1,4 @@
 import json
-from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any
 
@@ -18,7 +17,6 @@ from heliograph.model.intake import (
     parse_item,
     parse_items,
     parse_json,
-    parse_message,
 )
 from heliograph.model.rules import DESCRIPTION_BYTES
 from heliograph.model.task import DESCRIPTIONS, STATUSES, Task
@@ -306,29 +304,6 @@ def test_large_numbers_are_refused_where_they_count() -> None:
         {"type": "task_status", "task_id": "1", "status": "failed", "result": {"input_tokens": 10**16}}
     ) == {"result.input_tokens"}
     assert parse_item(item(topic="a", payload={"n": 2**64 - 1}), LIMIT).body == b'{"n":18446744073709551615}'
-
-
-def test_a_message_of_an_agent_names_its_task_or_leaves_that_to_the_channel() -> None:
-    """A message of pub/sub becomes its draft; unknown fields are kept, since nobody hears a refusal."""
-    said = {"type": "task_output", "task_id": "1", "output": "x", "timestamp": "2026-01-31T12:00:00"}
-    draft = parse_message("task:1", orjson.dumps(said | {"host": "h", "key": "k"}), LIMIT)
-    assert (draft.channel, draft.topic, draft.key) == ("task:1", "task.output", "k")
-    assert draft.payload == {"task_id": "1", "output": "x", "host": "h"}
-    assert draft.timestamp == datetime(2026, 1, 31, 12, tzinfo=UTC)
-    draft = parse_message("task:7", b'{"type":"task_status","status":"running"}', LIMIT)
-    assert (draft.channel, draft.topic) == ("task:7", "task.status")
-    draft = parse_message("task:7", b'{"topic":"run.done","payload":{"workflow_id":"w"}}', LIMIT)
-    assert (draft.channel, draft.topic) == ("workflow:w", "run.done")
-
-
-@given(data=st.binary() | json_values().map(lambda value: orjson.dumps(value, default=str)))
-@example(b'{"type":[]}')
-@example(b'{"type":"task_output","output":7}')
-@example(b'{"type":"task_status","status":"odd"}')
-def test_whatever_an_agent_publishes_is_taken_or_refused(data: bytes) -> None:
-    """No bytes on a task's channel make anything but a draft or a fault of theirs."""
-    with suppress(ClientFault):
-        parse_message("task:1", data, LIMIT)
 
 
 @pytest.mark.parametrize(

@@ -1,15 +1,18 @@
-"""The bridge: takes what agents publish to Redis's pub/sub into the log.
+"""The bridge: takes what agents publish to Redis into the log, from pub/sub and from a stream.
 
-Every node runs one; they take turns (see ``turns``), and the one that holds a lease appends. A message takes
-the same way as a published item (``model.intake``), so what is wrong with it is found here; it is counted and
-told, and the next one follows.
+Every node runs one; they take turns (see ``turns``), and the one that holds a lease appends. What was
+published becomes events by ``model.publishers``, which leaves out what is odd instead of refusing it:
+nobody would hear.
 
 Pub/sub keeps nothing, so neither can the bridge promise what the rest of the service does. A message that
 it has heard is appended once: it is tried again, under the same key, until the log takes it. What is
 published while nobody holds the lease is heard by nobody: for about a second after a node is stopped, and
 until the lease expires after one that was killed. What a node had heard but not appended when it loses the
-lease is dropped and counted, since its successor may have heard it too. Agents that need more publish over
-HTTP.
+lease is dropped and counted, since its successor may have heard it too.
+
+The stream keeps its entries, so nothing in it is lost, whoever was away and for how long. How far it was
+read is written down in Redis after the entries are in the log; those that are read again then have the same
+keys.
 """
 
 from __future__ import annotations
@@ -27,10 +30,11 @@ import trio
 
 from heliograph.actors.retry import until_it_works
 from heliograph.actors.turns import Turns
-from heliograph.model.errors import HeliographError, Unavailable
+from heliograph.model.errors import HeliographError, Malformed, Unavailable
 from heliograph.model.event import Draft
-from heliograph.model.intake import parse_message
-from heliograph.storage.protocols import Deposed, Heard, Listener, Receipt
+from heliograph.model.intake import BRIDGE_KEYS
+from heliograph.model.publishers import from_pubsub, from_stream
+from heliograph.storage.protocols import Deposed, Entry, Heard, Listener, Receipt
 
 TELL_SECONDS = 10.0
 FAREWELL_SECONDS = 1.0
@@ -45,8 +49,8 @@ class BridgeStats:
     Args:
         active: Whether this node bridges now.
         terms: How often it began to.
-        events: Messages that became events.
-        refused: Messages that could not be taken, being malformed.
+        events: Events that messages and entries became.
+        refused: Messages that could not be taken: of no task, or with the key of something else.
         dropped: Messages heard but not appended when the lease was lost.
         error: What ended the last term, or kept it from beginning; ``None`` since one goes well.
     """
@@ -93,20 +97,31 @@ class Bridge:
     async def _serve(self) -> None:
         self._turns.started()
         while True:
-            await self._keep(self._parse(await self._listener.hear()))
-
-    def _parse(self, heard: Sequence[Heard]) -> list[Draft]:
-        drafts = []
-        for message in heard:
+            heard = await self._listener.hear()
             try:
-                draft = parse_message(message.channel, message.data, self._max_bytes)
-            except HeliographError as error:
-                self._refuse(message.channel, error)
-                continue
-            if draft.key is None:  # so that trying again is harmless
-                draft = draft._replace(key=f"bridge/{self._name}/{next(self._numbers)}")
-            drafts.append(draft)
-        return drafts
+                await self._keep([draft for one in heard for draft in await self._drafts(one)])
+            except Deposed:
+                self._dropped += sum(isinstance(one, Heard) for one in heard)
+                raise
+            if heard and isinstance(heard[-1], Entry):
+                await until_it_works(
+                    partial(self._listener.done, heard[-1]), "writing down the place", self._wait
+                )
+
+    async def _drafts(self, heard: Heard | Entry) -> list[Draft]:
+        await trio.lowlevel.checkpoint()  # some are large
+        if isinstance(heard, Entry):
+            return from_stream(heard.id, heard.fields, self._max_bytes)
+        try:
+            drafts = from_pubsub(heard.channel, heard.data, self._max_bytes)
+        except Malformed as error:
+            self._refuse(heard.channel, error)
+            return []
+        return [
+            # So that trying again is harmless.
+            draft if draft.key else draft._replace(key=f"{BRIDGE_KEYS}{self._name}/{next(self._numbers)}")
+            for draft in drafts
+        ]
 
     def _refuse(self, channel: str, error: HeliographError) -> None:
         """Count a bad message; tell of one now and then, since there may be thousands."""
@@ -117,11 +132,7 @@ class Bridge:
 
     async def _keep(self, drafts: Sequence[Draft]) -> None:
         """Append until it is done, or the lease is lost."""
-        try:
-            answers = await until_it_works(partial(self._append, drafts), "appending messages", self._wait)
-        except Deposed:
-            self._dropped += len(drafts)
-            raise
+        answers = await until_it_works(partial(self._append, drafts), "appending messages", self._wait)
         self._turns.error = None
         for draft, answer in zip(drafts, answers, strict=True):
             if isinstance(answer, Receipt):

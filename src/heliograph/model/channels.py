@@ -1,7 +1,7 @@
 """Channels and the patterns that watch several of them.
 
-A channel is ``task:{id}``, ``workflow:{id}``, ``conversation:{id}``, ``webhooks``, ``analytics`` or
-``topic:{topic}``. A pattern is ``*`` (everything) or a kind with a star, ``task:*``.
+A channel is ``task:{id}``, ``workflow:{id}``, ``conversation:{id}``, ``webhooks``, ``analytics``,
+``status`` or ``topic:{topic}``. A pattern is ``*`` (everything) or a kind with a star, ``task:*``.
 Names are plain ASCII so that they pass unchanged through URLs, Redis keys, headers and log lines.
 """
 
@@ -17,12 +17,14 @@ from heliograph.model.errors import Invalid
 
 NAME = r"[A-Za-z0-9][A-Za-z0-9._:@+=~-]{0,127}"
 TOPIC = r"[A-Za-z0-9_-]{1,64}(?:\.[A-Za-z0-9_-]{1,64}){0,7}"
-CHANNEL = rf"(?:task|workflow|conversation):{NAME}|topic:{TOPIC}|webhooks|analytics"
+CHANNEL = rf"(?:task|workflow|conversation):{NAME}|topic:{TOPIC}|webhooks|analytics|status"
 TOPIC_PATTERN = rf"\*|{TOPIC}(?:\.\*)?"
 KINDS_WITH_ID = ("task", "workflow", "conversation", "topic")
-SINGLE_CHANNELS = ("webhooks", "analytics")
+SINGLE_CHANNELS = ("webhooks", "analytics", "status")
 EVERYTHING = "*"
+WEBHOOKS = "webhooks"
 ANALYTICS = "analytics"
+STATUS = "status"
 
 RESERVED_TOPICS = (
     *("authenticated", "gap", "keepalive", "pong", "reconnect", "reset", "subscribed", "unsubscribed"),
@@ -32,7 +34,7 @@ RESERVED_TOPICS = (
 
 NAME_HELP = "1 to 128 of A-Z a-z 0-9 . _ : @ + = ~ -, beginning with a letter or digit"
 TOPIC_HELP = "a dotted name such as task.output (letters, digits, _ and -, at most 8 parts)"
-CHANNEL_HELP = "task:{id}, workflow:{id}, conversation:{id}, topic:{topic}, webhooks or analytics"
+CHANNEL_HELP = "task:{id}, workflow:{id}, conversation:{id}, topic:{topic}, webhooks, analytics or status"
 
 _TASK, _CONVERSATION, _WORKFLOW = ((kind, f"{kind}_id") for kind in ("task", "conversation", "workflow"))
 _OWNERS = {
@@ -119,7 +121,9 @@ def channel_for(topic: str, payload: Mapping[str, Any]) -> str:
     """Choose the channel of an event that names none, by what its payload belongs to."""
     family = topic.partition(".")[0]
     if family == "webhook":
-        return "webhooks"
+        return WEBHOOKS
+    if family == "cli":
+        return STATUS
     for kind, field in _OWNERS.get(family, _OWNERS["task"]):
         name = payload.get(field)
         if is_name(name):

@@ -25,7 +25,8 @@ from heliograph.model.rules import OBJECT, Rule, Rules, matching, text
 MAX_DEPTH = 100
 MAX_KEY = 200
 """Characters of an event's idempotency key."""
-OWN_KEYS = ("analytics/", "bridge/", "workflows/")
+BRIDGE_KEYS = "bridge/"
+OWN_KEYS = ("analytics/", BRIDGE_KEYS, "workflows/")
 """How the keys begin under which the service itself publishes; a publisher's would stand in its way."""
 
 _FIELDS: Mapping[str, Rule] = {
@@ -162,28 +163,6 @@ def parse_item(item: Any, max_event_bytes: int, default_key: str | None = None) 
         correlation_id=item.get("correlation_id"),
         key=key,
     )
-
-
-def parse_message(channel: str, data: bytes, max_event_bytes: int) -> Draft:
-    """Check what an agent published to Redis's pub/sub, on its task's channel.
-
-    It is the message form, or the event form. Its publisher hears no answer and may be older than this
-    service, so the task may be named by the channel alone, and fields that nobody knows are kept.
-
-    Raises:
-        Malformed: Not JSON.
-        Invalid: Some fields are wrong.
-        TooLarge: Its payload is over the limit.
-    """
-    message = parse_json(data, "the message")
-    kind = message.get("type") if isinstance(message, dict) else None
-    if not isinstance(kind, str) or kind not in MESSAGE_FORMS:
-        return parse_item(message, max_event_bytes)
-    envelope = {name: value for name, value in message.items() if name in _COMMON}
-    payload = {name: value for name, value in message.items() if name not in _AROUND}
-    topic, _ = MESSAGE_FORMS[kind]
-    payload.setdefault(KIND_OF[topic].field, channel.partition(":")[2])
-    return parse_item({"topic": topic, "payload": payload, **envelope}, max_event_bytes)
 
 
 def _open_message(item: dict[str, Any]) -> tuple[str, dict[str, Any], str]:

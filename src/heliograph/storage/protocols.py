@@ -194,6 +194,14 @@ class Heard:
     data: bytes
 
 
+@attrs.frozen
+class Entry:
+    """An entry of the publishers' stream: its id as Redis writes it, and its fields."""
+
+    id: str
+    fields: Mapping[str, bytes]
+
+
 class Listener(Protocol):
     """Hears what is published beside the log, on one node at a time, by a lease."""
 
@@ -205,8 +213,11 @@ class Listener(Protocol):
         """
         ...
 
-    async def hear(self) -> Sequence[Heard]:
+    async def hear(self) -> Sequence[Heard | Entry]:
         """Return what came since, waiting a while for something. Only after ``begin``.
+
+        The messages of pub/sub come first, once. Then come the entries that follow the one that was done
+        last: they come again until they are ``done``, on this node or another.
 
         Raises:
             Unavailable: The connection is lost, and what is published now with it.
@@ -229,6 +240,15 @@ class Listener(Protocol):
         Raises:
             Unavailable: The log can't be written now.
             Deposed: The lease was lost; nothing is kept.
+        """
+        ...
+
+    async def done(self, entry: Entry) -> None:
+        """Remember, for whoever holds the lease next, that all entries up to this one are in the log.
+
+        Raises:
+            Unavailable: It can't be written down now.
+            Deposed: The lease was lost; nothing is changed.
         """
         ...
 

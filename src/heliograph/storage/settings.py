@@ -17,7 +17,10 @@ class RedisSettings:
         keep_events: How many archived events stay in the stream, for cursors while PostgreSQL is away.
         max_events: Publishing is refused when so many wait in the stream.
         max_memory: Publishing is refused above this part of Redis's ``maxmemory``.
-        bridge: Pattern of the pub/sub channels whose messages are taken into the log; empty: none.
+        bridge: Pattern of the pub/sub channels whose messages are taken into the log; empty: nothing is
+            bridged.
+        bridge_stream: The stream whose entries are taken into the log where something is bridged; empty:
+            none.
         timeout: Seconds after which a connection that says nothing is given up.
     """
 
@@ -26,6 +29,7 @@ class RedisSettings:
     max_events: int = number(5_000_000, 1000, 1_000_000_000)
     max_memory: float = number(0.9, 0.1, 1)
     bridge: str = "task:*"
+    bridge_stream: str = "task_events"
     timeout: float = number(5.0, 0.5, 60)
 
 

@@ -133,8 +133,8 @@ def _storage_samples(storage: StorageStats) -> Iterable[Sample]:
     if (bridge := storage.bridge) is not None:
         yield one("bridge_active", "Whether this node bridges Redis's pub/sub", "gauge", bridge.active)
         yield one("bridge_terms", "How often this node began to bridge", "counter", bridge.terms)
-        yield one("bridged_events", "Messages of pub/sub that became events", "counter", bridge.events)
-        yield one("bridge_refused", "Messages of pub/sub that were malformed", "counter", bridge.refused)
+        yield one("bridged_events", "Events made of what agents published to Redis", "counter", bridge.events)
+        yield one("bridge_refused", "Messages that could not be taken", "counter", bridge.refused)
         yield one("bridge_dropped", "Messages dropped with a lost lease", "counter", bridge.dropped)
 
 

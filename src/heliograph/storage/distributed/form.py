@@ -21,8 +21,8 @@ from heliograph.model.ids import EventId, time_of
 from heliograph.model.kind import Kind, V
 from heliograph.model.prices import NO_PRICES, Prices
 from heliograph.storage.distributed.archive import PostgresArchive
+from heliograph.storage.distributed.listener import RedisListener
 from heliograph.storage.distributed.postgres import PostgresDatabase, database_url, refusals_named
-from heliograph.storage.distributed.pubsub import RedisListener
 from heliograph.storage.distributed.redis_log import RedisLog
 from heliograph.storage.distributed.redis_stream import RedisStream
 from heliograph.storage.settings import PostgresSettings, RedisSettings
@@ -145,7 +145,7 @@ async def open_distributed(
                 log.warning("begins without the log", reason=str(error))
         store = ArchivedStore(database, the_log)
         archive = PostgresArchive(stream, database, url, postgres, prices)
-        listener = RedisListener(stream, the_log, redis.bridge, redis.timeout) if redis.bridge else None
+        listener = RedisListener(stream, the_log, redis) if redis.bridge else None
         yield Distributed(the_log, store, database, archive, stream, listener)
     finally:
         stream.close()

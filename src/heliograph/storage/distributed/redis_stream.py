@@ -43,6 +43,7 @@ from heliograph.model.ids import (
     time_of,
     to_microseconds,
 )
+from heliograph.model.publishers import CLI_STATUS
 from heliograph.storage.distributed import scripts
 from heliograph.storage.distributed.postgres import PREPARE_LOCK, PostgresDatabase, session_lock
 from heliograph.storage.distributed.redis_client import connect, refusals_named, translated
@@ -136,6 +137,7 @@ class RedisStream:
         self._trim = self.client.register_script(scripts.TRIM)
         self._remove = self.client.register_script(scripts.REMOVE)
         self._renew = self.client.register_script(scripts.RENEW)
+        self._advance = self.client.register_script(scripts.ADVANCE)
         self._release = self.client.register_script(scripts.RELEASE)
         self._try = self._unprepared.register_script(scripts.TRY)
         self._set_state = self._unprepared.register_script(scripts.SET_STATE)
@@ -160,8 +162,10 @@ class RedisStream:
             self._unprepared.xread({self._stream: "$"}, count=1)
             if self._settings.bridge:
                 with self._unprepared.pubsub() as pubsub:
-                    pubsub.psubscribe(self._settings.bridge)
+                    pubsub.psubscribe(self._settings.bridge, CLI_STATUS)
                     pubsub.get_message(timeout=self._settings.timeout)
+                if self._settings.bridge_stream:
+                    self._unprepared.xread({self._settings.bridge_stream: "$"}, count=1)
         if evicting is not None:
             raise SettingsError([f"storage.redis_url: {evicting}"])
 
@@ -303,6 +307,10 @@ class RedisStream:
     def renew(self, lease: Lease, seconds: float) -> bool:
         """Keep a lease for a while more; tell whether it was still held."""
         return bool(self.do(lambda: self._renew([lease.key], [lease.token, round(seconds * 1000)])))
+
+    def advance(self, lease: Lease, key: str, position: str) -> bool:
+        """Write a position under a key if a lease is still held; tell whether it was."""
+        return bool(self.do(lambda: self._advance([lease.key, key], [lease.token, position])))
 
     def release(self, lease: Lease) -> None:
         """Give a lease up if it is held."""

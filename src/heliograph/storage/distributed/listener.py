@@ -1,9 +1,13 @@
-"""What agents publish to Redis's pub/sub, heard by one node at a time.
+"""What agents publish to Redis, in pub/sub and in a stream of their own, heard by one node at a time.
 
 Pub/sub gives every subscriber its own copy, so only the node that holds the lease may append what it
 hears. The lease is a key that expires by itself and holds a token of this term; every append carries the
 token into the script that appends, where it is compared: a node that was paused and wakes with messages
-in its socket can't append them beside its successor.
+in its socket can't append them beside its successor. So does every writing down of how far the stream was
+read.
+
+An engine says the end of a task on pub/sub first and in the stream second. So what pub/sub has brought by the
+time that entries are read stands before them: they are read first, and handed over last.
 """
 
 from __future__ import annotations
@@ -12,7 +16,7 @@ import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from secrets import token_hex
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import trio
 from redis.client import PubSub
@@ -20,45 +24,50 @@ from redis.exceptions import RedisError
 
 from heliograph.model.errors import HeliographError, Unavailable
 from heliograph.model.event import Draft
+from heliograph.model.publishers import CLI_STATUS
 from heliograph.storage.distributed.redis_client import translated
 from heliograph.storage.distributed.redis_log import RedisLog
 from heliograph.storage.distributed.redis_stream import Lease, RedisStream
-from heliograph.storage.protocols import Deposed, Heard, Receipt
+from heliograph.storage.protocols import Deposed, Entry, Heard, Receipt
+from heliograph.storage.settings import RedisSettings
 
 T = TypeVar("T")
 
 LEASE_SECONDS = 4.0
-WAIT_SECONDS = 0.25
+WAIT_SECONDS = 0.1
 RENEW_SECONDS = 1.0
 MOST_MESSAGES = 1000
+MOST_ENTRIES = 200
+"""Of the stream at a time: engines write entries of up to 200 KB."""
 
 
 class RedisListener:
-    """Hears pub/sub while this node holds the lease; implements ``protocols.Listener``.
+    """Hears publishers while this node holds the lease; implements ``protocols.Listener``.
 
     Args:
         stream: Redis.
         log: Where what is heard goes.
-        pattern: Of pub/sub channels.
-        silence: Seconds after which a connection that does not even answer a ping is given up.
+        settings: What is heard, and how long a connection may be silent.
     """
 
-    def __init__(self, stream: RedisStream, log: RedisLog, pattern: str, silence: float) -> None:
+    def __init__(self, stream: RedisStream, log: RedisLog, settings: RedisSettings) -> None:
         self._stream = stream
         self._log = log
-        self._pattern = pattern
-        self._silence = silence
+        self._settings = settings
+        self._silence = settings.timeout
         self._limiter = trio.CapacityLimiter(1)
         self._pubsub: PubSub | None = None
         self._failure: RedisError | None = None
         self._lease = Lease(f"{stream.prefix}:bridge", "")
+        self._position_key = f"{stream.prefix}:bridge:{settings.bridge_stream}"
+        self._position = "0-0"
         self._renewed = self._heard = self._asked = 0.0
 
     async def begin(self) -> bool:
         """Take the lease if it is free, and begin to hear; see ``protocols.Listener``."""
         return await self._call(self._begin)
 
-    async def hear(self) -> Sequence[Heard]:
+    async def hear(self) -> Sequence[Heard | Entry]:
         """Return what came, waiting a while for it; see ``protocols.Listener``."""
         return await self._call(self._hear)
 
@@ -69,6 +78,10 @@ class RedisListener:
     async def append(self, drafts: Sequence[Draft]) -> Sequence[Receipt | HeliographError]:
         """Append what was heard, one by one, if the lease is still held; see ``protocols.Listener``."""
         return await self._log.append([[draft] for draft in drafts], self._lease)
+
+    async def done(self, entry: Entry) -> None:
+        """Go on behind an entry; see ``protocols.Listener``."""
+        await self._call(partial(self._done, entry))
 
     async def end(self) -> None:
         """Give the lease up, and hear no more."""
@@ -88,16 +101,19 @@ class RedisListener:
         self._lease, self._failure = lease, None
         self._renewed = self._heard = self._asked = time.monotonic()
         self._pubsub = self._stream.client.pubsub()
-        self._pubsub.psubscribe(self._pattern)
+        self._pubsub.psubscribe(self._settings.bridge, CLI_STATUS)
+        known: Any = self._stream.client.get(self._position_key)
+        self._position = known.decode() if known else "0-0"
         return True
 
-    def _hear(self) -> list[Heard]:
+    def _hear(self) -> list[Heard | Entry]:
         assert self._pubsub is not None
         if self._failure is not None:
             raise self._failure
         self._hold()
-        found: list[Heard] = []
-        wait = WAIT_SECONDS
+        entries = self._entries()
+        found: list[Heard | Entry] = []
+        wait = 0 if entries else WAIT_SECONDS
         while len(found) < MOST_MESSAGES:
             try:
                 message = self._pubsub.get_message(timeout=wait)
@@ -107,6 +123,7 @@ class RedisListener:
                 self._failure = error  # what has come nobody sends again: the next call meets the error
                 return found
             if message is None:
+                found += entries
                 break
             wait = 0
             self._heard = time.monotonic()
@@ -114,6 +131,24 @@ class RedisListener:
                 found.append(Heard(message["channel"].decode(errors="replace"), message["data"]))
         self._listen_for_life(self._pubsub)
         return found
+
+    def _entries(self) -> list[Entry]:
+        name = self._settings.bridge_stream
+        if not name:
+            return []
+        answer: Any = self._stream.client.xread({name: self._position}, count=MOST_ENTRIES)
+        return [
+            Entry(
+                entry_id.decode(), {field.decode(errors="replace"): value for field, value in fields.items()}
+            )
+            for _, entries in answer
+            for entry_id, fields in entries
+        ]
+
+    def _done(self, entry: Entry) -> None:
+        if not self._stream.advance(self._lease, self._position_key, entry.id):
+            raise Deposed("the lease of the bridge was lost")
+        self._position = entry.id
 
     def _listen_for_life(self, pubsub: PubSub) -> None:
         """Tell silence from a connection that is dead: ask for a sign now and then."""

@@ -1,0 +1,212 @@
+"""Items of publishers who hear no answer, mended until the strict rules take them.
+
+Over HTTP a bad field is refused, and its publisher mends it. Who publishes to Redis hears nothing and goes
+on, so there a refusal would lose the whole item for one odd value: an outcome whose text was cut in the
+middle of an emoji, a cost that is not a number. Here the strict rules say which fields are bad, and only
+those are left out and named, under ``left_out``: of a status in its ``result``, of a creation in its
+``metadata``, so that the task shows it; else in the payload. What is no understood message at all is kept
+as it came, as ``task.message``.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import orjson
+
+from heliograph.model.errors import Invalid, Malformed, TooLarge
+from heliograph.model.event import JSON_OPTIONS, Draft
+from heliograph.model.intake import MAX_DEPTH, parse_item
+
+LEFT_OUT = "left_out"
+MESSAGE = "task.message"
+"""The topic of what an agent has published and nobody understands."""
+
+MAX_NOTES = 20
+LONG_NOTE = 300
+LONG_TEXT = 1000
+"""Texts up to so many characters are not cut to make an item fit: something else is too much then."""
+
+_DEEP = MAX_DEPTH - 10
+_ODD = re.compile(rb"\\u0000|\d{19}")
+"""In JSON that orjson takes: NUL, and whole numbers that may be beyond 64 bits, of which it makes floats."""
+_HALVES = re.compile("[\ud800-\udfff]")
+_NEEDED = frozenset({"topic", "payload.status", "payload.output"})
+"""Without these, or without what is missing already, an item is not what it says."""
+_KEPT = frozenset({"task_id", "status", LEFT_OUT})
+_NAMED_IN = {"task.status": "result", "task.created": "metadata"}
+_NOT_A_NAME = re.compile(r"[^A-Za-z0-9._:@+=~-]")
+
+
+def read_json(data: bytes) -> Any:
+    """Read JSON as leniently as it can be done without guessing.
+
+    Half a character becomes U+FFFD and NUL becomes ␀. A whole number beyond 64 bits becomes the text of its
+    digits, and what is no number at all (NaN, Infinity, 1e999) the text of its name.
+
+    Raises:
+        Malformed: It is not JSON.
+    """
+    try:
+        if not _ODD.search(data):
+            return orjson.loads(data)
+    except orjson.JSONDecodeError:
+        pass
+    try:
+        value = json.loads(
+            text_of(data), strict=False, parse_int=_whole, parse_float=_number, parse_constant=str
+        )
+    except (ValueError, RecursionError) as error:
+        raise Malformed(f"it is not JSON: {error}") from None
+    return plain(value)
+
+
+def text_of(data: bytes) -> str:
+    """Return text without what can't be kept: bytes that are not UTF-8, half characters, NUL."""
+    return _kept(data.decode("utf-8-sig", "replace"))
+
+
+def name_of(text: Any) -> str:
+    """Return the id that is nearest to a text which may not be one."""
+    name = _NOT_A_NAME.sub("-", str(text)).lstrip("._:@+=~-")[:128]
+    return name or "unnamed"
+
+
+def plain(value: Any, levels: int = _DEEP) -> Any:
+    """Return a value as it can be kept; what is nested deeper than so many levels becomes its JSON text."""
+    match value:
+        case str():
+            return _kept(value)
+        case dict() | list() if levels == 0:
+            return _kept(json.dumps(value, ensure_ascii=False))
+        case dict():
+            return {_kept(str(name)): plain(member, levels - 1) for name, member in value.items()}
+        case list():
+            return [plain(member, levels - 1) for member in value]
+    return value
+
+
+def mend(item: dict[str, Any], max_bytes: int) -> Draft:
+    """Make the draft of an item in the event form, leaving out what the strict rules refuse.
+
+    Args:
+        item: Its values are as ``read_json`` gives them, its fields those of the event form, and its task is
+            named as the rules want it. Changed in place.
+        max_bytes: Limit of its payload as JSON; what is longer is cut.
+    """
+    notes: dict[str, str] = {}
+    while True:
+        try:
+            return parse_item(item, max_bytes)
+        except TooLarge:
+            if not _shorten(item["payload"], max_bytes, notes):
+                notes.popitem()
+        except Invalid as invalid:
+            notes.update((error.field, error.detail) for error in invalid.errors)
+            if any(error.field in _NEEDED or not _holds(item, error.field) for error in invalid.errors):
+                item["topic"] = MESSAGE  # for which nothing more is needed
+            else:
+                for error in invalid.errors:
+                    _leave_out(item, error.field)
+        _write_down(item, notes)
+
+
+def _holds(item: dict[str, Any], field: str) -> bool:
+    place: Any = item
+    for part in field.split("."):
+        if not isinstance(place, dict) or part not in place:
+            return False
+        place = place[part]
+    return True
+
+
+def _leave_out(item: dict[str, Any], field: str) -> None:
+    if field == "payload":
+        item["payload"] = plain(item["payload"])
+        return
+    *way, name = field.split(".")
+    place = item
+    for part in way:
+        place = place[part]
+    del place[name]
+
+
+def _shorten(payload: dict[str, Any], max_bytes: int, notes: dict[str, str]) -> bool:
+    """Cut the longest texts of a payload, or take out its largest members; tell whether there were any."""
+    excess = _size(payload) - max_bytes + LONG_NOTE  # for saying so
+    texts = sorted(_long_texts(payload, "payload"), key=lambda text: text.size, reverse=True)
+    for text in texts:
+        if excess <= 0:
+            break
+        length = max(LONG_TEXT, len(text.value) * (text.size - excess) // text.size - 4)
+        text.place[text.name] = text.value[:length] + "…"
+        excess -= text.size - _size(text.place[text.name])
+        notes[text.path] = f"was cut to {length} characters"
+    if not texts:
+        result = payload.get("result")
+        places = [(payload, "payload")] + ([(result, "payload.result")] if isinstance(result, dict) else [])
+        members = [
+            (_size(value), place, name, f"{path}.{name}")
+            for place, path in places
+            for name, value in place.items()
+            if name not in _KEPT and value is not result
+        ]
+        for size, place, name, path in sorted(members, key=lambda member: member[0], reverse=True):
+            if excess <= 0:
+                break
+            excess -= size
+            del place[name]
+            notes[path] = "was too large"
+        return bool(members)
+    return True
+
+
+class _Text(NamedTuple):
+    """A long text: what holds it, under which name, the way there, itself, its bytes as JSON."""
+
+    place: Any
+    name: Any
+    path: str
+    value: str
+    size: int
+
+
+def _long_texts(value: Any, path: str) -> Iterator[_Text]:
+    members = (
+        value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    )
+    for name, member in members:
+        if isinstance(member, str) and len(member) > LONG_TEXT + 1:
+            yield _Text(value, name, f"{path}.{name}", member, _size(member))
+        yield from _long_texts(member, f"{path}.{name}")
+
+
+def _size(value: Any) -> int:
+    return len(orjson.dumps(value, option=JSON_OPTIONS))
+
+
+def _write_down(item: dict[str, Any], notes: dict[str, str]) -> None:
+    """Name in an item what was left out of it."""
+    payload = item["payload"]
+    name = _NAMED_IN.get(item["topic"])
+    place = payload if name is None else payload.get(name) or {}
+    place[LEFT_OUT] = [f"{field}: {detail}"[:LONG_NOTE] for field, detail in notes.items()][:MAX_NOTES]
+    if name is not None:
+        payload[name] = place
+
+
+def _kept(text: str) -> str:
+    return _HALVES.sub("\ufffd", text).replace("\0", "␀")
+
+
+def _whole(digits: str) -> int | str:
+    return int(digits) if len(digits) < 20 and -(2**63) <= int(digits) < 2**64 else digits
+
+
+def _number(text: str) -> float | str:
+    number = float(text)
+    return number if math.isfinite(number) else text
