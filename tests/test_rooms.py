@@ -24,6 +24,7 @@ ARROWS = {
 
 SEAMS = {
     "alembic": {"storage"},
+    "anyio": {"client.agent.ask", "client.retry", "client.streams"},
     "asyncio": set[str](),
     "click": {"cli", "client"},
     "hypercorn": {"http.wire.server"},

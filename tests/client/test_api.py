@@ -8,7 +8,8 @@ import orjson
 import pytest
 import trio
 
-from heliograph.client.api import Client, OutputLine, problem_error
+from heliograph.client.answers import OutputLine, problem_error
+from heliograph.client.api import Client
 from heliograph.model import errors
 from heliograph.storage import protocols
 

@@ -17,7 +17,8 @@ import trio
 from tests.servers import free_port
 
 from heliograph.client.api import Client
-from heliograph.client.follow import Following, follow
+from heliograph.client.follow import follow
+from heliograph.client.following import Following
 from heliograph.model.event import Event
 from heliograph.model.task import TERMINAL
 
@@ -145,13 +146,24 @@ async def test_nothing_lost_when_the_service_dies(
         assert [event.seq for event in watcher.events] == list(range(1, len(watcher.events) + 1))
     async with Client(live.url) as client:
         task = await client.task("t1")
-        assert (task["status"], task["output_lines"]) == ("completed", LINES)
+        assert (task.status, task.output_lines) == ("completed", LINES)
         async with client.full_log("t1") as chunks:
             text = b"".join([chunk async for chunk in chunks])
         assert text.decode().split() == numbers
         assert [line.output for line in await client.logs("t1", tail=3)] == numbers[-3:]
-        assert [task["task_id"] for task in (await client.tasks(status="completed")).tasks] == ["t1"]
+        assert [task.task_id for task in (await client.tasks(status="completed")).tasks] == ["t1"]
     assert list(heliograph.spools.iterdir()) == []
+
+
+async def test_a_terminal_that_lacks_our_signs(live: Live, heliograph: Heliograph) -> None:
+    """Where stdout is not UTF-8, tail shows ? for what can't be shown, and all of the rest."""
+    url = ["--url", live.url]
+    await heliograph("exec", *url, "--task-id", "t1", "echo", "caf\u00e9 \u2714")
+    heliograph.environment["PYTHONIOENCODING"] = "latin-1"
+    shown = await heliograph("tail", *url, "task:t1")
+    assert shown.returncode == 0
+    assert shown.stdout.startswith(b"? created")
+    assert b"\ncaf\xe9 ?\n? completed" in shown.stdout
 
 
 async def test_commands_meet(live: Live, heliograph: Heliograph) -> None:

@@ -13,7 +13,8 @@ import trio
 import trio_websocket
 
 from heliograph.client.api import Client
-from heliograph.client.follow import Following, Gap, Item, Reset, follow
+from heliograph.client.follow import follow
+from heliograph.client.following import Following, Gap, Item, Reset
 from heliograph.model import errors
 from heliograph.model.channels import RESERVED_TOPICS
 from heliograph.model.event import Event, event_json, message_json

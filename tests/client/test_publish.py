@@ -10,7 +10,8 @@ import orjson
 import pytest
 import trio
 
-from heliograph.client.api import Accepted, Client
+from heliograph.client.answers import Accepted
+from heliograph.client.api import Client
 from heliograph.client.publish import BATCH_BYTES, BATCH_ITEMS, publish_stream
 from heliograph.model import errors
 

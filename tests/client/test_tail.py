@@ -10,7 +10,7 @@ import pytest
 import trio
 
 from heliograph.client.api import Client
-from heliograph.client.follow import Following, Item
+from heliograph.client.following import Following, Item
 from heliograph.client.tail import show_channel
 from heliograph.model.event import Event, event_json
 from heliograph.model.ids import format_id, make_id
@@ -39,7 +39,8 @@ def stream(events: list[Event]) -> tuple[int, bytes]:
 
 def task(status: str, last: Event) -> tuple[int, bytes]:
     """Make the answer to what is asked about the task."""
-    return 200, orjson.dumps({"status": status, "last_event_id": last.cursor})
+    times = dict.fromkeys(("created_at", "updated_at"), last.timestamp)
+    return 200, orjson.dumps({"task_id": "t1", "status": status, "last_event_id": last.cursor, **times})
 
 
 def page(events: list[Event], next_cursor: str | None = None) -> tuple[int, bytes]:

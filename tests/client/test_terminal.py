@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from heliograph.client.follow import Gap, Item, Reset
+from heliograph.client.following import Gap, Item, Reset
 from heliograph.client.terminal import EventPrinter
 from heliograph.model.event import Event
 from heliograph.model.ids import make_id

@@ -6,13 +6,22 @@
             async for item in items:
                 print(item)
 
-It runs under Trio. What goes wrong comes out as an error of ``heliograph.model.errors``. Running programs as
-tasks (``exec``), the demo fleet and the load engine are packages of their own beneath this one.
+``Client`` runs under Trio and asyncio, ``follow`` under Trio; ``heliograph`` itself offers what agents'
+programs use, in plain code too. Nothing is imported before it is asked for: a program that only publishes
+never imports what follows. What goes wrong comes out as an error of ``heliograph.model.errors``. Running
+programs as tasks (``exec``), the demo fleet and the load engine are packages of their own beneath this one.
 """
 
-from heliograph.client.api import Accepted, Client, EventPage, OutputLine, TaskPage
-from heliograph.client.follow import Following, Gap, Item, Reset, follow
-from heliograph.client.publish import publish_items, publish_stream
+from typing import TYPE_CHECKING
+
+from heliograph.client.lazily import homes
+
+if TYPE_CHECKING:
+    from heliograph.client.answers import Accepted, EventPage, OutputLine, TaskPage, TaskState
+    from heliograph.client.api import Client
+    from heliograph.client.follow import follow
+    from heliograph.client.following import Following, Gap, Item, Reset
+    from heliograph.client.publish import publish_items, publish_stream
 
 __all__ = [
     "Accepted",
@@ -24,7 +33,21 @@ __all__ = [
     "OutputLine",
     "Reset",
     "TaskPage",
+    "TaskState",
     "follow",
     "publish_items",
     "publish_stream",
 ]
+
+__getattr__ = homes(
+    __name__,
+    {
+        **dict.fromkeys(
+            ("Accepted", "EventPage", "OutputLine", "TaskPage", "TaskState"), "heliograph.client.answers"
+        ),
+        "Client": "heliograph.client.api",
+        "follow": "heliograph.client.follow",
+        **dict.fromkeys(("Following", "Gap", "Item", "Reset"), "heliograph.client.following"),
+        **dict.fromkeys(("publish_items", "publish_stream"), "heliograph.client.publish"),
+    },
+)

@@ -3,7 +3,8 @@
 What goes wrong comes out as the errors of ``heliograph.model.errors``: a problem document by its status,
 and a service that can't be reached as ``Unavailable``. Only publishing repeats what failed, and it can:
 every item has an idempotency key, so the service keeps it once however often it arrives. There is no
-``timeout=`` anywhere: callers put a Trio cancel scope around a call.
+``timeout=`` anywhere: callers put a cancel scope around a call. It runs under Trio and under asyncio; plain
+code has ``heliograph.client.plain``.
 """
 
 from __future__ import annotations
@@ -12,111 +13,32 @@ import secrets
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
-import attrs
 import httpx
 import orjson
 
-from heliograph.client.retry import insist
-from heliograph.model.errors import (
-    ClientFault,
-    Conflict,
-    FieldError,
-    Forbidden,
-    HeliographError,
-    Invalid,
-    Malformed,
-    NotFound,
-    TooLarge,
-    TooMany,
-    Unauthenticated,
-    Unavailable,
-    UnsupportedMedia,
+from heliograph.client import answers
+from heliograph.client.answers import (
+    Accepted,
+    Call,
+    EventPage,
+    OutputLine,
+    TaskPage,
+    TaskState,
+    decode,
+    problem_error,
+    unreachable,
 )
+from heliograph.client.environment import DEFAULT_URL
+from heliograph.client.retry import insist
+from heliograph.model.errors import HeliographError
 
-DEFAULT_URL = "http://127.0.0.1:5000"
+T = TypeVar("T")
+
 TIMEOUT = 30.0
 CONNECT_TIMEOUT = 5.0
 MAX_PROBLEM_BYTES = 64 * 1024
-
-_FAULTS: Mapping[int, type[ClientFault]] = {
-    400: Malformed,
-    401: Unauthenticated,
-    403: Forbidden,
-    404: NotFound,
-    409: Conflict,
-    413: TooLarge,
-    415: UnsupportedMedia,
-}
-
-
-@attrs.frozen
-class Accepted:
-    """What the service says to events that it keeps.
-
-    Args:
-        accepted: How many items it took.
-        ids: Their event ids.
-        cursor: The position after them.
-    """
-
-    accepted: int
-    ids: tuple[str, ...]
-    cursor: str
-
-
-@attrs.frozen
-class TaskPage:
-    """A page of tasks, newest first.
-
-    Args:
-        tasks: As REST gives them.
-        next_cursor: Where the next page begins; ``None`` at the end.
-        stream_cursor: The position in the log that the page reflects.
-    """
-
-    tasks: tuple[dict[str, Any], ...]
-    next_cursor: str | None
-    stream_cursor: str
-
-
-@attrs.frozen
-class EventPage:
-    """A page of events, newest first.
-
-    Args:
-        events: As REST gives them.
-        next_cursor: Where the next page begins; ``None`` at the end.
-        stream_cursor: The position in the log that the page reflects.
-    """
-
-    events: tuple[dict[str, Any], ...]
-    next_cursor: str | None
-    stream_cursor: str
-
-
-@attrs.frozen
-class OutputLine:
-    """One output event of a task: a line, or a marked piece of one.
-
-    Args:
-        seq: Its number in the task's channel.
-        id: Of the event.
-        timestamp: ISO 8601.
-        output: The text.
-        stream: ``stdout`` or ``stderr``.
-        partial: The stream's next piece goes on in the same line.
-        rewind: It is written over what the line held so far, as after a lone carriage return.
-    """
-
-    seq: int
-    id: str
-    timestamp: str
-    output: str
-    stream: str
-    partial: bool = False
-    rewind: bool = False
 
 
 class Client:
@@ -130,13 +52,7 @@ class Client:
     def __init__(self, url: str = DEFAULT_URL, api_key: str | None = None) -> None:
         self.url = url.rstrip("/")
         self.headers = {} if api_key is None else {"X-API-Key": api_key}
-        self._http = httpx.AsyncClient(
-            base_url=self.url,
-            headers=self.headers,
-            # Reading the certificates takes longer than a short command; plain HTTP needs none.
-            verify=self.url.startswith("https:"),
-            timeout=httpx.Timeout(TIMEOUT, connect=CONNECT_TIMEOUT),
-        )
+        self._http = httpx.AsyncClient(**options(self.url, api_key))
 
     async def __aenter__(self) -> Self:
         await self._http.__aenter__()
@@ -161,11 +77,7 @@ class Client:
         Raises:
             ClientFault: The service refuses them; trying again would not help.
         """
-        prefix = secrets.token_hex(8)
-        body = b"".join(
-            orjson.dumps(_with_key(item, f"{prefix}/{index}"), option=orjson.OPT_APPEND_NEWLINE)
-            for index, item in enumerate(items)
-        )
+        body = keyed_lines(items)
         return await insist(lambda: self.post_events(body), on_retry)
 
     async def post_events(self, ndjson: bytes) -> Accepted:
@@ -176,10 +88,7 @@ class Client:
             TooMany: It asks to come again later.
             ClientFault: It refuses the items.
         """
-        answer = await self._json(
-            "POST", "/api/v1/events", content=ndjson, headers={"Content-Type": "application/x-ndjson"}
-        )
-        return Accepted(answer["accepted"], tuple(answer["ids"]), answer["cursor"])
+        return await self._ask(answers.post_events(ndjson))
 
     async def tasks(
         self, *, limit: int = 50, cursor: str | None = None, **filters: str | list[str]
@@ -194,19 +103,16 @@ class Client:
         Raises:
             HeliographError: The service refuses or can't be reached.
         """
-        query = {"limit": limit, "cursor": cursor, **filters}
-        answer = await self._json("GET", "/api/tasks", params=_given(query))
-        meta = answer["meta"]
-        return TaskPage(tuple(answer["tasks"]), meta["next_cursor"], meta["stream_cursor"])
+        return await self._ask(answers.list_tasks(limit, cursor, filters))
 
-    async def task(self, task_id: str) -> dict[str, Any]:
-        """Return one task as REST gives it, with ``meta``.
+    async def task(self, task_id: str) -> TaskState:
+        """Return one task.
 
         Raises:
             NotFound: The service knows no such task.
             HeliographError: It refuses or can't be reached.
         """
-        return await self._json("GET", f"/api/tasks/{task_id}")
+        return await self._ask(answers.get_task(task_id))
 
     async def events(
         self, *, limit: int = 50, cursor: str | None = None, **filters: str | list[str] | None
@@ -221,10 +127,7 @@ class Client:
         Raises:
             HeliographError: The service refuses or can't be reached.
         """
-        query = {"limit": limit, "cursor": cursor, **filters}
-        answer = await self._json("GET", "/api/v1/events", params=_given(query))
-        meta = answer["meta"]
-        return EventPage(tuple(answer["events"]), meta["next_cursor"], meta["stream_cursor"])
+        return await self._ask(answers.list_events(limit, cursor, filters))
 
     async def logs(
         self,
@@ -249,8 +152,7 @@ class Client:
             HeliographError: It refuses or can't be reached.
         """
         query = {"from_seq": from_seq, "to_seq": to_seq, "tail": tail, "limit": limit}
-        answer = await self._json("GET", f"/api/tasks/{task_id}/logs", params=_given(query))
-        return tuple(OutputLine(**line) for line in answer["lines"])
+        return await self._ask(answers.task_logs(task_id, query))
 
     @asynccontextmanager
     async def full_log(self, task_id: str) -> AsyncIterator[AsyncIterator[bytes]]:
@@ -260,7 +162,7 @@ class Client:
             NotFound: The service knows no such task.
             HeliographError: It refuses or can't be reached.
         """
-        async with self.stream(f"/api/tasks/{task_id}/logs/full", {}, {"Accept": "text/plain"}) as response:
+        async with self.stream(answers.full_log_path(task_id), {}, {"Accept": "text/plain"}) as response:
             yield response.aiter_bytes()
 
     @asynccontextmanager
@@ -291,25 +193,34 @@ class Client:
         except httpx.TransportError as error:
             raise unreachable(self.url, error) from error
 
-    async def _json(self, method: str, path: str, **request: Any) -> dict[str, Any]:
+    async def _ask(self, call: Call[T]) -> T:
         try:
-            async with self._http.stream(method, path, **request) as response:
+            async with self._http.stream(call.method, call.path, **call.request) as response:
                 await raise_for_problem(response)
                 body = await response.aread()
         except httpx.TransportError as error:
             raise unreachable(self.url, error) from error
-        try:
-            answer = orjson.loads(body)
-        except orjson.JSONDecodeError:
-            answer = None
-        if not isinstance(answer, dict):
-            raise Malformed(f"what answers at {self.url} is not Heliograph")
-        return answer
+        return decode(body, call, self.url)
 
 
-def unreachable(url: str, error: Exception) -> Unavailable:
-    """Say that a service can't be reached, and why."""
-    return Unavailable(f"the service at {url} can't be reached: {error or type(error).__name__}", 0.0)
+def options(url: str, api_key: str | None) -> dict[str, Any]:
+    """Return how a client of httpx is made for a service."""
+    return {
+        "base_url": url,
+        "headers": {} if api_key is None else {"X-API-Key": api_key},
+        # Reading the certificates takes longer than a short command; plain HTTP needs none.
+        "verify": url.startswith("https:"),
+        "timeout": httpx.Timeout(TIMEOUT, connect=CONNECT_TIMEOUT),
+    }
+
+
+def keyed_lines(items: Iterable[Mapping[str, Any]]) -> bytes:
+    """Write items as NDJSON, giving each a key unless it has one."""
+    prefix = secrets.token_hex(8)
+    return b"".join(
+        orjson.dumps(_with_key(item, f"{prefix}/{index}"), option=orjson.OPT_APPEND_NEWLINE)
+        for index, item in enumerate(items)
+    )
 
 
 async def raise_for_problem(response: httpx.Response) -> None:
@@ -330,42 +241,17 @@ async def raise_for_problem(response: httpx.Response) -> None:
         raise problem_error(response.status_code, body, response.headers.get("Retry-After", ""))
 
 
-def problem_error(status: int, body: bytes, retry_after: str = "") -> HeliographError:
-    """Make the error that an HTTP problem stands for.
-
-    Args:
-        status: Of the answer.
-        body: A problem document, or whatever else a proxy in between has said.
-        retry_after: The header's text; a date is not read.
-    """
-    try:
-        problem = orjson.loads(body)
-    except orjson.JSONDecodeError:
-        problem = None
-    if not isinstance(problem, dict):
-        problem = {}
-    detail = str(
-        problem.get("detail") or problem.get("title") or f"the service answered with HTTP status {status}"
-    )
-    seconds = float(retry_after) if retry_after.isascii() and retry_after.isdigit() else None
-    if status == 422 and problem.get("errors"):
-        return Invalid(
-            [
-                FieldError(str(e.get("field", "")), str(e.get("detail", "")), e.get("index"))
-                for e in problem["errors"]
-            ]
-        )
-    if status == 429:
-        return TooMany(detail, 5.0 if seconds is None else seconds)
-    if status >= 500:
-        return Unavailable(detail, 1.0 if seconds is None else seconds)
-    return _FAULTS.get(status, ClientFault)(detail)
+def raise_for_problem_now(response: httpx.Response) -> None:
+    """As ``raise_for_problem``, in plain code."""
+    if not response.is_success:
+        body = b""
+        for chunk in response.iter_bytes():
+            body += chunk
+            if len(body) > MAX_PROBLEM_BYTES:
+                break
+        raise problem_error(response.status_code, body, response.headers.get("Retry-After", ""))
 
 
 def _with_key(item: Mapping[str, Any], key: str) -> dict[str, Any]:
     """Give an item a key unless it has one; ``null``, as a serializer may write it, is none."""
     return {**item, "key": key if item.get("key") is None else item["key"]}
-
-
-def _given(query: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in query.items() if value is not None}

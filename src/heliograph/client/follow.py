@@ -14,19 +14,29 @@ the following, which outlives connections.
 
 from __future__ import annotations
 
-import ssl
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from typing import Any, Protocol
 
-import attrs
 import httpx
 import orjson
 import trio
 import trio_websocket
 
-from heliograph.client.api import Client, problem_error, unreachable
-from heliograph.client.sse import Parser
+from heliograph.client.answers import problem_error, unreachable
+from heliograph.client.api import Client
+from heliograph.client.following import (
+    ACCEPT,
+    IDLE_SECONDS,
+    STREAM,
+    Ended,
+    Finished,
+    Following,
+    Item,
+    SseReader,
+    read_event,
+    read_notice,
+)
 from heliograph.model.backoff import Backoff
 from heliograph.model.errors import (
     ClientFault,
@@ -36,11 +46,7 @@ from heliograph.model.errors import (
     Unauthenticated,
     Unavailable,
 )
-from heliograph.model.event import SEED_TYPES, Event
-from heliograph.model.ids import OLDEST, EventId, format_id, parse_id, parse_time
-
-IDLE_SECONDS = 90.0
-"""Three keepalives of the server; a connection that is silent for longer is given up."""
+from heliograph.model.event import SEED_TYPES
 
 PONG_SECONDS = 20.0
 CONNECT_SECONDS = 10.0
@@ -59,92 +65,7 @@ _TOPICS = {kind: topic for topic, kind in SEED_TYPES.items()}
 _ENVELOPE = frozenset({"type", "id", "channel", "seq", "timestamp"})
 
 
-@attrs.frozen
-class Gap:
-    """Events that this stream did not get.
-
-    Args:
-        channel: Where they were.
-        start: Position before the first of them, or its id, as the service says it.
-        end: Position of the last of them.
-        count: How many, if the service knows.
-        reason: Why.
-    """
-
-    channel: str | None
-    start: str | None
-    end: str | None
-    count: int | None
-    reason: str
-
-
-@attrs.frozen
-class Reset:
-    """The position asked for can't be honoured: what was built from the events before is out of date.
-
-    Args:
-        channel: Where.
-        oldest: The oldest position that is kept.
-        head: The newest position.
-        reason: Why.
-    """
-
-    channel: str | None
-    oldest: str | None
-    head: str | None
-    reason: str
-
-
-Item = Event | Gap | Reset
 Wire = trio.SocketStream | trio.SSLStream[trio.SocketStream]
-
-
-class Ended(Exception):
-    """A connection is over, but not the following of it; ``delay`` is in seconds, ``None``: as usual."""
-
-    def __init__(self, delay: float | None = None) -> None:
-        self.delay = delay
-
-
-class Finished(Exception):
-    """Everything that there will ever be was seen."""
-
-
-@attrs.define
-class Following:
-    """What is followed, and how far.
-
-    Args:
-        channel: A channel or a pattern.
-        topic: Only events of this topic or pattern of topics.
-        after: Begin after this position; ``0-0`` from the oldest kept.
-        tail: Begin with so many of the newest instead.
-    """
-
-    channel: str
-    topic: str | None = None
-    after: str | None = None
-    tail: int | None = None
-    last: EventId = OLDEST
-
-    def query(self) -> dict[str, Any]:
-        """Return what is asked for next, in the names of both transports."""
-        tail = None if self.after else self.tail
-        wanted = {"channel": self.channel, "topic": self.topic, "after": self.after, "tail": tail}
-        return {name: value for name, value in wanted.items() if value is not None}
-
-    def is_new(self, item: Item) -> bool:
-        """Move on to an item; tell whether it was not given before."""
-        match item:
-            case Event() if item.id <= self.last:
-                return False
-            case Event():
-                self.last = item.id
-                self.after = format_id(item.id)
-            case Reset():  # the log may even have begun anew, with smaller ids
-                self.last = OLDEST
-                self.after = item.head
-        return True
 
 
 class Source(Protocol):
@@ -203,13 +124,12 @@ async def follow(
 
 @asynccontextmanager
 async def _open_sse(client: Client, following: Following) -> AsyncIterator[Source]:
-    accept = {"Accept": "text/event-stream"}
-    async with client.stream("/api/v1/events/stream", following.query(), accept, IDLE_SECONDS) as response:
+    async with client.stream(STREAM, following.query(), ACCEPT, IDLE_SECONDS) as response:
         if response.status_code == 204:
             raise Finished
         chunks = response.aiter_bytes()
         try:
-            yield _SseSource(chunks, following)
+            yield _SseSource(chunks, SseReader(following))
         finally:
             await _abandon(chunks)
 
@@ -227,36 +147,18 @@ async def _abandon(chunks: AsyncIterator[bytes]) -> None:
 
 
 class _SseSource:
-    def __init__(self, chunks: AsyncIterator[bytes], following: Following) -> None:
+    def __init__(self, chunks: AsyncIterator[bytes], reader: SseReader) -> None:
         self._chunks = chunks
-        self._following = following
-        self._parser = Parser(following.after or "")
-        self._end: Ended | None = None
+        self._reader = reader
 
     async def receive(self) -> list[Item]:
-        if self._end is not None:
-            raise self._end
+        if self._reader.end is not None:
+            raise self._reader.end
         try:
             chunk = await anext(self._chunks)
         except (StopAsyncIteration, httpx.TransportError):
-            raise _ended(self._parser.retry_ms) from None
-        items: list[Item] = []
-        for message in self._parser.feed(chunk):
-            fields = orjson.loads(message.data or "{}")
-            if (
-                "topic" in fields
-            ):  # whatever its name: a log may hold events named like the stream's own words
-                items.append(_event(fields, fields["topic"], fields["payload"]))
-            elif message.event == "reconnect":
-                self._end = _ended(fields["after_ms"])
-            elif notice := _notice(message.event, fields):
-                items.append(notice)
-        self._following.after = self._parser.last_id or None
-        return items
-
-
-def _ended(delay_ms: int | None) -> Ended:
-    return Ended(None if delay_ms is None else delay_ms / 1000)
+            raise self._reader.cut() from None
+        return self._reader.feed(chunk)
 
 
 @asynccontextmanager
@@ -289,7 +191,7 @@ def _translated(failure: Exception, client: Client) -> Exception:
             return problem_error(failure.status_code, failure.body or b"")
         case trio_websocket.ConnectionClosed():
             return _why_closed(failure.reason)
-        case OSError() | trio_websocket.HandshakeError():
+        case OSError() | trio_websocket.HandshakeError() | trio.BrokenResourceError() | trio.TooSlowError():
             return unreachable(client.url, failure)
         case _:
             return failure
@@ -306,9 +208,13 @@ async def _connect(client: Client) -> AsyncIterator[Wire]:
         raise TimeoutError("no answer")
     stream: Wire = plain
     if url.scheme == "https":
-        context = ssl.create_default_context()
+        # The same authorities as over HTTP, and in the open: trio-websocket keeps to itself why it failed.
+        context = httpx.create_ssl_context()
         stream = trio.SSLStream(plain, context, server_hostname=url.host, https_compatible=True)
     try:
+        if isinstance(stream, trio.SSLStream):
+            with trio.fail_after(CONNECT_SECONDS):
+                await stream.do_handshake()
         yield stream
     finally:
         await trio.aclose_forcefully(stream)
@@ -363,31 +269,9 @@ class _WsSource:
 
 def _ws_item(kind: str, message: dict[str, Any]) -> Item:
     if kind == "event":
-        return _event(message, message["topic"], message["payload"])
+        return read_event(message, message["topic"], message["payload"])
     payload = {name: value for name, value in message.items() if name not in _ENVELOPE}
-    return _notice(kind, message) or _event(message, _TOPICS[kind], payload)
-
-
-def _notice(kind: str, fields: Mapping[str, Any]) -> Gap | Reset | None:
-    get = fields.get
-    if kind == "gap":
-        return Gap(get("channel"), get("from"), get("to"), get("count"), str(get("reason", "")))
-    if kind == "reset":
-        return Reset(get("channel"), get("oldest"), get("head"), str(get("reason", "")))
-    return None
-
-
-def _event(fields: Mapping[str, Any], topic: str, payload: dict[str, Any]) -> Event:
-    return Event(
-        id=parse_id(fields["id"]),
-        channel=fields["channel"],
-        seq=fields["seq"],
-        topic=topic,
-        timestamp=parse_time(fields["timestamp"], "timestamp"),
-        payload=payload,
-        sender=fields.get("sender"),
-        correlation_id=fields.get("correlation_id"),
-    )
+    return read_notice(kind, message) or read_event(message, _TOPICS[kind], payload)
 
 
 def _why_closed(reason: trio_websocket.CloseReason | None) -> Exception:

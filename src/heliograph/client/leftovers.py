@@ -15,6 +15,8 @@ from typing import Any
 import trio
 
 from heliograph.client.api import Client
+from heliograph.client.environment import DEFAULT_URL
+from heliograph.client.invocation import command_line
 from heliograph.client.outbox import Outbox
 from heliograph.client.spool import Spool, spools
 from heliograph.model.task import TERMINAL
@@ -54,6 +56,21 @@ async def send_leftovers(
     return sent, stay
 
 
+def services_waited_for(home: Path) -> set[str]:
+    """Return the URLs of the services for which spools wait whose process is gone."""
+    found = set()
+    for folder in spools(home):
+        if (spool := Spool.adopt(folder)) is not None:
+            with spool:
+                found.add(spool.about.url)
+    return found
+
+
+def how_to_send(url: str) -> str:
+    """Return the line for a shell that sends what waits in spools for a service."""
+    return command_line("publish", "--spooled", *([] if url == DEFAULT_URL else ["--url", url]))
+
+
 async def _send(outbox: Outbox, patience: float) -> bool:
     outbox.close()
     async with trio.open_nursery() as nursery:
@@ -64,13 +81,23 @@ async def _send(outbox: Outbox, patience: float) -> bool:
 
 
 def _end(spool: Spool) -> None:
-    """Append the end of the task, if the process died before it could."""
-    last = spool.last_item()
-    if last is None or _is_end(last):
-        return
-    result = {"error": "heliograph exec was killed before the command ended"}
-    payload = {"task_id": spool.about.task_id, "status": "failed", "result": result}
-    spool.append([{"topic": "task.status", "payload": payload, "timestamp": datetime.now(UTC).isoformat()}])
+    """Append the ends of the tasks that the process died before."""
+    if spool.about.task_id:
+        last = spool.last_item()
+        killed = {} if last is None or _is_end(last) else {spool.about.task_id: "heliograph exec was killed"}
+    else:
+        killed = dict.fromkeys(spool.open_tasks(), "the program was killed")
+    now = datetime.now(UTC).isoformat()
+    spool.append(
+        {
+            "topic": "task.status",
+            "payload": {"task_id": task_id, "status": "failed", "result": {"error": f"{who} before its end"}},
+            "timestamp": now,
+        }
+        for task_id, who in killed.items()
+    )
+    if killed:
+        spool.note_open(())
 
 
 def _is_end(item: dict[str, Any]) -> bool:

@@ -90,12 +90,21 @@ class Outbox:
             OSError: The disk is full or broken; nothing of them was taken.
         """
         self._spool.append(items)
-        self._change()
+        self.wake()
+
+    def wake(self) -> None:
+        """Notice what another thread has appended to the spool; called in this one."""
+        self._changed.set()
+        self._changed = trio.Event()
+
+    async def change(self) -> None:
+        """Wait until something was appended, acknowledged or refused."""
+        await self._changed.wait()
 
     def close(self) -> None:
         """Say that nothing more will be appended."""
         self._closed = True
-        self._change()
+        self.wake()
 
     async def send(self) -> None:
         """Send until everything of a closed outbox is acknowledged; tries without end."""
@@ -117,7 +126,7 @@ class Outbox:
                 failing_since = begun if failing_since is None else failing_since
                 if self.refused or trio.current_time() - failing_since >= PATIENCE_BEFORE_NOTICE:
                     self._notice()
-                self._change()
+                self.wake()
                 await trio.sleep(backoff.cap if self.refused else backoff.next(error))
                 continue
             self._spool.advance(len(body))
@@ -125,7 +134,7 @@ class Outbox:
                 self._notify(f"the service at {self._client.url} takes the output again")
             self.error, self._noticed, failing_since = None, False, None
             backoff.reset()
-            self._change()
+            self.wake()
             await trio.sleep_until(begun + PACE)
 
     @property
@@ -160,7 +169,3 @@ class Outbox:
     def _tell(self, sentence: str) -> bool:
         self._notify(sentence)
         return True
-
-    def _change(self) -> None:
-        self._changed.set()
-        self._changed = trio.Event()

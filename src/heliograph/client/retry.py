@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
-import trio
+import anyio
 
 from heliograph.model.backoff import Backoff
 from heliograph.model.errors import HeliographError, TooMany, Unavailable
@@ -15,6 +15,8 @@ T = TypeVar("T")
 
 async def insist(ask: Callable[[], Awaitable[T]], on_retry: Callable[[HeliographError, float], object]) -> T:
     """Ask without end while the service is away or asks to come again; callers put a cancel scope around it.
+
+    Under Trio and under asyncio alike.
 
     Args:
         ask: One try; it must be harmless to try again.
@@ -30,4 +32,4 @@ async def insist(ask: Callable[[], Awaitable[T]], on_retry: Callable[[Heliograph
         except (Unavailable, TooMany) as error:
             delay = backoff.next(error)
             on_retry(error, delay)
-        await trio.sleep(delay)
+        await anyio.sleep(delay)

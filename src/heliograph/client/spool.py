@@ -13,11 +13,13 @@ A spool is a folder of its own under the spool folder::
         00000001.ndjson   items as ``POST /api/v1/events`` takes them, each with its idempotency key
         00000002.ndjson   the next segment; a segment is deleted once all of it is acknowledged
         sent              the acknowledged position, as ``segment offset``
+        open.json         the tasks that its process has begun and not ended, if it tells of several
 
 Items are encoded once and sent as they lie there. Since each has a key, a stale ``sent`` only makes the
 service see an item twice and keep it once, so the file needs no care beyond one small write. Whoever
 finds a spool whose lock is free may ``adopt`` it: its process ended or died. Reads and writes are plain
-blocking calls: they meet the page cache, not the disk, and are far shorter than a thread switch would be.
+blocking calls: they meet the page cache, not the disk, and are far shorter than a thread switch would be. One
+thread may append while another one reads and acknowledges; two that append need a lock of their own.
 """
 
 from __future__ import annotations
@@ -43,7 +45,7 @@ class About:
 
     Args:
         url: The service that its items are for.
-        task_id: The task that they tell of.
+        task_id: The task that they tell of; empty: of several.
         command: The command, for people.
     """
 
@@ -65,11 +67,11 @@ class Spool:
         self._writer = -1
         self._written = 0  # bytes in the newest segment
         self._segment, self._offset = self._read_sent(segments)
-        self.unsent = 0
-        """Bytes that are appended but not acknowledged."""
+        # The one is moved by whoever appends, the other by whoever sends: they may be two threads.
+        self.appended = self.acknowledged = 0
         if segments:
             self._drop_torn_line()
-            self.unsent = (
+            self.appended = (
                 sum(self._path(n).stat().st_size for n in segments if n >= self._segment) - self._offset
             )
         self._count = 0
@@ -122,6 +124,11 @@ class Spool:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    @property
+    def unsent(self) -> int:
+        """Bytes that are appended but not acknowledged."""
+        return self.appended - self.acknowledged
+
     def append(self, items: Iterable[Mapping[str, Any]]) -> None:
         """Append items, giving each its key.
 
@@ -143,7 +150,7 @@ class Spool:
             os.ftruncate(self._writer, self._written)
             raise
         self._written += len(data)
-        self.unsent += len(data)
+        self.appended += len(data)
 
     def read(self, limit: int) -> bytes:
         """Return whole lines from the acknowledged position on: about ``limit`` bytes, at least one line.
@@ -153,14 +160,15 @@ class Spool:
         Raises:
             OSError: They can't be read.
         """
-        if not self.unsent:
+        unsent = self.unsent  # what is being appended beyond it may be half a line
+        if not unsent:
             return b""
         while True:
             try:
                 with self._path(self._segment).open("rb") as file:
                     file.seek(self._offset)
-                    data = file.read(limit)
-                    data += file.readline()
+                    data = file.read(min(limit, unsent))
+                    data += file.readline(unsent - len(data))
             except FileNotFoundError:
                 data = b""
             if data:
@@ -170,12 +178,30 @@ class Spool:
     def advance(self, count: int) -> None:
         """Note that the next ``count`` bytes are acknowledged; deletes what is no longer needed."""
         self._offset += count
-        self.unsent -= count
+        self.acknowledged += count
         if self._segment < self._newest and self._offset >= self._path(self._segment).stat().st_size:
             self._leave_segment()
         with contextlib.suppress(OSError):  # on a full disk the old position stays, which is as good
             # One write of one length: whenever the process is killed, the old or the new position is there.
             os.pwrite(self._sent, b"%08d %012d" % (self._segment, self._offset), 0)
+
+    def note_open(self, task_ids: Iterable[str]) -> None:
+        """Note the tasks that this process has begun and not ended: whoever adopts the spool ends them.
+
+        Raises:
+            OSError: It can't be written.
+        """
+        making = self.folder / ".open.json"
+        making.write_bytes(orjson.dumps(list(task_ids)))
+        making.rename(self.folder / "open.json")
+
+    def open_tasks(self) -> list[str]:
+        """Return the tasks that were noted last."""
+        try:
+            noted: list[str] = orjson.loads((self.folder / "open.json").read_bytes())
+        except FileNotFoundError:
+            return []
+        return noted
 
     def last_item(self) -> dict[str, Any] | None:
         """Return the item that was appended last; ``None`` if no segment holds one."""

@@ -6,7 +6,8 @@ from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 from heliograph.client.api import Client
-from heliograph.client.follow import Following, Gap, Item, follow
+from heliograph.client.follow import follow
+from heliograph.client.following import Following, Gap, Item
 from heliograph.client.retry import insist
 from heliograph.model.channels import EVERYTHING, topic_matches
 from heliograph.model.errors import HeliographError, NotFound
@@ -84,7 +85,7 @@ async def _end_of_task(client: Client, task_id: str, notify: Callable[[str], obj
     except NotFound:
         notify(f"task:{task_id} is not known yet; waiting for it")
         return None
-    return parse_id(task["last_event_id"]) if task["status"] in TERMINAL else None
+    return parse_id(task.last_event_id) if task.status in TERMINAL else None
 
 
 async def _lift_filter(client: Client, following: Following) -> None:
@@ -103,7 +104,7 @@ async def _before_last(client: Client, channel: str, topic: str | None, count: i
         page = await client.events(channel=channel, topic=topic, limit=limit, cursor=cursor)
         count, cursor = count - len(page.events), page.next_cursor
         if count == 0 or cursor is None:
-            return format_id(parse_id(page.events[-1]["id"]) - 1) if page.events else page.stream_cursor
+            return format_id(page.events[-1].id - 1) if page.events else page.stream_cursor
 
 
 def _is_behind(following: Following, ends_at: EventId) -> bool:

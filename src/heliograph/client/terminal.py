@@ -20,7 +20,7 @@ from rich.control import Control
 from rich.segment import ControlType
 from rich.text import Text
 
-from heliograph.client.follow import Gap, Item, Reset
+from heliograph.client.following import Gap, Item, Reset
 from heliograph.model.event import Event, event_json
 
 _MARKS: Mapping[str, tuple[str, str]] = {

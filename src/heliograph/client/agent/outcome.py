@@ -1,0 +1,36 @@
+"""How a block of a program ended, by the exception that left it."""
+
+from __future__ import annotations
+
+import sys
+
+from heliograph.client.agent.payload import text_of
+
+_CANCELLATIONS = (("asyncio", "CancelledError"), ("trio", "Cancelled"))
+
+
+def outcome(error: BaseException | None) -> tuple[str, str | None]:
+    """Return the status that a task has after it, and why."""
+    match error:
+        case None | SystemExit(code=None | 0):
+            return "completed", None
+        case KeyboardInterrupt() | GeneratorExit():
+            return "cancelled", type(error).__name__
+        case _ if is_cancellation(error):
+            return "cancelled", "cancelled"
+        case _:
+            return "failed", error_text(error)
+
+
+def error_text(error: BaseException) -> str:
+    """Say an exception in a line, as the end of its traceback would."""
+    said = text_of(error)
+    return f"{type(error).__name__}: {said}" if said else type(error).__name__
+
+
+def is_cancellation(error: BaseException) -> bool:
+    """Tell whether asyncio or Trio has cancelled the block; neither is imported for it."""
+    if isinstance(error, BaseExceptionGroup):
+        return all(map(is_cancellation, error.exceptions))
+    kinds = [getattr(sys.modules.get(world), name, None) for world, name in _CANCELLATIONS]
+    return any(kind is not None and isinstance(error, kind) for kind in kinds)

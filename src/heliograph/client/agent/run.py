@@ -1,0 +1,186 @@
+"""A run of a workflow, and its steps, as blocks of a program.
+
+    with heliograph.run("nightly-report") as run:
+        with run.step("fetch") as step:
+            step.output({"rows": 1200})
+
+The same blocks open with ``async with`` under asyncio and Trio. A run is told on the channel
+``workflow:{workflow}`` by ``run.started``, ``step.started``, ``step.completed``, ``step.failed`` and
+``run.finished``. Steps may run beside each other, and a step that begins again under its name is its next
+attempt. Tasks that begin within belong to the run: they carry its id in their metadata.
+"""
+
+from __future__ import annotations
+
+import secrets
+import threading
+import time
+from collections.abc import Mapping
+from contextlib import AbstractAsyncContextManager, AbstractContextManager
+from contextvars import ContextVar
+from types import TracebackType
+from typing import Any, Self
+
+from heliograph.client.agent.outcome import error_text, outcome
+from heliograph.client.agent.record import Amount, Usage, publish_alone
+from heliograph.model.channels import NAME_HELP, is_name, is_topic
+
+_current: ContextVar[Run | None] = ContextVar("heliograph_run", default=None)
+
+
+class Run(AbstractContextManager["Run"], AbstractAsyncContextManager["Run"]):
+    """One run; made by ``run``."""
+
+    def __init__(self, workflow: str, run_id: str, trigger: Mapping[str, Any]) -> None:
+        self.workflow = workflow
+        self.id = run_id
+        self._trigger = trigger
+        self._attempts: dict[str, int] = {}
+        self._lock = threading.Lock()
+        self._usage = Usage()
+        self._result: Any = None
+        self._begun = 0.0
+        self._before: Run | None = None
+
+    def step(self, name: str) -> Step:
+        """Make a block of the program a step of the run.
+
+        Args:
+            name: Unique within the run; the same name again is the step's next attempt.
+        """
+        with self._lock:
+            attempt = self._attempts[name] = self._attempts.get(name, 0) + 1
+        return Step(self, name, attempt)
+
+    def event(self, topic: str, payload: Mapping[str, Any] | None = None) -> None:
+        """Publish an event of the run.
+
+        Raises:
+            ValueError: No topic that the service takes.
+        """
+        if not is_topic(topic):
+            raise ValueError(f"{topic!r} is no topic")
+        said = {"workflow_id": self.workflow, "run_id": self.id, **(payload or {})}
+        publish_alone(topic, said, f"workflow:{self.workflow}", self.id)
+
+    def cost(
+        self, usd: Amount = 0, *, input_tokens: int = 0, output_tokens: int = 0, cached_tokens: int = 0
+    ) -> None:
+        """Add to what the run has cost as a whole, beside its steps; told at its end."""
+        self._usage.add(usd, input_tokens, output_tokens, cached_tokens)
+
+    def result(self, value: Any) -> None:
+        """Set what came out."""
+        self._result = value
+
+    def __enter__(self) -> Self:
+        self._begun = time.monotonic()
+        self._before = _current.get()
+        _current.set(self)
+        self.event("run.started", {"trigger": dict(self._trigger)} if self._trigger else {})
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if _current.get() is self:
+            _current.set(self._before)
+        status, said = outcome(error)
+        end: dict[str, Any] = {
+            "status": "success" if status == "completed" else status,
+            "duration_ms": round((time.monotonic() - self._begun) * 1000, 3),
+            **self._usage.totals,
+        }
+        if said is not None:
+            end["error"] = said
+        if self._result is not None:
+            end["result"] = self._result
+        self.event("run.finished", end)
+
+    async def __aenter__(self) -> Self:
+        return self.__enter__()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.__exit__(kind, error, trace)
+
+
+class Step(AbstractContextManager["Step"], AbstractAsyncContextManager["Step"]):
+    """One attempt at a step; made by ``Run.step``."""
+
+    def __init__(self, run: Run, name: str, attempt: int) -> None:
+        self.run = run
+        self.name = name
+        self.attempt = attempt
+        self._usage = Usage()
+        self._output: Any = None
+        self._begun = 0.0
+
+    def output(self, value: Any) -> None:
+        """Set the step's artifact: what comes out of it, any JSON."""
+        self._output = value
+
+    def event(self, topic: str, payload: Mapping[str, Any] | None = None) -> None:
+        """Publish an event of the step.
+
+        Raises:
+            ValueError: No topic that the service takes.
+        """
+        self.run.event(topic, {"step": self.name, "attempt": self.attempt, **(payload or {})})
+
+    def cost(
+        self, usd: Amount = 0, *, input_tokens: int = 0, output_tokens: int = 0, cached_tokens: int = 0
+    ) -> None:
+        """Add to what the step has cost; told at its end."""
+        self._usage.add(usd, input_tokens, output_tokens, cached_tokens)
+
+    def __enter__(self) -> Self:
+        self._begun = time.monotonic()
+        self.event("step.started")
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        said: dict[str, Any] = {
+            "duration_ms": round((time.monotonic() - self._begun) * 1000, 3),
+            **self._usage.totals,
+        }
+        if self._output is not None:
+            said["output"] = self._output
+        if error is None:
+            self.event("step.completed", said)
+        else:
+            self.event("step.failed", {**said, "error": error_text(error)})
+
+    async def __aenter__(self) -> Self:
+        return self.__enter__()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.__exit__(kind, error, trace)
+
+
+def run(workflow: str, *, run_id: str | None = None, trigger: str | Mapping[str, Any] | None = None) -> Run:
+    """Make a block of the program a run of a workflow.
+
+    Args:
+        workflow: Its id.
+        run_id: Of the run; by default a new one.
+        trigger: What set it off: a type such as ``schedule``, or an object with ``type`` and more.
+
+    Raises:
+        ValueError: An id that the service does not take.
+    """
+    for field, value in (("workflow", workflow), ("run_id", run_id)):
+        if value is not None and not is_name(value):
+            raise ValueError(f"{field} {value!r} must be {NAME_HELP}")
+    said = {"type": trigger} if isinstance(trigger, str) else trigger
+    return Run(workflow, run_id or f"run-{secrets.token_hex(6)}", said or {})
+
+
+def current_run() -> Run | None:
+    """Return the innermost run around the caller; ``None``: there is none."""
+    return _current.get()

@@ -1,0 +1,41 @@
+"""How this process publishes: what ``heliograph.configure`` sets."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+import attrs
+
+from heliograph.client import environment
+
+Overflow = Literal["drop", "wait"]
+
+MIB = 1024 * 1024
+
+
+@attrs.frozen
+class Settings:
+    """How this process publishes.
+
+    Args:
+        url: Where the service is; by default ``HELIOGRAPH_URL``.
+        api_key: The key to publish and read with; by default ``HELIOGRAPH_API_KEY``.
+        enabled: ``False``: nothing is published or written at all, as a program's own tests may want it.
+        spools: The folder of all spools.
+        spool_bytes: How much may wait on disk while the service is away.
+        overflow: Beyond that, ``drop`` leaves lines out, and the task says how many; ``wait`` holds the
+            thread that prints until there is room again.
+        exit_seconds: How long the end of the program may wait for the service. What is unsent then stays in
+            the spool, and the next program sends it.
+        heartbeat_seconds: A task that says nothing for so long is said to be alive; 0: never.
+    """
+
+    url: str = attrs.field(factory=environment.service_url)
+    api_key: str | None = attrs.field(factory=environment.api_key, repr=False)
+    enabled: bool = True
+    spools: Path = attrs.field(factory=environment.spool_folder, converter=Path)
+    spool_bytes: int = attrs.field(default=256 * MIB, validator=attrs.validators.gt(0))
+    overflow: Overflow = attrs.field(default="drop", validator=attrs.validators.in_(("drop", "wait")))
+    exit_seconds: float = attrs.field(default=5.0, validator=attrs.validators.ge(0))
+    heartbeat_seconds: float = attrs.field(default=15.0, validator=attrs.validators.ge(0))

@@ -1,0 +1,172 @@
+"""Following a channel, without its connections: what is followed, how far, and what arrives. No I/O.
+
+``Following`` is the place in the log; it outlives connections, and asks each for what comes after the last id
+that arrived. ``SseReader`` reads one event stream into items: events, and the notices ``Gap`` and ``Reset``
+where the service says that it can't give something. ``heliograph.client.follow`` connects these under Trio,
+over two transports; ``heliograph.client.streams`` in plain code, under asyncio and under Trio.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import attrs
+import orjson
+
+from heliograph.client.sse import Parser
+from heliograph.model.event import Event
+from heliograph.model.ids import OLDEST, EventId, format_id, parse_id, parse_time
+
+STREAM = "/api/v1/events/stream"
+ACCEPT = {"Accept": "text/event-stream"}
+
+IDLE_SECONDS = 90.0
+"""Three keepalives of the server; a connection that is silent for longer is given up."""
+
+
+@attrs.frozen
+class Gap:
+    """Events that this stream did not get.
+
+    Args:
+        channel: Where they were.
+        start: Position before the first of them, or its id, as the service says it.
+        end: Position of the last of them.
+        count: How many, if the service knows.
+        reason: Why.
+    """
+
+    channel: str | None
+    start: str | None
+    end: str | None
+    count: int | None
+    reason: str
+
+
+@attrs.frozen
+class Reset:
+    """The position asked for can't be honoured: what was built from the events before is out of date.
+
+    Args:
+        channel: Where.
+        oldest: The oldest position that is kept.
+        head: The newest position.
+        reason: Why.
+    """
+
+    channel: str | None
+    oldest: str | None
+    head: str | None
+    reason: str
+
+
+Item = Event | Gap | Reset
+
+
+class Ended(Exception):
+    """A connection is over, but not the following of it; ``delay`` is in seconds, ``None``: as usual."""
+
+    def __init__(self, delay: float | None = None) -> None:
+        self.delay = delay
+
+
+class Finished(Exception):
+    """Everything that there will ever be was seen."""
+
+
+@attrs.define
+class Following:
+    """What is followed, and how far.
+
+    Args:
+        channel: A channel or a pattern.
+        topic: Only events of this topic or pattern of topics.
+        after: Begin after this position; ``0-0`` from the oldest kept.
+        tail: Begin with so many of the newest instead.
+    """
+
+    channel: str
+    topic: str | None = None
+    after: str | None = None
+    tail: int | None = None
+    last: EventId = OLDEST
+
+    def query(self) -> dict[str, Any]:
+        """Return what is asked for next, in the names of both transports."""
+        tail = None if self.after else self.tail
+        wanted = {"channel": self.channel, "topic": self.topic, "after": self.after, "tail": tail}
+        return {name: value for name, value in wanted.items() if value is not None}
+
+    def is_new(self, item: Item) -> bool:
+        """Move on to an item; tell whether it was not given before."""
+        match item:
+            case Event() if item.id <= self.last:
+                return False
+            case Event():
+                self.last = item.id
+                self.after = format_id(item.id)
+            case Reset():  # the log may even have begun anew, with smaller ids
+                self.last = OLDEST
+                self.after = item.head
+        return True
+
+
+class SseReader:
+    """Reads one event stream of a following.
+
+    Attributes:
+        end: Set once the service has said that the stream ends now.
+    """
+
+    def __init__(self, following: Following) -> None:
+        self.end: Ended | None = None
+        self._following = following
+        self._parser = Parser(following.after or "")
+
+    def feed(self, chunk: bytes) -> list[Item]:
+        """Take what was read; return the items that are complete by it."""
+        items: list[Item] = []
+        for block in self._parser.feed(chunk):
+            fields = orjson.loads(block.data or "{}")
+            # Whatever its name: a log may hold events named like the stream's own words.
+            if "topic" in fields and "payload" in fields:
+                items.append(read_event(fields, fields["topic"], fields["payload"]))
+            elif block.event == "reconnect":
+                self.end = _ended(fields["after_ms"])
+            elif notice := read_notice(block.event, fields):
+                items.append(notice)
+        self._following.after = self._parser.last_id or None
+        return items
+
+    def cut(self) -> Ended:
+        """Return the end that the connection's own end stands for."""
+        return _ended(self._parser.retry_ms)
+
+
+def _ended(delay_ms: int | None) -> Ended:
+    return Ended(None if delay_ms is None else delay_ms / 1000)
+
+
+def read_notice(kind: str, fields: Mapping[str, Any]) -> Gap | Reset | None:
+    """Read a notice of a stream, in the form that both transports share; ``None`` if it is none."""
+    get = fields.get
+    if kind == "gap":
+        return Gap(get("channel"), get("from"), get("to"), get("count"), str(get("reason", "")))
+    if kind == "reset":
+        return Reset(get("channel"), get("oldest"), get("head"), str(get("reason", "")))
+    return None
+
+
+def read_event(fields: Mapping[str, Any], topic: str, payload: dict[str, Any]) -> Event:
+    """Read an event out of its envelope."""
+    return Event(
+        id=parse_id(fields["id"]),
+        channel=fields["channel"],
+        seq=fields["seq"],
+        topic=topic,
+        timestamp=parse_time(fields["timestamp"], "timestamp"),
+        payload=payload,
+        sender=fields.get("sender"),
+        correlation_id=fields.get("correlation_id"),
+    )

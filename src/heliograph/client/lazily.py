@@ -1,0 +1,25 @@
+"""Front doors that open slowly: a name is imported from its module when it is first asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from importlib import import_module
+from typing import Any
+
+
+def homes(package: str, names: Mapping[str, str | tuple[str, str]]) -> Callable[[str], Any]:
+    """Make a package's ``__getattr__``.
+
+    Args:
+        package: Its name.
+        names: The module that each name comes from, with the name there if it is another one.
+    """
+
+    def getattr_(name: str) -> Any:
+        home = names.get(name)
+        if home is None:
+            raise AttributeError(f"module {package!r} has no attribute {name!r}")
+        module, inner = (home, name) if isinstance(home, str) else home
+        return getattr(import_module(module), inner)
+
+    return getattr_
