@@ -35,7 +35,7 @@ from heliograph.model.errors import ClientFault, Unavailable
 from heliograph.model.intake import parse_item
 from heliograph.storage.sql.store import SqlStore
 
-NOT_DESCRIBED = {("GET", "/"), ("GET", "/static/<name>"), ("GET", "/ws")}
+NOT_DESCRIBED = {("GET", "/"), ("GET", "/static/<path:name>"), ("GET", "/ws")}
 """The page and its files, and the WebSocket, which is in ``/asyncapi.json``."""
 
 WITHOUT_BODY = ("HEAD", "OPTIONS")

@@ -73,7 +73,7 @@ MATRIX = {
 }
 """What each caller is answered by each endpoint, asked of task 1."""
 
-PATHS = {"task_id": "1", "name": "app.js"}
+PATHS = {"task_id": "1", "name": "shell.js"}
 BODIES = {"publish": output("1")}
 
 
@@ -138,7 +138,7 @@ async def test_options_tell_the_methods(start: Start) -> None:
     api = await start(auth={"keys": KEYS}, server={"cors_origins": ("https://app.example",)})
     page = {"Origin": "https://app.example", "Access-Control-Request-Method": "GET"}
     for path, methods in methods_by_path():
-        url = re.sub(r"\{(\w+)\}", lambda match: PATHS[match[1]], path)
+        url = re.sub(r"\{(\w+)(:\w+)?\}", lambda match: PATHS[match[1]], path)
         answer = await api.http.options(url, headers=page)
         assert answer.status_code == 200, path
         assert set(answer.headers["allow"].split(", ")) == methods

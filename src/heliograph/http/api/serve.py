@@ -17,7 +17,7 @@ from werkzeug.exceptions import HTTPVersionNotSupported
 from heliograph.http.api import spans
 from heliograph.http.api.endpoint import Endpoint, Handshake, Streamed, TakeOver
 from heliograph.http.api.services import Services
-from heliograph.http.rules.access import common_headers, require_place
+from heliograph.http.rules.access import common_headers, joined, require_place
 from heliograph.http.rules.answer import Answer
 from heliograph.http.rules.asked import Asked
 from heliograph.http.rules.auth import NOBODY, Identity
@@ -107,10 +107,10 @@ async def _outcome(
         if not asked.http_version.startswith("1."):
             raise HTTPVersionNotSupported("streams are served over HTTP/1.1")
         if asked.method == "HEAD":
-            return attrs.evolve(found.head, headers={**found.head.headers, **headers})
+            return attrs.evolve(found.head, headers=joined(found.head.headers, headers))
         return found.successor(Handshake(headers, chunked=asked.http_version != "1.0"))
     if isinstance(found, Answer | Streamed):
-        return attrs.evolve(found, headers={**found.headers, **headers})
+        return attrs.evolve(found, headers=joined(found.headers, headers))
     return Answer(endpoint.status, write(found), headers=headers)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
 
 from heliograph.config import ServerSettings, Settings, is_loopback
@@ -82,6 +82,14 @@ def common_headers(settings: ServerSettings, asked: Asked) -> dict[str, str]:
         headers["Access-Control-Expose-Headers"] = "Retry-After, X-Stream-Cursor"
         headers["Vary"] = "Origin"
     return headers
+
+
+def joined(headers: Mapping[str, str], common: Mapping[str, str]) -> dict[str, str]:
+    """Return the headers of an answer with the common ones; both may vary by something."""
+    both = {**headers, **common}
+    if "Vary" in headers and "Vary" in common:
+        both["Vary"] = f"{headers['Vary']}, {common['Vary']}"
+    return both
 
 
 def preflight_headers(settings: ServerSettings, asked: Asked, methods: Iterable[str]) -> dict[str, str]:

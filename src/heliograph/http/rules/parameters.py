@@ -420,6 +420,21 @@ class Media:
         return TEXT
 
 
+@attrs.frozen
+class Coding:
+    """Whether an ``Accept-Encoding`` header takes a coding."""
+
+    name: str
+
+    def read(self, texts: Sequence[str], name: str, settings: Settings) -> bool:
+        """Read it."""
+        return bool(parse_accept_header(texts[0])[self.name] > 0)
+
+    def schema(self, settings: Settings) -> Schema:
+        """Describe it."""
+        return TEXT
+
+
 def page_limit(most: int = MAX_LIMIT, default: int = DEFAULT_LIMIT) -> Any:
     """Declare ``limit``, as lists take it."""
     return query(Whole(1, most), "At most so many on a page.", default=default)

@@ -120,7 +120,7 @@ def _operation(endpoint: Endpoint, settings: Settings, components: Components) -
 def _parameters(endpoint: Endpoint, settings: Settings) -> list[Part]:
     """Describe what is read from path, query and headers; ``Accept`` is told by the answer's content."""
     declared = () if endpoint.parameters is None else parameters_of(endpoint.parameters)
-    return [one.describe(settings) for one in declared if one.name != "Accept"]
+    return [one.describe(settings) for one in declared if not one.name.startswith("Accept")]
 
 
 def _answer(endpoint: Endpoint, components: Components) -> Part:

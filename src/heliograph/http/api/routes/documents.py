@@ -29,11 +29,11 @@ def with_descriptions(others: Sequence[Endpoint]) -> tuple[Endpoint, ...]:
 
     async def openapi_json(services: Services, who: Identity, asked: Cached) -> Answer:
         """Describe every HTTP endpoint, as OpenAPI 3.1."""
-        return _openapi(services.settings, endpoints).answer(asked.tag)
+        return _openapi(services.settings, endpoints).answer(asked)
 
     async def asyncapi_json(services: Services, who: Identity, asked: Cached) -> Answer:
         """Describe the WebSocket and the event streams, as AsyncAPI 3.0."""
-        return _asyncapi(services.settings).answer(asked.tag)
+        return _asyncapi(services.settings).answer(asked)
 
     endpoints = (
         *others,
