@@ -137,6 +137,8 @@ class StreamSettings:
     max_channels: int = number(256, 1, 100_000)
     max_streams: int = number(50_000, 1, 1_000_000)
     max_streams_per_key: int = number(20_000, 1, 1_000_000)
+    max_streams_before_auth: int = number(100, 1, 1_000_000)
+    max_subscriptions_per_key: int = number(50_000, 1, 10_000_000)
 
 
 @attrs.frozen

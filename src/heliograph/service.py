@@ -34,7 +34,7 @@ from heliograph.http.api.registry import ENDPOINTS
 from heliograph.http.api.services import Services, StorageStats
 from heliograph.http.api.shortcuts import Shortcuts
 from heliograph.http.rules.auth import Authenticator
-from heliograph.http.streams.stream import StreamRegistry, drain
+from heliograph.http.streams import StreamRegistry, drain
 from heliograph.http.wire.server import Server, open_listener
 from heliograph.model.errors import SettingsError
 from heliograph.model.ids import OLDEST, EventId, format_id

@@ -54,6 +54,7 @@ MATRIX = {
     "event_stream": READ,
     "task_stream": OF_TASK_1,
     "web_socket": {**dict.fromkeys(CALLERS, 426), "unknown": 401},
+    "page_socket": {**dict.fromkeys(CALLERS, 426), "unknown": 401},
     "make_ticket": {**ANY_READER, "reader": 201, "of task 1": 201, "of task 2": 201},
     "list_agents": READ,
     "summary": READ,
@@ -73,7 +74,7 @@ MATRIX = {
 }
 """What each caller is answered by each endpoint, asked of task 1."""
 
-PATHS = {"task_id": "1", "name": "shell.js"}
+PATHS = {"task_id": "1", "name": "shell.js", "session": "dashboard"}
 BODIES = {"publish": output("1")}
 
 

@@ -16,7 +16,7 @@ from heliograph.actors.subscriber import Subscriber
 from heliograph.config import Settings
 from heliograph.http.api.counts import RequestCounts
 from heliograph.http.rules.auth import Authenticator
-from heliograph.http.streams.stream import StreamRegistry
+from heliograph.http.streams.registry import StreamRegistry
 from heliograph.storage.protocols import Log, LogStats, Store
 
 

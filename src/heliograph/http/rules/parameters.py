@@ -35,7 +35,7 @@ from heliograph.model.channels import (
     parse_topic_pattern,
 )
 from heliograph.model.errors import FieldError, Invalid, Malformed
-from heliograph.model.ids import is_time, parse_position, parse_time
+from heliograph.model.ids import EventId, is_time, parse_position, parse_time
 
 MAX_LIMIT = 500
 DEFAULT_LIMIT = 50
@@ -322,28 +322,45 @@ class Place:
     """A position in the log.
 
     Args:
-        id: Events after this one.
+        id: Events after this one; ``None`` where it is foreign, or nothing was given.
         is_time: It was given as a time, so it may well be newer than the newest event.
+        foreign: It is no position of ours. It is the id of an event of another service, say, that an
+            EventSource has kept and would send for ever; to refuse it would end that EventSource for good.
     """
 
-    id: Any
-    is_time: bool
+    id: EventId | None = None
+    is_time: bool = False
+    foreign: bool = False
 
 
 @attrs.frozen
 class Position:
-    """A cursor, or a time, as a ``Place``."""
+    """A cursor, or a time, as an event id."""
 
-    field: str | None = None
-    """What errors name, if it is not the parameter."""
-
-    def read(self, texts: Sequence[str], name: str, settings: Settings) -> Place:
+    def read(self, texts: Sequence[str], name: str, settings: Settings) -> EventId:
         """Read it."""
-        return Place(parse_position(_with_plus(texts[0]), self.field or name), is_time(texts[0]))
+        return parse_position(_with_plus(texts[0]), name)
 
     def schema(self, settings: Settings) -> Schema:
         """Describe it."""
         return POSITION
+
+
+@attrs.frozen
+class ClientPosition:
+    """Where a client of an event stream says that it stands, as a ``Place``; nothing is refused."""
+
+    def read(self, texts: Sequence[str], name: str, settings: Settings) -> Place:
+        """Read it."""
+        text = _with_plus(texts[0].strip())
+        try:
+            return Place(parse_position(text, name), is_time(text))
+        except Invalid:
+            return Place(foreign=True)
+
+    def schema(self, settings: Settings) -> Schema:
+        """Describe it."""
+        return TEXT
 
 
 @attrs.frozen
@@ -354,7 +371,8 @@ class Selectors:
         """Read them."""
         if len(texts) > self._most(settings):
             raise Invalid.field(name, f"at most {self._most(settings)} channels are taken at once")
-        return tuple(parse_selector(one) for one in texts)
+        # A plus sign in a query is a space, which no channel has: it can only be meant as a plus sign.
+        return tuple(parse_selector(_with_plus(one)) for one in texts)
 
     def schema(self, settings: Settings) -> Schema:
         """Describe them."""

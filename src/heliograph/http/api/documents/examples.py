@@ -11,7 +11,8 @@ import orjson
 from heliograph.actors.subscription import Overflow
 from heliograph.http.api import samples
 from heliograph.http.rules.problems import describe
-from heliograph.http.streams.stream import MAX_TAIL, Reason
+from heliograph.http.streams.reason import Reason
+from heliograph.http.streams.watching import MAX_TAIL
 from heliograph.model.errors import Invalid
 from heliograph.model.event import event_json, message_json
 from heliograph.model.ids import OLDEST, format_id
@@ -55,3 +56,5 @@ ASKED: Mapping[str, Mapping[str, Any]] = {
     "ping": {"ref": 3},
     "auth": {"key": "a key"},
 }
+OPEN: Mapping[str, Any] = {"channel": "task:42", "cursor": format_id(OLDEST), "recovered": True}
+KEEPALIVE: Mapping[str, Any] = {"time": "2026-01-31T12:00:00Z", "cursor": HEAD}

@@ -17,7 +17,6 @@ from heliograph.http.rules.asked import Asked
 from heliograph.http.rules.auth import Identity
 from heliograph.http.rules.bodies import JSON, NDJSON, ItemReader
 from heliograph.http.rules.parameters import (
-    Place,
     Position,
     Selectors,
     Text,
@@ -131,8 +130,8 @@ class EventListing:
     topic: str | None = query(TopicFilter(), "A topic, a pattern such as pipeline.*, or *.")
     sender: str | None = query(Text(), EXACTLY)
     correlation_id: str | None = query(Text(), EXACTLY)
-    since: Place | None = query(Position(), f"From when {WHEN}")
-    until: Place | None = query(Position(), f"Until when {WHEN}")
+    since: EventId | None = query(Position(), f"From when {WHEN}")
+    until: EventId | None = query(Position(), f"Until when {WHEN}")
     limit: int = page_limit()
     cursor: EventId | None = page_cursor(_event_key, int)
 
@@ -157,14 +156,14 @@ class EventList:
 
 async def history(services: Services, who: Identity, asked: EventListing) -> EventList:
     """List events, newest first, with every filter of the dashboard."""
-    until = NEWEST if asked.until is None else asked.until.id
+    until = NEWEST if asked.until is None else asked.until
     before = EventId(min(asked.cursor or NEWEST, until + 1))
     position = await services.store.checkpoint()
     found, more = await services.store.events(
         asked.selection,
         before,
         asked.limit,
-        after=OLDEST if asked.since is None else asked.since.id,
+        after=OLDEST if asked.since is None else asked.since,
         sender=asked.sender,
         correlation_id=asked.correlation_id,
     )

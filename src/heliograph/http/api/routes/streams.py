@@ -16,15 +16,16 @@ from werkzeug.exceptions import HTTPVersionNotSupported
 
 from heliograph.actors.subscription import Overflow
 from heliograph.http.api import samples
+from heliograph.http.api.documents import examples
 from heliograph.http.api.endpoint import Described, Endpoint, Handshake, Part, TakeOver
 from heliograph.http.api.routes.tasks import known_task, of_task
 from heliograph.http.api.services import Services
 from heliograph.http.rules.answer import Answer
 from heliograph.http.rules.auth import NOBODY, Identity
 from heliograph.http.rules.parameters import (
+    ClientPosition,
     Nothing,
     Place,
-    Position,
     Selectors,
     Text,
     TopicFilter,
@@ -36,18 +37,22 @@ from heliograph.http.rules.parameters import (
 )
 from heliograph.http.rules.problems import UpgradeRequired, describe
 from heliograph.http.rules.schema import TEXT, said, says
+from heliograph.http.streams.reason import Reason
 from heliograph.http.streams.sse import SseStream
-from heliograph.http.streams.stream import MAX_TAIL, RECONNECT_MS, Refused, WatchRequest
+from heliograph.http.streams.stream import RECONNECT_MS, Refused
+from heliograph.http.streams.watching import MAX_TAIL, WatchRequest
 from heliograph.http.streams.websocket import WebSocketStream, handshake_response
 from heliograph.http.wire.connection import Successor
-from heliograph.http.wire.frames import id_block, retry_block, sse_block
+from heliograph.http.wire.frames import notice_block, sse_block
 from heliograph.model.channels import EVERYTHING, Selection
 from heliograph.model.errors import Invalid, NotFound, TooMany, Unavailable
 from heliograph.model.event import event_json
-from heliograph.model.ids import OLDEST, EventId
+from heliograph.model.ids import OLDEST, EventId, format_id
 
 SSE_TYPE = "text/event-stream; charset=utf-8"
-SSE_HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
+SSE_HEADERS = {"Cache-Control": "no-cache, no-transform", "X-Accel-Buffering": "no"}
+"""A proxy that compressed a stream would hold back what it has not enough of yet."""
+
 OVERLOADED_RETRY_MS = (5_000, 30_000)
 
 
@@ -55,9 +60,16 @@ OVERLOADED_RETRY_MS = (5_000, 30_000)
 class Watching:
     """From where a stream begins, and what becomes of it when its client is slow."""
 
-    after: Place | None = query(Position(), "Begin after this position; Last-Event-ID wins over it.")
+    after: Place | None = query(
+        ClientPosition(),
+        "Begin after this cursor or time; Last-Event-ID and lastEventId win over it. What is neither is "
+        "answered by a reset on the stream.",
+    )
     last_event_id: Place | None = header(
-        "Last-Event-ID", Position("after"), "As an EventSource sends it when it comes back."
+        "Last-Event-ID", ClientPosition(), "As an EventSource sends it when it comes back."
+    )
+    kept_event_id: Place | None = query(
+        ClientPosition(), "As polyfills of EventSource send it.", name="lastEventId"
     )
     tail: int = query(
         Whole(0, MAX_TAIL), "Where no position is given: begin with the last `tail` events.", default=0
@@ -67,16 +79,27 @@ class Watching:
         "What happens when the client does not keep up.",
         default=Overflow.DISCONNECT.value,
     )
+    names: str = query(
+        Word(("on", "off")),
+        "off leaves the names of events out, so that EventSource.onmessage hears them.",
+        default="on",
+    )
 
-    def request(self, selection: Selection, default: Place | None = None) -> WatchRequest:
+    def request(self, selection: Selection, default: EventId | None = None) -> WatchRequest:
         """Make the request to watch a selection; without a place and a tail it begins at ``default``."""
-        after = self.last_event_id or self.after or (None if self.tail else default)
+        # The ids are of a reconnect, whose query still has the ``after`` of the first connect.
+        told = self.last_event_id or self.kept_event_id or self.after or Place()
+        after = told.id
+        if after is None and (told.foreign or not self.tail):
+            after = default
         return WatchRequest(
             selection=selection,
-            after=None if after is None else after.id,
-            after_is_time=after is not None and after.is_time,
+            after=after,
+            after_is_time=told.is_time,
+            foreign=told.foreign,
             tail=self.tail,
             overflow=Overflow(self.overflow),
+            names=self.names == "on",
         )
 
 
@@ -111,12 +134,12 @@ async def task_stream(services: Services, who: Identity, asked: WatchingTask) ->
     """Stream one task from its beginning to its end; 204 when nothing of it is left to be told."""
     task = await known_task(services.store, asked.task_id)
     selection = Selection.of([f"task:{asked.task_id}"])
-    wanted = asked.request(selection, Place(OLDEST, is_time=False))
+    wanted = asked.request(selection, OLDEST)
     end = task.finished_event_id
     if end is not None:
         if wanted.after is not None and wanted.after >= end:
             return Answer(204, b"")
-        if wanted.after is None:
+        if wanted.after is None and wanted.tail:
             start = await services.hub.replay.tail_start(wanted.selection, wanted.tail)
             # All of the tail came after the end: with no end to come, the stream would stay open.
             if start >= end:
@@ -132,7 +155,7 @@ def _open(services: Services, who: Identity, wanted: WatchRequest) -> TakeOver:
             try:
                 services.streams.admit(SseStream.transport, who.name)
             except TooMany:
-                return Refused(stream, _come_back_later(handshake.headers).encoded())
+                return Refused(stream, _come_back_later(wanted, handshake.headers).encoded())
             served = SseStream(
                 stream, services.hub, services.streams, who.name, wanted, chunked=handshake.chunked
             )
@@ -146,10 +169,13 @@ def _open(services: Services, who: Identity, wanted: WatchRequest) -> TakeOver:
     return TakeOver(successor, Answer(200, b"", SSE_TYPE, SSE_HEADERS))
 
 
-def _come_back_later(headers: Mapping[str, str]) -> Answer:
+def _come_back_later(wanted: WatchRequest, headers: Mapping[str, str]) -> Answer:
     """Answer an EventSource that is one too many: a 503 would end it for good."""
     pause = random.randint(*OVERLOADED_RETRY_MS)
-    return Answer(200, retry_block(pause), SSE_TYPE, {**SSE_HEADERS, **headers, "Connection": "close"})
+    cursor = None if wanted.after is None else format_id(wanted.after)
+    fields = {"after_ms": pause, "cursor": cursor, "reason": Reason.FULL.text}
+    block = notice_block("reconnect", fields, cursor or "", pause, named=wanted.names)
+    return Answer(200, block, SSE_TYPE, {**SSE_HEADERS, **headers, "Connection": "close"})
 
 
 def _response_head(headers: Mapping[str, str]) -> bytes:
@@ -165,8 +191,24 @@ class Upgrading:
     key: str | None = header("Sec-WebSocket-Key", Text(), "Of the client.")
 
 
+@attrs.frozen
+class UpgradingPage(Upgrading):
+    """What opens the WebSocket of a page."""
+
+    session: str = path(Text(), "Any name.")
+
+
 async def web_socket(services: Services, who: Identity, asked: Upgrading) -> TakeOver:
     """Open a WebSocket; the protocol is in ``http.streams.websocket``."""
+    return _upgrade(services, who, asked, None)
+
+
+async def page_socket(services: Services, who: Identity, asked: UpgradingPage) -> TakeOver:
+    """Open the WebSocket of a page that never subscribes: it hears the statuses of all tasks."""
+    return _upgrade(services, who, asked, asked.session)
+
+
+def _upgrade(services: Services, who: Identity, asked: Upgrading, session: str | None) -> TakeOver:
     key = asked.key
     if asked.upgrade is None or key is None:
         raise UpgradeRequired(
@@ -176,7 +218,9 @@ async def web_socket(services: Services, who: Identity, asked: Upgrading) -> Tak
     def successor(handshake: Handshake) -> Successor:
         def take_over(stream: trio.SocketStream) -> WebSocketStream | Refused:
             identity = None if who is NOBODY else who
-            served = WebSocketStream(stream, services.hub, services.streams, identity, services.authenticator)
+            served = WebSocketStream(
+                stream, services.hub, services.streams, identity, services.authenticator, session
+            )
             try:
                 services.streams.admit(served.transport, served.owner)
             except TooMany as error:
@@ -206,8 +250,7 @@ async def make_ticket(services: Services, who: Identity, asked: Nothing) -> Tick
 
 _EXAMPLE = b"".join(
     [
-        retry_block(RECONNECT_MS),
-        id_block(OLDEST),
+        notice_block("open", examples.OPEN, format_id(OLDEST), RECONNECT_MS),
         *(
             sse_block(event.topic, event_json(event), event.cursor)
             for event in (samples.CREATED, samples.OUTPUT, samples.ENDED)
@@ -223,7 +266,7 @@ _BLOCKS: Mapping[str, Part] = {
 }
 _UNTIL = (
     "Blocks as in /asyncapi.json, until the client or a reconnect ends it. When there are too many streams "
-    f"it is one retry of {OVERLOADED_RETRY_MS[0]} to {OVERLOADED_RETRY_MS[1]} milliseconds, and the end."
+    f"it is one reconnect of {OVERLOADED_RETRY_MS[0]} to {OVERLOADED_RETRY_MS[1]} milliseconds, and the end."
 )
 
 ENDPOINTS = [
@@ -251,6 +294,7 @@ ENDPOINTS = [
         refuses=(NotFound, Invalid, Unavailable, HTTPVersionNotSupported),
     ),
     Endpoint("GET", "/ws", web_socket, upgrade=True),
+    Endpoint("GET", "/ws/{session}", page_socket, upgrade=True),
     Endpoint(
         "POST",
         "/api/v1/stream-tickets",

@@ -210,12 +210,16 @@ async def read_log(services: Services, who: Identity, asked: LineRange) -> LineL
 
 async def full_log(services: Services, who: Identity, asked: FullLog) -> Streamed:
     """Stream the whole output, page by page, as text or as NDJSON."""
-    cursor = {"X-Stream-Cursor": format_id(await services.store.checkpoint())}
+    # A proxy that compressed it would hold it back.
+    headers = {
+        "X-Stream-Cursor": format_id(await services.store.checkpoint()),
+        "Cache-Control": "no-cache, no-transform",
+    }
     await known_task(services.store, asked.task_id)
     pages = _pages(services.store, asked.task_id)
     if asked.form == NDJSON:
-        return Streamed(_as_ndjson(pages), NDJSON, cursor)
-    return Streamed(_as_text(pages), "text/plain; charset=utf-8", cursor)
+        return Streamed(_as_ndjson(pages), NDJSON, headers)
+    return Streamed(_as_text(pages), "text/plain; charset=utf-8", headers)
 
 
 async def known_task(store: Store, task_id: str) -> Task:
