@@ -162,7 +162,7 @@ EVENT = record(
     description="What happened.",
 )
 TASK_FIELDS: Mapping[str, Schema] = {
-    **fields(Task, without=["cost_micros"]),
+    **fields(Task, without=["cost_nanos"]),
     "status": one_of(STATUSES),
     "cost_usd": said(nullable(NUMBER), "Dollars, exact to the millionth."),
     "cost_computed": said(of_type(bool), "Whether the cost comes from the price table."),

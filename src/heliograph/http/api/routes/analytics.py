@@ -57,11 +57,11 @@ MEASURED: Mapping[str, Callable[[Totals], float | None]] = {
     **{name: attrgetter(name) for name in Totals._fields},
     "tasks": lambda t: t.finished,
     "cancelled": lambda t: t.finished - t.succeeded - t.failed,
-    "cost_usd": lambda t: t.cost_micros / 1_000_000,
+    "cost_usd": lambda t: t.cost_nanos / 10**9,
     "total_tokens": lambda t: t.input_tokens + t.output_tokens,
     "success_rate": lambda t: t.succeeded / t.finished if t.finished else None,
     "average_tokens": lambda t: (t.input_tokens + t.output_tokens) / t.finished if t.finished else None,
-    "average_cost_usd": lambda t: t.cost_micros / t.finished / 1_000_000 if t.finished else None,
+    "average_cost_usd": lambda t: t.cost_nanos / t.finished / 10**9 if t.finished else None,
     "average_duration_ms": lambda t: t.duration_ms / t.finished if t.finished else None,
 }
 """What can be shown of sums; averages are of finished tasks."""
@@ -69,13 +69,14 @@ MEASURED: Mapping[str, Callable[[Totals], float | None]] = {
 MEASURES = ("cost_usd", "tasks", "succeeded", "failed", "input_tokens", "output_tokens")
 """What every histogram shows."""
 
-COST_MEASURES = (*MEASURES, "cost_micros", "costs_computed")
+COST_MEASURES = (*MEASURES, "cost_nanos", "costs_computed", "costs_unknown")
 TASK_MEASURES = (*MEASURES, "created", "cancelled", "success_rate")
 TOKEN_MEASURES = (*MEASURES, "total_tokens")
 SUMMARY_MEASURES = (
     *MEASURES,
-    "cost_micros",
+    "cost_nanos",
     "costs_computed",
+    "costs_unknown",
     "created",
     "cancelled",
     "success_rate",
