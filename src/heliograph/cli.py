@@ -8,6 +8,7 @@ own.
 
 from __future__ import annotations
 
+import io
 import os
 import shlex
 import signal
@@ -20,6 +21,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, NoReturn, TypeVar
 import click
 
 from heliograph import __version__
+from heliograph.client.environment import DEFAULT_URL, spool_folder
 from heliograph.model.errors import ClientFault, HeliographError, Invalid, TooMany, Unavailable
 
 if TYPE_CHECKING:
@@ -34,8 +36,6 @@ INTERRUPTED = 130
 EXEC_FAILED = 125
 MEGABYTE = 1024 * 1024
 DEFAULT_TAIL = 100
-
-DEFAULT_URL = "http://127.0.0.1:5000"
 
 
 class _Commands(click.Group):
@@ -66,6 +66,8 @@ class _Commands(click.Group):
 @click.version_option(__version__, message="%(prog)s %(version)s")
 def main() -> None:
     """Live output and status of AI-agent fleets: the service, and what talks to it."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # what a terminal's encoding lacks is shown as ?
 
 
 def _check_url(ctx: click.Context, param: click.Parameter, url: str) -> str:
@@ -157,7 +159,7 @@ def exec_(
         raise click.UsageError(str(error)) from None
     if sys.stderr.isatty() and not quiet:
         _say(f"task {job.task_id}; watch it with: {command_line('tail', f'task:{job.task_id}')}")
-    service = Service(url, api_key, _spool_folder(), spool_mb * MEGABYTE, wait)
+    service = Service(url, api_key, spool_folder(), spool_mb * MEGABYTE, wait)
     try:
         status = trio.run(partial(execute, job, service, quiet=quiet))
     except* OSError as errors:
@@ -252,14 +254,16 @@ def _publish_file(file: BinaryIO, url: str, api_key: str | None, wait: float) ->
 
 def _publish_spooled(url: str, api_key: str | None, wait: float) -> None:
     from heliograph.client import Client
-    from heliograph.client.leftovers import send_leftovers
+    from heliograph.client.leftovers import how_to_send, send_leftovers, services_waited_for
 
     async def send() -> tuple[int, int]:
         async with Client(url, api_key) as client:
-            return await send_leftovers(_spool_folder(), client.url, client, _say, wait)
+            return await send_leftovers(spool_folder(), client.url, client, _say, wait)
 
     sent, stay = _run(send)
-    _say(f"{sent} spools were sent, {stay} stay in {_spool_folder()}")
+    _say(f"{sent} spools were sent, {stay} stay in {spool_folder()}")
+    for other in sorted(services_waited_for(spool_folder()) - {url}):
+        _say(f"some wait for {other} too; to send them: {how_to_send(other)}")
     if stay:
         sys.exit(UNREACHABLE)
 
@@ -338,7 +342,10 @@ def serve(demo: bool, file: Path | None, host: str | None, port: int | None, api
 
     settings = _settings(file)
     server = settings.server
-    server = attrs.evolve(server, host=host or server.host, port=server.port if port is None else port)
+    try:
+        server = attrs.evolve(server, host=host or server.host, port=server.port if port is None else port)
+    except ValueError as error:
+        raise click.UsageError(f"--host: {error}") from None
     settings = attrs.evolve(settings, server=server)
     logs.configure(settings.log.level)
 
@@ -390,7 +397,7 @@ def migrate(file: Path | None) -> None:
     from heliograph.model.errors import SettingsError
 
     try:
-        service.migrate(_settings(file))
+        click.echo(service.migrate(_settings(file)))
     except SettingsError as error:
         _refuse_settings(error.problems)
     except Unavailable as error:
@@ -429,11 +436,6 @@ def _greeting(url: str) -> str:
         lines.insert(0, f"export HELIOGRAPH_URL={url}")
     head = f"Heliograph serves on {url} (Ctrl-C ends it). Open it in a browser, or in another terminal try:"
     return "\n".join(["", head, "", *(f"  {line}" for line in lines), ""])
-
-
-def _spool_folder() -> Path:
-    state = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local/state"
-    return Path(state, "heliograph", "spool")
 
 
 def _say(sentence: str) -> None:

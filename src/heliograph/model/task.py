@@ -19,6 +19,7 @@ from decimal import ROUND_HALF_EVEN, Decimal
 from typing import Any
 
 import attrs
+import orjson
 
 from heliograph.model.event import Event
 from heliograph.model.ids import OLDEST, EventId, format_id
@@ -197,7 +198,7 @@ class Task:
             if result.get(name) is not None:
                 setattr(self, field, result[name])
         if "error" in result:
-            self.error = None if result["error"] is None else str(result["error"])
+            self.error = error_text(result["error"])
         if self.model is None and isinstance(result.get("model"), str):
             self.model = result["model"]
 
@@ -282,6 +283,11 @@ TASK = Kind(
     forms={"task_output": "task.output", "task_status": "task.status"},
     first_seen=Task.first_seen,
 )
+
+
+def error_text(error: Any) -> str | None:
+    """Return what a result says of its error as text; one that is no text is written as JSON."""
+    return error if error is None or isinstance(error, str) else orjson.dumps(error).decode()
 
 
 def task_json(task: Task) -> dict[str, Any]:

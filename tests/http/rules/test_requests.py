@@ -31,10 +31,10 @@ from heliograph.http.rules.requests import (
     watch_request,
     whole,
 )
-from heliograph.http.streams.stream import MAX_TAIL
+from heliograph.http.streams.watching import MAX_TAIL
 from heliograph.model.channels import Selection
 from heliograph.model.errors import ClientFault, Invalid, Malformed, TooLarge, UnsupportedMedia
-from heliograph.model.ids import OLDEST, make_id
+from heliograph.model.ids import OLDEST, make_id, parse_id
 
 APP = QuartTrio(__name__)
 
@@ -219,24 +219,41 @@ async def test_what_a_slow_stream_does() -> None:
 @pytest.mark.parametrize(
     ("query", "field"),
     [
-        ("after=x", "after"),
-        ("after=-1-0", "after"),
-        ("after=9999999999999999-0", "after"),
+        ("names=no", "names"),
         ("tail=-1", "tail"),
         (f"tail={MAX_TAIL + 1}", "tail"),
         ("overflow=never", "overflow"),
     ],
 )
 async def test_a_bad_wish_of_a_stream_is_named(query: str, field: str) -> None:
-    """A malformed cursor, tail or policy is refused by its name."""
+    """A malformed tail, policy or choice is refused by its name."""
     async with asking(query):
         assert bad_field(lambda: watch_request(request, Selection.of([]))) == field
 
 
-async def test_a_bad_last_event_id_is_refused() -> None:
-    """A forged ``Last-Event-ID`` is refused as ``after`` is."""
-    async with asking("", {"Last-Event-ID": "abc"}):
-        assert bad_field(lambda: watch_request(request, Selection.of([]))) == "after"
+@pytest.mark.parametrize("text", ["x", "-1-0", "9999999999999999-0"])
+async def test_a_foreign_cursor_is_no_reason_to_refuse(text: str) -> None:
+    """A cursor that is none of ours is taken as that, however it comes."""
+    for query, headers in ((f"after={text}", {}), (f"lastEventId={text}", {}), ("", {"Last-Event-ID": text})):
+        async with asking(query, headers):
+            wanted = watch_request(request, Selection.of([]))
+            assert (wanted.after, wanted.foreign) == (None, True)
+            assert watch_request(request, Selection.of([]), "0-0").after == OLDEST
+
+
+async def test_the_newest_word_on_the_cursor_counts() -> None:
+    """The header wins over a polyfill's parameter, and that over the query of the first connect."""
+    query = "after=1-1&lastEventId=2-2"
+    async with asking(query, {"Last-Event-ID": "3-3"}):
+        assert watch_request(request, Selection.of([])).after == parse_id("3-3")
+    async with asking(query):
+        assert watch_request(request, Selection.of([])).after == parse_id("2-2")
+
+
+async def test_a_plus_sign_in_a_channel() -> None:
+    """A raw plus sign, which a query turns into a space, is the plus sign of the channel's name."""
+    async with asking("channel=task:a+b"):
+        assert selection(request, 10) == Selection.of(["task:a+b"])
 
 
 # Bodies

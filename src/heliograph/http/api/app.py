@@ -19,7 +19,7 @@ from heliograph.http.api.metrics import StorageStats
 from heliograph.http.rules import problems
 from heliograph.http.rules.asked import Asked
 from heliograph.http.rules.auth import Authenticator
-from heliograph.http.streams.stream import StreamRegistry
+from heliograph.http.streams.registry import StreamRegistry
 from heliograph.model.errors import Forbidden
 from heliograph.storage.protocols import Log, Store
 

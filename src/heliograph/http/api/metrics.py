@@ -67,7 +67,7 @@ def snapshot(services: Services) -> list[Sample]:
     pending = 0
     for stream in streams.streams:
         open_streams[stream.transport,] += 1
-        pending += stream.sink.pending_bytes
+        pending += stream.pending_bytes
 
     return [
         one("appended_events", "Events made durable through this node", "counter", appender.events),

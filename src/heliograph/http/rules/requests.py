@@ -16,11 +16,12 @@ from werkzeug.exceptions import RequestTimeout
 from heliograph.actors.subscription import Overflow
 from heliograph.http.rules.asked import Asked
 from heliograph.http.rules.auth import Identity
-from heliograph.http.streams.stream import MAX_TAIL, WatchRequest
+from heliograph.http.streams.cursors import client_cursor
+from heliograph.http.streams.watching import MAX_TAIL, WatchRequest
 from heliograph.model.channels import EVERYTHING, Selection, parse_selector, parse_topic_pattern
 from heliograph.model.errors import Invalid, Malformed, TooLarge, UnsupportedMedia
 from heliograph.model.event import JSON_OPTIONS
-from heliograph.model.ids import is_time, parse_position, parse_time
+from heliograph.model.ids import parse_position, parse_time
 from heliograph.model.intake import parse_json
 
 MAX_LIMIT = 500
@@ -29,6 +30,7 @@ MAX_SELECTORS = 500
 """A selection is read as a union over its channels, of which SQLite takes no more."""
 JSON = "application/json"
 NDJSON = ("application/x-ndjson", "application/ndjson", "application/jsonl")
+NAMES = ("on", "off")
 BODY_SECONDS = 60.0
 """How long a body may take, however it trickles in."""
 
@@ -116,24 +118,35 @@ def decode_cursor(asked: Asked, *kinds: type) -> list[Any] | None:
 
 
 def watch_request(asked: Asked, selection: Selection, default_after: str | None = None) -> WatchRequest:
-    """Read what an SSE request asks for besides its selection; ``Last-Event-ID`` wins over ``after``.
+    """Read what an SSE request asks for besides its selection.
+
+    Args:
+        asked: The request.
+        selection: What it watches.
+        default_after: Where it begins without a cursor of its own.
 
     Raises:
         Invalid: Some parameter is wrong.
     """
-    after = asked.headers.get("Last-Event-ID", "").strip() or asked.args.get("after")
+    cursor = client_cursor(asked)
+    after = cursor.position
     tail = whole(asked, "tail", 0, 0, MAX_TAIL)
-    if after is None and not tail:
-        after = default_after
+    if after is None and default_after is not None and (cursor.foreign or not tail):
+        after = parse_position(default_after, "after")
+    names = asked.args.get("names", "on")
+    if names not in NAMES:
+        raise Invalid.field("names", f"must be one of {', '.join(NAMES)}")
     overflow = asked.args.get("overflow", Overflow.DISCONNECT.value)
     if overflow not in list(Overflow):
         raise Invalid.field("overflow", f"must be one of {', '.join(Overflow)}")
     return WatchRequest(
         selection=selection,
-        after=None if after is None else parse_position(after.replace(" ", "+"), "after"),
-        after_is_time=after is not None and is_time(after),
+        after=after,
+        after_is_time=cursor.is_time,
+        foreign=cursor.foreign,
         tail=tail,
         overflow=Overflow(overflow),
+        names=names == "on",
     )
 
 
@@ -143,7 +156,8 @@ def selection(asked: Asked, max_channels: int) -> Selection:
     Raises:
         Invalid: Some of them is malformed, or there are too many.
     """
-    selectors = [parse_selector(text) for text in asked.args.getlist("channel")]
+    # A plus sign in a query is a space, which no channel has: it can only be meant as a plus sign.
+    selectors = [parse_selector(text.replace(" ", "+")) for text in asked.args.getlist("channel")]
     most = min(max_channels, MAX_SELECTORS)
     if len(selectors) > most:
         raise Invalid.field("channel", f"at most {most} channels are taken at once")

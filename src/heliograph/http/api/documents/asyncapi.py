@@ -40,7 +40,8 @@ from heliograph.http.api.documents.schemas import (
 from heliograph.http.api.routes.streams import OVERLOADED_RETRY_MS, SSE_TYPE
 from heliograph.http.rules.problems import TABLE
 from heliograph.http.rules.requests import JSON
-from heliograph.http.streams.stream import MAX_TAIL, Reason
+from heliograph.http.streams.reason import Reason
+from heliograph.http.streams.watching import MAX_TAIL
 from heliograph.http.streams.websocket import FIELDS, RETURNING
 from heliograph.model.channels import NAME, TOPIC
 from heliograph.model.errors import (
@@ -130,6 +131,25 @@ NOTICES: Mapping[str, Schema] = {
 }
 
 
+OPEN: Schema = record(
+    {
+        "channel": CHANNEL_TOLD,
+        "cursor": said(CURSOR, "Where the stream begins."),
+        "recovered": said({"type": "boolean"}, "The client's cursor is honoured, and nothing is missing."),
+    },
+    description="The first block of an event stream.",
+)
+KEEPALIVE: Schema = record(
+    {
+        "time": TIME,
+        "cursor": said(nullable(CURSOR), "Everything up to here was sent, or hidden by a filter."),
+    },
+    description="A sign of life; its id moves the client's cursor where a filter hid events.",
+)
+BLOCK_ID = said({"anyOf": [CURSOR, {"const": ""}]}, "The client's cursor once it has read this.")
+RETRY = said(whole(0), "How many milliseconds an EventSource waits before it comes back.")
+
+
 def _told() -> Mapping[str, Schema]:
     """Return the schemas of what a WebSocket says, besides its type."""
     output = {"task_id": text(NAME), "output": TEXT, "stream": one_of(STREAMS), "timestamp": TIME}
@@ -193,15 +213,7 @@ def _told_messages() -> Mapping[str, Part]:
 def _blocks() -> Mapping[str, Part]:
     """Describe the blocks of an event stream."""
     event = examples.EVENT
-    notices = {
-        kind: {
-            "summary": schema["description"],
-            "headers": record({"event": {"const": kind}}),
-            "payload": schema,
-            "examples": [{"headers": {"event": kind}, "payload": examples.NOTICES[kind]}],
-        }
-        for kind, schema in NOTICES.items()
-    }
+    notices = {kind: _notice(kind, schema, examples.NOTICES[kind]) for kind, schema in NOTICES.items()}
     return {
         "event": {
             "summary": "What happened, called by its topic.",
@@ -210,19 +222,25 @@ def _blocks() -> Mapping[str, Part]:
             "examples": [{"headers": {"event": event["topic"], "id": event["id"]}, "payload": event}],
         },
         **notices,
-        "keepalive": {
-            "summary": "Without data, so that an EventSource dispatches nothing.",
-            "headers": record({"event": {"const": "keepalive"}}),
-            "payload": {"const": ""},
+        "open": _notice("open", OPEN, examples.OPEN),
+        "keepalive": _notice("keepalive", KEEPALIVE, examples.KEEPALIVE),
+    }
+
+
+def _notice(kind: str, schema: Schema, example: Mapping[str, Any]) -> Part:
+    """Describe a block of what an event stream says of itself."""
+    fields = {"event": {"const": kind}, "id": BLOCK_ID, "retry": RETRY}
+    return {
+        "summary": schema["description"],
+        "headers": record(fields, optional=["retry"]),
+        "payload": {
+            **schema,
+            "properties": {"topic": {"const": kind}, **schema["properties"]},
+            "required": ["topic", *schema["required"]],
         },
-        "position": {
-            "summary": "Moves the client's cursor where a filter hid events.",
-            "headers": record({"id": CURSOR}),
-        },
-        "retry": {
-            "summary": "How many milliseconds an EventSource waits before it comes back.",
-            "headers": record({"retry": whole(0)}),
-        },
+        "examples": [
+            {"headers": {"event": kind, "id": examples.HEAD}, "payload": {"topic": kind, **example}}
+        ],
     }
 
 
@@ -289,7 +307,8 @@ _SECURITY = {
 _BY_GET = {"bindings": {"http": {"method": "GET", "bindingVersion": "0.3.0"}}}
 _ABOUT_SSE = (
     f"{SSE_TYPE}: blocks whose fields are the headers of the messages here, and whose data is the payload. "
-    "retry comes first. What it takes and how it is refused is in /openapi.json; one stream too many is "
+    "Every block has an event, an id and JSON data with a topic; names=off leaves the event out. open comes "
+    "first. What it takes and how it is refused is in /openapi.json; one stream too many is "
     f"told to come back in {OVERLOADED_RETRY_MS[0]} to {OVERLOADED_RETRY_MS[1]} milliseconds, and ended."
 )
 

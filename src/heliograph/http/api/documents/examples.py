@@ -23,8 +23,10 @@ from heliograph.http.api.routes.analytics import (
 from heliograph.http.api.routes.tasks import line_json
 from heliograph.http.rules.problems import describe
 from heliograph.http.rules.requests import encode_cursor, to_json
-from heliograph.http.streams.stream import MAX_TAIL, RECONNECT_MS, Reason
-from heliograph.http.wire.frames import id_block, retry_block, sse_block
+from heliograph.http.streams.reason import Reason
+from heliograph.http.streams.stream import RECONNECT_MS
+from heliograph.http.streams.watching import MAX_TAIL
+from heliograph.http.wire.frames import notice_block, sse_block
 from heliograph.model.analytics.totals import Totals, pack
 from heliograph.model.errors import Invalid
 from heliograph.model.event import Event, event_json, message_json
@@ -234,10 +236,11 @@ ASKED: Mapping[str, Mapping[str, Any]] = {
     "ping": {"ref": 3},
     "auth": {"key": "a key"},
 }
+OPEN: Mapping[str, Any] = {"channel": "task:42", "cursor": format_id(OLDEST), "recovered": True}
+KEEPALIVE: Mapping[str, Any] = {"time": "2026-01-31T12:00:00Z", "cursor": HEAD}
 STREAM = b"".join(
     [
-        retry_block(RECONNECT_MS),
-        id_block(OLDEST),
+        notice_block("open", OPEN, format_id(OLDEST), RECONNECT_MS),
         *(sse_block(event.topic, event_json(event), event.cursor) for event in (CREATED, OUTPUT, ENDED)),
     ]
 ).decode()

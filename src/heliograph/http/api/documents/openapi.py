@@ -39,7 +39,7 @@ from heliograph.http.api.documents.schemas import (
 )
 from heliograph.http.api.routes import agents, analytics, documents, events, streams, system, tasks
 from heliograph.http.rules.requests import DEFAULT_LIMIT, JSON, MAX_LIMIT, MAX_SELECTORS, NDJSON, to_json
-from heliograph.http.streams.stream import MAX_TAIL
+from heliograph.http.streams.watching import MAX_TAIL
 from heliograph.model.analytics.rollup import DIMENSIONS
 from heliograph.model.analytics.timeline import GRANULARITIES, MAX_BUCKETS, TIME_HELP
 from heliograph.model.errors import (
@@ -77,9 +77,18 @@ TASK_ID = parameter("task_id", TEXT, "The task's id.", "path", required=True)
 LIMIT = parameter("limit", whole(1, MAX_LIMIT, default=DEFAULT_LIMIT), "At most so many on a page.")
 CURSOR = parameter("cursor", TEXT, "A next_cursor of this list, unchanged.")
 TOPIC = parameter("topic", TOPIC_FILTER, "A topic, a pattern such as pipeline.*, or *.")
-AFTER = parameter("after", POSITION, "Begin behind this; Last-Event-ID wins over it.")
-LAST_EVENT_ID = parameter(
-    "Last-Event-ID", POSITION, "As an EventSource sends it when it comes back.", "header"
+AFTER = parameter(
+    "after",
+    TEXT,
+    "Begin after this cursor or time; Last-Event-ID and lastEventId win over it. What is neither is answered "
+    "by a reset on the stream.",
+)
+LAST_EVENT_ID = parameter("Last-Event-ID", TEXT, "As an EventSource sends it when it comes back.", "header")
+LAST_EVENT_ID_QUERY = parameter("lastEventId", TEXT, "As polyfills of EventSource send it.")
+NAMES = parameter(
+    "names",
+    {**one_of(("on", "off")), "default": "on"},
+    "off leaves the names of events out, so that EventSource.onmessage hears them.",
 )
 TAIL = parameter(
     "tail", whole(0, MAX_TAIL, default=0), "Where no position is given: begin with the last so many events."
@@ -89,6 +98,7 @@ OVERFLOW = parameter(
     {**one_of(Overflow), "default": Overflow.DISCONNECT.value},
     "What happens when the client does not keep up.",
 )
+WATCHING = (AFTER, LAST_EVENT_ID, LAST_EVENT_ID_QUERY, TAIL, OVERFLOW, NAMES)
 IF_NONE_MATCH = parameter("If-None-Match", TEXT, "The ETag of what the client has.", "header")
 
 
@@ -207,7 +217,7 @@ def _tasks() -> Mapping[str, Part]:
                 "streams",
                 {**_stream(), "204": response("The client has seen the end: an EventSource stops.")},
                 *(NotFound, Invalid, Unavailable, HTTPVersionNotSupported),
-                parameters=[TASK_ID, AFTER, LAST_EVENT_ID, TAIL, OVERFLOW],
+                parameters=[TASK_ID, *WATCHING],
                 more="It begins at the task's first event, and ends after the one that ends the task.",
             )
         },
@@ -280,7 +290,7 @@ def _streams(settings: Settings) -> Mapping[str, Part]:
                 "streams",
                 _stream(),
                 *(Invalid, HTTPVersionNotSupported),
-                parameters=[_channel(settings), TOPIC, AFTER, LAST_EVENT_ID, TAIL, OVERFLOW],
+                parameters=[_channel(settings), TOPIC, *WATCHING],
             )
         },
         "/api/v1/stream-tickets": {
@@ -402,7 +412,7 @@ def _stream() -> dict[str, Part]:
     return {
         "200": response(
             "Blocks as in /asyncapi.json, until the client or a reconnect ends it. When there are too many "
-            f"streams it is one retry of {low} to {high} milliseconds, and the end.",
+            f"streams it is one reconnect of {low} to {high} milliseconds, and the end.",
             {
                 streams.SSE_TYPE.partition(";")[0]: {
                     "schema": said(TEXT, "Server-sent events (WHATWG HTML, 9.2)."),

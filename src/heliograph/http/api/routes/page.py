@@ -1,11 +1,23 @@
-"""The dashboard page and its static files, read once and served from memory."""
+"""The dashboard page and its static files, read once and served from memory.
+
+Every file of the page is below one folder that is named after the content of all of them,
+``/static/{version}/…``, and may be kept for ever; only the page itself, which names the version, is asked for
+again. So a module imports others by plain relative paths and never meets one of another version. Below
+``/static/…`` without a version the same files are for whoever looks. No address is absolute: the page works
+below any path of a proxy.
+"""
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import mimetypes
+import posixpath
+import re
+from collections.abc import Iterator
 from functools import cache
 from importlib.resources import files
+from importlib.resources.abc import Traversable
 
 import attrs
 from quart import Blueprint, Response, request
@@ -18,61 +30,137 @@ CONTENT_SECURITY_POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
     "connect-src 'self' ws: wss:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
+FOR_EVER = "public, max-age=31536000, immutable"
+FIRST_MODULES = ("shell.js", "views/fleet.js")
+"""What every visit needs: they and all that they import are loaded at once, not one after the other."""
+
+SMALL_BYTES = 400
+"""Compressing what is smaller saves nothing."""
+
+_IMPORT = re.compile(rb'^(?:import|export)\b[^"\n]*"(\.[^"\n]+)";', re.MULTILINE)
+_KINDS = {".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml", ".html": "text/html"}
 
 
 @attrs.frozen
 class Asset:
-    """A static file, or what is as good as one: the same as long as the process lives."""
+    """A static file, or what is as good as one: the same as long as the process lives.
+
+    Args:
+        body: Its content.
+        content_type: Of the content.
+        etag: Names the content.
+        packed: The content compressed with gzip; ``None`` where that saves nothing.
+    """
 
     body: bytes
     content_type: str
     etag: str
+    packed: bytes | None
 
     @classmethod
     def of(cls, body: bytes, content_type: str) -> Asset:
         """Make one with the tag of its content."""
-        return cls(body, content_type, f'"{hashlib.sha256(body).hexdigest()[:16]}"')
+        packed = gzip.compress(body, mtime=0) if len(body) >= SMALL_BYTES else None
+        etag = f'"{hashlib.sha256(body).hexdigest()[:16]}"'
+        return cls(body, content_type, etag, packed if packed and len(packed) < len(body) else None)
+
+
+@attrs.frozen
+class Site:
+    """All files of the page.
+
+    Args:
+        version: Names the content of all of them.
+        assets: By their path below ``static/``.
+        index: The page itself.
+    """
+
+    version: str
+    assets: dict[str, Asset]
+    index: Asset
 
 
 @cache
-def assets() -> dict[str, Asset]:
+def site() -> Site:
     """Read every static file of the page."""
-    found = {}
-    for file in (files("heliograph.web") / "static").iterdir():
-        body = file.read_bytes()
-        kind = mimetypes.guess_type(file.name)[0] or "application/octet-stream"
-        if kind.startswith("text/"):
-            kind += "; charset=utf-8"
-        found[file.name] = Asset.of(body, kind)
-    return found
+    found = dict(_walk(files("heliograph.web") / "static", ""))
+    whole = hashlib.sha256()
+    for name in sorted(found):
+        whole.update(b"%s %d\n" % (name.encode(), len(found[name])))
+        whole.update(found[name])
+    version = whole.hexdigest()[:16]
+    assets = {name: Asset.of(body, _kind(name)) for name, body in found.items()}
+    return Site(version, assets, Asset.of(_index(found, version), _kind("index.html")))
+
+
+def _walk(folder: Traversable, prefix: str) -> Iterator[tuple[str, bytes]]:
+    for entry in folder.iterdir():
+        if entry.is_dir():
+            yield from _walk(entry, f"{prefix}{entry.name}/")
+        else:
+            yield prefix + entry.name, entry.read_bytes()
+
+
+def _kind(name: str) -> str:
+    suffix = posixpath.splitext(name)[1]
+    kind = _KINDS.get(suffix) or mimetypes.guess_type(name)[0] or "application/octet-stream"
+    return f"{kind}; charset=utf-8" if kind.startswith("text/") else kind
+
+
+def _index(found: dict[str, bytes], version: str) -> bytes:
+    """Make the page: with the version in its addresses, and what its first modules import named ahead."""
+    modules: dict[str, None] = {}
+    waiting = list(FIRST_MODULES)
+    while waiting:
+        name = waiting.pop(0)
+        if name not in modules:
+            modules[name] = None
+            here = posixpath.dirname(name)
+            waiting += [
+                posixpath.normpath(posixpath.join(here, path.decode()))
+                for path in _IMPORT.findall(found[name])
+            ]
+    ahead = "\n  ".join(f'<link rel="modulepreload" href="static/{name}">' for name in modules)
+    text = found["index.html"].decode().replace("<!-- modules -->", ahead)
+    return text.replace('="static/', f'="static/{version}/').encode()
 
 
 @blueprint.get("/")
 async def index() -> Response:
     """Serve the page."""
-    return _serve("index.html")
+    return serve_asset(site().index)
 
 
-@blueprint.get("/static/<name>")
+@blueprint.get("/static/<path:name>")
 async def static_file(name: str) -> Response:
     """Serve one of the page's files."""
-    return _serve(name)
-
-
-def _serve(name: str) -> Response:
-    asset = assets().get(name)
+    version, _, below = name.partition("/")
+    named = version == site().version
+    asset = site().assets.get(below if named else name)
     if asset is None:
         raise NotFound(f"there is no file {name[:100]!r}")
-    return serve_asset(asset)
+    return serve_asset(asset, FOR_EVER if named else "no-cache")
 
 
-def serve_asset(asset: Asset) -> Response:
-    """Serve a file, unless the client has it already."""
+def serve_asset(asset: Asset, keep: str = "no-cache") -> Response:
+    """Serve a file, unless the client has it already.
+
+    Args:
+        asset: The file.
+        keep: The header ``Cache-Control``.
+    """
+    packed = asset.packed if request.accept_encodings["gzip"] > 0 else None
+    etag = asset.etag if packed is None else f'{asset.etag[:-1]}-gzip"'
     headers = {
-        "ETag": asset.etag,
-        "Cache-Control": "no-cache",
+        "ETag": etag,
+        "Cache-Control": keep,
+        "Vary": "Accept-Encoding",
         "Content-Security-Policy": CONTENT_SECURITY_POLICY,
     }
-    if request.headers.get("If-None-Match") == asset.etag:
+    if request.headers.get("If-None-Match") == etag:
         return Response(b"", 304, headers)
-    return Response(asset.body, headers=headers, content_type=asset.content_type)
+    if packed is not None:
+        headers["Content-Encoding"] = "gzip"
+    return Response(
+        asset.body if packed is None else packed, headers=headers, content_type=asset.content_type
+    )

@@ -21,20 +21,25 @@ from heliograph.http.rules.asked import Asked
 from heliograph.http.rules.auth import Identity
 from heliograph.http.rules.problems import Problem, describe
 from heliograph.http.rules.requests import identity, refuse_unknown, selection, to_json, watch_request
+from heliograph.http.streams.reason import Reason
 from heliograph.http.streams.sse import SseStream
-from heliograph.http.streams.stream import Refused, WatchRequest
+from heliograph.http.streams.stream import Refused
+from heliograph.http.streams.watching import WatchRequest
 from heliograph.http.streams.websocket import WebSocketStream, handshake_response
 from heliograph.http.wire import connection
-from heliograph.http.wire.frames import retry_block
+from heliograph.http.wire.frames import notice_block
 from heliograph.model.channels import Selection
 from heliograph.model.errors import TooMany
-from heliograph.model.ids import EventId
+from heliograph.model.ids import EventId, format_id
 
 blueprint = Blueprint("streams", __name__)
 
 SSE_TYPE = "text/event-stream; charset=utf-8"
-SSE_HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
+SSE_HEADERS = {"Cache-Control": "no-cache, no-transform", "X-Accel-Buffering": "no"}
+"""A proxy that compressed a stream would hold back what it has not enough of yet."""
 OVERLOADED_RETRY_MS = (5_000, 30_000)
+WATCH_PARAMETERS = ("after", "lastEventId", "tail", "overflow", "names", "ticket")
+"""What both event streams take."""
 
 
 @blueprint.get("/api/v1/events/stream")
@@ -49,7 +54,7 @@ def wanted_events(service: Services, who: Identity, asked: Asked) -> WatchReques
     Raises:
         HeliographError: It is refused.
     """
-    refuse_unknown(asked, "topic", "channel", "after", "tail", "overflow", "ticket")
+    refuse_unknown(asked, "topic", "channel", *WATCH_PARAMETERS)
     wanted = selection(asked, service.settings.streams.max_channels)
     who.require("read", *wanted.selectors)
     return watch_request(asked, wanted)
@@ -58,14 +63,14 @@ def wanted_events(service: Services, who: Identity, asked: Asked) -> WatchReques
 @blueprint.get("/api/tasks/<task_id>/stream")
 async def task_stream(task_id: str) -> Response:
     """Stream one task from its beginning to its end; 204 when nothing of it is left to be told."""
-    refuse_unknown(request, "after", "tail", "overflow", "ticket")
+    refuse_unknown(request, *WATCH_PARAMETERS)
     task = await known_task(task_id)
     wanted = watch_request(request, Selection.of([f"task:{task_id}"]), default_after="0-0")
     end = task.finished_event_id
     if end is not None:
         if wanted.after is not None and wanted.after >= end:
             return Response(b"", 204)
-        if wanted.after is None:
+        if wanted.after is None and wanted.tail:
             start = await services().hub.replay.tail_start(wanted.selection, wanted.tail)
             # All of the tail came after the end: with no end to come, the stream would stay open.
             if start >= end:
@@ -104,7 +109,7 @@ def sse_successor(
         try:
             service.streams.admit(SseStream.transport, owner)
         except TooMany:
-            return Refused(stream, _come_back_later().encoded(cors))
+            return Refused(stream, _come_back_later(wanted).encoded(cors))
         served = SseStream(stream, service.hub, service.streams, owner, wanted, chunked=chunked)
         served.sink.write(_response_head({"Content-Type": SSE_TYPE} | SSE_HEADERS | cors | framing))
         return served
@@ -112,10 +117,13 @@ def sse_successor(
     return take_over
 
 
-def _come_back_later() -> Answer:
+def _come_back_later(wanted: WatchRequest) -> Answer:
     """Answer an EventSource that is one too many: a 503 would end it for good."""
     pause = random.randint(*OVERLOADED_RETRY_MS)
-    return Answer(200, retry_block(pause), SSE_TYPE, SSE_HEADERS | {"Connection": "close"})
+    cursor = None if wanted.after is None else format_id(wanted.after)
+    fields = {"after_ms": pause, "cursor": cursor, "reason": Reason.FULL.text}
+    block = notice_block("reconnect", fields, cursor or "", pause, named=wanted.names)
+    return Answer(200, block, SSE_TYPE, SSE_HEADERS | {"Connection": "close"})
 
 
 def _response_head(headers: dict[str, str]) -> bytes:
@@ -130,16 +138,29 @@ async def web_socket() -> None:
     connection.current.get().detach(web_socket_successor(services(), websocket))
 
 
+@blueprint.websocket("/ws/<session>")
+async def page_socket(session: str) -> None:
+    """Open the WebSocket of a page that never subscribes: it hears the statuses of all tasks."""
+    _require_http_1(websocket.http_version)
+    connection.current.get().detach(web_socket_successor(services(), websocket, session))
+
+
 @blueprint.get("/ws")
-async def no_web_socket() -> Response:
+@blueprint.get("/ws/<session>")
+async def no_web_socket(session: str = "") -> Response:
     """Tell whoever asks without an upgrade what is here (RFC 9110, section 15.5.22)."""
     text = "this is a WebSocket: open it with ws:// or wss://; over HTTP ask GET /api/v1/events/stream"
     problem = Problem(426, "upgrade_required", "A WebSocket is needed", text)
     return problem.answer({"Upgrade": "websocket", "Connection": "Upgrade"}).response()
 
 
-def web_socket_successor(service: Services, asked: Asked) -> connection.Successor:
+def web_socket_successor(service: Services, asked: Asked, session: str | None = None) -> connection.Successor:
     """Make what takes a connection over as a WebSocket, by every rule of it; it answers the handshake.
+
+    Args:
+        service: The services.
+        asked: The handshake.
+        session: Name of the page whose own stream it is.
 
     Raises:
         HeliographError: It is refused.
@@ -149,7 +170,7 @@ def web_socket_successor(service: Services, asked: Asked) -> connection.Successo
     cors = cors_headers(service.settings.server, asked)
 
     def take_over(stream: trio.SocketStream) -> WebSocketStream | Refused:
-        served = WebSocketStream(stream, service.hub, service.streams, who, service.authenticator)
+        served = WebSocketStream(stream, service.hub, service.streams, who, service.authenticator, session)
         try:
             service.streams.admit(served.transport, served.owner)
         except TooMany as error:

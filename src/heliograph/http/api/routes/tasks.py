@@ -112,10 +112,12 @@ async def full_log(task_id: str) -> Response:
     cursor = {"X-Stream-Cursor": format_id(await services().store.checkpoint())}
     await known_task(task_id)
     accepted = request.accept_mimetypes.best_match(["text/plain", NDJSON], default="text/plain")
+    # A proxy that compressed it would hold it back.
+    headers = {**cursor, "Cache-Control": "no-cache, no-transform"}
     pages = _pages(services().store, task_id)
     if accepted == NDJSON:
-        return Response(_as_ndjson(pages), headers=cursor, content_type=NDJSON)
-    return Response(_as_text(pages), headers=cursor, content_type="text/plain; charset=utf-8")
+        return Response(_as_ndjson(pages), headers=headers, content_type=NDJSON)
+    return Response(_as_text(pages), headers=headers, content_type="text/plain; charset=utf-8")
 
 
 async def known_task(task_id: str) -> Task:

@@ -9,22 +9,29 @@
    were asked for, when they are long; only an empty one says that there are no more.
 
    A program may write a line in pieces: after one that is `partial` more of the line follows, and one with
-   `rewind` is written over it. A row is a whole line, so it covers a range of `seq`; pieces are joined also
-   where answers and live messages meet. What the other stream writes, or a change of status, ends a line. Rows
-   are never changed: one that has grown is another. No DOM here. */
+   `rewind` begins at the start of the line again. A row is a whole line, so it covers a range of `seq`; pieces are
+   joined also where answers and live messages meet. What the other stream writes, or a change of status, ends a
+   line. A line that moves the cursor up writes over the lines above, so it is one row with them, and so is what
+   follows until the cursor is below them again. A row knows the style that the rows before it left on. Rows are
+   never changed: one that has grown, or begins in another style, is another. No DOM here. */
 
-import { isAfter } from "./live.js";
+import { sameStyle } from "./colours.js";
+import { isAfter } from "./ids.js";
+import { carry, lengthOf, reach } from "./terminal.js";
 
 const MAX_LINES = 6_000;
 const MAX_CHARS = 16_000_000;
 const MAX_HELD = 20_000;
 const MAX_JOINED = 1_000_000; // characters of a row; a longer line goes on in the next row
+const MAX_REWOUND = 10_000; // characters of a line that is written over again and again, of which too little would show
+const MAX_REACHED = 50_000; // characters of a row that is written by moving up
+const CONTROL = /[\x00-\x1f\x7f-\x9f]/;
 
 export class LogLines {
   /**
-   * Rows in order of `seq`: lines `{seq, end, time, stream, text, open, over}`, or `{seq, end, id, time, status}` for a
-   * change of status. `end` is the last `seq` of a row; `open`: more of the line follows; `over`: it was begun anew, so
-   * what may come before it in the same line does not show.
+   * Rows in order of `seq`: lines `{seq, end, time, stream, text, open, over, style}`, or `{seq, end, id, time, status}`
+   * for a change of status, with `topic` and `payload` for any other event. `end` is the last `seq` of a row; `open`: more of the line follows; `over`: it begins by going
+   * back to the start of its line; `style`: in force where it begins.
    */
   rows = [];
   /** Whether the run begins at the oldest line. */
@@ -37,6 +44,7 @@ export class LogLines {
   #chars = 0;
   #held = null;
   #marks = new Map(); // seq → row of a change of status
+  #styles = {}; // by stream: in force behind the last row
 
   /** @param {number} head the task's last `seq` as far as it is known */
   constructor(head = 0) {
@@ -62,9 +70,12 @@ export class LogLines {
     return low;
   }
 
-  /** Take in the task's changes of status, as events of the log; they become rows among the lines. */
+  /** Take in the task's changes of status and its own events; they become rows among the lines. */
   mark(events) {
-    for (const event of events) this.#marks.set(event.seq, statusRow(event, event.payload.status));
+    for (const event of events) {
+      const row = markRow(event);
+      if (row) this.#marks.set(event.seq, row);
+    }
   }
 
   /** Hold live messages back: a question about the end of the log is on its way. */
@@ -92,8 +103,10 @@ export class LogLines {
     const before = this.first;
     const lines = answer.lines.map(outputRow).filter((row) => row.seq < before);
     const [seam, ...rest] = this.rows;
+    const styles = this.#styles;
     this.#replace(lines);
     if (seam) this.#push(seam);
+    this.#restyle(rest, styles);
     for (const row of rest) this.rows.push(row);
     this.#chars += charsOf(rest);
     this.complete = !lines.length || this.first === 1;
@@ -119,7 +132,7 @@ export class LogLines {
    */
   take(message, following) {
     this.head = Math.max(this.head, message.seq);
-    if (message.type === "task_status") this.#marks.set(message.seq, statusRow(message, message.status));
+    if (message.type !== "task_output") this.mark([message]);
     if (this.#held) {
       this.#held.push(message);
       if (this.#held.length > MAX_HELD) this.#detach();
@@ -135,20 +148,71 @@ export class LogLines {
     if (row && row.seq > this.last) this.#push(row);
   }
 
-  /* Put a row behind the run, or join it to the last one. */
+  /* Put a row behind the run, or join it to the last ones. */
   #push(row) {
-    const last = this.rows[this.rows.length - 1];
-    const whole = last && this.#isOneLine(last, row) ? joined(last, row) : row;
-    if (whole !== row) this.#chars -= charsOf([this.rows.pop()]);
-    this.rows.push(whole);
+    const { rows } = this;
+    let whole = row;
+    for (let more = this.#joins(row); more > 0; more -= 1) {
+      const last = rows.pop();
+      this.#chars -= charsOf([last]);
+      whole = joined(last, whole, rows.length > 0 || this.complete || last.over);
+    }
+    if (row.status === undefined) {
+      whole = { ...whole, style: whole === row ? (this.#styles[row.stream] ?? null) : whole.style };
+      this.#styles[row.stream] = carry(whole.text, whole.style);
+    }
+    rows.push(whole);
     this.#chars += charsOf([whole]);
   }
 
+  /* With how many of the last rows a row is one. */
+  #joins(row) {
+    const last = this.rows[this.rows.length - 1];
+    if (last === undefined || row.status !== undefined) return 0;
+    if (this.#isOneLine(last, row)) return 1;
+    if (!this.#follows(last, row)) return 0;
+    // A row that was left in its middle takes what comes next.
+    if (last.text.length < MAX_REACHED && reach(last.text).below > 1) return 1;
+    let lines = reach(row.text).above;
+    let length = row.text.length;
+    let more = 0;
+    for (let i = this.rows.length - 1; i >= 0 && lines > 0; i--) {
+      const above = this.rows[i];
+      length += above.text?.length ?? 0;
+      if (length > MAX_REACHED || !this.#follows(above, this.rows[i + 1] ?? row)) break;
+      lines -= 1 + (above.text.match(/\n/g)?.length ?? 0);
+      more += 1;
+    }
+    return more;
+  }
+
   #isOneLine(row, next) {
-    if (!row.open || row.stream !== next.stream) return false;
-    if (!next.over && row.text.length + next.text.length > MAX_JOINED) return false;
+    if (!row.open || !this.#follows(row, next)) return false;
+    return next.over || row.text.length + next.text.length <= MAX_JOINED;
+  }
+
+  #follows(row, next) {
+    if (row.status !== undefined || row.stream !== next.stream) return false;
     // Numbers between them are mostly events that are not shown here.
     return next.seq === row.end + 1 || ![...this.#marks.keys()].some((seq) => seq > row.end && seq < next.seq);
+  }
+
+  /* Rows before these have changed: let each begin in the style that is in force there now, until it is the one that
+     was; from there on all is as before, up to the styles behind the last one. */
+  #restyle(rows, behind) {
+    const open = new Set(rows.map((row) => row.stream));
+    for (let i = 0; i < rows.length && open.size; i++) {
+      const row = rows[i];
+      if (row.status !== undefined || !open.has(row.stream)) continue;
+      const style = this.#styles[row.stream] ?? null;
+      if (sameStyle(style, row.style)) {
+        open.delete(row.stream);
+        this.#styles[row.stream] = behind[row.stream];
+      } else {
+        rows[i] = { ...row, style, measured: null };
+        this.#styles[row.stream] = carry(row.text, style);
+      }
+    }
   }
 
   /* Lines from `seq` on were added at the end: is it the end of the log? */
@@ -178,6 +242,8 @@ export class LogLines {
 
   #replace(rows) {
     this.rows = [];
+    this.#styles = {};
+    this.complete = false;
     this.#chars = 0;
     for (const row of rows) this.#push(row);
   }
@@ -230,12 +296,24 @@ function outputRow({ seq, timestamp, stream, output, partial, rewind }) {
   return { seq, end: seq, time: timestamp, stream: stream ?? "stdout", text: output, open: partial === true, over: rewind === true };
 }
 
-function statusRow({ seq, id, timestamp }, status) {
-  return { seq, end: seq, id, time: timestamp, status };
+/* What became of the task is the status of its row; of any other event it is the topic that says what happened. */
+function markRow({ type, topic, seq, id, timestamp, status, payload }) {
+  const row = { seq, end: seq, id, time: timestamp };
+  if (type === "task_status") return { ...row, status };
+  if (topic === "task.status") return { ...row, status: payload.status };
+  return topic === "task.created" || topic === "task.output" ? null : { ...row, status: "event", topic, payload };
 }
 
-function joined({ seq, time, stream, text, over }, next) {
-  return { seq, end: next.end, time, stream, text: next.over ? next.text : text + next.text, open: next.open, over: over || next.over };
+/* `whole`: whether the row is known to begin where its line does. */
+function joined(row, next, whole) {
+  const { seq, time, stream, style, over } = row;
+  const one = { seq, end: next.end, time, stream, style, open: next.open, over };
+  if (!row.open) return { ...one, text: `${row.text}\n${next.text}` };
+  if (!next.over) return { ...one, text: row.text + next.text };
+  // What is as long covers what was there; else both count, as a carriage return erases nothing.
+  if (row.text.length > MAX_REWOUND) return { ...one, text: next.text, over: true };
+  const covers = whole && !CONTROL.test(next.text) && lengthOf(next.text) >= lengthOf(row.text);
+  return { ...one, text: covers ? next.text : `${row.text}\r${next.text}` };
 }
 
 function charsOf(rows) {

@@ -1,42 +1,40 @@
-/* One task's log on the page: the lines in view, and nothing else, as DOM.
+/* A task's log: the lines in view, and nothing else, as elements.
 
    `LogLines` keeps the loaded run of lines, `viewport` decides which rows are in view; this module
    fetches, measures and draws. What is read stays where it is: the view hangs on a line's `seq`, not on
    pixels, so lines may come or go on either side. While following, the view hangs on the end instead. */
 
-import { parse } from "./ansi.js";
-import { agentOf, isDemo, nameOf } from "./fleet.js";
-import { bytes, clock, count, duration, moment, money } from "./format.js";
-import { put } from "./list.js";
-import { LogLines } from "./loglines.js";
-import { TERMINAL } from "./task.js";
-import { endOf, layout, rowAt, scrollTop, trackHeight } from "./viewport.js";
+import { paths } from "../core/api.js";
+import { count } from "../core/format.js";
+import { LogLines } from "../core/loglines.js";
+import { endOf, layout, rowAt, scrollTop, trackHeight } from "../core/viewport.js";
+import { h, put } from "./dom.js";
+import { CLIP, CLIP_OPEN, lineNode } from "./line.js";
 
 const PAGE_LINES = 500;
 const MOST_LINES = 5_000; // that the service gives at once
 const PAGE_BYTES = 4_000_000;
 const NEAR = 150; // rows from the end of the loaded run at which more is fetched
 const BATCH = 24; // rows measured together, on each side
-const CLIP = 1_200; // characters of a line shown at first
-const CLIP_OPEN = 100_000; // and after a click
-const DETAIL_CHARS = 20_000;
 const JUMP = 3; // scrolls of more than so many views are jumps of the scroll bar
 const REST_MS = 150; // the scroll bar is set right when it was left alone for so long
 const RETRY_MS = 3_000;
 
 const ONE_COLUMN_EACH = /^[ -~]*$/;
 
-export class LogView {
-  /** Id of the open task. */
-  id = null;
+export class Log {
+  /** The lines loaded. */
+  lines = new LogLines();
+  /** How lines are shown: `times` is clock, elapsed or off; `wrap`: whether long lines are broken. */
+  shown = { times: "clock", wrap: true };
+  /** What is drawn at the foot: which lines are in view. */
+  position = "";
 
-  #turn = 0; // counts openings
   #asks = 0; // counts questions: an answer to an older one is too late
   #busy = false;
   #blockedUntil = 0;
-  #lines = new LogLines();
-  #details = null;
   #opened = new Set(); // seq of long lines that were opened
+  #marked = null; // seq of the line that a link names
   #follow = true;
   #anchor = null; // {seq, offset}
   #target = null; // seq a jump is on its way to
@@ -49,127 +47,112 @@ export class LogView {
   #scrolledAt = 0;
   #jumpedAt = -Infinity; // a drag of the scroll bar is many jumps, and its last steps are small
   #jumpTimer = null;
+  #resizes = new ResizeObserver(() => this.#resized());
 
   /**
-   * @param {Element} root the log's article
+   * @param {Element} root the log's part of the page
    * @param {object} options
-   * @param {import("./api.js").Api} options.api
-   * @param {import("./fleet.js").Fleet} options.fleet knows the task itself, live
+   * @param {import("../core/api.js").Api} options.api
+   * @param {string} options.id of the task
+   * @param {() => object} options.task as far as it is known
+   * @param {(seq: number) => string} options.address of a line
    * @param {() => void} options.redraw asks for `draw` in the next frame
    * @param {(problem: Error) => void} options.failed is told of a question without an answer
    */
-  constructor(root, { api, fleet, redraw, failed }) {
-    Object.assign(this, { root, api, fleet, redraw, failed });
-    const find = (selector) => root.querySelector(selector);
-    this.scroller = find(".scroller");
-    this.canvas = find(".canvas");
-    this.view = find(".view");
-    this.rows = find(".view .rows");
-    this.measure = find(".measure");
-    this.hint = find(".hint");
-    this.parts = Object.fromEntries(
-      ["log-status", "log-name", "log-demo", "facts", "failure", "details", "position", "follow", "full", "copy-link", "to-top"].map(
-        (id) => [id, document.getElementById(id)],
-      ),
-    );
+  constructor(root, { api, id, task, address, redraw, failed }) {
+    Object.assign(this, { root, api, id, task, address, redraw, failed });
+    this.rows = h("div.rows");
+    this.view = h("div.view", {}, this.rows);
+    this.canvas = h("div.canvas", {}, this.view);
+    this.scroller = h("div.scroller", { tabindex: "0", role: "log", "aria-live": "off", "aria-label": "Output" }, this.canvas);
+    this.measure = h("div.rows.measure", { "aria-hidden": "true" });
+    this.hint = h("p.hint", {}, "Loading…");
+    root.append(this.scroller, this.measure, this.hint);
     this.scroller.addEventListener("scroll", () => this.#scrolled(), { passive: true });
     this.scroller.addEventListener("keydown", (event) => this.#keyed(event));
     this.rows.addEventListener("click", (event) => this.#openLine(event.target));
-    this.parts.follow.addEventListener("click", () => this.follow(!this.#follow));
-    this.parts["to-top"].addEventListener("click", () => this.#goTo(1));
-    this.parts["copy-link"].addEventListener("click", (event) => copied(event.target, location.href));
-    this.parts.full.addEventListener("click", (event) => this.#download(event));
-    new ResizeObserver(() => this.#resized()).observe(this.scroller);
+    this.#resizes.observe(this.scroller);
   }
 
-  /** Turn to a task; `reload` then loads its log. */
-  open(id) {
-    this.id = id;
-    this.#turn += 1;
-    this.#lines = new LogLines();
-    this.#clearRows();
-    this.#say("Loading…");
-    this.root.hidden = false;
-    this.#details = null;
-    this.#opened.clear();
-    put(this.parts["log-name"], id);
-    this.parts.full.href = `${this.#path()}/logs/full`;
-    this.parts.full.download = `${id}.log`;
+  /** Whether the view hangs on the end. */
+  get following() {
+    return this.#follow;
   }
 
   /**
-   * Load the log from its end, forgetting what is loaded. The stream must have been started: what comes
-   * after the answer's cursor is taken from it.
+   * Load the log, forgetting what is loaded: its end, or what is around a line. The stream must have been
+   * started: what comes after the answer's cursor is taken from it.
+   *
+   * @param {() => Promise<object[]>} events fetches the task's own events, which stand between its lines
+   * @param {number|null} seq of a line to show
    */
-  async reload() {
-    if (this.id === null) return;
-    const turn = ++this.#turn;
-    this.#lines = new LogLines(this.fleet.get(this.id)?.last_seq);
-    this.#follow = true;
+  async load(events, seq = null) {
+    const lines = new LogLines(this.task()?.last_seq);
+    this.lines = lines;
+    lines.hold();
+    this.#follow = seq === null;
+    this.#marked = seq;
     this.#target = null;
     this.#clearRows();
-    this.#say("Loading…");
-    this.#lines.hold();
-    try {
-      const task = await this.api.get(this.#path());
-      if (turn !== this.#turn) return;
-      this.fleet.merge([task]);
-      this.#details = { input: task.input, metadata: task.metadata, result: task.result };
-      this.#drawDetails();
-      const marks = await this.api.get("/api/v1/events", { channel: `task:${this.id}`, topic: "task.status", limit: 100 });
-      if (turn !== this.#turn) return;
-      this.#lines.mark(marks.events);
-      await this.#askTail();
-    } catch (problem) {
-      if (turn !== this.#turn) return;
-      this.#say(problem.status === 404 ? "There is no such task." : problem.message);
-      if (problem.status !== 404) this.failed(problem);
-    }
+    this.say("Loading…");
+    lines.mark(await events());
+    if (lines === this.lines) await (seq === null ? this.#askTail() : this.#askFrom(seq));
   }
 
-  close() {
-    this.id = null;
-    this.#turn += 1;
-    this.#asks += 1;
-    this.root.hidden = true;
-    this.#clearRows();
-    this.#lines = new LogLines();
+  /** Go to the first line. */
+  oldest() {
+    this.#goTo(1);
+  }
+
+  /** Show a line, and mark it. */
+  go(seq) {
+    this.#marked = seq;
+    this.#redo();
+    this.#goTo(seq);
+  }
+
+  /** Change how lines are shown. */
+  show(change) {
+    Object.assign(this.shown, change);
+    this.root.classList.toggle("nowrap", !this.shown.wrap);
+    this.root.dataset.times = this.shown.times;
+    this.#generation += 1;
+    this.#redo();
+    this.#resized();
   }
 
   /** Take one live message of this task; whoever hands it over has it drawn. */
   take(message) {
-    this.#lines.take(message, this.#follow);
-    if (message.type === "task_status" && this.#details && message.result != null) {
-      this.#details.result = message.result;
-      this.#drawDetails();
-    }
+    this.lines.take(message, this.#follow);
+  }
+
+  close() {
+    this.#asks += 1;
+    clearTimeout(this.#jumpTimer);
+    this.#resizes.disconnect();
+  }
+
+  /** Say something in place of lines; null shows them again. */
+  say(text) {
+    this.hint.hidden = text === null;
+    if (text !== null) put(this.hint, text);
   }
 
   /** Hang the view on the end of the log, or leave it where it is. */
   follow(on) {
     this.#follow = on;
     this.#target = null;
-    if (on && !this.#lines.attached) this.#tryTo(() => this.#askTail());
+    if (on && !this.lines.attached) this.#tryTo(() => this.#askTail());
     this.redraw();
-  }
-
-  draw() {
-    if (this.id === null) return;
-    this.#drawTask();
-    this.#drawLines();
   }
 
   // --- questions -------------------------------------------------------------------------------
 
-  #path() {
-    return `/api/tasks/${encodeURIComponent(this.id)}`;
-  }
-
   /* Lines per question: fewer where they are long, more where it takes many pieces to make a line. */
   #pageLines() {
-    const task = this.fleet.get(this.id);
+    const task = this.task();
     if (!task?.output_lines) return PAGE_LINES;
-    const { rows, first, last } = this.#lines;
+    const { rows, first, last } = this.lines;
     const most = rows.length ? Math.min(MOST_LINES, Math.ceil((PAGE_LINES * (last - first + 1)) / rows.length)) : PAGE_LINES;
     return Math.max(20, Math.min(most, Math.floor((PAGE_BYTES * task.output_lines) / (task.output_bytes + 1))));
   }
@@ -179,7 +162,7 @@ export class LogView {
     const ask = ++this.#asks;
     this.#busy = true;
     try {
-      const answer = await this.api.get(`${this.#path()}/logs`, query);
+      const answer = await this.api.get(paths.log(this.id), query);
       if (ask === this.#asks) take(answer);
     } finally {
       if (ask === this.#asks) this.#busy = false;
@@ -189,9 +172,9 @@ export class LogView {
 
   async #askTail() {
     const n = this.#pageLines();
-    this.#lines.hold();
+    this.lines.hold();
     await this.#ask({ tail: n }, (answer) => {
-      this.#lines.showTail(answer);
+      this.lines.showTail(answer);
       this.#target = null;
     });
   }
@@ -199,24 +182,24 @@ export class LogView {
   async #askFrom(seq) {
     const n = this.#pageLines();
     const from = Math.max(1, seq - Math.floor(n / 4));
-    this.#lines.hold();
+    this.lines.hold();
     await this.#ask({ from_seq: from, limit: n }, (answer) => {
-      this.#lines.showFrom(from, answer);
+      this.lines.showFrom(from, answer);
       this.#anchor = { seq, offset: 0 };
       this.#target = null;
     });
-    if (!this.#lines.rows.length) await this.#askTail();
+    if (!this.lines.rows.length) await this.#askTail();
   }
 
   async #askOlder() {
     const n = this.#pageLines();
-    await this.#ask({ to_seq: this.#lines.first - 1, tail: n }, (answer) => this.#lines.prepend(answer));
+    await this.#ask({ to_seq: this.lines.first - 1, tail: n }, (answer) => this.lines.prepend(answer));
   }
 
   async #askNewer() {
     const n = this.#pageLines();
-    this.#lines.hold();
-    await this.#ask({ from_seq: this.#lines.last + 1, limit: n }, (answer) => this.#lines.extend(answer));
+    this.lines.hold();
+    await this.#ask({ from_seq: this.lines.last + 1, limit: n }, (answer) => this.lines.extend(answer));
   }
 
   async #tryTo(question) {
@@ -231,24 +214,12 @@ export class LogView {
 
   #fetchAround(first, last) {
     if (this.#busy || this.#target !== null || performance.now() < this.#blockedUntil) return;
-    const lines = this.#lines;
+    const lines = this.lines;
     if (!lines.attached && last >= lines.rows.length - NEAR) {
       const far = lines.head - lines.last > 4 * PAGE_LINES;
       this.#tryTo(() => (this.#follow && far ? this.#askTail() : this.#askNewer()));
     } else if (!lines.complete && first < NEAR) {
       this.#tryTo(() => this.#askOlder());
-    }
-  }
-
-  async #download(event) {
-    if (!this.api.key) return; // the link itself will do
-    event.preventDefault();
-    try {
-      const link = this.parts.full.cloneNode();
-      link.search = new URLSearchParams({ ticket: await this.api.ticket() });
-      link.click();
-    } catch (problem) {
-      this.failed(problem);
     }
   }
 
@@ -270,7 +241,7 @@ export class LogView {
     } else {
       this.#jumpedAt = now;
       if (top >= this.#range - 1) this.follow(true);
-      else this.#goTo(1 + rowAt(top, this.#height / this.#heights.average, this.#lines.head, this.#range));
+      else this.#goTo(1 + rowAt(top, this.#height / this.#heights.average, this.lines.head, this.#range));
     }
   }
 
@@ -284,7 +255,7 @@ export class LogView {
   /* Show a line at the upper edge, fetching it if need be. */
   #goTo(seq) {
     this.#follow = false;
-    const { first, last, complete } = this.#lines;
+    const { first, last, complete } = this.lines;
     if ((seq >= first || complete) && seq <= last) {
       this.#target = null;
       this.#anchor = { seq, offset: 0 };
@@ -300,7 +271,7 @@ export class LogView {
 
   /* Nothing of the layout is read here: after the rows have changed, that would cost a layout of its own. */
   #setScrollBar(place) {
-    const { rows, head, complete, attached } = this.#lines;
+    const { rows, head, complete, attached } = this.lines;
     const atTop = place.atStart && complete;
     const atEnd = place.atEnd && attached;
     const resting = performance.now() - this.#scrolledAt > REST_MS;
@@ -333,7 +304,7 @@ export class LogView {
     if (!this.#height) return;
     this.view.style.height = `${this.#height}px`;
     this.canvas.style.height = `${this.#height + this.#range}px`;
-    const probe = lineNode({ seq: 1, time: "1970-01-01T00:00:00Z", text: "x" }, CLIP);
+    const probe = this.#nodeOf({ seq: 1, end: 1, time: "1970-01-01T00:00:00Z", text: "x", style: null });
     const text = probe.lastElementChild;
     this.measure.replaceChildren(probe);
     const width = text.clientWidth;
@@ -350,25 +321,26 @@ export class LogView {
   }
 
   #heightOf(index) {
-    const row = this.#lines.rows[index];
+    const row = this.lines.rows[index];
     if (row.measured !== this.#generation) this.#measureAround(index);
     return row.height;
   }
 
   /* Rows that can't wrap have the height of a line; the others are laid out to see, many at a time. */
   #measureAround(index) {
-    const { rows } = this.#lines;
+    const { rows } = this.lines;
     const wrapping = [];
     for (let i = Math.max(0, index - BATCH); i < Math.min(rows.length, index + BATCH); i++) {
       const row = rows[i];
       if (row.measured === this.#generation) continue;
       row.measured = this.#generation;
       row.height = this.#heights.row;
-      const fits = row.text !== undefined && row.text.length <= this.#heights.columns && ONE_COLUMN_EACH.test(row.text);
+      const oneLine = row.text !== undefined && (row.text.length <= this.#heights.columns || !this.shown.wrap);
+      const fits = oneLine && ONE_COLUMN_EACH.test(row.text);
       if (!fits) wrapping.push(row);
     }
     if (!wrapping.length) return;
-    const nodes = wrapping.map((row) => lineNode(row, this.#clipOf(row)));
+    const nodes = wrapping.map((row) => this.#nodeOf(row));
     this.measure.replaceChildren(...nodes);
     wrapping.forEach((row, i) => (row.height = Math.max(1, nodes[i].offsetHeight)));
     this.measure.replaceChildren();
@@ -382,7 +354,7 @@ export class LogView {
     if (!target.matches("button.rest")) return;
     const seq = Number(target.closest(".line").dataset.seq);
     this.#opened.add(seq);
-    const row = this.#lines.rows[this.#lines.indexOf(seq)];
+    const row = this.lines.rows[this.lines.indexOf(seq)];
     row.measured = null;
     this.#nodes.get(row)?.remove();
     this.#nodes.delete(row);
@@ -392,28 +364,27 @@ export class LogView {
 
   // --- drawing ---------------------------------------------------------------------------------
 
-  #drawLines() {
-    const { rows, attached, head } = this.#lines;
-    this.parts.follow.setAttribute("aria-pressed", this.#follow);
+  draw() {
+    const { rows, attached, head } = this.lines;
     this.rows.classList.toggle("away", this.#target !== null);
-    if (this.#target !== null) this.#say(`Line ${count(this.#target)}…`);
-    else if (rows.length) this.#say(null);
-    else if (attached) this.#say("No output yet.");
+    if (this.#target !== null) this.say(`Line ${count(this.#target)}…`);
+    else if (rows.length) this.say(null);
+    else if (attached) this.say("No output yet.");
     if (!rows.length || !this.#height || !this.#heights.columns) {
-      put(this.parts.position, "");
+      this.position = "";
       return;
     }
     const anchor =
       this.#follow || !this.#anchor
         ? endOf(rows.length)
-        : { index: this.#lines.indexOf(this.#anchor.seq), offset: this.#anchor.offset };
+        : { index: this.lines.indexOf(this.#anchor.seq), offset: this.#anchor.offset };
     const place = layout(anchor, rows.length, this.#height, (index) => this.#heightOf(index));
     this.#anchor = { seq: rows[place.index].seq, offset: place.offset };
     if (place.atEnd && attached && this.#target === null) this.#follow = true;
     this.#placeRows(rows.slice(place.index, place.last + 1));
     this.rows.style.transform = `translateY(${-place.offset}px)`;
     if (this.#target === null) this.#setScrollBar(place);
-    put(this.parts.position, `${count(rows[place.index].seq)}–${count(rows[place.last].end)} of ${count(head)}`);
+    this.position = `${count(rows[place.index].seq)}–${count(rows[place.last].end)} of ${count(head)}`;
     this.#fetchAround(place.index, place.last);
   }
 
@@ -431,7 +402,7 @@ export class LogView {
     for (const row of rows) {
       let node = this.#nodes.get(row);
       if (!node) {
-        node = lineNode(row, this.#clipOf(row));
+        node = this.#nodeOf(row);
         this.#nodes.set(row, node);
       }
       if (node === next) next = next.nextElementSibling;
@@ -450,110 +421,17 @@ export class LogView {
     this.#moveScrollBar(0, 0);
   }
 
-  #say(text) {
-    this.hint.hidden = text === null;
-    if (text !== null) put(this.hint, text);
+  /* Make the rows in view anew. */
+  #redo() {
+    this.#nodes.clear();
+    this.rows.replaceChildren();
+    this.redraw();
   }
 
-  #drawTask() {
-    const task = this.fleet.get(this.id);
-    this.root.dataset.status = task?.status ?? "";
-    put(this.parts["log-status"], task?.status ?? "");
-    put(this.parts["log-name"], task ? nameOf(task) : this.id);
-    this.parts["log-demo"].hidden = !task || !isDemo(task);
-    this.parts.failure.hidden = !task?.error;
-    put(this.parts.failure, task?.error ? task.error.slice(0, DETAIL_CHARS) : "");
-    drawFacts(this.parts.facts, task ? factsOf(task, this.api.now()) : []);
-  }
-
-  #drawDetails() {
-    const given = Object.entries(this.#details).filter(([, value]) => value != null);
-    this.parts.details.hidden = !given.length;
-    const text = given.map(([name, value]) => `${name}: ${JSON.stringify(value, null, 2)}`).join("\n\n");
-    const clipped = text.length > DETAIL_CHARS ? `${text.slice(0, DETAIL_CHARS)}\n…` : text;
-    put(this.parts.details.querySelector("pre"), clipped);
-  }
-}
-
-function factsOf(task, now) {
-  const begun = task.started_at ?? task.created_at;
-  const lasted = TERMINAL.has(task.status) ? task.duration_ms : task.status === "running" ? now - Date.parse(begun) : null;
-  const tokens = task.input_tokens == null && task.output_tokens == null ? null : `${count(task.input_tokens ?? 0)} in, ${count(task.output_tokens ?? 0)} out`;
-  return [
-    ["Task", task.task_id],
-    ["Agent", [agentOf(task), task.agent_type && task.agent_type !== task.agent && `(${task.agent_type})`].filter(Boolean).join(" ")],
-    ["Model", task.model],
-    ["Session", task.session_id],
-    [task.started_at ? "Started" : "Created", moment(begun, now)],
-    ["Duration", lasted == null ? null : duration(lasted)],
-    ["Output", task.output_lines ? `${count(task.output_lines)} ${task.output_lines === 1 ? "line" : "lines"}, ${bytes(task.output_bytes)}` : null],
-    ["Tokens", tokens],
-    ["Cost", task.cost_usd == null ? null : money(task.cost_usd)],
-  ].filter(([, value]) => value);
-}
-
-function drawFacts(list, facts) {
-  while (list.children.length > facts.length) list.lastElementChild.remove();
-  facts.forEach(([name, value], i) => {
-    let fact = list.children[i];
-    if (!fact) {
-      fact = document.createElement("div");
-      fact.append(document.createElement("dt"), document.createElement("dd"));
-      list.append(fact);
-    }
-    put(fact.firstElementChild, name);
-    put(fact.lastElementChild, value);
-  });
-}
-
-function lineNode(row, clip) {
-  const node = element("div", "line");
-  node.dataset.seq = row.seq;
-  node.append(element("span", "seq", row.seq), element("time", "", clock(row.time)));
-  if (row.status) {
-    node.classList.add("mark");
-    node.dataset.status = row.status;
-    node.append(element("span", "text", row.status));
+  #nodeOf(row) {
+    const begun = Date.parse(this.task()?.started_at ?? row.time);
+    const node = lineNode(row, { most: this.#clipOf(row), begun, times: this.shown.times, address: this.address });
+    if (this.#marked !== null && row.seq <= this.#marked && this.#marked <= row.end) node.classList.add("linked");
     return node;
   }
-  if (row.stream === "stderr") node.classList.add("stderr");
-  const text = element("span", "text");
-  for (const span of parse(row.text.slice(0, clip))) text.append(span.style ? styled(span) : span.text);
-  const rest = row.text.length - clip;
-  if (rest > 0) {
-    text.append(clip < CLIP_OPEN ? element("button", "rest", `+ ${count(rest)} characters`) : ` … ${count(rest)} more characters are in the full log`);
-  }
-  node.append(text);
-  return node;
-}
-
-/* The 16 terminal colours are classes, so that the style sheet says what they look like; others are given. */
-function styled({ text, style }) {
-  const span = element("span", "", text);
-  const { fg, bg } = style.inverse ? { fg: style.bg ?? "page", bg: style.fg ?? "text" } : style;
-  if (typeof fg === "string" && fg !== "page") span.style.color = fg;
-  else if (fg !== undefined) span.classList.add(`fg-${fg}`);
-  if (typeof bg === "string" && bg !== "text") span.style.backgroundColor = bg;
-  else if (bg !== undefined) span.classList.add(`bg-${bg}`);
-  for (const flag of ["bold", "dim", "italic", "underline", "strike"]) if (style[flag]) span.classList.add(flag);
-  return span;
-}
-
-function element(name, className, text) {
-  const node = document.createElement(name);
-  if (className) node.className = className;
-  if (text !== undefined) node.textContent = text;
-  return node;
-}
-
-/** Copy a text, and say so on the button for a moment. */
-export async function copied(button, text) {
-  const label = button.textContent;
-  try {
-    await navigator.clipboard.writeText(text);
-    button.textContent = "Copied";
-  } catch {
-    button.textContent = "Not allowed";
-  }
-  setTimeout(() => (button.textContent = label), 1500);
 }

@@ -6,7 +6,7 @@
    the task must be fetched; until it is, its messages wait. No DOM here. */
 
 import { firstSeen, fold, STATUSES, TERMINAL } from "./task.js";
-import { plain } from "./ansi.js";
+import { plain } from "./terminal.js";
 
 const MAX_TASKS = 20_000;
 const MAX_WAITING = 5_000;
