@@ -16,18 +16,18 @@ from heliograph import __version__
 from heliograph.actors.subscription import Overflow
 from heliograph.config import Settings
 from heliograph.http.api.documents import examples
-from heliograph.http.api.documents.schemas import (
+from heliograph.http.api.documents.schemas import GIVEN
+from heliograph.http.api.routes.streams import OVERLOADED_RETRY_MS, SSE_TYPE
+from heliograph.http.rules.bodies import JSON
+from heliograph.http.rules.parameters import POSITION, SELECTOR, TOPIC_FILTER
+from heliograph.http.rules.schema import (
     ANYTHING,
-    COMPONENTS,
     COUNT,
     CURSOR,
-    EVENT,
     OBJECT,
-    POSITION,
-    SELECTOR,
     TEXT,
     TIME,
-    TOPIC_FILTER,
+    Components,
     Schema,
     nullable,
     one_of,
@@ -37,9 +37,6 @@ from heliograph.http.api.documents.schemas import (
     text,
     whole,
 )
-from heliograph.http.api.routes.streams import OVERLOADED_RETRY_MS, SSE_TYPE
-from heliograph.http.rules.problems import TABLE
-from heliograph.http.rules.requests import JSON
 from heliograph.http.streams.reason import Reason
 from heliograph.http.streams.watching import MAX_TAIL
 from heliograph.http.streams.websocket import FIELDS, RETURNING
@@ -52,6 +49,7 @@ from heliograph.model.errors import (
     Unauthenticated,
     Unavailable,
 )
+from heliograph.model.event import Event
 from heliograph.model.task import STATUSES, STREAMS
 
 Part = Mapping[str, Any]
@@ -62,6 +60,9 @@ REFUSALS = (Malformed, Unauthenticated, Forbidden, Invalid, TooMany, Unavailable
 HANDSHAKE_REFUSALS = (Unauthenticated, Forbidden, TooMany)
 NEVER_CLOSED_BY = (Reason.BROKEN, Reason.TASK_ENDED, Reason.UNAVAILABLE)
 """Ends of a WebSocket without a close frame, and those of event streams alone."""
+
+COMPONENTS = Components(GIVEN)
+COMPONENTS.of(Event)
 
 REF = said(ANYTHING, "Returned as it came.")
 CHANNEL_TOLD = said(TEXT, "The channel or pattern; of an event stream all of them, separated by commas.")
@@ -159,8 +160,11 @@ def _told() -> Mapping[str, Schema]:
         "result": nullable(ref("Result")),
         "timestamp": TIME,
     }
-    other = {name: EVENT["properties"][name] for name in ("topic", "sender", "correlation_id")}
-    codes = one_of(TABLE[kind][1] for kind in REFUSALS)
+    other = {
+        name: COMPONENTS.schemas["Event"]["properties"][name]
+        for name in ("topic", "sender", "correlation_id")
+    }
+    codes = one_of(kind.code for kind in REFUSALS)
     own = {"additionalProperties": said(ANYTHING, "What else its publisher says, as it came.")}
     return {
         "task_output": record({**output, **_PLACE}, optional=["stream"], **own),
@@ -289,7 +293,7 @@ def document(settings: Settings) -> Mapping[str, Any]:
             "streamTask": {**_operation("send", "task", blocks, "One task's events."), **_BY_GET},
         },
         "components": {
-            "schemas": {name: COMPONENTS[name] for name in ("Cursor", "Event", "Result")},
+            "schemas": {name: COMPONENTS.schemas[name] for name in ("Cursor", "Event", "Result")},
             "messages": {
                 **{f"ws.{kind}": message for kind, message in {**asked, **told}.items()},
                 **{f"sse.{kind}": message for kind, message in blocks.items()},
@@ -315,7 +319,7 @@ _ABOUT_SSE = (
 
 def _about_ws(settings: Settings) -> str:
     limits = settings.streams
-    statuses = ", ".join(str(TABLE[kind][0]) for kind in HANDSHAKE_REFUSALS)
+    statuses = ", ".join(str(kind.status) for kind in HANDSHAKE_REFUSALS)
     return (
         f"Text frames of one JSON object each, of at most {limits.max_message_bytes} bytes from a client. "
         f"At most {limits.max_channels} subscriptions on one connection; without any it is closed after "
