@@ -35,7 +35,7 @@ from heliograph.storage.sql.database import Database
 from heliograph.storage.sql.fold import fold
 from heliograph.storage.sql.store import SqlStore
 
-PRICES = Prices([Price("m1", Decimal(3), Decimal(15), Decimal("0.3"))])
+PRICES = Prices([Price("m1", Decimal(3), Decimal(15), Decimal("0.3"), Decimal("3.75"))])
 INTERVAL = 0.02
 """Seconds between deltas: tests needn't wait for a second."""
 

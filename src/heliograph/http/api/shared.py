@@ -51,7 +51,7 @@ class ListMeta:
 def task_fields(components: Components) -> dict[str, Schema]:
     """Return the schemas of a task's fields."""
     return {
-        **components.fields(Task, without=["cost_micros"]),
+        **components.fields(Task, without=["cost_nanos"]),
         "status": one_of(STATUSES),
         "cost_usd": said(nullable(NUMBER), "Dollars, exact to the millionth."),
         "cost_computed": said(components.of(bool), "Whether the cost comes from the price table."),
