@@ -1,7 +1,7 @@
 """The command ``heliograph``.
 
 Each command imports what it needs when it runs, so that ``heliograph --help`` and short commands start at
-once. This is the only client-side module that reads the environment. Exit statuses: 0 done, 1 refused, 2
+once. Exit statuses: 0 done, 1 refused, 2
 wrong usage or settings, 3 the service can't be reached, 130 interrupted; ``exec`` passes on its command's
 own.
 """
@@ -14,12 +14,14 @@ import signal
 import sys
 from collections.abc import Awaitable, Callable, Iterable
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, NoReturn, TypeVar
 
 import click
 
 from heliograph import __version__
+from heliograph.client.environment import DEFAULT_URL, spool_folder
 from heliograph.model.errors import ClientFault, HeliographError, Invalid, TooMany, Unavailable
 
 if TYPE_CHECKING:
@@ -35,23 +37,27 @@ EXEC_FAILED = 125
 MEGABYTE = 1024 * 1024
 DEFAULT_TAIL = 100
 
-DEFAULT_URL = "http://127.0.0.1:5000"
+
+_ELSEWHERE = {
+    "load": "heliograph.client.load.run",
+    **dict.fromkeys(("ask", "cost", "event"), "heliograph.client.agent.commands"),
+}
+"""Commands that live with their own machinery, and are imported at their first use."""
 
 
 class _Commands(click.Group):
-    """The commands; ``load`` lives with its own machinery and is imported at its first use.
+    """The commands.
 
     An interrupt that no command has taken for itself ends the process quietly.
     """
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return sorted([*super().list_commands(ctx), "load"])
+        return sorted([*super().list_commands(ctx), *_ELSEWHERE])
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name == "load":
-            from heliograph.client.load.run import load_command
-
-            return load_command
+        if cmd_name in _ELSEWHERE:
+            command: click.Command = getattr(import_module(_ELSEWHERE[cmd_name]), f"{cmd_name}_command")
+            return command
         return super().get_command(ctx, cmd_name)
 
     def invoke(self, ctx: click.Context) -> Any:
@@ -157,7 +163,7 @@ def exec_(
         raise click.UsageError(str(error)) from None
     if sys.stderr.isatty() and not quiet:
         _say(f"task {job.task_id}; watch it with: {command_line('tail', f'task:{job.task_id}')}")
-    service = Service(url, api_key, _spool_folder(), spool_mb * MEGABYTE, wait)
+    service = Service(url, api_key, spool_folder(), spool_mb * MEGABYTE, wait)
     try:
         status = trio.run(partial(execute, job, service, quiet=quiet))
     except* OSError as errors:
@@ -256,10 +262,10 @@ def _publish_spooled(url: str, api_key: str | None, wait: float) -> None:
 
     async def send() -> tuple[int, int]:
         async with Client(url, api_key) as client:
-            return await send_leftovers(_spool_folder(), client.url, client, _say, wait)
+            return await send_leftovers(spool_folder(), client.url, client, _say, wait)
 
     sent, stay = _run(send)
-    _say(f"{sent} spools were sent, {stay} stay in {_spool_folder()}")
+    _say(f"{sent} spools were sent, {stay} stay in {spool_folder()}")
     if stay:
         sys.exit(UNREACHABLE)
 
@@ -429,11 +435,6 @@ def _greeting(url: str) -> str:
         lines.insert(0, f"export HELIOGRAPH_URL={url}")
     head = f"Heliograph serves on {url} (Ctrl-C ends it). Open it in a browser, or in another terminal try:"
     return "\n".join(["", head, "", *(f"  {line}" for line in lines), ""])
-
-
-def _spool_folder() -> Path:
-    state = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local/state"
-    return Path(state, "heliograph", "spool")
 
 
 def _say(sentence: str) -> None:

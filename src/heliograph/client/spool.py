@@ -170,7 +170,8 @@ class Spool:
                 with self._path(self._segment).open("rb") as file:
                     file.seek(self._offset)
                     data = file.read(min(limit, unsent))
-                    data += file.readline(unsent - len(data))
+                    if not data.endswith(b"\n"):
+                        data += file.readline(unsent - len(data))
             except FileNotFoundError:
                 data = b""
             if data:
