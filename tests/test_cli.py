@@ -70,6 +70,31 @@ def test_wrong_settings(command: list[str], tmp_path: Path) -> None:
     ]
 
 
+def test_migrate_says_what_it_did(tmp_path: Path) -> None:
+    """The first time it names the schema that was made, the second that there was nothing to do."""
+    first, second = (run("migrate").stdout for _ in range(2))
+    assert first.startswith("heliograph-data has the schema ")
+    assert first.endswith(" now; before it had none\n")
+    assert second.endswith(" already: nothing to do\n")
+
+
+@pytest.mark.parametrize("state", ["", "relative/folder"])
+def test_a_state_folder_that_is_not_absolute_counts_as_none(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, state: str
+) -> None:
+    """Output that waits is below the home folder, wherever the command is run."""
+    monkeypatch.setenv("XDG_STATE_HOME", state)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert str(tmp_path / ".local/state/heliograph/spool") in run("publish", "--spooled").stderr
+
+
+def test_a_host_that_is_none_is_wrong_usage() -> None:
+    """The option is checked as the setting is."""
+    result = run("serve", "--host", "[::1]")
+    assert result.exit_code == 2
+    assert "such as 127.0.0.1, ::1" in result.stderr
+
+
 def test_serve_refuses_an_open_address() -> None:
     """What only shows when serving is told in the same way."""
     result = run("serve", "--host", "0.0.0.0", "--port", "0")

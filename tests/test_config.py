@@ -22,6 +22,7 @@ from heliograph.config import (
     load,
 )
 from heliograph.model.errors import SettingsError
+from heliograph.model.strict import structure
 
 DIGEST = hashlib.sha256(b"secret").hexdigest()
 KEY = f'[[auth.keys]]\nname = "a"\nsha256 = "{DIGEST}"\n'
@@ -174,7 +175,79 @@ def test_a_mistake_in_the_environment_names_the_variable(folder: Path) -> None:
     """A bad variable is named beside the setting that it overrides."""
     found = problems(folder, "", {"PORT": "x", "HELIOGRAPH_API_KEYS": "ci:secret:reed"})
     assert any(problem.startswith("server.port: ") and "variable PORT" in problem for problem in found)
-    assert any("'read'" in problem and "variable HELIOGRAPH_API_KEYS" in problem for problem in found)
+    assert any(problem.startswith("HELIOGRAPH_API_KEYS: ") for problem in found)
+
+
+def test_a_secret_is_never_in_a_mistake(folder: Path) -> None:
+    """A key with a colon in it is refused without a part of it being shown."""
+    (problem,) = problems(folder, "", {"HELIOGRAPH_API_KEYS": "svc:part1:part2"})
+    assert "number 1" in problem
+    assert "part" not in problem.replace("lacks a part", "")
+
+
+@pytest.mark.parametrize(
+    ("variable", "text", "right"),
+    [
+        ("CORS_ORIGINS", "http://localhost:3005/", "'http://localhost:3005'"),
+        ("CORS_ORIGINS", "localhost:3005", "'http://localhost:3005'"),
+        ("CORS_ORIGINS", "https://Dash.example:443", "'https://dash.example'"),
+        ("CORS_ORIGINS", '["http://localhost:3005"]', "separated by commas: http://localhost:3005"),
+        ("API_CORS_ORIGINS", "http://a/b", "'http://a'"),
+        ("HELIOGRAPH_KEYS", "k:secret", "did you mean HELIOGRAPH_API_KEYS?"),
+        ("HELIOGRAPH_DATAA", "/x", "did you mean HELIOGRAPH_DATA?"),
+        ("HELIOGRAPH_PORT", "6000", "did you mean PORT?"),
+        ("HELIOGRAPH_COLOUR", "red", "known are HELIOGRAPH_DATA, "),
+        ("AGENT_ENGINE_URL", "xx", "a URL such as http://localhost:8000"),
+        ("HOST", "[::1]", "::1"),
+        ("HOST", "http://127.0.0.1", "127.0.0.1"),
+        ("HOST", "127.0.0.1:5000", "127.0.0.1"),
+    ],
+)
+def test_a_variable_that_would_do_nothing_is_named(
+    folder: Path, variable: str, text: str, right: str
+) -> None:
+    """What no browser sends, nobody reads or nothing can listen on is told with what would be right."""
+    (problem,) = problems(folder, "", {variable: text})
+    assert variable in problem
+    assert right in problem
+
+
+@pytest.mark.parametrize(
+    "origin", ["*", "null", "http://a", "https://a.b:8443", "http://[::1]:3000", "tauri://localhost"]
+)
+def test_an_origin_as_browsers_send_it_is_taken(folder: Path, origin: str) -> None:
+    """Origins of pages, of apps and of everybody are taken as they are."""
+    assert load(None, {"CORS_ORIGINS": origin}).server.cors_origins == (origin,)
+
+
+def test_variables_of_others_are_passed_over(folder: Path) -> None:
+    """What the client commands read, and what Kubernetes sets beside a service of our name, is no mistake."""
+    others = {
+        "HELIOGRAPH_URL": "http://a",
+        "HELIOGRAPH_API_KEY": "k",
+        "HELIOGRAPH_TASK_ID": "t",
+        "HELIOGRAPH_SERVICE_HOST": "10.0.0.1",
+        "HELIOGRAPH_SERVICE_PORT_HTTP": "5000",
+        "HELIOGRAPH_PORT": "tcp://10.0.0.1:5000",
+        "HELIOGRAPH_PORT_5000_TCP_ADDR": "10.0.0.1",
+    }
+    assert load(None, others) == Settings()
+
+
+def test_the_other_names_of_keys_and_origins(folder: Path) -> None:
+    """``API_KEY_SECRET`` is one key that may do everything; the names of both documents are put together."""
+    settings = load(
+        None,
+        {
+            "HELIOGRAPH_API_KEYS": "ci:other",
+            "API_KEY_SECRET": "secret",
+            "CORS_ORIGINS": "http://a",
+            "API_CORS_ORIGINS": "http://b",
+        },
+    )
+    assert settings.auth.keys[1] == KeySettings("default", DIGEST, ("read", "publish", "admin"))
+    assert [key.name for key in settings.auth.keys] == ["ci", "default"]
+    assert settings.server.cors_origins == ("http://a", "http://b")
 
 
 def test_two_keys_may_not_share_a_name(folder: Path) -> None:
@@ -218,7 +291,7 @@ def test_any_values_are_settings_or_named_mistakes(values: dict[str, Any]) -> No
     for path, value in values.items():
         config._put(tree, path, value)
     found: list[str] = []
-    settings = config._structure(tree, Settings, "", found)
+    settings = structure(tree, Settings, "", found)
     assert isinstance(settings, Settings) == (not found)
     assert all(problem.partition(":")[0] for problem in found)
 

@@ -8,6 +8,7 @@ own.
 
 from __future__ import annotations
 
+import io
 import os
 import shlex
 import signal
@@ -61,17 +62,23 @@ class _Commands(click.Group):
         return super().get_command(ctx, cmd_name)
 
     def invoke(self, ctx: click.Context) -> Any:
+        status = INTERRUPTED
         try:
             return super().invoke(ctx)
         except* KeyboardInterrupt:  # alone, or in the groups that Trio's nurseries make
             pass
-        sys.exit(INTERRUPTED)
+        except* ModuleNotFoundError as missing:  # a client's installation has nothing of the service
+            _say(f"{missing.exceptions[0]}: to serve, pip install 'heliograph[server]'")
+            status = WRONG
+        sys.exit(status)
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
 @click.version_option(__version__, message="%(prog)s %(version)s")
 def main() -> None:
     """Live output and status of AI-agent fleets: the service, and what talks to it."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # what a terminal's encoding lacks is shown as ?
 
 
 def _check_url(ctx: click.Context, param: click.Parameter, url: str) -> str:
@@ -258,7 +265,7 @@ def _publish_file(file: BinaryIO, url: str, api_key: str | None, wait: float) ->
 
 def _publish_spooled(url: str, api_key: str | None, wait: float) -> None:
     from heliograph.client import Client
-    from heliograph.client.leftovers import send_leftovers
+    from heliograph.client.leftovers import how_to_send, send_leftovers, services_waited_for
 
     async def send() -> tuple[int, int]:
         async with Client(url, api_key) as client:
@@ -266,6 +273,8 @@ def _publish_spooled(url: str, api_key: str | None, wait: float) -> None:
 
     sent, stay = _run(send)
     _say(f"{sent} spools were sent, {stay} stay in {spool_folder()}")
+    for other in sorted(services_waited_for(spool_folder()) - {url}):
+        _say(f"some wait for {other} too; to send them: {how_to_send(other)}")
     if stay:
         sys.exit(UNREACHABLE)
 
@@ -344,7 +353,10 @@ def serve(demo: bool, file: Path | None, host: str | None, port: int | None, api
 
     settings = _settings(file)
     server = settings.server
-    server = attrs.evolve(server, host=host or server.host, port=server.port if port is None else port)
+    try:
+        server = attrs.evolve(server, host=host or server.host, port=server.port if port is None else port)
+    except ValueError as error:
+        raise click.UsageError(f"--host: {error}") from None
     settings = attrs.evolve(settings, server=server)
     logs.configure(settings.log.level)
 
@@ -396,7 +408,7 @@ def migrate(file: Path | None) -> None:
     from heliograph.model.errors import SettingsError
 
     try:
-        service.migrate(_settings(file))
+        click.echo(service.migrate(_settings(file)))
     except SettingsError as error:
         _refuse_settings(error.problems)
     except Unavailable as error:

@@ -11,20 +11,20 @@ import os
 import re
 import tomllib
 from collections.abc import Callable, Mapping
-from datetime import date, datetime
-from decimal import Decimal, InvalidOperation
+from difflib import get_close_matches
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Any, get_args, get_origin
+from typing import Any
+from urllib.parse import urlsplit
 
 import attrs
-import cattrs
 from attrs import validators
 
 from heliograph.model.channels import CHANNEL_HELP, is_channel, is_pattern
 from heliograph.model.errors import SettingsError
 from heliograph.model.prices import Price
 from heliograph.model.settings import RetentionSettings, number
+from heliograph.model.strict import structure
 from heliograph.storage.settings import PostgresSettings, RedisSettings
 
 LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
@@ -46,14 +46,53 @@ def _upper(text: str) -> str:
     return text.upper()
 
 
+def _host(_: object, __: object, text: str) -> None:
+    if not _HOST.fullmatch(text) and not _is_address(text):
+        raise ValueError(f"{text!r} is not an address or a name, such as 127.0.0.1, ::1 or localhost")
+
+
+def _is_address(text: str) -> bool:
+    try:
+        ip_address(text)
+    except ValueError:
+        return False
+    return True
+
+
+_HOST = re.compile(r"(?!-)[\w-]+(\.[\w-]+)*\.?")
+
+
+def _web_url(_: object, __: object, text: str | None) -> None:
+    if text is not None and not re.fullmatch(r"https?://[^/\s]+(/\S*)?", text):
+        raise ValueError(f"{text!r} is not a URL such as http://localhost:8000")
+
+
+def _origins_of_browsers(_: object, __: object, origins: tuple[str, ...]) -> None:
+    """Refuse what no browser sends as ``Origin``: it would allow nothing, and nobody would be told."""
+    for origin in origins:
+        right = origin if origin in {"*", "null"} else _origin_of(origin)
+        if origin != right:
+            raise ValueError(f"no browser sends {origin!r} as its origin; write {right!r}")
+
+
+def _origin_of(text: str) -> str:
+    """Return a page's origin as browsers write it."""
+    parts = urlsplit(text if "://" in text else f"http://{text}")
+    place = parts.netloc.rpartition("@")[2].lower()
+    return f"{parts.scheme}://{place.removesuffix(_DEFAULT_PORTS.get(parts.scheme, ' '))}"
+
+
+_DEFAULT_PORTS = {"http": ":80", "https": ":443"}
+
+
 @attrs.frozen
 class ServerSettings:
     """The listener and HTTP."""
 
-    host: str = "127.0.0.1"
+    host: str = attrs.field(default="127.0.0.1", validator=_host)
     port: int = number(5000, 0, 65535)
     backlog: int = number(4096, 1, 65535)
-    cors_origins: tuple[str, ...] = ()
+    cors_origins: tuple[str, ...] = attrs.field(default=(), validator=_origins_of_browsers)
     max_request_bytes: int = number(32 * MIB, KIB, 1024 * MIB)
     write_timeout: float = number(30.0, 0.1, 3600)
     idle_timeout: float = number(60.0, 0.1, 3600)
@@ -161,7 +200,7 @@ class Settings:
     log: LogSettings = LogSettings()
     auth: AuthSettings = AuthSettings()
     prices: tuple[Price, ...] = ()
-    agent_engine_url: str | None = None
+    agent_engine_url: str | None = attrs.field(default=None, validator=_web_url)
     workflows: Path | None = None
     webhooks: Path | None = None
 
@@ -171,13 +210,19 @@ def _keys(text: str) -> list[dict[str, Any]]:
     keys: list[dict[str, Any]] = []
     for item in filter(None, (part.strip() for part in text.split(","))):
         parts = item.split(":", 2)
-        name, secret = parts[:2] if len(parts) > 1 else (f"key{len(keys) + 1}", item)
+        number = len(keys) + 1
+        name, secret = parts[:2] if len(parts) > 1 else (f"key{number}", item)
         if not (name and secret):
-            number = len(keys) + 1
-            raise SettingsError([f"HELIOGRAPH_API_KEYS: {KEYS_HELP}; number {number} lacks a part"])
-        scopes = {"scopes": parts[2].split("+")} if len(parts) == 3 else {}
-        keys.append({"name": name, "sha256": _sha256(secret), **scopes})
+            raise ValueError(f"{KEYS_HELP}; number {number} lacks a part")
+        scopes = parts[2].split("+") if len(parts) == 3 else ["read", "publish"]
+        if not set(scopes) <= set(SCOPES):  # not to be shown: it may be the rest of a key with a colon in it
+            raise ValueError(f"{KEYS_HELP}; number {number} has a scope that is none of {', '.join(SCOPES)}")
+        keys.append({"name": name, "sha256": _sha256(secret), "scopes": scopes})
     return keys
+
+
+def _one_key(text: str) -> list[dict[str, Any]]:
+    return [{"name": "default", "sha256": _sha256(text), "scopes": list(SCOPES)}]
 
 
 def _sha256(text: str) -> str:
@@ -185,6 +230,10 @@ def _sha256(text: str) -> str:
 
 
 def _origins(text: str) -> list[str]:
+    if text.startswith(("[", '"', "'")):
+        raise ValueError(
+            "write origins without brackets and quotes, separated by commas: http://localhost:3005"
+        )
     return [origin.strip() for origin in text.split(",") if origin.strip()]
 
 
@@ -192,16 +241,27 @@ ENVIRONMENT: Mapping[str, tuple[str, Callable[[str], Any]]] = {
     "HOST": ("server.host", str),
     "PORT": ("server.port", str),
     "CORS_ORIGINS": ("server.cors_origins", _origins),
+    "API_CORS_ORIGINS": ("server.cors_origins", _origins),
     "DATABASE_URL": ("storage.database_url", str),
     "REDIS_URL": ("storage.redis_url", str),
     "HELIOGRAPH_DATA": ("storage.data", str),
     "HELIOGRAPH_API_KEYS": ("auth.keys", _keys),
+    "API_KEY_SECRET": ("auth.keys", _one_key),
     "HELIOGRAPH_WORKFLOWS": ("workflows", str),
     "HELIOGRAPH_WEBHOOKS": ("webhooks", str),
     "AGENT_ENGINE_URL": ("agent_engine_url", str),
     "LOG_LEVEL": ("log.level", str),
 }
-"""Environment variables, the setting each one overrides, and how its text is read."""
+"""Environment variables, the setting each one overrides, and how its text is read; lists of two that name the
+same setting are put together."""
+
+CLIENT_VARIABLES = ("HELIOGRAPH_URL", "HELIOGRAPH_API_KEY", "HELIOGRAPH_TASK_ID")
+"""Variables of the commands that talk to a service."""
+
+OF_KUBERNETES = re.compile(
+    r"HELIOGRAPH_(\w+_)?(SERVICE_(HOST|PORT\w*)|PORT_\d+_\w+)=.*|HELIOGRAPH_(\w+_)?PORT=\w+://.*"
+)
+"""What Kubernetes sets in every container beside a service of our name, as ``NAME=text``."""
 
 
 def load(file: Path | None = None, environ: Mapping[str, str] = os.environ) -> Settings:
@@ -216,14 +276,9 @@ def load(file: Path | None = None, environ: Mapping[str, str] = os.environ) -> S
         SettingsError: With one line per mistake: where it is and what would be right.
     """
     tree = _read_file(file)
-    sources: dict[str, str] = {}
-    for variable, (path, read) in ENVIRONMENT.items():
-        text = environ.get(variable, "").strip()
-        if text:
-            _put(tree, path, read(text))
-            sources[path] = variable
-    problems: list[str] = []
-    settings = _structure(tree, Settings, "", problems)
+    problems = [problem for name in environ if (problem := _unknown(name, environ[name]))]
+    sources = _read_environment(tree, environ, problems)
+    settings = structure(tree, Settings, "", problems)
     if isinstance(settings, Settings):
         problems += _halves(settings.storage)
         problems += _room(settings.redis)
@@ -231,6 +286,41 @@ def load(file: Path | None = None, environ: Mapping[str, str] = os.environ) -> S
         raise SettingsError([_with_source(problem, sources) for problem in problems])
     assert isinstance(settings, Settings)
     return settings
+
+
+def _read_environment(
+    tree: dict[str, Any], environ: Mapping[str, str], problems: list[str]
+) -> dict[str, str]:
+    """Put the environment over the file; return the variable that each setting came from."""
+    sources: dict[str, str] = {}
+    values: dict[str, Any] = {}
+    for variable, (path, read) in ENVIRONMENT.items():
+        text = environ.get(variable, "").strip()
+        if not text:
+            continue
+        try:
+            value = read(text)
+        except ValueError as error:
+            problems.append(f"{variable}: {error}")
+            continue
+        values[path] = values[path] + value if path in values else value
+        sources[path] = f"{sources[path]}, {variable}" if path in sources else variable
+    for path, value in values.items():
+        _put(tree, path, value)
+    return sources
+
+
+def _unknown(name: str, text: str) -> str | None:
+    """Return what is wrong with a variable that has our prefix and means nothing."""
+    ours = (*ENVIRONMENT, *CLIENT_VARIABLES)
+    prefixed = [known for known in ours if known.startswith("HELIOGRAPH_")]
+    if not name.startswith("HELIOGRAPH_") or name in ours or OF_KUBERNETES.fullmatch(f"{name}={text}"):
+        return None
+    short = name.removeprefix("HELIOGRAPH_")
+    others = {known.removeprefix("HELIOGRAPH_"): known for known in ours}
+    close = get_close_matches(short, others, 1)
+    meant = f"did you mean {others[close[0]]}?" if close else f"known are {', '.join(prefixed)}"
+    return f"{name}: is unknown; {meant}"
 
 
 def _halves(storage: StorageSettings) -> list[str]:
@@ -304,110 +394,6 @@ def _put(tree: dict[str, Any], path: str, value: Any) -> None:
             return  # the file's own mistake there is reported by its path
         tree = below
     tree[name] = value
-
-
-_converter = cattrs.Converter(detailed_validation=False)
-
-
-@_converter.register_structure_hook
-def _structure_int(value: Any, _: type) -> int:
-    if isinstance(value, bool) or not isinstance(value, int | str):
-        raise TypeError("expected a whole number")
-    try:
-        return int(value)
-    except ValueError:
-        raise TypeError(f"expected a whole number, got {value!r}") from None
-
-
-@_converter.register_structure_hook
-def _structure_float(value: Any, _: type) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float | str):
-        raise TypeError("expected a number")
-    try:
-        return float(value)
-    except ValueError:
-        raise TypeError(f"expected a number, got {value!r}") from None
-
-
-@_converter.register_structure_hook
-def _structure_decimal(value: Any, _: type) -> Decimal:
-    if isinstance(value, bool) or not isinstance(value, int | float | str):
-        raise TypeError("expected a number")
-    try:
-        number = Decimal(str(value))  # a float's shortest form is what was written
-    except InvalidOperation:
-        raise TypeError(f"expected a number, got {value!r}") from None
-    if not number.is_finite():
-        raise TypeError(f"expected a number, got {value!r}")
-    return number
-
-
-@_converter.register_structure_hook
-def _structure_date(value: Any, _: type) -> date:
-    if isinstance(value, date) and not isinstance(value, datetime):
-        return value
-    try:
-        return date.fromisoformat(value)
-    except (TypeError, ValueError):
-        raise TypeError(f"expected a date such as 2026-01-31, got {value!r}") from None
-
-
-@_converter.register_structure_hook
-def _structure_str(value: Any, _: type) -> str:
-    if not isinstance(value, str):
-        raise TypeError("expected text")
-    return value
-
-
-def _structure(value: Any, cls: type, path: str, problems: list[str]) -> object:
-    """Structure one section, collecting every mistake with its path instead of stopping at the first."""
-    if not isinstance(value, dict):
-        problems.append(f"{path.rstrip('.')}: expected a section [{path.rstrip('.')}]")
-        return None
-    fields = attrs.fields_dict(attrs.resolve_types(cls))
-    known = ", ".join(fields)
-    problems += [f"{path}{name}: is unknown; known are {known}" for name in value if name not in fields]
-    arguments: dict[str, Any] = {}
-    for name, field in fields.items():
-        where = path + name
-        if name not in value:
-            if field.default is attrs.NOTHING:
-                problems.append(f"{where}: is missing")
-            continue
-        before = len(problems)
-        read = _structure_value(value[name], field.type, where, problems)
-        if len(problems) == before:
-            try:
-                read = read if field.converter is None else field.converter(read)  # type: ignore[operator]
-                if field.validator is not None:
-                    field.validator(None, field, read)
-            except Exception as error:
-                problems.append(_explain(where, error))
-        arguments[name] = read
-    return None if problems else cls(**arguments)
-
-
-def _structure_value(value: Any, kind: Any, path: str, problems: list[str]) -> object:
-    """Structure the value of one setting: a section, a list, or something simple."""
-    if isinstance(kind, type) and attrs.has(kind):
-        return _structure(value, kind, f"{path}.", problems)
-    if get_origin(kind) is tuple:
-        if not isinstance(value, list | tuple):
-            problems.append(f"{path}: expected a list")
-            return None
-        member = get_args(kind)[0]
-        return tuple(
-            _structure_value(one, member, f"{path}[{index}]", problems) for index, one in enumerate(value)
-        )
-    try:
-        return _converter.structure(value, kind)
-    except Exception as error:
-        problems.append(_explain(path, error))
-        return None
-
-
-def _explain(where: str, error: Exception) -> str:
-    return f"{where}: {error.args[0] if error.args else error}"
 
 
 def _with_source(problem: str, sources: Mapping[str, str]) -> str:

@@ -28,7 +28,7 @@ from heliograph.actors.hub import Hub
 from heliograph.actors.retention import Retention
 from heliograph.actors.subscriber import Subscriber
 from heliograph.actors.sweeper import Sweeper
-from heliograph.config import Settings, is_loopback
+from heliograph.config import Settings, hide_password, is_loopback
 from heliograph.http.api.app import Services, create_app
 from heliograph.http.api.metrics import StorageStats
 from heliograph.http.api.shortcuts import shortcuts
@@ -41,6 +41,7 @@ from heliograph.model.prices import Prices
 from heliograph.storage.distributed.form import migrate_database, open_distributed
 from heliograph.storage.embedded.sqlite import SqliteLog, migrate_sqlite, open_sqlite
 from heliograph.storage.protocols import Log, Store
+from heliograph.storage.sql.migrate import HEAD
 from heliograph.storage.sql.store import SqlStore
 
 log = structlog.get_logger(__name__)
@@ -243,17 +244,19 @@ async def _embedded_checks(the_log: SqliteLog) -> dict[str, str | None]:
     return {"log": the_log.failure, "store": None}
 
 
-def migrate(settings: Settings) -> None:
-    """Bring the database that the settings name to today's schema.
+def migrate(settings: Settings) -> str:
+    """Bring the database that the settings name to today's schema; return a sentence that says what was done.
 
     Raises:
         SettingsError: It can't be used, or its schema is newer than this program.
         Unavailable: It is away.
     """
-    if settings.storage.database_url is not None:
-        migrate_database(settings.storage.database_url)
-    else:
-        migrate_sqlite(settings.storage.data)
+    url = settings.storage.database_url
+    place = str(settings.storage.data) if url is None else hide_password(url)
+    found = migrate_sqlite(settings.storage.data) if url is None else migrate_database(url)
+    if found == HEAD:
+        return f"{place} has the schema {HEAD} already: nothing to do"
+    return f"{place} has the schema {HEAD} now; before it had {found or 'none'}"
 
 
 def tune_process() -> None:

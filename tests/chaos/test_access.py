@@ -6,6 +6,7 @@ Neither server of the wheels was built with TLS, so a proxy of ours ends it in f
 from __future__ import annotations
 
 import re
+import shlex
 import ssl
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -36,9 +37,8 @@ def line(text: str) -> dict[str, str]:
 
 def documented_acl() -> list[str]:
     """Return the words of the command that the page of operations gives for a user of our own."""
-    [command] = re.findall(r"^ +(ACL SETUSER heliograph .*(?:\n {8}.*)*)", PAGE.read_text(), re.MULTILINE)
-    words: list[str] = command.replace(">password", f">{PASSWORD}").split()
-    return words
+    [line] = re.findall(r"^    redis-cli (ACL SETUSER heliograph .*)$", PAGE.read_text(), re.MULTILINE)
+    return [word.replace(">password", f">{PASSWORD}") for word in shlex.split(line)]
 
 
 def set_up(server: RedisServer, *changes: str) -> str:

@@ -155,6 +155,17 @@ async def test_nothing_lost_when_the_service_dies(
     assert list(heliograph.spools.iterdir()) == []
 
 
+async def test_a_terminal_that_lacks_our_signs(live: Live, heliograph: Heliograph) -> None:
+    """Where stdout is not UTF-8, tail shows ? for what can't be shown, and all of the rest."""
+    url = ["--url", live.url]
+    await heliograph("exec", *url, "--task-id", "t1", "echo", "caf\u00e9 \u2714")
+    heliograph.environment["PYTHONIOENCODING"] = "latin-1"
+    shown = await heliograph("tail", *url, "task:t1")
+    assert shown.returncode == 0
+    assert shown.stdout.startswith(b"? created")
+    assert b"\ncaf\xe9 ?\n? completed" in shown.stdout
+
+
 async def test_commands_meet(live: Live, heliograph: Heliograph) -> None:
     """What publish and exec send, tail shows, over both transports, and it ends when the task has."""
     url = ["--url", live.url]

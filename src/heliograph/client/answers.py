@@ -8,7 +8,8 @@ service is no error.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import ssl
+from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime
 from functools import cache
 from typing import Any, Generic, TypeVar
@@ -259,8 +260,26 @@ def decode(body: bytes, call: Call[T], url: str) -> T:
 
 
 def unreachable(url: str, error: Exception) -> Unavailable:
-    """Say that a service can't be reached, and why."""
-    return Unavailable(f"the service at {url} can't be reached: {error or type(error).__name__}", 0.0)
+    """Say that a service can't be reached, and why: TLS says it best, beneath all that was raised over it."""
+    causes = list(_causes(error))
+    failure = next((cause for cause in causes if isinstance(cause, ssl.SSLError)), error)
+    match failure:
+        case ssl.SSLCertVerificationError():
+            why = (
+                f"certificate verify failed: {failure.verify_message}; if you trust who made it,"
+                " set SSL_CERT_FILE to a file with that authority's certificate"
+            )
+        case ssl.SSLError(reason=str()):
+            why = f"no TLS there: {failure.reason.lower().replace('_', ' ')}"
+        case _:
+            why = next(filter(None, map(str, causes)), type(error).__name__)
+    return Unavailable(f"the service at {url} can't be reached: {why}", 0.0)
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
 
 
 def problem_error(status: int, body: bytes, retry_after: str = "") -> HeliographError:

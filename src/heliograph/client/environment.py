@@ -29,9 +29,13 @@ def task_id() -> str | None:
 
 
 def spool_folder() -> Path:
-    """Return the folder of all spools; a temporary one for a user without a home."""
-    state = os.environ.get("XDG_STATE_HOME")
+    """Return the folder of all spools; a temporary one for a user without a home.
+
+    A relative ``XDG_STATE_HOME`` counts as none, as its specification says.
+    """
+    state = Path(os.environ.get("XDG_STATE_HOME", ""))
     try:
-        return Path(state or Path.home() / ".local/state", "heliograph", "spool")
+        state = state if state.is_absolute() else Path.home() / ".local/state"
     except RuntimeError:
         return Path(tempfile.gettempdir(), f"heliograph-{os.getuid()}", "spool")
+    return state / "heliograph" / "spool"

@@ -14,7 +14,6 @@ the following, which outlives connections.
 
 from __future__ import annotations
 
-import ssl
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from typing import Any, Protocol
@@ -192,7 +191,7 @@ def _translated(failure: Exception, client: Client) -> Exception:
             return problem_error(failure.status_code, failure.body or b"")
         case trio_websocket.ConnectionClosed():
             return _why_closed(failure.reason)
-        case OSError() | trio_websocket.HandshakeError():
+        case OSError() | trio_websocket.HandshakeError() | trio.BrokenResourceError() | trio.TooSlowError():
             return unreachable(client.url, failure)
         case _:
             return failure
@@ -209,9 +208,13 @@ async def _connect(client: Client) -> AsyncIterator[Wire]:
         raise TimeoutError("no answer")
     stream: Wire = plain
     if url.scheme == "https":
-        context = ssl.create_default_context()
+        # The same authorities as over HTTP, and in the open: trio-websocket keeps to itself why it failed.
+        context = httpx.create_ssl_context()
         stream = trio.SSLStream(plain, context, server_hostname=url.host, https_compatible=True)
     try:
+        if isinstance(stream, trio.SSLStream):
+            with trio.fail_after(CONNECT_SECONDS):
+                await stream.do_handshake()
         yield stream
     finally:
         await trio.aclose_forcefully(stream)

@@ -15,6 +15,8 @@ from typing import Any
 import trio
 
 from heliograph.client.api import Client
+from heliograph.client.environment import DEFAULT_URL
+from heliograph.client.invocation import command_line
 from heliograph.client.outbox import Outbox
 from heliograph.client.spool import Spool, spools
 from heliograph.model.task import TERMINAL
@@ -52,6 +54,21 @@ async def send_leftovers(
             else:
                 stay += 1
     return sent, stay
+
+
+def services_waited_for(home: Path) -> set[str]:
+    """Return the URLs of the services for which spools wait whose process is gone."""
+    found = set()
+    for folder in spools(home):
+        if (spool := Spool.adopt(folder)) is not None:
+            with spool:
+                found.add(spool.about.url)
+    return found
+
+
+def how_to_send(url: str) -> str:
+    """Return the line for a shell that sends what waits in spools for a service."""
+    return command_line("publish", "--spooled", *([] if url == DEFAULT_URL else ["--url", url]))
 
 
 async def _send(outbox: Outbox, patience: float) -> bool:

@@ -11,7 +11,7 @@ import orjson
 import trio
 
 from heliograph.client.answers import Accepted
-from heliograph.client.api import Client
+from heliograph.client.api import CONNECT_TIMEOUT, Client
 from heliograph.client.items import ItemParser
 from heliograph.model.errors import FieldError, HeliographError, Invalid, Unavailable
 
@@ -26,7 +26,7 @@ async def publish_items(client: Client, items: Sequence[Any], patience: float) -
     Args:
         client: Of the service.
         items: In either form.
-        patience: Seconds to go on trying while the service is away.
+        patience: Seconds to go on trying while the service is away; it is tried once in any case.
 
     Raises:
         Unavailable: The service is still away.
@@ -35,10 +35,15 @@ async def publish_items(client: Client, items: Sequence[Any], patience: float) -
     for index, item in enumerate(items):
         if not isinstance(item, dict):
             raise Invalid([FieldError("", "each item must be a JSON object", index)])
-    trouble: list[HeliographError] = []
-    with trio.move_on_after(patience):
-        return await client.publish(items, lambda error, delay: trouble.append(error))
-    raise Unavailable(str(trouble[-1]) if trouble else f"{client.url} did not answer in time")
+    deadline = trio.current_time() + patience
+
+    def give_up_in_time(error: HeliographError, delay: float) -> None:
+        if trio.current_time() + delay > deadline:
+            raise error
+
+    with trio.move_on_after(max(patience, CONNECT_TIMEOUT)):
+        return await client.publish(items, give_up_in_time)
+    raise Unavailable(f"{client.url} did not answer in time")
 
 
 async def publish_stream(

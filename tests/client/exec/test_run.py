@@ -129,7 +129,7 @@ async def test_away_then_next_exec(
         "exec", "--wait", "0", "--url", NOBODY, "--task-id", "t1", "sh", "-c", "echo hi; exit 4"
     )
     assert (done.returncode, done.stdout) == (4, b"hi\n")
-    assert b"publish --spooled" in done.stderr
+    assert f"publish --spooled --url {NOBODY}\n".encode() in done.stderr
     (spool,) = heliograph.spools.iterdir()
     assert str(spool).encode() in done.stderr
     about = spool / "about.json"
@@ -169,6 +169,7 @@ async def test_spooled_while_away(heliograph: Heliograph) -> None:
     done = await heliograph("publish", "--spooled", "--wait", "0", "--url", "http://127.0.0.1:2")
     assert done.returncode == 0
     assert b"0 spools were sent, 0 stay" in done.stderr
+    assert f"publish --spooled --url {NOBODY}\n".encode() in done.stderr
 
 
 async def test_refused_key(service: FakeService, heliograph: Heliograph) -> None:

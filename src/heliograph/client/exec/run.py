@@ -25,7 +25,7 @@ import trio
 
 from heliograph.client.api import Client
 from heliograph.client.exec.command import STOP_SIGNALS, Execution, Job
-from heliograph.client.leftovers import send_leftovers
+from heliograph.client.leftovers import how_to_send, send_leftovers
 from heliograph.client.outbox import Outbox
 from heliograph.client.spool import About, Spool
 
@@ -97,8 +97,8 @@ async def execute(job: Job, service: Service, *, quiet: bool) -> int:
                 nursery.cancel_scope.cancel()
         if outbox.unsent:
             say(
-                f"{outbox.unsent:,} bytes of output are kept in {spool.folder}; the next heliograph exec"
-                " sends them, or now: heliograph publish --spooled"
+                f"{outbox.unsent:,} bytes of output are kept in {spool.folder}; the next exec for"
+                f" {service.url} sends them, or at once: {how_to_send(service.url)}"
             )
     return outcome.exit_code
 

@@ -69,10 +69,25 @@ def open_listener(host: str, port: int, backlog: int) -> trio.SocketListener:
             listening.bind(address)
             listening.listen(backlog)
         except OSError as error:
-            reason = "is in use" if error.errno == errno.EADDRINUSE else (error.strerror or str(error))
-            raise SettingsError([f"server.port: {host}:{port} {reason} (set PORT to a free one)"]) from None
+            raise SettingsError([_why_not_bound(host, port, error)]) from None
         on_error.pop_all()
     return trio.SocketListener(trio.socket.from_stdlib_socket(listening))
+
+
+def _why_not_bound(host: str, port: int, error: OSError) -> str:
+    match error:
+        case socket.gaierror():
+            return f"server.host: {host} has no address: {error.strerror} (set HOST to one of this machine's)"
+        case OSError(errno=errno.EADDRNOTAVAIL):
+            return f"server.host: {host} is not an address of this machine (set HOST to one that is)"
+        case OSError(errno=errno.EADDRINUSE):
+            return f"server.port: {host}:{port} is in use (set PORT to a free one)"
+        case OSError(errno=errno.EACCES):
+            return (
+                f"server.port: {host}:{port} needs rights that this process lacks (set PORT to 1024 or more)"
+            )
+        case _:
+            return f"server.host: {host}:{port} {error.strerror or error}"
 
 
 class NoIdleTask(TrioSingleTask):

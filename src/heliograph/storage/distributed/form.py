@@ -176,8 +176,8 @@ async def _probe(*probes: Callable[[], None]) -> None:
         raise SettingsError(problems)
 
 
-def migrate_database(postgres_url: str) -> None:
-    """Bring a PostgreSQL database to today's schema.
+def migrate_database(postgres_url: str) -> str | None:
+    """Bring a PostgreSQL database to today's schema; return the revision that was found before.
 
     Raises:
         SettingsError: The URL is wrong, the server refuses, or the schema is newer than this program.
@@ -186,6 +186,6 @@ def migrate_database(postgres_url: str) -> None:
     engine = create_engine(database_url(postgres_url), connect_args={"connect_timeout": 5})
     try:
         with refusals_named():
-            migrate.upgrade(engine)
+            return migrate.upgrade(engine)
     finally:
         engine.dispose()

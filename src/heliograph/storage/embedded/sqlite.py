@@ -130,8 +130,8 @@ def _given_up() -> bool:
     return monotonic() > _question.deadline
 
 
-def migrate_sqlite(folder: Path) -> None:
-    """Bring the database in a folder to today's schema.
+def migrate_sqlite(folder: Path) -> str | None:
+    """Bring the database in a folder to today's schema; return the revision that was found before.
 
     Raises:
         SettingsError: The folder can't be used, another process uses it, or its schema is newer.
@@ -139,14 +139,14 @@ def migrate_sqlite(folder: Path) -> None:
     with _ownership(folder):
         engine = _engine(folder / "heliograph.db")
         try:
-            _upgrade(engine)
+            return _upgrade(engine)
         finally:
             engine.dispose()
 
 
-def _upgrade(engine: Engine) -> None:
+def _upgrade(engine: Engine) -> str | None:
     try:
-        migrate.upgrade(engine)
+        return migrate.upgrade(engine)
     except DatabaseError as error:
         raise SettingsError([f"storage.data: {engine.url.database}: {error.orig}"]) from None
 

@@ -30,8 +30,11 @@ MIGRATION_LOCK = 0x48656C696F
 """The key of the advisory lock ("Helio")."""
 
 
-def upgrade(engine: Engine) -> None:
+def upgrade(engine: Engine) -> str | None:
     """Run the migrations that are missing, in one transaction.
+
+    Returns:
+        The revision that was found before; ``None`` if the database had no schema.
 
     Raises:
         SettingsError: The database's schema is newer than this program.
@@ -42,13 +45,14 @@ def upgrade(engine: Engine) -> None:
             connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": MIGRATION_LOCK})
         found = _revision(connection)
         if found == HEAD:
-            return
+            return found
         from alembic import command
 
         config = _config()
         _refuse_newer(found, _scripts(config))
         config.attributes["connection"] = connection
         command.upgrade(config, "head")
+    return found
 
 
 def check(connection: Connection) -> None:
