@@ -10,7 +10,19 @@ import pytest
 ALLOWED = {"attr", "attrs", "cattr", "cattrs", "heliograph", "httpx", "orjson", "typing_extensions"}
 """What the client may import beside the standard library before it talks to anybody."""
 
-SERVICE = ["alembic", "hypercorn", "prometheus_client", "psutil", "psycopg", "yaml", "quart", "quart_trio", "redis", "sqlalchemy", "structlog"]
+SERVICE = [
+    "alembic",
+    "hypercorn",
+    "prometheus_client",
+    "psutil",
+    "psycopg",
+    "yaml",
+    "quart",
+    "quart_trio",
+    "redis",
+    "sqlalchemy",
+    "structlog",
+]
 
 
 def run(program: str, *arguments: str) -> subprocess.CompletedProcess[str]:
