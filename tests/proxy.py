@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import socket
 import ssl
 import struct
+from contextlib import suppress
 
 import trio
 
@@ -91,3 +93,50 @@ class Proxy:
         except trio.BrokenResourceError:
             pass
         connection.cancel()  # either side's end is the end of both
+
+
+class PrefixProxy:
+    """Serves HTTP below a path and passes it on without; one request a connection.
+
+    Args:
+        target: The loopback port behind it.
+        prefix: Such as ``/helio``.
+    """
+
+    def __init__(self, target: int, prefix: str) -> None:
+        self.port = 0
+        self._target = target
+        self._prefix = prefix.encode()
+
+    async def run(self, *, task_status: trio.TaskStatus[None]) -> None:
+        """Serve until cancelled; started once ``port`` is known."""
+        [listener] = await trio.open_tcp_listeners(0, host="127.0.0.1")
+        self.port = listener.socket.getsockname()[1]
+        task_status.started()
+        await trio.serve_listeners(self._connect, [listener])
+
+    async def _connect(self, near: trio.SocketStream) -> None:
+        head = b""
+        while b"\r\n\r\n" not in head:
+            data = await near.receive_some(READ_BYTES)
+            if not data:
+                return
+            head += data
+        if b" " + self._prefix + b"/" not in head.split(b"\r\n")[0]:
+            await near.send_all(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+            return
+        head = head.replace(b" " + self._prefix + b"/", b" /", 1)
+        if b"upgrade: websocket" not in head.lower():
+            head = re.sub(rb"(?i)connection: keep-alive", b"Connection: close", head)
+        far = await trio.open_tcp_stream("127.0.0.1", self._target)
+        async with far, trio.open_nursery() as nursery:
+            await far.send_all(head)
+            nursery.start_soon(_pass, near, far)
+            await _pass(far, near)
+            nursery.cancel_scope.cancel()
+
+
+async def _pass(source: trio.SocketStream, sink: trio.SocketStream) -> None:
+    with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
+        async for data in source:
+            await sink.send_all(data)

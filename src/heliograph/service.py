@@ -29,11 +29,12 @@ from heliograph.actors.retention import Retention
 from heliograph.actors.subscriber import Subscriber
 from heliograph.actors.sweeper import Sweeper
 from heliograph.config import Settings, hide_password, is_loopback
-from heliograph.http.api.app import Services, create_app
-from heliograph.http.api.metrics import StorageStats
-from heliograph.http.api.shortcuts import shortcuts
+from heliograph.http.api.app import create_app
+from heliograph.http.api.registry import ENDPOINTS
+from heliograph.http.api.services import Services, StorageStats
+from heliograph.http.api.shortcuts import Shortcuts
 from heliograph.http.rules.auth import Authenticator
-from heliograph.http.streams.stream import StreamRegistry, drain
+from heliograph.http.streams import StreamRegistry, drain
 from heliograph.http.wire.server import Server, open_listener
 from heliograph.model.errors import SettingsError
 from heliograph.model.ids import OLDEST, EventId, format_id
@@ -43,6 +44,7 @@ from heliograph.storage.embedded.sqlite import SqliteLog, migrate_sqlite, open_s
 from heliograph.storage.protocols import Log, Store
 from heliograph.storage.sql.migrate import HEAD
 from heliograph.storage.sql.store import SqlStore
+from heliograph.tracing import exporting
 
 log = structlog.get_logger(__name__)
 
@@ -61,7 +63,7 @@ async def run(settings: Settings, *, task_status: trio.TaskStatus[str] = trio.TA
     refuse_open_bind(settings)
     tune_process()
     # Outermost, so that an impatient second signal never strikes while storage is being closed.
-    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+    with exporting(), trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
         await _run_storage(settings, signals, task_status)
     log.info("stopped")
 
@@ -140,7 +142,7 @@ async def _run_streams(
             write_timeout=settings.server.write_timeout,
             idle_timeout=settings.server.idle_timeout,
             grace=settings.server.drain_seconds + GRACE_SECONDS,
-            shortcuts=shortcuts(services),
+            shortcuts=Shortcuts(services, ENDPOINTS),
         )
         async with trio.open_nursery() as front:
             front.start_soon(_stop_on_signal, signals, server, hub, streams, settings, front)

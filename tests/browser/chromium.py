@@ -50,9 +50,13 @@ class Page:
         session: The tab's session on it; ``None`` speaks to the browser itself.
     """
 
-    def __init__(self, connection: WebSocketConnection, session: str | None) -> None:
+    def __init__(
+        self, connection: WebSocketConnection, session: str | None, address: str = "", context: str = ""
+    ) -> None:
         self._connection = connection
         self._session = session
+        self._address = address
+        self._context = context
         self._numbers = count(1)
         self.messages: list[str] = []
         """What the page wrote to the console as warning or error, and its uncaught errors."""
@@ -86,6 +90,12 @@ class Page:
                 self.messages.append(details.get("exception", {}).get("description") or details["text"])
             case "Log.entryAdded" if params["entry"]["level"] in {"warning", "error"}:
                 self.messages.append(f"{params['entry']['text']} {params['entry'].get('url', '')}".strip())
+
+    @asynccontextmanager
+    async def another(self) -> AsyncIterator[Page]:
+        """Open another tab of the same reader: it shares what tabs share."""
+        async with new_page(self._address, self._context) as page:
+            yield page
 
     async def go(self, url: str) -> None:
         """Open an address."""
@@ -146,6 +156,10 @@ class Page:
         """Turn the mouse wheel at a point; positive is down."""
         await self.call("Input.dispatchMouseEvent", type="mouseWheel", x=x, y=y, deltaX=0, deltaY=pixels)
 
+    async def point(self, x: float, y: float) -> None:
+        """Move the pointer to a point."""
+        await self.call("Input.dispatchMouseEvent", type="mouseMoved", x=x, y=y)
+
     async def resize(self, width: int, height: int, *, dark: bool = True) -> None:
         """Set the size of the view and the preferred colours."""
         await self.call(
@@ -182,14 +196,21 @@ def chromium() -> Iterator[str]:
 
 
 @asynccontextmanager
-async def new_page(address: str) -> AsyncIterator[Page]:
-    """Open a tab that shares nothing with those before it, and switch on what the tests look at."""
+async def new_page(address: str, context: str | None = None) -> AsyncIterator[Page]:
+    """Open a tab, and switch on what the tests look at.
+
+    Args:
+        address: Of the browser.
+        context: Whose tab it is; by default it shares nothing with those before it.
+    """
     async with open_websocket_url(address, max_message_size=MAX_MESSAGE) as connection:
         browser = Page(connection, None)
-        context = await browser.call("Target.createBrowserContext", disposeOnDetach=True)
-        tab = await browser.call("Target.createTarget", url="about:blank", **context)
+        if context is None:
+            made = await browser.call("Target.createBrowserContext", disposeOnDetach=True)
+            context = made["browserContextId"]
+        tab = await browser.call("Target.createTarget", url="about:blank", browserContextId=context)
         session = await browser.call("Target.attachToTarget", flatten=True, **tab)
-        page = Page(connection, session["sessionId"])
+        page = Page(connection, session["sessionId"], address, context)
         for domain in ("Page", "Runtime", "Log"):
             await page.call(f"{domain}.enable")
         await page.resize(1440, 900)

@@ -46,7 +46,7 @@ def history(seed: int) -> list[Event]:
                 "cost_usd": round(rng.random(), 6),
                 "input_tokens": rng.randint(0, 9),
                 "model": "m",
-                "error": rng.choice([None, "it broke"]),
+                "error": rng.choice([None, "it broke", {"code": 7, "why": ["größer"]}]),
             }
             payload["result"] = rng.choice([None, {}, result])
         elif topic == "task.created":
@@ -66,7 +66,7 @@ async def test_fold_equals_the_services(page: Page, served: Service) -> None:
             task.apply(event)
         expected.append(json.loads(orjson.dumps(task_json(task), option=JSON_OPTIONS)))
     script = """
-        const { firstSeen, fold } = await import("/static/task.js");
+        const { firstSeen, fold } = await import("/static/core/task.js");
         return histories.map((messages) => {
             const task = firstSeen(messages[0]);
             for (const message of messages) fold(task, message);
@@ -80,28 +80,106 @@ async def test_fold_equals_the_services(page: Page, served: Service) -> None:
 TERMINAL: list[tuple[str, list[tuple[str, dict[str, Any] | None]]]] = [
     ("plain <b>text</b>", [("plain <b>text</b>", None)]),
     ("\x1b[1;31mred\x1b[0m no", [("red", {"bold": True, "fg": 1}), (" no", None)]),
-    ("\x1b[32mgreen\x1b[39m \x1b[m.", [("green", {"fg": 2}), (" ", None), (".", None)]),
+    ("\x1b[32mgreen\x1b[39m \x1b[m.", [("green", {"fg": 2}), (" .", None)]),
     ("\x1b[38;5;9ma\x1b[48;5;21mb", [("a", {"fg": 9}), ("b", {"fg": 9, "bg": "rgb(0 0 255)"})]),
-    ("\x1b[38;2;1;2;3mx\x1b[38;2;999;0;0my", [("x", {"fg": "rgb(1 2 3)"}), ("y", {"fg": "rgb(1 2 3)"})]),
-    ("\x1b]0;title\x07a\x1b[2Kb\x1b(Bc\x07\x00d", [("abcd", None)]),
-    ("10%\r50%\r100%\r", [("100%", None)]),
+    ("\x1b[38;2;250;240;230mx\x1b[38;2;999;0;0my", [("xy", {"fg": "rgb(250 240 230)"})]),
+    ("\x1b]0;title\x07a\x1b(Bc\x07\x00d", [("acd", None)]),
     ("cut \x1b[3", [("cut ", None)]),
+]
+
+SHOWN = [
+    ("10%\r50%\r100%\r", "100%"),
+    ("100 of 200\r7", "700 of 200"),
+    ("spin |\b/\b-\b\\\bdone", "spin done"),
+    ("working .\x1b[1G\x1b[Kworking ..\x1b[1G\x1b[Kready", "ready"),
+    ("a lot of text\x1b[2K\x1b[Gready", "ready"),
+    ("12345\x1b[5D54321", "54321"),
+    ("keep this, not that\x1b[8D\x1b[K", "keep this, "),
+    ("one: waiting\ntwo: waiting\n\x1b[2A\x1b[Kone: done\n\x1b[Ktwo: done", "one: done\ntwo: done"),
+    ("a\tb\rc", "c       b"),
+    ("日本語\rab", "ab本語"),
+    ("日本語\ra", "a 本語"),
+    ("👩‍👩‍👧‍👦 family" + "\b" * 9 + "!", "!  family"),
+    ("abc\x1b[2D\x1b[1@x\x1b[C\x1b[P", "axb"),
+    ("\x1b[999999999Cfar", " " * 4000 + "far"),
+    ("up beyond\x1b[9Aits begin", "up beyondits begin"),
 ]
 
 
 async def test_terminal_output(page: Page, served: Service) -> None:
-    """Colours become spans, an overwritten line shows its last state, other controls vanish."""
-    script = 'const { parse } = await import("/static/ansi.js"); return texts.map((text) => parse(text));'
+    """Colours become spans of text, and what is no colour and no move of the cursor vanishes."""
+    script = (
+        'const { parse } = await import("/static/core/terminal.js"); return texts.map((text) => parse(text));'
+    )
     found = await run(page, served, script, texts=[text for text, _ in TERMINAL])
     assert [[(span["text"], span["style"]) for span in spans] for spans in found] == [
         spans for _, spans in TERMINAL
     ]
 
 
+async def test_terminal_moves(page: Page, served: Service) -> None:
+    """What moves the cursor writes over what is there, column by column; only an erase erases."""
+    script = 'const { plain } = await import("/static/core/terminal.js"); return texts.map(plain);'
+    found = await run(page, served, script, texts=[text for text, _ in SHOWN])
+    assert found == [shown for _, shown in SHOWN]
+
+
+async def test_terminal_links_are_safe(page: Page, served: Service) -> None:
+    """A link of a terminal is one if it leads to the web; any other is text."""
+    texts = [
+        f"\x1b]8;;{address}\x1b\\here\x1b]8;;\x07." for address in ("https://a.b/c", "javascript:alert(1)")
+    ]
+    script = (
+        'const { parse } = await import("/static/core/terminal.js"); return texts.map((text) => parse(text));'
+    )
+    assert [[span["link"] for span in spans] for spans in await run(page, served, script, texts=texts)] == [
+        ["https://a.b/c", None],
+        [None],
+    ]
+
+
+async def test_dark_colours_are_readable(page: Page, served: Service) -> None:
+    """Any colour that a program chooses has enough contrast on the terminal's ground."""
+    script = """
+        const { parse } = await import("/static/core/terminal.js");
+        const shade = (text) => text.match(/[0-9]+/g).map(Number);
+        return codes.map((code) => shade(parse(`\\x1b[38;${code}mx`)[0].style.fg));
+    """
+
+    def luminance(parts: list[int]) -> float:
+        linear = [
+            x / 255 / 12.92 if x / 255 <= 0.04045 else ((x / 255 + 0.055) / 1.055) ** 2.4 for x in parts
+        ]
+        return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+    ground = luminance([11, 14, 19])
+    codes = ["2;0;0;128", "2;0;0;0", "5;17", "5;232", "2;80;0;80"]
+    for shown in await run(page, served, script, codes=codes):
+        assert (luminance(shown) + 0.05) / (ground + 0.05) > 4.45
+
+
+async def test_clipping_counts_what_is_seen(page: Page, served: Service) -> None:
+    """A line is cut after so many characters as a reader counts them, through none and no sequence."""
+    script = """
+        const { clip, parse } = await import("/static/core/terminal.js");
+        const cut = (text, most) => {
+            const { spans, rest } = clip(parse(text), most);
+            return [spans.map((span) => span.text).join(""), rest];
+        };
+        const colours = Array.from({ length: 50 }, (_, i) => `\\x1b[3${i % 8}m${i % 10}`).join("");
+        return [cut("👩‍👩‍👧‍👦👍🏽éx", 2), cut(colours, 45), cut("abc", 3)];
+    """
+    assert await run(page, served, script) == [
+        ["👩‍👩‍👧‍👦👍🏽", 2],
+        ["0123456789" * 4 + "01234", 5],
+        ["abc", 0],
+    ]
+
+
 async def test_layout_of_rows(page: Page, served: Service) -> None:
     """Whatever the anchor, the rows found cover the view without a hole, or the list is shorter than it."""
     script = """
-        const { layout, endOf } = await import("/static/viewport.js");
+        const { layout, endOf } = await import("/static/core/viewport.js");
         let seed = 7;
         const random = (n) => (seed = (seed * 16807) % 2147483647) % n;
         for (let round = 0; round < 2000; round++) {
@@ -129,7 +207,7 @@ async def test_layout_of_rows(page: Page, served: Service) -> None:
 async def test_scroll_bar_maps_the_whole(page: Page, served: Service) -> None:
     """The scroll bar reaches every line of a log of any length, on a track that a browser can lay out."""
     script = """
-        const { MAX_HEIGHT, rowAt, scrollTop, trackHeight } = await import("/static/viewport.js");
+        const { MAX_HEIGHT, rowAt, scrollTop, trackHeight } = await import("/static/core/viewport.js");
         const found = [];
         for (const total of [10, 1000, 2_000_000, 500_000_000]) {
             const track = trackHeight(total, 19, 600);
@@ -144,7 +222,7 @@ async def test_scroll_bar_maps_the_whole(page: Page, served: Service) -> None:
 
 
 LINES = """
-    const { LogLines } = await import("/static/loglines.js");
+    const { LogLines } = await import("/static/core/loglines.js");
     const timestamp = "2026-01-01T00:00:00Z";
     const line = (seq) => ({ seq, timestamp, stream: "stdout", output: `line ${seq}` });
     const answer = (from, to, cursor) => ({
@@ -214,7 +292,8 @@ async def test_short_answer_is_not_the_end(page: Page, served: Service) -> None:
 async def test_status_changes_are_rows(page: Page, served: Service) -> None:
     """A change of status stands between the lines it came between, whether it was fetched or came live."""
     script = """
-        const event = (seq, to) => ({ ...status(seq, to), payload: { status: to } });
+        const fetched = { type: undefined, topic: "task.status" };
+        const event = (seq, to) => ({ ...status(seq, to), ...fetched, payload: { status: to } });
         lines.mark([event(1, "running"), event(7, "completed")]);
         lines.hold();
         lines.take(live(6), true);
@@ -244,6 +323,8 @@ def pieces(rng: random.Random) -> list[dict[str, Any]]:
             common |= {"output": rng.choice(["", f"<{seq}>"]), "stream": stream, **marks}
         elif kind == "task_status":
             common["status"] = "running"
+        else:
+            common |= {"topic": "task.tool_call", "payload": {}}
         messages.append({"type": kind, **common})
     return messages
 
@@ -251,15 +332,18 @@ def pieces(rng: random.Random) -> list[dict[str, Any]]:
 def shown(messages: list[dict[str, Any]]) -> list[list[Any]]:
     """Join pieces into lines, each with the number of its first piece."""
     rows: list[list[Any]] = []
-    open_stream = None
+    open_stream, column = None, 0
     for message in messages:
-        if message["type"] == "task_status":
-            rows.append([message["seq"], message["status"]])
+        if message["type"] != "task_output":
+            rows.append([message["seq"], message.get("status", "event")])
             open_stream = None
         elif message["type"] == "task_output":
             if message["stream"] != open_stream:
                 rows.append([message["seq"], ""])
-            rows[-1][1] = message["output"] if message.get("rewind") else rows[-1][1] + message["output"]
+            before, text = rows[-1][1], message["output"]
+            column = 0 if message.get("rewind") or message["stream"] != open_stream else column
+            rows[-1][1] = before[:column] + text + before[column + len(text) :]
+            column += len(text)
             open_stream = message["stream"] if message.get("partial") else None
     return rows
 
@@ -271,7 +355,8 @@ async def test_pieces_become_lines_wherever_they_meet(page: Page, served: Servic
     script = """
         let seed = 3;
         const random = (n) => (seed = (seed * 16807) % 2147483647) % n;
-        const shown = (lines) => lines.rows.map(({ seq, text, status }) => [seq, text ?? status]);
+        const { plain } = await import("/static/core/terminal.js");
+        const shown = (lines) => lines.rows.map(({ seq, text, status }) => [seq, status ?? plain(text)]);
         return logs.map((log, round) => {
             const lines = new LogLines();
             const outputs = log.filter(({ type }) => type === "task_output");
@@ -280,8 +365,7 @@ async def test_pieces_become_lines_wherever_they_meet(page: Page, served: Servic
             const live = (from) => log.slice(from - 1).forEach((message) => lines.take(message, true));
             const end = log.length;
             const known = 1 + random(end); // the log's end at the time of the first question
-            const marks = log.slice(0, known).filter(({ type }) => type === "task_status");
-            lines.mark(marks.map((mark) => ({ ...mark, payload: { status: mark.status } })));
+            lines.mark(log.slice(0, known).filter(({ type }) => type !== "task_output"));
             lines.hold();
             live(1 + random(known + 1));
             const size = 1 + random(9);
@@ -300,6 +384,47 @@ async def test_pieces_become_lines_wherever_they_meet(page: Page, served: Servic
         });
     """
     assert await run(page, served, LINES + script, logs=logs) == [shown(log) for log in logs]
+
+
+async def test_lines_begin_in_the_colour_that_was_left_on(page: Page, served: Service) -> None:
+    """A colour spans lines of its stream, also those that are fetched later than what they colour."""
+    script = """
+        const texts = { 3: "\\x1b[31mred", 5: "still", 6: "\\x1b[0mplain", 7: "too" };
+        const one = (seq) => ({ ...line(seq), output: texts[seq] ?? "x" });
+        const some = (from, to) => ({ ...answer(from, to), lines: range(from, to).map(one) });
+        const styles = () => lines.rows.map(({ style }) => style?.fg ?? null);
+        lines.hold();
+        lines.showTail(some(5, 7));
+        const before = styles();
+        lines.prepend(some(1, 4));
+        lines.take({ ...live(8), output: "end" }, true);
+        return [before, styles()];
+    """
+    assert await run(page, served, LINES + script) == [
+        [None, None, None],
+        [None, None, None, 1, 1, 1, None, None],
+    ]
+
+
+async def test_a_move_upwards_is_one_row(page: Page, served: Service) -> None:
+    """Lines that are written over by moving up are one row, until the cursor is below them."""
+    script = """
+        const { plain } = await import("/static/core/terminal.js");
+        const done = ["\\x1b[2A\\x1b[Kone: done", "\\x1b[Ktwo: done"];
+        const texts = ["first", "one: waiting", "two: waiting", ...done, "last"];
+        const messages = texts.map((output, i) => ({ ...live(i + 1), output }));
+        lines.hold();
+        lines.showTail({ lines: [], meta: { stream_cursor: "0-0" } });
+        for (const message of messages) lines.take(message, true);
+        const whole = lines.rows.map(({ text }) => plain(text));
+        const other = new LogLines();
+        other.hold();
+        other.showTail({ lines: messages.slice(3), meta: { stream_cursor: "6-0" } });
+        other.prepend({ lines: messages.slice(0, 3), meta: { stream_cursor: "6-0" } });
+        return [whole, other.rows.map(({ text }) => plain(text))];
+    """
+    shown = ["first", "one: done\ntwo: done", "last"]
+    assert await run(page, served, LINES + script) == [shown, shown]
 
 
 async def test_a_place_in_a_log_is_the_row_that_holds_it(page: Page, served: Service) -> None:
@@ -337,7 +462,7 @@ async def test_an_endless_line_stays_bounded(page: Page, served: Service) -> Non
 
 
 STREAM = """
-    const { LiveStream, backoff, verdict } = await import("/static/live.js");
+    const { Streams, backoff } = await import("/static/core/streams.js");
     let now = 0;
     const timers = new Set();
     const clock = {
@@ -370,18 +495,18 @@ STREAM = """
     };
     const seen = [];
     const log = (name) => (message) => seen.push([name, message?.id ?? message?.reason ?? message]);
-    const names = ["message", "gap", "reset", "problem", "state", "failed"];
-    const on = Object.fromEntries(names.map((name) => [name, log(name)]));
+    const on = Object.fromEntries(["problem", "state", "failed"].map((name) => [name, log(name)]));
     const messages = () => seen.filter(([name]) => name === "message").map(([, id]) => id);
     on.refused = (why, code) => seen.push(["refused", why, code]);
-    const stream = new LiveStream({ channel: "task:*", connect, on, clock, random: () => 1 });
+    const stream = new Streams({ connect, on, clock, random: () => 1 });
+    const handlers = Object.fromEntries(["message", "gap", "reset"].map((name) => [name, log(name)]));
     const open = async () => {
         await advance(0);
         sockets.at(-1).onopen();
         sockets.at(-1).say({ type: "subscribed" });
     };
-    const event = (id) => ({ type: "task_output", id, seq: 1, channel: "task:t" });
-    stream.start("5-0");
+    const event = (id, more) => ({ type: "task_output", id, seq: 1, channel: "task:t", ...more });
+    stream.subscribe({ channel: "task:*", after: "5-0" }, handlers);
     await open();
 """
 
@@ -433,7 +558,7 @@ async def test_stream_comes_back_when_it_could_not_begin(page: Page, served: Ser
         }
         await open();
         sockets.at(-1).say(event("7-0"));
-        const recovered = stream.state;
+        const recovered = stream.state.name;
         const count = sockets.length;
         sockets.at(-1).end(1006);
         await advance(500);
@@ -451,8 +576,8 @@ async def test_stream_stays_away_when_told(page: Page, served: Service) -> None:
     script = """
         sockets[0].end(4505);
         await advance(100_000);
-        const stopped = [sockets.length, stream.state];
-        stream.start("5-0");
+        const stopped = [sockets.length, stream.state.name];
+        stream.restart();
         await open();
         sockets[1].end(4500);
         await advance(100_000);
@@ -468,15 +593,97 @@ async def test_stream_stays_away_when_told(page: Page, served: Service) -> None:
 async def test_silent_stream_is_given_up(page: Page, served: Service) -> None:
     """A connection without a sign of life is asked for a pong, then replaced; one that answers is kept."""
     script = """
-        await advance(31_000);
+        await advance(8_000);
         const asked = sockets[0].sent.at(-1).type;
         sockets[0].say({ type: "pong" });
-        await advance(20_000);
-        const kept = sockets.length;
-        await advance(40_000);
+        await advance(4_000);
+        const kept = [sockets.length, stream.state.name];
+        await advance(9_000);
         return [asked, kept, sockets.length > 1, sockets[0].closed];
     """
-    assert await run(page, served, STREAM + script) == ["ping", 1, True, 1]
+    assert await run(page, served, STREAM + script) == ["ping", [1, "live"], True, 1]
+
+
+async def test_stream_is_probed_when_the_machine_wakes(page: Page, served: Service) -> None:
+    """A network that comes or goes has the peer asked at once, or the next attempt made."""
+    script = """
+        stream.wake();
+        const asked = sockets[0].sent.at(-1).type;
+        await advance(5_200);
+        const { name, since, next } = stream.state;
+        const said = [name, since !== null, next > now];
+        const waiting = sockets.length;
+        stream.wake();
+        await open();
+        return [asked, said, waiting, sockets.length, stream.state];
+    """
+    live = {"name": "live", "since": None, "next": None}
+    found = await run(page, served, STREAM + script)
+    assert found == ["ping", ["reconnecting", True, True], 1, 2, live]
+
+
+async def test_a_late_timer_is_no_silence(page: Page, served: Service) -> None:
+    """After a sleep, or a page that was busy, the peer has its time again to answer."""
+    script = """
+        await advance(8_000);
+        for (const timer of timers) timer.at += 60_000;
+        await advance(61_000);
+        const kept = sockets.length;
+        const asked = sockets[0].sent.filter(({ type }) => type === "ping").length;
+        sockets[0].say({ type: "pong" });
+        await advance(5_000);
+        return [kept, asked, sockets.length, stream.state.name];
+    """
+    assert await run(page, served, STREAM + script) == [1, 2, 1, "live"]
+
+
+async def test_overlapping_subscriptions_hear_everything_once(page: Page, served: Service) -> None:
+    """Copies may come in any order: each listener hears its events once, a channel's by `seq`."""
+    script = """
+        const heard = [];
+        stream.subscribe(
+            { channel: "task:t", after: "5-0", seq: 1 },
+            { message: ({ seq }) => heard.push(seq) },
+        );
+        const statuses = { channel: "task:*", topic: "task.status", after: "5-0" };
+        stream.subscribe(statuses, { message: () => {} });
+        const status = { type: "task_status", status: "running" };
+        const [a, c] = [event("7-0", { seq: 2 }), event("9-0", { seq: 4 })];
+        const b = event("8-0", { seq: 3, ...status });
+        const other = event("6-0", { channel: "task:u" });
+        // The status by its own subscription, then all of the task's, then of the pattern's all but the last.
+        for (const message of [b, a, b, other, a, b, c]) sockets[0].say(message);
+        sockets[0].end(1006);
+        await advance(500);
+        await open();
+        const after = sockets[1].sent.map(({ channel, topic, after }) => [channel, topic ?? "*", after]);
+        for (const message of [c, c]) sockets[1].say(message);
+        return [heard, messages(), after];
+    """
+    assert await run(page, served, STREAM + script) == [
+        [2, 3, 4],
+        ["8-0", "7-0", "6-0", "9-0"],
+        [["task:*", "*", "8-0"], ["task:t", "*", "9-0"], ["task:*", "task.status", "8-0"]],
+    ]
+
+
+async def test_listeners_to_the_same_share_a_subscription(page: Page, served: Service) -> None:
+    """A second listener is served by asking anew from the older cursor, and ends without ending the first."""
+    script = """
+        sockets[0].say(event("7-0"));
+        const heard = [];
+        const hear = { message: ({ id }) => heard.push(id) };
+        const second = stream.subscribe({ channel: "task:*", after: "6-0" }, hear);
+        for (const id of ["7-0", "8-0"]) sockets[0].say(event(id));
+        second.cancel();
+        sockets[0].say(event("9-0"));
+        return [sockets[0].sent.map(({ type, after }) => [type, after]), heard, messages()];
+    """
+    assert await run(page, served, STREAM + script) == [
+        [["subscribe", "5-0"], ["subscribe", "6-0"]],
+        ["7-0", "8-0"],
+        ["7-0", "8-0", "9-0"],
+    ]
 
 
 async def test_backoff_grows_and_is_bounded(page: Page, served: Service) -> None:
@@ -495,7 +702,7 @@ async def test_backoff_grows_and_is_bounded(page: Page, served: Service) -> None
 
 
 FLEET = """
-    const { Fleet } = await import("/static/fleet.js");
+    const { Fleet } = await import("/static/core/fleet.js");
     const asked = [];
     const fleet = new Fleet((id) => asked.push(id));
     const timestamp = "2026-01-01T00:00:00Z";

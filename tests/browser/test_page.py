@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import json
 
 import pytest
+import trio
 from tests.browser.chromium import Page
 from tests.browser.conftest import Service
+from tests.proxy import PrefixProxy, Proxy
 
 from heliograph.config import AuthSettings, KeySettings
 
@@ -203,7 +206,7 @@ async def test_keyboard(page: Page, served: Service) -> None:
     await page.press("Enter")
     await page.until(f"location.hash === '#/tasks/gamma' && {FOCUSED}.getAttribute('role') === 'log'")
     await page.press("Escape")
-    await page.until(f"document.getElementById('log').hidden && {FOCUSED}.innerText.includes('gamma')")
+    await page.until(f"!document.getElementById('log') && {FOCUSED}.innerText.includes('gamma')")
     await page.press("/")
     for letter in "alp":
         await page.press(letter)
@@ -228,6 +231,188 @@ async def test_many_tasks_make_few_rows(page: Page, served: Service) -> None:
     await page.until("document.querySelector('#totals [data-status=completed]').innerText.includes('2,400')")
 
 
+async def test_nothing_moves_for_ever(page: Page, served: Service) -> None:
+    """With tasks running and nothing happening no animation goes on."""
+    await served.publish(*(status(f"t{i}", "running") for i in range(20)))
+    await page.go(served.url)
+    await page.until(f"{STATE} === 'live' && {ROWS}.length === 20")
+    endless = (
+        "document.getAnimations().filter((one) => one.effect.getComputedTiming().iterations === Infinity)"
+    )
+    assert await page.evaluate(f"{endless}.length") == 0
+
+
+async def test_rows_stand_still_under_the_pointer(page: Page, served: Service) -> None:
+    """While the pointer is in the list no row comes or moves; what is new is shown when it is asked for."""
+    await served.publish(*(created(f"t{i}", f"Task {i}") for i in range(3)))
+    await page.go(served.url)
+    before = await page.until(f"{ROWS}.length === 3 && {ROWS}")
+    box = await page.evaluate("document.querySelector('a.row').getBoundingClientRect().toJSON()")
+    await page.point(box["x"] + 50, box["y"] + 10)
+    await served.publish(*(created(f"new{i}", f"New {i}") for i in range(2)), status("t2", "running"))
+    await page.until("document.getElementById('fresh').innerText === '3 new'")
+    names = [row.split("\n")[0] for row in before]
+    assert [row.split("\n")[0] for row in await page.evaluate(ROWS)] == names
+    assert "running" in await page.evaluate("document.querySelector('a.row').innerText")
+    await page.evaluate("document.getElementById('fresh').click()")
+    await page.until(f"{ROWS}.length === 5 && {ROWS}[0].startsWith('Task 2')")
+    await page.evaluate("document.getElementById('pause').click()")
+    await page.point(5, 5)
+    await served.publish(created("later", "Later"))
+    await page.until("document.getElementById('fresh').innerText === '1 new'")
+    await page.evaluate("document.getElementById('pause').click()")
+    await page.until(f"{ROWS}.length === 6")
+
+
+@pytest.mark.parametrize(("width", "height"), [(320, 568), (360, 640), (390, 844), (433, 900), (640, 320)])
+async def test_fits_a_phone(page: Page, served: Service, width: int, height: int) -> None:
+    """Nothing is wider than the screen, the log has room, and the connection says its state in words."""
+    await served.publish(
+        created("t", "A name that is longer than a phone is wide", agent="an-agent-with-a-long-name")
+    )
+    await served.write("t", *("x" * 300 for _ in range(60)))
+    await page.resize(width, height)
+    await page.go(served.url)
+    await page.until(f"{STATE} === 'live' && {ROWS}.length === 1")
+    fits = "document.documentElement.scrollWidth <= innerWidth"
+    assert await page.evaluate(fits)
+    row = "document.querySelector('a.row').getBoundingClientRect()"
+    assert await page.evaluate(f"{row}.right <= innerWidth && {row}.bottom <= innerHeight")
+    await page.go(f"{served.url}/#/tasks/t")
+    await page.until(f"{LINES}.length > 0")
+    assert await page.evaluate(fits)
+    assert await page.evaluate("document.querySelector('.scroller').clientHeight") >= min(height * 0.4, 250)
+    pill = "document.querySelector('#connection span').getBoundingClientRect()"
+    assert await page.evaluate(f"{pill}.width > 10 && {pill}.right <= innerWidth && {pill}.left >= 0")
+
+
+async def test_loading_is_no_empty_fleet(page: Page, served: Service) -> None:
+    """Until the service has answered the page says that it loads, and gives no number."""
+    await page.call("Fetch.enable", patterns=[{"urlPattern": "*/tasks\\?*"}])
+    await page.go(served.url)
+    await page.until("document.getElementById('loading')?.checkVisibility()")
+    assert not await page.evaluate("document.getElementById('welcome').checkVisibility()")
+    assert "0" not in await page.evaluate("document.getElementById('totals').innerText")
+    await page.call("Fetch.disable")
+    await page.until("document.getElementById('welcome').checkVisibility()")
+    assert not await page.evaluate("document.getElementById('loading').checkVisibility()")
+
+
+async def test_silent_peer_is_not_called_live(page: Page, served: Service, nursery: trio.Nursery) -> None:
+    """A connection that has gone silent is soon said to be away, since when and until which attempt."""
+    proxy = Proxy(served.port)
+    await nursery.start(proxy.run)
+    await page.go(f"http://127.0.0.1:{proxy.port}/")
+    await page.until(f"{STATE} === 'live'")
+    proxy.stall()
+    said = "document.getElementById('connection').innerText"
+    await page.until(f"{STATE} !== 'live' && {said}.includes(' for ')", seconds=15)
+    await page.until(f"{said}.includes('next try in') || {said}.includes('trying')")
+    proxy.cut()
+    proxy.flow()
+    await page.evaluate("dispatchEvent(new Event('online'))")
+    await page.until(f"{STATE} === 'live'")
+
+
+async def test_works_below_a_path(page: Page, served: Service, nursery: trio.Nursery) -> None:
+    """Behind a proxy that serves it below a path the page is whole and live, and its links lead there."""
+    proxy = PrefixProxy(served.port, "/helio")
+    await nursery.start(proxy.run)
+    await served.write("t", "line 1")
+    await page.go(f"http://127.0.0.1:{proxy.port}/helio/")
+    await page.until(f"{STATE} === 'live' && {ROWS}.length === 1")
+    await page.evaluate("document.querySelector('a.row').click()")
+    await page.until(f"{LINES}.length === 1")
+    await served.write("t", "line 2")
+    await page.until(f"{LINES}.length === 2")
+    assert "/helio/" in await page.evaluate("document.getElementById('full').href")
+    assert page.messages == []
+
+
+async def test_tabs_share_one_socket(page: Page, served: Service) -> None:
+    """A second tab is live and hears what the first does, over the connection that is there."""
+    await page.go(served.url)
+    await page.until(f"{STATE} === 'live'")
+    async with page.another() as second:
+        await second.go(served.url)
+        await second.until(f"{STATE} === 'live'")
+        await served.write("t", "line 1")
+        await second.until(f"{ROWS}.length === 1")
+        await page.call("Page.bringToFront")  # a hidden tab draws nothing
+        await page.until(f"{ROWS}.length === 1")
+        assert (
+            await page.evaluate(
+                "fetch('api/status').then((answer) => answer.json()).then((it) => it.streams)"
+            )
+            == 1
+        )
+
+
+async def test_page_is_small_and_kept(page: Page, served: Service) -> None:
+    """The first load is under 60 KB on the wire; a second asks for the page alone."""
+    script = """
+        (async () => {
+            const loaded = performance.getEntriesByType("resource").map(({ name }) => name);
+            const files = loaded.filter((name) => name.includes("/static/"));
+            const found = await Promise.all(files.map(async (name) => {
+                const answer = await fetch(name, { cache: "reload" });
+                return [answer.headers.get("Content-Length"), answer.headers.get("Cache-Control")];
+            }));
+            return found;
+        })()
+    """
+    await page.go(served.url)
+    await page.until(f"{STATE} === 'live'")
+    found = await page.evaluate(script)
+    assert len(found) > 10
+    assert sum(int(length) for length, _ in found) < 60_000
+    assert all("immutable" in keep for _, keep in found)
+
+
+async def test_terminal_output_is_as_on_a_terminal(page: Page, served: Service) -> None:
+    """Live and after a reload a log shows what a terminal would have: moves, colours over lines, links."""
+    await served.publish(status("t", "running"))
+    await page.go(f"{served.url}/#/tasks/t")
+    await page.until(f"{STATE} === 'live' && {LINES}.length === 1")
+    spin, bar = "spin |\b/\b-\bdone", "100 of 200\r7"
+    await served.write("t", spin, bar, "\x1b[31mred", "still red\x1b[0m", "see https://example.org/x?y=1.")
+    await served.publish(status("t", "failed", error={"code": 7}))
+    shown = [
+        "running",
+        "spin done",
+        "700 of 200",
+        "red",
+        "still red",
+        "see https://example.org/x?y=1.",
+        "failed",
+    ]
+    for _ in range(2):
+        await page.until(
+            f"JSON.stringify({LINES}) === {json.dumps(json.dumps(shown, separators=(',', ':')))}"
+        )
+        reds = "[...document.querySelectorAll('.view .fg-1')].map((span) => span.textContent)"
+        assert await page.evaluate(reds) == ["red", "still red"]
+        link = "document.querySelector('.view .text a')"
+        assert await page.evaluate(f"[{link}.href, {link}.rel]") == [
+            "https://example.org/x?y=1",
+            "noopener noreferrer nofollow",
+        ]
+        assert await page.evaluate("document.getElementById('failure').textContent") == '{"code":7}'
+        await page.call("Page.reload")
+
+
+async def test_wrong_task_shows_nothing_of_another(page: Page, served: Service) -> None:
+    """Beside a name that is no task's stands nothing of the task that was open before."""
+    await served.publish(created("t", "Right", input="secret input"), status("t", "failed", error="an error"))
+    await page.go(f"{served.url}/#/tasks/t")
+    await page.until("document.getElementById('details').innerText.includes('Input and result')")
+    await page.evaluate("location.hash = '#/tasks/no-such-task'")
+    await page.until("document.querySelector('#log .hint').innerText === 'There is no such task.'")
+    text = await page.evaluate("document.getElementById('log').innerText")
+    assert "no-such-task" in text
+    assert not any(word in text for word in ("Right", "secret", "an error", "Input and result"))
+
+
 async def test_unknown_task_is_said(page: Page, served: Service) -> None:
     """A link to a task that does not exist says so."""
     await page.go(f"{served.url}/#/tasks/nowhere")
@@ -248,7 +433,7 @@ async def test_key_is_asked_for_and_used(page: Page, stopped_service: Service) -
         await page.evaluate("document.querySelector('#ask-key button').click()")
 
     await give("wrong")
-    await page.until("document.querySelector('#ask-key .refused').innerText.includes('did not accept')")
+    await page.until("document.querySelector('#ask-key .refused').innerText.includes('unknown API key')")
     await give(secret)
     await page.until(f"{STATE} === 'live'")
     await stopped_service.publish({"type": "task_output", "task_id": "t", "output": "with a key"}, key=secret)

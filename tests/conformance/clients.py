@@ -36,8 +36,8 @@ class Told:
 
     Args:
         kind: ``event``; a notice (``gap``, ``reset``, ``reconnect``); an answer (``subscribed``,
-            ``error``, …); ``keepalive`` (a ping on a WebSocket), ``cursor`` (a block of only an id),
-            ``retry``; ``end``, after which there is nothing.
+            ``error``, …); ``keepalive`` (a ping on a WebSocket); ``open``, with which an event stream begins;
+            ``end``, after which there is nothing.
         fields: Its fields; of an event ``channel``, ``seq``, ``topic`` and ``payload``.
         id: The cursor that came with it.
     """
@@ -169,17 +169,15 @@ class BlockParser:
 
     def _told(self, block: str) -> Told:
         lines = dict(line.split(": ", 1) for line in block.split("\n"))
-        assert lines.keys() <= {"event", "id", "data", "retry"}
-        if lines.keys() == {"retry"}:
-            return Told("retry", {"ms": int(lines["retry"])})
-        if lines.keys() == {"id"}:
-            return Told("cursor", {}, lines["id"])
-        kind = lines["event"]
-        fields = orjson.loads(lines["data"]) if lines["data"] else {}
+        assert {"event", "id", "data"} <= lines.keys() <= {"event", "id", "data", "retry"}
+        fields = orjson.loads(lines["data"])
+        assert lines["event"] == fields["topic"]
         if "seq" in fields:
-            assert (kind, lines["id"]) == (fields["topic"], fields["id"])
-            kind = "event"
-        return Told(kind, fields, lines.get("id"))
+            assert lines["id"] == fields["id"]
+            return Told("event", fields, lines["id"])
+        if "retry" in lines:
+            fields["retry"] = int(lines["retry"])
+        return Told(fields.pop("topic"), fields, lines["id"] or None)
 
 
 @attrs.define
@@ -292,8 +290,8 @@ class Watch:
 
     async def live(self) -> str:
         """Wait until the watch is live; return the cursor at which it begins."""
-        told = await self.until("subscribed" if self.transport == "ws" else "cursor")
-        return str(told.fields["cursor"] if self.transport == "ws" else told.id)
+        told = await self.until("subscribed" if self.transport == "ws" else "open")
+        return str(told.fields["cursor"])
 
     # What only a WebSocket can do
 

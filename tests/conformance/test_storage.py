@@ -413,7 +413,7 @@ async def test_a_correction_keeps_what_it_leaves_out(form: Form) -> None:
     assert second is not None
     assert other is not None
     assert second.result == {"stdout": long, "cost_usd": 0.5, "error": "boom", "output_tokens": 7}
-    assert (second.status, second.error, second.cost_micros) == ("failed", "boom", 500_000)
+    assert (second.status, second.error, second.cost_nanos) == ("failed", "boom", 500_000_000)
     assert second.finished_at == first.finished_at
     assert other.result == {"a": None}
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,8 @@ import trio
 from tests.conformance.conftest import fast_clock, launch
 from tests.conformance.serving import serve, settings_for
 from tests.storages import Form, embedded_form
+
+from heliograph.config import KeySettings
 
 __all__ = ["fast_clock", "launch"]
 
@@ -77,6 +80,11 @@ async def start(nursery: trio.Nursery, tmp_path: Path) -> AsyncIterator[Start]:
 async def api(start: Start) -> Api:
     """Start a service with its defaults."""
     return await start()
+
+
+def key(name: str, secret: str, *channels: str) -> KeySettings:
+    """Make a key that may read and publish."""
+    return KeySettings(name, sha256(secret.encode()).hexdigest(), channels=channels)
 
 
 def output(task: str = "1", text: str = "x", **more: Any) -> dict[str, Any]:

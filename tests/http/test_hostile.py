@@ -374,7 +374,7 @@ async def follow(one: Watch, heard: list[str]) -> None:
     """Note what a well-behaved watcher is given; anything but events and signs of life is a fault."""
     while True:
         told = await one.next()
-        assert told.kind in {"event", "keepalive", "cursor", "retry", "subscribed"}, told
+        assert told.kind in {"event", "keepalive", "open", "subscribed"}, told
         if told.kind == "event":
             heard.append(told.output)
 

@@ -22,6 +22,7 @@ from rich.text import Text
 
 from heliograph.client.following import Gap, Item, Reset
 from heliograph.model.event import Event, event_json
+from heliograph.model.task import error_text
 
 _MARKS: Mapping[str, tuple[str, str]] = {
     "queued": ("○", "dim"),
@@ -118,7 +119,7 @@ class EventPrinter:
         if isinstance(result.get("cost_usd"), int | float):
             words.append(f"for ${result['cost_usd']:.4f}")
         if result.get("error"):
-            words.append(f"({result['error']})")
+            words.append(f"({error_text(result['error'])})")
         self._mark(event, mark, " ".join(words), style)
 
     def _mark(self, event: Event | None, mark: str, words: str, style: str) -> None:

@@ -16,19 +16,32 @@
     ├── Unavailable            a part of the service is away or full; retry later
     └── SettingsError          the configuration is wrong (carries a list of lines)
 
-Rooms raise these and translate foreign exceptions into them at their seam; ``http.problems`` holds
-the one table from class to HTTP status and WebSocket error code.
+Rooms raise these and translate foreign exceptions into them at their seam. Each class says how it looks on
+the wire: its HTTP status, its code for programs, and its title for people. Problems, the WebSocket's errors,
+the client and the documents read them there. A subclass may name its entity: ``class
+WorkflowNotFound(NotFound)`` with ``code = "workflow_not_found"`` is a 404 all the same.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 import attrs
+
+MAX_ERRORS = 100
+"""Bad fields that one error names; a request may have millions."""
+
+SAID_ERRORS = 10
+"""Those of them that its text repeats."""
 
 
 class HeliographError(Exception):
     """Base of every error that Heliograph raises on purpose."""
+
+    status: ClassVar[int] = 500
+    code: ClassVar[str] = "internal"
+    title: ClassVar[str] = "Internal error"
 
 
 class ClientFault(HeliographError):
@@ -37,6 +50,10 @@ class ClientFault(HeliographError):
 
 class Malformed(ClientFault):
     """The bytes are not what they claim to be."""
+
+    status = 400
+    code = "malformed"
+    title = "Malformed request"
 
 
 @attrs.frozen
@@ -57,9 +74,16 @@ class FieldError:
 class Invalid(ClientFault):
     """The request was understood, but some of its fields are wrong."""
 
+    status = 422
+    code = "invalid"
+    title = "Some fields are wrong"
+
     def __init__(self, errors: Sequence[FieldError]) -> None:
-        self.errors = tuple(errors)
-        super().__init__("; ".join(f"{e.field}: {e.detail}" if e.field else e.detail for e in self.errors))
+        self.errors = tuple(errors[:MAX_ERRORS])
+        said = [f"{e.field}: {e.detail}" if e.field else e.detail for e in self.errors[:SAID_ERRORS]]
+        if len(self.errors) > SAID_ERRORS:
+            said.append("and others")
+        super().__init__("; ".join(said))
 
     @classmethod
     def field(cls, field: str, detail: str) -> Invalid:
@@ -70,29 +94,57 @@ class Invalid(ClientFault):
 class Unauthenticated(ClientFault):
     """No credentials, or unknown ones."""
 
+    status = 401
+    code = "unauthenticated"
+    title = "A valid API key is needed"
+
 
 class Forbidden(ClientFault):
     """Known credentials that don't reach this far."""
+
+    status = 403
+    code = "forbidden"
+    title = "Not allowed"
 
 
 class NotFound(ClientFault):
     """Nothing of that name exists (any more)."""
 
+    status = 404
+    code = "not_found"
+    title = "Not found"
+
 
 class Conflict(ClientFault):
     """An idempotency key was used before for a different event."""
+
+    status = 409
+    code = "conflict"
+    title = "The idempotency key was used for something else"
 
 
 class TooLarge(ClientFault):
     """Over a limit of bytes."""
 
+    status = 413
+    code = "too_large"
+    title = "Too large"
+
 
 class UnsupportedMedia(ClientFault):
     """A content type that is not read here."""
 
+    status = 415
+    code = "unsupported_media_type"
+    title = "Unsupported media type"
+
 
 class TooMany(ClientFault):
     """Over a limit of count; ``retry_after`` is in seconds."""
+
+    status = 429
+    code = "too_many"
+    title = "Over a limit"
 
     def __init__(self, message: str, retry_after: float = 5.0) -> None:
         self.retry_after = retry_after
@@ -101,6 +153,10 @@ class TooMany(ClientFault):
 
 class Unavailable(HeliographError):
     """A part of the service is away or full; ``retry_after`` is in seconds."""
+
+    status = 503
+    code = "unavailable"
+    title = "Temporarily unavailable"
 
     def __init__(self, message: str, retry_after: float = 1.0) -> None:
         self.retry_after = retry_after
@@ -113,3 +169,13 @@ class SettingsError(HeliographError):
     def __init__(self, problems: Sequence[str]) -> None:
         self.problems = tuple(problems)
         super().__init__("\n".join(self.problems))
+
+
+def by_status() -> dict[int, type[HeliographError]]:
+    """Return for each status the most general class that has it."""
+    found: dict[int, type[HeliographError]] = {}
+    waiting: list[type[HeliographError]] = [HeliographError]
+    for cls in waiting:
+        found.setdefault(cls.status, cls)
+        waiting += cls.__subclasses__()
+    return found

@@ -15,8 +15,10 @@ from tests.memory_log import MemoryLog
 
 from heliograph.actors.hub import Hub
 from heliograph.config import StreamSettings
+from heliograph.http.streams.reason import Reason
+from heliograph.http.streams.registry import StreamRegistry
 from heliograph.http.streams.sse import SseStream
-from heliograph.http.streams.stream import Reason, StreamRegistry, WatchRequest
+from heliograph.http.streams.watching import WatchRequest
 from heliograph.model.channels import Selection
 from heliograph.model.ids import OLDEST, EventId
 from heliograph.storage.embedded.sqlite import SqliteLog

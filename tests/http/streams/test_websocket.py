@@ -2,8 +2,8 @@
 
 import pytest
 import structlog
-from tests.conformance.clients import TEXT, open_ws
-from tests.http.conftest import Api
+from tests.conformance.clients import PING, TEXT, client_frame, open_ws
+from tests.http.conftest import Api, Start, key, output
 
 from heliograph.http.streams.websocket import WebSocketStream
 
@@ -29,6 +29,64 @@ async def test_a_message_that_is_no_object_is_told(api: Api) -> None:
     async with await open_ws(api.url) as watch:
         await watch.send_frame(TEXT, b"[]")
         assert (await watch.until("error")).fields["detail"] == "a message must be a JSON object"
+
+
+async def test_every_ping_has_its_pong(api: Api) -> None:
+    """Pings that come together are answered one by one, in their order."""
+    async with await open_ws(api.url) as watch:
+        await watch.stream.send_all(b"".join(client_frame(PING, b"%d" % number) for number in range(5)))
+        pongs = [await watch.until("pong frame") for _ in range(5)]
+    assert [pong.fields["payload"] for pong in pongs] == [b"%d" % number for number in range(5)]
+
+
+async def test_another_key_ends_what_it_does_not_cover(start: Start) -> None:
+    """After a second ``auth`` the subscriptions that the new key may not have are ended, and said to be."""
+    keys = (
+        key("wide", "wide"),
+        key("narrow", "narrow", "task:1"),
+    )
+    api = await start(auth={"keys": keys})
+    async with await open_ws(api.url, headers={"X-API-Key": "wide"}) as watch:
+        for channel in ("task:1", "task:2"):
+            await watch.say("subscribe", channel=channel)
+            await watch.until("subscribed")
+        await watch.say("auth", key="narrow")
+        assert (await watch.next()).kind == "authenticated"
+        assert (await watch.next()).fields == {"channel": "task:2", "ref": None}
+        items = [output("2", "secret"), output("1", "mine")]
+        await api.publish(*items, headers={"X-API-Key": "wide"})
+        assert await watch.outputs(1) == ["mine"]
+
+
+async def test_those_who_have_not_said_who_they_are_have_a_bound_of_their_own(start: Start) -> None:
+    """Sockets before their ``auth`` are few, and take no room from keys."""
+    api = await start(auth={"keys": (key("a", "a"),)}, streams={"max_streams_before_auth": 2})
+    async with await open_ws(api.url) as one, await open_ws(api.url) as two:
+        assert (one.status, two.status) == (101, 101)
+        async with await open_ws(api.url) as three:
+            assert three.status == 429
+        async with await open_ws(api.url, headers={"X-API-Key": "a"}) as known:
+            assert known.status == 101
+        await one.say("auth", key="a")
+        await one.until("authenticated")
+        async with await open_ws(api.url) as again:
+            assert again.status == 101
+
+
+async def test_a_key_watches_only_so_many_channels_in_all(start: Start) -> None:
+    """The subscriptions of all streams of a key are bounded; what ends makes room."""
+    api = await start(streams={"max_subscriptions_per_key": 3})
+    async with await open_ws(api.url) as one, await open_ws(api.url) as two:
+        for watch, channel in ((one, "task:1"), (one, "task:2"), (two, "task:3")):
+            await watch.say("subscribe", channel=channel)
+            await watch.until("subscribed")
+        await one.say("unsubscribe", channel="task:1")
+        await one.until("unsubscribed")
+        await two.say("subscribe", channel="task:4")
+        await two.until("subscribed")
+        await two.say("subscribe", channel="task:5")
+        assert (await two.until("error")).fields["code"] == "too_many"
+        assert (await two.end())["code"] == 4505
 
 
 async def test_a_mistake_in_a_message_is_told(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,9 +18,9 @@ from heliograph.http.wire.frames import (
     event_chunk,
     event_frame,
     frame,
-    id_block,
     json_frame,
-    retry_block,
+    nameless_block,
+    notice_block,
     sse_block,
 )
 from heliograph.http.wire.frames import (
@@ -111,16 +111,36 @@ def test_no_text_breaks_out_of_its_block(output: str, sender: str, name: str) ->
     assert (read["payload"], read["sender"]) == ({"output": output, name: 1}, sender)
 
 
-@given(st.lists(EVENTS | st.integers(0, 2**62), max_size=6))
-def test_blocks_join_and_move_the_cursor(items: list[Event | int]) -> None:
-    """Blocks behind each other dispatch every event; those with only an id move the cursor and no more."""
-    data = b"".join(id_block(item) if isinstance(item, int) else event_block(item) for item in items)
+@given(st.lists(EVENTS | st.integers(0, 2**62), max_size=6), st.booleans())
+def test_blocks_join_and_move_the_cursor(items: list[Event | int], named: bool) -> None:
+    """Blocks behind each other are all dispatched, and each moves the cursor to its id."""
+    event_block_ = event_block if named else nameless_block
+    data = b"".join(
+        notice_block("keepalive", {}, format_id(item), named=named)
+        if isinstance(item, int)
+        else event_block_(item)
+        for item in items
+    )
     source = read_events(data)
-    assert [one.data.encode() for one in source.events] == [
-        event_json(item) for item in items if isinstance(item, Event)
+    assert [one.last_id for one in source.events] == [
+        format_id(item if isinstance(item, int) else item.id) for item in items
     ]
-    if items:
-        assert source.last_id == format_id(items[-1] if isinstance(items[-1], int) else items[-1].id)
+    topics = ["keepalive" if isinstance(item, int) else item.topic for item in items]
+    assert [one.json()["topic"] for one in source.events] == topics
+    assert [one.event for one in source.events] == (topics if named else ["message"] * len(items))
+
+
+@given(TEXT, st.sampled_from(["\u0085", "\u2028", "\u2029"]), TEXT)
+def test_no_reader_finds_another_end_of_line(before: str, end: str, after: str) -> None:
+    """What some readers take for the end of a line is escaped in frames and blocks, and reads the same."""
+    text = before + end + after
+    event = Event(make_id(7), "task:1", 1, "task.output", WHEN, {"output": text}, text, text)
+    for data in (event_block(event), notice_block("gap", {"reason": text}, "1-0"), event_frame(event)):
+        body = data if data[:1] != b"\x81" else read_texts(data)[0].encode()
+        assert not {"\u0085", "\u2028", "\u2029"} & set(body.decode())
+    assert read_events(event_block(event)).events[0].json()["payload"]["output"] == text
+    assert orjson.loads(read_texts(event_frame(event))[0])["output"] == text
+    assert orjson.loads(read_texts(json_frame({"ref": text}))[0]) == {"ref": text}
 
 
 @given(st.lists(EVENTS, min_size=1, max_size=3), st.randoms(use_true_random=False))
@@ -137,15 +157,16 @@ def test_blocks_may_come_in_any_pieces(events: list[Event], random: object) -> N
 
 @given(st.integers(0, 10**9))
 def test_the_retry_is_read(milliseconds: int) -> None:
-    """The pause before a reconnect is set without dispatching anything."""
-    source = read_events(retry_block(milliseconds))
-    assert (source.retry, source.events) == (milliseconds, [])
+    """The pause before a reconnect is set by a block that says more than that."""
+    source = read_events(notice_block("open", {"n": 1}, "5-0", milliseconds))
+    assert source.retry == milliseconds
+    assert [(one.event, one.json()) for one in source.events] == [("open", {"topic": "open", "n": 1})]
 
 
 def test_a_block_without_an_id_keeps_the_cursor() -> None:
-    """A control event leaves the client's cursor where it was."""
-    source = read_events(id_block(5 << 20) + sse_block("gap", b'{"count":1}') + sse_block("keepalive", b""))
-    assert [(one.event, one.last_id) for one in source.events] == [("gap", "5-0"), ("keepalive", "5-0")]
+    """A block that names no id leaves the client's cursor where it was."""
+    source = read_events(notice_block("open", {}, "5-0") + sse_block("gap", b'{"count":1}'))
+    assert [(one.event, one.last_id) for one in source.events] == [("open", "5-0"), ("gap", "5-0")]
 
 
 @given(st.lists(st.binary(min_size=1, max_size=100), max_size=8))

@@ -741,5 +741,5 @@ async def test_an_event_stream_is_chunked_http(api: Api) -> None:
     assert answer.headers["transfer-encoding"] == "chunked"
     source = EventSource()
     source.feed(answer.text)
-    assert [event.event for event in source.events] == ["task.output", "task.status"]
-    assert source.events[0].json()["payload"]["output"] == "a\r\nb"
+    assert [event.event for event in source.events] == ["open", "task.output", "task.status"]
+    assert source.events[1].json()["payload"]["output"] == "a\r\nb"

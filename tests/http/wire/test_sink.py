@@ -38,6 +38,7 @@ class Owner:
     slow: int = 0
     lost: int = 0
     counted: int = 0
+    resume: list[EventId | None] = attrs.field(factory=list)
 
     def start_task(self, flush: Callable[[], Awaitable[None]]) -> None:
         """Start the flusher."""
@@ -52,11 +53,11 @@ class Owner:
         selectors = ",".join(loss.subscription.selection.selectors)
         return b"G %b %d %d %d\n" % (selectors.encode(), loss.first, loss.last, loss.count)
 
-    def too_slow(self) -> None:
+    def too_slow(self, untaken: EventId | None) -> None:
         """Forget what waits and say farewell."""
         assert self.sink is not None
         self.slow += 1
-        self.sink.discard_unsent()
+        self.resume = [self.sink.discard_unsent(), untaken]
         self.sink.finish(FAREWELL)
 
     def peer_lost(self) -> None:
@@ -464,7 +465,7 @@ async def test_discarding_keeps_what_was_begun() -> None:
         subscription = pair.subscribe("task:1")
         pair.owner.deliver(subscription, batch(1, size=20_000))
         pair.owner.deliver(subscription, batch(2))
-        pair.sink.discard_unsent()
+        assert pair.sink.discard_unsent() == 1  # the position before the one event that was not sent
         pair.sink.write(b"C 1\n")
         await pair.read_all()
         assert (events_of(pair.lines()), pair.lines()[-1]) == ([1], "C 1")

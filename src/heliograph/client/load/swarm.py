@@ -356,15 +356,14 @@ class LoadStream:
             self._drop(f"protocol: {error}")
             return
         self.swarm.tally.notices[kind] += 1
+        self.cursor = content.get("id") or self.cursor
+        if "retry" in content:
+            self.delay = float(content["retry"]) / 1000
         if kind == "subscribed":
             self.cursor = self.cursor or content.get("cursor")
             self._went_live()
         elif kind == "reconnect":
             self.delay = float(content.get("after_ms") or 0) / 1000
-        elif kind == "retry":
-            self.delay = float(content["retry"]) / 1000
-        elif kind == "id":
-            self.cursor = content["id"]
         elif kind == "error":
             code = f"error {content.get('code')}"
             self.swarm.tally.notices[code] += 1
@@ -424,13 +423,13 @@ def _parse_notice(transport: str, text: bytes) -> tuple[str, dict[str, Any]]:
         content = _object(text)
         return str(content.get("type")), content
     lines = dict(line.split(": ", 1) for line in text.decode(errors="replace").split("\n") if ": " in line)
-    if lines.get("event"):
-        data = lines.get("data", "")
-        return lines["event"], _object(data) if data.startswith("{") else {}
-    found = _BLOCK_ID(text)
-    if found:
-        return "id", {"id": found[1].decode()}
-    return ("retry", {"retry": lines["retry"]}) if lines.get("retry", "").isdigit() else ("comment", {})
+    data = lines.get("data", "")
+    content = _object(data) if data.startswith("{") else {}
+    if found := _BLOCK_ID(text):
+        content["id"] = found[1].decode()
+    if lines.get("retry", "").isdigit():
+        content["retry"] = lines["retry"]
+    return lines.get("event") or "comment", content
 
 
 def _object(text: bytes | str) -> dict[str, Any]:

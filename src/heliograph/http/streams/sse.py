@@ -2,41 +2,47 @@
 
 The body is chunked on HTTP/1.1, so the end is explicit; on HTTP/1.0 the same blocks go out bare and the
 end is the closing of the connection. One stream has one selection and one cursor, the id that the
-client's EventSource sends back as ``Last-Event-ID``; blocks with only an ``id:`` move it where filters
-hid events.
+client's EventSource sends back as ``Last-Event-ID``.
+
+Every block has an event, an id and JSON data with a ``topic``, those of the stream itself too. The standard
+asks for less, but the clients in use do not keep to it: some parse the data of every block, some take the
+cursor only from blocks that have data. So the id always says where the client stands once it has read the
+block, and a keepalive moves it where a filter hid events.
 """
 
 from __future__ import annotations
 
 import random
-from typing import Any
+from datetime import UTC, datetime
+from typing import Any, ClassVar
 
-import orjson
 import trio
 
 from heliograph.actors.hub import Hub
-from heliograph.actors.subscription import Subscription
-from heliograph.http.streams.stream import (
-    RECONNECT_MS,
-    CursorLost,
-    Reason,
-    Stream,
-    StreamRegistry,
-    WatchRequest,
-)
+from heliograph.actors.subscription import Encoder, Subscription
+from heliograph.http.streams.reason import Reason
+from heliograph.http.streams.registry import StreamRegistry
+from heliograph.http.streams.stream import RECONNECT_MS, Stream
+from heliograph.http.streams.watching import CursorLost, WatchRequest
 from heliograph.http.wire.frames import (
     LAST_CHUNK,
     chunk,
     event_block,
     event_chunk,
-    id_block,
-    retry_block,
-    sse_block,
+    nameless_block,
+    nameless_chunk,
+    notice_block,
 )
-from heliograph.model.errors import Unavailable
-from heliograph.model.ids import EventId, format_id
+from heliograph.model.errors import TooMany, Unavailable
+from heliograph.model.ids import OLDEST, EventId, format_id
 
-KEEPALIVE = sse_block("keepalive", b"")
+ENCODERS: dict[tuple[bool, bool], Encoder] = {
+    (True, True): event_chunk,
+    (True, False): nameless_chunk,
+    (False, True): event_block,
+    (False, False): nameless_block,
+}
+"""By whether the body is chunked, and whether events are named."""
 
 
 class SseStream(Stream):
@@ -47,7 +53,10 @@ class SseStream(Stream):
         chunked: Whether the body is chunked (HTTP/1.1).
     """
 
-    transport = "sse"
+    __slots__ = ("_chunked", "_keepalive_at", "_request", "encode")
+
+    transport: ClassVar[str] = "sse"
+    one_position: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -60,19 +69,27 @@ class SseStream(Stream):
         chunked: bool,
     ) -> None:
         super().__init__(trio_stream, hub, registry, owner)
-        self.encode = event_chunk if chunked else event_block
+        self.encode = ENCODERS[chunked, request.names]
         self._chunked = chunked
         self._request = request
         self._keepalive_at = trio.current_time() + self.limits.keepalive_seconds
-        self._cursor_told = EventId(0)
 
-    def block(self, data: bytes) -> bytes:
-        """Wrap blocks for this body."""
-        return chunk(data) if self._chunked else data
+    def _block(
+        self, kind: str, fields: dict[str, Any], position: EventId | None, retry_ms: int | None = None
+    ) -> bytes:
+        """Encode a block of the stream itself; without a position the client keeps the one it came with."""
+        cursor = self._came_with if position is None else format_id(position)
+        block = notice_block(kind, fields, cursor, retry_ms, named=self._request.names)
+        return chunk(block) if self._chunked else block
 
-    def notice(self, kind: str, fields: dict[str, Any]) -> bytes:
+    @property
+    def _came_with(self) -> str:
+        """The client's own cursor; empty if it had none, which an EventSource takes for none."""
+        return "" if self._request.after is None else format_id(self._request.after)
+
+    def notice(self, kind: str, fields: dict[str, Any], position: EventId | None = None) -> bytes:
         """Encode a control event."""
-        return self.block(sse_block(kind, orjson.dumps(fields)))
+        return self._block(kind, fields, position)
 
     def farewell(self, reason: Reason, after_ms: int, cursor: EventId | None) -> bytes:
         """Encode ``reconnect``, unless there is nothing to come back for, and the end of the body."""
@@ -84,20 +101,17 @@ class SseStream(Stream):
             "cursor": None if cursor is None else format_id(cursor),
             "reason": reason.text,
         }
-        words = retry_block(after_ms) + sse_block("reconnect", orjson.dumps(fields))
-        if cursor is not None:
-            words = id_block(cursor) + words
-        return self.block(words) + last
+        return self._block("reconnect", fields, cursor, after_ms) + last
 
     def beat(self, now: float) -> None:
-        """Write a keepalive, and the cursor if it moved behind a filter."""
+        """Write a keepalive, whose id moves the client's cursor where a filter hid events."""
         if now >= self._keepalive_at:
-            cursor = self.safe_cursor()
-            words = KEEPALIVE
-            if cursor is not None and cursor > self._cursor_told:
-                words = id_block(cursor) + words
-                self._cursor_told = cursor
-            self.sink.write(self.block(words))
+            cursor = self.watching.safe_cursor()
+            fields = {
+                "time": datetime.now(UTC),
+                "cursor": None if cursor is None else format_id(cursor),
+            }
+            self.sink.write(self._block("keepalive", fields, cursor))
             self._keepalive_at = now + self.limits.keepalive_seconds
         self.due = self._keepalive_at
 
@@ -110,19 +124,29 @@ class SseStream(Stream):
 
     async def opened(self) -> None:
         """Replay what was asked for, then go live."""
-        self.sink.write(self.block(retry_block(round(RECONNECT_MS * random.uniform(0.5, 1.5)))))
-        await self.watch(self._request)
+        try:
+            await self.watch(self._request)
+        except TooMany:
+            self.end(Reason.FULL)
 
     def unwatched(self, request: WatchRequest, error: Unavailable) -> None:
         """End: there is nothing else on this stream."""
         self.end(Reason.UNAVAILABLE)
 
     def announce(self, request: WatchRequest, cursor: EventId, reset: CursorLost | None) -> None:
-        """Give the client the cursor it begins at, unless it knows, so that it loses nothing from here on.
+        """Write ``open``, and then ``reset``, which belongs to it.
 
-        A reset comes first: cut before it has heard that, it must come back with the cursor it had.
+        A client that is cut before it has heard of the reset must come back with the cursor it had, so
+        ``open`` leaves it that one; in place of one that is none of ours it is given the beginning.
         """
+        came_with = OLDEST if request.after is None else request.after
+        position = cursor if reset is None else came_with
+        fields = {
+            "channel": ",".join(request.selection.selectors),
+            "cursor": format_id(cursor),
+            "recovered": request.after is not None and reset is None,
+        }
+        retry_ms = round(RECONNECT_MS * random.uniform(0.5, 1.5))
+        self.sink.write(self._block("open", fields, position, retry_ms))
         if reset is not None:
-            self.send_reset(request.selection, reset, cursor)
-        if cursor != request.after:
-            self.sink.write(self.block(id_block(cursor)))
+            self.send_reset(request.selection, reset, cursor, before=came_with)

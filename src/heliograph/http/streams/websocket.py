@@ -9,7 +9,7 @@ protocol or a limit of the connection itself ends it.
 from __future__ import annotations
 
 import random
-from typing import Any
+from typing import Any, ClassVar
 
 import orjson
 import structlog
@@ -22,7 +22,10 @@ from heliograph.actors.hub import Hub
 from heliograph.actors.subscription import Overflow
 from heliograph.http.rules.auth import Authenticator, Identity
 from heliograph.http.rules.problems import describe
-from heliograph.http.streams.stream import MAX_TAIL, CursorLost, Reason, Stream, StreamRegistry, WatchRequest
+from heliograph.http.streams.reason import Reason
+from heliograph.http.streams.registry import ANONYMOUS, StreamRegistry
+from heliograph.http.streams.stream import Stream
+from heliograph.http.streams.watching import MAX_TAIL, CursorLost, WatchRequest
 from heliograph.http.wire.frames import (
     PING,
     PONG,
@@ -50,6 +53,12 @@ PING_FRAME = frame(PING, b"")
 RETURNING = (Reason.SHUTDOWN, Reason.ROTATE, Reason.SLOW)
 """Endings after which it makes sense to come back at a time and a place that we name."""
 
+SESSION_WATCHES = (WatchRequest(Selection(("task:*",), "task.status"), overflow=Overflow.LATEST),)
+"""What a page with a stream of its own, ``/ws/<session>``, watches from the start."""
+
+NOT_YET = ("chat.message", "task.stop", "task.input")
+"""What such a page may say beside the messages of every WebSocket; the service does none of it yet."""
+
 FIELDS = {
     "subscribe": {"type", "channel", "topic", "after", "tail", "overflow", "ref"},
     "unsubscribe": {"type", "channel", "topic", "ref"},
@@ -69,14 +78,27 @@ def handshake_response(key: str) -> bytes:
 
 
 class WebSocketStream(Stream):
-    """One client on ``/ws``.
+    """One client on ``/ws``, or on ``/ws/<session>``.
 
     Args:
         identity: Who it is; ``None``: it must say ``auth`` first.
         authenticator: For ``auth``.
+        session: Name of the page whose own stream it is. Such a page may never say anything: it watches the
+            statuses of all tasks from the start, and is not closed for its silence.
     """
 
-    transport = "ws"
+    __slots__ = (
+        "_authenticator",
+        "_identity",
+        "_message",
+        "_next_ping",
+        "_parser",
+        "_pong_by",
+        "_without_subscription_since",
+    )
+
+    transport: ClassVar[str] = "ws"
+    one_position: ClassVar[bool] = False
     encode = staticmethod(event_frame)
 
     def __init__(
@@ -86,8 +108,9 @@ class WebSocketStream(Stream):
         registry: StreamRegistry,
         identity: Identity | None,
         authenticator: Authenticator,
+        session: str | None = None,
     ) -> None:
-        super().__init__(trio_stream, hub, registry, identity.name if identity else "anonymous")
+        super().__init__(trio_stream, hub, registry, identity.name if identity else ANONYMOUS, session)
         self._identity = identity
         self._authenticator = authenticator
         self._parser: Connection | None = None
@@ -99,8 +122,8 @@ class WebSocketStream(Stream):
 
     # Out
 
-    def notice(self, kind: str, fields: dict[str, Any]) -> bytes:
-        """Encode a control message."""
+    def notice(self, kind: str, fields: dict[str, Any], position: EventId | None = None) -> bytes:
+        """Encode a control message; the client keeps the position of each channel itself."""
         return json_frame({"type": kind, **fields})
 
     def farewell(self, reason: Reason, after_ms: int, cursor: EventId | None) -> bytes:
@@ -127,15 +150,29 @@ class WebSocketStream(Stream):
         if reset is not None:
             self.send_reset(request.selection, reset, cursor)
 
+    async def opened(self) -> None:
+        """Have a page watch what it never asks for, as soon as it is known who it is."""
+        try:
+            await self._watch_as_page()
+        except (Forbidden, TooMany) as error:
+            self._error(error, None)
+            self.end(Reason.FORBIDDEN if isinstance(error, Forbidden) else Reason.TOO_MANY)
+
+    async def _watch_as_page(self) -> None:
+        if self.session is not None and self._identity is not None:
+            for request in SESSION_WATCHES:
+                self._identity.require("read", *request.selection.selectors)
+                await self.watch(request)
+
     def beat(self, now: float) -> None:
         """Ping, and end a client that does not pong or does not subscribe."""
         if self._pong_by is not None and now >= self._pong_by:
             # While a replay is under way the ping may well wait behind it for the client.
-            if not self.replays:
+            if not self.watching.replays:
                 self.end(Reason.NO_PONG)
                 return
             self._pong_by = now + self.limits.pong_seconds
-        if not self.subscriptions and not self.replays:
+        if not self.watching.busy and not self._may_be_silent:
             if now >= self._without_subscription_since + self.limits.first_message_seconds:
                 self.end(Reason.POLICY)
                 return
@@ -148,6 +185,10 @@ class WebSocketStream(Stream):
             self._pong_by = self._pong_by or now + self.limits.pong_seconds
         self.due = min(self.due, self._next_ping, self._pong_by or self._next_ping)
 
+    @property
+    def _may_be_silent(self) -> bool:
+        return self.session is not None and self._identity is not None
+
     # In
 
     async def received(self, data: bytes) -> None:
@@ -155,7 +196,6 @@ class WebSocketStream(Stream):
         self._pong_by = None
         if self.ending:
             return  # only the end of file matters now
-        ping: Ping | None = None
         try:
             parser = self._parser
             if parser is None:
@@ -167,7 +207,7 @@ class WebSocketStream(Stream):
                 if isinstance(event, Message):
                     await self._part(event)
                 elif isinstance(event, Ping):
-                    ping = event
+                    self.sink.write(frame(PONG, bytes(event.payload)))
                 elif isinstance(event, CloseConnection):
                     self._closed_by_peer(event)
                 if self.ending:
@@ -176,9 +216,6 @@ class WebSocketStream(Stream):
             hint = error.event_hint
             bad_data = isinstance(hint, CloseConnection) and hint.code == Reason.BAD_DATA.code
             self.end(Reason.BAD_DATA if bad_data else Reason.PROTOCOL)
-        if ping is not None:
-            # Of pings that came together the newest is answered (RFC 6455, section 5.5.3).
-            self.sink.write(frame(PONG, bytes(ping.payload)))
 
     def _closed_by_peer(self, event: CloseConnection) -> None:
         code = 1000 if event.code in {1005, 1006} else event.code
@@ -222,6 +259,8 @@ class WebSocketStream(Stream):
 
     async def _act(self, message: dict[str, Any], ref: Any) -> None:
         kind = message.get("type")
+        if self.session is not None and kind in NOT_YET:
+            raise Invalid.field("type", f"{kind} is not served yet")
         if not isinstance(kind, str) or kind not in FIELDS:
             raise Invalid.field("type", f"must be one of {', '.join(FIELDS)}")
         for name in message.keys() - FIELDS[kind]:
@@ -234,9 +273,9 @@ class WebSocketStream(Stream):
             case "ping":
                 self.sink.write(self.notice("pong", {"ref": ref}))
             case "auth":
-                self._authenticate(_text(message, "key"), _text(message, "ticket"), ref)
+                await self._authenticate(_text(message, "key"), _text(message, "ticket"), ref)
 
-    def _authenticate(self, key: str | None, ticket: str | None, ref: Any) -> None:
+    async def _authenticate(self, key: str | None, ticket: str | None, ref: Any) -> None:
         identity = self._authenticator.authenticate(key, ticket)
         try:
             self._registry.rename(self, identity.name)
@@ -244,8 +283,20 @@ class WebSocketStream(Stream):
             self._error(error, ref)
             self.end(Reason.FULL)
             return
-        self._identity = identity
+        first, self._identity = self._identity is None, identity
         self.sink.write(self.notice("authenticated", {"name": identity.name, "ref": ref}))
+        if first:
+            await self._watch_as_page()
+        else:
+            self._end_uncovered(identity)
+
+    def _end_uncovered(self, identity: Identity) -> None:
+        """End the subscriptions that a new identity may not have; the client hears ``unsubscribed``."""
+        for selection in self.watching.selections:
+            try:
+                identity.require("read", *selection.selectors)
+            except Forbidden:
+                self._unsubscribe(selection, None)
 
     def _selection(self, message: dict[str, Any]) -> Selection:
         selector = parse_selector(message.get("channel"))
@@ -275,24 +326,26 @@ class WebSocketStream(Stream):
         if self._identity is None:
             raise Unauthenticated("say auth before subscribe")
         self._identity.require("read", *request.selection.selectors)
-        self.forget(request.selection)  # subscribing again begins anew
-        if len(self.selections) >= self.limits.max_channels:
+        self.watching.forget(request.selection)  # subscribing again begins anew
+        if len(self.watching.selections) >= self.limits.max_channels:
             raise TooMany(f"a stream takes at most {self.limits.max_channels} subscriptions")
         await self.watch(request)
 
     def _unsubscribe(self, selection: Selection, ref: Any) -> None:
-        if not self.forget(selection):
+        if not self.watching.forget(selection):
             raise Invalid.field("channel", f"there is no subscription to {selection}")
+        self.count_watched()
         self.sink.write(self.notice("unsubscribed", {"channel": selection.selectors[0], "ref": ref}))
         self._wait_for_subscription()
 
     def unwatched(self, request: WatchRequest, error: Unavailable) -> None:
         """Answer with the error; the client may ask again."""
         self._error(error, request.ref)
+        self.count_watched()
         self._wait_for_subscription()
 
     def _wait_for_subscription(self) -> None:
-        if not self.subscriptions:
+        if not self.watching.subscriptions:
             self._without_subscription_since = trio.current_time()
             self.due = min(self.due, self._without_subscription_since + self.limits.first_message_seconds)
 

@@ -7,11 +7,12 @@ section 7.1) carry no state of their peer, so what is made here once is the same
 from __future__ import annotations
 
 import struct
+from collections.abc import Mapping
 from typing import Any
 
 import orjson
 
-from heliograph.model.event import JSON_OPTIONS, Event, event_json, message_json
+from heliograph.model.event import JSON_OPTIONS, Event, event_json, message_json, plain_json
 from heliograph.model.ids import format_id
 
 TEXT, CLOSE, PING, PONG = 0x81, 0x88, 0x89, 0x8A
@@ -55,7 +56,7 @@ def close_frame(code: int, reason: str) -> bytes:
 
 def json_frame(message: dict[str, Any]) -> bytes:
     """Make a text frame of a control message."""
-    return frame(TEXT, orjson.dumps(message, option=JSON_OPTIONS))
+    return frame(TEXT, plain_json(orjson.dumps(message, option=JSON_OPTIONS)))
 
 
 def event_frame(event: Event) -> bytes:
@@ -68,31 +69,57 @@ def chunk(data: bytes) -> bytes:
     return b"%x\r\n%b\r\n" % (len(data), data)
 
 
-def sse_block(event: str, data: bytes, event_id: str | None = None) -> bytes:
+def sse_block(
+    event: str | None, data: bytes, event_id: str | None = None, retry_ms: int | None = None
+) -> bytes:
     """Make one block of an event stream (WHATWG HTML, section 9.2.6).
 
-    ``data`` is JSON, in which every kind of newline is escaped, so it is always one line.
+    Args:
+        event: Its name; ``None``: an EventSource takes it for a ``message``.
+        data: JSON, in which every kind of newline is escaped, so it is always one line.
+        event_id: The client's cursor once it has read this.
+        retry_ms: How many milliseconds the client waits before it reconnects.
     """
-    if event_id is None:
-        return b"event: %b\ndata: %b\n\n" % (event.encode(), data)
-    return b"event: %b\nid: %b\ndata: %b\n\n" % (event.encode(), event_id.encode(), data)
+    lines = b"" if retry_ms is None else b"retry: %d\n" % retry_ms
+    if event is not None:
+        lines += b"event: %b\n" % event.encode()
+    if event_id is not None:
+        lines += b"id: %b\n" % event_id.encode()
+    return b"%bdata: %b\n\n" % (lines, data)
 
 
-def id_block(position: int) -> bytes:
-    """Make a block that only moves the client's cursor; an EventSource dispatches nothing for it."""
-    return b"id: %b\n\n" % format_id(position).encode()
+def notice_block(
+    kind: str, fields: Mapping[str, Any], cursor: str, retry_ms: int | None = None, *, named: bool = True
+) -> bytes:
+    """Make a block of what a stream says of itself; its data has a ``topic`` as an event's has.
 
-
-def retry_block(milliseconds: int) -> bytes:
-    """Make the block that sets how long the client waits before it reconnects."""
-    return b"retry: %d\n\n" % milliseconds
+    Args:
+        kind: Such as ``keepalive``.
+        fields: The rest of the data.
+        cursor: The client's once it has read this; empty for none.
+        retry_ms: How many milliseconds the client waits before it reconnects.
+        named: Whether the block has an ``event:`` line.
+    """
+    data = plain_json(orjson.dumps({"topic": kind, **fields}, option=JSON_OPTIONS))
+    return sse_block(kind if named else None, data, cursor, retry_ms)
 
 
 def event_block(event: Event) -> bytes:
     """Make the SSE block of an event, for a body that is not chunked (HTTP/1.0)."""
-    return sse_block(event.topic, event_json(event), event.cursor)
+    topic, cursor = event.topic.encode(), format_id(event.id).encode()
+    return b"event: %b\nid: %b\ndata: %b\n\n" % (topic, cursor, event_json(event))
 
 
 def event_chunk(event: Event) -> bytes:
     """Make the SSE block of an event as one chunk."""
     return chunk(event_block(event))
+
+
+def nameless_block(event: Event) -> bytes:
+    """Make the SSE block of an event without its name, so that ``EventSource.onmessage`` hears it."""
+    return b"id: %b\ndata: %b\n\n" % (format_id(event.id).encode(), event_json(event))
+
+
+def nameless_chunk(event: Event) -> bytes:
+    """Make the SSE block of an event without its name as one chunk."""
+    return chunk(nameless_block(event))

@@ -66,6 +66,14 @@ class _Piece:
     subscription: Subscription | None = None
     batch: Batch | None = None
     loss: Loss | None = None
+    before: EventId | None = None
+
+    @property
+    def position(self) -> EventId | None:
+        """Where a client stands that has been given everything before this piece; ``None``: as it stood."""
+        if self.loss is not None:
+            return EventId(self.loss.first - 1)
+        return self.before if self.batch is None else EventId(self.batch.first_id - 1)
 
 
 class SinkOwner(Protocol):
@@ -83,8 +91,12 @@ class SinkOwner(Protocol):
         """Encode the ``gap`` notice of a loss."""
         ...
 
-    def too_slow(self) -> None:
-        """Act on a client that is over its budget or takes nothing at all."""
+    def too_slow(self, untaken: EventId | None) -> None:
+        """Act on a client that is over its budget or takes nothing at all.
+
+        Args:
+            untaken: The position before the events that were to be written just now and are not kept.
+        """
         ...
 
     def peer_lost(self) -> None:
@@ -165,7 +177,11 @@ class Sink:
         return self._owner
 
     def write(
-        self, data: bytes, subscription: Subscription | None = None, batch: Batch | None = None
+        self,
+        data: bytes,
+        subscription: Subscription | None = None,
+        batch: Batch | None = None,
+        before: EventId | None = None,
     ) -> None:
         """Write now or keep for later; never waits, never raises for the peer's faults.
 
@@ -174,6 +190,7 @@ class Sink:
             subscription: Whose live events they are; ``None`` for what no policy may take away: control
                 messages, and history, which is read no faster than the client takes it.
             batch: The events.
+            before: Without events: where a client resumes that was not given this.
         """
         if self._closed or self._finishing:
             return
@@ -187,17 +204,17 @@ class Sink:
             if subscription is None or batch is None:
                 # A page of history may exceed the budget; answers that are never read go on and on.
                 if self.pending_bytes > UNREAD_BUDGETS * self._budget:
-                    self._open_owner.too_slow()
+                    self._open_owner.too_slow(_Piece(data, None, batch, before=before).position)
                     return
             elif subscription.overflow is Overflow.DISCONNECT:
-                self._open_owner.too_slow()
+                self._open_owner.too_slow(EventId(batch.first_id - 1))
                 return
             elif subscription.overflow is Overflow.DROP_OLDEST:
                 self._drop_oldest(subscription, len(data))
             else:
                 self._keep_latest(subscription, batch)
                 return
-        self._append(_Piece(data, subscription, batch))
+        self._append(_Piece(data, subscription, batch, before=before))
 
     def _append(self, piece: _Piece) -> None:
         assert self._pending is not None
@@ -213,15 +230,19 @@ class Sink:
         self.pending_bytes = len(data) - sent
         self._flush_later()
 
-    def discard_unsent(self) -> None:
-        """Forget what waits, except the rest of a piece that was partly sent."""
-        if self._pending:
-            first = self._pending.popleft()
-            self._pending.clear()
-            self.pending_bytes = 0
-            if self._sent_of_first:
-                self._pending.append(first)
-                self.pending_bytes = len(first.data) - self._sent_of_first
+    def discard_unsent(self) -> EventId | None:
+        """Forget what waits, except the rest of a piece that was partly sent.
+
+        Returns:
+            The position before the first event or notice that was forgotten; ``None`` if there was none.
+        """
+        if not self._pending:
+            return None
+        kept = [self._pending.popleft()] if self._sent_of_first else []
+        positions = [piece.position for piece in self._pending if piece.position is not None]
+        self._pending = deque(kept)
+        self.pending_bytes = self._begun
+        return min(positions, default=None)
 
     def finish(self, last_words: bytes) -> None:
         """Take these last words, whatever waits, and no more; when all is sent, close the writing side."""
@@ -293,7 +314,7 @@ class Sink:
                 if self._closed:
                     return
                 if patience.cancelled_caught:
-                    self._open_owner.too_slow()
+                    self._open_owner.too_slow(None)
                 elif self._pending:
                     self._write_pending()
             if not self._closed:

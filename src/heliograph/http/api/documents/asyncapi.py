@@ -16,18 +16,18 @@ from heliograph import __version__
 from heliograph.actors.subscription import Overflow
 from heliograph.config import Settings
 from heliograph.http.api.documents import examples
-from heliograph.http.api.documents.schemas import (
+from heliograph.http.api.documents.schemas import GIVEN
+from heliograph.http.api.routes.streams import OVERLOADED_RETRY_MS, SSE_TYPE
+from heliograph.http.rules.bodies import JSON
+from heliograph.http.rules.parameters import POSITION, SELECTOR, TOPIC_FILTER
+from heliograph.http.rules.schema import (
     ANYTHING,
-    COMPONENTS,
     COUNT,
     CURSOR,
-    EVENT,
     OBJECT,
-    POSITION,
-    SELECTOR,
     TEXT,
     TIME,
-    TOPIC_FILTER,
+    Components,
     Schema,
     nullable,
     one_of,
@@ -37,10 +37,8 @@ from heliograph.http.api.documents.schemas import (
     text,
     whole,
 )
-from heliograph.http.api.routes.streams import OVERLOADED_RETRY_MS, SSE_TYPE
-from heliograph.http.rules.problems import TABLE
-from heliograph.http.rules.requests import JSON
-from heliograph.http.streams.stream import MAX_TAIL, Reason
+from heliograph.http.streams.reason import Reason
+from heliograph.http.streams.watching import MAX_TAIL
 from heliograph.http.streams.websocket import FIELDS, RETURNING
 from heliograph.model.channels import NAME, TOPIC
 from heliograph.model.errors import (
@@ -51,6 +49,7 @@ from heliograph.model.errors import (
     Unauthenticated,
     Unavailable,
 )
+from heliograph.model.event import Event
 from heliograph.model.task import STATUSES, STREAMS
 
 Part = Mapping[str, Any]
@@ -61,6 +60,9 @@ REFUSALS = (Malformed, Unauthenticated, Forbidden, Invalid, TooMany, Unavailable
 HANDSHAKE_REFUSALS = (Unauthenticated, Forbidden, TooMany)
 NEVER_CLOSED_BY = (Reason.BROKEN, Reason.TASK_ENDED, Reason.UNAVAILABLE)
 """Ends of a WebSocket without a close frame, and those of event streams alone."""
+
+COMPONENTS = Components(GIVEN)
+COMPONENTS.of(Event)
 
 REF = said(ANYTHING, "Returned as it came.")
 CHANNEL_TOLD = said(TEXT, "The channel or pattern; of an event stream all of them, separated by commas.")
@@ -130,6 +132,25 @@ NOTICES: Mapping[str, Schema] = {
 }
 
 
+OPEN: Schema = record(
+    {
+        "channel": CHANNEL_TOLD,
+        "cursor": said(CURSOR, "Where the stream begins."),
+        "recovered": said({"type": "boolean"}, "The client's cursor is honoured, and nothing is missing."),
+    },
+    description="The first block of an event stream.",
+)
+KEEPALIVE: Schema = record(
+    {
+        "time": TIME,
+        "cursor": said(nullable(CURSOR), "Everything up to here was sent, or hidden by a filter."),
+    },
+    description="A sign of life; its id moves the client's cursor where a filter hid events.",
+)
+BLOCK_ID = said({"anyOf": [CURSOR, {"const": ""}]}, "The client's cursor once it has read this.")
+RETRY = said(whole(0), "How many milliseconds an EventSource waits before it comes back.")
+
+
 def _told() -> Mapping[str, Schema]:
     """Return the schemas of what a WebSocket says, besides its type."""
     output = {"task_id": text(NAME), "output": TEXT, "stream": one_of(STREAMS), "timestamp": TIME}
@@ -139,8 +160,11 @@ def _told() -> Mapping[str, Schema]:
         "result": nullable(ref("Result")),
         "timestamp": TIME,
     }
-    other = {name: EVENT["properties"][name] for name in ("topic", "sender", "correlation_id")}
-    codes = one_of(TABLE[kind][1] for kind in REFUSALS)
+    other = {
+        name: COMPONENTS.schemas["Event"]["properties"][name]
+        for name in ("topic", "sender", "correlation_id")
+    }
+    codes = one_of(kind.code for kind in REFUSALS)
     own = {"additionalProperties": said(ANYTHING, "What else its publisher says, as it came.")}
     return {
         "task_output": record({**output, **_PLACE}, optional=["stream"], **own),
@@ -193,15 +217,7 @@ def _told_messages() -> Mapping[str, Part]:
 def _blocks() -> Mapping[str, Part]:
     """Describe the blocks of an event stream."""
     event = examples.EVENT
-    notices = {
-        kind: {
-            "summary": schema["description"],
-            "headers": record({"event": {"const": kind}}),
-            "payload": schema,
-            "examples": [{"headers": {"event": kind}, "payload": examples.NOTICES[kind]}],
-        }
-        for kind, schema in NOTICES.items()
-    }
+    notices = {kind: _notice(kind, schema, examples.NOTICES[kind]) for kind, schema in NOTICES.items()}
     return {
         "event": {
             "summary": "What happened, called by its topic.",
@@ -210,19 +226,25 @@ def _blocks() -> Mapping[str, Part]:
             "examples": [{"headers": {"event": event["topic"], "id": event["id"]}, "payload": event}],
         },
         **notices,
-        "keepalive": {
-            "summary": "Without data, so that an EventSource dispatches nothing.",
-            "headers": record({"event": {"const": "keepalive"}}),
-            "payload": {"const": ""},
+        "open": _notice("open", OPEN, examples.OPEN),
+        "keepalive": _notice("keepalive", KEEPALIVE, examples.KEEPALIVE),
+    }
+
+
+def _notice(kind: str, schema: Schema, example: Mapping[str, Any]) -> Part:
+    """Describe a block of what an event stream says of itself."""
+    fields = {"event": {"const": kind}, "id": BLOCK_ID, "retry": RETRY}
+    return {
+        "summary": schema["description"],
+        "headers": record(fields, optional=["retry"]),
+        "payload": {
+            **schema,
+            "properties": {"topic": {"const": kind}, **schema["properties"]},
+            "required": ["topic", *schema["required"]],
         },
-        "position": {
-            "summary": "Moves the client's cursor where a filter hid events.",
-            "headers": record({"id": CURSOR}),
-        },
-        "retry": {
-            "summary": "How many milliseconds an EventSource waits before it comes back.",
-            "headers": record({"retry": whole(0)}),
-        },
+        "examples": [
+            {"headers": {"event": kind, "id": examples.HEAD}, "payload": {"topic": kind, **example}}
+        ],
     }
 
 
@@ -271,7 +293,7 @@ def document(settings: Settings) -> Mapping[str, Any]:
             "streamTask": {**_operation("send", "task", blocks, "One task's events."), **_BY_GET},
         },
         "components": {
-            "schemas": {name: COMPONENTS[name] for name in ("Cursor", "Event", "Result")},
+            "schemas": {name: COMPONENTS.schemas[name] for name in ("Cursor", "Event", "Result")},
             "messages": {
                 **{f"ws.{kind}": message for kind, message in {**asked, **told}.items()},
                 **{f"sse.{kind}": message for kind, message in blocks.items()},
@@ -289,14 +311,15 @@ _SECURITY = {
 _BY_GET = {"bindings": {"http": {"method": "GET", "bindingVersion": "0.3.0"}}}
 _ABOUT_SSE = (
     f"{SSE_TYPE}: blocks whose fields are the headers of the messages here, and whose data is the payload. "
-    "retry comes first. What it takes and how it is refused is in /openapi.json; one stream too many is "
+    "Every block has an event, an id and JSON data with a topic; names=off leaves the event out. open comes "
+    "first. What it takes and how it is refused is in /openapi.json; one stream too many is "
     f"told to come back in {OVERLOADED_RETRY_MS[0]} to {OVERLOADED_RETRY_MS[1]} milliseconds, and ended."
 )
 
 
 def _about_ws(settings: Settings) -> str:
     limits = settings.streams
-    statuses = ", ".join(str(TABLE[kind][0]) for kind in HANDSHAKE_REFUSALS)
+    statuses = ", ".join(str(kind.status) for kind in HANDSHAKE_REFUSALS)
     return (
         f"Text frames of one JSON object each, of at most {limits.max_message_bytes} bytes from a client. "
         f"At most {limits.max_channels} subscriptions on one connection; without any it is closed after "

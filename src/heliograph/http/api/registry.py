@@ -1,0 +1,13 @@
+"""Every endpoint there is. A route module is served once it stands here."""
+
+from __future__ import annotations
+
+from heliograph.http.api.routes import agents, analytics, documents, events, page, streams, system, tasks
+
+ENDPOINTS = documents.with_descriptions(
+    [
+        endpoint
+        for module in (tasks, events, streams, agents, analytics, system, page)
+        for endpoint in module.ENDPOINTS
+    ]
+)

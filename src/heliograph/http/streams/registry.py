@@ -1,0 +1,155 @@
+"""The registry: all open streams, what is counted of them, and the limits that they keep."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Callable
+from typing import ClassVar, NoReturn, Protocol
+
+import attrs
+import trio
+
+from heliograph.config import StreamSettings
+from heliograph.http.streams.reason import Reason
+from heliograph.model.errors import TooMany
+
+ANONYMOUS = "anonymous"
+"""The owner of streams whose client has still to say ``auth``."""
+
+
+class Registered(Protocol):
+    """An open stream, as the registry sees it."""
+
+    transport: ClassVar[str]
+    owner: str
+    session: str | None
+    reason: Reason
+    watched: int
+    due: float
+
+    @property
+    def pending_bytes(self) -> int:
+        """Bytes that wait for the client."""
+        ...
+
+    def sweep(self, now: float) -> None:
+        """Do what time asks for."""
+        ...
+
+    def end(self, reason: Reason) -> None:
+        """Say farewell and close."""
+        ...
+
+
+@attrs.define
+class StreamRegistry:
+    """All open streams, and what was counted over those that were.
+
+    Args:
+        limits: The settings of streams.
+        start_task: Starts a task in the nursery that outlives every stream.
+    """
+
+    limits: StreamSettings
+    start_task: Callable[..., None]
+    streams: set[Registered] = attrs.field(factory=set)
+    opened: Counter[str] = attrs.field(factory=Counter)
+    ended: Counter[tuple[str, str]] = attrs.field(factory=Counter)
+    refused: Counter[tuple[str, str]] = attrs.field(factory=Counter)
+    dropped: Counter[str] = attrs.field(factory=Counter)
+    per_owner: Counter[str] = attrs.field(factory=Counter)
+    watched: Counter[str] = attrs.field(factory=Counter)
+    """By owner, how many channels and patterns its streams watch."""
+    draining: bool = False
+
+    @property
+    def sessions(self) -> int:
+        """How many different pages have a stream of their own, ``/ws/<session>``."""
+        return len({stream.session for stream in self.streams if stream.session is not None})
+
+    def admit(self, transport: str, owner: str) -> None:
+        """Check that one more stream is within the limits.
+
+        Nothing is reserved: whoever is let in must be served, and so counted, without an await between.
+
+        Raises:
+            TooMany: In all, or for this owner.
+        """
+        if len(self.streams) >= self.limits.max_streams:
+            self._refuse(transport, "max_streams", f"{len(self.streams)} streams are open; come back later")
+        self._admit_owner(transport, owner)
+
+    def _admit_owner(self, transport: str, owner: str) -> None:
+        count = self.per_owner[owner]
+        if owner == ANONYMOUS:
+            if count >= self.limits.max_streams_before_auth:
+                text = f"{count} streams have still to say auth; come back later"
+                self._refuse(transport, "max_streams_before_auth", text)
+        elif count >= self.limits.max_streams_per_key:
+            self._refuse(transport, "max_streams_per_key", f"{owner} has {count} streams open; close some")
+
+    def admit_watching(self, stream: Registered, more: int) -> None:
+        """Check that a stream may watch this many more channels and patterns.
+
+        Raises:
+            TooMany: All streams of its owner watch too many.
+        """
+        most = self.limits.max_subscriptions_per_key
+        if self.watched[stream.owner] + more > most:
+            text = f"{stream.owner} watches {self.watched[stream.owner]} channels; {most} is the most"
+            self._refuse(stream.transport, "max_subscriptions_per_key", text)
+
+    def _refuse(self, transport: str, limit: str, text: str) -> NoReturn:
+        self.refused[transport, limit] += 1
+        raise TooMany(text)
+
+    def add(self, stream: Registered) -> None:
+        """Count a stream in."""
+        self.streams.add(stream)
+        self.per_owner[stream.owner] += 1
+        self.opened[stream.transport] += 1
+
+    def remove(self, stream: Registered) -> None:
+        """Count a stream out."""
+        self.streams.discard(stream)
+        self.count_watched(stream, 0)
+        self._take_one(stream.owner)
+        self.ended[stream.transport, stream.reason.name.lower()] += 1
+
+    def count_watched(self, stream: Registered, count: int) -> None:
+        """Note how many channels and patterns a stream watches now."""
+        self.watched[stream.owner] += count - stream.watched
+        if not self.watched[stream.owner]:
+            del self.watched[stream.owner]
+        stream.watched = count
+
+    def rename(self, stream: Registered, owner: str) -> None:
+        """Count an open stream for the key that it has named.
+
+        Raises:
+            TooMany: The key has as many already.
+        """
+        if owner != stream.owner:
+            self._admit_owner(stream.transport, owner)
+            watched = stream.watched
+            self.count_watched(stream, 0)
+            self._take_one(stream.owner)
+            self.per_owner[owner] += 1
+            stream.owner = owner
+            self.count_watched(stream, watched)
+
+    def _take_one(self, owner: str) -> None:
+        self.per_owner[owner] -= 1
+        if not self.per_owner[owner]:
+            del self.per_owner[owner]
+
+
+async def drain(registry: StreamRegistry, window: float) -> None:
+    """End every stream at its own random moment of the drain window, and those that still come at once."""
+    registry.draining = True
+    begin = trio.current_time()
+    moments = sorted((random.uniform(0, window), id(stream), stream) for stream in registry.streams)
+    for moment, _, stream in moments:
+        await trio.sleep_until(begin + moment)
+        stream.end(Reason.SHUTDOWN)

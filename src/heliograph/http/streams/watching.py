@@ -1,0 +1,257 @@
+"""Watching: what one client watches, and how each of its subscriptions comes to be live.
+
+There is no socket and no byte here: the client is a ``Viewer``, which writes what it is told in the words of
+its protocol. A subscription that begins now is live at once. One that begins in the past is replayed first,
+at the pace of the client, in a task of its own; several of one client come one after the other. Meanwhile
+the client is heard, and its going away ends the replay.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import attrs
+import structlog
+import trio
+
+from heliograph.actors.hub import Hub
+from heliograph.actors.subscription import Overflow, Subscription, Watcher
+from heliograph.model.channels import Selection
+from heliograph.model.errors import Unavailable
+from heliograph.model.ids import OLDEST, EventId
+
+MAX_TAIL = 10_000
+
+log = structlog.get_logger(__name__)
+
+
+@attrs.frozen
+class WatchRequest:
+    """What a client asked to watch, checked.
+
+    Args:
+        selection: Channels and filter.
+        after: Resume after this position; ``OLDEST`` from the oldest kept; ``None``: live only.
+        after_is_time: ``after`` was given as a time, so it may well be newer than the newest event.
+        foreign: The client has a cursor that this service never gave; it is told so by a reset.
+        tail: Without ``after``: begin with this many of the newest events.
+        overflow: The policy for a client that does not keep up.
+        ends_with_task: End with the event that finishes the task.
+        task_end: That event, when the task has finished already.
+        names: Whether an event stream names its events (``event: task.output``).
+        ref: Returned to the client as it came.
+    """
+
+    selection: Selection
+    after: EventId | None = None
+    after_is_time: bool = False
+    foreign: bool = False
+    tail: int = 0
+    overflow: Overflow = Overflow.DISCONNECT
+    ends_with_task: bool = False
+    task_end: EventId | None = None
+    names: bool = True
+    ref: Any = None
+
+
+@attrs.frozen
+class CursorLost:
+    """Why a client's cursor can't be honoured, and the oldest position that could be."""
+
+    oldest: EventId
+    reason: str
+
+
+class Viewer(Watcher, Protocol):
+    """The client, as its watching sees it."""
+
+    @property
+    def ending(self) -> bool:
+        """Whether nothing more is to be begun."""
+        ...
+
+    def announce(self, request: WatchRequest, cursor: EventId, reset: CursorLost | None) -> None:
+        """Tell the client where its subscription begins and, if its own cursor can't be honoured, why."""
+        ...
+
+    def unwatched(self, request: WatchRequest, error: Unavailable) -> None:
+        """Tell the client that the log can't be read now, so that nothing comes of a request."""
+        ...
+
+    def failed(self) -> None:
+        """Act on a bug, which was logged."""
+        ...
+
+    async def room(self) -> bool:
+        """Wait until the client takes more; false when it never will."""
+        ...
+
+
+class Watching:
+    """The subscriptions of one client.
+
+    Args:
+        viewer: The client; forgotten by ``close``, so that no cycle keeps the memory of a stream.
+        hub: Where subscriptions attach.
+        start_task: Starts a task in the nursery that outlives every stream.
+
+    Attributes:
+        subscriptions: Those that have begun.
+        replays: Requests that begin in the past: the first is being replayed, the others wait for their turn.
+    """
+
+    __slots__ = ("_hub", "_replaying", "_start_task", "_viewer", "replays", "subscriptions")
+
+    def __init__(self, viewer: Viewer, hub: Hub, start_task: Callable[..., None]) -> None:
+        self._viewer: Viewer | None = viewer
+        self._hub = hub
+        self._start_task = start_task
+        self._replaying: trio.CancelScope | None = None
+        self.subscriptions: list[Subscription] = []
+        self.replays: list[WatchRequest] = []
+
+    @property
+    def busy(self) -> bool:
+        """Whether anything is watched or will be."""
+        return bool(self.subscriptions or self.replays)
+
+    @property
+    def count(self) -> int:
+        """How many channels and patterns are watched or will be."""
+        return sum(len(selection.selectors) for selection in self.selections)
+
+    @property
+    def selections(self) -> set[Selection]:
+        """What is watched, or will be when its turn to be replayed has come."""
+        return {one.selection for one in self.subscriptions} | {one.selection for one in self.replays}
+
+    async def watch(self, request: WatchRequest) -> None:
+        """Begin a subscription: at once if it is live only, else in a task beside the reading of the peer."""
+        if request.after is None and not request.tail:
+            await self._begin(request)
+            return
+        self.replays.append(request)
+        if self._replaying is None:
+            self._replaying = trio.CancelScope()
+            self._start_task(self._replay_all)
+
+    def forget(self, selection: Selection) -> bool:
+        """End a subscription, or its replay, or the waiting for that; tell whether there was one."""
+        known = False
+        for place, request in enumerate(self.replays):
+            if request.selection == selection:
+                known = True
+                del self.replays[place]
+                if place == 0 and self._replaying is not None:
+                    self._replaying.cancel()
+                break
+        for subscription in self.subscriptions:
+            if subscription.selection == selection:
+                known = True
+                self._hub.detach(subscription)
+                self.subscriptions.remove(subscription)
+                break
+        return known
+
+    def leave_all(self) -> None:
+        """End every subscription and replay."""
+        for subscription in self.subscriptions:
+            self._hub.detach(subscription)
+        self.subscriptions = []
+        if self._replaying is not None:
+            self.replays.clear()
+            self._replaying.cancel()
+
+    def close(self) -> None:
+        """End everything, for good."""
+        self.leave_all()
+        self._viewer = None
+
+    def step_aside(self) -> None:
+        """Have every batch looked at: bytes of the client wait, and what comes next must wait behind them."""
+        for subscription in self.subscriptions:
+            subscription.step_aside()
+
+    def safe_cursor(self) -> EventId | None:
+        """Return a cursor from which the client misses nothing on any of its channels."""
+        if not self.subscriptions:
+            return None
+        return min(self._hub.caught_up_to(subscription) for subscription in self.subscriptions)
+
+    async def _replay_all(self) -> None:
+        while self.replays:
+            request = self.replays[0]
+            with trio.CancelScope() as self._replaying:
+                if self._viewer is not None:
+                    await self._viewer.room()
+                await self._begin(request)
+            # By identity: it may have been forgotten, and the same be asked for anew.
+            self.replays = [waiting for waiting in self.replays if waiting is not request]
+        self._replaying = None
+
+    async def _begin(self, request: WatchRequest) -> None:
+        viewer = self._viewer
+        if viewer is None:
+            return
+        try:
+            await self._attach(viewer, request)
+        except Unavailable as error:
+            viewer.unwatched(request, error)
+        except Exception:
+            log.exception("unexpected error in a subscription")
+            viewer.failed()
+
+    async def _attach(self, viewer: Viewer, request: WatchRequest) -> None:
+        """Find where to start, announce it, replay, and go live.
+
+        Raises:
+            Unavailable: The log can't be read now.
+        """
+        start, reset = await self._starting_point(request)
+        await trio.lowlevel.checkpoint_if_cancelled()  # what was forgotten meanwhile must not be announced
+        subscription = Subscription(viewer, request.selection, request.overflow, request.ends_with_task)
+        subscription.position = start
+        self.subscriptions.append(subscription)
+        viewer.announce(request, start, reset)
+        if request.task_end is not None and start >= request.task_end:
+            viewer.task_ended(subscription)
+            return
+        try:
+            await self._hub.attach(subscription, viewer.room)
+        except Unavailable:
+            if subscription in self.subscriptions:
+                self.subscriptions.remove(subscription)
+            raise
+        if viewer.ending:
+            self._hub.detach(subscription)
+
+    async def _starting_point(self, request: WatchRequest) -> tuple[EventId, CursorLost | None]:
+        """Return the position to begin at and, if the client's cursor can't be honoured, why.
+
+        Raises:
+            Unavailable: It can't be known now.
+        """
+        replay, selection = self._hub.replay, request.selection
+        live = self._hub.live_position(selection)
+        if request.task_end is not None:
+            trimmed = (await replay.bounds(selection)).trimmed
+            if trimmed >= request.task_end:
+                return trimmed, CursorLost(trimmed, "the task has ended, and its end is no longer kept")
+        if request.foreign:
+            oldest = (await replay.bounds(selection)).trimmed
+            start = live if request.after is None else max(request.after, oldest)
+            return start, CursorLost(oldest, "the cursor is none of this service's")
+        if request.after is None:
+            return (await replay.tail_start(selection, request.tail) if request.tail else live), None
+        if request.after == OLDEST or self._hub.reaches_back_to(selection, request.after):
+            return request.after, None
+        bounds = await replay.bounds(selection)
+        if request.after > bounds.head:
+            ahead = CursorLost(bounds.trimmed, "the cursor is ahead of the log")
+            return live, None if request.after_is_time else ahead
+        if request.after < bounds.trimmed:
+            # Of a finished task nothing comes any more: what is left of it is all there is to be told.
+            start = live if request.task_end is None else bounds.trimmed
+            return start, CursorLost(bounds.trimmed, "events after the cursor are no longer kept")
+        return request.after, None

@@ -1,0 +1,139 @@
+/* The service's REST answers and the WebSocket of its streams: every path that the page knows.
+
+   All addresses are relative to where the page is, so that it works below any path of a proxy. A key is traded for a
+   session (a cookie that scripts can't read) which serves all tabs, streams and downloads. */
+
+const API = "api";
+const V1 = "api/v1";
+const TIMEOUT_MS = 20_000;
+
+const escaped = encodeURIComponent;
+
+/** Where everything is, below the page's own address. */
+export const paths = {
+  tasks: `${API}/tasks`,
+  task: (id) => `${API}/tasks/${escaped(id)}`,
+  log: (id) => `${API}/tasks/${escaped(id)}/logs`,
+  fullLog: (id) => `${API}/tasks/${escaped(id)}/logs/full`,
+  agents: `${API}/agents`,
+  summary: `${API}/analytics/summary`,
+  histogram: (kind) => `${API}/analytics/${kind}/histogram`,
+  performance: `${API}/analytics/performance`,
+  status: `${API}/status`,
+  ready: "api/ready",
+  health: `${V1}/health`,
+  events: `${V1}/events`,
+  ticket: `${V1}/stream-tickets`,
+  socket: "ws",
+  documents: ["openapi.json", "asyncapi.json", "metrics"],
+};
+
+/** An answer that is a problem (RFC 9457), or no answer at all (`status` 0); `answer` is what it says as JSON. */
+export class Problem extends Error {
+  constructor({ title, detail = "", status, answer = null }) {
+    super(detail ? `${title}: ${detail}` : title);
+    Object.assign(this, { title, detail, status, answer });
+  }
+
+  /** Whether a key, or a better one, is what is missing. */
+  get needsKey() {
+    return this.status === 401 || this.status === 403;
+  }
+}
+
+export class Api {
+  /** Milliseconds by which the service's clock is ahead of the browser's. */
+  skew = 0;
+  key = null;
+
+  /** @param {string} base address of the page */
+  constructor(base) {
+    this.base = base;
+  }
+
+  /** Milliseconds since the epoch by the service's clock. */
+  now() {
+    return Date.now() + this.skew;
+  }
+
+  /** The whole address of a path; parameters that are null, undefined or empty are left out. */
+  url(path, query = {}) {
+    const url = new URL(path, this.base);
+    for (const [name, value] of Object.entries(query)) {
+      if (Array.isArray(value)) value.forEach((one) => url.searchParams.append(name, one));
+      else if (value != null && value !== "") url.searchParams.set(name, value);
+    }
+    return url;
+  }
+
+  /**
+   * Fetch JSON.
+   *
+   * @param {string} path one of `paths`
+   * @param {object} [query] parameters
+   * @throws {Problem}
+   */
+  async get(path, query = {}) {
+    return (await this.#ask("GET", this.url(path, query))).json();
+  }
+
+  /** Fetch an answer in another form, as a file. */
+  async file(path, query, type) {
+    return (await this.#ask("GET", this.url(path, query), undefined, { Accept: type })).blob();
+  }
+
+  /** Send JSON (or nothing) and fetch the answer, null where it has none. */
+  async send(method, path, body, query = {}) {
+    const answer = await this.#ask(method, this.url(path, query), body);
+    return answer.status === 204 ? null : answer.json();
+  }
+
+  /** Trade the key for a ticket that a URL may carry for a short while. */
+  async ticket() {
+    return (await this.send("POST", paths.ticket)).ticket;
+  }
+
+  /** Open a WebSocket to the streams. */
+  async connect() {
+    const url = this.url(paths.socket, { ticket: this.key && (await this.ticket()) });
+    url.protocol = url.protocol.replace("http", "ws");
+    return new WebSocket(url);
+  }
+
+  async #ask(method, url, body, headers = {}) {
+    if (body !== undefined) headers["Content-Type"] = "application/json";
+    if (this.key) headers["X-API-Key"] = this.key;
+    let answer;
+    try {
+      answer = await fetch(url, {
+        method,
+        headers,
+        body: body === undefined ? undefined : JSON.stringify(body),
+        signal: AbortSignal.timeout(TIMEOUT_MS),
+        cache: "no-store",
+      });
+    } catch (error) {
+      const title = error.name === "TimeoutError" ? "The service did not answer in time" : "The service can't be reached";
+      throw new Problem({ title, status: 0 });
+    }
+    this.#readClock(answer.headers.get("Date"));
+    if (answer.ok) return answer;
+    throw new Problem({ title: answer.statusText || "The service refused", ...(await problemOf(answer)), status: answer.status });
+  }
+
+  /* The header has whole seconds, so only a larger difference tells anything. */
+  #readClock(date) {
+    if (!date) return;
+    const skew = Date.parse(date) + 500 - Date.now();
+    this.skew = Math.abs(skew) > 2_000 ? skew : 0;
+  }
+}
+
+async function problemOf(answer) {
+  try {
+    const body = await answer.json();
+    return { ...(body.title && { title: body.title, detail: body.detail }), answer: body };
+  } catch {
+    return {}; // not from the service itself: a proxy's page
+  }
+}

@@ -1,0 +1,56 @@
+/* Making and changing elements. */
+
+/** Set a node's text if it differs from what was last set. */
+export function put(node, text) {
+  if (node.shown !== text) node.textContent = node.shown = text;
+}
+
+const SVG = new Set(["svg", "g", "path", "line", "rect", "circle", "text", "polyline", "title", "marker", "defs"]);
+
+/**
+ * Make an element.
+ *
+ * @param {string} name with classes, such as `span.name.num`
+ * @param {object} [properties] attributes; `onclick` and the like are listeners, `dataset` an object; what is null,
+ *   undefined or false is left out
+ * @param {...(Node|string|null)} children
+ */
+export function h(name, properties = {}, ...children) {
+  const [tag, ...classes] = name.split(".");
+  const node = SVG.has(tag) ? document.createElementNS("http://www.w3.org/2000/svg", tag) : document.createElement(tag);
+  if (classes.length) node.setAttribute("class", classes.join(" "));
+  for (const [key, value] of Object.entries(properties)) {
+    if (value == null || value === false) continue;
+    if (key.startsWith("on")) node.addEventListener(key.slice(2), value);
+    else if (key === "dataset") Object.assign(node.dataset, value);
+    else node.setAttribute(key, value === true ? "" : value);
+  }
+  node.append(...children.filter((child) => child != null && child !== false));
+  return node;
+}
+
+/** Make a node's children these; nodes that stay are not touched. */
+export function fill(node, children) {
+  let next = node.firstChild;
+  for (const child of children) {
+    if (child === next) next = next.nextSibling;
+    else node.insertBefore(child, next);
+  }
+  while (next) {
+    const gone = next;
+    next = next.nextSibling;
+    gone.remove();
+  }
+}
+
+/** Copy a text, and say so on the button for a moment. */
+export async function copied(button, text) {
+  const label = button.textContent;
+  try {
+    await navigator.clipboard.writeText(text);
+    button.textContent = "Copied";
+  } catch {
+    button.textContent = "Not allowed";
+  }
+  setTimeout(() => (button.textContent = label), 1500);
+}

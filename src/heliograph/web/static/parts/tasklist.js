@@ -1,0 +1,190 @@
+/* The list of tasks: sections with rows that stand still while they are looked at.
+
+   While the pointer or the focus is in the list, it is scrolled, or it was paused, rows keep their places: what
+   they show goes on, but none comes, goes or moves; the list offers what is new instead. Drawing changes only
+   what differs from what is shown, so it costs little to call again and again. */
+
+import { agentOf, isDemo, nameOf } from "../core/fleet.js";
+import { age, compact, count, duration, moment, money } from "../core/format.js";
+import { plain } from "../core/terminal.js";
+import { fill, h, put } from "./dom.js";
+
+const MORE = 100;
+const TITLES = { silent: "Silent for long", waiting_input: "Waiting for input" };
+
+export class TaskList {
+  /** Rows that would be in another place, or come, if the list did not stand still. */
+  pending = 0;
+  paused = false;
+  /** Id of the task that is open. */
+  open = null;
+
+  #sections = new Map();
+  #rows = new Map();
+  #begun = false;
+  #folded;
+
+  /**
+   * @param {Element} scroller what scrolls
+   * @param {Element} root where the sections go
+   * @param {object} options
+   * @param {(id: string) => string} options.address of a task
+   * @param {() => void} options.changed the reader did something: draw
+   * @param {Set<string>} options.folded names of sections that are shut
+   */
+  constructor(scroller, root, { address, changed, folded }) {
+    Object.assign(this, { scroller, root, address, changed });
+    this.#folded = folded;
+    this.inside = false;
+    root.addEventListener("pointerenter", () => (this.inside = true));
+    root.addEventListener("pointerleave", () => ((this.inside = false), changed()));
+    scroller.addEventListener("scroll", changed, { passive: true });
+    root.addEventListener("focusout", changed);
+  }
+
+  /** Whether rows keep their places. */
+  get held() {
+    return this.paused || this.inside || this.scroller.scrollTop > 4 || this.root.contains(document.activeElement);
+  }
+
+  /**
+   * Show these sections.
+   *
+   * @param {{name: string, status: string, title?: string, tasks: object[], total: number, exact: boolean, first: number}[]} sections
+   *   `first`: rows shown until more are asked for
+   * @param {boolean} force whether rows may move although they are held: the reader asked for something else
+   */
+  arrange(sections, force) {
+    const wanted = sections.map((given) => {
+      const section = this.#sections.get(given.name) ?? this.#make(given);
+      section.given = given;
+      return { section, shown: this.#folded.has(given.name) ? [] : given.tasks.slice(0, section.limit) };
+    });
+    this.pending = this.held && this.#begun && !force ? this.#differing(wanted) : 0;
+    if (this.pending) {
+      for (const { section } of wanted) this.#head(section);
+      return;
+    }
+    const used = new Set(wanted.flatMap(({ shown }) => shown.map((task) => task.task_id)));
+    for (const id of this.#rows.keys()) if (!used.has(id)) this.#rows.delete(id);
+    for (const { section, shown } of wanted) {
+      section.node.hidden = !section.given.total && !section.given.tasks.length;
+      section.shown = shown.length;
+      fill(section.list, shown.map((task) => this.#rowOf(task.task_id).node));
+      this.#head(section);
+    }
+    fill(this.root, wanted.map(({ section }) => section.node));
+    this.#begun ||= used.size > 0;
+  }
+
+  /** Bring every row up to date; `absolute`: give times of day instead of ages. */
+  draw(find, now, absolute) {
+    for (const [id, row] of this.#rows) {
+      const task = find(id);
+      if (task) row.draw(task, now, absolute);
+      row.link.toggleAttribute("aria-current", id === this.open);
+    }
+  }
+
+  /** The links of all rows, from top to bottom. */
+  links() {
+    return [...this.root.querySelectorAll("a.row")];
+  }
+
+  /** Put the focus on a task's row, if it is shown. */
+  focus(id) {
+    this.#rows.get(id)?.link.focus({ preventScroll: true });
+  }
+
+  #differing(wanted) {
+    let differing = 0;
+    for (const { section, shown } of wanted) {
+      const now = [...section.list.children];
+      const places = new Set(now);
+      for (const task of shown) if (!places.has(this.#rows.get(task.task_id)?.node)) differing += 1;
+      if (shown.length < now.length) differing = Math.max(differing, 1);
+    }
+    return differing;
+  }
+
+  #rowOf(id) {
+    let row = this.#rows.get(id);
+    if (!row) {
+      row = new Row(id, this.address(id));
+      row.node.classList.toggle("fresh", this.#begun);
+      this.#rows.set(id, row);
+    }
+    return row;
+  }
+
+  #head({ given, count: node, more, fold, shown }) {
+    put(node, compact(given.total) + (given.exact ? "" : "+"));
+    const shut = this.#folded.has(given.name);
+    fold.setAttribute("aria-expanded", String(!shut));
+    const rest = given.total - shown;
+    more.hidden = shut || rest <= 0;
+    put(more, rest > MORE || !given.exact ? `Show ${MORE} more${given.exact ? ` of ${compact(rest)}` : ""}` : `Show ${rest} more`);
+  }
+
+  #make({ name, status, title, first }) {
+    const label = title ?? TITLES[name] ?? name;
+    const count = h("b");
+    const list = h("ul");
+    const more = h("button.more", { hidden: true });
+    const fold = h("button.fold", { "aria-expanded": "true" }, h("i.dot"), h("span", {}, label), count);
+    const node = h("section", { dataset: { status, section: name }, "aria-label": `${label}, tasks` }, h("h2", {}, fold), list, more);
+    const section = { node, list, count, more, fold, limit: first, shown: 0, given: null };
+    more.addEventListener("click", () => {
+      section.limit += MORE;
+      this.changed(name, section.limit);
+    });
+    fold.addEventListener("click", () => {
+      if (!this.#folded.delete(name)) this.#folded.add(name);
+      this.changed(name);
+    });
+    this.#sections.set(name, section);
+    return section;
+  }
+}
+
+class Row {
+  constructor(id, address) {
+    this.id = id;
+    const cells = ["latest", "agent", "model", "lines", "cost", "duration", "age"].map((name) => [name, h(`span.${name}`, { "aria-hidden": "true" })]);
+    this.name = h("span");
+    this.badge = h("i.badge", { hidden: true }, "demo");
+    Object.assign(this, Object.fromEntries(cells));
+    for (const name of ["lines", "cost", "duration", "age"]) this[name].classList.add("num");
+    this.said = h("span.unseen");
+    this.link = h("a.row", { href: address }, h("i.dot"), h("span.name", {}, this.name, this.badge), ...cells.map(([, cell]) => cell), this.said);
+    this.node = h("li", {}, this.link);
+  }
+
+  draw(task, now, absolute) {
+    const begun = task.started_at ?? task.created_at;
+    const running = task.status === "running" || task.status === "waiting_input";
+    const latest = latestOf(task);
+    const cost = task.cost_usd == null ? "" : money(task.cost_usd);
+    const lasted = running ? duration(now - Date.parse(begun)) : task.duration_ms == null ? "" : duration(task.duration_ms);
+    this.link.dataset.status = task.status;
+    this.badge.hidden = !isDemo(task);
+    put(this.name, nameOf(task));
+    put(this.latest, latest);
+    put(this.agent, agentOf(task));
+    put(this.model, task.model ?? "");
+    put(this.lines, task.output_lines ? compact(task.output_lines) : "");
+    put(this.cost, cost);
+    put(this.duration, lasted);
+    put(this.age, absolute ? moment(task.created_at, now) : age(now - Date.parse(task.created_at)));
+    // What a screen reader hears changes only when the task does, not with every line.
+    const facts = [task.status, task.agent && `agent ${agentOf(task)}`, task.model, task.status === "failed" && latest, cost && `cost ${cost}`];
+    put(this.said, `, ${facts.filter(Boolean).join(", ")}`);
+  }
+}
+
+function latestOf(task) {
+  if (task.status === "failed" && task.error) return plain(task.error).trim().split("\n").pop().slice(0, 240);
+  if (task.status === "running" || task.status === "waiting_input") return task.latest;
+  if (task.input_tokens == null && task.output_tokens == null) return "";
+  return `${count(task.input_tokens ?? 0)} tokens in, ${count(task.output_tokens ?? 0)} out`;
+}

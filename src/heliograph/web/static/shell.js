@@ -1,0 +1,264 @@
+/* The page around its views: which of them are open, what they share, and when they draw.
+
+   What views share is one API, one set of streams and the fleet's tasks, all kept live whichever view is open.
+   Messages change state at once and cost no DOM work; what the reader does is drawn in the next frame, what
+   comes some 20 times a second. */
+
+import { Api, paths } from "./core/api.js";
+import { compact, duration } from "./core/format.js";
+import { Preferences } from "./core/preferences.js";
+import { format, parse } from "./core/route.js";
+import { SharedStreams } from "./core/shared.js";
+import { Streams } from "./core/streams.js";
+import { Tasks } from "./core/tasks.js";
+import { askKey } from "./parts/key.js";
+import { h, put } from "./parts/dom.js";
+import { VIEWS } from "./views/index.js";
+
+const MESSAGES_MS = 40; // what comes within so long is drawn together
+const RATE_SECONDS = 60;
+const KEY = "heliograph.key";
+
+let scheduled = false; // a frame
+let soon = null; // timer of the next one
+
+const byId = (id) => document.getElementById(id);
+const base = new URL(".", location.href).href;
+const api = new Api(base);
+api.key = sessionStorage.getItem(KEY);
+
+const streams = openStreams({
+  state: showState,
+  problem: ({ title, detail }) => say(detail ? `${title}: ${detail}` : title),
+  refused: (why, code) => (why === "key" ? needKey() : say(`The service closed the stream for good (code ${code}).`)),
+  failed: probe,
+});
+
+/* A tab with a key of its own has a socket of its own. */
+function openStreams(on) {
+  if (api.key || !globalThis.SharedWorker) return new Streams({ connect: () => api.connect(), on });
+  const address = new URL(`core/worker.js#${new URLSearchParams({ base })}`, import.meta.url);
+  return new SharedStreams(new SharedWorker(address, { type: "module" }).port, on);
+}
+
+const preferences = new Preferences((chosen) => {
+  Object.assign(document.documentElement.dataset, chosen);
+  redraw();
+});
+
+const tasks = new Tasks({ api, streams, changed: redrawSoon, failed: report, notice: (text) => say(text, "notice") });
+
+/** What a view is given. */
+export const shell = {
+  api,
+  streams,
+  tasks,
+  preferences,
+  now: () => api.now(),
+  redraw,
+  redrawSoon,
+  report,
+  say,
+  announce: (text) => put(byId("announce"), text),
+  go: (segments, query) => (location.hash = format(segments, query)),
+  /** Change parameters of this address without a step in the history. */
+  amend(changes) {
+    const place = here();
+    const query = { ...Object.fromEntries(place.query), ...changes };
+    history.replaceState(null, "", format(segmentsOf(place), query));
+    navigate();
+  },
+};
+
+// --- views ---------------------------------------------------------------------------------------
+
+const open = new Map(); // name → {view, node, instance}
+let turn = 0;
+
+function here() {
+  return parse(location.hash, VIEWS) ?? { view: null, values: {}, query: new URLSearchParams() };
+}
+
+function segmentsOf({ view, values }) {
+  return view.path.split("/").filter(Boolean).map((name) => (name.startsWith(":") ? values[name.slice(1)] : name));
+}
+
+async function navigate() {
+  const now = ++turn;
+  const place = here();
+  const main = place.view ?? VIEWS[0];
+  const wanted = VIEWS.filter((view) => view === main || view.name === main.beside);
+  for (const [name, { instance, node }] of open) {
+    if (wanted.some((view) => view.name === name)) continue;
+    instance.close?.();
+    node.remove();
+    open.delete(name);
+  }
+  document.body.dataset.view = main.name;
+  document.body.classList.toggle("beside", wanted.length > 1);
+  for (const link of byId("views").children) {
+    if (wanted.some((view) => view.name === link.dataset.view)) link.setAttribute("aria-current", "page");
+    else link.removeAttribute("aria-current");
+  }
+  for (const view of wanted) {
+    const opened = open.get(view.name);
+    if (opened) opened.instance.moved?.(place);
+    else if (!(await show(view, place, now))) return;
+  }
+  redraw();
+}
+
+async function show(view, place, now) {
+  let module;
+  try {
+    module = await view.load();
+  } catch {
+    say("This view could not be loaded: the service is away, or was updated. Reload the page when it is back.");
+    return false;
+  }
+  if (now !== turn) return false;
+  const node = h(`section.view-${view.name}`, { dataset: { view: view.name } });
+  byId("main").append(node);
+  open.set(view.name, { node, instance: module.open(shell, node, place) });
+  return true;
+}
+
+byId("views").append(...VIEWS.filter((view) => view.title).map((view) => h("a", { href: format([view.path].filter(Boolean)), dataset: { view: view.name } }, view.title)));
+
+// --- the frame -----------------------------------------------------------------------------------
+
+function redraw() {
+  if (scheduled) return;
+  scheduled = true;
+  requestAnimationFrame(frame);
+}
+
+function redrawSoon() {
+  soon ??= setTimeout(() => {
+    soon = null;
+    redraw();
+  }, MESSAGES_MS);
+}
+
+function frame(now) {
+  scheduled = false;
+  for (const { instance } of open.values()) instance.draw?.(now);
+}
+
+// --- connection, rate, notices -------------------------------------------------------------------
+
+function showState(state) {
+  drawState(state);
+  if (state.name === "live" && byId("banner").dataset.kind === "problem") say(null);
+}
+
+/* While the service is away: since when, and when the next attempt is. */
+function drawState({ name, since, next }) {
+  const node = byId("connection");
+  node.dataset.state = name;
+  const words = [name === "idle" ? "connecting" : name];
+  if (since !== null) words.push(`for ${duration(Date.now() - since)}`);
+  if (since !== null && name !== "stopped") words.push(next === null ? "trying" : `next try in ${Math.max(0, Math.ceil((next - Date.now()) / 1000))}s`);
+  put(node.querySelector("span"), words.join(" · "));
+}
+
+/** Show a notice until it is dismissed or replaced; null hides it. */
+function say(text, kind = "problem") {
+  const banner = byId("banner");
+  banner.hidden = text === null;
+  banner.dataset.kind = kind;
+  put(banner.firstElementChild, text ?? "");
+}
+
+function report(problem) {
+  if (problem.needsKey) needKey(problem);
+  else say(problem.message);
+}
+
+/* A handshake that is refused looks to a browser like no answer at all, so ask why over HTTP. */
+async function probe() {
+  try {
+    await api.get(paths.tasks, { limit: 1 });
+  } catch (problem) {
+    if (problem.status) report(problem);
+  }
+}
+
+function needKey(problem) {
+  streams.stop();
+  askKey({ refused: api.key ? (problem?.detail ?? "The service did not accept the key for this page.") : "" }, (key) => {
+    api.key = key;
+    sessionStorage.setItem(KEY, key);
+    location.reload();
+  });
+}
+
+const rates = Array(RATE_SECONDS).fill(0);
+
+setInterval(() => {
+  drawState(streams.state);
+  if (document.hidden) return;
+  rates.shift();
+  rates.push(tasks.received);
+  tasks.received = 0;
+  const recent = rates.slice(-3).reduce((sum, n) => sum + n, 0) / 3;
+  put(byId("rate"), recent > 0 && recent < 10 ? recent.toFixed(1) : compact(Math.round(recent)));
+  const highest = Math.max(...rates, 5);
+  const points = rates.map((n, i) => `${((i / (RATE_SECONDS - 1)) * 90).toFixed(1)},${(20.5 - (n / highest) * 19).toFixed(1)}`).join(" ");
+  const line = byId("spark").firstElementChild;
+  if (line.getAttribute("points") !== points) line.setAttribute("points", points);
+  redraw(); // times go on
+}, 1000);
+
+// --- what the reader does ------------------------------------------------------------------------
+
+const GOES = { f: "fleet", a: "analytics", w: "workflows", s: "status" };
+let going = false; // after "g"
+
+async function palette() {
+  const { choiceActions, openPalette, viewActions } = await import("./parts/palette.js");
+  openPalette(shell, [...viewActions(shell, VIEWS), ...choiceActions(preferences), { title: "Keys", does: help }]);
+}
+
+async function help() {
+  (await import("./parts/help.js")).openHelp();
+}
+
+/* Keys that mean the same in every view. */
+function key(pressed) {
+  const went = going;
+  going = pressed === "g";
+  if (pressed === "?") help();
+  else if (went && GOES[pressed]) location.hash = format([VIEWS.find(({ name }) => name === GOES[pressed])?.path].filter(Boolean));
+  else return going;
+  return true;
+}
+
+addEventListener("keydown", (event) => {
+  if (event.key.toLowerCase() === "k" && (event.ctrlKey || event.metaKey)) {
+    event.preventDefault();
+    palette();
+    return;
+  }
+  if (event.ctrlKey || event.metaKey || event.altKey || document.querySelector("dialog[open]")) return;
+  const typing = event.target.matches("input, select, textarea");
+  if (!typing && key(event.key)) return event.preventDefault();
+  for (const { instance } of [...open.values()].reverse()) {
+    if (!instance.key?.(event, typing)) continue;
+    event.preventDefault();
+    return;
+  }
+});
+
+document.querySelector(".skip").addEventListener("click", (event) => {
+  event.preventDefault(); // its address is none of a view
+  byId("main").focus();
+});
+byId("open-palette").addEventListener("click", palette);
+byId("banner").querySelector("button").addEventListener("click", () => say(null));
+for (const name of ["online", "offline", "pageshow", "focus"]) addEventListener(name, () => streams.wake());
+document.addEventListener("visibilitychange", () => document.hidden || streams.wake());
+addEventListener("pageshow", (event) => event.persisted && location.reload()); // its streams are gone
+addEventListener("hashchange", navigate);
+navigate();
+tasks.begin();
