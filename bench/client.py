@@ -1,7 +1,8 @@
 """What a line of a task costs the program that prints it, and what the client costs it to import.
 
-Programs of their own print numbered lines in a tight loop: once with a service, once with none. Each tells the
-time of the whole loop, and of its slowest line: while the background thread works, both share one interpreter.
+Programs of their own print numbered lines in a tight loop: once with a service, once with none. Each tells
+the time of the whole loop, and of its slowest line: while the background thread works, both share one
+interpreter.
 """
 
 from __future__ import annotations
@@ -32,7 +33,8 @@ with heliograph.task("bench") as task:
         task.print("line", n)
         slowest = max(slowest, perf_counter() - before)
     took = perf_counter() - begun
-print(json.dumps([took / {LINES} * 1e6, slowest * 1e3, heliograph.flush(20) if sys.argv[3] == "there" else False]))
+sent = heliograph.flush(20) if sys.argv[3] == "there" else False
+print(json.dumps([took / {LINES} * 1e6, slowest * 1e3, sent]))
 """
 
 IMPORTS = """
