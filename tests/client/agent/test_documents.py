@@ -24,7 +24,7 @@ EXAMPLES = re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), 
 def test_an_example_runs(service: Service, tmp_path: Path, number: int) -> None:
     """Each example ends well, says nothing on stderr, and leaves only completed tasks at the service."""
     done = subprocess.run(
-        [sys.executable, "-X", "dev", "-W", "error", "-c", EXAMPLES[number]],
+        [sys.executable, "-W", "error", "-c", EXAMPLES[number]],
         env={**os.environ, "HELIOGRAPH_URL": service.url, "XDG_STATE_HOME": str(tmp_path)},
         capture_output=True,
         text=True,
