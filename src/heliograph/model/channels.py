@@ -43,6 +43,7 @@ _OWNERS = {
     "workflow": (_WORKFLOW, _TASK, _CONVERSATION),
     "pipeline": (_WORKFLOW, _TASK, _CONVERSATION),
     "run": (_WORKFLOW, _TASK, _CONVERSATION),
+    "step": (_WORKFLOW, _TASK, _CONVERSATION),
 }
 """By the first part of a topic: what an event may belong to, and the field that says so, likeliest first."""
 
@@ -128,6 +129,8 @@ def channel_for(topic: str, payload: Mapping[str, Any]) -> str:
         name = payload.get(field)
         if is_name(name):
             return f"{kind}:{name}"
+    if "execution_id" in payload and is_name(payload.get("pipeline")):
+        return f"workflow:{payload['pipeline']}"  # so runners name a run and its workflow
     return f"topic:{topic}"
 
 

@@ -7,5 +7,9 @@ from typing import Any
 from heliograph.model.kind import Kind
 from heliograph.model.session import SESSION
 from heliograph.model.task import TASK
+from heliograph.model.workflows.record import RECORD
+from heliograph.model.workflows.run import RUN
+from heliograph.model.workflows.spending import SPENDING
+from heliograph.model.workflows.step import STEP
 
-KINDS: tuple[Kind[Any], ...] = (TASK, SESSION)
+KINDS: tuple[Kind[Any], ...] = (TASK, SESSION, STEP, SPENDING, RUN, RECORD)

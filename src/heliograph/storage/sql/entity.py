@@ -97,9 +97,10 @@ class Entity(Generic[V]):
         return [self.cut.get(c.name, c) for c in self.table.c if c.name not in self.large]
 
     @property
-    def newest_first(self) -> Sequence[ColumnElement[Any]]:
+    def listed(self) -> Sequence[ColumnElement[Any]]:
         """The order of lists."""
-        return [self.table.c[name].desc() for name in self.kind.order]
+        columns = [self.table.c[name] for name in self.kind.order]
+        return columns if self.kind.ascending else [column.desc() for column in columns]
 
     @property
     def size(self) -> ColumnElement[int]:
@@ -127,7 +128,8 @@ class Entity(Generic[V]):
         """Return the condition of what comes after a position in a list."""
         columns = [self.table.c[name] for name in self.kind.order]
         typed = [literal(value, column.type) for value, column in zip(position, columns, strict=True)]
-        return tuple_(*columns) < tuple_(*typed)
+        here, there = tuple_(*columns), tuple_(*typed)
+        return here > there if self.kind.ascending else here < there
 
     def to_value(self, row: RowMapping) -> V:
         """Make an entity of a row, or of as much of it as was read."""

@@ -36,7 +36,8 @@ FEEDS: dict[Kind[Any], list[Kind[Any]]] = {}
 
 for _entity in ENTITIES:
     if _entity.kind.family is not None:
-        FAMILIES.setdefault(_entity.kind.family, []).append(_entity)
+        for _family in (_entity.kind.family, *_entity.kind.further):
+            FAMILIES.setdefault(_family, []).append(_entity)
         if _entity.steady is not None:
             STEADY[_entity.kind.family] = _entity.steady
     for _feeder in _entity.kind.fed_by:

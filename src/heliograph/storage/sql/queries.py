@@ -50,6 +50,7 @@ def to_event(row: Row[Any]) -> Event:
         payload=orjson.loads(row.payload),
         sender=row.sender,
         correlation_id=row.correlation_id,
+        body=row.payload.encode(),
     )
 
 
@@ -192,14 +193,14 @@ def _channel_name(selector: str, dialect: str) -> Iterable[ColumnElement[bool]]:
 def list_entities(
     connection: Connection, entity: Entity[V], wanted: Any, after: Sequence[Any] | None, limit: int
 ) -> tuple[list[V], bool]:
-    """List entities, newest first, behind a keyset cursor; tell whether there are more.
+    """List entities in their order, behind a keyset cursor; tell whether there are more.
 
     Returns fewer than ``limit`` when they reach ``PAGE_BYTES``; none only when there are none.
     """
     statement: Select[Any] = select(entity.table, entity.size.label("_size")).where(*entity.narrowed(wanted))
     if after is not None:
         statement = statement.where(entity.after(after))
-    statement = statement.order_by(*entity.newest_first).limit(limit + 1)
+    statement = statement.order_by(*entity.listed).limit(limit + 1)
     found, more = within_bytes(connection, statement, lambda row: row._mapping["_size"])
     return [entity.to_value(row._mapping) for row in found[:limit]], more or len(found) > limit
 
@@ -221,7 +222,7 @@ def newest_entities(
     connection: Connection, entity: Entity[V], name: str, values: Iterable[str]
 ) -> dict[str, V]:
     """Return the newest entity of each value of a column, without what may be large, by looks at an index."""
-    newest = select(*entity.small).order_by(*entity.newest_first).limit(1)
+    newest = select(*entity.small).order_by(*entity.listed).limit(1)
     found = {}
     for value in values:
         row = connection.execute(newest.where(entity.table.c[name] == value)).mappings().one_or_none()

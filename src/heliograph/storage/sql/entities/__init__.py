@@ -7,8 +7,9 @@ from typing import Any
 from heliograph.model.kind import Kind
 from heliograph.storage.sql.entities.session import SESSIONS
 from heliograph.storage.sql.entities.task import TASKS
+from heliograph.storage.sql.entities.workflow import RECORDS, RUNS, SPENDINGS, STEPS
 from heliograph.storage.sql.entity import Entity
 
-ENTITIES: tuple[Entity[Any], ...] = (TASKS, SESSIONS)
+ENTITIES: tuple[Entity[Any], ...] = (TASKS, SESSIONS, STEPS, SPENDINGS, RUNS, RECORDS)
 
 ENTITY_OF: dict[Kind[Any], Entity[Any]] = {entity.kind: entity for entity in ENTITIES}
