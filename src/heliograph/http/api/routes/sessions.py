@@ -50,7 +50,7 @@ class SessionView:
 
     session_id: str
     tasks: Annotated[Mapping[str, int], says(**record(dict.fromkeys(STATUSES, COUNT)))]
-    cost_usd: Annotated[float, says("Dollars, exact to the millionth.")]
+    cost_usd: Annotated[float, says("Dollars, exact to the billionth.")]
     input_tokens: int
     output_tokens: int
     first_seen: datetime
@@ -100,7 +100,7 @@ def _view(session: Session) -> SessionView:
     return SessionView(
         session.session_id,
         dict.fromkeys(STATUSES, 0) | session.tasks,
-        session.cost_micros / 1_000_000,
+        session.cost_nanos / 10**9,
         session.input_tokens,
         session.output_tokens,
         session.first_seen,
