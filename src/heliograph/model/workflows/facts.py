@@ -14,7 +14,7 @@ import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple, TypeVar
 
-from heliograph.model.task import micro_dollars
+from heliograph.model.task import nano_dollars
 
 MAX_TOKENS = 10**12
 MAX_COST_USD = 10**6
@@ -89,7 +89,7 @@ class Spent(NamedTuple):
             tokens(said.get("thoughts_tokens")),
         ]
         spent = cls(
-            micro_dollars(cost) if amount(cost, MAX_COST_USD) else None,
+            round(nano_dollars(cost) / 1000) if amount(cost, MAX_COST_USD) else None,
             tokens(first(said, "input_tokens", "prompt_tokens")),
             total(outputs),
             tokens(said.get("cached_tokens")),
