@@ -110,6 +110,8 @@ class Conversation:
                 for field in ("title", "user_id", "flow_id", "is_archived", "metadata"):
                     if event.payload.get(field) is not None:
                         setattr(self, field, event.payload[field])
+                if event.topic == CREATED:
+                    self.deleted = False
             case "conversation.cleared":
                 self._clear(event)
             case "conversation.deleted":

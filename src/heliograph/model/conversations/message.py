@@ -1,10 +1,10 @@
 """A message of a conversation.
 
-It is said whole, by ``conversation.message``, or it grows: each ``conversation.delta`` adds a piece of text, and
-the last one says ``done``. A growing message is none of the conversation's messages yet. Its text is in the
-log alone, and is put together when it ends, or when somebody asks for it (``grown``). A writer that has to begin
-again says ``rewind``: then the piece is written over what the message held so far. What has ended stays as it
-is, unless it is said again whole; pieces that come late change nothing.
+It is said whole, by ``conversation.message``, or it grows: each ``conversation.delta`` adds a piece of text,
+and the last one says ``done``. A growing message is none of the conversation's messages yet. Its text is in
+the log alone, and is put together when it ends, or when somebody asks for it (``grown``). A writer that must
+begin again says ``rewind``: then the piece is written over what the message held so far. What has ended stays
+as it is, unless it is said again whole; pieces that come late change nothing.
 """
 
 from __future__ import annotations
@@ -61,7 +61,14 @@ class Message:
         """Begin a message at its first event."""
         conversation = event.channel.partition(":")[2]
         message: str = event.payload["message_id"]
-        return cls(f"{conversation}/{message}", conversation, message, event.timestamp, event.timestamp, text_from=event.id)
+        return cls(
+            f"{conversation}/{message}",
+            conversation,
+            message,
+            event.timestamp,
+            event.timestamp,
+            text_from=event.id,
+        )
 
     @property
     def growing(self) -> bool:
@@ -76,10 +83,7 @@ class Message:
         for field in ("role", "task_id", "metadata"):
             if event.payload.get(field) is not None:
                 setattr(self, field, event.payload[field])
-        if event.topic == MESSAGE:
-            self.content = event.payload["content"]
-            self.text_from = event.id
-        elif event.payload.get("rewind") is True:
+        if event.topic == MESSAGE or event.payload.get("rewind") is True:
             self.content = event.payload["content"]
             self.text_from = event.id
         else:
@@ -93,8 +97,8 @@ def grown(message_id: str, pieces: Iterable[Mapping[str, Any]]) -> str:
 
     Args:
         message_id: The message.
-        pieces: The payloads of its conversation's deltas from ``Message.text_from`` on, in order; those of other
-            messages are left out.
+        pieces: The payloads of its conversation's deltas from ``Message.text_from`` on, in order; those of
+            other messages are left out.
     """
     text = "".join(piece["content"] for piece in pieces if piece["message_id"] == message_id)
     return text[:MAX_TEXT]

@@ -255,7 +255,9 @@ class Batch:
         """Write the rows that follow from the entities, where they have changed."""
         now = set().union(*map(beside.rows, self._values.values()))
         names = tuple(beside.table.c.keys())
-        insert(self._connection, beside.table, [dict(zip(names, row, strict=True)) for row in now - self._beside])
+        insert(
+            self._connection, beside.table, [dict(zip(names, row, strict=True)) for row in now - self._beside]
+        )
         gone = [dict(zip((f"at_{name}" for name in names), row, strict=True)) for row in self._beside - now]
         if gone:
             mine = and_(*(beside.table.c[name] == bindparam(f"at_{name}") for name in names))

@@ -197,7 +197,9 @@ def list_entities(
 
     Returns fewer than ``limit`` when they reach ``PAGE_BYTES``; none only when there are none.
     """
-    statement: Select[Any] = select(entity.table, entity.size.label("_size")).where(*entity.narrowed(connection, wanted))
+    statement: Select[Any] = select(entity.table, entity.size.label("_size")).where(
+        *entity.narrowed(connection, wanted)
+    )
     if after is not None:
         statement = statement.where(entity.after(after))
     statement = statement.order_by(*entity.listed).limit(limit + 1)

@@ -107,7 +107,7 @@ def _searched(connection: Connection, text: str) -> ColumnElement[bool]:
         return false()
     mine = conversation_words.c.conversation_id
     counts = [_count(connection, one) for one in ranges]
-    there = [
+    there: list[ColumnElement[bool]] = [
         exists().where(mine == conversations.c.conversation_id, one) for one in ranges
     ]
     rarest = min(range(len(ranges)), key=counts.__getitem__)
