@@ -104,7 +104,7 @@ async def test_an_event_comes_back_as_it_was_published(form: Form) -> None:
     async with form.open() as storage:
         [event_id] = await kept(storage, [draft])
         expected = Event(
-            event_id, "workflow:w", 1, "pipeline.completed", moment, payload, draft.sender, "\\N"
+            event_id, "workflow:w", 1, "pipeline.completed", moment, payload, draft.sender, "\\N", draft.body
         )
         assert await read_all(storage) == [expected]
         await archived(storage)

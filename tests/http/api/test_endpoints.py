@@ -14,7 +14,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from opentelemetry.trace import SpanKind, StatusCode
 from tests.conformance.clients import open_ws, request_head
 from tests.http.api.test_shortcuts import exchange, long_way
-from tests.http.conftest import Api, Start, output
+from tests.http.conftest import Api, Start, created, output
 from tests.http.rules.test_auth import key
 
 from heliograph.http.api.counts import BOUNDS, RequestCounts
@@ -56,6 +56,8 @@ MATRIX = {
     "web_socket": {**dict.fromkeys(CALLERS, 426), "unknown": 401},
     "page_socket": {**dict.fromkeys(CALLERS, 426), "unknown": 401},
     "make_ticket": {**ANY_READER, "reader": 201, "of task 1": 201, "of task 2": 201},
+    "list_sessions": READ,
+    "get_session": READ,
     "list_agents": READ,
     "summary": READ,
     "costs_histogram": READ,
@@ -74,7 +76,7 @@ MATRIX = {
 }
 """What each caller is answered by each endpoint, asked of task 1."""
 
-PATHS = {"task_id": "1", "name": "shell.js", "session": "dashboard"}
+PATHS = {"task_id": "1", "session_id": "a/b", "name": "shell.js", "session": "dashboard"}
 BODIES = {"publish": output("1")}
 
 
@@ -82,7 +84,7 @@ BODIES = {"publish": output("1")}
 async def guarded(start: Start) -> Api:
     """Start a service with keys, and a task."""
     api = await start(auth={"keys": KEYS})
-    await api.publish(output("1"), headers=CALLERS["writer"])
+    await api.publish(created("1", session_id="a/b"), output("1"), headers=CALLERS["writer"])
     return api
 
 

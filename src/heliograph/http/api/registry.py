@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
-from heliograph.http.api.routes import agents, analytics, documents, events, page, streams, system, tasks
+from heliograph.http.api.routes import (
+    agents,
+    analytics,
+    documents,
+    events,
+    page,
+    sessions,
+    streams,
+    system,
+    tasks,
+)
 
 ENDPOINTS = documents.with_descriptions(
     [
         endpoint
-        for module in (tasks, events, streams, agents, analytics, system, page)
+        for module in (tasks, sessions, events, streams, agents, analytics, system, page)
         for endpoint in module.ENDPOINTS
     ]
 )

@@ -66,7 +66,7 @@ def _describe_task(components: Components) -> Schema:
 
 def _describe_event(components: Components) -> Schema:
     fields = {
-        **components.fields(Event),
+        **components.fields(Event, without=["body"]),
         "channel": text(CHANNEL),
         "seq": said(whole(1), "1, 2, 3, … without holes within its channel."),
         "topic": text(TOPIC),

@@ -11,8 +11,8 @@ from typing import Any
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0005"
-down_revision = "0004"
+revision = "0006"
+down_revision = "0005"
 
 BIG = sa.BigInteger().with_variant(sa.Integer, "sqlite")
 MONEY = ("tasks", "corrections", "sessions", "rollups")
