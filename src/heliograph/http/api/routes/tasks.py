@@ -133,7 +133,7 @@ class TaskListMeta(ListMeta):
 
     counts: Annotated[
         Mapping[str, int] | None,
-        says("Tasks of each status that pass the filter, leaving its status out; null if not asked for."),
+        says("Tasks of each status that pass the filter, leaving its status out; absent unless asked for."),
     ] = None
 
 

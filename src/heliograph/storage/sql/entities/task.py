@@ -141,7 +141,9 @@ TASKS = Entity(
     },
     sorts={
         "updated": type_coerce(tasks.c.updated_at, Big),
-        "duration": case((tasks.c.finished_at.is_(None), -1), (LASTED < 0, 0), else_=LASTED),
+        "duration": type_coerce(
+            case((tasks.c.finished_at.is_(None), -1), (LASTED < 0, 0), else_=LASTED), Big
+        ),
         "cost": func.coalesce(tasks.c.cost_nanos, -1),
     },
     large=("input", "metadata", "result"),
