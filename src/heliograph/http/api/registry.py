@@ -5,6 +5,7 @@ from __future__ import annotations
 from heliograph.http.api.routes import (
     agents,
     analytics,
+    conversations,
     documents,
     events,
     page,
@@ -17,7 +18,7 @@ from heliograph.http.api.routes import (
 ENDPOINTS = documents.with_descriptions(
     [
         endpoint
-        for module in (tasks, sessions, events, streams, agents, analytics, system, page)
+        for module in (tasks, sessions, conversations, events, streams, agents, analytics, system, page)
         for endpoint in module.ENDPOINTS
     ]
 )
