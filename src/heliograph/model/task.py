@@ -13,7 +13,7 @@ the model become known only later, it is computed then.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from decimal import ROUND_HALF_EVEN, Decimal
 from typing import Any
@@ -22,7 +22,7 @@ import attrs
 import orjson
 
 from heliograph.model.event import Event
-from heliograph.model.ids import OLDEST, EventId, format_id
+from heliograph.model.ids import OLDEST, EventId, format_id, to_microseconds
 from heliograph.model.kind import Kind
 from heliograph.model.prices import NO_PRICES, Prices, Usage
 from heliograph.model.rules import DESCRIPTION, NAME, OBJECT, TEXT, Rules, amount, of_object, one_of, whole
@@ -241,7 +241,7 @@ class TaskFilter:
 
     Args:
         statuses: Any of these.
-        text: Found anywhere in id, name, agent or error, ignoring the case of ASCII letters.
+        text: Words, each of them found in the id, name, agent, agent type, model or error, in either case.
         since: Created at or after.
         until: Created before.
     """
@@ -255,6 +255,21 @@ class TaskFilter:
     text: str | None = None
     since: datetime | None = None
     until: datetime | None = None
+
+
+def duration_micros(task: Task) -> int:
+    """Return how long a task took, in microseconds; -1 while it has not ended."""
+    if task.finished_at is None:
+        return -1
+    return max(0, to_microseconds(task.finished_at) - to_microseconds(task.started_at or task.created_at))
+
+
+SORTS: Mapping[str, Callable[[Task], int]] = {
+    "updated": lambda task: to_microseconds(task.updated_at),
+    "duration": duration_micros,
+    "cost": lambda task: -1 if task.cost_nanos is None else task.cost_nanos,
+}
+"""What lists of tasks can be sorted by besides their creation, largest first; -1 where nothing is known."""
 
 
 RESULT = Rules(

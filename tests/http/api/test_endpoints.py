@@ -183,7 +183,7 @@ async def test_requests_are_counted_by_endpoint(api: Api) -> None:
 
 @pytest.fixture
 def spans(monkeypatch: pytest.MonkeyPatch) -> InMemorySpanExporter:
-    """Record spans in memory."""
+    """Record spans in memory; set up before the service starts, as the SDK is."""
     exporter = InMemorySpanExporter()
     provider = TracerProvider()
     provider.add_span_processor(SimpleSpanProcessor(exporter))
@@ -199,7 +199,7 @@ def test_without_an_sdk_nothing_records() -> None:
 PARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
 
-async def test_every_request_has_a_span(api: Api, spans: InMemorySpanExporter) -> None:
+async def test_every_request_has_a_span(spans: InMemorySpanExporter, api: Api) -> None:
     """By either way a request has a span with its route and status, below the caller's."""
     request = request_head("GET", "/api/tasks/none?x=1", {"Host": "localhost:5", "traceparent": PARENT})
     for way in (request, long_way(request)):
@@ -217,7 +217,7 @@ async def test_every_request_has_a_span(api: Api, spans: InMemorySpanExporter) -
         assert span.status.status_code is StatusCode.UNSET
 
 
-async def test_a_stream_has_a_span_for_its_handshake(api: Api, spans: InMemorySpanExporter) -> None:
+async def test_a_stream_has_a_span_for_its_handshake(spans: InMemorySpanExporter, api: Api) -> None:
     """The span of a stream ends when the stream begins."""
     async with await open_ws(api.url) as watch:
         assert watch.status == 101
@@ -227,7 +227,7 @@ async def test_a_stream_has_a_span_for_its_handshake(api: Api, spans: InMemorySp
 
 
 async def test_a_failure_is_told_in_the_span(
-    api: Api, spans: InMemorySpanExporter, monkeypatch: pytest.MonkeyPatch
+    spans: InMemorySpanExporter, api: Api, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A bug is an error of the span; what a client did wrong is none."""
 

@@ -67,6 +67,7 @@ class Entity(Generic[V]):
     Args:
         kind: What it is.
         table: With a column for each field of the kind's values.
+        sorts: By name, what lists may be sorted by instead of the kind's order, largest first; never null.
         filters: By field of the kind's filter, how a value narrows a list; a field that is not here is a
             column, and must be equal.
         large: Columns of up to a megabyte that the fold never reads: a batch over thousands of entities must
@@ -80,6 +81,7 @@ class Entity(Generic[V]):
     kind: Kind[V]
     table: Table
     filters: Mapping[str, Callable[[Any], ColumnElement[bool]]] = attrs.field(factory=dict)
+    sorts: Mapping[str, ColumnElement[int]] = attrs.field(factory=dict)
     large: tuple[str, ...] = ()
     cut: Mapping[str, ColumnElement[Any]] = attrs.field(factory=dict)
     kept: Callable[[V], Set[str]] = lambda value: frozenset()
@@ -124,12 +126,16 @@ class Entity(Generic[V]):
             if value is not None and value != ()
         ]
 
-    def after(self, position: Sequence[Any]) -> ColumnElement[bool]:
+    def sorted_by(self, sort: str) -> Sequence[ColumnElement[Any]]:
+        """Return the columns of a list that is sorted, each with its largest first."""
+        return [self.sorts[sort], *self.key]
+
+    def after(self, position: Sequence[Any], sort: str | None = None) -> ColumnElement[bool]:
         """Return the condition of what comes after a position in a list."""
-        columns = [self.table.c[name] for name in self.kind.order]
+        columns = self.sorted_by(sort) if sort else [self.table.c[name] for name in self.kind.order]
         typed = [literal(value, column.type) for value, column in zip(position, columns, strict=True)]
         here, there = tuple_(*columns), tuple_(*typed)
-        return here > there if self.kind.ascending else here < there
+        return here > there if self.kind.ascending and not sort else here < there
 
     def to_value(self, row: RowMapping) -> V:
         """Make an entity of a row, or of as much of it as was read."""
