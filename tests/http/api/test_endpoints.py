@@ -58,6 +58,17 @@ MATRIX = {
     "make_ticket": {**ANY_READER, "reader": 201, "of task 1": 201, "of task 2": 201},
     "list_sessions": READ,
     "get_session": READ,
+    "list_conversations": READ,
+    "create_conversation": {**READ, "reader": 403, "writer": 201},
+    "conversation_of_flow": READ,
+    "get_conversation": READ,
+    "change_conversation": {**READ, "reader": 403, "writer": 200},
+    "delete_conversation": {**READ, "reader": 403, "writer": 200},
+    "clear_conversation": {**READ, "reader": 403, "writer": 200},
+    "list_messages": READ,
+    "say": {**READ, "reader": 403, "writer": 201},
+    "get_context": READ,
+    "get_metrics": READ,
     "list_agents": READ,
     "summary": READ,
     "costs_histogram": READ,
@@ -76,15 +87,32 @@ MATRIX = {
 }
 """What each caller is answered by each endpoint, asked of task 1."""
 
-PATHS = {"task_id": "1", "session_id": "a/b", "name": "shell.js", "session": "dashboard"}
-BODIES = {"publish": output("1")}
+PATHS = {
+    "task_id": "1",
+    "session_id": "a/b",
+    "conversation_id": "1",
+    "flow_id": "a%2Fb%23c",
+    "name": "shell.js",
+    "session": "dashboard",
+}
+BODIES = {
+    "publish": output("1"),
+    "create_conversation": {"title": "t"},
+    "change_conversation": {"title": "t"},
+    "say": {"role": "user", "content": "c"},
+}
+TALK = {
+    "topic": "conversation.created",
+    "channel": "conversation:1",
+    "payload": {"title": "t", "flow_id": "a/b#c"},
+}
 
 
 @pytest.fixture
 async def guarded(start: Start) -> Api:
     """Start a service with keys, and a task."""
     api = await start(auth={"keys": KEYS})
-    await api.publish(created("1", session_id="a/b"), output("1"), headers=CALLERS["writer"])
+    await api.publish(created("1", session_id="a/b"), output("1"), TALK, headers=CALLERS["writer"])
     return api
 
 

@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import Annotated, Any, Literal
 
 import attrs
+from werkzeug.exceptions import RequestTimeout
 
 from heliograph.http.api import samples, talking
 from heliograph.http.api.endpoint import Described, Endpoint
@@ -37,7 +38,6 @@ from heliograph.model.conversations.conversation import (
 )
 from heliograph.model.conversations.message import MESSAGES, ROLES, Message, MessageFilter
 from heliograph.model.errors import (
-    Conflict,
     Invalid,
     Malformed,
     NotFound,
@@ -226,7 +226,7 @@ class ContextList:
 
 
 @attrs.frozen
-class Metrics:
+class ConversationMetrics:
     """What the tasks of a conversation add up to."""
 
     conversation_id: str
@@ -244,8 +244,12 @@ class Outcome:
 
     success: bool
     message: str
-    data: None = attrs.field(default=None, init=False)
-    error: None = attrs.field(default=None, init=False)
+    data: Mapping[str, Any] | None
+    error: str | None
+
+
+def _done(message: str) -> Outcome:
+    return Outcome(success=True, message=message, data=None, error=None)
 
 
 def conversation_view(conversation: Conversation) -> ConversationView:
@@ -282,10 +286,12 @@ def message_view(message: Message) -> MessageView:
     )
 
 
-def metrics_of(conversation: Conversation) -> Metrics:
+def metrics_of(conversation: Conversation) -> ConversationMetrics:
     """Return the sums of a conversation."""
     view = conversation_view(conversation)
-    return Metrics(**{field.name: getattr(view, field.name) for field in attrs.fields(Metrics)})
+    return ConversationMetrics(
+        **{field.name: getattr(view, field.name) for field in attrs.fields(ConversationMetrics)}
+    )
 
 
 async def list_conversations(
@@ -329,13 +335,13 @@ async def change_conversation(
 async def delete_conversation(services: Services, who: Identity, asked: OfConversation) -> Outcome:
     """Delete a conversation and its messages."""
     await talking.change(services, asked.conversation_id, DELETED, {})
-    return Outcome(True, f"{asked.conversation_id} is deleted")
+    return _done(f"{asked.conversation_id} is deleted")
 
 
 async def clear_conversation(services: Services, who: Identity, asked: OfConversation) -> Outcome:
     """Remove the messages of a conversation."""
     await talking.change(services, asked.conversation_id, CLEARED, {})
-    return Outcome(True, f"{asked.conversation_id} is cleared")
+    return _done(f"{asked.conversation_id} is cleared")
 
 
 async def list_messages(services: Services, who: Identity, asked: MessageListing) -> MessageList:
@@ -373,7 +379,7 @@ async def get_context(services: Services, who: Identity, asked: Context) -> Cont
     return ContextList(shown, Meta(position))
 
 
-async def get_metrics(services: Services, who: Identity, asked: OfConversation) -> Metrics:
+async def get_metrics(services: Services, who: Identity, asked: OfConversation) -> ConversationMetrics:
     """Return what the tasks of a conversation add up to."""
     return metrics_of(await talking.known(services, asked.conversation_id))
 
@@ -423,7 +429,8 @@ _MESSAGE = MessageView(
     samples.CREATED.id,
 )
 _READING = (NotFound, Invalid, Unavailable)
-_WRITING = (*_READING, Malformed, TooLarge, UnsupportedMedia, Conflict)
+_MAKING = (Invalid, Unavailable, Malformed, TooLarge, UnsupportedMedia, RequestTimeout)
+_WRITING = (*_MAKING, NotFound)
 _ONE = "/api/v1/conversations/{conversation_id}"
 
 ENDPOINTS = [
@@ -446,7 +453,7 @@ ENDPOINTS = [
         scope="publish",
         channels=_all,
         body=JsonBody(NewConversation),
-        refuses=_WRITING,
+        refuses=_MAKING,
         status=201,
         example=_CONVERSATION,
     ),
@@ -493,7 +500,7 @@ ENDPOINTS = [
         scope="publish",
         channels=of_conversation,
         refuses=_READING,
-        example=Outcome(True, "conv-0123456789ab is deleted"),
+        example=_done("conv-0123456789ab is deleted"),
     ),
     Endpoint(
         "POST",
@@ -504,7 +511,7 @@ ENDPOINTS = [
         scope="publish",
         channels=of_conversation,
         refuses=_READING,
-        example=Outcome(True, "conv-0123456789ab is cleared"),
+        example=_done("conv-0123456789ab is cleared"),
     ),
     Endpoint(
         "GET",
@@ -549,7 +556,7 @@ ENDPOINTS = [
         Described("The sums."),
         channels=of_conversation,
         refuses=_READING,
-        example=Metrics(
+        example=ConversationMetrics(
             "conv-0123456789ab", 1, 0.05, 1, 2.0, samples.CREATED.timestamp, samples.ENDED.timestamp
         ),
     ),
