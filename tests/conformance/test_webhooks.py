@@ -45,7 +45,11 @@ async def test_deliveries_are_folded_and_added_up(form: Form) -> None:
         for number, outcome in enumerate(outcomes):
             for event in delivery(number, outcome, f"2026-01-31T1{number}:30:00Z"):
                 await kept(storage, [event])
-        measured: dict[str, Any] = {"webhook_id": "static-github", "refused": {"mismatch": 2}, "latencies": {"5": 1}}
+        measured: dict[str, Any] = {
+            "webhook_id": "static-github",
+            "refused": {"mismatch": 2},
+            "latencies": {"5": 1},
+        }
         await kept(storage, [told("webhook.measured", **measured), told("webhook.measured", **measured)])
         await archived(storage)
         found, more = await storage.store.list(DELIVERY, DeliveryFilter(), None, 10)
