@@ -25,6 +25,7 @@ from heliograph.actors.archiver import Archiver
 from heliograph.actors.bridge import Bridge
 from heliograph.actors.histogram import Histogram
 from heliograph.actors.hub import Hub
+from heliograph.actors.registry import Registry
 from heliograph.actors.retention import Retention
 from heliograph.actors.subscriber import Subscriber
 from heliograph.actors.sweeper import Sweeper
@@ -39,6 +40,7 @@ from heliograph.http.wire.server import Server, open_listener
 from heliograph.model.errors import SettingsError
 from heliograph.model.ids import OLDEST, EventId, format_id
 from heliograph.model.prices import Prices
+from heliograph.storage.artifacts import FolderArtifacts
 from heliograph.storage.distributed.form import migrate_database, open_distributed
 from heliograph.storage.embedded.sqlite import SqliteLog, migrate_sqlite, open_sqlite
 from heliograph.storage.protocols import Log, Store
@@ -110,6 +112,8 @@ async def _run_streams(
         followers.start_soon(hub.run, name="hub")
         followers.start_soon(histogram.run, name="histogram")
         followers.start_soon(subscriber.run, name="subscriber")
+        registry = Registry(settings.workflows, appender.append)
+        await followers.start(registry.run, name="registry")
         streams = StreamRegistry(settings.streams, flushers.start_soon)
         sweeper = Sweeper(lambda: streams.streams, sweep_interval(settings))
         followers.start_soon(sweeper.run, name="sweeper")
@@ -131,6 +135,8 @@ async def _run_streams(
             subscriber=subscriber,
             hub=hub,
             histogram=histogram,
+            registry=registry,
+            artifacts=FolderArtifacts(settings.artifacts.folder or settings.storage.data / "artifacts"),
             streams=streams,
             authenticator=Authenticator(settings.auth),
             ready=ready,

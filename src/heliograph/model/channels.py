@@ -142,10 +142,12 @@ class Selection:
         selectors: Channels and patterns, sorted and without those that another one covers, so that equal
             selections are equal values.
         topic: A topic, a pattern such as ``pipeline.*``, or ``*``.
+        run: Only events of this run of a workflow; ``None``: of any, and of none.
     """
 
     selectors: tuple[str, ...]
     topic: str = EVERYTHING
+    run: str | None = None
 
     @classmethod
     def of(cls, selectors: Iterable[str], topic: str = EVERYTHING) -> Selection:
@@ -172,4 +174,6 @@ class Selection:
     def __str__(self) -> str:
         """Write it as logs and notices show it."""
         names = ",".join(self.selectors)
-        return names if self.topic == EVERYTHING else f"{names} topic={self.topic}"
+        topic = "" if self.topic == EVERYTHING else f" topic={self.topic}"
+        run = "" if self.run is None else f" run={self.run}"
+        return f"{names}{topic}{run}"

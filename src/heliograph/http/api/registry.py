@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
-from heliograph.http.api.routes import agents, analytics, documents, events, page, streams, system, tasks
+from heliograph.http.api.routes import (
+    agents,
+    analytics,
+    documents,
+    events,
+    page,
+    runs,
+    streams,
+    system,
+    tasks,
+    workflows,
+)
 
 ENDPOINTS = documents.with_descriptions(
     [
         endpoint
-        for module in (tasks, events, streams, agents, analytics, system, page)
+        for module in (tasks, events, streams, workflows, runs, agents, analytics, system, page)
         for endpoint in module.ENDPOINTS
     ]
 )

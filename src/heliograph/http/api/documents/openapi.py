@@ -43,6 +43,7 @@ TAGS = {
     "tasks": "What agents work on, folded from events.",
     "events": "What happened, as it was published.",
     "streams": "Events as they happen, as server-sent events; a WebSocket is at /ws.",
+    "workflows": "Workflows by their files, their runs, and the traces of these.",
     "agents": "The fleet, as its tasks tell of it.",
     "analytics": "Sums, averages and percentiles over any period.",
     "service": "How the service is doing, and what it offers.",

@@ -25,6 +25,9 @@ REFUSALS: Mapping[type[Exception], Exception] = {
         errors.Unauthenticated("send X-API-Key or Authorization: Bearer"),
         errors.Forbidden("this needs the scope publish; dashboard has read"),
         errors.NotFound("there is no task '42'; GET /api/tasks lists those that exist"),
+        errors.WorkflowNotFound("there is no workflow 'nightly'. Available: ['weekly']"),
+        errors.RunNotFound("workflow nightly has no run 'run-8'"),
+        errors.ArtifactNotFound("the run has no artifact 'collect.json'"),
         errors.Conflict("item 0: the key '42/2' was used for a different event"),
         errors.TooLarge(
             f"a request may have at most {EventSettings().max_per_request} events: send the others in "
