@@ -25,7 +25,7 @@ from heliograph.http.api.counts import RequestCounts
 from heliograph.http.api.services import Services
 from heliograph.http.rules.auth import Authenticator
 from heliograph.model.channels import EVERYTHING, Selection
-from heliograph.model.event import JSON_OPTIONS, Event
+from heliograph.model.event import Event
 from heliograph.model.intake import parse_items
 from heliograph.model.prices import Price, Prices
 from heliograph.storage.embedded.sqlite import SqliteLog, open_sqlite
@@ -35,7 +35,7 @@ from heliograph.storage.sql.database import Database
 from heliograph.storage.sql.fold import fold
 from heliograph.storage.sql.store import SqlStore
 
-PRICES = Prices([Price("m1", Decimal(3), Decimal(15), Decimal("0.3"))])
+PRICES = Prices([Price("m1", Decimal(3), Decimal(15), Decimal("0.3"), Decimal("3.75"))])
 INTERVAL = 0.02
 """Seconds between deltas: tests needn't wait for a second."""
 
@@ -155,7 +155,7 @@ def _archive(connection: Connection, events: Sequence[Event]) -> None:
     if events:
         rows = [event._asdict() for event in events]
         for row in rows:
-            row["payload"] = orjson.dumps(row["payload"], option=JSON_OPTIONS).decode()
+            row["payload"] = row.pop("body").decode()
         connection.execute(insert(schema.events), rows)
         fold(connection, events, PRICES)
 

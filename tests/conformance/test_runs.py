@@ -50,11 +50,11 @@ async def test_a_recorded_run_is_kept_with_its_steps(form: Form, size: int) -> N
         await publish(storage, drafts_of(recorded_run()), size)
         run, steps = await whole(storage, "0123456789abcdef")
         assert (run.status, run.duration_ms, run.steps) == ("success", 4321.5, {"success": 10})
-        assert (run.cost_micros, run.input_tokens, run.output_tokens) == (6300, 3600, 1050)
+        assert (run.cost_nanos, run.input_tokens, run.output_tokens) == (6_300_000, 3600, 1050)
         assert [step.name for step in steps] == list(NODES)
         record = await storage.store.get(RECORD, WORKFLOW)
         assert record is not None
-        assert (record.runs, record.cost_micros, record.success_rate) == ({"success": 1}, 6300, 100.0)
+        assert (record.runs, record.cost_nanos, record.success_rate) == ({"success": 1}, 6_300_000, 100.0)
         assert record.last_run_id == run.run_id
 
 
@@ -125,7 +125,7 @@ async def test_any_history_equals_a_recount(form: Form, seed: int) -> None:
             record = await storage.store.get(RECORD, workflow)
             assert record is not None
             assert record.runs == Counter(run.status for run in runs.values())
-            assert record.cost_micros == sum(run.cost_micros or 0 for run in runs.values() if run.ended)
+            assert record.cost_nanos == sum(run.cost_nanos or 0 for run in runs.values() if run.ended)
             if not record.doubtful:
                 last = max(runs.values(), key=lambda run: (run.started_at, run.run_id))
                 assert record.last_run_id == last.run_id

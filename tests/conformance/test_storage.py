@@ -104,7 +104,7 @@ async def test_an_event_comes_back_as_it_was_published(form: Form) -> None:
     async with form.open() as storage:
         [event_id] = await kept(storage, [draft])
         expected = Event(
-            event_id, "workflow:w", 1, "pipeline.completed", moment, payload, draft.sender, "\\N"
+            event_id, "workflow:w", 1, "pipeline.completed", moment, payload, draft.sender, "\\N", draft.body
         )
         assert await read_all(storage) == [expected]
         await archived(storage)
@@ -413,7 +413,7 @@ async def test_a_correction_keeps_what_it_leaves_out(form: Form) -> None:
     assert second is not None
     assert other is not None
     assert second.result == {"stdout": long, "cost_usd": 0.5, "error": "boom", "output_tokens": 7}
-    assert (second.status, second.error, second.cost_micros) == ("failed", "boom", 500_000)
+    assert (second.status, second.error, second.cost_nanos) == ("failed", "boom", 500_000_000)
     assert second.finished_at == first.finished_at
     assert other.result == {"a": None}
 

@@ -342,7 +342,7 @@ async def test_what_steps_left_behind_is_in_the_trace(start: Start, tmp_path: Pa
 
 async def test_what_is_not_there_is_answered_by_what_is(examples: Api) -> None:
     """An unknown workflow names those that there are; an unknown run says which workflow has none."""
-    for path in ("", "/pipeline", "/agents", "/runs", "/runs/r", "/runs/r/stream"):
+    for path in ("", "/pipeline", "/agents", "/runs"):
         problem = await examples.problem("GET", f"{V1}/nowhere{path}")
         assert problem["status"] == 404
         assert problem["error"]["error_code"] == "WORKFLOW_NOT_FOUND"

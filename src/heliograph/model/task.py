@@ -24,7 +24,7 @@ import orjson
 from heliograph.model.event import Event
 from heliograph.model.ids import OLDEST, EventId, format_id
 from heliograph.model.kind import Kind
-from heliograph.model.prices import NO_PRICES, Prices
+from heliograph.model.prices import NO_PRICES, Prices, Usage
 from heliograph.model.rules import DESCRIPTION, NAME, OBJECT, TEXT, Rules, amount, of_object, one_of, whole
 
 STATUSES = ("queued", "running", "waiting_input", "completed", "failed", "cancelled")
@@ -32,25 +32,32 @@ TERMINAL = frozenset({"completed", "failed", "cancelled"})
 DESCRIPTIONS = ("name", "agent", "agent_type", "model", "session_id", "conversation_id")
 """Fields of ``task.created`` that are plain text."""
 
-TOKENS = ("input_tokens", "output_tokens", "cached_tokens")
+TOKENS = {
+    "input_tokens": "input_tokens",
+    "output_tokens": "output_tokens",
+    "cached_tokens": "cached_tokens",
+    "cache_read_input_tokens": "cache_read_tokens",
+    "cache_creation_input_tokens": "cache_write_tokens",
+}
+"""By their names in a result: the fields of a task that count tokens."""
 
 CHANGING = frozenset({"task.created", "task.status"})
 """Topics that can change more than the ``Progress`` of a task that has left ``queued``."""
 
 STREAMS = ("stdout", "stderr")
 MAX_TOKENS = 10**12
-MAX_COST_USD = 10**6
-"""Far above any task, and low enough that millions of them add up within the databases' 64 bits."""
+MAX_COST_USD = 10**4
+"""Far above any task, and low enough that 900,000 of them add up within the databases' 64 bits."""
 
-MICRO = Decimal(1_000_000)
+NANO = Decimal(1_000_000_000)
 
 
-def micro_dollars(amount: float | int | str) -> int:
-    """Turn dollars as published into whole micro-dollars, rounding half to even.
+def nano_dollars(amount: float | int | str) -> int:
+    """Turn dollars as published into whole nano-dollars, rounding half to even.
 
-    Goes through the shortest decimal form of a float, so 0.05 is 50,000 and sums are exact.
+    Goes through the shortest decimal form of a float, so 0.05 is 50,000,000 and sums are exact.
     """
-    return int((Decimal(str(amount)) * MICRO).to_integral_value(ROUND_HALF_EVEN))
+    return int((Decimal(str(amount)) * NANO).to_integral_value(ROUND_HALF_EVEN))
 
 
 def merged(result: dict[str, Any], later: dict[str, Any]) -> dict[str, Any]:
@@ -64,7 +71,7 @@ def merged(result: dict[str, Any], later: dict[str, Any]) -> dict[str, Any]:
 
 @attrs.define
 class Task:
-    """The folded state of one task; times are aware UTC, money is whole micro-dollars."""
+    """The folded state of one task; times are aware UTC, money is whole nano-dollars."""
 
     task_id: str
     created_at: datetime
@@ -82,11 +89,13 @@ class Task:
     finished_at: datetime | None = None
     output_lines: int = 0
     output_bytes: int = 0
-    cost_micros: int | None = None
+    cost_nanos: int | None = None
     cost_computed: bool = False
     input_tokens: int | None = None
     output_tokens: int | None = None
     cached_tokens: int | None = None
+    cache_read_tokens: int | None = None
+    cache_write_tokens: int | None = None
     error: str | None = None
     result: dict[str, Any] | None = None
     last_seq: int = 0
@@ -110,6 +119,28 @@ class Task:
             return None
         begun = self.started_at or self.created_at
         return max(0, round((self.finished_at - begun).total_seconds() * 1000))
+
+    @property
+    def usage(self) -> Usage | None:
+        """Its tokens by what they cost; ``None`` when nothing is said of them.
+
+        Some count the cached tokens within the input, some beside it. The fields that Anthropic has for them
+        are beside; ``cached_tokens`` are within, unless they are more than the whole input.
+        """
+        if all(getattr(self, name) is None for name in TOKENS.values()):
+            return None
+        said, cached = self.input_tokens or 0, self.cached_tokens or 0
+        return Usage(
+            fresh=said - cached if cached <= said else said,
+            cached=cached + (self.cache_read_tokens or 0),
+            written=self.cache_write_tokens or 0,
+            output=self.output_tokens or 0,
+        )
+
+    @property
+    def cost_unknown(self) -> bool:
+        """Whether it has used tokens, and nobody knows what they cost."""
+        return self.finished and self.cost_nanos is None and self.usage is not None
 
     def apply(self, event: Event, prices: Prices = NO_PRICES) -> None:
         """Fold one event of this task's channel into the state; other topics only touch it.
@@ -161,22 +192,20 @@ class Task:
     def _result(self, result: dict[str, Any]) -> None:
         self.result = result if self.result is None else merged(self.result, result)
         if result.get("cost_usd") is not None:
-            self.cost_micros = micro_dollars(result["cost_usd"])
+            self.cost_nanos = nano_dollars(result["cost_usd"])
             self.cost_computed = False
-        for name in TOKENS:
+        for name, field in TOKENS.items():
             if result.get(name) is not None:
-                setattr(self, name, result[name])
+                setattr(self, field, result[name])
         if "error" in result:
             self.error = error_text(result["error"])
         if self.model is None and isinstance(result.get("model"), str):
             self.model = result["model"]
 
     def _price(self, prices: Prices) -> None:
-        if self.finished_at is not None and (self.cost_micros is None or self.cost_computed):
-            self.cost_micros = prices.cost(
-                self.model, self.finished_at, self.input_tokens, self.output_tokens, self.cached_tokens
-            )
-            self.cost_computed = self.cost_micros is not None
+        if self.finished_at is not None and (self.cost_nanos is None or self.cost_computed):
+            self.cost_nanos = prices.cost(self.model, self.finished_at, self.usage)
+            self.cost_computed = self.cost_nanos is not None
 
 
 @attrs.define
@@ -231,7 +260,7 @@ class TaskFilter:
 RESULT = Rules(
     {
         "cost_usd": amount(MAX_COST_USD),
-        **dict.fromkeys(("input_tokens", "output_tokens", "cached_tokens"), whole(MAX_TOKENS)),
+        **dict.fromkeys(TOKENS, whole(MAX_TOKENS)),
     }
 )
 
@@ -264,8 +293,8 @@ def error_text(error: Any) -> str | None:
 def task_json(task: Task) -> dict[str, Any]:
     """Return a task as REST gives it; ``cost_usd`` in dollars, times as datetimes."""
     view = attrs.asdict(task, recurse=False)
-    cost = view.pop("cost_micros")
-    view["cost_usd"] = None if cost is None else cost / 1_000_000
+    cost = view.pop("cost_nanos")
+    view["cost_usd"] = None if cost is None else cost / 10**9
     view["duration_ms"] = task.duration_ms
     view["last_event_id"] = format_id(task.last_event_id)
     finished = task.finished_event_id

@@ -7,7 +7,7 @@ distributed, Redis is the log and PostgreSQL the store. One conformance suite ru
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Protocol
 
@@ -429,4 +429,51 @@ class Artifacts(Protocol):
         Raises:
             ArtifactNotFound: The run has none of that key.
         """
+        ...
+
+
+class Storage(Protocol):
+    """A form of storage that is open: what a node has of it."""
+
+    @property
+    def log(self) -> Log:
+        """The log."""
+        ...
+
+    @property
+    def store(self) -> Store:
+        """The store."""
+        ...
+
+    @property
+    def keeper(self) -> Keeper:
+        """Removes what need not be kept."""
+        ...
+
+    @property
+    def archive(self) -> Archive | None:
+        """For the archiver; ``None`` where log and store are one."""
+        ...
+
+    @property
+    def listener(self) -> Listener | None:
+        """For the bridge; ``None`` when nothing is to be bridged."""
+        ...
+
+    @property
+    def background(self) -> Mapping[str, Callable[[], Awaitable[None]]]:
+        """What must run, by name, for as long as it is used."""
+        ...
+
+    @property
+    def start(self) -> EventId | None:
+        """The log's position when it was opened, ``None`` if it could not be reached."""
+        ...
+
+    async def checks(self) -> dict[str, str | None]:
+        """Tell of each part what is wrong with it, ``None`` if nothing is."""
+        ...
+
+    def log_stats(self) -> LogStats | None:
+        """Tell how following the log goes, where it is on another server."""
         ...

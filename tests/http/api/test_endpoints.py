@@ -14,7 +14,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from opentelemetry.trace import SpanKind, StatusCode
 from tests.conformance.clients import open_ws, request_head
 from tests.http.api.test_shortcuts import exchange, long_way
-from tests.http.conftest import Api, Start, output
+from tests.http.conftest import Api, Start, created, output
 from tests.http.rules.test_auth import key
 from tests.recorded import EXAMPLES
 
@@ -65,6 +65,12 @@ MATRIX = {
     "list_runs": READ,
     "get_trace": READ,
     "run_stream": READ,
+    "list_artifacts": READ,
+    "get_artifact": READ,
+    "put_artifact": {**READ, "reader": 403, "writer": 201},
+    "delete_artifact": {**READ, "reader": 403, "writer": 204},
+    "list_sessions": READ,
+    "get_session": READ,
     "list_agents": READ,
     "summary": READ,
     "costs_histogram": READ,
@@ -85,20 +91,25 @@ MATRIX = {
 
 PATHS = {
     "task_id": "1",
+    "session_id": "a/b",
     "name": "shell.js",
     "session": "dashboard",
     "workflow_id": "helpdesk_assistant",
     "run_id": "r",
+    "key": "notes.txt",
 }
 BODIES = {"publish": output("1"), "change_workflow": {"enabled": True}}
+ARTIFACT = "/api/v1/workflows/helpdesk_assistant/runs/r/artifacts/notes.txt"
 RUN = {"topic": "run.started", "payload": {"workflow_id": PATHS["workflow_id"], "run_id": PATHS["run_id"]}}
 
 
 @pytest.fixture
 async def guarded(start: Start) -> Api:
-    """Start a service with keys, a task, and a run of a workflow."""
+    """Start a service with keys, a task of a session, and a run of a workflow."""
     api = await start(auth={"keys": KEYS}, workflows=(EXAMPLES,))
-    await api.publish(output("1"), RUN, headers=CALLERS["writer"])
+    await api.publish(created("1", session_id="a/b"), output("1"), RUN, headers=CALLERS["writer"])
+    kept = await api.http.put(ARTIFACT, content=b"x", headers=CALLERS["writer"])
+    assert kept.status_code == 201
     return api
 
 
@@ -197,7 +208,7 @@ async def test_requests_are_counted_by_endpoint(api: Api) -> None:
 
 @pytest.fixture
 def spans(monkeypatch: pytest.MonkeyPatch) -> InMemorySpanExporter:
-    """Record spans in memory."""
+    """Record spans in memory; set up before the service starts, as the SDK is."""
     exporter = InMemorySpanExporter()
     provider = TracerProvider()
     provider.add_span_processor(SimpleSpanProcessor(exporter))
@@ -213,7 +224,7 @@ def test_without_an_sdk_nothing_records() -> None:
 PARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
 
-async def test_every_request_has_a_span(api: Api, spans: InMemorySpanExporter) -> None:
+async def test_every_request_has_a_span(spans: InMemorySpanExporter, api: Api) -> None:
     """By either way a request has a span with its route and status, below the caller's."""
     request = request_head("GET", "/api/tasks/none?x=1", {"Host": "localhost:5", "traceparent": PARENT})
     for way in (request, long_way(request)):
@@ -231,7 +242,7 @@ async def test_every_request_has_a_span(api: Api, spans: InMemorySpanExporter) -
         assert span.status.status_code is StatusCode.UNSET
 
 
-async def test_a_stream_has_a_span_for_its_handshake(api: Api, spans: InMemorySpanExporter) -> None:
+async def test_a_stream_has_a_span_for_its_handshake(spans: InMemorySpanExporter, api: Api) -> None:
     """The span of a stream ends when the stream begins."""
     async with await open_ws(api.url) as watch:
         assert watch.status == 101
@@ -241,7 +252,7 @@ async def test_a_stream_has_a_span_for_its_handshake(api: Api, spans: InMemorySp
 
 
 async def test_a_failure_is_told_in_the_span(
-    api: Api, spans: InMemorySpanExporter, monkeypatch: pytest.MonkeyPatch
+    spans: InMemorySpanExporter, api: Api, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A bug is an error of the span; what a client did wrong is none."""
 

@@ -118,8 +118,8 @@ def test_a_recorded_run_is_one_run_with_its_steps() -> None:
     assert run.finished_at == datetime.fromisoformat(recorded_run()[-1]["timestamp"])
     assert run.duration_ms == 4321.5
     assert run.steps == {"success": 10}
-    assert (run.cost_micros, run.input_tokens, run.output_tokens, run.cached_tokens) == (
-        6300,
+    assert (run.cost_nanos, run.input_tokens, run.output_tokens, run.cached_tokens) == (
+        6_300_000,
         3600,
         1050,
         600,
@@ -232,7 +232,12 @@ def test_a_run_keeps_what_is_told_of_it() -> None:
     assert (run.trigger_type, run.trigger_data) == ("webhook", {"path": "/x"})
     assert (run.status, run.result, run.error) == ("failed", {"rows": 3}, "out of paper")
     assert (run.duration_ms, run.finished_at) == (2500.0, START + timedelta(seconds=3))
-    assert (run.cost_micros, run.input_tokens, run.output_tokens, run.cached_tokens) == (250_000, 10, 4, None)
+    assert (run.cost_nanos, run.input_tokens, run.output_tokens, run.cached_tokens) == (
+        25 * 10**7,
+        10,
+        4,
+        None,
+    )
 
 
 def test_a_trigger_may_be_one_object() -> None:
@@ -258,9 +263,9 @@ def test_what_steps_cost_adds_up_unless_the_run_says_it() -> None:
         told("step.completed", 4, step="b", cost_usd=0.3),
     ]
     run = run_after(*events)
-    assert (run.cost_micros, run.input_tokens) == (600_000, 5)
+    assert (run.cost_nanos, run.input_tokens) == (600_000_000, 5)
     run = run_after(*events, told("run.finished", 5, cost_usd=1))
-    assert (run.cost_micros, run.input_tokens) == (1_000_000, 5)
+    assert (run.cost_nanos, run.input_tokens) == (1_000_000_000, 5)
 
 
 def test_which_run_an_event_belongs_to() -> None:
@@ -330,7 +335,7 @@ def test_the_newest_attempts_are_told_apart() -> None:
     step = step_after(*events)
     assert step.started_at == START
     assert len(step.starts) == len(step.ends) == steps.MAX_ATTEMPTS
-    assert step.cost_micros == 150 * 10_000
+    assert step.cost_nanos == 150 * 10_000_000
     assert len(attempts_of(step)) == steps.MAX_ATTEMPTS
 
 
@@ -343,7 +348,7 @@ def test_model_calls_are_bounded_and_none_is_lost(monkeypatch: pytest.MonkeyPatc
     for event in (*calls, *calls[-3:]):
         spending.apply(event, NO_PRICES)
     assert len(spending.calls) == 10
-    assert spending.spent.cost_micros == 25 * 500_000
+    assert spending.spent.cost_nanos == 25 * 500_000_000
 
 
 def test_calls_find_their_run_in_any_order() -> None:
@@ -352,7 +357,7 @@ def test_calls_find_their_run_in_any_order() -> None:
     call = call._replace(channel="topic:pipeline.adk_completed")
     start = told("dag.started", 0, dag="d")
     for order in ([call, start], [start, call], [start, call, call, start]):
-        assert run_after(*order).cost_micros == 500_000
+        assert run_after(*order).cost_nanos == 500_000_000
 
 
 @pytest.mark.parametrize("wrong", [None, True, -1, "x", [1], {"a": 1}, 10**30, float("1e300"), "x" * 100_000])
@@ -373,7 +378,7 @@ def test_payloads_may_hold_anything(wrong: Any) -> None:
     for topic in ("run.started", "run.finished", "dag.completed", "pipeline.adk_completed", "step.completed"):
         run = run_after(told(topic, 1, step="a", **payload))
         assert run.duration_ms is None or run.duration_ms >= 0
-        assert (run.cost_micros or 0) >= 0
+        assert (run.cost_nanos or 0) >= 0
         assert run.error is None or len(run.error) <= MAX_ERROR
 
 
@@ -528,12 +533,12 @@ def test_a_record_is_what_its_runs_add_up_to(history: list[RunShare]) -> None:
     current = now.values()
     assert record.runs == Counter(share.status for share in current)
     assert record.total == len(now)
-    assert record.cost_micros == sum(share.cost_micros or 0 for share in current)
+    assert record.cost_nanos == sum(share.cost_nanos or 0 for share in current)
     assert record.durations == Counter(
         str(bin_of(round(share.duration_ms))) for share in current if share.duration_ms is not None
     )
     assert record.costs == Counter(
-        str(bin_of(share.cost_micros)) for share in current if share.cost_micros is not None
+        str(bin_of(share.cost_nanos)) for share in current if share.cost_nanos is not None
     )
     if now and not record.doubtful:
         assert record.last_run_id == max(current, key=lambda share: (share.started_at, share.run_id)).run_id

@@ -18,7 +18,7 @@ from heliograph.http.api.endpoint import Endpoint, Streamed
 from heliograph.http.api.registry import ENDPOINTS
 from heliograph.http.api.serve import Outcome, serve
 from heliograph.http.api.services import Services
-from heliograph.http.rules.access import common_headers, preflight_headers, require_place
+from heliograph.http.rules.access import common_headers, preflight_headers, require_host
 from heliograph.http.rules.answer import Answer
 from heliograph.http.rules.problems import answer_to
 from heliograph.http.wire import connection
@@ -85,7 +85,7 @@ def _options(services: Services, methods: Iterable[str]) -> View:
     settings = services.settings
 
     async def view(**path: str) -> Response:
-        require_place(settings, request, upgrade=False)
+        require_host(settings, request)
         headers = preflight_headers(settings.server, request, methods)
         return Answer(200, b"", headers=headers | common_headers(settings.server, request)).response()
 
@@ -97,7 +97,7 @@ def _refusal(services: Services, error: Exception) -> Answer:
     headers = common_headers(services.settings.server, request)
     if isinstance(error, HTTPException):
         try:
-            require_place(services.settings, request, upgrade=False)
+            require_host(services.settings, request)
             services.authenticator.require(request.headers, request.args.get("ticket"))
         except Exception as refused:
             error = refused

@@ -139,6 +139,15 @@ class Endpoint:
     forms: tuple[type, ...] = attrs.field(init=False)
     """The classes of its answers."""
 
+    changes: bool = attrs.field(init=False)
+    """Whether a page of another origin must not ask: it changes something, or opens a WebSocket."""
+
+    takes_tickets: bool = attrs.field(init=False)
+    """Whether a ticket will do: it is for looking on. If it could do more, it could buy others for ever."""
+
+    other_names: tuple[str, ...] | None = attrs.field(init=False)
+    """Names in the query besides its parameters'; ``None``: any, since nothing that is open is strict."""
+
     @parameters.default
     def _parameters(self) -> type | None:
         names = list(inspect.signature(self.view).parameters)
@@ -148,6 +157,20 @@ class Endpoint:
     def _forms(self) -> tuple[type, ...]:
         hint = get_type_hints(self.view)["return"]
         return get_args(hint) if get_origin(hint) in {Union, UnionType} else (hint,)
+
+    @changes.default
+    def _changes(self) -> bool:
+        return self.upgrade or self.method not in READING
+
+    @takes_tickets.default
+    def _takes_tickets(self) -> bool:
+        return self.method in READING
+
+    @other_names.default
+    def _other_names(self) -> tuple[str, ...] | None:
+        if self.scope is None:
+            return None
+        return (TICKET,) if self.takes_tickets else ()
 
     @property
     def answers(self) -> tuple[type, ...]:
@@ -173,18 +196,3 @@ class Endpoint:
     def rule(self) -> str:
         """The path as Quart's routing writes it."""
         return re.sub(r"\{(\w+):(\w+)\}", r"<\2:\1>", self.path).replace("{", "<").replace("}", ">")
-
-    @property
-    def takes_tickets(self) -> bool:
-        """Whether a ticket will do: it is for looking on.
-
-        If it could do more, it could buy the next one, for ever.
-        """
-        return self.method in READING
-
-    @property
-    def other_names(self) -> tuple[str, ...] | None:
-        """Names in the query besides its parameters'; ``None``: any, since nothing that is open is strict."""
-        if self.scope is None:
-            return None
-        return (TICKET,) if self.takes_tickets else ()

@@ -5,10 +5,12 @@ from __future__ import annotations
 from heliograph.http.api.routes import (
     agents,
     analytics,
+    artifacts,
     documents,
     events,
     page,
     runs,
+    sessions,
     streams,
     system,
     tasks,
@@ -18,7 +20,10 @@ from heliograph.http.api.routes import (
 ENDPOINTS = documents.with_descriptions(
     [
         endpoint
-        for module in (tasks, events, streams, workflows, runs, agents, analytics, system, page)
+        for module in (
+            *(tasks, sessions, events, streams, workflows, runs, artifacts),
+            *(agents, analytics, system, page),
+        )
         for endpoint in module.ENDPOINTS
     ]
 )

@@ -15,7 +15,7 @@ from heliograph.model.workflows.run import Run
 
 Status = Annotated[str, says("pending, running, success, failed, skipped, paused or cancelled.")]
 Tokens = Annotated[int | None, says(minimum=0)]
-Dollars = Annotated[float | None, says("Dollars, exact to the millionth.")]
+Dollars = Annotated[float | None, says("Dollars, exact to the billionth.")]
 
 
 @attrs.frozen
@@ -58,7 +58,7 @@ def view_of(run: Run) -> RunView:
         finished_at=run.finished_at,
         duration_ms=run.duration_ms,
         updated_at=run.updated_at,
-        cost_usd=dollars(run.cost_micros),
+        cost_usd=dollars(run.cost_nanos),
         input_tokens=run.input_tokens,
         output_tokens=run.output_tokens,
         cached_tokens=run.cached_tokens,
@@ -66,13 +66,13 @@ def view_of(run: Run) -> RunView:
     )
 
 
-def dollars(micros: float | None) -> float | None:
-    """Return micro-dollars as dollars."""
-    return None if micros is None else micros / 1_000_000
+def dollars(nanos: float | None) -> float | None:
+    """Return nano-dollars as dollars."""
+    return None if nanos is None else nanos / 10**9
 
 
 @attrs.frozen
-class Percentiles:
+class Spread:
     """Of the runs that have ended; each at most 1 % off."""
 
     p50: float | None
@@ -86,8 +86,8 @@ class Stats:
     total: Annotated[int, says(minimum=0)]
     successful: Annotated[int, says(minimum=0)]
     by_status: Mapping[str, int]
-    duration_ms: Percentiles
-    cost_usd: Percentiles
+    duration_ms: Spread
+    cost_usd: Spread
     total_cost_usd: float
 
 
@@ -98,9 +98,9 @@ def stats_of(kept: Record) -> Stats:
         total=kept.total,
         successful=kept.successful,
         by_status=kept.runs,
-        duration_ms=Percentiles(*_percentiles(kept.durations)),
-        cost_usd=Percentiles(dollars(p50), dollars(p95)),
-        total_cost_usd=kept.cost_micros / 1_000_000,
+        duration_ms=Spread(*_percentiles(kept.durations)),
+        cost_usd=Spread(dollars(p50), dollars(p95)),
+        total_cost_usd=kept.cost_nanos / 10**9,
     )
 
 

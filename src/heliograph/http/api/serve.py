@@ -7,7 +7,7 @@ origin, the key, the scope, the parameters, the channels), and only then is a bo
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, Mapping
+from collections.abc import AsyncIterable, Awaitable, Mapping
 from time import perf_counter
 from typing import Any
 
@@ -17,10 +17,10 @@ from werkzeug.exceptions import HTTPVersionNotSupported
 from heliograph.http.api import spans
 from heliograph.http.api.endpoint import Endpoint, Handshake, Streamed, TakeOver
 from heliograph.http.api.services import Services
-from heliograph.http.rules.access import common_headers, joined, require_place
+from heliograph.http.rules.access import common_headers, joined, require_host, require_origin
 from heliograph.http.rules.answer import Answer
 from heliograph.http.rules.asked import Asked
-from heliograph.http.rules.auth import NOBODY, Identity
+from heliograph.http.rules.auth import NOBODY
 from heliograph.http.rules.bodies import read_body
 from heliograph.http.rules.parameters import TICKET, read_parameters
 from heliograph.http.rules.problems import answer_to
@@ -31,13 +31,13 @@ Outcome = Answer | Streamed | Successor
 """A whole answer, one that is written bit by bit, or who takes the connection over."""
 
 
-async def serve(
+def serve(
     endpoint: Endpoint,
     services: Services,
     asked: Asked,
     path: Mapping[str, str],
     body: bytes | AsyncIterable[bytes],
-) -> Outcome:
+) -> Awaitable[Outcome]:
     """Answer a request.
 
     Args:
@@ -47,8 +47,17 @@ async def serve(
         path: The parameters in its path.
         body: All of its body, or as it comes.
     """
-    if not spans.recording():
-        return await _counted(endpoint, services, asked, path, body)
+    way = _traced if services.traced else _counted
+    return way(endpoint, services, asked, path, body)
+
+
+async def _traced(
+    endpoint: Endpoint,
+    services: Services,
+    asked: Asked,
+    path: Mapping[str, str],
+    body: bytes | AsyncIterable[bytes],
+) -> Outcome:
     with spans.request_span(endpoint.method, endpoint.path, asked) as span:
         outcome = await _counted(endpoint, services, asked, path, body)
         spans.note_status(span, status_of(endpoint, outcome))
@@ -71,39 +80,56 @@ async def _counted(
 ) -> Outcome:
     began = perf_counter()
     try:
-        outcome = await _outcome(endpoint, services, asked, path, body)
+        arguments = _admit(endpoint, services, asked, path)
+        if endpoint.body is not None:
+            arguments.append(await read_body(endpoint.body.reader(asked, services.settings), body))
+        outcome = _present(endpoint, services, asked, await endpoint.view(*arguments))
     except Exception as error:
         refused = answer_to(error)
-        headers = {**refused.headers, **common_headers(services.settings.server, asked)}
+        headers = joined(refused.headers, common_headers(services.settings.server, asked))
         outcome = attrs.evolve(refused, headers=headers)
-    status = status_of(endpoint, outcome)
+    status = outcome.status if type(outcome) is Answer else status_of(endpoint, outcome)
     services.requests.add(endpoint.method, endpoint.path, status, perf_counter() - began)
     return outcome
 
 
-async def _outcome(
-    endpoint: Endpoint,
-    services: Services,
-    asked: Asked,
-    path: Mapping[str, str],
-    body: bytes | AsyncIterable[bytes],
-) -> Outcome:
-    settings = services.settings
-    require_place(settings, asked, upgrade=endpoint.upgrade)
-    who = identify(endpoint, services, asked)
-    arguments = [services, who]
-    if endpoint.parameters is not None:
-        values: Any = read_parameters(endpoint.parameters, asked, path, settings, endpoint.other_names)
+def _admit(endpoint: Endpoint, services: Services, asked: Asked, path: Mapping[str, str]) -> list[Any]:
+    """Judge a request by its head; return what the view is called with.
+
+    Raises:
+        Forbidden: By its host, its origin, its scope or its channels.
+        Unauthenticated: It must say who asks, or the key or ticket that it has is wrong.
+        Invalid: Some parameters are wrong.
+    """
+    require_host(services.settings, asked)
+    if endpoint.changes:
+        require_origin(services.settings, asked)
+    who = NOBODY
+    if endpoint.scope is not None:
+        ticket = asked.args.get(TICKET) if endpoint.takes_tickets else None
+        if endpoint.upgrade:
+            who = services.authenticator.from_headers(asked.headers, ticket) or NOBODY
+        else:
+            who = services.authenticator.require(asked.headers, ticket)
+            who.require_scope(endpoint.scope)
+    if endpoint.parameters is None:
+        return [services, who]
+    values: Any = read_parameters(endpoint.parameters, asked, path, services.settings, endpoint.other_names)
+    if who.channels:
         for selector in endpoint.channels(values):
             who.require_channel(selector)
-        arguments.append(values)
-    if endpoint.body is not None:
-        arguments.append(await read_body(endpoint.body.reader(asked, settings), body))
-    found = await endpoint.view(*arguments)
-    headers = common_headers(settings.server, asked)
+    return [services, who, values]
+
+
+def _present(endpoint: Endpoint, services: Services, asked: Asked, found: Any) -> Outcome:
+    """Make the outcome of what a view has found.
+
+    Raises:
+        HTTPVersionNotSupported: It is a stream, and on HTTP/2 a connection is not one stream's to take away;
+            curl and others offer it where they may choose.
+    """
+    headers = common_headers(services.settings.server, asked)
     if isinstance(found, TakeOver):
-        # On HTTP/2 a connection is not one stream's to take away; curl and others offer it where they may
-        # choose.
         if not asked.http_version.startswith("1."):
             raise HTTPVersionNotSupported("streams are served over HTTP/1.1")
         if asked.method == "HEAD":
@@ -112,20 +138,3 @@ async def _outcome(
     if isinstance(found, Answer | Streamed):
         return attrs.evolve(found, headers=joined(found.headers, headers))
     return Answer(endpoint.status, write(found), headers=headers)
-
-
-def identify(endpoint: Endpoint, services: Services, asked: Asked) -> Identity:
-    """Return who asks, after a check of its scope.
-
-    Raises:
-        Unauthenticated: It must say who it is, or the key or ticket that it has is wrong.
-        Forbidden: Its key has not the endpoint's scope.
-    """
-    if endpoint.scope is None:
-        return NOBODY
-    ticket = asked.args.get(TICKET) if endpoint.takes_tickets else None
-    if endpoint.upgrade:
-        return services.authenticator.from_headers(asked.headers, ticket) or NOBODY
-    who = services.authenticator.require(asked.headers, ticket)
-    who.require_scope(endpoint.scope)
-    return who

@@ -16,6 +16,7 @@ from heliograph.actors.retention import RetentionStats
 from heliograph.actors.subscriber import Subscriber
 from heliograph.config import Settings
 from heliograph.http.api.counts import RequestCounts
+from heliograph.http.api.spans import recording
 from heliograph.http.rules.auth import Authenticator
 from heliograph.http.streams.registry import StreamRegistry
 from heliograph.storage.protocols import Artifacts, Log, LogStats, Store
@@ -49,3 +50,5 @@ class Services:
     ready: Callable[[], Awaitable[dict[str, str | None]]]
     storage_stats: Callable[[], StorageStats]
     requests: RequestCounts = attrs.field(factory=RequestCounts)
+    traced: bool = attrs.field(factory=recording)
+    """Whether requests have spans; an SDK is set up before the service starts, or never."""

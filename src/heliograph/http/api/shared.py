@@ -51,7 +51,7 @@ class ListMeta:
 def task_fields(components: Components) -> dict[str, Schema]:
     """Return the schemas of a task's fields."""
     return {
-        **components.fields(Task, without=["cost_micros"]),
+        **components.fields(Task, without=["cost_nanos"]),
         "status": one_of(STATUSES),
         "cost_usd": said(nullable(NUMBER), "Dollars, exact to the millionth."),
         "cost_computed": said(components.of(bool), "Whether the cost comes from the price table."),
@@ -66,7 +66,7 @@ def _describe_task(components: Components) -> Schema:
 
 def _describe_event(components: Components) -> Schema:
     fields = {
-        **components.fields(Event),
+        **components.fields(Event, without=["body"]),
         "channel": text(CHANNEL),
         "seq": said(whole(1), "1, 2, 3, … without holes within its channel."),
         "topic": text(TOPIC),

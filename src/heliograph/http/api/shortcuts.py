@@ -11,8 +11,9 @@ body over the limit, a WebSocket's handshake that is not by the book, an answer 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from functools import partial
+from typing import Any
 
 from werkzeug.exceptions import HTTPException
 from werkzeug.routing import Map, Rule
@@ -25,7 +26,7 @@ from heliograph.http.wire.connection import Shortcut, Successor
 from heliograph.http.wire.head import Head
 
 
-class Shortcuts(Mapping[tuple[str, str], Shortcut]):
+class Shortcuts(dict[tuple[str, str], Shortcut]):
     """The shortcuts by method and path, of every endpoint that has one.
 
     Args:
@@ -35,38 +36,32 @@ class Shortcuts(Mapping[tuple[str, str], Shortcut]):
 
     def __init__(self, services: Services, endpoints: Iterable[Endpoint]) -> None:
         short = [endpoint for endpoint in endpoints if Streamed not in endpoint.forms]
+        plain = [endpoint for endpoint in short if "{" not in endpoint.path]
+        super().__init__({(one.method, one.path): partial(_serve, services, one, {}) for one in plain})
+        rules = [Rule(one.rule, endpoint=one, methods=[one.method]) for one in short if one not in plain]
         self._services = services
-        self._exact = {
-            (endpoint.method, endpoint.path): partial(_serve, services, endpoint, {})
-            for endpoint in short
-            if "{" not in endpoint.path
-        }
-        rules = [
-            Rule(endpoint.rule, endpoint=endpoint, methods=[endpoint.method])
-            for endpoint in short
-            if "{" in endpoint.path
-        ]
         self._adapter = Map(rules).bind("")
 
-    def __getitem__(self, place: tuple[str, str]) -> Shortcut:
-        exact = self._exact.get(place)
-        if exact is not None:
-            return exact
+    def __contains__(self, place: object) -> bool:
+        return super().__contains__(place) or self._with_parameters(place) is not None
+
+    def __missing__(self, place: tuple[str, str]) -> Shortcut:
+        """Return the shortcut of a path with parameters."""
+        found = self._with_parameters(place)
+        if found is None:
+            raise KeyError(place)
+        return found
+
+    def _with_parameters(self, place: Any) -> Shortcut | None:
         method, path = place
         # HEAD, which the rules of GET take as well, needs an answer without its body.
         if method == "HEAD" or "%" in path:
-            raise KeyError(place)
+            return None
         try:
             endpoint, values = self._adapter.match(path, method)
         except HTTPException:
-            raise KeyError(place) from None
+            return None
         return partial(_serve, self._services, endpoint, values)
-
-    def __iter__(self) -> Iterator[tuple[str, str]]:
-        return iter(self._exact)
-
-    def __len__(self) -> int:
-        return len(self._exact)
 
 
 async def _serve(

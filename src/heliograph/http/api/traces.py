@@ -144,7 +144,7 @@ def trace_of(run: Run, step: Step, left: Documents = Documents()) -> TraceStep:
         attempts=step.attempts,
         tries=attempts_of(step),
         error=step.error if status in {"failed", "cancelled"} else None,
-        cost_usd=dollars(step.cost_micros),
+        cost_usd=dollars(step.cost_nanos),
         input_tokens=step.input_tokens,
         output_tokens=step.output_tokens,
         cached_tokens=step.cached_tokens,
@@ -172,7 +172,7 @@ def _untold(run: Run, name: str, left: Documents) -> TraceStep:
         attempts=int(done),
         tries=(),
         error=None,
-        cost_usd=dollars(spent.cost_micros),
+        cost_usd=dollars(spent.cost_nanos),
         input_tokens=spent.input_tokens,
         output_tokens=spent.output_tokens,
         cached_tokens=spent.cached_tokens,
@@ -239,5 +239,5 @@ def _metrics(spent: Spent) -> TokenMetrics | None:
     if spent == Spent():
         return None
     read, written = spent.input_tokens or 0, spent.output_tokens or 0
-    cost = (spent.cost_micros or 0) / 1_000_000
+    cost = (spent.cost_nanos or 0) / 10**9
     return TokenMetrics(read, written, read + written, spent.cached_tokens or 0, 0, cost)

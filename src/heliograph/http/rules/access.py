@@ -14,17 +14,6 @@ READING = ("GET", "HEAD", "OPTIONS")
 _PORT = re.compile(r":[0-9]*$")
 
 
-def require_place(settings: Settings, asked: Asked, *, upgrade: bool) -> None:
-    """Check the host of a request, and the origin of one that changes something or opens a WebSocket.
-
-    Raises:
-        Forbidden: It is not served.
-    """
-    require_host(settings, asked)
-    if upgrade or asked.method not in READING:
-        require_origin(settings, asked)
-
-
 def require_host(settings: Settings, asked: Asked) -> None:
     """Check, where everybody is served, that a request names this machine or a configured page's.
 
@@ -77,7 +66,8 @@ def origin_allowed(settings: ServerSettings, origin: str, host: str) -> bool:
 def common_headers(settings: ServerSettings, asked: Asked) -> dict[str, str]:
     """Return the headers that every answer has."""
     headers = {"X-Content-Type-Options": "nosniff"}
-    if (origin := _allowed_origin(settings, asked)) is not None:
+    origin = asked.headers.get("Origin")
+    if origin is not None and origin_allowed(settings, origin, asked.headers.get("Host", "")):
         headers["Access-Control-Allow-Origin"] = origin
         headers["Access-Control-Expose-Headers"] = "Retry-After, X-Stream-Cursor"
         headers["Vary"] = "Origin"
@@ -96,17 +86,11 @@ def preflight_headers(settings: ServerSettings, asked: Asked, methods: Iterable[
     """Return the headers of the answer to OPTIONS on a path that has these methods."""
     allowed = ", ".join(methods)
     headers = {"Allow": allowed}
-    if _allowed_origin(settings, asked) is not None:
+    origin = asked.headers.get("Origin")
+    if origin is not None and origin_allowed(settings, origin, asked.headers.get("Host", "")):
         headers["Access-Control-Allow-Methods"] = allowed
         headers["Access-Control-Allow-Headers"] = (
             "Authorization, Content-Type, Idempotency-Key, Last-Event-ID, X-API-Key"
         )
         headers["Access-Control-Max-Age"] = "600"
     return headers
-
-
-def _allowed_origin(settings: ServerSettings, asked: Asked) -> str | None:
-    origin = asked.headers.get("Origin")
-    if origin is not None and origin_allowed(settings, origin, asked.headers.get("Host", "")):
-        return origin
-    return None

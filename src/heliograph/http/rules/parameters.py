@@ -102,13 +102,11 @@ class Parameter:
         Raises:
             Invalid: It is wrong.
         """
-        match self.where:
-            case "query":
-                texts = [text for text in asked.args.getlist(self.name) if text]
-            case "header":
-                texts = [text for text in (asked.headers.get(self.name, "").strip(),) if text]
-            case _:
-                texts = [path[self.name]]
+        if self.where == "query":
+            texts = [text for text in asked.args.getlist(self.name) if text]
+        else:
+            text = path[self.name] if self.where == "path" else asked.headers.get(self.name, "").strip()
+            texts = [text] if text else []
         return self.kind.read(texts, self.name, settings) if texts else self.default
 
     def describe(self, settings: Settings) -> Mapping[str, Any]:

@@ -6,7 +6,8 @@ A field that has a default is left out when it has that value; ids become cursor
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from typing import Any
 
 import attrs
@@ -39,10 +40,18 @@ def _write_json(hint: Any) -> Callable[[Any], Any]:
 _writing.register_unstructure_hook(EventId, format_id)
 
 
+@_writing.register_unstructure_hook_factory(lambda hint: hint == Sequence[EventId])
+def _write_ids(hint: Any) -> Callable[[Any], Any]:
+    return lambda ids: list(map(format_id, ids))
+
+
 def written_as(cls: type, write: Callable[[Any], Any], describe: Describe) -> None:
     """Say how values of a class become JSON and look there, where it is not by their fields."""
     _writing.register_unstructure_hook(cls, write)
     described_by(cls, describe)
+
+
+_writer = cache(_writing.get_unstructure_hook)
 
 
 def plain(value: Any) -> Any:
@@ -57,4 +66,5 @@ def to_json(value: Any) -> bytes:
 
 def write(value: Any) -> bytes:
     """Write an answer."""
-    return to_json(_writing.unstructure(value))
+    cls: Any = type(value)
+    return orjson.dumps(_writer(cls)(value), option=JSON_OPTIONS)

@@ -14,10 +14,10 @@ import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple, TypeVar
 
-from heliograph.model.task import micro_dollars
+from heliograph.model.task import nano_dollars
 
 MAX_TOKENS = 10**12
-MAX_COST_USD = 10**6
+MAX_COST_USD = 10**4
 MAX_MILLISECONDS = 10**12
 MAX_ERROR = 10_000
 """Characters that are kept of an error."""
@@ -73,9 +73,9 @@ def joined(one: Any, other: Any) -> Any:
 
 
 class Spent(NamedTuple):
-    """What something cost, as far as it was told: whole micro-dollars, and tokens."""
+    """What something cost, as far as it was told: whole nano-dollars, and tokens."""
 
-    cost_micros: int | None = None
+    cost_nanos: int | None = None
     input_tokens: int | None = None
     output_tokens: int | None = None
     cached_tokens: int | None = None
@@ -89,7 +89,7 @@ class Spent(NamedTuple):
             tokens(said.get("thoughts_tokens")),
         ]
         spent = cls(
-            micro_dollars(cost) if amount(cost, MAX_COST_USD) else None,
+            nano_dollars(cost) if amount(cost, MAX_COST_USD) else None,
             tokens(first(said, "input_tokens", "prompt_tokens")),
             total(outputs),
             tokens(said.get("cached_tokens")),

@@ -26,8 +26,8 @@ class Record:
         enabled: Whether it was switched on or off here; ``None``: as its files say.
         runs: How many of its runs have each status.
         durations: Of its runs that ended, by bin of their duration in milliseconds, how many.
-        costs: Of its runs that ended and told what they cost, by bin of that in micro-dollars, how many.
-        cost_micros: What they cost together.
+        costs: Of its runs that ended and told what they cost, by bin of that in nano-dollars, how many.
+        cost_nanos: What they cost together.
         last_run_id: The run that began last; only a hint when ``doubtful``.
         last_started_at: When it began, or was said to begin: no run began later.
         doubtful: Whether that run turned out to have begun earlier, so that another may be the last.
@@ -38,7 +38,7 @@ class Record:
     runs: dict[str, int] = attrs.field(factory=dict)
     durations: dict[str, int] = attrs.field(factory=dict)
     costs: dict[str, int] = attrs.field(factory=dict)
-    cost_micros: int = 0
+    cost_nanos: int = 0
     last_run_id: str | None = None
     last_started_at: datetime | None = None
     doubtful: bool = False
@@ -79,9 +79,9 @@ class Record:
         _count(self.runs, share.status, sign)
         if share.duration_ms is not None:
             _count(self.durations, str(bin_of(round(share.duration_ms))), sign)
-        if share.cost_micros is not None:
-            _count(self.costs, str(bin_of(share.cost_micros)), sign)
-            self.cost_micros += sign * share.cost_micros
+        if share.cost_nanos is not None:
+            _count(self.costs, str(bin_of(share.cost_nanos)), sign)
+            self.cost_nanos += sign * share.cost_nanos
         if sign > 0:
             self._last(share)
 

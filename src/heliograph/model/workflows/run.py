@@ -40,7 +40,7 @@ MAX_SPEAKERS = 20
 
 @attrs.define
 class Run:
-    """The state of one run; times are aware UTC, money is whole micro-dollars.
+    """The state of one run; times are aware UTC, money is whole nano-dollars.
 
     Args:
         id: Unique over all workflows, as ``id_of`` makes it.
@@ -55,7 +55,7 @@ class Run:
         trigger_data: What that had to say.
         result: What came out.
         error: Why it failed, as the last who failed in it said.
-        cost_micros: What it cost.
+        cost_nanos: What it cost.
         input_tokens: Tokens that its models read.
         output_tokens: Tokens that its models wrote.
         cached_tokens: Of those read, from a cache.
@@ -81,7 +81,7 @@ class Run:
     trigger_data: dict[str, Any] | None = None
     result: dict[str, Any] | None = None
     error: str | None = None
-    cost_micros: int | None = None
+    cost_nanos: int | None = None
     input_tokens: int | None = None
     output_tokens: int | None = None
     cached_tokens: int | None = None
@@ -206,7 +206,7 @@ class Run:
             told = (self.durations.get(name, (None, None)) for name in (speaker, "run"))
             between = (self.finished_at - self.started_at).total_seconds() * 1000
             self.duration_ms = next((span for when, span in told if when == at), round(between, 3))
-        self.cost_micros, self.input_tokens, self.output_tokens, self.cached_tokens = (
+        self.cost_nanos, self.input_tokens, self.output_tokens, self.cached_tokens = (
             whole if whole is not None else parts for whole, parts in zip(self.whole, self.parts, strict=True)
         )
 
@@ -247,7 +247,7 @@ class RunShare(NamedTuple):
     status: str
     started_at: datetime
     duration_ms: float | None
-    cost_micros: int | None
+    cost_nanos: int | None
 
     @property
     def owner(self) -> Key:
@@ -263,7 +263,7 @@ def share_of(run: Run) -> RunShare:
         run.status,
         run.started_at,
         run.duration_ms,
-        run.cost_micros if run.ended else None,
+        run.cost_nanos if run.ended else None,
     )
 
 

@@ -68,7 +68,7 @@ class Step:
         duration_ms: Of its last attempt.
         error: Why it failed, as was said last.
         output: What came out, where its events tell.
-        cost_micros: What all attempts cost together.
+        cost_nanos: What all attempts cost together.
         input_tokens: Tokens that its models read.
         output_tokens: Tokens that its models wrote.
         cached_tokens: Of those read, from a cache.
@@ -91,7 +91,7 @@ class Step:
     duration_ms: float | None = None
     error: str | None = None
     output: Any = None
-    cost_micros: int | None = None
+    cost_nanos: int | None = None
     input_tokens: int | None = None
     output_tokens: int | None = None
     cached_tokens: int | None = None
@@ -114,7 +114,7 @@ class Step:
     @property
     def spent(self) -> Spent:
         """What all attempts cost together."""
-        return Spent(self.cost_micros, self.input_tokens, self.output_tokens, self.cached_tokens)
+        return Spent(self.cost_nanos, self.input_tokens, self.output_tokens, self.cached_tokens)
 
     def apply(self, event: Event, prices: Prices) -> None:
         """Add the facts of one event."""
@@ -161,7 +161,7 @@ class Step:
         spent = Spent(*self.earlier)
         for _, _, its in self.ends.values():
             spent = spent.plus(Spent(*its))
-        self.cost_micros, self.input_tokens, self.output_tokens, self.cached_tokens = spent
+        self.cost_nanos, self.input_tokens, self.output_tokens, self.cached_tokens = spent
 
 
 def attempts_of(step: Step) -> list[Attempt]:

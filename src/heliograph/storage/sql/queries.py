@@ -50,6 +50,7 @@ def to_event(row: Row[Any]) -> Event:
         payload=orjson.loads(row.payload),
         sender=row.sender,
         correlation_id=row.correlation_id,
+        body=row.payload.encode(),
     )
 
 

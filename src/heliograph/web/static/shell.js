@@ -6,6 +6,7 @@
 
 import { Api, paths } from "./core/api.js";
 import { compact, duration } from "./core/format.js";
+import { Preferences } from "./core/preferences.js";
 import { format, parse } from "./core/route.js";
 import { SharedStreams } from "./core/shared.js";
 import { Streams } from "./core/streams.js";
@@ -17,6 +18,9 @@ import { VIEWS } from "./views/index.js";
 const MESSAGES_MS = 40; // what comes within so long is drawn together
 const RATE_SECONDS = 60;
 const KEY = "heliograph.key";
+
+let scheduled = false; // a frame
+let soon = null; // timer of the next one
 
 const byId = (id) => document.getElementById(id);
 const base = new URL(".", location.href).href;
@@ -37,6 +41,11 @@ function openStreams(on) {
   return new SharedStreams(new SharedWorker(address, { type: "module" }).port, on);
 }
 
+const preferences = new Preferences((chosen) => {
+  Object.assign(document.documentElement.dataset, chosen);
+  redraw();
+});
+
 const tasks = new Tasks({ api, streams, changed: redrawSoon, failed: report, notice: (text) => say(text, "notice") });
 
 /** What a view is given. */
@@ -44,6 +53,7 @@ export const shell = {
   api,
   streams,
   tasks,
+  preferences,
   now: () => api.now(),
   redraw,
   redrawSoon,
@@ -116,9 +126,6 @@ async function show(view, place, now) {
 byId("views").append(...VIEWS.filter((view) => view.title).map((view) => h("a", { href: format([view.path].filter(Boolean)), dataset: { view: view.name } }, view.title)));
 
 // --- the frame -----------------------------------------------------------------------------------
-
-let scheduled = false;
-let soon = null; // timer
 
 function redraw() {
   if (scheduled) return;
@@ -205,9 +212,37 @@ setInterval(() => {
 
 // --- what the reader does ------------------------------------------------------------------------
 
+const GOES = { f: "fleet", a: "analytics", w: "workflows", s: "status" };
+let going = false; // after "g"
+
+async function palette() {
+  const { choiceActions, openPalette, viewActions } = await import("./parts/palette.js");
+  openPalette(shell, [...viewActions(shell, VIEWS), ...choiceActions(preferences), { title: "Keys", does: help }]);
+}
+
+async function help() {
+  (await import("./parts/help.js")).openHelp();
+}
+
+/* Keys that mean the same in every view. */
+function key(pressed) {
+  const went = going;
+  going = pressed === "g";
+  if (pressed === "?") help();
+  else if (went && GOES[pressed]) location.hash = format([VIEWS.find(({ name }) => name === GOES[pressed])?.path].filter(Boolean));
+  else return going;
+  return true;
+}
+
 addEventListener("keydown", (event) => {
+  if (event.key.toLowerCase() === "k" && (event.ctrlKey || event.metaKey)) {
+    event.preventDefault();
+    palette();
+    return;
+  }
   if (event.ctrlKey || event.metaKey || event.altKey || document.querySelector("dialog[open]")) return;
   const typing = event.target.matches("input, select, textarea");
+  if (!typing && key(event.key)) return event.preventDefault();
   for (const { instance } of [...open.values()].reverse()) {
     if (!instance.key?.(event, typing)) continue;
     event.preventDefault();
@@ -219,6 +254,7 @@ document.querySelector(".skip").addEventListener("click", (event) => {
   event.preventDefault(); // its address is none of a view
   byId("main").focus();
 });
+byId("open-palette").addEventListener("click", palette);
 byId("banner").querySelector("button").addEventListener("click", () => say(null));
 for (const name of ["online", "offline", "pageshow", "focus"]) addEventListener(name, () => streams.wake());
 document.addEventListener("visibilitychange", () => document.hidden || streams.wake());

@@ -18,11 +18,11 @@ MEASURED: Mapping[str, Callable[[Totals], float | None]] = {
     **{name: attrgetter(name) for name in Totals._fields},
     "tasks": lambda t: t.finished,
     "cancelled": lambda t: t.finished - t.succeeded - t.failed,
-    "cost_usd": lambda t: t.cost_micros / 1_000_000,
+    "cost_usd": lambda t: t.cost_nanos / 10**9,
     "total_tokens": lambda t: t.input_tokens + t.output_tokens,
     "success_rate": lambda t: t.succeeded / t.finished if t.finished else None,
     "average_tokens": lambda t: (t.input_tokens + t.output_tokens) / t.finished if t.finished else None,
-    "average_cost_usd": lambda t: t.cost_micros / t.finished / 1_000_000 if t.finished else None,
+    "average_cost_usd": lambda t: t.cost_nanos / t.finished / 10**9 if t.finished else None,
     "average_duration_ms": lambda t: t.duration_ms / t.finished if t.finished else None,
 }
 """What can be shown of sums; averages are of finished tasks."""
@@ -47,8 +47,9 @@ class Measures:
 class CostMeasures(Measures):
     """What was spent."""
 
-    cost_micros: int
+    cost_nanos: int
     costs_computed: int
+    costs_unknown: int
 
 
 @attrs.frozen
@@ -71,8 +72,9 @@ class TokenMeasures(Measures):
 class SummaryMeasures(Measures):
     """All measures but durations."""
 
-    cost_micros: int
+    cost_nanos: int
     costs_computed: int
+    costs_unknown: int
     created: int
     cancelled: int
     success_rate: float | None

@@ -145,12 +145,10 @@ async def known_run(services: Services, workflow_id: str, run_id: str) -> Run:
 
     Raises:
         RunNotFound: Nothing was told of it.
-        WorkflowNotFound: There is no such workflow either.
     """
     run = await services.store.get(RUN, id_of(run_id, workflow_id))
     if run is None:
-        await known_workflow(services, workflow_id)
-        raise RunNotFound(f"workflow {workflow_id} has no run {run_id[:200]!r}")
+        raise RunNotFound(f"workflow {workflow_id[:200]!r} has no run {run_id[:200]!r}")
     return run
 
 

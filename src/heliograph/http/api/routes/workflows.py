@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import attrs
 import orjson
+from werkzeug.exceptions import RequestTimeout
 
 from heliograph.http.api import samples
 from heliograph.http.api.endpoint import Described, Endpoint
@@ -284,7 +285,7 @@ ENDPOINTS = [
         scope="publish",
         channels=of_workflow,
         body=JsonBody(WorkflowChange),
-        refuses=(*ONE_WORKFLOW, Malformed, TooLarge, UnsupportedMedia),
+        refuses=(*ONE_WORKFLOW, RequestTimeout, Malformed, TooLarge, UnsupportedMedia),
         example=_SUMMARY,
     ),
     Endpoint(
@@ -294,7 +295,7 @@ ENDPOINTS = [
         "workflows",
         Described("Nodes, edges and layers; empty where the workflow has no pipeline."),
         channels=of_workflow,
-        refuses=ONE_WORKFLOW,
+        refuses=(WorkflowNotFound, Invalid),
         example=samples.WORKFLOW.pipeline,
     ),
     Endpoint(
@@ -304,7 +305,7 @@ ENDPOINTS = [
         "workflows",
         Described("The cards."),
         channels=of_workflow,
-        refuses=ONE_WORKFLOW,
+        refuses=(WorkflowNotFound, Invalid),
         example=CardList(samples.WORKFLOW.cards, len(samples.WORKFLOW.cards)),
     ),
 ]

@@ -11,7 +11,7 @@ from heliograph.model.workflows.step import STEP
 from heliograph.storage.sql.entity import Entity
 from heliograph.storage.sql.schema import Big, Json, Moment, metadata
 
-SPENT = ("cost_micros", "input_tokens", "output_tokens", "cached_tokens")
+SPENT = ("cost_nanos", "input_tokens", "output_tokens", "cached_tokens")
 
 runs = Table(
     "runs",
@@ -72,7 +72,7 @@ records = Table(
     Column("workflow_id", Text, primary_key=True),
     Column("enabled", Boolean),
     *(Column(name, Json, nullable=False) for name in ("runs", "durations", "costs")),
-    Column("cost_micros", Big, nullable=False),
+    Column("cost_nanos", Big, nullable=False),
     Column("last_run_id", Text),
     Column("last_started_at", Moment),
     Column("doubtful", Boolean, nullable=False),

@@ -5,7 +5,7 @@
    what differs from what is shown, so it costs little to call again and again. */
 
 import { agentOf, isDemo, nameOf } from "../core/fleet.js";
-import { age, compact, count, duration, money } from "../core/format.js";
+import { age, compact, count, duration, moment, money } from "../core/format.js";
 import { plain } from "../core/terminal.js";
 import { fill, h, put } from "./dom.js";
 
@@ -77,11 +77,11 @@ export class TaskList {
     this.#begun ||= used.size > 0;
   }
 
-  /** Bring every row up to date. */
-  draw(find, now) {
+  /** Bring every row up to date; `absolute`: give times of day instead of ages. */
+  draw(find, now, absolute) {
     for (const [id, row] of this.#rows) {
       const task = find(id);
-      if (task) row.draw(task, now);
+      if (task) row.draw(task, now, absolute);
       row.link.toggleAttribute("aria-current", id === this.open);
     }
   }
@@ -160,7 +160,7 @@ class Row {
     this.node = h("li", {}, this.link);
   }
 
-  draw(task, now) {
+  draw(task, now, absolute) {
     const begun = task.started_at ?? task.created_at;
     const running = task.status === "running" || task.status === "waiting_input";
     const latest = latestOf(task);
@@ -175,7 +175,7 @@ class Row {
     put(this.lines, task.output_lines ? compact(task.output_lines) : "");
     put(this.cost, cost);
     put(this.duration, lasted);
-    put(this.age, age(now - Date.parse(task.created_at)));
+    put(this.age, absolute ? moment(task.created_at, now) : age(now - Date.parse(task.created_at)));
     // What a screen reader hears changes only when the task does, not with every line.
     const facts = [task.status, task.agent && `agent ${agentOf(task)}`, task.model, task.status === "failed" && latest, cost && `cost ${cost}`];
     put(this.said, `, ${facts.filter(Boolean).join(", ")}`);

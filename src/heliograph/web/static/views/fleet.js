@@ -130,7 +130,7 @@ export function open(shell, root, place) {
     }
     fresh.hidden = list.pending === 0;
     put(fresh, `${list.pending} new`);
-    list.draw((id) => fleet.get(id), shell.now());
+    list.draw((id) => fleet.get(id), shell.now(), shell.preferences.get("times") === "absolute");
     drawTotals(counts);
     drawAgents();
     loading.hidden = tasks.known;
@@ -158,6 +158,8 @@ export function open(shell, root, place) {
     else if (name === "/") find.focus();
     else if (name === "j" || (name === "ArrowDown" && inList)) step(1);
     else if (name === "k" || (name === "ArrowUp" && inList)) step(-1);
+    else if (name === "p") pause.click();
+    else if (name === "n" && selected === null && !fresh.hidden) fresh.click();
     else if (name === "Escape" && selected !== null) shell.go([], filter);
     else return false;
     return true;

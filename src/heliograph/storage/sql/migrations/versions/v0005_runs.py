@@ -9,7 +9,7 @@ revision = "0005"
 down_revision = "0004"
 
 BIG = sa.BigInteger().with_variant(sa.Integer, "sqlite")
-SPENT = ("cost_micros", "input_tokens", "output_tokens", "cached_tokens")
+SPENT = ("cost_nanos", "input_tokens", "output_tokens", "cached_tokens")
 
 
 def upgrade() -> None:
@@ -59,7 +59,7 @@ def upgrade() -> None:
         sa.Column("workflow_id", sa.Text, primary_key=True),
         sa.Column("enabled", sa.Boolean),
         *(sa.Column(name, sa.Text, nullable=False) for name in ("runs", "durations", "costs")),
-        sa.Column("cost_micros", BIG, nullable=False),
+        sa.Column("cost_nanos", BIG, nullable=False),
         sa.Column("last_run_id", sa.Text),
         sa.Column("last_started_at", sa.BigInteger),
         sa.Column("doubtful", sa.Boolean, nullable=False),
