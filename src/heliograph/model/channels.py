@@ -142,11 +142,13 @@ class Selection:
         selectors: Channels and patterns, sorted and without those that another one covers, so that equal
             selections are equal values.
         topic: A topic, a pattern such as ``pipeline.*``, or ``*``.
+        every: Of each channel only the newest event per so many seconds; 0: all of them.
         run: Only events of this run of a workflow; ``None``: of any, and of none.
     """
 
     selectors: tuple[str, ...]
     topic: str = EVERYTHING
+    every: float = 0
     run: str | None = None
 
     @classmethod
@@ -174,6 +176,8 @@ class Selection:
     def __str__(self) -> str:
         """Write it as logs and notices show it."""
         names = ",".join(self.selectors)
-        topic = "" if self.topic == EVERYTHING else f" topic={self.topic}"
-        run = "" if self.run is None else f" run={self.run}"
-        return f"{names}{topic}{run}"
+        if self.topic != EVERYTHING:
+            names += f" topic={self.topic}"
+        if self.run is not None:
+            names += f" run={self.run}"
+        return f"{names} every={self.every:g}" if self.every else names

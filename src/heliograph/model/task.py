@@ -7,22 +7,23 @@ finished: a late output still counts its lines, a late ``running`` changes nothi
 status corrects the outcome. Some agents say each end several times, each time with other fields. So a
 correction merges: what its result leaves out keeps what it was, and the first end is when the task finished.
 
-The cost is what the result says. Where it says tokens and no cost, the price table computes one; should
+The cost is what ``task.cost`` has added up, each event while the task runs, and what the result says, which
+counts instead. Where it says tokens and no cost, the price table computes one; should
 the model become known only later, it is computed then.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from decimal import ROUND_HALF_EVEN, Decimal
 from typing import Any
 
 import attrs
-import orjson
 
 from heliograph.model.event import Event
-from heliograph.model.ids import OLDEST, EventId, format_id
+from heliograph.model.ids import OLDEST, EventId, format_id, to_microseconds
 from heliograph.model.kind import Kind
 from heliograph.model.prices import NO_PRICES, Prices, Usage
 from heliograph.model.rules import DESCRIPTION, NAME, OBJECT, TEXT, Rules, amount, of_object, one_of, whole
@@ -41,7 +42,7 @@ TOKENS = {
 }
 """By their names in a result: the fields of a task that count tokens."""
 
-CHANGING = frozenset({"task.created", "task.status"})
+CHANGING = frozenset({"task.created", "task.cost", "task.status"})
 """Topics that can change more than the ``Progress`` of a task that has left ``queued``."""
 
 STREAMS = ("stdout", "stderr")
@@ -158,6 +159,9 @@ class Task:
                 self._price(prices)
             case "task.output":
                 self._output(event)
+            case "task.cost":
+                self._add_cost(event)
+                self._price(prices)
             case "task.status":
                 self._status(event)
                 self._price(prices)
@@ -171,6 +175,17 @@ class Task:
         self._run(event.timestamp)
         self.output_lines += 1
         self.output_bytes += output_bytes(event)
+
+    def _add_cost(self, event: Event) -> None:
+        self._run(event.timestamp)
+        added = event.payload
+        if added.get("cost_usd") is not None:
+            sofar = 0 if self.cost_computed else self.cost_nanos or 0
+            self.cost_nanos = min(sofar + nano_dollars(added["cost_usd"]), nano_dollars(MAX_COST_USD))
+            self.cost_computed = False
+        for name, field in TOKENS.items():
+            if added.get(name) is not None:
+                setattr(self, field, min((getattr(self, field) or 0) + added[name], MAX_TOKENS))
 
     def _status(self, event: Event) -> None:
         status: str = event.payload["status"]
@@ -241,7 +256,7 @@ class TaskFilter:
 
     Args:
         statuses: Any of these.
-        text: Found anywhere in id, name, agent or error, ignoring the case of ASCII letters.
+        text: Words, each of them found in the id, name, agent, agent type, model or error, in either case.
         since: Created at or after.
         until: Created before.
     """
@@ -257,12 +272,23 @@ class TaskFilter:
     until: datetime | None = None
 
 
-RESULT = Rules(
-    {
-        "cost_usd": amount(MAX_COST_USD),
-        **dict.fromkeys(TOKENS, whole(MAX_TOKENS)),
-    }
-)
+def duration_micros(task: Task) -> int:
+    """Return how long a task took, in microseconds; -1 while it has not ended."""
+    if task.finished_at is None:
+        return -1
+    return max(0, to_microseconds(task.finished_at) - to_microseconds(task.started_at or task.created_at))
+
+
+SORTS: Mapping[str, Callable[[Task], int]] = {
+    "updated": lambda task: to_microseconds(task.updated_at),
+    "duration": duration_micros,
+    "cost": lambda task: -1 if task.cost_nanos is None else task.cost_nanos,
+}
+"""What lists of tasks can be sorted by besides their creation, largest first; -1 where nothing is known."""
+
+
+SPENT = {"cost_usd": amount(MAX_COST_USD), **dict.fromkeys(TOKENS, whole(MAX_TOKENS))}
+RESULT = Rules(SPENT)
 
 TASK = Kind(
     name="task",
@@ -276,6 +302,7 @@ TASK = Kind(
             {"task_id": NAME, **dict.fromkeys(DESCRIPTIONS, DESCRIPTION), "metadata": OBJECT}
         ),
         "task.output": Rules({"task_id": NAME, "output": TEXT, "stream": one_of(STREAMS)}),
+        "task.cost": Rules({"task_id": NAME, **SPENT}),
         "task.status": Rules(
             {"task_id": NAME, "status": one_of(STATUSES, required=True), "result": of_object(RESULT)}
         ),
@@ -287,7 +314,9 @@ TASK = Kind(
 
 def error_text(error: Any) -> str | None:
     """Return what a result says of its error as text; one that is no text is written as JSON."""
-    return error if error is None or isinstance(error, str) else orjson.dumps(error).decode()
+    if error is None or isinstance(error, str):
+        return error
+    return json.dumps(error, ensure_ascii=False, separators=(",", ":"))
 
 
 def task_json(task: Task) -> dict[str, Any]:

@@ -274,6 +274,22 @@ class Keeper(Protocol):
 
 
 @attrs.frozen
+class LineFilter:
+    """The lines of output that a search finds; ``None`` does not filter.
+
+    Args:
+        text: Found in the line as it was written, ignoring the case of ASCII letters.
+        stream: Of this stream.
+    """
+
+    text: str | None = None
+    stream: str | None = None
+
+
+ALL_LINES = LineFilter()
+
+
+@attrs.frozen
 class LogLine:
     """One line of a task's output, or a marked piece of one.
 
@@ -314,15 +330,22 @@ class Store(Protocol):
     """What is folded out of the log, to be asked."""
 
     async def list(
-        self, kind: Kind[V], wanted: Any, after: Sequence[Any] | None, limit: int
+        self,
+        kind: Kind[V],
+        wanted: Any,
+        after: Sequence[Any] | None,
+        limit: int,
+        sort: str | None = None,
     ) -> tuple[Sequence[V], bool]:
-        """List entities, newest first, until the limit or about a mebibyte; tell whether there are more.
+        """List entities in their order until the limit or about a mebibyte; tell whether there are more.
 
         Args:
             kind: Which entities.
             wanted: The kind's filter, such as ``TaskFilter``.
-            after: The position (``Kind.position``) of the last entity of the page before.
+            after: The position of the last entity of the page before: ``Kind.position``, or when sorted the
+                value that it is sorted by, and its key.
             limit: The most to return.
+            sort: The name of what to sort by instead, largest first.
         """
         ...
 
@@ -330,8 +353,8 @@ class Store(Protocol):
         """Return one entity, ``None`` if there is none of that key."""
         ...
 
-    async def count(self, kind: Kind[Any], field: str) -> dict[Any, int]:
-        """Count the entities by the values of a field, without those that none has."""
+    async def count(self, kind: Kind[Any], field: str, wanted: Any = None) -> dict[Any, int]:
+        """Count the entities that pass a filter by the values of a field, without those that none has."""
         ...
 
     async def newest(self, kind: Kind[V], field: str, values: Sequence[str]) -> Mapping[str, V]:
@@ -339,7 +362,14 @@ class Store(Protocol):
         ...
 
     async def lines(
-        self, task_id: str, first_seq: int, last_seq: int | None, limit: int, *, newest: bool = False
+        self,
+        task_id: str,
+        first_seq: int,
+        last_seq: int | None,
+        limit: int,
+        *,
+        newest: bool = False,
+        wanted: LineFilter = ALL_LINES,
     ) -> tuple[Sequence[LogLine], bool]:
         """Read lines of output in a range of ``seq`` (inclusive), in order; tell whether the range has more.
 
@@ -347,6 +377,7 @@ class Store(Protocol):
 
         Args:
             newest: Take the last ``limit`` lines of the range instead of the first.
+            wanted: Only these lines.
         """
         ...
 

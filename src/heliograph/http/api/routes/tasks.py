@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import aclosing
 from datetime import datetime
 from typing import Annotated, Any
@@ -16,10 +16,12 @@ from heliograph.http.api.shared import ListMeta, Meta, StreamCursor, task_fields
 from heliograph.http.rules.auth import Identity
 from heliograph.http.rules.parameters import (
     MAX_LIMIT,
+    Flag,
     Media,
     Moment,
     Text,
     Whole,
+    Word,
     Words,
     encode_cursor,
     header,
@@ -33,8 +35,8 @@ from heliograph.http.rules.shapes import plain, to_json, written_as
 from heliograph.model.channels import is_name
 from heliograph.model.errors import Invalid, NotFound, Unavailable
 from heliograph.model.ids import format_id, from_microseconds, to_microseconds
-from heliograph.model.task import STATUSES, TASK, Task, TaskFilter, task_json
-from heliograph.storage.protocols import LogLine, Store
+from heliograph.model.task import SORTS, STATUSES, STREAMS, TASK, Task, TaskFilter, task_json
+from heliograph.storage.protocols import LineFilter, LogLine, Store
 
 MAX_SEQ = 2**62
 MAX_LINES = 5000
@@ -45,10 +47,10 @@ NDJSON = "application/x-ndjson"
 EXACTLY = "Exactly this."
 
 
-def _task_key(microseconds: int, task_id: str) -> tuple[datetime, str]:
-    if not 0 <= microseconds < 2**58 or not is_name(task_id):
+def _task_key(sorted_by: int, task_id: str) -> tuple[int, str]:
+    if not -1 <= sorted_by < 2**58 or not is_name(task_id):
         raise ValueError("no task has such a key")
-    return from_microseconds(microseconds), task_id
+    return sorted_by, task_id
 
 
 @attrs.frozen
@@ -63,18 +65,30 @@ class TaskListing:
     model: str | None = query(Text(), EXACTLY)
     session_id: str | None = query(Text(), EXACTLY)
     conversation_id: str | None = query(Text(), EXACTLY)
-    text: str | None = query(Text(), "Found in the id, name, agent or error; ASCII letters of either case.")
+    text: str | None = query(
+        Text(), "Words, each found in the id, name, agent, agent type, model or error, in either case."
+    )
     since: datetime | None = query(Moment(), "Created at or after this ISO 8601 time or date.")
     until: datetime | None = query(Moment(), "Created before this ISO 8601 time or date.")
+    sort: str | None = query(
+        Word(tuple(SORTS)), "What to sort by, largest first; by default the newest come first."
+    )
+    counts: bool = query(Flag(), "Whether meta.counts is wanted.", default=False)
     limit: int = page_limit()
-    cursor: tuple[datetime, str] | None = page_cursor(_task_key, int, str)
+    cursor: tuple[int, str] | None = page_cursor(_task_key, int, str)
 
     def filter(self) -> TaskFilter:
         """Return what the store filters by."""
         given = attrs.asdict(self, recurse=False)
-        for name in ("status", "limit", "cursor"):
+        for name in ("status", "sort", "counts", "limit", "cursor"):
             del given[name]
         return TaskFilter(statuses=self.status, **given)
+
+    def after(self) -> tuple[Any, str] | None:
+        """Return where the page before ended."""
+        if self.cursor is None or self.sort is not None:
+            return self.cursor
+        return from_microseconds(self.cursor[0]), self.cursor[1]
 
 
 @attrs.frozen
@@ -96,6 +110,8 @@ class LineRange(OfTask):
     from_seq: int = query(Whole(1, MAX_SEQ), "The first line of the range.", default=1)
     to_seq: int | None = query(Whole(1, MAX_SEQ), "The last line of the range.")
     tail: int | None = query(Whole(1, MAX_LINES), "The last `tail` lines of the range.")
+    text: str | None = query(Text(1, 1000), "Only lines with this; ASCII letters of either case.")
+    stream: str | None = query(Word(STREAMS), "Only lines of this stream.")
     limit: int = query(Whole(1, MAX_LINES), "At most so many lines.", default=MAX_LIMIT)
 
     def __attrs_post_init__(self) -> None:
@@ -112,11 +128,21 @@ class FullLog(OfTask):
 
 
 @attrs.frozen
+class TaskListMeta(ListMeta):
+    """Where a page of tasks stands; and where that was asked for, how many there are."""
+
+    counts: Annotated[
+        Mapping[str, int] | None,
+        says("Tasks of each status that pass the filter, leaving its status out; absent unless asked for."),
+    ] = None
+
+
+@attrs.frozen
 class TaskList:
     """A page of tasks."""
 
     tasks: Sequence[Task]
-    meta: ListMeta
+    meta: TaskListMeta
 
 
 @attrs.frozen
@@ -182,9 +208,15 @@ async def list_tasks(services: Services, who: Identity, asked: TaskListing) -> T
     """List tasks, newest first, with every filter of the dashboard."""
     # Before the question: what is committed while it is answered comes again from the stream, not never.
     position = await services.store.checkpoint()
-    found, more = await services.store.list(TASK, asked.filter(), asked.cursor, asked.limit)
-    last = encode_cursor(to_microseconds(found[-1].created_at), found[-1].task_id) if more else None
-    return TaskList(found, ListMeta(last, position))
+    wanted = asked.filter()
+    found, more = await services.store.list(TASK, wanted, asked.after(), asked.limit, asked.sort)
+    sorted_by = SORTS[asked.sort] if asked.sort else lambda task: to_microseconds(task.created_at)
+    last = encode_cursor(sorted_by(found[-1]), found[-1].task_id) if more else None
+    counts = None
+    if asked.counts:
+        all_of_them = attrs.evolve(wanted, statuses=())
+        counts = dict.fromkeys(STATUSES, 0) | await services.store.count(TASK, "status", all_of_them)
+    return TaskList(found, TaskListMeta(last, position, counts))
 
 
 async def get_task(services: Services, who: Identity, asked: OfTask) -> OneTask:
@@ -203,6 +235,7 @@ async def read_log(services: Services, who: Identity, asked: LineRange) -> LineL
         asked.to_seq or MAX_SEQ,
         asked.tail or asked.limit,
         newest=asked.tail is not None,
+        wanted=LineFilter(asked.text, asked.stream),
     )
     first, last = (lines[0].seq, lines[-1].seq) if lines else (None, None)
     return LineList(lines, LineMeta(first, last, more, position))
@@ -281,7 +314,7 @@ ENDPOINTS = [
         refuses=(Invalid, Unavailable),
         example=TaskList(
             [samples.TASK],
-            ListMeta(encode_cursor(to_microseconds(samples.CREATED.timestamp), "42"), samples.HEAD),
+            TaskListMeta(encode_cursor(to_microseconds(samples.CREATED.timestamp), "42"), samples.HEAD),
         ),
     ),
     Endpoint(
