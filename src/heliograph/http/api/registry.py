@@ -5,20 +5,26 @@ from __future__ import annotations
 from heliograph.http.api.routes import (
     agents,
     analytics,
+    artifacts,
     conversations,
     documents,
     events,
     page,
+    runs,
     sessions,
     streams,
     system,
     tasks,
+    workflows,
 )
 
 ENDPOINTS = documents.with_descriptions(
     [
         endpoint
-        for module in (tasks, sessions, conversations, events, streams, agents, analytics, system, page)
+        for module in (
+            *(tasks, sessions, conversations, events, streams, workflows, runs, artifacts),
+            *(agents, analytics, system, page),
+        )
         for endpoint in module.ENDPOINTS
     ]
 )
