@@ -37,7 +37,8 @@ def history(seed: int) -> list[Event]:
     events = []
     for seq in range(1, rng.randint(2, 40)):
         payload: dict[str, Any] = {"task_id": "t"}
-        topic = rng.choices(["task.output", "task.status", "task.created", "task.progress"], [6, 3, 1, 1])[0]
+        topics = ["task.output", "task.status", "task.created", "task.cost", "task.progress"]
+        topic = rng.choices(topics, [6, 3, 1, 2, 1])[0]
         if topic == "task.output":
             payload["output"] = rng.choice(["", "plain", "grüße", "日本語", "🌞 sun", "a\nb"])
         elif topic == "task.status":
@@ -49,6 +50,11 @@ def history(seed: int) -> list[Event]:
                 "error": rng.choice([None, "it broke", {"code": 7, "why": ["größer"]}]),
             }
             payload["result"] = rng.choice([None, {}, result])
+        elif topic == "task.cost":
+            payload |= {
+                "cost_usd": rng.choice([None, rng.random(), 0.1]),
+                "input_tokens": rng.choice([None, 7]),
+            }
         elif topic == "task.created":
             payload |= {"name": rng.choice([None, "a name"]), "agent": "coder", "metadata": {"demo": True}}
         moment = start + timedelta(microseconds=rng.choice([0, rng.randint(0, 10**7)]))

@@ -88,7 +88,7 @@ export class Tasks {
       gap: ({ count, reason }) => this.#anew(`The stream left out ${count ?? "some"} events (${reason}); the list was loaded anew.`),
       reset: ({ reason }) => this.#anew(`The stream could not be resumed (${reason}); the list was loaded anew.`),
     };
-    const topics = ["task.status", "task.created"].map((topic) => this.streams.subscribe({ channel: "task:*", topic, after: cursor }, on));
+    const topics = ["task.status", "task.created", "task.cost"].map((topic) => this.streams.subscribe({ channel: "task:*", topic, after: cursor }, on));
     const latest = this.streams.subscribe({ channel: "task:*", topic: "task.output", every: LATEST_SECONDS }, { message: on.message });
     this.#subscriptions = [...topics, latest];
     this.#glimpse(turn).catch(() => {}); // the next lines come anyway

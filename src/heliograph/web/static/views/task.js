@@ -12,7 +12,7 @@ import { copied, fill, h, put } from "../parts/dom.js";
 import { Log } from "../parts/log.js";
 import { tree } from "../parts/tree.js";
 
-const OWN_EVENTS = ["task.status", "task.thinking", "task.tool_call", "task.tool_result", "task.progress", "tool.*", "model.*", "agent.*"];
+const OWN_EVENTS = ["task.status", "task.thinking", "task.tool_call", "task.tool_result", "task.progress", "task.cost", "tool.*", "model.*", "agent.*"];
 const EVENTS = 200; // of each
 const ERROR_CHARS = 20_000;
 const TIMES = { clock: "Clock", elapsed: "Elapsed", off: "No times" };
