@@ -413,6 +413,56 @@ class Store(Protocol):
         ...
 
 
+@attrs.frozen
+class ArtifactInfo:
+    """What is known of an artifact without reading it.
+
+    Args:
+        key: Its name within the run.
+        size: In bytes.
+        modified: When it was written.
+        etag: Another one after each change.
+    """
+
+    key: str
+    size: int
+    modified: datetime
+    etag: str
+
+
+class Artifacts(Protocol):
+    """What runs leave behind: files by workflow, run and key. All of these are names without slashes.
+
+    Every method raises ``Unavailable`` when the place where they are kept is away.
+    """
+
+    async def list(self, workflow_id: str, run_id: str) -> Sequence[ArtifactInfo]:
+        """List a run's artifacts, by key."""
+        ...
+
+    async def read(
+        self, workflow_id: str, run_id: str, key: str, first: int = 0, last: int | None = None
+    ) -> tuple[ArtifactInfo, bytes]:
+        """Read an artifact, or its bytes from ``first`` through ``last`` (as far as it has them).
+
+        Raises:
+            ArtifactNotFound: The run has none of that key.
+        """
+        ...
+
+    async def write(self, workflow_id: str, run_id: str, key: str, data: bytes) -> ArtifactInfo:
+        """Keep an artifact whole, in place of an older one; return when it is durable."""
+        ...
+
+    async def delete(self, workflow_id: str, run_id: str, key: str) -> None:
+        """Remove an artifact.
+
+        Raises:
+            ArtifactNotFound: The run has none of that key.
+        """
+        ...
+
+
 class Storage(Protocol):
     """A form of storage that is open: what a node has of it."""
 
