@@ -198,12 +198,12 @@ def test_operations_are_named_apart() -> None:
 LARGE = [output(), output(), output(), output()]
 KEYED = {**output("9", "one"), "key": "9/1"}
 EVENTS = ("POST", "/api/v1/events")
-TASK = "/api/tasks/{task_id}"
-ANALYTICS = [path for path in OPENAPI.content["paths"] if path.startswith("/api/analytics/")]
+TASK = "/api/v1/tasks/{task_id}"
+ANALYTICS = [path for path in OPENAPI.content["paths"] if path.startswith("/api/v1/analytics/")]
 
 GOOD: list[tuple[str, str, str, dict[str, Any], int]] = [
-    ("GET", "/api/tasks", "?limit=1", {}, 200),
-    ("GET", "/api/tasks", "?status=completed,failed&agent=planner", {}, 200),
+    ("GET", "/api/v1/tasks", "?limit=1", {}, 200),
+    ("GET", "/api/v1/tasks", "?status=completed,failed&agent=planner", {}, 200),
     ("GET", TASK, "", {}, 200),
     ("GET", f"{TASK}/logs", "", {}, 200),
     ("GET", f"{TASK}/logs", "?from_seq=1000", {}, 200),
@@ -217,13 +217,13 @@ GOOD: list[tuple[str, str, str, dict[str, Any], int]] = [
     ("POST", "/api/v1/stream-tickets", "", {}, 201),
     ("GET", "/api/v1/sessions", "?limit=1", {}, 200),
     ("GET", "/api/v1/sessions/{session_id}", "", {}, 200),
-    ("GET", "/api/agents", "?limit=1", {}, 200),
+    ("GET", "/api/v1/agents", "?limit=1", {}, 200),
     *(("GET", path, query, {}, 200) for path in ANALYTICS for query in ("", "?group_by=status", "?model=x")),
     *(("GET", path, "", {"headers": {"Accept": "text/csv"}}, 200) for path in ANALYTICS),
     ("GET", "/api/health", "", {}, 200),
     ("GET", "/api/v1/health", "", {}, 200),
     ("GET", "/api/ready", "", {}, 200),
-    ("GET", "/api/status", "", {}, 200),
+    ("GET", "/api/v1/status", "", {}, 200),
     ("GET", "/metrics", "", {}, 200),
     ("GET", "/openapi.json", "", {}, 200),
     ("GET", "/asyncapi.json", "", {}, 200),
@@ -523,10 +523,10 @@ async def test_defaults_are_those_that_are_documented(api: Api) -> None:
     await api.publish(*(created(str(number)) for number in range(60)))
     (limit,) = [
         one["schema"]["default"]
-        for one in parameters(OPENAPI.operations["GET", "/api/tasks"], "query")
+        for one in parameters(OPENAPI.operations["GET", "/api/v1/tasks"], "query")
         if one["name"] == "limit"
     ]
-    assert len((await api.get("/api/tasks"))["tasks"]) == limit
+    assert len((await api.get("/api/v1/tasks"))["tasks"]) == limit
 
 
 async def test_keys_of_requests_are_limited_as_documented(api: Api) -> None:

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-from heliograph.http.api.routes import (
-    agents,
-    analytics,
-    documents,
-    events,
-    page,
-    sessions,
-    streams,
-    system,
-    tasks,
-)
+from heliograph.http.api import dashboard, routes
+from heliograph.http.api.routes.documents import with_descriptions
 
-ENDPOINTS = documents.with_descriptions(
-    [
-        endpoint
-        for module in (tasks, sessions, events, streams, agents, analytics, system, page)
-        for endpoint in module.ENDPOINTS
-    ]
+PLATFORM = (
+    routes.tasks,
+    routes.sessions,
+    routes.events,
+    routes.streams,
+    routes.agents,
+    routes.analytics,
+    routes.system,
+    routes.page,
+)
+DASHBOARD = (dashboard.tasks, dashboard.analytics, dashboard.overview)
+
+ENDPOINTS = with_descriptions(
+    [endpoint for module in (*PLATFORM, *DASHBOARD) for endpoint in module.ENDPOINTS]
 )

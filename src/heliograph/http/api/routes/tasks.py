@@ -265,7 +265,7 @@ async def known_task(store: Store, task_id: str) -> Task:
     if is_name(task_id):
         task = await store.get(TASK, task_id)
     if task is None:
-        raise NotFound(f"there is no task {task_id[:200]!r}; GET /api/tasks lists those that exist")
+        raise NotFound(f"there is no task {task_id[:200]!r}; GET /api/v1/tasks lists those that exist")
     return task
 
 
@@ -306,7 +306,7 @@ ONE_TASK = (NotFound, Invalid, Unavailable)
 ENDPOINTS = [
     Endpoint(
         "GET",
-        "/api/tasks",
+        "/api/v1/tasks",
         list_tasks,
         "tasks",
         Described("A page of tasks."),
@@ -319,7 +319,7 @@ ENDPOINTS = [
     ),
     Endpoint(
         "GET",
-        "/api/tasks/{task_id}",
+        "/api/v1/tasks/{task_id}",
         get_task,
         "tasks",
         Described("The task."),
@@ -329,7 +329,7 @@ ENDPOINTS = [
     ),
     Endpoint(
         "GET",
-        "/api/tasks/{task_id}/logs",
+        "/api/v1/tasks/{task_id}/logs",
         read_log,
         "tasks",
         Described("Lines in order.", more="About 1 MiB at most; meta.more says that the range has more."),
@@ -342,7 +342,7 @@ ENDPOINTS = [
     ),
     Endpoint(
         "GET",
-        "/api/tasks/{task_id}/logs/full",
+        "/api/v1/tasks/{task_id}/logs/full",
         full_log,
         "tasks",
         Described(
