@@ -142,10 +142,12 @@ class Selection:
         selectors: Channels and patterns, sorted and without those that another one covers, so that equal
             selections are equal values.
         topic: A topic, a pattern such as ``pipeline.*``, or ``*``.
+        every: Of each channel only the newest event per so many seconds; 0: all of them.
     """
 
     selectors: tuple[str, ...]
     topic: str = EVERYTHING
+    every: float = 0
 
     @classmethod
     def of(cls, selectors: Iterable[str], topic: str = EVERYTHING) -> Selection:
@@ -172,4 +174,6 @@ class Selection:
     def __str__(self) -> str:
         """Write it as logs and notices show it."""
         names = ",".join(self.selectors)
-        return names if self.topic == EVERYTHING else f"{names} topic={self.topic}"
+        if self.topic != EVERYTHING:
+            names += f" topic={self.topic}"
+        return f"{names} every={self.every:g}" if self.every else names

@@ -39,7 +39,7 @@ from heliograph.http.rules.schema import (
 )
 from heliograph.http.streams.reason import Reason
 from heliograph.http.streams.watching import MAX_TAIL
-from heliograph.http.streams.websocket import FIELDS, RETURNING
+from heliograph.http.streams.websocket import FIELDS, MAX_EVERY, RETURNING
 from heliograph.model.channels import NAME, TOPIC
 from heliograph.model.errors import (
     Forbidden,
@@ -75,6 +75,10 @@ _SAID: Mapping[str, Schema] = {
     "after": said(nullable(POSITION), "Resume behind this; without it, live only."),
     "tail": said(
         nullable(whole(0, MAX_TAIL)), "Where no after is given: begin with the last so many events."
+    ),
+    "every": said(
+        nullable({"type": "number", "minimum": 0, "maximum": MAX_EVERY}),
+        "Of each channel only the newest event per so many seconds; with neither after nor tail.",
     ),
     "overflow": said(
         nullable(one_of(Overflow)), "What happens when the client does not keep up; disconnect by default."
