@@ -169,6 +169,31 @@ def test_corrections_merge_in_any_grouping(results: list[dict[str, Any]]) -> Non
     assert merged(merged(one, two), three) == merged(one, merged(two, three))
 
 
+@given(st.lists(st.decimals(0, 100, places=9), max_size=10))
+def test_costs_add_up_while_the_task_runs(amounts: list[Decimal]) -> None:
+    """Each ``task.cost`` adds, exactly; a result that says a cost counts instead."""
+    history = History()
+    history.status("running")
+    for amount in amounts:
+        history.add("task.cost", {"cost_usd": float(amount), "input_tokens": 2})
+    task = history.fold()
+    assert task.status == "running"
+    assert (task.cost_nanos or 0) == sum(amounts) * 10**9
+    assert (task.input_tokens or 0) == 2 * len(amounts)
+    history.status("completed", output_tokens=1)
+    assert (history.fold().cost_nanos or 0) == sum(amounts) * 10**9
+    history.status("completed", cost_usd=0.5)
+    assert history.fold().cost_nanos == 500_000_000
+
+
+def test_a_cost_makes_a_queued_task_run() -> None:
+    """What spends is running."""
+    history = History()
+    history.add("task.created", {})
+    history.add("task.cost", {"output_tokens": 3})
+    assert history.fold().status == "running"
+
+
 def test_a_task_may_wait_for_its_user() -> None:
     """Waiting for input is no end: lines don't end it, ``running`` does, and the start is the first one."""
     history = History()

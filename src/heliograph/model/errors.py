@@ -6,7 +6,9 @@
     ├── ClientFault            the caller can mend it
     │   ├── Malformed          not JSON, not UTF-8, not the protocol
     │   ├── Invalid            understood, but fields are wrong (carries a list of them)
+    │   │   └── WebhookValidationError  those of a webhook's configuration (names its file)
     │   ├── Unauthenticated    no key, or an unknown one
+    │   │   └── BadSignature   of a webhook's delivery
     │   ├── Forbidden          a known key without the scope or channel
     │   ├── NotFound           no such thing
     │   ├── Conflict           an idempotency key reused for something else
@@ -91,12 +93,36 @@ class Invalid(ClientFault):
         return cls([FieldError(field, detail)])
 
 
+class WebhookValidationError(Invalid):
+    """The configuration of a webhook is wrong: ``file`` names where, if it stands in one."""
+
+    code = "invalid_webhook"
+    title = "The webhook's configuration is wrong"
+
+    def __init__(self, errors: Sequence[FieldError] | str = (), file: str = "") -> None:
+        super().__init__([FieldError("", errors)] if isinstance(errors, str) else errors)
+        self.file = file
+        if file:
+            self.args = (f"{file}: {self}",)
+
+
 class Unauthenticated(ClientFault):
     """No credentials, or unknown ones."""
 
     status = 401
     code = "unauthenticated"
     title = "A valid API key is needed"
+
+
+class BadSignature(Unauthenticated):
+    """A delivery of a webhook whose signature is missing, wrong or too old; ``reason`` says which."""
+
+    code = "bad_signature"
+    title = "The delivery's signature is not good"
+
+    def __init__(self, reason: str, message: str) -> None:
+        self.reason = reason
+        super().__init__(message)
 
 
 class Forbidden(ClientFault):

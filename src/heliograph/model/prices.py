@@ -8,7 +8,7 @@ number in nano-dollars for one, so the arithmetic is exact until the single roun
 name as the task says it; without the provider before it (all up to the last ``/``); either without the mark
 of its version behind it (a date, ``-latest``, ``-v1:0``, or several). So
 ``anthropic/claude-sonnet-4-5-20250929`` takes the price of ``claude-sonnet-4-5``, unless the table has one
-for the name with the date.
+for the name with the date. What has no price at all takes that of ``*``, if the table has it.
 """
 
 from __future__ import annotations
@@ -27,6 +27,8 @@ from attrs import validators
 from heliograph.model.errors import SettingsError
 
 MAX_PRICE = 1_000_000
+ANY = "*"
+"""The name of the price for what has none."""
 
 
 _IN_RANGE = [validators.ge(Decimal(0)), validators.le(Decimal(MAX_PRICE))]
@@ -131,10 +133,10 @@ class Prices:
         Returns:
             ``None`` when there are no tokens, or no price for them.
         """
-        if usage is None or model is None or not self._by_model:
+        if usage is None or not self._by_model:
             return None
         day = moment.astimezone(UTC).date()
-        for name in names_of(model):
+        for name in names_of(model or ""):
             for price in self._by_model.get(name, ()):
                 if price.span[0] <= day < price.span[1]:
                     return price.of(usage)
@@ -149,4 +151,4 @@ def names_of(model: str) -> tuple[str, ...]:
     """Return the names under which a model may be priced, the most exact one first."""
     whole = model.casefold()
     bare = whole.rpartition("/")[2]
-    return tuple(dict.fromkeys((whole, bare, _VERSION.sub("", whole), _VERSION.sub("", bare))))
+    return tuple(dict.fromkeys((whole, bare, _VERSION.sub("", whole), _VERSION.sub("", bare), ANY)))

@@ -7,19 +7,20 @@ finished: a late output still counts its lines, a late ``running`` changes nothi
 status corrects the outcome. Some agents say each end several times, each time with other fields. So a
 correction merges: what its result leaves out keeps what it was, and the first end is when the task finished.
 
-The cost is what the result says. Where it says tokens and no cost, the price table computes one; should
+The cost is what ``task.cost`` has added up, each event while the task runs, and what the result says, which
+counts instead. Where it says tokens and no cost, the price table computes one; should
 the model become known only later, it is computed then.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from datetime import datetime
 from decimal import ROUND_HALF_EVEN, Decimal
 from typing import Any
 
 import attrs
-import orjson
 
 from heliograph.model.event import Event
 from heliograph.model.ids import OLDEST, EventId, format_id, to_microseconds
@@ -41,7 +42,7 @@ TOKENS = {
 }
 """By their names in a result: the fields of a task that count tokens."""
 
-CHANGING = frozenset({"task.created", "task.status"})
+CHANGING = frozenset({"task.created", "task.cost", "task.status"})
 """Topics that can change more than the ``Progress`` of a task that has left ``queued``."""
 
 STREAMS = ("stdout", "stderr")
@@ -158,6 +159,9 @@ class Task:
                 self._price(prices)
             case "task.output":
                 self._output(event)
+            case "task.cost":
+                self._add_cost(event)
+                self._price(prices)
             case "task.status":
                 self._status(event)
                 self._price(prices)
@@ -171,6 +175,17 @@ class Task:
         self._run(event.timestamp)
         self.output_lines += 1
         self.output_bytes += output_bytes(event)
+
+    def _add_cost(self, event: Event) -> None:
+        self._run(event.timestamp)
+        added = event.payload
+        if added.get("cost_usd") is not None:
+            sofar = 0 if self.cost_computed else self.cost_nanos or 0
+            self.cost_nanos = min(sofar + nano_dollars(added["cost_usd"]), nano_dollars(MAX_COST_USD))
+            self.cost_computed = False
+        for name, field in TOKENS.items():
+            if added.get(name) is not None:
+                setattr(self, field, min((getattr(self, field) or 0) + added[name], MAX_TOKENS))
 
     def _status(self, event: Event) -> None:
         status: str = event.payload["status"]
@@ -272,12 +287,8 @@ SORTS: Mapping[str, Callable[[Task], int]] = {
 """What lists of tasks can be sorted by besides their creation, largest first; -1 where nothing is known."""
 
 
-RESULT = Rules(
-    {
-        "cost_usd": amount(MAX_COST_USD),
-        **dict.fromkeys(TOKENS, whole(MAX_TOKENS)),
-    }
-)
+SPENT = {"cost_usd": amount(MAX_COST_USD), **dict.fromkeys(TOKENS, whole(MAX_TOKENS))}
+RESULT = Rules(SPENT)
 
 TASK = Kind(
     name="task",
@@ -291,6 +302,7 @@ TASK = Kind(
             {"task_id": NAME, **dict.fromkeys(DESCRIPTIONS, DESCRIPTION), "metadata": OBJECT}
         ),
         "task.output": Rules({"task_id": NAME, "output": TEXT, "stream": one_of(STREAMS)}),
+        "task.cost": Rules({"task_id": NAME, **SPENT}),
         "task.status": Rules(
             {"task_id": NAME, "status": one_of(STATUSES, required=True), "result": of_object(RESULT)}
         ),
@@ -302,7 +314,11 @@ TASK = Kind(
 
 def error_text(error: Any) -> str | None:
     """Return what a result says of its error as text; one that is no text is written as JSON."""
-    return error if error is None or isinstance(error, str) else orjson.dumps(error).decode()
+    if error is None or isinstance(error, str):
+        return error
+    return json.dumps(
+        error, ensure_ascii=False, separators=(",", ":")
+    )
 
 
 def task_json(task: Task) -> dict[str, Any]:

@@ -84,6 +84,8 @@ def test_costs_are_seen_while_it_runs(publishing: Service) -> None:
         task.cost(0.25)
         flushed()
         told = [event.payload for event in publishing.events(f"task:{task.id}") if event.topic == "task.cost"]
+        seen = publishing.task(task.id)
+    assert (seen.status, seen.cost_usd, seen.output_tokens) == ("running", 1.75, 3)
     assert [said.get("cost_usd") for said in told] == [1.5, 0.25]
     assert told[0]["output_tokens"] == 3
     with pytest.raises(ValueError, match="never negative"), heliograph.task("spender") as task:

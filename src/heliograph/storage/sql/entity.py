@@ -61,6 +61,19 @@ class Merging(Generic[V]):
 
 
 @attrs.frozen(eq=False)
+class Beside(Generic[V]):
+    """Rows of another table that follow from an entity, such as the words that it is found by.
+
+    Args:
+        table: All its columns are its key.
+        rows: Returns them as tuples in the order of the columns.
+    """
+
+    table: Table
+    rows: Callable[[V], Set[tuple[Any, ...]]]
+
+
+@attrs.frozen(eq=False)
 class Entity(Generic[V]):
     """A kind of entity, and how it is kept.
 
@@ -76,6 +89,8 @@ class Entity(Generic[V]):
         kept: Names the columns that stay as they are for an entity, besides the large ones that are ``None``.
         steady: The fast path.
         merging: How a large column is corrected; ``None``: what a batch sets replaces what it holds.
+        beside: Rows that follow from it.
+        probed: Filters for which the database must be asked first how to go about it.
     """
 
     kind: Kind[V]
@@ -87,6 +102,8 @@ class Entity(Generic[V]):
     kept: Callable[[V], Set[str]] = lambda value: frozenset()
     steady: Steady[V] | None = None
     merging: Merging[V] | None = None
+    beside: Beside[V] | None = None
+    probed: Mapping[str, Callable[[Connection, Any], ColumnElement[bool]]] = attrs.field(factory=dict)
 
     @property
     def key(self) -> Sequence[Column[Any]]:
@@ -118,13 +135,18 @@ class Entity(Generic[V]):
         """Return the condition that finds one entity."""
         return and_(*(column == value for column, value in zip(self.key, key, strict=True)))
 
-    def narrowed(self, wanted: Any) -> list[ColumnElement[bool]]:
+    def narrowed(self, connection: Connection, wanted: Any) -> list[ColumnElement[bool]]:
         """Return the conditions of a filter."""
         return [
-            self.filters[name](value) if name in self.filters else self.table.c[name] == value
+            self._condition(connection, name, value)
             for name, value in attrs.asdict(wanted, recurse=False).items()
             if value is not None and value != ()
         ]
+
+    def _condition(self, connection: Connection, name: str, value: Any) -> ColumnElement[bool]:
+        if name in self.probed:
+            return self.probed[name](connection, value)
+        return self.filters[name](value) if name in self.filters else self.table.c[name] == value
 
     def sorted_by(self, sort: str) -> Sequence[ColumnElement[Any]]:
         """Return the columns of a list that is sorted, each with its largest first."""

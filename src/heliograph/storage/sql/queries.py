@@ -202,7 +202,9 @@ def list_entities(
 
     Returns fewer than ``limit`` when they reach ``PAGE_BYTES``; none only when there are none.
     """
-    statement: Select[Any] = select(entity.table, entity.size.label("_size")).where(*entity.narrowed(wanted))
+    statement: Select[Any] = select(entity.table, entity.size.label("_size")).where(
+        *entity.narrowed(connection, wanted)
+    )
     if after is not None:
         statement = statement.where(entity.after(after, sort))
     order = [column.desc() for column in entity.sorted_by(sort)] if sort else entity.listed
@@ -220,7 +222,7 @@ def get_entity(connection: Connection, entity: Entity[V], key: Key) -> V | None:
 def count_entities(connection: Connection, entity: Entity[V], name: str, wanted: Any) -> dict[Any, int]:
     """Count the entities of each value of a column, of those that pass a filter."""
     column = entity.table.c[name]
-    narrowed = [] if wanted is None else entity.narrowed(wanted)
+    narrowed = [] if wanted is None else entity.narrowed(connection, wanted)
     rows = connection.execute(select(column, func.count()).where(*narrowed).group_by(column))
     return {row[0]: row[1] for row in rows}
 
