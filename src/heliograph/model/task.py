@@ -316,9 +316,7 @@ def error_text(error: Any) -> str | None:
     """Return what a result says of its error as text; one that is no text is written as JSON."""
     if error is None or isinstance(error, str):
         return error
-    return json.dumps(
-        error, ensure_ascii=False, separators=(",", ":")
-    )
+    return json.dumps(error, ensure_ascii=False, separators=(",", ":"))
 
 
 def task_json(task: Task) -> dict[str, Any]:

@@ -54,7 +54,7 @@ DOCUMENTS = {"openapi": OPENAPI, "asyncapi": ASYNCAPI}
 
 def url_for(path: str, task: str = "1") -> str:
     """Return a path with its parameters filled in."""
-    return re.sub(r"\{\w+\}", task, path)
+    return re.sub(r"\{\w+\}", task, path.replace("{part}", "metadata"))
 
 
 # The documents themselves
@@ -222,6 +222,13 @@ GOOD: list[tuple[str, str, str, dict[str, Any], int]] = [
     *(("GET", path, "", {"headers": {"Accept": "text/csv"}}, 200) for path in ANALYTICS),
     ("GET", "/api/tasks", "?limit=1", {}, 200),
     ("GET", "/api/tasks/{task_id}", "", {}, 200),
+    ("GET", "/api/tasks/{task_id}/logs", "", {}, 200),
+    ("GET", "/api/tasks/{task_id}/logs/full", "", {}, 200),
+    ("GET", "/api/tasks/{task_id}/logs/full", "", {"headers": {"Accept": "text/plain"}}, 200),
+    ("GET", "/api/tasks/{task_id}/logs/{part}", "", {}, 200),
+    ("GET", "/api/tasks/{task_id}/knowledge-summary", "", {}, 200),
+    ("GET", "/api/tasks/{task_id}/stream", "", {}, 200),
+    ("GET", "/api/tasks/{task_id}/stream", "", {"headers": {"Last-Event-ID": "8000000000000-0"}}, 204),
     ("GET", "/api/tasks/table", "?page=1&session_id=&status=&subagent=", {}, 200),
     ("GET", "/api/tasks/table", "?sort_order=asc&page_size=1&page=2&subagent=planner", {}, 200),
     ("GET", "/api/agents", "?limit=1", {}, 200),

@@ -69,6 +69,11 @@ MATRIX = {
     "dashboard_get_task": OF_TASK_1,
     "dashboard_list_agents": READ,
     "dashboard_performance": READ,
+    "task_log": OF_TASK_1,
+    "whole_log": OF_TASK_1,
+    "log_part": OF_TASK_1,
+    "knowledge_summary": OF_TASK_1,
+    "dashboard_task_stream": OF_TASK_1,
     "task_table": READ,
     "overview": READ,
     "histogram": READ,
@@ -88,7 +93,7 @@ MATRIX = {
 }
 """What each caller is answered by each endpoint, asked of task 1."""
 
-PATHS = {"task_id": "1", "session_id": "a/b", "name": "shell.js", "session": "dashboard"}
+PATHS = {"task_id": "1", "part": "metadata", "session_id": "a/b", "name": "shell.js", "session": "dashboard"}
 BODIES = {"publish": output("1")}
 
 

@@ -15,7 +15,7 @@ PLATFORM = (
     routes.system,
     routes.page,
 )
-DASHBOARD = (dashboard.tasks, dashboard.analytics, dashboard.overview)
+DASHBOARD = (dashboard.tasks, dashboard.logs, dashboard.analytics, dashboard.overview)
 
 ENDPOINTS = with_descriptions(
     [endpoint for module in (*PLATFORM, *DASHBOARD) for endpoint in module.ENDPOINTS]

@@ -97,7 +97,7 @@ def result_text(task: Task) -> str | None:
     return text_of(task.result)
 
 
-def _about(task: Task, name: str) -> Any:
+def about(task: Task, name: str) -> Any:
     """Return what a task's creator said of where it comes from."""
     return (task.metadata or {}).get(name)
 
@@ -112,7 +112,7 @@ def _row(task: Task, most: int | None = SHOWN_INPUT) -> dict[str, Any]:
         "assigned_agent": task.agent,
         "agent_type": task.agent_type,
         "model": task.model,
-        "source": _text_or_none(_about(task, "source")),
+        "source": _text_or_none(about(task, "source")),
         "input_message": text_of(task.input)[:most],
         "cost_usd": (task.cost_nanos or 0) / 10**9,
         "created_at": task.created_at,
@@ -137,9 +137,9 @@ def task_detail(found: OneTask) -> TaskDetail:
     task = found.task
     return TaskDetail(
         **_row(task, None),
-        user_id=_text_or_none(_about(task, "user_id")),
-        flow_id=_text_or_none(_about(task, "flow_id")),
-        source_metadata=_about(task, "source_metadata"),
+        user_id=_text_or_none(about(task, "user_id")),
+        flow_id=_text_or_none(about(task, "flow_id")),
+        source_metadata=about(task, "source_metadata"),
         result=result_text(task),
         input_tokens=task.input_tokens or 0,
         output_tokens=task.output_tokens or 0,

@@ -243,14 +243,23 @@ async def read_log(services: Services, who: Identity, asked: LineRange) -> LineL
 
 async def full_log(services: Services, who: Identity, asked: FullLog) -> Streamed:
     """Stream the whole output, page by page, as text or as NDJSON."""
+    return await stream_log(services, asked.task_id, asked.form)
+
+
+async def stream_log(services: Services, task_id: str, form: str) -> Streamed:
+    """Stream the whole output of a task.
+
+    Raises:
+        NotFound: There is none of that id.
+    """
     # A proxy that compressed it would hold it back.
     headers = {
         "X-Stream-Cursor": format_id(await services.store.checkpoint()),
         "Cache-Control": "no-cache, no-transform",
     }
-    await known_task(services.store, asked.task_id)
-    pages = _pages(services.store, asked.task_id)
-    if asked.form == NDJSON:
+    await known_task(services.store, task_id)
+    pages = _pages(services.store, task_id)
+    if form == NDJSON:
         return Streamed(_as_ndjson(pages), NDJSON, headers)
     return Streamed(_as_text(pages), "text/plain; charset=utf-8", headers)
 
@@ -278,20 +287,30 @@ async def _pages(store: Store, task_id: str) -> AsyncGenerator[Sequence[LogLine]
             seq = page[-1].seq + 1
 
 
+class Terminal:
+    """Writes lines as a terminal would have got them: pieces joined, rewound behind a carriage return."""
+
+    def __init__(self) -> None:
+        self._unfinished: str | None = None  # the stream whose line is not at its end
+
+    def text(self, lines: Sequence[LogLine]) -> str:
+        """Write the next lines."""
+        text: list[str] = []
+        for line in lines:
+            if self._unfinished is not None:
+                text.append(("\r" if line.rewind else "") if self._unfinished == line.stream else "\n")
+            text.append(line.output)
+            if not line.partial and not line.output.endswith("\n"):
+                text.append("\n")
+            self._unfinished = line.stream if line.partial else None
+        return "".join(text)
+
+
 async def _as_text(pages: AsyncGenerator[Sequence[LogLine], None]) -> AsyncIterator[bytes]:
-    """Write lines as a terminal would have got them: pieces joined, rewound ones behind a carriage return."""
-    unfinished: str | None = None  # the stream whose line is not at its end
+    terminal = Terminal()
     async with aclosing(pages):  # a client that goes away ends it in the middle
         async for page in pages:
-            text: list[str] = []
-            for line in page:
-                if unfinished is not None:
-                    text.append(("\r" if line.rewind else "") if unfinished == line.stream else "\n")
-                text.append(line.output)
-                if not line.partial and not line.output.endswith("\n"):
-                    text.append("\n")
-                unfinished = line.stream if line.partial else None
-            yield "".join(text).encode()
+            yield terminal.text(page).encode()
 
 
 async def _as_ndjson(pages: AsyncGenerator[Sequence[LogLine], None]) -> AsyncIterator[bytes]:
