@@ -8,8 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
+EXAMPLES = Path(__file__).parent.parent / "examples" / "workflows"
+"""The folder of example workflows, of which this is one."""
 WORKFLOW = "invoice_to_ledger"
 BEGUN = datetime(2026, 3, 4, 10, 0, tzinfo=UTC)
 NODES = (

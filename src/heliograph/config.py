@@ -109,6 +109,14 @@ class StorageSettings:
 
 
 @attrs.frozen
+class ArtifactSettings:
+    """What runs leave behind; without a folder it is in ``artifacts`` below ``storage.data``."""
+
+    folder: Path | None = None
+    max_bytes: int = number(32 * MIB, KIB, 1024 * MIB)
+
+
+@attrs.frozen
 class EventSettings:
     """What is taken from publishers."""
 
@@ -197,6 +205,7 @@ class Settings:
     redis: RedisSettings = attrs.field(factory=RedisSettings)
     postgres: PostgresSettings = attrs.field(factory=PostgresSettings)
     retention: RetentionSettings = attrs.field(factory=RetentionSettings)
+    artifacts: ArtifactSettings = ArtifactSettings()
     events: EventSettings = EventSettings()
     streams: StreamSettings = StreamSettings()
     log: LogSettings = LogSettings()
@@ -253,6 +262,7 @@ ENVIRONMENT: Mapping[str, tuple[str, Callable[[str], Any]]] = {
     "HELIOGRAPH_DATA": ("storage.data", str),
     "HELIOGRAPH_API_KEYS": ("auth.keys", _keys),
     "API_KEY_SECRET": ("auth.keys", _one_key),
+    "HELIOGRAPH_ARTIFACTS": ("artifacts.folder", str),
     "HELIOGRAPH_WORKFLOWS": ("workflows", _folders),
     "HELIOGRAPH_WEBHOOKS": ("webhooks", str),
     "AGENT_ENGINE_URL": ("agent_engine_url", str),

@@ -24,6 +24,7 @@ from heliograph.actors.archiver import Archiver
 from heliograph.actors.bridge import Bridge
 from heliograph.actors.histogram import Histogram
 from heliograph.actors.hub import Hub
+from heliograph.actors.registry import Registry
 from heliograph.actors.retention import Retention
 from heliograph.actors.subscriber import Subscriber
 from heliograph.actors.sweeper import Sweeper
@@ -38,6 +39,7 @@ from heliograph.http.wire.server import Server, open_listener
 from heliograph.model.errors import SettingsError
 from heliograph.model.ids import OLDEST, format_id
 from heliograph.model.prices import Prices
+from heliograph.storage.artifacts import FolderArtifacts
 from heliograph.storage.distributed.form import migrate_database, open_distributed
 from heliograph.storage.embedded.form import open_embedded
 from heliograph.storage.embedded.sqlite import migrate_sqlite
@@ -111,6 +113,8 @@ async def _run_streams(
         followers.start_soon(hub.run, name="hub")
         followers.start_soon(histogram.run, name="histogram")
         followers.start_soon(subscriber.run, name="subscriber")
+        registry = Registry(settings.workflows, appender.append)
+        await followers.start(registry.run, name="registry")
         streams = StreamRegistry(settings.streams, flushers.start_soon)
         sweeper = Sweeper(lambda: streams.streams, sweep_interval(settings))
         followers.start_soon(sweeper.run, name="sweeper")
@@ -132,6 +136,8 @@ async def _run_streams(
             subscriber=subscriber,
             hub=hub,
             histogram=histogram,
+            registry=registry,
+            artifacts=FolderArtifacts(settings.artifacts.folder or settings.storage.data / "artifacts"),
             streams=streams,
             authenticator=Authenticator(settings.auth),
             ready=ready,

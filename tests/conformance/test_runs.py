@@ -154,7 +154,7 @@ async def test_runs_are_listed_newest_first_and_filtered(form: Form) -> None:
         assert ([run.run_id for run in rest], more) == (["r1", "r0"], False)
         good, _ = await store.list(RUN, RunFilter("w", ("success",)), None, 9)
         assert [run.run_id for run in good] == ["r5", "r3", "r1"]
-        window = RunFilter("w", (), BEGUN + timedelta(minutes=1), BEGUN + timedelta(minutes=3))
+        window = RunFilter("w", since=BEGUN + timedelta(minutes=1), until=BEGUN + timedelta(minutes=3))
         some, _ = await store.list(RUN, window, None, 9)
         assert [run.run_id for run in some] == ["r2", "r1"]
         mine, theirs = await store.get(RUN, id_of("r1", "w")), await store.get(RUN, id_of("r1", "v"))

@@ -58,7 +58,7 @@ class Page:
         for date in lists["dates"]:
             datetime.fromisoformat(date)
         board = await self.api.get("/api/analytics/costs/by-subagent?days=30")
-        return {**lists, **board}
+        return {**board, **lists}
 
     async def registry(self) -> list[str]:
         """Show what is registered."""

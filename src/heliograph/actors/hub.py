@@ -29,10 +29,11 @@ from heliograph.actors.ring import Ring, RingTotal
 from heliograph.actors.sampler import Sampler
 from heliograph.actors.subscriber import Followed
 from heliograph.actors.subscription import Message, Subscription, ends_task
-from heliograph.model.channels import Selection, selectors_of, topic_matches
+from heliograph.model.channels import Selection, selectors_of
 from heliograph.model.errors import Unavailable
 from heliograph.model.event import Event
 from heliograph.model.ids import OLDEST, EventId
+from heliograph.model.workflows.vocabulary import concerns
 from heliograph.storage.protocols import Log, PositionLost
 
 INBOX_BATCHES = 16
@@ -232,7 +233,7 @@ class Hub:
             message: Message | None = None
             for selector in selectors_of(event.channel):
                 for broadcaster in self._watching.get(selector, ()):
-                    if not topic_matches(broadcaster.selection.topic, event.topic):
+                    if not concerns(broadcaster.selection, event):
                         continue
                     if message is None:
                         message = Message(event)

@@ -143,11 +143,13 @@ class Selection:
             selections are equal values.
         topic: A topic, a pattern such as ``pipeline.*``, or ``*``.
         every: Of each channel only the newest event per so many seconds; 0: all of them.
+        run: Only events of this run of a workflow; ``None``: of any, and of none.
     """
 
     selectors: tuple[str, ...]
     topic: str = EVERYTHING
     every: float = 0
+    run: str | None = None
 
     @classmethod
     def of(cls, selectors: Iterable[str], topic: str = EVERYTHING) -> Selection:
@@ -176,4 +178,6 @@ class Selection:
         names = ",".join(self.selectors)
         if self.topic != EVERYTHING:
             names += f" topic={self.topic}"
+        if self.run is not None:
+            names += f" run={self.run}"
         return f"{names} every={self.every:g}" if self.every else names

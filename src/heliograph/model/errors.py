@@ -141,6 +141,27 @@ class NotFound(ClientFault):
     title = "Not found"
 
 
+class WorkflowNotFound(NotFound):
+    """No folder describes a workflow of that name."""
+
+    code = "workflow_not_found"
+    title = "No such workflow"
+
+
+class RunNotFound(NotFound):
+    """Nothing was told of a run of that id."""
+
+    code = "run_not_found"
+    title = "No such run"
+
+
+class ArtifactNotFound(NotFound):
+    """A run has no artifact of that key."""
+
+    code = "artifact_not_found"
+    title = "No such artifact"
+
+
 class Conflict(ClientFault):
     """An idempotency key was used before for a different event."""
 

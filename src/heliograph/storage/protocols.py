@@ -413,6 +413,76 @@ class Store(Protocol):
         ...
 
 
+class Vault(Protocol):
+    """Keeps secrets, which are in no event."""
+
+    async def secrets(self) -> Mapping[str, str]:
+        """Return all of them by name.
+
+        Raises:
+            Unavailable: They can't be read now.
+        """
+        ...
+
+    async def keep(self, name: str, secret: str | None) -> None:
+        """Keep one durably, or forget it.
+
+        Raises:
+            Unavailable: It can't be written now.
+        """
+        ...
+
+
+@attrs.frozen
+class ArtifactInfo:
+    """What is known of an artifact without reading it.
+
+    Args:
+        key: Its name within the run.
+        size: In bytes.
+        modified: When it was written.
+        etag: Another one after each change.
+    """
+
+    key: str
+    size: int
+    modified: datetime
+    etag: str
+
+
+class Artifacts(Protocol):
+    """What runs leave behind: files by workflow, run and key. All of these are names without slashes.
+
+    Every method raises ``Unavailable`` when the place where they are kept is away.
+    """
+
+    async def list(self, workflow_id: str, run_id: str) -> Sequence[ArtifactInfo]:
+        """List a run's artifacts, by key."""
+        ...
+
+    async def read(
+        self, workflow_id: str, run_id: str, key: str, first: int = 0, last: int | None = None
+    ) -> tuple[ArtifactInfo, bytes]:
+        """Read an artifact, or its bytes from ``first`` through ``last`` (as far as it has them).
+
+        Raises:
+            ArtifactNotFound: The run has none of that key.
+        """
+        ...
+
+    async def write(self, workflow_id: str, run_id: str, key: str, data: bytes) -> ArtifactInfo:
+        """Keep an artifact whole, in place of an older one; return when it is durable."""
+        ...
+
+    async def delete(self, workflow_id: str, run_id: str, key: str) -> None:
+        """Remove an artifact.
+
+        Raises:
+            ArtifactNotFound: The run has none of that key.
+        """
+        ...
+
+
 class Storage(Protocol):
     """A form of storage that is open: what a node has of it."""
 
@@ -429,6 +499,11 @@ class Storage(Protocol):
     @property
     def keeper(self) -> Keeper:
         """Removes what need not be kept."""
+        ...
+
+    @property
+    def vault(self) -> Vault:
+        """Keeps secrets."""
         ...
 
     @property

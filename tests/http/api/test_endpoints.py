@@ -17,6 +17,7 @@ from tests.conformance.clients import open_ws, request_head
 from tests.http.api.test_shortcuts import exchange, long_way
 from tests.http.conftest import Api, Start, created, output
 from tests.http.rules.test_auth import key
+from tests.recorded import EXAMPLES
 
 from heliograph.http.api.counts import BOUNDS, RequestCounts
 from heliograph.http.api.endpoint import Endpoint
@@ -57,6 +58,18 @@ MATRIX = {
     "web_socket": {**dict.fromkeys(CALLERS, 426), "unknown": 401},
     "page_socket": {**dict.fromkeys(CALLERS, 426), "unknown": 401},
     "make_ticket": {**ANY_READER, "reader": 201, "of task 1": 201, "of task 2": 201},
+    "list_workflows": READ,
+    "get_workflow": READ,
+    "get_pipeline": READ,
+    "list_cards": READ,
+    "change_workflow": {**READ, "reader": 403, "writer": 200},
+    "list_runs": READ,
+    "get_trace": READ,
+    "run_stream": READ,
+    "list_artifacts": READ,
+    "get_artifact": READ,
+    "put_artifact": {**READ, "reader": 403, "writer": 201},
+    "delete_artifact": {**READ, "reader": 403, "writer": 204},
     "list_sessions": READ,
     "get_session": READ,
     "list_agents": READ,
@@ -93,15 +106,28 @@ MATRIX = {
 }
 """What each caller is answered by each endpoint, asked of task 1."""
 
-PATHS = {"task_id": "1", "part": "metadata", "session_id": "a/b", "name": "shell.js", "session": "dashboard"}
-BODIES = {"publish": output("1")}
+PATHS = {
+    "task_id": "1",
+    "part": "metadata",
+    "session_id": "a/b",
+    "name": "shell.js",
+    "session": "dashboard",
+    "workflow_id": "helpdesk_assistant",
+    "run_id": "r",
+    "key": "notes.txt",
+}
+BODIES = {"publish": output("1"), "change_workflow": {"enabled": True}}
+ARTIFACT = "/api/v1/workflows/helpdesk_assistant/runs/r/artifacts/notes.txt"
+RUN = {"topic": "run.started", "payload": {"workflow_id": PATHS["workflow_id"], "run_id": PATHS["run_id"]}}
 
 
 @pytest.fixture
 async def guarded(start: Start) -> Api:
-    """Start a service with keys, and a task."""
-    api = await start(auth={"keys": KEYS})
-    await api.publish(created("1", session_id="a/b"), output("1"), headers=CALLERS["writer"])
+    """Start a service with keys, a task of a session, and a run of a workflow."""
+    api = await start(auth={"keys": KEYS}, workflows=(EXAMPLES,))
+    await api.publish(created("1", session_id="a/b"), output("1"), RUN, headers=CALLERS["writer"])
+    kept = await api.http.put(ARTIFACT, content=b"x", headers=CALLERS["writer"])
+    assert kept.status_code == 201
     return api
 
 

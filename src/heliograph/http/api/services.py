@@ -11,6 +11,7 @@ from heliograph.actors.archiver import ArchiverStats
 from heliograph.actors.bridge import BridgeStats
 from heliograph.actors.histogram import Histogram
 from heliograph.actors.hub import Hub
+from heliograph.actors.registry import Registry
 from heliograph.actors.retention import RetentionStats
 from heliograph.actors.subscriber import Subscriber
 from heliograph.config import Settings
@@ -18,7 +19,7 @@ from heliograph.http.api.counts import RequestCounts
 from heliograph.http.api.spans import recording
 from heliograph.http.rules.auth import Authenticator
 from heliograph.http.streams.registry import StreamRegistry
-from heliograph.storage.protocols import Log, LogStats, Store
+from heliograph.storage.protocols import Artifacts, Log, LogStats, Store
 
 
 @attrs.frozen
@@ -42,6 +43,8 @@ class Services:
     subscriber: Subscriber
     hub: Hub
     histogram: Histogram
+    registry: Registry
+    artifacts: Artifacts
     streams: StreamRegistry
     authenticator: Authenticator
     ready: Callable[[], Awaitable[dict[str, str | None]]]

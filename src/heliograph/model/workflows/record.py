@@ -113,7 +113,13 @@ def _count(counts: dict[str, int], key: str, sign: int) -> None:
 
 @attrs.frozen
 class RecordFilter:
-    """All records; there is nothing to filter by."""
+    """The records that a list shows.
+
+    Args:
+        ids: Of these workflows; empty: of any.
+    """
+
+    ids: tuple[str, ...] = ()
 
 
 def _key_of(event: Event) -> Key | None:

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import attrs
 
 from heliograph.model.event import Event
-from heliograph.model.ids import from_microseconds, to_microseconds
+from heliograph.model.ids import OLDEST, EventId, from_microseconds, to_microseconds
 from heliograph.model.kind import Key, Kind
 from heliograph.model.prices import Prices
 from heliograph.model.rules import NAME, OBJECT, Rule, Rules, amount, one_of, text, whole
@@ -66,6 +66,7 @@ class Run:
         active: When a step last began.
         whole: What was told to have been spent in all.
         parts: What its steps and its model calls spent.
+        first_event_id: Its first event in the log; a stream of the run begins there.
     """
 
     id: str
@@ -91,6 +92,7 @@ class Run:
     active: int | None = None
     whole: list[int | None] = attrs.field(factory=lambda: list(Spent()))
     parts: list[int | None] = attrs.field(factory=lambda: list(Spent()))
+    first_event_id: EventId = attrs.field(default=OLDEST, eq=False)
 
     @classmethod
     def first_seen(cls, event: Event) -> Run:
@@ -98,7 +100,8 @@ class Run:
         run_id = run_of(event)
         assert run_id is not None
         workflow_id = event.channel.partition(":")[2]
-        return cls(id_of(run_id, workflow_id), run_id, workflow_id, event.timestamp, event.timestamp)
+        name, at = id_of(run_id, workflow_id), event.timestamp
+        return cls(name, run_id, workflow_id, at, at, first_event_id=event.id)
 
     @classmethod
     def fed(cls, share: StepShare) -> Run:
@@ -271,12 +274,14 @@ class RunFilter:
     Args:
         workflow_id: Of this workflow.
         statuses: With one of these; empty: any.
+        ids: Those of these ids, as ``id_of`` makes them; empty: any.
         since: Started at or after.
         until: Started before.
     """
 
     workflow_id: str | None = None
     statuses: tuple[str, ...] = ()
+    ids: tuple[str, ...] = ()
     since: datetime | None = None
     until: datetime | None = None
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from heliograph.model.channels import is_name
+from heliograph.model.channels import Selection, is_name, topic_matches
 from heliograph.model.event import Event
 from heliograph.model.workflows import facts
 
@@ -86,3 +86,10 @@ def step_of(event: Event) -> str | None:
 def id_of(run_id: str, workflow_id: str, *step: str) -> str:
     """Return what a run, or one step of it, is kept under; names of runs and workflows have no slash."""
     return "/".join((run_id, workflow_id, *step))
+
+
+def concerns(selection: Selection, event: Event) -> bool:
+    """Tell whether an event of one of a selection's channels belongs to it by its topic and its run."""
+    return topic_matches(selection.topic, event.topic) and (
+        selection.run is None or selection.run == run_of(event)
+    )

@@ -43,6 +43,7 @@ TAGS = {
     "tasks": "What agents work on, folded from events.",
     "events": "What happened, as it was published.",
     "streams": "Events as they happen, as server-sent events; a WebSocket is at /ws.",
+    "workflows": "Workflows by their files, their runs, and the traces of these.",
     "sessions": "What the tasks of a session add up to.",
     "agents": "The fleet, as its tasks tell of it.",
     "analytics": "Sums, averages and percentiles over any period.",
@@ -131,7 +132,7 @@ def _answer(endpoint: Endpoint, components: Components) -> Part:
     for cls in endpoint.answers:
         content[JSON] = {"schema": components.of(cls), "example": orjson.loads(write(endpoint.example))}
     content |= endpoint.described.media
-    return response(endpoint.described.answer, content, *endpoint.described.headers)
+    return response(endpoint.described.answer, content or None, *endpoint.described.headers)
 
 
 def _other(part: Part) -> Part:

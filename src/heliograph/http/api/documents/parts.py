@@ -7,7 +7,7 @@ from operator import attrgetter
 from typing import Any
 
 import orjson
-from werkzeug.exceptions import HTTPVersionNotSupported, RequestTimeout
+from werkzeug.exceptions import HTTPVersionNotSupported, RequestedRangeNotSatisfiable, RequestTimeout
 
 from heliograph.config import EventSettings
 from heliograph.http.rules.bodies import BODY_SECONDS, JSON, NDJSON
@@ -25,6 +25,9 @@ REFUSALS: Mapping[type[Exception], Exception] = {
         errors.Unauthenticated("send X-API-Key or Authorization: Bearer"),
         errors.Forbidden("this needs the scope publish; dashboard has read"),
         errors.NotFound("there is no task '42'; GET /api/v1/tasks lists those that exist"),
+        errors.WorkflowNotFound("there is no workflow 'nightly'. Available: ['weekly']"),
+        errors.RunNotFound("workflow 'nightly' has no run 'run-8'"),
+        errors.ArtifactNotFound("the run has no artifact 'collect.json'"),
         errors.Conflict("item 0: the key '42/2' was used for a different event"),
         errors.TooLarge(
             f"a request may have at most {EventSettings().max_per_request} events: send the others in "
@@ -33,6 +36,7 @@ REFUSALS: Mapping[type[Exception], Exception] = {
         errors.UnsupportedMedia(f"text/plain is not read here; send {JSON} or {NDJSON[0]}"),
         errors.Invalid.field("limit", f"must be a whole number from 1 to {MAX_LIMIT}"),
         errors.Unavailable("the log has not been reached yet"),
+        RequestedRangeNotSatisfiable(27),
         RequestTimeout(f"the body did not arrive within {BODY_SECONDS} seconds"),
         HTTPVersionNotSupported("streams are served over HTTP/1.1"),
     )

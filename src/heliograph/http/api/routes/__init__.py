@@ -1,5 +1,29 @@
 """The endpoints of the platform API, and the page's."""
 
-from heliograph.http.api.routes import agents, analytics, events, page, sessions, streams, system, tasks
+from heliograph.http.api.routes import (
+    agents,
+    analytics,
+    artifacts,
+    events,
+    page,
+    runs,
+    sessions,
+    streams,
+    system,
+    tasks,
+    workflows,
+)
 
-__all__ = ["agents", "analytics", "events", "page", "sessions", "streams", "system", "tasks"]
+__all__ = [
+    "agents",
+    "analytics",
+    "artifacts",
+    "events",
+    "page",
+    "runs",
+    "sessions",
+    "streams",
+    "system",
+    "tasks",
+    "workflows",
+]

@@ -127,7 +127,7 @@ class WatchingTask(Watching):
 
 async def event_stream(services: Services, who: Identity, asked: WatchingEvents) -> TakeOver:
     """Stream events as they happen, from a cursor if one is given."""
-    return _open(services, who, asked.request(asked.selection))
+    return open_stream(services, who, asked.request(asked.selection))
 
 
 async def task_stream(services: Services, who: Identity, asked: WatchingTask) -> TakeOver | Answer:
@@ -144,10 +144,12 @@ async def task_stream(services: Services, who: Identity, asked: WatchingTask) ->
             # All of the tail came after the end: with no end to come, the stream would stay open.
             if start >= end:
                 wanted = attrs.evolve(wanted, after=EventId(end - 1))
-    return _open(services, who, attrs.evolve(wanted, ends_with_task=True, task_end=end))
+    return open_stream(services, who, attrs.evolve(wanted, ends_with_task=True, task_end=end))
 
 
-def _open(services: Services, who: Identity, wanted: WatchRequest) -> TakeOver:
+def open_stream(services: Services, who: Identity, wanted: WatchRequest) -> TakeOver:
+    """Answer with an event stream of what is wanted."""
+
     def successor(handshake: Handshake) -> Successor:
         framing = {"Transfer-Encoding": "chunked"} if handshake.chunked else {"Connection": "close"}
 
@@ -258,13 +260,13 @@ _EXAMPLE = b"".join(
     ]
 ).decode()
 
-_BLOCKS: Mapping[str, Part] = {
+BLOCKS: Mapping[str, Part] = {
     SSE_TYPE.partition(";")[0]: {
         "schema": said(TEXT, "Server-sent events (WHATWG HTML, 9.2)."),
         "example": _EXAMPLE,
     }
 }
-_UNTIL = (
+UNTIL = (
     "Blocks as in /asyncapi.json, until the client or a reconnect ends it. When there are too many streams "
     f"it is one reconnect of {OVERLOADED_RETRY_MS[0]} to {OVERLOADED_RETRY_MS[1]} milliseconds, and the end."
 )
@@ -275,7 +277,7 @@ ENDPOINTS = [
         "/api/v1/events/stream",
         event_stream,
         "streams",
-        Described(_UNTIL, media=_BLOCKS),
+        Described(UNTIL, media=BLOCKS),
         channels=lambda asked: asked.selection.selectors,
         refuses=(Invalid, HTTPVersionNotSupported),
     ),
@@ -285,8 +287,8 @@ ENDPOINTS = [
         task_stream,
         "streams",
         Described(
-            _UNTIL,
-            media=_BLOCKS,
+            UNTIL,
+            media=BLOCKS,
             others={"204": {"description": "The client has seen the end: an EventSource stops."}},
             more="It begins at the task's first event, and ends after the one that ends the task.",
         ),

@@ -15,6 +15,7 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from heliograph import __version__
 from heliograph.http.api import metrics, samples
 from heliograph.http.api.endpoint import Described, Endpoint
+from heliograph.http.api.routes.workflows import is_enabled, records_of
 from heliograph.http.api.services import Services
 from heliograph.http.api.shared import Meta
 from heliograph.http.rules.answer import Answer
@@ -26,6 +27,7 @@ from heliograph.http.rules.shapes import write
 from heliograph.model.errors import Invalid, Unavailable
 from heliograph.model.ids import EventId
 from heliograph.model.task import STATUSES, TASK
+from heliograph.model.workflows.record import Record
 
 STARTED = time.time()
 PROCESS = psutil.Process()
@@ -60,11 +62,16 @@ class PlatformHealth:
 
 
 async def platform_health(services: Services, who: Identity, asked: Nothing) -> PlatformHealth:
-    """Tell what this node has carried; of workflows none is registered yet."""
+    """Tell how many workflows there are, and what this node has carried."""
     appender = services.appender.stats()
     deliveries = services.hub.stats().deliveries
+    workflows = services.registry.catalogue.workflows
+    records = await records_of(services.store, workflows)
+    enabled = sum(is_enabled(one, records.get(name, Record(name))) for name, one in workflows.items())
     return PlatformHealth(
-        "healthy", Workflows(0, 0), Bus(appender.events, deliveries, appender.failed + appender.refused)
+        "healthy",
+        Workflows(len(workflows), enabled),
+        Bus(appender.events, deliveries, appender.failed + appender.refused),
     )
 
 
@@ -154,8 +161,8 @@ ENDPOINTS = [
         platform_health,
         "service",
         Described("Live."),
-        refuses=(Invalid,),
-        example=PlatformHealth("healthy", Workflows(0, 0), Bus(3, 6, 0)),
+        refuses=(Invalid, Unavailable),
+        example=PlatformHealth("healthy", Workflows(3, 2), Bus(3, 6, 0)),
     ),
     Endpoint(
         "GET",

@@ -34,6 +34,7 @@ runs = Table(
     Column("marks", Json, nullable=False),
     Column("active", Big),
     *(Column(name, Json, nullable=False) for name in ("whole", "parts")),
+    Column("first_event_id", Big, nullable=False),
     Index("runs_started", "workflow_id", "started_at", "id"),
     Index("runs_status_started", "workflow_id", "status", "started_at", "id"),
 )
@@ -86,10 +87,11 @@ RUNS = Entity(
     table=runs,
     filters={
         "statuses": runs.c.status.in_,
+        "ids": runs.c.id.in_,
         "since": lambda moment: runs.c.started_at >= moment,
         "until": lambda moment: runs.c.started_at < moment,
     },
     large=("trigger_data", "result"),
 )
 
-RECORDS = Entity(kind=RECORD, table=records)
+RECORDS = Entity(kind=RECORD, table=records, filters={"ids": records.c.workflow_id.in_})

@@ -27,6 +27,7 @@ def upgrade() -> None:
         *(sa.Column(name, sa.Text, nullable=False) for name in ("steps", "speakers", "durations", "marks")),
         sa.Column("active", BIG),
         *(sa.Column(name, sa.Text, nullable=False) for name in ("whole", "parts")),
+        sa.Column("first_event_id", BIG, nullable=False),
     )
     op.create_index("runs_started", "runs", ["workflow_id", "started_at", "id"])
     op.create_index("runs_status_started", "runs", ["workflow_id", "status", "started_at", "id"])
