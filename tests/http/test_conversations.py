@@ -159,3 +159,33 @@ async def test_bad_input_names_its_fields(
     assert problem["status"] == 422
     assert {error["field"] for error in problem["errors"]} == fields
     assert (await api.get("/api/v1/events"))["total"] == before
+
+
+async def test_the_dashboard_reads_bare_arrays(api: Api) -> None:
+    """Its page gets arrays by limit and offset, one conversation with its messages, and no wrappers."""
+    base = "/api/conversations"
+    names = [(await api.send("POST", base, {"title": f"News {n}"}))["conversation_id"] for n in range(3)]
+    await api.send("PUT", f"{base}/{names[0]}", {"is_archived": True})
+    for n in range(3):
+        await api.send("POST", f"{base}/{names[1]}/messages", {"role": "user", "content": f"text {n}"})
+    listed = await api.get(base)
+    assert [one["conversation_id"] for one in listed] == [names[1], names[2]]
+    everything = await api.get(f"{base}?include_archived=true&limit=2&offset=1&search=news")
+    assert [one["conversation_id"] for one in everything] == [names[0], names[2]]
+    messages = await api.get(f"{base}/{names[1]}/messages?limit=2&offset=1")
+    assert [one["content"] for one in messages] == ["text 1", "text 2"]
+    assert set(messages[0]) == {
+        *("message_id", "conversation_id", "role", "content", "task_id", "created_at", "metadata")
+    }
+    found = await api.get(f"{base}/{names[1]}")
+    assert [one["content"] for one in found["messages"]] == ["text 0", "text 1", "text 2"]
+    assert "meta" not in found
+    context = await api.get(f"{base}/{names[1]}/context?max_messages=1&roles=user,assistant")
+    assert [set(one) for one in context] == [{"role", "content", "created_at"}]
+    assert await api.send("DELETE", f"{base}/{names[2]}") == {
+        "success": True,
+        "message": f"{names[2]} is deleted",
+        "data": None,
+        "error": None,
+    }
+    assert (await api.problem("GET", f"{base}?offset=10001"))["status"] == 422

@@ -393,7 +393,8 @@ async def conversation_of_flow(services: Services, who: Identity, asked: OfFlow)
     return conversation_view(found[0])
 
 
-def _all(asked: Any) -> tuple[str, ...]:
+def of_all(asked: Any) -> tuple[str, ...]:
+    """Return the channels that one who lists conversations must be allowed to use."""
     return ("conversation:*",)
 
 
@@ -440,7 +441,7 @@ ENDPOINTS = [
         list_conversations,
         "conversations",
         Described("A page of conversations."),
-        channels=_all,
+        channels=of_all,
         refuses=(Invalid, Unavailable),
         example=ConversationList([_CONVERSATION], samples.LAST_PAGE),
     ),
@@ -451,7 +452,7 @@ ENDPOINTS = [
         "conversations",
         Described("The conversation."),
         scope="publish",
-        channels=_all,
+        channels=of_all,
         body=JsonBody(NewConversation),
         refuses=_MAKING,
         status=201,
@@ -463,7 +464,7 @@ ENDPOINTS = [
         conversation_of_flow,
         "conversations",
         Described("The conversation."),
-        channels=_all,
+        channels=of_all,
         refuses=_READING,
         example=_CONVERSATION,
     ),
