@@ -1,4 +1,4 @@
-"""The demo's runs: of the examples, told so that they fold, and ended by the next demo if they are cut off."""
+"""The demo's runs: told so that they fold, and ended by the next demo if they are cut off."""
 
 from __future__ import annotations
 
