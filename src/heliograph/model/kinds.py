@@ -9,9 +9,22 @@ from heliograph.model.conversations.message import MESSAGES
 from heliograph.model.kind import Kind
 from heliograph.model.session import SESSION
 from heliograph.model.task import TASK
+from heliograph.model.webhooks.delivery import DELIVERY
+from heliograph.model.webhooks.webhook import WEBHOOK
 from heliograph.model.workflows.record import RECORD
 from heliograph.model.workflows.run import RUN
 from heliograph.model.workflows.spending import SPENDING
 from heliograph.model.workflows.step import STEP
 
-KINDS: tuple[Kind[Any], ...] = (TASK, SESSION, MESSAGES, CONVERSATION, STEP, SPENDING, RUN, RECORD)
+KINDS: tuple[Kind[Any], ...] = (
+    TASK,
+    SESSION,
+    MESSAGES,
+    CONVERSATION,
+    STEP,
+    SPENDING,
+    RUN,
+    RECORD,
+    DELIVERY,
+    WEBHOOK,
+)

@@ -413,6 +413,26 @@ class Store(Protocol):
         ...
 
 
+class Vault(Protocol):
+    """Keeps secrets, which are in no event."""
+
+    async def secrets(self) -> Mapping[str, str]:
+        """Return all of them by name.
+
+        Raises:
+            Unavailable: They can't be read now.
+        """
+        ...
+
+    async def keep(self, name: str, secret: str | None) -> None:
+        """Keep one durably, or forget it.
+
+        Raises:
+            Unavailable: It can't be written now.
+        """
+        ...
+
+
 @attrs.frozen
 class ArtifactInfo:
     """What is known of an artifact without reading it.
@@ -479,6 +499,11 @@ class Storage(Protocol):
     @property
     def keeper(self) -> Keeper:
         """Removes what need not be kept."""
+        ...
+
+    @property
+    def vault(self) -> Vault:
+        """Keeps secrets."""
         ...
 
     @property

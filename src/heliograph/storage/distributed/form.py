@@ -29,6 +29,7 @@ from heliograph.storage.protocols import LogStats
 from heliograph.storage.settings import PostgresSettings, RedisSettings
 from heliograph.storage.sql import fold, migrate
 from heliograph.storage.sql.store import SqlStore
+from heliograph.storage.sql.vault import SqlVault
 
 PROBE_SECONDS = 3.0
 LATE_SECONDS = 10.0
@@ -93,6 +94,11 @@ class Distributed:
     def background(self) -> Mapping[str, Callable[[], Awaitable[None]]]:
         """The watch over PostgreSQL's calls: without it a call to a server that fell silent never ends."""
         return {"postgres watch": self.database.watch.run}
+
+    @property
+    def vault(self) -> SqlVault:
+        """Keeps secrets in PostgreSQL."""
+        return SqlVault(self.database)
 
     def log_stats(self) -> LogStats:
         """Tell how following Redis goes."""

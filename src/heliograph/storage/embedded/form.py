@@ -13,6 +13,7 @@ from heliograph.model.ids import EventId
 from heliograph.model.prices import NO_PRICES, Prices
 from heliograph.storage.embedded.sqlite import SqliteLog, open_sqlite
 from heliograph.storage.sql.store import SqlStore
+from heliograph.storage.sql.vault import SqlVault
 
 
 @attrs.frozen
@@ -21,6 +22,7 @@ class Embedded:
 
     log: SqliteLog
     store: SqlStore
+    vault: SqlVault
     archive: None = None
     listener: None = None
     background: Mapping[str, Callable[[], Awaitable[None]]] = attrs.field(factory=dict)
@@ -53,4 +55,4 @@ async def open_embedded(
         SettingsError: The folder can't be used, or another process uses it.
     """
     async with open_sqlite(folder, key_ttl, prices) as (log, database):
-        yield Embedded(log, SqlStore(database))
+        yield Embedded(log, SqlStore(database), SqlVault(database))

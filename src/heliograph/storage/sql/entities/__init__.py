@@ -8,6 +8,7 @@ from heliograph.model.kind import Kind
 from heliograph.storage.sql.entities.conversation import CONVERSATIONS, MESSAGES_KEPT
 from heliograph.storage.sql.entities.session import SESSIONS
 from heliograph.storage.sql.entities.task import TASKS
+from heliograph.storage.sql.entities.webhook import DELIVERIES, WEBHOOKS
 from heliograph.storage.sql.entities.workflow import RECORDS, RUNS, SPENDINGS, STEPS
 from heliograph.storage.sql.entity import Entity
 
@@ -20,6 +21,8 @@ ENTITIES: tuple[Entity[Any], ...] = (
     SPENDINGS,
     RUNS,
     RECORDS,
+    DELIVERIES,
+    WEBHOOKS,
 )
 
 ENTITY_OF: dict[Kind[Any], Entity[Any]] = {entity.kind: entity for entity in ENTITIES}
