@@ -69,7 +69,7 @@ def common_headers(settings: ServerSettings, asked: Asked) -> dict[str, str]:
     origin = asked.headers.get("Origin")
     if origin is not None and origin_allowed(settings, origin, asked.headers.get("Host", "")):
         headers["Access-Control-Allow-Origin"] = origin
-        headers["Access-Control-Expose-Headers"] = "Retry-After, X-Stream-Cursor"
+        headers["Access-Control-Expose-Headers"] = "Link, Retry-After, X-Next-Cursor, X-Stream-Cursor"
         headers["Vary"] = "Origin"
     return headers
 
