@@ -307,6 +307,39 @@ async def test_streams_are_opened_alike(guarded: Api, engines: list[TCPServer], 
     assert reply == expected
 
 
+FORWARDED = {"Origin": "https://app.example:8443", "X-Forwarded-Host": "evil.example, app.example:8443"}
+
+
+@pytest.mark.parametrize(
+    ("trusted", "status"),
+    [(("127.0.0.0/8",), 101), (("::1", "127.0.0.1"), 101), (("10.0.0.0/8", "::/0"), 403), ((), 403)],
+)
+@pytest.mark.parametrize("long", [False, True])
+async def test_only_a_trusted_proxy_tells_the_host(
+    start: Start, trusted: tuple[str, ...], status: int, long: bool
+) -> None:
+    """What a proxy forwards as the host counts if its address is named, either way; of several the last."""
+    api = await start(server={"trusted_proxies": trusted})
+    for headers, expected in ((FORWARDED, status), ({**FORWARDED, "Origin": "https://evil.example"}, 403)):
+        request = web_socket("", {"Host": "127.0.0.1", "X-API-Key": "", **headers})
+        reply = await exchange(api.url, long_way(request) if long else request)
+        assert int(reply.status.split()[1]) == expected
+
+
+async def test_a_refused_page_is_in_the_log(start: Start) -> None:
+    """Whose WebSocket was refused is in the log, with the host that was asked for."""
+    api = await start()
+    with structlog.testing.capture_logs() as logs:
+        await exchange(api.url, web_socket("", {**EVIL, "Host": "127.0.0.1", "X-API-Key": ""}))
+    assert {
+        "event": "origin refused",
+        "log_level": "warning",
+        "origin": "https://evil.example",
+        "host": "127.0.0.1",
+        "path": "/ws",
+    } in logs
+
+
 REBOUND = {"Host": "evil.example:5711", "Origin": "http://evil.example:5711", "X-API-Key": ""}
 
 
