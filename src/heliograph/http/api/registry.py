@@ -7,6 +7,7 @@ from heliograph.http.api.routes.documents import with_descriptions
 
 PLATFORM = (
     routes.tasks,
+    routes.changes,
     routes.sessions,
     routes.conversations,
     routes.events,
@@ -21,6 +22,7 @@ PLATFORM = (
 )
 DASHBOARD = (
     dashboard.tasks,
+    dashboard.changes,
     dashboard.logs,
     dashboard.analytics,
     dashboard.overview,
