@@ -92,6 +92,11 @@ ROWS = (
     Row("backlog", "peak_mib", "1,000,000 events wait: resident MiB of the node at the peak", digits=0),
     Row("calls", "alone", "Python calls to publish an event alone", digits=0),
     Row("calls", "together", "Python calls to publish an event, 20 in a request"),
+    Row("exec", "kept_us", "exec: CPU µs to read and keep a line", digits=2),
+    Row("exec", "read_us", "exec: CPU µs to write it and read it through a pipe alone", digits=2),
+    Row("exec", "sent_us", "exec: CPU µs to read, keep and send a line", digits=2),
+    Row("exec", "sent_per_second", "exec: lines/s to the service", digits=0),
+    Row("exec", "server_us", "exec: CPU µs of the service for a line", digits=2),
 )
 
 FAULTS = {

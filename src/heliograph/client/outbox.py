@@ -15,10 +15,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import orjson
 import trio
 
 from heliograph.client.api import Client
-from heliograph.client.spool import Spool
+from heliograph.client.spool import Run, Spool, expand
 from heliograph.model.backoff import Backoff
 from heliograph.model.errors import ClientFault, HeliographError, TooLarge, TooMany
 
@@ -27,6 +28,9 @@ BATCH_BYTES = 1024 * 1024
 PACE = 0.02
 DISK_RETRY = 1.0
 PATIENCE_BEFORE_NOTICE = 2.0
+
+NEEDED = ("task_id", "status", "output", "stream", "exit_code")
+"""Fields of a payload without which its event says nothing."""
 
 
 class Outbox:
@@ -50,7 +54,6 @@ class Outbox:
         self._client = client
         self._notify = notify
         self._limit = limit
-        self._batch = BATCH_BYTES
         self._closed = False
         self._noticed = False
         self._changed = trio.Event()
@@ -60,7 +63,7 @@ class Outbox:
         """Bytes that wait."""
         return self._spool.unsent
 
-    async def put(self, items: Sequence[Mapping[str, Any]]) -> None:
+    async def put(self, items: Sequence[Mapping[str, Any] | Run]) -> None:
         """Put items into the spool once it is below its bound.
 
         If this is cancelled, none of them was taken.
@@ -83,7 +86,7 @@ class Outbox:
                     )
             await trio.sleep(DISK_RETRY)
 
-    def append(self, items: Sequence[Mapping[str, Any]]) -> None:
+    def append(self, items: Sequence[Mapping[str, Any] | Run]) -> None:
         """Put items into the spool, whether it is below its bound or not.
 
         Raises:
@@ -115,13 +118,10 @@ class Outbox:
                 await self._changed.wait()
                 continue
             begun = trio.current_time()
-            body = self._spool.read(self._batch)
+            records = self._spool.read(BATCH_BYTES)
             try:
-                await self._client.post_events(body)
+                await self._post(expand(records))
             except HeliographError as error:
-                if isinstance(error, TooLarge) and body.count(b"\n") > 1:
-                    self._batch = len(body) // 2
-                    continue
                 self.error = error
                 failing_since = begun if failing_since is None else failing_since
                 if self.refused or trio.current_time() - failing_since >= PATIENCE_BEFORE_NOTICE:
@@ -129,13 +129,28 @@ class Outbox:
                 self.wake()
                 await trio.sleep(backoff.cap if self.refused else backoff.next(error))
                 continue
-            self._spool.advance(len(body))
+            self._spool.advance(len(records))
             if self._noticed:
                 self._notify(f"the service at {self._client.url} takes the output again")
             self.error, self._noticed, failing_since = None, False, None
             backoff.reset()
             self.wake()
             await trio.sleep_until(begun + PACE)
+
+    async def _post(self, body: bytes) -> None:
+        """Post items; what is too large for the service goes in halves, a single item in pieces.
+
+        Some of it may be kept when this fails. It is the same the next time, and keeps its keys.
+        """
+        try:
+            await self._client.post_events(body)
+        except TooLarge:
+            lines = body.splitlines(keepends=True)
+            parts = [b"".join(lines[: len(lines) // 2]), b"".join(lines[len(lines) // 2 :])]
+            if len(lines) == 1 and not (parts := smaller(body)):
+                raise
+            for part in parts:
+                await self._post(part)
 
     @property
     def refused(self) -> bool:
@@ -169,3 +184,31 @@ class Outbox:
     def _tell(self, sentence: str) -> bool:
         self._notify(sentence)
         return True
+
+
+def smaller(line: bytes) -> list[bytes]:
+    """Return items that say as much as fits of one that is too large; none if nothing can be left out.
+
+    A piece of output becomes two that make up the same line. Of anything else the largest part of its payload
+    is cut to half its length, or left out if it is no text.
+    """
+    item = orjson.loads(line)
+    payload = item.get("payload", {})
+    output = payload.get("output")
+    if isinstance(output, str) and len(output) > 1:
+        middle, rest = len(output) // 2, {**payload}
+        rest.pop("rewind", None)
+        halves = [
+            {"payload": {**payload, "output": output[:middle], "partial": True}, "key": f"{item['key']}/1"},
+            {"payload": {**rest, "output": output[middle:]}, "key": f"{item['key']}/2"},
+        ]
+        return [orjson.dumps({**item, **half}, option=orjson.OPT_APPEND_NEWLINE) for half in halves]
+    holder = payload["result"] if isinstance(payload.get("result"), dict) else payload
+    sizes = {name: len(orjson.dumps(holder[name])) for name in holder if name not in NEEDED}
+    if not sizes:
+        return []
+    largest = max(sizes, key=sizes.__getitem__)
+    whole = holder.pop(largest)
+    if isinstance(whole, str) and len(whole) > 1:
+        holder[largest] = whole[: len(whole) // 2]
+    return [orjson.dumps(item, option=orjson.OPT_APPEND_NEWLINE)]
