@@ -97,6 +97,10 @@ ROWS = (
     Row("exec", "sent_us", "exec: CPU µs to read, keep and send a line", digits=2),
     Row("exec", "sent_per_second", "exec: lines/s to the service", digits=0),
     Row("exec", "server_us", "exec: CPU µs of the service for a line", digits=2),
+    Row("client", "line_us_there", "a line in the program's thread, µs"),
+    Row("client", "line_us_away", "the same with the service away, µs"),
+    Row("client", "slowest_ms_away", "the slowest of those, ms", digits=2),
+    Row("client", "import_ms", "to import the client, ms"),
 )
 
 FAULTS = {

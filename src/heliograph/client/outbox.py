@@ -7,7 +7,9 @@ under load a request carries hundreds of lines, and requests are at least ``PACE
 While the service is away the sender tries on, with growing pauses, and the spool grows on disk to its
 bound; then ``put`` waits, nothing more is read from the command, and its pipe fills until it waits too.
 Nothing is ever dropped. A full disk is a bound like the other. A service that *refuses* (a wrong key,
-say) is treated alike, since the operator may mend it, but nobody waits for that after the command ended.
+say) is treated alike, since the operator may mend it, but nobody waits for that after the command ended. An
+*item* that it refuses by itself would be refused for ever: one that is too large goes in smaller ones, and
+one with a field that is none is set aside in a file, so that what stands behind it goes on.
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ import trio
 from heliograph.client.api import Client
 from heliograph.client.spool import Run, Spool, expand
 from heliograph.model.backoff import Backoff
-from heliograph.model.errors import ClientFault, HeliographError, TooLarge, TooMany
+from heliograph.model.errors import ClientFault, HeliographError, Invalid, TooLarge, TooMany
 
 SPOOL_LIMIT = 256 * 1024 * 1024
 BATCH_BYTES = 1024 * 1024
@@ -113,14 +115,19 @@ class Outbox:
         """Send until everything of a closed outbox is acknowledged; tries without end."""
         backoff = Backoff()
         failing_since: float | None = None
+        bodies: list[bytes] = []  # what is left to send
+        length = 0  # of the bytes of the spool that it stands for
         while not (self._closed and not self._spool.unsent):
             if not self._spool.unsent:
                 await self._changed.wait()
                 continue
             begun = trio.current_time()
-            records = self._spool.read(BATCH_BYTES)
+            if not length:
+                records = self._spool.read(BATCH_BYTES)
+                length, bodies = len(records), [expand(records)]
             try:
-                await self._post(expand(records))
+                while bodies:
+                    bodies[:1] = await self._post(bodies[0])
             except HeliographError as error:
                 self.error = error
                 failing_since = begun if failing_since is None else failing_since
@@ -129,7 +136,8 @@ class Outbox:
                 self.wake()
                 await trio.sleep(backoff.cap if self.refused else backoff.next(error))
                 continue
-            self._spool.advance(len(records))
+            self._spool.advance(length)
+            length = 0
             if self._noticed:
                 self._notify(f"the service at {self._client.url} takes the output again")
             self.error, self._noticed, failing_since = None, False, None
@@ -137,20 +145,20 @@ class Outbox:
             self.wake()
             await trio.sleep_until(begun + PACE)
 
-    async def _post(self, body: bytes) -> None:
-        """Post items; what is too large for the service goes in halves, a single item in pieces.
-
-        Some of it may be kept when this fails. It is the same the next time, and keeps its keys.
-        """
+    async def _post(self, body: bytes) -> list[bytes]:
+        """Post items once; return what is to be posted instead of those that are not kept."""
         try:
             await self._client.post_events(body)
-        except TooLarge:
+        except TooLarge as error:
             lines = body.splitlines(keepends=True)
-            parts = [b"".join(lines[: len(lines) // 2]), b"".join(lines[len(lines) // 2 :])]
-            if len(lines) == 1 and not (parts := smaller(body)):
+            if len(lines) > 1:
+                return [b"".join(lines[: len(lines) // 2]), b"".join(lines[len(lines) // 2 :])]
+            return smaller(body) or self._without(body, {0}, error)
+        except Invalid as error:
+            if not (blamed := _blamed(error)):
                 raise
-            for part in parts:
-                await self._post(part)
+            return self._without(body, blamed, error)
+        return []
 
     @property
     def refused(self) -> bool:
@@ -174,6 +182,16 @@ class Outbox:
             if scope.cancelled_caught:
                 break
         return not self._spool.unsent
+
+    def _without(self, body: bytes, blamed: set[int], error: HeliographError) -> list[bytes]:
+        """Set the items aside that a service refuses; return the others."""
+        lines = body.splitlines(keepends=True)
+        kept = self._spool.set_aside([line for index, line in enumerate(lines) if index in blamed])
+        where = f"they are kept in {kept}" if kept else "they are dropped"
+        count = f"{len(blamed)} item" if len(blamed) == 1 else f"{len(blamed)} items"
+        self._notify(f"{self._client.url} refuses {count} for good ({error}); {where}")
+        others = b"".join(line for index, line in enumerate(lines) if index not in blamed)
+        return [others] if others else []
 
     def _notice(self) -> None:
         if not self._noticed:
@@ -212,3 +230,10 @@ def smaller(line: bytes) -> list[bytes]:
     if isinstance(whole, str) and len(whole) > 1:
         holder[largest] = whole[: len(whole) // 2]
     return [orjson.dumps(item, option=orjson.OPT_APPEND_NEWLINE)]
+
+
+def _blamed(error: Invalid) -> set[int]:
+    """Return the positions of the items that a refusal is about; none if it is about the whole request."""
+    if any(field.index is None for field in error.errors):
+        return set()
+    return {field.index for field in error.errors if field.index is not None}

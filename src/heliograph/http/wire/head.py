@@ -15,7 +15,7 @@ from typing import overload
 from urllib.parse import parse_qsl
 
 import attrs
-from werkzeug.datastructures import MultiDict
+from werkzeug.datastructures import ImmutableMultiDict, MultiDict
 
 HEAD_LIMIT = 32 * 1024
 """Bytes of a head; more is refused by hypercorn."""
@@ -28,6 +28,7 @@ _HEAD = re.compile(
     rb"((?:[-!#$%&'*+.^_`|~0-9A-Za-z]++:[\t\x20-\x7e\x80-\xff]*+\r\n)*+)\r\n"
 )
 _LENGTH = re.compile(r"[0-9]{1,15}")
+_NO_ARGS: MultiDict[str, str] = ImmutableMultiDict()
 
 
 @attrs.frozen
@@ -77,8 +78,13 @@ class Head:
     def args(self) -> MultiDict[str, str]:
         """The query's parameters, read as werkzeug reads them."""
         if not self.query:
-            return MultiDict()
+            return _NO_ARGS
         return MultiDict(parse_qsl(self.query, keep_blank_values=True, errors="werkzeug.url_quote"))
+
+    @property
+    def http_version(self) -> str:
+        """There is one version that leaves no doubt."""
+        return "1.1"
 
     @property
     def mimetype(self) -> str:
