@@ -119,6 +119,16 @@ def guarded(tmp_path: Path) -> Iterator[int]:
     server.kill()
 
 
+@pytest.mark.skipif(shutil.which("varnishd") is None, reason="varnishd is not installed")
+def test_a_cache_keeps_nothing_that_took_a_key(guarded: int) -> None:
+    """A Varnish that caches by its own defaults gives nobody what somebody else's key has read."""
+    defaults = 'vcl 4.1;\nbackend heliograph { .host = "127.0.0.1"; .port = "5000"; }\n'
+    with running("varnish", defaults, guarded) as host:
+        url = f"http://{host}/api/v1/tasks"
+        assert httpx.get(url, headers={"X-API-Key": KEY}).status_code == 200
+        assert httpx.get(url).status_code == 401
+
+
 @pytest.mark.skipif(shutil.which("nginx") is None, reason="nginx is not installed")
 def test_nginx_adds_the_key(guarded: int) -> None:
     """Through nginx as it is configured the page needs no key, for questions and for its WebSocket."""
