@@ -184,8 +184,8 @@ async def test_no_shared_cache_keeps_what_took_a_key(start: Start, keys: Any) ->
     """Where keys are set, whatever asks for one says that no cache may keep it, refusals as well."""
     api = await start(auth={"keys": keys})
     for path in ("/api/v1/tasks", "/api/v1/tasks/none", "/api/v1/events", "/api/v1/health"):
-        for key in ("r", ""):
-            answer = await api.http.get(f"{api.url}{path}", headers={"X-API-Key": key} if key else {})
+        for secret in ("r", ""):
+            answer = await api.http.get(f"{api.url}{path}", headers={"X-API-Key": secret} if secret else {})
             if keys:
                 assert answer.headers["Cache-Control"] == "no-store", path
                 assert {"Authorization", "X-API-Key"} <= set(answer.headers["Vary"].split(", ")), path
