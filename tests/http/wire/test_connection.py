@@ -26,7 +26,7 @@ UPGRADE = (
     b"GET /ws HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
     b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
 )
-PLAIN = b"GET /api/tasks HTTP/1.1\r\nHost: x\r\n\r\n"
+PLAIN = b"GET /api/v1/tasks HTTP/1.1\r\nHost: x\r\n\r\n"
 POST = b"POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\nGET /"
 CHUNKED = b"POST /echo HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nGET /\r\n0\r\n\r\n"
 SHORT = b"POST /short HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\nhello"

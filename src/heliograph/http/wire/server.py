@@ -171,6 +171,7 @@ class Server:
         if self.stopping:
             connection.stop()
         self._connections.add(connection)
+        current.set(connection)  # this task serves no other
         try:
             while connection.successor is None and not connection.over:
                 short = await connection.next_short()
