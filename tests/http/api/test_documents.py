@@ -412,17 +412,6 @@ async def test_a_body_that_does_not_come_is_refused_as_documented(
     OPENAPI.check_answer(*EVENTS, httpx.Response(408, headers=kind, content=body))
 
 
-async def test_streams_over_http_2_are_refused_as_documented(filled: Api) -> None:
-    """Over HTTP/2 an event stream answers 505, and nothing else does."""
-    async with httpx.AsyncClient(base_url=filled.url, http1=False, http2=True) as client:
-        api = Api(filled.url, client)
-        for method, path in OPENAPI.operations:
-            answer = await request(api, method, url_for(path))
-            assert (answer.status_code == 505) == ((method, path) in set(OPENAPI.answering(505)))
-            if answer.status_code == 505:
-                OPENAPI.check_answer(method, path, answer)
-
-
 # What is refused is what is documented
 
 
