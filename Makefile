@@ -21,7 +21,7 @@ $(BIN)/pip:
 
 $(SERVES): pyproject.toml constraints.txt $(BIN)/pip
 	@echo 'Installing what the service needs into $(VENV): half a minute, or a few on a slow line.'
-	@$(PIP) -e .
+	@$(PIP) -e '.[server]'
 	@touch $@
 
 $(TESTS): pyproject.toml constraints.txt $(BIN)/pip

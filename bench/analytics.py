@@ -79,7 +79,7 @@ ENDPOINTS = {
 }
 
 _SUMS = (
-    "count(*), count(*) FILTER (WHERE status = 'completed'), sum(cost_micros), "
+    "count(*), count(*) FILTER (WHERE status = 'completed'), sum(cost_nanos), "
     "sum(input_tokens), sum(output_tokens)"
 )
 _SINCE = "WHERE finished_at >= %(since)s"
@@ -128,7 +128,7 @@ def fleet(count: int) -> Iterator[Task]:
             model=rng.choice(MODELS),
             started_at=started,
             finished_at=started + timedelta(milliseconds=min(rng.lognormvariate(10, 1), 3e6)),
-            cost_micros=rng.randrange(500_000),
+            cost_nanos=rng.randrange(500_000),
             input_tokens=rng.randrange(50_000),
             output_tokens=rng.randrange(5_000),
             error=rng.choice(ERRORS) if status == "failed" else None,

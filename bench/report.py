@@ -92,6 +92,10 @@ ROWS = (
     Row("backlog", "peak_mib", "1,000,000 events wait: resident MiB of the node at the peak", digits=0),
     Row("calls", "alone", "Python calls to publish an event alone", digits=0),
     Row("calls", "together", "Python calls to publish an event, 20 in a request"),
+    Row("client", "line_us_there", "a line in the program's thread, µs"),
+    Row("client", "line_us_away", "the same with the service away, µs"),
+    Row("client", "slowest_ms_away", "the slowest of those, ms", digits=2),
+    Row("client", "import_ms", "to import the client, ms"),
 )
 
 FAULTS = {

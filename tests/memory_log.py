@@ -72,6 +72,7 @@ class MemoryLog:
             payload=draft.payload,
             sender=draft.sender,
             correlation_id=draft.correlation_id,
+            body=draft.body,
         )
         self.events.append(made)
         if draft.key is not None:

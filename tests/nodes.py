@@ -7,12 +7,11 @@ from contextlib import asynccontextmanager
 from datetime import timedelta
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import attrs
 import orjson
 import trio
-from quart import g, request
 from quart_trio import QuartTrio
 from sqlalchemy import Connection, insert
 from tests.polling import until
@@ -20,12 +19,13 @@ from tests.polling import until
 from heliograph.actors.appender import Appender
 from heliograph.actors.histogram import Histogram
 from heliograph.actors.subscriber import Subscriber
-from heliograph.config import AuthSettings
-from heliograph.http.api.routes import analytics
-from heliograph.http.rules import problems
+from heliograph.config import AuthSettings, Settings
+from heliograph.http.api.app import create_app
+from heliograph.http.api.counts import RequestCounts
+from heliograph.http.api.services import Services
 from heliograph.http.rules.auth import Authenticator
 from heliograph.model.channels import EVERYTHING, Selection
-from heliograph.model.event import JSON_OPTIONS, Event
+from heliograph.model.event import Event
 from heliograph.model.intake import parse_items
 from heliograph.model.prices import Price, Prices
 from heliograph.storage.embedded.sqlite import SqliteLog, open_sqlite
@@ -35,7 +35,7 @@ from heliograph.storage.sql.database import Database
 from heliograph.storage.sql.fold import fold
 from heliograph.storage.sql.store import SqlStore
 
-PRICES = Prices([Price("m1", Decimal(3), Decimal(15), Decimal("0.3"))])
+PRICES = Prices([Price("m1", Decimal(3), Decimal(15), Decimal("0.3"), Decimal("3.75"))])
 INTERVAL = 0.02
 """Seconds between deltas: tests needn't wait for a second."""
 
@@ -43,11 +43,14 @@ EVERYWHERE = Selection((EVERYTHING,))
 
 
 @attrs.define
-class Services:
-    """As much of the services as the routes of analytics use."""
+class FewServices:
+    """As much of the services as analytics use."""
 
     log: SqliteLog
     histogram: Histogram
+    settings: Settings = attrs.field(factory=Settings)
+    authenticator: Authenticator = attrs.field(factory=lambda: Authenticator(AuthSettings()))
+    requests: RequestCounts = attrs.field(factory=RequestCounts)
 
 
 @attrs.define
@@ -70,7 +73,7 @@ class Node:
         store = SqlStore(self.database)
         self.histogram = Histogram(self.log, store, self.appender.append, PRICES, interval=self.interval)
         self._started = self.histogram
-        self.app = _app(Services(self.log, self.histogram))
+        self.app = create_app(cast(Services, FewServices(self.log, self.histogram)))
         subscriber = Subscriber(self.log, self.log.position, [self.histogram.inbox])
         nursery.start_soon(_run, subscriber, self.histogram, self._running)
 
@@ -96,20 +99,6 @@ async def _run(subscriber: Subscriber, histogram: Histogram, scope: trio.CancelS
         async with trio.open_nursery() as nursery:
             nursery.start_soon(subscriber.run)
             nursery.start_soon(histogram.run)
-
-
-def _app(services: Services) -> QuartTrio:
-    app = QuartTrio("test")
-    app.extensions["heliograph"] = services
-    problems.install(app)
-    app.register_blueprint(analytics.blueprint)
-    authenticator = Authenticator(AuthSettings())
-
-    @app.before_request
-    async def identify() -> None:
-        g.identity = authenticator.from_headers(request.headers, None)
-
-    return app
 
 
 @attrs.define
@@ -166,7 +155,7 @@ def _archive(connection: Connection, events: Sequence[Event]) -> None:
     if events:
         rows = [event._asdict() for event in events]
         for row in rows:
-            row["payload"] = orjson.dumps(row["payload"], option=JSON_OPTIONS).decode()
+            row["payload"] = row.pop("body").decode()
         connection.execute(insert(schema.events), rows)
         fold(connection, events, PRICES)
 

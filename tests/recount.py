@@ -18,8 +18,13 @@ from hypothesis import strategies as st
 
 Item = dict[str, Any]
 
-PRICE = {"m1": (Fraction(3), Fraction(15), Fraction(3, 10))}
-"""By model, of a token in micro-dollars: input, output, cached input."""
+PRICE = {"m1": (Fraction(3000), Fraction(300), Fraction(3750), Fraction(15_000))}
+"""By model, of a token in nano-dollars: fresh input, input from a cache, input written to one, output."""
+
+TOKENS = (
+    *("input_tokens", "cached_tokens", "cache_read_input_tokens", "cache_creation_input_tokens"),
+    "output_tokens",
+)
 
 ANCHORS = (datetime(2026, 3, 29, 1, tzinfo=UTC), datetime(2026, 10, 25, 1, tzinfo=UTC))
 """Around these, many zones change their clocks."""
@@ -43,22 +48,33 @@ class Counted:
         return self.described.get(dimension) or "unknown"
 
     @property
-    def micros(self) -> int:
+    def nanos(self) -> int:
         """What it cost: as said, else by the price of its model."""
         if self.result.get("cost_usd") is not None:
-            return round(Fraction(str(self.result["cost_usd"])) * 1_000_000)
+            return round(Fraction(str(self.result["cost_usd"])) * 10**9)
         return round(self.computed) if self.computed is not None else 0
+
+    @property
+    def tokens(self) -> tuple[int, int, int, int] | None:
+        """Tokens in that are fresh, from a cache and to one, and tokens out; ``None`` if none are said."""
+        said = {name: self.result[name] for name in TOKENS if self.result.get(name) is not None}
+        whole, cached = said.get("input_tokens", 0), said.get("cached_tokens", 0)
+        read, written = said.get("cache_read_input_tokens", 0), said.get("cache_creation_input_tokens", 0)
+        fresh = whole if cached > whole else whole - cached
+        return (fresh, cached + read, written, said.get("output_tokens", 0)) if said else None
 
     @property
     def computed(self) -> Fraction | None:
         """The cost by the price table, if that is what counts."""
-        tokens = [self.result.get(name) for name in ("input_tokens", "output_tokens")]
         price = PRICE.get(self.described.get("model", ""))
-        if self.result.get("cost_usd") is not None or tokens == [None, None] or price is None:
+        if self.result.get("cost_usd") is not None or self.tokens is None or price is None:
             return None
-        whole, out = (count or 0 for count in tokens)
-        cached = min(self.result.get("cached_tokens") or 0, whole)
-        return (whole - cached) * price[0] + out * price[1] + cached * price[2]
+        return sum((count * each for count, each in zip(self.tokens, price, strict=True)), Fraction(0))
+
+    @property
+    def unknown(self) -> bool:
+        """Whether nobody knows what its tokens cost."""
+        return self.tokens is not None and self.computed is None and self.result.get("cost_usd") is None
 
     @property
     def duration_ms(self) -> int:
@@ -96,24 +112,25 @@ def sums(tasks: Iterable[Counted], created: Callable[[datetime], bool]) -> dict[
     done = [task for task in every if task.finished_at is not None and created(task.finished_at)]
     ended = Counter(task.status for task in done)
     count = len(done)
-    tokens_in = sum(task.result.get("input_tokens") or 0 for task in done)
-    tokens_out = sum(task.result.get("output_tokens") or 0 for task in done)
-    micros = sum(task.micros for task in done)
+    used = [task.tokens for task in done if task.tokens is not None]
+    tokens_in, tokens_out = sum(sum(one[:3]) for one in used), sum(one[3] for one in used)
+    nanos = sum(task.nanos for task in done)
     return {
         "created": sum(created(task.created_at) for task in every),
         "tasks": count,
         "succeeded": ended["completed"],
         "failed": ended["failed"],
         "cancelled": ended["cancelled"],
-        "cost_micros": micros,
-        "cost_usd": micros / 1_000_000,
+        "cost_nanos": nanos,
+        "cost_usd": nanos / 10**9,
         "costs_computed": sum(task.computed is not None for task in done),
+        "costs_unknown": sum(task.unknown for task in done),
         "input_tokens": tokens_in,
         "output_tokens": tokens_out,
         "total_tokens": tokens_in + tokens_out,
         "success_rate": ended["completed"] / count if count else None,
         "average_tokens": (tokens_in + tokens_out) / count if count else None,
-        "average_cost_usd": micros / count / 1_000_000 if count else None,
+        "average_cost_usd": nanos / count / 10**9 if count else None,
         "average_duration_ms": sum(task.duration_ms for task in done) / count if count else None,
     }
 
@@ -157,10 +174,8 @@ def label(moment: datetime, granularity: str, zone: ZoneInfo) -> object:
 _result = st.fixed_dictionaries(
     {},
     optional={
-        "cost_usd": st.decimals(0, 100, places=6).map(float),
-        "input_tokens": st.integers(0, 10**6),
-        "output_tokens": st.integers(0, 10**6),
-        "cached_tokens": st.integers(0, 10**6),
+        "cost_usd": st.decimals(0, 100, places=9).map(float),
+        **dict.fromkeys(TOKENS, st.integers(0, 10**6)),
         "error": st.sampled_from(["TimeoutError: read", "exit status 3"]),
     },
 )

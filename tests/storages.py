@@ -23,11 +23,11 @@ from heliograph.config import Settings, StorageSettings
 from heliograph.model.ids import EventId
 from heliograph.model.settings import RetentionSettings
 from heliograph.storage.distributed.form import Distributed, migrate_database, open_distributed
-from heliograph.storage.embedded.sqlite import migrate_sqlite, open_sqlite
-from heliograph.storage.protocols import Keeper, Log, Store
+from heliograph.storage.embedded.form import open_embedded
+from heliograph.storage.embedded.sqlite import migrate_sqlite
+from heliograph.storage.protocols import Keeper, Log, Store, Vault
 from heliograph.storage.settings import PostgresSettings, RedisSettings
 from heliograph.storage.sql import retention
-from heliograph.storage.sql.store import SqlStore
 
 KEY_TTL = timedelta(days=1)
 
@@ -43,6 +43,11 @@ class Storage(Protocol):
     @property
     def store(self) -> Store:
         """The store."""
+        ...
+
+    @property
+    def vault(self) -> Vault:
+        """Secrets."""
         ...
 
     async def sweep(self, policy: RetentionSettings, now: datetime) -> int:
@@ -72,6 +77,7 @@ class OpenStorage:
 
     log: Log
     store: Store
+    vault: Vault
     _keeper: Keeper
 
     async def sweep(self, policy: RetentionSettings, now: datetime) -> int:
@@ -91,8 +97,8 @@ class SqliteForm:
     @asynccontextmanager
     async def open(self, key_ttl: timedelta = KEY_TTL) -> AsyncIterator[Storage]:
         """Open the folder."""
-        async with open_sqlite(self.folder, key_ttl) as (log, database):
-            yield OpenStorage(log, SqlStore(database), log)
+        async with open_embedded(self.folder, key_ttl) as opened:
+            yield OpenStorage(opened.log, opened.store, opened.vault, opened.keeper)
 
     def place(self, settings: Settings) -> Settings:
         """Return settings of a service whose data is here."""
@@ -142,7 +148,7 @@ class DistributedForm:
                 return archiver.stats().active
 
             await until(active)
-            yield OpenStorage(opened.log, opened.store, opened.archive)
+            yield OpenStorage(opened.log, opened.store, opened.vault, opened.keeper)
             nursery.cancel_scope.cancel()
 
     def place(self, settings: Settings) -> Settings:

@@ -48,7 +48,7 @@ CHANNELS = (
     | st.sampled_from(["webhooks", "analytics", "status"])
 )
 
-EVENTS = st.builds(
+_MADE = st.builds(
     Event,
     id=st.builds(make_id, st.integers(0, MILLISECONDS_LIMIT - 1), st.integers(0, SEQUENCE_LIMIT - 1)),
     channel=CHANNELS,
@@ -58,7 +58,10 @@ EVENTS = st.builds(
     payload=json_objects(),
     sender=st.none() | TEXT,
     correlation_id=st.none() | TEXT,
+    body=st.none(),
 )
+EVENTS = _MADE | _MADE.map(lambda event: event._replace(body=event.json))
+"""Events as a client has them, and as the log gives them: with the JSON of their payload."""
 
 
 def output(task: str, text: str, key: str | None = None) -> Draft:

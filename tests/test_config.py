@@ -1,4 +1,5 @@
 import hashlib
+import os
 from collections.abc import Mapping
 from datetime import date
 from decimal import Decimal
@@ -74,7 +75,8 @@ def test_the_environment_goes_over_the_file(folder: Path) -> None:
         ("PORT", "0", "server.port", 0),
         ("CORS_ORIGINS", "http://a, https://b:1,", "server.cors_origins", ("http://a", "https://b:1")),
         ("HELIOGRAPH_DATA", "/var/lib/h", "storage.data", Path("/var/lib/h")),
-        ("HELIOGRAPH_WORKFLOWS", "w", "workflows", Path("w")),
+        ("HELIOGRAPH_WORKFLOWS", "w", "workflows", (Path("w"),)),
+        ("HELIOGRAPH_WORKFLOWS", os.pathsep.join(["/a", "b"]), "workflows", (Path("/a"), Path("b"))),
         ("HELIOGRAPH_WEBHOOKS", "h", "webhooks", Path("h")),
         ("AGENT_ENGINE_URL", "http://e", "agent_engine_url", "http://e"),
         ("LOG_LEVEL", "warning", "log.level", "WARNING"),

@@ -1,7 +1,7 @@
 """The command ``heliograph``.
 
 Each command imports what it needs when it runs, so that ``heliograph --help`` and short commands start at
-once. This is the only client-side module that reads the environment. Exit statuses: 0 done, 1 refused, 2
+once. Exit statuses: 0 done, 1 refused, 2
 wrong usage or settings, 3 the service can't be reached, 130 interrupted; ``exec`` passes on its command's
 own.
 """
@@ -15,6 +15,7 @@ import signal
 import sys
 from collections.abc import Awaitable, Callable, Iterable
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, NoReturn, TypeVar
 
@@ -38,28 +39,38 @@ MEGABYTE = 1024 * 1024
 DEFAULT_TAIL = 100
 
 
+_ELSEWHERE = {
+    "load": "heliograph.client.load.run",
+    **dict.fromkeys(("ask", "cost", "event"), "heliograph.client.agent.commands"),
+}
+"""Commands that live with their own machinery, and are imported at their first use."""
+
+
 class _Commands(click.Group):
-    """The commands; ``load`` lives with its own machinery and is imported at its first use.
+    """The commands.
 
     An interrupt that no command has taken for itself ends the process quietly.
     """
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return sorted([*super().list_commands(ctx), "load"])
+        return sorted([*super().list_commands(ctx), *_ELSEWHERE])
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name == "load":
-            from heliograph.client.load.run import load_command
-
-            return load_command
+        if cmd_name in _ELSEWHERE:
+            command: click.Command = getattr(import_module(_ELSEWHERE[cmd_name]), f"{cmd_name}_command")
+            return command
         return super().get_command(ctx, cmd_name)
 
     def invoke(self, ctx: click.Context) -> Any:
+        status = INTERRUPTED
         try:
             return super().invoke(ctx)
         except* KeyboardInterrupt:  # alone, or in the groups that Trio's nurseries make
             pass
-        sys.exit(INTERRUPTED)
+        except* ModuleNotFoundError as missing:  # a client's installation has nothing of the service
+            _say(f"{missing.exceptions[0]}: to serve, pip install 'heliograph[server]'")
+            status = WRONG
+        sys.exit(status)
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "show_default": True})

@@ -109,6 +109,14 @@ class StorageSettings:
 
 
 @attrs.frozen
+class ArtifactSettings:
+    """What runs leave behind; without a folder it is in ``artifacts`` below ``storage.data``."""
+
+    folder: Path | None = None
+    max_bytes: int = number(32 * MIB, KIB, 1024 * MIB)
+
+
+@attrs.frozen
 class EventSettings:
     """What is taken from publishers."""
 
@@ -197,13 +205,14 @@ class Settings:
     redis: RedisSettings = attrs.field(factory=RedisSettings)
     postgres: PostgresSettings = attrs.field(factory=PostgresSettings)
     retention: RetentionSettings = attrs.field(factory=RetentionSettings)
+    artifacts: ArtifactSettings = ArtifactSettings()
     events: EventSettings = EventSettings()
     streams: StreamSettings = StreamSettings()
     log: LogSettings = LogSettings()
     auth: AuthSettings = AuthSettings()
     prices: tuple[Price, ...] = ()
     agent_engine_url: str | None = attrs.field(default=None, validator=_web_url)
-    workflows: Path | None = None
+    workflows: tuple[Path, ...] = ()
     webhooks: Path | None = None
 
 
@@ -239,6 +248,10 @@ def _origins(text: str) -> list[str]:
     return [origin.strip() for origin in text.split(",") if origin.strip()]
 
 
+def _folders(text: str) -> list[str]:
+    return [folder for folder in text.split(os.pathsep) if folder]
+
+
 ENVIRONMENT: Mapping[str, tuple[str, Callable[[str], Any]]] = {
     "HOST": ("server.host", str),
     "PORT": ("server.port", str),
@@ -249,7 +262,8 @@ ENVIRONMENT: Mapping[str, tuple[str, Callable[[str], Any]]] = {
     "HELIOGRAPH_DATA": ("storage.data", str),
     "HELIOGRAPH_API_KEYS": ("auth.keys", _keys),
     "API_KEY_SECRET": ("auth.keys", _one_key),
-    "HELIOGRAPH_WORKFLOWS": ("workflows", str),
+    "HELIOGRAPH_ARTIFACTS": ("artifacts.folder", str),
+    "HELIOGRAPH_WORKFLOWS": ("workflows", _folders),
     "HELIOGRAPH_WEBHOOKS": ("webhooks", str),
     "AGENT_ENGINE_URL": ("agent_engine_url", str),
     "LOG_LEVEL": ("log.level", str),
@@ -373,9 +387,15 @@ def _flatten(tree: Mapping[str, Any], prefix: str) -> list[tuple[str, Any]]:
         elif isinstance(value, list | tuple) and any(isinstance(member, dict) for member in value):
             for index, member in enumerate(value):
                 flat += _flatten(member, f"{prefix}{name}[{index}].")
+        elif isinstance(value, list | tuple):
+            flat.append((prefix + name, [_shown(member) for member in value]))
         else:
-            flat.append((prefix + name, str(value) if isinstance(value, Path) else value))
+            flat.append((prefix + name, _shown(value)))
     return flat
+
+
+def _shown(value: Any) -> Any:
+    return str(value) if isinstance(value, Path) else value
 
 
 def _read_file(file: Path | None) -> dict[str, Any]:

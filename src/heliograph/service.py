@@ -12,9 +12,8 @@ import gc
 import resource
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager
 from datetime import timedelta
-from functools import partial
 
 import attrs
 import structlog
@@ -25,24 +24,28 @@ from heliograph.actors.archiver import Archiver
 from heliograph.actors.bridge import Bridge
 from heliograph.actors.histogram import Histogram
 from heliograph.actors.hub import Hub
+from heliograph.actors.registry import Registry
 from heliograph.actors.retention import Retention
 from heliograph.actors.subscriber import Subscriber
 from heliograph.actors.sweeper import Sweeper
 from heliograph.config import Settings, hide_password, is_loopback
-from heliograph.http.api.app import Services, create_app
-from heliograph.http.api.metrics import StorageStats
-from heliograph.http.api.shortcuts import shortcuts
+from heliograph.http.api.app import create_app
+from heliograph.http.api.registry import ENDPOINTS
+from heliograph.http.api.services import Services, StorageStats
+from heliograph.http.api.shortcuts import Shortcuts
 from heliograph.http.rules.auth import Authenticator
 from heliograph.http.streams import StreamRegistry, drain
 from heliograph.http.wire.server import Server, open_listener
 from heliograph.model.errors import SettingsError
-from heliograph.model.ids import OLDEST, EventId, format_id
+from heliograph.model.ids import OLDEST, format_id
 from heliograph.model.prices import Prices
+from heliograph.storage.artifacts import FolderArtifacts
 from heliograph.storage.distributed.form import migrate_database, open_distributed
-from heliograph.storage.embedded.sqlite import SqliteLog, migrate_sqlite, open_sqlite
-from heliograph.storage.protocols import Log, Store
+from heliograph.storage.embedded.form import open_embedded
+from heliograph.storage.embedded.sqlite import migrate_sqlite
+from heliograph.storage.protocols import Storage
 from heliograph.storage.sql.migrate import HEAD
-from heliograph.storage.sql.store import SqlStore
+from heliograph.tracing import exporting
 
 log = structlog.get_logger(__name__)
 
@@ -61,7 +64,7 @@ async def run(settings: Settings, *, task_status: trio.TaskStatus[str] = trio.TA
     refuse_open_bind(settings)
     tune_process()
     # Outermost, so that an impatient second signal never strikes while storage is being closed.
-    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+    with exporting(), trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
         await _run_storage(settings, signals, task_status)
     log.info("stopped")
 
@@ -72,13 +75,14 @@ async def _run_storage(
     async with open_storage(settings) as storage:
         listener = open_listener(settings.server.host, settings.server.port, settings.server.backlog)
         async with listener, trio.open_nursery() as keepers:
-            for name, actor in storage.actors.items():
+            staff = Staff.of(storage, settings)
+            for name, actor in staff.actors.items():
                 keepers.start_soon(actor, name=name)
             async with trio.open_nursery() as writers:
                 appender = Appender(storage.log, settings.events.append_queue)
                 writers.start_soon(appender.run, name="appender")
                 try:
-                    await _run_streams(settings, storage, appender, listener, signals, task_status)
+                    await _run_streams(settings, storage, staff, appender, listener, signals, task_status)
                 finally:
                     appender.close()
             keepers.cancel_scope.cancel()
@@ -87,6 +91,7 @@ async def _run_storage(
 async def _run_streams(
     settings: Settings,
     storage: Storage,
+    staff: Staff,
     appender: Appender,
     listener: trio.SocketListener,
     signals: AsyncIterator[int],
@@ -108,6 +113,8 @@ async def _run_streams(
         followers.start_soon(hub.run, name="hub")
         followers.start_soon(histogram.run, name="histogram")
         followers.start_soon(subscriber.run, name="subscriber")
+        registry = Registry(settings.workflows, appender.append)
+        await followers.start(registry.run, name="registry")
         streams = StreamRegistry(settings.streams, flushers.start_soon)
         sweeper = Sweeper(lambda: streams.streams, sweep_interval(settings))
         followers.start_soon(sweeper.run, name="sweeper")
@@ -129,10 +136,12 @@ async def _run_streams(
             subscriber=subscriber,
             hub=hub,
             histogram=histogram,
+            registry=registry,
+            artifacts=FolderArtifacts(settings.artifacts.folder or settings.storage.data / "artifacts"),
             streams=streams,
             authenticator=Authenticator(settings.auth),
             ready=ready,
-            storage_stats=storage.stats,
+            storage_stats=staff.stats,
         )
         server = Server(
             create_app(services),
@@ -140,7 +149,7 @@ async def _run_streams(
             write_timeout=settings.server.write_timeout,
             idle_timeout=settings.server.idle_timeout,
             grace=settings.server.drain_seconds + GRACE_SECONDS,
-            shortcuts=shortcuts(services),
+            shortcuts=Shortcuts(services, ENDPOINTS),
         )
         async with trio.open_nursery() as front:
             front.start_soon(_stop_on_signal, signals, server, hub, streams, settings, front)
@@ -177,71 +186,47 @@ async def _stop_on_signal(
 
 
 @attrs.frozen
-class Storage:
-    """The log and the store in one of their two forms.
+class Staff:
+    """The actors that run under a node's storage; they outlive everything that appends.
 
     Args:
-        log: The log.
-        store: The store.
-        checks: Tells of each part what is wrong with it, ``None`` if nothing is.
-        actors: What must run while it is used, by name; they outlive everything that appends.
-        stats: Takes a snapshot of the actors' counters.
-        start: The log's position when it was opened, ``None`` if it could not be reached.
+        actors: By name.
+        stats: Takes a snapshot of their counters.
     """
 
-    log: Log
-    store: Store
-    checks: Callable[[], Awaitable[dict[str, str | None]]]
     actors: Mapping[str, Callable[[], Awaitable[None]]]
     stats: Callable[[], StorageStats]
-    start: EventId | None
+
+    @classmethod
+    def of(cls, storage: Storage, settings: Settings) -> Staff:
+        """Make the actors that a form of storage needs."""
+        retention = Retention(storage.keeper, settings.retention)
+        archiver = None if storage.archive is None else Archiver(storage.archive)
+        bridge = None if storage.listener is None else Bridge(storage.listener, settings.events.max_bytes)
+        named = {"retention": retention, "archiver": archiver, "bridge": bridge}
+        actors = {name: actor.run for name, actor in named.items() if actor is not None}
+
+        def stats() -> StorageStats:
+            return StorageStats(
+                retention.stats(),
+                storage.log_stats(),
+                None if archiver is None else archiver.stats(),
+                None if bridge is None else bridge.stats(),
+            )
+
+        return cls({**storage.background, **actors}, stats)
 
 
-@asynccontextmanager
-async def open_storage(settings: Settings) -> AsyncIterator[Storage]:
+def open_storage(settings: Settings) -> AbstractAsyncContextManager[Storage]:
     """Open the log and the store that the settings name."""
     key_ttl = timedelta(seconds=settings.events.key_ttl_seconds)
     prices = Prices(settings.prices)
     where = settings.storage
     if where.database_url is not None and where.redis_url is not None:
-        async with open_distributed(
+        return open_distributed(
             where.database_url, where.redis_url, settings.postgres, settings.redis, key_ttl, prices
-        ) as opened:
-            archiver = Archiver(opened.archive)
-            retention = Retention(opened.archive, settings.retention)
-            actors = {
-                "postgres watch": opened.database.watch.run,
-                "archiver": archiver.run,
-                "retention": retention.run,
-            }
-
-            bridge = None
-            if opened.listener is not None:
-                bridge = Bridge(opened.listener, settings.events.max_bytes)
-                actors["bridge"] = bridge.run
-
-            def stats() -> StorageStats:
-                bridging = None if bridge is None else bridge.stats()
-                return StorageStats(retention.stats(), opened.log.stats(), archiver.stats(), bridging)
-
-            start = opened.log.position if opened.log.reached else None
-            yield Storage(opened.log, opened.store, opened.checks, actors, stats, start)
-        return
-    async with open_sqlite(where.data, key_ttl, prices) as (the_log, database):
-        retention = Retention(the_log, settings.retention)
-        yield Storage(
-            the_log,
-            SqlStore(database),
-            partial(_embedded_checks, the_log),
-            {"retention": retention.run},
-            lambda: StorageStats(retention.stats()),
-            the_log.position,
         )
-
-
-async def _embedded_checks(the_log: SqliteLog) -> dict[str, str | None]:
-    """Log and store are one file that is open, and folded in the transaction that appends."""
-    return {"log": the_log.failure, "store": None}
+    return open_embedded(where.data, key_ttl, prices)
 
 
 def migrate(settings: Settings) -> str:

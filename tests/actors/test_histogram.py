@@ -222,7 +222,7 @@ async def test_finished_tasks_are_forgotten_and_corrected_all_the_same(
     )
     _, totals = await _totals(node)
     assert (totals.finished, totals.succeeded, totals.failed) == (50, 48, 1)
-    assert totals.cost_micros == 48_000_000 + 2_000_000 + 3_000_000
+    assert totals.cost_nanos == 48_000_000_000 + 2_000_000_000 + 3_000_000_000
     assert node.histogram.stats().looked_up == 2
 
 

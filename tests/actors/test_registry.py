@@ -17,7 +17,7 @@ from tests import polling
 from heliograph.actors import folders, registry
 from heliograph.actors.registry import Catalogue, Registry
 from heliograph.model import yaml
-from heliograph.model.errors import NotFound, Unavailable
+from heliograph.model.errors import Unavailable, WorkflowNotFound
 from heliograph.model.event import Draft
 from heliograph.model.workflows.workflow import Workflow
 
@@ -126,7 +126,7 @@ async def test_an_unknown_workflow_is_answered_by_those_there_are(root: Path, wr
     """The error says what could have been asked for."""
     write("b/manifest.yaml", "name: b")
     write("a/manifest.yaml", "name: a")
-    with pytest.raises(NotFound, match=r"Available: \['a', 'b'\]"):
+    with pytest.raises(WorkflowNotFound, match=r"Available: \['a', 'b'\]"):
         (await catalogue_of(root)).get("c")
 
 

@@ -12,6 +12,8 @@ from redis import Redis
 from tests.archived import check_archive, read_archive
 from tests.servers import wait_until
 
+from heliograph.model.task import MAX_COST_USD
+
 if TYPE_CHECKING:
     from tests.chaos.conftest import NodeMaker
     from tests.deployment import Node
@@ -98,7 +100,7 @@ def test_a_task_as_an_engine_tells_it(make_node: NodeMaker, redis: RedisServer, 
         "c1",
         "fix it",
     )
-    assert (first.cost_micros, first.input_tokens, first.output_lines) == (250_000, 5, 1)
+    assert (first.cost_nanos, first.input_tokens, first.output_lines) == (250_000_000, 5, 1)
     assert first.result is not None
     assert first.result.items() >= {"stdout": "the answer", "duration_seconds": 2, "success": True}.items()
     assert (second.status, second.error) == ("failed", "boom")
@@ -150,8 +152,8 @@ def test_an_outcome_with_odd_values_arrives(
     await_task(database_url, "cut", "completed")
     task = read_archive(database_url).tasks["cut"]
     assert task.result is not None
-    assert (task.result["stdout"], task.output_tokens, task.cost_micros) == ("done \ufffd", 3, None)
-    assert task.result["left_out"] == ["payload.result.cost_usd: must be a number from 0 to 1000000"]
+    assert (task.result["stdout"], task.output_tokens, task.cost_nanos) == ("done \ufffd", 3, None)
+    assert task.result["left_out"] == [f"payload.result.cost_usd: must be a number from 0 to {MAX_COST_USD}"]
     assert read_archive(database_url).outputs() == ["␀working"]
     wait_until(lambda: node.metric("bridge_refused_total") == 1, "what names no task is counted")
 

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+import orjson
 import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
@@ -132,6 +134,38 @@ async def test_too_large(service: FakeService, client: Client, spool: Spool, nur
         await outbox.send()
     assert numbers(service) == list(range(100))
     assert len(service.asked) >= 6
+
+
+async def test_refused_items(
+    service: FakeService, client: Client, spool: Spool, nursery: trio.Nursery, tmp_path: Path
+) -> None:
+    """Items that the service refuses by themselves are set aside in a file, and the others are sent."""
+    bad = [{"field": "payload.output", "detail": "must be text", "index": index} for index in (1, 3)]
+    service.script.extend([(422, {}, {"errors": bad}), (503, {"Retry-After": "0"}, {})])
+    told: list[str] = []
+    outbox = Outbox(spool, client, told.append)
+    outbox.append([item(n) for n in range(5)])
+    outbox.close()
+    with trio.fail_after(10):
+        await outbox.send()
+    assert numbers(service) == [0, 2, 4]
+    refused = (tmp_path / "refused.ndjson").read_bytes().splitlines()
+    assert [orjson.loads(line)["payload"]["n"] for line in refused] == [1, 3]
+    assert "2 items for good (payload.output: must be text" in told[0]
+    assert spool.unsent == 0
+
+
+async def test_an_item_that_is_too_large_by_itself(
+    service: FakeService, client: Client, spool: Spool, nursery: trio.Nursery
+) -> None:
+    """One item that is too large is set aside; what stands behind it goes on."""
+    service.script.extend([(413, {}, {"detail": "too large"})] * 3)
+    outbox = Outbox(spool, client, lambda sentence: None)
+    outbox.append([item(n) for n in range(3)])
+    outbox.close()
+    with trio.fail_after(10):
+        await outbox.send()
+    assert numbers(service) == [1, 2]
 
 
 async def test_refusal(service: FakeService, client: Client, spool: Spool, nursery: trio.Nursery) -> None:

@@ -22,14 +22,17 @@ from heliograph.config import ServerSettings, Settings, StorageSettings
 START_SECONDS = 30.0
 
 
-def settings_for(folder: Path, **sections: Mapping[str, Any]) -> Settings:
+def settings_for(folder: Path, **sections: Any) -> Settings:
     """Make settings for a service on a free port with its data in ``folder``.
 
     Args:
-        sections: Settings by section, such as ``streams={"rotate_seconds": 5}``.
+        sections: Settings by section, such as ``streams={"rotate_seconds": 5}``, or by name.
     """
     settings = attrs.evolve(Settings(), storage=StorageSettings(folder), server=ServerSettings(port=0))
-    changed = {name: attrs.evolve(getattr(settings, name), **values) for name, values in sections.items()}
+    changed = {
+        name: attrs.evolve(getattr(settings, name), **values) if isinstance(values, Mapping) else values
+        for name, values in sections.items()
+    }
     return attrs.evolve(settings, **changed)
 
 

@@ -63,7 +63,7 @@ async def _counted(aggregator: Histogram, storage: Storage) -> dict[str, dict[st
     answer = await aggregator.ask([Question(View("status"), [(0, 1 << 30)])], storage.log.position)
     groups = {status: unpack(value) for status, value in answer.sums[0][0].items()}
     return {
-        status: {"created": t.created, "tasks": t.finished, "cost_micros": t.cost_micros}
+        status: {"created": t.created, "tasks": t.finished, "cost_nanos": t.cost_nanos}
         for status, t in groups.items()
         if any(t)
     }
@@ -72,7 +72,7 @@ async def _counted(aggregator: Histogram, storage: Storage) -> dict[str, dict[st
 def _recounted(items: list[recount.Item]) -> dict[str, dict[str, int]]:
     groups = recount.grouped(recount.tasks_of(items), "status", lambda _: True)
     return {
-        status: {name: sums[name] for name in ("created", "tasks", "cost_micros")}
+        status: {name: sums[name] for name in ("created", "tasks", "cost_nanos")}
         for status, sums in groups.items()
     }
 

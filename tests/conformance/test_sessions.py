@@ -73,7 +73,7 @@ def recount(events: Iterable[Event]) -> dict[str, dict[str, Any]]:
             "first_seen": min(moments),
             "last_seen": max(moments),
             "tasks": dict(Counter(task["status"] for task in mine)),
-            "cost_micros": sum(round(task["result"].get("cost_usd", 0) * 10**6) for task in mine),
+            "cost_nanos": sum(round(task["result"].get("cost_usd", 0) * 10**9) for task in mine),
             "input_tokens": sum(task["result"].get("input_tokens") or 0 for task in mine),
             "output_tokens": sum(task["result"].get("output_tokens") or 0 for task in mine),
         }

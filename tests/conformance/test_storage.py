@@ -23,9 +23,9 @@ from heliograph.model.ids import OLDEST, EventId, time_of
 from heliograph.model.intake import parse_item
 from heliograph.model.rules import DESCRIPTION_BYTES
 from heliograph.model.settings import RetentionSettings
-from heliograph.model.task import DESCRIPTIONS, MAX_COST_USD, MAX_TOKENS, TASK, Task, TaskFilter
+from heliograph.model.task import DESCRIPTIONS, MAX_COST_USD, MAX_TOKENS, SORTS, TASK, Task, TaskFilter
 from heliograph.storage import recent
-from heliograph.storage.protocols import WHOLE_LOG, PositionLost, Receipt
+from heliograph.storage.protocols import WHOLE_LOG, LineFilter, PositionLost, Receipt
 
 EPOCH_PLUS_DAY = datetime(1970, 1, 2, tzinfo=UTC)
 
@@ -104,7 +104,7 @@ async def test_an_event_comes_back_as_it_was_published(form: Form) -> None:
     async with form.open() as storage:
         [event_id] = await kept(storage, [draft])
         expected = Event(
-            event_id, "workflow:w", 1, "pipeline.completed", moment, payload, draft.sender, "\\N"
+            event_id, "workflow:w", 1, "pipeline.completed", moment, payload, draft.sender, "\\N", draft.body
         )
         assert await read_all(storage) == [expected]
         await archived(storage)
@@ -330,6 +330,87 @@ async def test_the_newest_task_tells_of_its_agent(form: Form) -> None:
         assert found["a"].updated_at == task.updated_at
 
 
+async def test_words_find_the_same_tasks_everywhere(form: Form) -> None:
+    """Several words, in any order, in any of a task's names or its error, are found in either case."""
+    async with form.open() as storage:
+        named = {"name": "Nightly BACKUP of Würfel", "agent": "keeper", "agent_type": "cron", "model": "m-7"}
+        await kept(
+            storage,
+            [event("task.created", payload={"task_id": "t1", **named})],
+            [status("t1", "failed", result={"error": "Disk 100% full: ÄRGER_1"})],
+            [event("task.created", payload={"task_id": "t2", "name": "nightly archive"})],
+        )
+        await archived(storage)
+        found = {}
+        for text in (
+            "nightly",
+            "backup nightly",
+            "archive backup",
+            "cron m-7",
+            "WÜRFEL ärger",
+            "100% t1",
+            "_",
+        ):
+            tasks, _ = await storage.store.list(TASK, TaskFilter(text=text), None, 10)
+            found[text] = {task.task_id for task in tasks}
+            counts = await storage.store.count(TASK, "status", TaskFilter(text=text))
+            assert sum(counts.values()) == len(tasks)
+        assert found == {
+            "nightly": {"t1", "t2"},
+            "backup nightly": {"t1"},
+            "archive backup": set(),
+            "cron m-7": {"t1"},
+            "WÜRFEL ärger": {"t1"},
+            "100% t1": {"t1"},
+            "_": {"t1"},
+        }
+
+
+async def test_tasks_are_sorted_page_by_page(form: Form) -> None:
+    """Sorted by change, duration or cost, pages join to the whole list, largest first, unknown last."""
+    async with form.open() as storage:
+        for n in range(12):
+            moment = f"2026-01-31T12:{n:02}:00Z"
+            ended = f"2026-01-31T13:{n * 7 % 12:02}:00Z"
+            await kept(storage, [event("task.created", payload={"task_id": f"t{n}"}, timestamp=moment)])
+            if n % 4:
+                result = {"cost_usd": n * 5 % 12} if n % 3 else {}
+                await kept(storage, [status(f"t{n}", "completed", result=result, timestamp=ended)])
+        await archived(storage)
+        tasks, _ = await storage.store.list(TASK, TaskFilter(), None, 100)
+        for sort, value in SORTS.items():
+            listed: list[Task] = []
+            after, more = None, True
+            while more:
+                page, more = await storage.store.list(TASK, TaskFilter(), after, 5, sort)
+                listed += page
+                after = (value(page[-1]), page[-1].task_id)
+            whole = sorted(tasks, key=lambda task: (value(task), task.task_id), reverse=True)
+            assert [task.task_id for task in listed] == [task.task_id for task in whole]
+
+
+async def test_lines_are_searched(form: Form) -> None:
+    """Text is found in what was written alone, with ASCII letters in either case; a stream narrows it."""
+    async with form.open() as storage:
+        lines = ['say "Error"', "100% done", "output", "nothing", "\x1b[31merror\x1b[0m"]
+        await kept(storage, [output("t", line) for line in lines[:-1]])
+        await kept(storage, [output("t", lines[-1], stream="stderr"), output("t", "one ERROR more")])
+        await archived(storage)
+
+        async def found(text: str | None, stream: str | None = None, **more: Any) -> list[int]:
+            wanted = LineFilter(text, stream)
+            page, _ = await storage.store.lines("t", 1, None, 10, wanted=wanted, **more)
+            return [line.seq for line in page]
+
+        assert await found("error") == [1, 5, 6]
+        assert await found('"error"') == [1]
+        assert await found("0%") == [2]
+        assert await found("output") == [3]
+        assert await found("task_id") == []
+        assert await found(None, "stderr") == [5]
+        assert await found("error", "stdout", newest=True) == [1, 6]
+
+
 async def test_tasks_are_the_fold_of_the_log(form: Form) -> None:
     """The table of tasks equals a recount of the log, and so do the counts by status and the lines."""
     async with form.open() as storage:
@@ -413,7 +494,7 @@ async def test_a_correction_keeps_what_it_leaves_out(form: Form) -> None:
     assert second is not None
     assert other is not None
     assert second.result == {"stdout": long, "cost_usd": 0.5, "error": "boom", "output_tokens": 7}
-    assert (second.status, second.error, second.cost_micros) == ("failed", "boom", 500_000)
+    assert (second.status, second.error, second.cost_nanos) == ("failed", "boom", 500_000_000)
     assert second.finished_at == first.finished_at
     assert other.result == {"a": None}
 

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from tests.http.conftest import Api, Start, output
 
-from heliograph.http.rules.requests import MAX_SELECTORS, encode_cursor
+from heliograph.http.rules.parameters import MAX_SELECTORS, encode_cursor
 
 PATH = "/api/v1/events"
 

@@ -208,6 +208,11 @@ def test_every_event_has_a_channel(topic: str, payload: dict[str, str]) -> None:
         ("agent.started", {"workflow_id": "w", "task_id": "1"}, "task:1"),
         ("agent.started", {"task_id": "not a name"}, "topic:agent.started"),
         ("agent.started", {}, "topic:agent.started"),
+        ("step.started", {"workflow_id": "w", "task_id": "1"}, "workflow:w"),
+        ("dag.node_started", {"execution_id": "e", "pipeline": "w", "node": "n"}, "workflow:w"),
+        ("agent.failed", {"execution_id": "e", "pipeline": "w"}, "workflow:w"),
+        ("agent.failed", {"pipeline": "w"}, "topic:agent.failed"),
+        ("agent.failed", {"execution_id": "e", "pipeline": "not a name"}, "topic:agent.failed"),
     ],
 )
 def test_an_event_belongs_to_what_its_topic_speaks_of(

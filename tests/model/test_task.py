@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from heliograph.model.event import Event
 from heliograph.model.ids import make_id
-from heliograph.model.task import STATUSES, TERMINAL, Task, merged, micro_dollars, task_json
+from heliograph.model.task import STATUSES, TERMINAL, Task, merged, nano_dollars, task_json
 
 START = datetime(2026, 1, 31, 12, tzinfo=UTC)
 
@@ -84,7 +84,7 @@ def test_a_task_runs_its_course() -> None:
     assert (task.created_at, task.started_at) == (START, START + timedelta(seconds=2))
     assert (task.finished_at, task.duration_ms) == (START + timedelta(seconds=5.5), 3500)
     assert (task.output_lines, task.output_bytes) == (1, 6)
-    assert (task.cost_micros, task.input_tokens, task.output_tokens) == (50_000, 10, 20)
+    assert (task.cost_nanos, task.input_tokens, task.output_tokens) == (50_000_000, 10, 20)
     assert (task.last_seq, task.last_event_id, task.finished_event_id) == (3, make_id(3), make_id(3))
 
 
@@ -152,7 +152,7 @@ def test_a_later_terminal_status_corrects_the_outcome() -> None:
     history.status("completed", 3, cost_usd=2, input_tokens=None, error=None, output_tokens=7)
     task = history.fold()
     assert (task.status, task.finished_at) == ("completed", START + timedelta(seconds=2))
-    assert (task.error, task.cost_micros, task.input_tokens, task.output_tokens) == (None, 2_000_000, 5, 7)
+    assert (task.error, task.cost_nanos, task.input_tokens, task.output_tokens) == (None, 2_000_000_000, 5, 7)
     assert task.result == {
         "error": None,
         "cost_usd": 2,
@@ -167,6 +167,31 @@ def test_corrections_merge_in_any_grouping(results: list[dict[str, Any]]) -> Non
     """Whether later corrections are merged first or last decides nothing: a fold may begin with either."""
     one, two, three = results
     assert merged(merged(one, two), three) == merged(one, merged(two, three))
+
+
+@given(st.lists(st.decimals(0, 100, places=9), max_size=10))
+def test_costs_add_up_while_the_task_runs(amounts: list[Decimal]) -> None:
+    """Each ``task.cost`` adds, exactly; a result that says a cost counts instead."""
+    history = History()
+    history.status("running")
+    for amount in amounts:
+        history.add("task.cost", {"cost_usd": float(amount), "input_tokens": 2})
+    task = history.fold()
+    assert task.status == "running"
+    assert (task.cost_nanos or 0) == sum(amounts) * 10**9
+    assert (task.input_tokens or 0) == 2 * len(amounts)
+    history.status("completed", output_tokens=1)
+    assert (history.fold().cost_nanos or 0) == sum(amounts) * 10**9
+    history.status("completed", cost_usd=0.5)
+    assert history.fold().cost_nanos == 500_000_000
+
+
+def test_a_cost_makes_a_queued_task_run() -> None:
+    """What spends is running."""
+    history = History()
+    history.add("task.created", {})
+    history.add("task.cost", {"output_tokens": 3})
+    assert history.fold().status == "running"
 
 
 def test_a_task_may_wait_for_its_user() -> None:
@@ -193,7 +218,7 @@ def test_a_correction_without_a_result_keeps_what_was_known() -> None:
     history.status("completed", 1, cost_usd=2)
     history.status("failed", 2)
     task = history.fold()
-    assert (task.status, task.cost_micros) == ("failed", 2_000_000)
+    assert (task.status, task.cost_nanos) == ("failed", 2_000_000_000)
 
 
 def test_a_finished_task_still_counts_late_lines() -> None:
@@ -234,28 +259,29 @@ def test_a_task_without_a_start_lasts_from_its_creation() -> None:
 
 
 @pytest.mark.parametrize(
-    ("amount", "micros"),
+    ("amount", "nanos"),
     [
         (0, 0),
-        (0.05, 50_000),
-        (0.1, 100_000),
-        (1e-6, 1),
-        (5e-7, 0),
-        (1.5e-6, 2),
-        (10**9, 10**15),
-        ("0.3", 300_000),
+        (0.05, 50_000_000),
+        (0.1, 100_000_000),
+        (4e-7, 400),
+        (1e-9, 1),
+        (5e-10, 0),
+        (1.5e-9, 2),
+        (10**9, 10**18),
+        ("0.3", 300_000_000),
     ],
 )
-def test_dollars_become_whole_micro_dollars(amount: float | str, micros: int) -> None:
-    """Amounts are rounded half to even at the sixth decimal."""
-    assert micro_dollars(amount) == micros
+def test_dollars_become_whole_nano_dollars(amount: float | str, nanos: int) -> None:
+    """Amounts are rounded half to even at the ninth decimal."""
+    assert nano_dollars(amount) == nanos
 
 
-@given(st.lists(st.decimals(0, 1000, places=6), max_size=50))
+@given(st.lists(st.decimals(0, 1000, places=9), max_size=50))
 def test_money_adds_up_exactly(amounts: list[Decimal]) -> None:
-    """The sum of many amounts published as JSON numbers is exact to the micro-dollar."""
-    total = sum(micro_dollars(orjson.loads(str(float(amount)))) for amount in amounts)
-    assert Fraction(total, 10**6) == sum((Fraction(amount) for amount in amounts), Fraction(0))
+    """The sum of many amounts published as JSON numbers is exact to the nano-dollar."""
+    total = sum(nano_dollars(orjson.loads(str(float(amount)))) for amount in amounts)
+    assert Fraction(total, 10**9) == sum((Fraction(amount) for amount in amounts), Fraction(0))
 
 
 @given(st.lists(STEPS, min_size=1, max_size=8))
@@ -266,9 +292,9 @@ def test_a_task_is_written_as_json(steps: list[tuple[str, dict[str, Any]]]) -> N
         history.add(*step)
     task = history.fold()
     view = task_json(task)
-    assert "cost_micros" not in view
-    assert view["cost_usd"] == (None if task.cost_micros is None else task.cost_micros / 10**6)
+    assert "cost_nanos" not in view
+    assert view["cost_usd"] == (None if task.cost_nanos is None else task.cost_nanos / 10**9)
     assert view["last_event_id"] == f"{len(steps)}-0"
     assert (view["finished_event_id"] is None) == (task.finished_event_id is None)
     assert view["duration_ms"] == task.duration_ms
-    assert set(view) >= {field.name for field in attrs.fields(Task)} - {"cost_micros"}
+    assert set(view) >= {field.name for field in attrs.fields(Task)} - {"cost_nanos"}

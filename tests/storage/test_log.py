@@ -70,7 +70,7 @@ async def test_an_event_is_what_was_appended(log: Log) -> None:
     receipt = await append(log, given)
     assert given.timestamp is not None
     assert await everything(log) == [
-        Event(receipt.ids[0], "topic:a.b", 1, "a.b", given.timestamp, given.payload, "me", "c")
+        Event(receipt.ids[0], "topic:a.b", 1, "a.b", given.timestamp, given.payload, "me", "c", given.body)
     ]
 
 

@@ -70,11 +70,13 @@ class Broadcaster:
     Args:
         selection: What is watched.
         ring: An empty one, whose floor is the hub's position at the moment of making.
+        interval: Least time between two flushes, in seconds.
     """
 
-    def __init__(self, selection: Selection, ring: Ring) -> None:
+    def __init__(self, selection: Selection, ring: Ring, interval: float = 0) -> None:
         self.selection = selection
         self.ring = ring
+        self.interval = interval
         self.attaching: set[Subscription] = set()
         """Those being brought up to live; the hub does not retire a broadcaster while there are any."""
         self.idle_since: float | None = None

@@ -26,12 +26,14 @@ import trio
 from heliograph.actors.broadcaster import Broadcaster, BroadcasterStats
 from heliograph.actors.replay import Replay, ReplayPage
 from heliograph.actors.ring import Ring, RingTotal
+from heliograph.actors.sampler import Sampler
 from heliograph.actors.subscriber import Followed
 from heliograph.actors.subscription import Message, Subscription, ends_task
-from heliograph.model.channels import Selection, selectors_of, topic_matches
+from heliograph.model.channels import Selection, selectors_of
 from heliograph.model.errors import Unavailable
 from heliograph.model.event import Event
 from heliograph.model.ids import OLDEST, EventId
+from heliograph.model.workflows.vocabulary import concerns
 from heliograph.storage.protocols import Log, PositionLost
 
 INBOX_BATCHES = 16
@@ -218,7 +220,8 @@ class Hub:
         broadcaster = self._broadcasters.get(selection)
         if broadcaster is None:
             ring = Ring(self._position, self._ring_events, self._ring_bytes, self._rings)
-            broadcaster = Broadcaster(selection, ring)
+            make = Sampler if selection.every else Broadcaster
+            broadcaster = make(selection, ring, max(self._flush_seconds, selection.every))
             self._broadcasters[selection] = broadcaster
             for selector in selection.selectors:
                 self._watching.setdefault(selector, []).append(broadcaster)
@@ -230,7 +233,7 @@ class Hub:
             message: Message | None = None
             for selector in selectors_of(event.channel):
                 for broadcaster in self._watching.get(selector, ()):
-                    if not topic_matches(broadcaster.selection.topic, event.topic):
+                    if not concerns(broadcaster.selection, event):
                         continue
                     if message is None:
                         message = Message(event)
@@ -240,8 +243,8 @@ class Hub:
         self._events += len(batch)
         now = trio.current_time()
         for broadcaster, urgent in touched.items():
-            due = broadcaster.last_flush + self._flush_seconds
-            if urgent or due <= now:
+            due = broadcaster.last_flush + broadcaster.interval
+            if (urgent and not broadcaster.selection.every) or due <= now:
                 self._flush(broadcaster, now, nursery)
             elif not broadcaster.scheduled and not broadcaster.flushing:
                 broadcaster.scheduled = True
@@ -274,7 +277,7 @@ class Hub:
         if broadcaster.large:
             broadcaster.flushing = True
             nursery.start_soon(
-                broadcaster.flush_in_steps, self._flush_seconds, name=f"broadcaster {broadcaster.selection}"
+                broadcaster.flush_in_steps, broadcaster.interval, name=f"broadcaster {broadcaster.selection}"
             )
         else:
             broadcaster.flush(now)

@@ -27,7 +27,7 @@ import trio
 
 from heliograph.actors import folders
 from heliograph.actors.folders import Found
-from heliograph.model.errors import NotFound, Unavailable
+from heliograph.model.errors import Unavailable, WorkflowNotFound
 from heliograph.model.event import Draft
 from heliograph.model.workflows.manifest import CARDS
 from heliograph.model.workflows.reading import FileProblem
@@ -61,13 +61,15 @@ class Catalogue:
         """Return one workflow.
 
         Raises:
-            NotFound: There is none of that id; the message names those that there are.
+            WorkflowNotFound: There is none of that id; the message names those that there are.
         """
         workflow = self.workflows.get(workflow_id)
         if workflow is None:
             known = list(self.workflows)
             more = f" and {len(known) - MOST_TOLD} more" if len(known) > MOST_TOLD else ""
-            raise NotFound(f"no workflow {workflow_id!r}; Available: {known[:MOST_TOLD]}{more}")
+            raise WorkflowNotFound(
+                f"there is no workflow {workflow_id[:200]!r}. Available: {known[:MOST_TOLD]}{more}"
+            )
         return workflow
 
 

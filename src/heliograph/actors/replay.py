@@ -19,6 +19,7 @@ from heliograph.actors.subscription import Batch, Message
 from heliograph.model.channels import Selection
 from heliograph.model.errors import HeliographError
 from heliograph.model.ids import EventId
+from heliograph.model.workflows.vocabulary import concerns
 from heliograph.storage.protocols import Bounds, Log, Page
 
 T = TypeVar("T")
@@ -78,9 +79,9 @@ class Replay:
         """
 
         async def read() -> ReplayPage:
-            page = _encode(await self._log.read(selection, after, PAGE_EVENTS))
+            page = await self._log.read(selection, after, PAGE_EVENTS)
             self._pages += 1
-            return page
+            return _encode(selection, page)
 
         return await self._once((selection, after), read)
 
@@ -125,6 +126,7 @@ class Replay:
         return answer
 
 
-def _encode(page: Page) -> ReplayPage:
-    messages = [Message(event) for event in page.events]
+def _encode(selection: Selection, page: Page) -> ReplayPage:
+    # The log knows no runs: of a run's selection it reads all of the workflow.
+    messages = [Message(event) for event in page.events if concerns(selection, event)]
     return ReplayPage(Batch(messages) if messages else None, page.through, page.trimmed)

@@ -12,7 +12,6 @@ from enum import StrEnum
 from typing import Protocol
 
 import attrs
-import orjson
 
 from heliograph.model.channels import Selection
 from heliograph.model.event import Event
@@ -38,8 +37,10 @@ def ends_task(event: Event) -> bool:
 MESSAGE_BYTES = 1100
 """What an event, its message and one encoding cost besides what the event says (measured)."""
 
-OBJECT_FACTOR = 6
-"""How many times the bytes of its JSON a payload costs as objects, about."""
+TEXT_COPIES = 3
+OBJECT_COPIES = 8
+"""How many times the bytes of its JSON a payload costs: as JSON, as an object and in one encoding. Lines of
+output are one long text; other objects cost about six times their JSON."""
 
 
 class Message:
@@ -63,12 +64,8 @@ class Message:
     def size(self) -> int:
         """Roughly the bytes that keeping it costs, with one encoding; the same at any time."""
         if not self._size:
-            payload = self.event.payload
-            output = payload.get("output")
-            if isinstance(output, str):
-                self._size = MESSAGE_BYTES + 2 * len(output)
-            else:
-                self._size = MESSAGE_BYTES + (OBJECT_FACTOR + 1) * len(orjson.dumps(payload))
+            copies = TEXT_COPIES if "output" in self.event.payload else OBJECT_COPIES
+            self._size = MESSAGE_BYTES + copies * len(self.event.json)
         return self._size
 
 

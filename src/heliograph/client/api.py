@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
@@ -194,13 +194,35 @@ class Client:
             raise unreachable(self.url, error) from error
 
     async def _ask(self, call: Call[T]) -> T:
+        request = self._http.build_request(call.method, call.path, **call.request)
+        if call.body is not None:
+            request.stream = _Body(call.body)
         try:
-            async with self._http.stream(call.method, call.path, **call.request) as response:
+            response = await self._http.send(request, stream=True)
+            async with aclosing(response):
                 await raise_for_problem(response)
                 body = await response.aread()
         except httpx.TransportError as error:
             raise unreachable(self.url, error) from error
         return decode(body, call, self.url)
+
+
+class _Body(httpx.AsyncByteStream):
+    """A request's body.
+
+    httpx's own is an async generator, which a connection that breaks leaves to the garbage collector.
+    """
+
+    def __init__(self, body: bytes) -> None:
+        self._parts = [body]
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self
+
+    async def __anext__(self) -> bytes:
+        if not self._parts:
+            raise StopAsyncIteration
+        return self._parts.pop()
 
 
 def options(url: str, api_key: str | None) -> dict[str, Any]:

@@ -7,7 +7,9 @@ under load a request carries hundreds of lines, and requests are at least ``PACE
 While the service is away the sender tries on, with growing pauses, and the spool grows on disk to its
 bound; then ``put`` waits, nothing more is read from the command, and its pipe fills until it waits too.
 Nothing is ever dropped. A full disk is a bound like the other. A service that *refuses* (a wrong key,
-say) is treated alike, since the operator may mend it, but nobody waits for that after the command ended.
+say) is treated alike, since the operator may mend it, but nobody waits for that after the command ended. An
+*item* that it refuses by itself, too large or with a field that is none, would be refused for ever: it is set
+aside in a file, and what stands behind it goes on.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ import trio
 from heliograph.client.api import Client
 from heliograph.client.spool import Spool
 from heliograph.model.backoff import Backoff
-from heliograph.model.errors import ClientFault, HeliographError, TooLarge, TooMany
+from heliograph.model.errors import ClientFault, HeliographError, Invalid, TooLarge, TooMany
 
 SPOOL_LIMIT = 256 * 1024 * 1024
 BATCH_BYTES = 1024 * 1024
@@ -110,17 +112,24 @@ class Outbox:
         """Send until everything of a closed outbox is acknowledged; tries without end."""
         backoff = Backoff()
         failing_since: float | None = None
+        body, length = b"", 0  # what is sent, and how many bytes of the spool that stands for
         while not (self._closed and not self._spool.unsent):
             if not self._spool.unsent:
                 await self._changed.wait()
                 continue
             begun = trio.current_time()
-            body = self._spool.read(self._batch)
+            if not length:
+                body = self._spool.read(self._batch)
+                length = len(body)
             try:
-                await self._client.post_events(body)
+                if body:
+                    await self._client.post_events(body)
             except HeliographError as error:
                 if isinstance(error, TooLarge) and body.count(b"\n") > 1:
-                    self._batch = len(body) // 2
+                    self._batch, length = len(body) // 2, 0
+                    continue
+                if blamed := _blamed(error):
+                    body = self._without(body, blamed, error)
                     continue
                 self.error = error
                 failing_since = begun if failing_since is None else failing_since
@@ -129,7 +138,8 @@ class Outbox:
                 self.wake()
                 await trio.sleep(backoff.cap if self.refused else backoff.next(error))
                 continue
-            self._spool.advance(len(body))
+            self._spool.advance(length)
+            length = 0
             if self._noticed:
                 self._notify(f"the service at {self._client.url} takes the output again")
             self.error, self._noticed, failing_since = None, False, None
@@ -160,6 +170,15 @@ class Outbox:
                 break
         return not self._spool.unsent
 
+    def _without(self, body: bytes, blamed: set[int], error: HeliographError) -> bytes:
+        """Set the items aside that a service refuses; return the others."""
+        lines = body.splitlines(keepends=True)
+        kept = self._spool.set_aside([line for index, line in enumerate(lines) if index in blamed])
+        where = f"they are kept in {kept}" if kept else "they are dropped"
+        count = f"{len(blamed)} item" if len(blamed) == 1 else f"{len(blamed)} items"
+        self._notify(f"{self._client.url} refuses {count} for good ({error}); {where}")
+        return b"".join(line for index, line in enumerate(lines) if index not in blamed)
+
     def _notice(self) -> None:
         if not self._noticed:
             self._noticed = True
@@ -169,3 +188,12 @@ class Outbox:
     def _tell(self, sentence: str) -> bool:
         self._notify(sentence)
         return True
+
+
+def _blamed(error: HeliographError) -> set[int]:
+    """Return the positions of the items that a refusal is about; none if it is about the whole request."""
+    if isinstance(error, TooLarge):  # a request of one item
+        return {0}
+    if not isinstance(error, Invalid) or any(field.index is None for field in error.errors):
+        return set()
+    return {field.index for field in error.errors if field.index is not None}

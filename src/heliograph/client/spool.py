@@ -29,7 +29,7 @@ import fcntl
 import os
 import secrets
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -37,6 +37,8 @@ import attrs
 import orjson
 
 SEGMENT_BYTES = 4 * 1024 * 1024
+REFUSED_BYTES = 64 * 1024 * 1024
+"""How much is kept of what the service refuses."""
 
 
 @attrs.frozen
@@ -168,7 +170,8 @@ class Spool:
                 with self._path(self._segment).open("rb") as file:
                     file.seek(self._offset)
                     data = file.read(min(limit, unsent))
-                    data += file.readline(unsent - len(data))
+                    if not data.endswith(b"\n"):
+                        data += file.readline(unsent - len(data))
             except FileNotFoundError:
                 data = b""
             if data:
@@ -184,6 +187,18 @@ class Spool:
         with contextlib.suppress(OSError):  # on a full disk the old position stays, which is as good
             # One write of one length: whenever the process is killed, the old or the new position is there.
             os.pwrite(self._sent, b"%08d %012d" % (self._segment, self._offset), 0)
+
+    def set_aside(self, lines: Sequence[bytes]) -> Path | None:
+        """Keep lines that the service refuses for good, beside the spools; ``None`` if there is no room."""
+        file = self.folder.parent / "refused.ndjson"
+        try:
+            with file.open("ab") as refused:
+                if refused.tell() >= REFUSED_BYTES:
+                    return None
+                refused.writelines(lines)
+        except OSError:
+            return None
+        return file
 
     def note_open(self, task_ids: Iterable[str]) -> None:
         """Note the tasks that this process has begun and not ended: whoever adopts the spool ends them.

@@ -43,6 +43,7 @@ _OWNERS = {
     "workflow": (_WORKFLOW, _TASK, _CONVERSATION),
     "pipeline": (_WORKFLOW, _TASK, _CONVERSATION),
     "run": (_WORKFLOW, _TASK, _CONVERSATION),
+    "step": (_WORKFLOW, _TASK, _CONVERSATION),
 }
 """By the first part of a topic: what an event may belong to, and the field that says so, likeliest first."""
 
@@ -128,6 +129,8 @@ def channel_for(topic: str, payload: Mapping[str, Any]) -> str:
         name = payload.get(field)
         if is_name(name):
             return f"{kind}:{name}"
+    if "execution_id" in payload and is_name(payload.get("pipeline")):
+        return f"workflow:{payload['pipeline']}"  # so runners name a run and its workflow
     return f"topic:{topic}"
 
 
@@ -139,10 +142,14 @@ class Selection:
         selectors: Channels and patterns, sorted and without those that another one covers, so that equal
             selections are equal values.
         topic: A topic, a pattern such as ``pipeline.*``, or ``*``.
+        every: Of each channel only the newest event per so many seconds; 0: all of them.
+        run: Only events of this run of a workflow; ``None``: of any, and of none.
     """
 
     selectors: tuple[str, ...]
     topic: str = EVERYTHING
+    every: float = 0
+    run: str | None = None
 
     @classmethod
     def of(cls, selectors: Iterable[str], topic: str = EVERYTHING) -> Selection:
@@ -169,4 +176,8 @@ class Selection:
     def __str__(self) -> str:
         """Write it as logs and notices show it."""
         names = ",".join(self.selectors)
-        return names if self.topic == EVERYTHING else f"{names} topic={self.topic}"
+        if self.topic != EVERYTHING:
+            names += f" topic={self.topic}"
+        if self.run is not None:
+            names += f" run={self.run}"
+        return f"{names} every={self.every:g}" if self.every else names

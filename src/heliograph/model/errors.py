@@ -6,7 +6,9 @@
     ├── ClientFault            the caller can mend it
     │   ├── Malformed          not JSON, not UTF-8, not the protocol
     │   ├── Invalid            understood, but fields are wrong (carries a list of them)
+    │   │   └── WebhookValidationError  those of a webhook's configuration (names its file)
     │   ├── Unauthenticated    no key, or an unknown one
+    │   │   └── BadSignature   of a webhook's delivery
     │   ├── Forbidden          a known key without the scope or channel
     │   ├── NotFound           no such thing
     │   ├── Conflict           an idempotency key reused for something else
@@ -16,19 +18,32 @@
     ├── Unavailable            a part of the service is away or full; retry later
     └── SettingsError          the configuration is wrong (carries a list of lines)
 
-Rooms raise these and translate foreign exceptions into them at their seam; ``http.problems`` holds
-the one table from class to HTTP status and WebSocket error code.
+Rooms raise these and translate foreign exceptions into them at their seam. Each class says how it looks on
+the wire: its HTTP status, its code for programs, and its title for people. Problems, the WebSocket's errors,
+the client and the documents read them there. A subclass may name its entity: ``class
+WorkflowNotFound(NotFound)`` with ``code = "workflow_not_found"`` is a 404 all the same.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 import attrs
+
+MAX_ERRORS = 100
+"""Bad fields that one error names; a request may have millions."""
+
+SAID_ERRORS = 10
+"""Those of them that its text repeats."""
 
 
 class HeliographError(Exception):
     """Base of every error that Heliograph raises on purpose."""
+
+    status: ClassVar[int] = 500
+    code: ClassVar[str] = "internal"
+    title: ClassVar[str] = "Internal error"
 
 
 class ClientFault(HeliographError):
@@ -37,6 +52,10 @@ class ClientFault(HeliographError):
 
 class Malformed(ClientFault):
     """The bytes are not what they claim to be."""
+
+    status = 400
+    code = "malformed"
+    title = "Malformed request"
 
 
 @attrs.frozen
@@ -57,9 +76,16 @@ class FieldError:
 class Invalid(ClientFault):
     """The request was understood, but some of its fields are wrong."""
 
+    status = 422
+    code = "invalid"
+    title = "Some fields are wrong"
+
     def __init__(self, errors: Sequence[FieldError]) -> None:
-        self.errors = tuple(errors)
-        super().__init__("; ".join(f"{e.field}: {e.detail}" if e.field else e.detail for e in self.errors))
+        self.errors = tuple(errors[:MAX_ERRORS])
+        said = [f"{e.field}: {e.detail}" if e.field else e.detail for e in self.errors[:SAID_ERRORS]]
+        if len(self.errors) > SAID_ERRORS:
+            said.append("and others")
+        super().__init__("; ".join(said))
 
     @classmethod
     def field(cls, field: str, detail: str) -> Invalid:
@@ -67,32 +93,105 @@ class Invalid(ClientFault):
         return cls([FieldError(field, detail)])
 
 
+class WebhookValidationError(Invalid):
+    """The configuration of a webhook is wrong: ``file`` names where, if it stands in one."""
+
+    code = "invalid_webhook"
+    title = "The webhook's configuration is wrong"
+
+    def __init__(self, errors: Sequence[FieldError] | str = (), file: str = "") -> None:
+        super().__init__([FieldError("", errors)] if isinstance(errors, str) else errors)
+        self.file = file
+        if file:
+            self.args = (f"{file}: {self}",)
+
+
 class Unauthenticated(ClientFault):
     """No credentials, or unknown ones."""
+
+    status = 401
+    code = "unauthenticated"
+    title = "A valid API key is needed"
+
+
+class BadSignature(Unauthenticated):
+    """A delivery of a webhook whose signature is missing, wrong or too old; ``reason`` says which."""
+
+    code = "bad_signature"
+    title = "The delivery's signature is not good"
+
+    def __init__(self, reason: str, message: str) -> None:
+        self.reason = reason
+        super().__init__(message)
 
 
 class Forbidden(ClientFault):
     """Known credentials that don't reach this far."""
 
+    status = 403
+    code = "forbidden"
+    title = "Not allowed"
+
 
 class NotFound(ClientFault):
     """Nothing of that name exists (any more)."""
+
+    status = 404
+    code = "not_found"
+    title = "Not found"
+
+
+class WorkflowNotFound(NotFound):
+    """No folder describes a workflow of that name."""
+
+    code = "workflow_not_found"
+    title = "No such workflow"
+
+
+class RunNotFound(NotFound):
+    """Nothing was told of a run of that id."""
+
+    code = "run_not_found"
+    title = "No such run"
+
+
+class ArtifactNotFound(NotFound):
+    """A run has no artifact of that key."""
+
+    code = "artifact_not_found"
+    title = "No such artifact"
 
 
 class Conflict(ClientFault):
     """An idempotency key was used before for a different event."""
 
+    status = 409
+    code = "conflict"
+    title = "The idempotency key was used for something else"
+
 
 class TooLarge(ClientFault):
     """Over a limit of bytes."""
+
+    status = 413
+    code = "too_large"
+    title = "Too large"
 
 
 class UnsupportedMedia(ClientFault):
     """A content type that is not read here."""
 
+    status = 415
+    code = "unsupported_media_type"
+    title = "Unsupported media type"
+
 
 class TooMany(ClientFault):
     """Over a limit of count; ``retry_after`` is in seconds."""
+
+    status = 429
+    code = "too_many"
+    title = "Over a limit"
 
     def __init__(self, message: str, retry_after: float = 5.0) -> None:
         self.retry_after = retry_after
@@ -101,6 +200,10 @@ class TooMany(ClientFault):
 
 class Unavailable(HeliographError):
     """A part of the service is away or full; ``retry_after`` is in seconds."""
+
+    status = 503
+    code = "unavailable"
+    title = "Temporarily unavailable"
 
     def __init__(self, message: str, retry_after: float = 1.0) -> None:
         self.retry_after = retry_after
@@ -113,3 +216,13 @@ class SettingsError(HeliographError):
     def __init__(self, problems: Sequence[str]) -> None:
         self.problems = tuple(problems)
         super().__init__("\n".join(self.problems))
+
+
+def by_status() -> dict[int, type[HeliographError]]:
+    """Return for each status the most general class that has it."""
+    found: dict[int, type[HeliographError]] = {}
+    waiting: list[type[HeliographError]] = [HeliographError]
+    for cls in waiting:
+        found.setdefault(cls.status, cls)
+        waiting += cls.__subclasses__()
+    return found

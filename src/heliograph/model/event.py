@@ -52,6 +52,8 @@ class Event(NamedTuple):
         payload: A JSON object.
         sender: Who said so.
         correlation_id: What it belongs to, in the publisher's own terms.
+        body: ``payload`` as JSON, as it is stored: every encoding of the event takes it as it is. ``None``
+            when the event was not read from the log, such as by a client.
     """
 
     id: EventId
@@ -62,22 +64,17 @@ class Event(NamedTuple):
     payload: dict[str, Any]
     sender: str | None = None
     correlation_id: str | None = None
+    body: bytes | None = None
 
     @property
     def cursor(self) -> str:
         """The id as the wire writes it."""
         return format_id(self.id)
 
-
-OUTPUT_FIELDS = frozenset({"task_id", "output", "stream", "partial", "rewind"})
-
-
-def payload_size(payload: dict[str, Any]) -> int:
-    """Return roughly how many bytes a payload has; of a line of output, as most are, without writing it."""
-    output = payload.get("output")
-    if isinstance(output, str) and payload.keys() <= OUTPUT_FIELDS:
-        return len(output)
-    return len(orjson.dumps(payload, option=JSON_OPTIONS))
+    @property
+    def json(self) -> bytes:
+        """The payload as JSON."""
+        return self.body or orjson.dumps(self.payload, option=JSON_OPTIONS)
 
 
 def plain_json(data: bytes) -> bytes:
@@ -105,7 +102,7 @@ def event_json(event: Event) -> bytes:
             "sender": event.sender,
             "timestamp": event.timestamp,
             "correlation_id": event.correlation_id,
-            "payload": event.payload,
+            "payload": orjson.Fragment(event.json),
         },
         option=JSON_OPTIONS,
     )
@@ -120,28 +117,28 @@ def message_json(event: Event) -> bytes:
     payload's own fields at the top; any other event is ``{"type": "event", …}``. All carry ``id``,
     ``channel`` and ``seq``.
     """
-    message: dict[str, Any]
-    if event.topic in SEED_TYPES and event.channel.startswith("task:"):
-        message = {
-            **event.payload,
-            "type": SEED_TYPES[event.topic],
-            "task_id": event.channel[5:],
-            "timestamp": event.timestamp,
-        }
-    else:
+    data = _message(event)
+    return plain_json(data) if b"\xe2\x80" in data or b"\xc2\x85" in data else data
+
+
+def _message(event: Event) -> bytes:
+    place: dict[str, Any] = {"id": format_id(event.id), "channel": event.channel, "seq": event.seq}
+    if event.topic not in SEED_TYPES or not event.channel.startswith("task:"):
         message = {
             "type": "event",
             "topic": event.topic,
             "sender": event.sender,
-            "payload": event.payload,
+            "payload": orjson.Fragment(event.json),
             "timestamp": event.timestamp,
             "correlation_id": event.correlation_id,
+            **place,
         }
-    message["id"] = format_id(event.id)
-    message["channel"] = event.channel
-    message["seq"] = event.seq
-    data = orjson.dumps(message, option=JSON_OPTIONS)
-    return plain_json(data) if b"\xe2\x80" in data or b"\xc2\x85" in data else data
+        return orjson.dumps(message, option=JSON_OPTIONS)
+    ours = {"type": SEED_TYPES[event.topic], "timestamp": event.timestamp, **place}
+    task_id = event.channel[5:]
+    if event.payload.get("task_id") == task_id and ours.keys().isdisjoint(event.payload):
+        return b"%b,%b" % (event.json[:-1], orjson.dumps(ours, option=JSON_OPTIONS)[1:])
+    return orjson.dumps({**event.payload, **ours, "task_id": task_id}, option=JSON_OPTIONS)
 
 
 SEED_TYPES = {"task.output": "task_output", "task.status": "task_status"}

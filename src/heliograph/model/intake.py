@@ -65,6 +65,9 @@ _TYPE = Rule(
 KIND_OF = {topic: kind for kind in KINDS for topic in kind.topics}
 """By topic: the kind of entity whose rules its payload keeps to."""
 
+OWN_TOPICS = frozenset(topic for kind in KINDS for topic in kind.own)
+"""What only the service itself says: who may publish need not be who may configure."""
+
 MESSAGE_FORMS = {
     form: (topic, Rules({"type": _TYPE, **kind.topics[topic].by_name, **_COMMON}, closed=True))
     for kind in KINDS
@@ -135,6 +138,8 @@ def parse_item(item: Any, max_event_bytes: int, default_key: str | None = None) 
         topic, payload = _open_event(item)
         channel = item.get("channel") or channels.channel_for(topic, payload)
         errors = _payload_errors(topic, payload, channel)
+    if topic in OWN_TOPICS:
+        errors.append(FieldError("topic", f"{topic} is said by the service itself"))
     if channel == channels.ANALYTICS:
         errors.append(FieldError("channel", "analytics is written by the service itself"))
     timestamp = None

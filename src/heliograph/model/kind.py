@@ -56,9 +56,12 @@ class Kind(Generic[V]):
             methods of ``Folded`` if events are applied to it, and ``feed`` if shares are.
         key: The names of the fields that identify one.
         order: The names of the fields by which lists go, newest first; the last of them are the key.
+        ascending: Whether lists go the other way, oldest first.
         family: The first part of the channels whose events are folded; ``None``: it is only fed.
+        further: More such parts, of channels whose events concern it too.
         field: The field of a payload that names the rest of the channel; ``None``: the channel is the family.
         topics: The rules of the payloads of its topics; others on its channels are taken as they are.
+        own: Those of its topics that only the service itself may publish.
         forms: The dashboard's forms of messages, and their topics.
         key_of: Returns the key of the entity that an event of the family touches, ``None`` if it is none.
         first_seen: Makes an entity at its first event, before that is applied.
@@ -70,9 +73,12 @@ class Kind(Generic[V]):
     value: type[V]
     key: tuple[str, ...]
     order: tuple[str, ...]
+    ascending: bool = False
     family: str | None = None
+    further: tuple[str, ...] = ()
     field: str | None = None
     topics: Mapping[str, Rules] = attrs.field(factory=dict)
+    own: frozenset[str] = frozenset()
     forms: Mapping[str, str] = attrs.field(factory=dict)
     key_of: Callable[[Event], Key | None] = lambda event: (event.channel.partition(":")[2],)
     first_seen: Callable[[Event], V] | None = None

@@ -1,16 +1,25 @@
 """What tokens cost: a table by model, with the days on which each price holds.
 
 A result that says its cost is believed. Where it says tokens and no cost, the table computes one, and
-the task says so (``cost_computed``). A price in dollars for a million tokens is a price in micro-dollars
-for one, so the arithmetic is exact until the single rounding at the end.
+the task says so (``cost_computed``). A price in dollars for a million tokens is a thousand times that
+number in nano-dollars for one, so the arithmetic is exact until the single rounding at the end.
+
+*Whose price.* A model is priced under the first of these names that the table has, whatever the case: the
+name as the task says it; without the provider before it (all up to the last ``/``); either without the mark
+of its version behind it (a date, ``-latest``, ``-v1:0``, or several). So
+``anthropic/claude-sonnet-4-5-20250929`` takes the price of ``claude-sonnet-4-5``, unless the table has one
+for the name with the date. What has no price at all takes that of ``*``, if the table has it.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from datetime import UTC, date, datetime
 from decimal import ROUND_HALF_EVEN, Decimal
+from functools import lru_cache
 from itertools import pairwise
+from typing import NamedTuple
 
 import attrs
 from attrs import validators
@@ -18,9 +27,38 @@ from attrs import validators
 from heliograph.model.errors import SettingsError
 
 MAX_PRICE = 1_000_000
+ANY = "*"
+"""The name of the price for what has none."""
 
 
 _IN_RANGE = [validators.ge(Decimal(0)), validators.le(Decimal(MAX_PRICE))]
+
+
+_VERSION = re.compile(r"(?:[-@](?:\d{8}|\d{4}-\d{2}-\d{2}|latest|v\d+)(?::\d+)?)+$")
+
+
+class Usage(NamedTuple):
+    """Tokens, each counted once.
+
+    Args:
+        fresh: Of the input, those that came from no cache and went to none.
+        cached: Of the input, those that came from a cache.
+        written: Of the input, those that were written to a cache.
+        output: Those that came out.
+    """
+
+    fresh: int = 0
+    cached: int = 0
+    written: int = 0
+    output: int = 0
+
+    @property
+    def input(self) -> int:
+        """All that went in."""
+        return self.fresh + self.cached + self.written
+
+
+NO_USAGE = Usage()
 
 
 @attrs.frozen
@@ -32,6 +70,7 @@ class Price:
         input: Of the tokens that went in.
         output: Of the tokens that came out.
         cached: Of those input tokens that came from a cache; as ``input`` when not given.
+        cache_write: Of those input tokens that were written to a cache; as ``input`` when not given.
         valid_from: First day (UTC) it holds; from ever when not given.
         valid_until: First day (UTC) it holds no more; for ever when not given.
     """
@@ -40,6 +79,7 @@ class Price:
     input: Decimal = attrs.field(validator=_IN_RANGE)
     output: Decimal = attrs.field(validator=_IN_RANGE)
     cached: Decimal | None = attrs.field(default=None, validator=validators.optional(_IN_RANGE))
+    cache_write: Decimal | None = attrs.field(default=None, validator=validators.optional(_IN_RANGE))
     valid_from: date | None = None
     valid_until: date | None = None
 
@@ -47,6 +87,14 @@ class Price:
     def span(self) -> tuple[date, date]:
         """The days on which it holds: the first, and the first no more."""
         return self.valid_from or date.min, self.valid_until or date.max
+
+    def of(self, usage: Usage) -> int:
+        """Return what tokens cost, in nano-dollars."""
+        cached = self.input if self.cached is None else self.cached
+        written = self.input if self.cache_write is None else self.cache_write
+        cost = usage.fresh * self.input + usage.output * self.output
+        cost += usage.cached * cached + usage.written * written
+        return int((cost * 1000).to_integral_value(ROUND_HALF_EVEN))
 
 
 class Prices:
@@ -59,7 +107,7 @@ class Prices:
     def __init__(self, prices: Sequence[Price] = ()) -> None:
         self._by_model: dict[str, list[Price]] = {}
         for price in sorted(prices, key=lambda price: price.span):
-            self._by_model.setdefault(price.model, []).append(price)
+            self._by_model.setdefault(price.model.casefold(), []).append(price)
         problems = [
             f"prices: {price.model}: valid_until must be after valid_from"
             for price in prices
@@ -74,37 +122,33 @@ class Prices:
         if problems:
             raise SettingsError(problems)
 
-    def cost(
-        self,
-        model: str | None,
-        moment: datetime,
-        input_tokens: int | None,
-        output_tokens: int | None,
-        cached_tokens: int | None,
-    ) -> int | None:
-        """Compute a cost in micro-dollars, rounded half to even.
+    def cost(self, model: str | None, moment: datetime, usage: Usage | None) -> int | None:
+        """Compute a cost in nano-dollars, rounded half to even.
 
         Args:
             model: As the task names it.
             moment: When the task finished, aware.
-            input_tokens: All that went in, the cached ones included.
-            output_tokens: What came out.
-            cached_tokens: Those of the input that came from a cache.
+            usage: Its tokens.
 
         Returns:
             ``None`` when there are no tokens, or no price for them.
         """
-        if model not in self._by_model or (input_tokens is None and output_tokens is None):
+        if usage is None or not self._by_model:
             return None
         day = moment.astimezone(UTC).date()
-        for price in self._by_model[model]:
-            if price.span[0] <= day < price.span[1]:
-                whole = input_tokens or 0
-                cached = 0 if price.cached is None else min(cached_tokens or 0, whole)
-                cost = (whole - cached) * price.input + (output_tokens or 0) * price.output
-                cost += cached * (price.cached or 0)
-                return int(cost.to_integral_value(ROUND_HALF_EVEN))
+        for name in names_of(model or ""):
+            for price in self._by_model.get(name, ()):
+                if price.span[0] <= day < price.span[1]:
+                    return price.of(usage)
         return None
 
 
 NO_PRICES = Prices()
+
+
+@lru_cache(1000)
+def names_of(model: str) -> tuple[str, ...]:
+    """Return the names under which a model may be priced, the most exact one first."""
+    whole = model.casefold()
+    bare = whole.rpartition("/")[2]
+    return tuple(dict.fromkeys((whole, bare, _VERSION.sub("", whole), _VERSION.sub("", bare), ANY)))

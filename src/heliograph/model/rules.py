@@ -139,6 +139,7 @@ def of_object(inner: Rules) -> Rule:
 NAME = Rule(channels.is_name, f"must be {channels.NAME_HELP}", matching(channels.NAME), required=True)
 TEXT = Rule(lambda v: isinstance(v, str), "must be text", {"type": "string"}, required=True)
 OBJECT = Rule(lambda v: isinstance(v, dict), "must be an object", {"type": "object"})
+FLAG = Rule(lambda v: isinstance(v, bool), "must be true or false", {"type": "boolean"})
 DESCRIPTION = Rule(
     lambda v: (
         isinstance(v, str)

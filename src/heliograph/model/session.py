@@ -12,6 +12,7 @@ from typing import NamedTuple
 import attrs
 
 from heliograph.model.kind import Key, Kind
+from heliograph.model.prices import NO_USAGE
 from heliograph.model.task import TASK, Task
 
 
@@ -22,7 +23,7 @@ class SessionShare(NamedTuple):
     status: str
     first_seen: datetime
     last_seen: datetime
-    cost_micros: int
+    cost_nanos: int
     input_tokens: int
     output_tokens: int
 
@@ -40,7 +41,7 @@ class Session:
     first_seen: datetime
     last_seen: datetime
     tasks: dict[str, int] = attrs.field(factory=dict)
-    cost_micros: int = 0
+    cost_nanos: int = 0
     input_tokens: int = 0
     output_tokens: int = 0
 
@@ -59,7 +60,7 @@ class Session:
         count = self.tasks.pop(share.status, 0) + sign
         if count:
             self.tasks[share.status] = count
-        self.cost_micros += sign * share.cost_micros
+        self.cost_nanos += sign * share.cost_nanos
         self.input_tokens += sign * share.input_tokens
         self.output_tokens += sign * share.output_tokens
         if sign > 0:
@@ -71,15 +72,16 @@ def share_of(task: Task) -> SessionShare | None:
     """Return what a task adds to its session, ``None`` if it names none."""
     if not task.session_id:
         return None
+    usage = task.usage or NO_USAGE
     moments = [moment for moment in (task.created_at, task.started_at, task.finished_at) if moment]
     return SessionShare(
         task.session_id,
         task.status,
         min(moments),
         max(moments),
-        task.cost_micros or 0,
-        task.input_tokens or 0,
-        task.output_tokens or 0,
+        task.cost_nanos or 0,
+        usage.input,
+        usage.output,
     )
 
 

@@ -7,24 +7,25 @@ finished: a late output still counts its lines, a late ``running`` changes nothi
 status corrects the outcome. Some agents say each end several times, each time with other fields. So a
 correction merges: what its result leaves out keeps what it was, and the first end is when the task finished.
 
-The cost is what the result says. Where it says tokens and no cost, the price table computes one; should
+The cost is what ``task.cost`` has added up, each event while the task runs, and what the result says, which
+counts instead. Where it says tokens and no cost, the price table computes one; should
 the model become known only later, it is computed then.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from decimal import ROUND_HALF_EVEN, Decimal
 from typing import Any
 
 import attrs
-import orjson
 
 from heliograph.model.event import Event
-from heliograph.model.ids import OLDEST, EventId, format_id
+from heliograph.model.ids import OLDEST, EventId, format_id, to_microseconds
 from heliograph.model.kind import Kind
-from heliograph.model.prices import NO_PRICES, Prices
+from heliograph.model.prices import NO_PRICES, Prices, Usage
 from heliograph.model.rules import DESCRIPTION, NAME, OBJECT, TEXT, Rules, amount, of_object, one_of, whole
 
 STATUSES = ("queued", "running", "waiting_input", "completed", "failed", "cancelled")
@@ -32,25 +33,32 @@ TERMINAL = frozenset({"completed", "failed", "cancelled"})
 DESCRIPTIONS = ("name", "agent", "agent_type", "model", "session_id", "conversation_id")
 """Fields of ``task.created`` that are plain text."""
 
-TOKENS = ("input_tokens", "output_tokens", "cached_tokens")
+TOKENS = {
+    "input_tokens": "input_tokens",
+    "output_tokens": "output_tokens",
+    "cached_tokens": "cached_tokens",
+    "cache_read_input_tokens": "cache_read_tokens",
+    "cache_creation_input_tokens": "cache_write_tokens",
+}
+"""By their names in a result: the fields of a task that count tokens."""
 
-CHANGING = frozenset({"task.created", "task.status"})
+CHANGING = frozenset({"task.created", "task.cost", "task.status"})
 """Topics that can change more than the ``Progress`` of a task that has left ``queued``."""
 
 STREAMS = ("stdout", "stderr")
 MAX_TOKENS = 10**12
-MAX_COST_USD = 10**6
-"""Far above any task, and low enough that millions of them add up within the databases' 64 bits."""
+MAX_COST_USD = 10**4
+"""Far above any task, and low enough that 900,000 of them add up within the databases' 64 bits."""
 
-MICRO = Decimal(1_000_000)
+NANO = Decimal(1_000_000_000)
 
 
-def micro_dollars(amount: float | int | str) -> int:
-    """Turn dollars as published into whole micro-dollars, rounding half to even.
+def nano_dollars(amount: float | int | str) -> int:
+    """Turn dollars as published into whole nano-dollars, rounding half to even.
 
-    Goes through the shortest decimal form of a float, so 0.05 is 50,000 and sums are exact.
+    Goes through the shortest decimal form of a float, so 0.05 is 50,000,000 and sums are exact.
     """
-    return int((Decimal(str(amount)) * MICRO).to_integral_value(ROUND_HALF_EVEN))
+    return int((Decimal(str(amount)) * NANO).to_integral_value(ROUND_HALF_EVEN))
 
 
 def merged(result: dict[str, Any], later: dict[str, Any]) -> dict[str, Any]:
@@ -64,7 +72,7 @@ def merged(result: dict[str, Any], later: dict[str, Any]) -> dict[str, Any]:
 
 @attrs.define
 class Task:
-    """The folded state of one task; times are aware UTC, money is whole micro-dollars."""
+    """The folded state of one task; times are aware UTC, money is whole nano-dollars."""
 
     task_id: str
     created_at: datetime
@@ -82,11 +90,13 @@ class Task:
     finished_at: datetime | None = None
     output_lines: int = 0
     output_bytes: int = 0
-    cost_micros: int | None = None
+    cost_nanos: int | None = None
     cost_computed: bool = False
     input_tokens: int | None = None
     output_tokens: int | None = None
     cached_tokens: int | None = None
+    cache_read_tokens: int | None = None
+    cache_write_tokens: int | None = None
     error: str | None = None
     result: dict[str, Any] | None = None
     last_seq: int = 0
@@ -111,6 +121,28 @@ class Task:
         begun = self.started_at or self.created_at
         return max(0, round((self.finished_at - begun).total_seconds() * 1000))
 
+    @property
+    def usage(self) -> Usage | None:
+        """Its tokens by what they cost; ``None`` when nothing is said of them.
+
+        Some count the cached tokens within the input, some beside it. The fields that Anthropic has for them
+        are beside; ``cached_tokens`` are within, unless they are more than the whole input.
+        """
+        if all(getattr(self, name) is None for name in TOKENS.values()):
+            return None
+        said, cached = self.input_tokens or 0, self.cached_tokens or 0
+        return Usage(
+            fresh=said - cached if cached <= said else said,
+            cached=cached + (self.cache_read_tokens or 0),
+            written=self.cache_write_tokens or 0,
+            output=self.output_tokens or 0,
+        )
+
+    @property
+    def cost_unknown(self) -> bool:
+        """Whether it has used tokens, and nobody knows what they cost."""
+        return self.finished and self.cost_nanos is None and self.usage is not None
+
     def apply(self, event: Event, prices: Prices = NO_PRICES) -> None:
         """Fold one event of this task's channel into the state; other topics only touch it.
 
@@ -127,6 +159,9 @@ class Task:
                 self._price(prices)
             case "task.output":
                 self._output(event)
+            case "task.cost":
+                self._add_cost(event)
+                self._price(prices)
             case "task.status":
                 self._status(event)
                 self._price(prices)
@@ -140,6 +175,17 @@ class Task:
         self._run(event.timestamp)
         self.output_lines += 1
         self.output_bytes += output_bytes(event)
+
+    def _add_cost(self, event: Event) -> None:
+        self._run(event.timestamp)
+        added = event.payload
+        if added.get("cost_usd") is not None:
+            sofar = 0 if self.cost_computed else self.cost_nanos or 0
+            self.cost_nanos = min(sofar + nano_dollars(added["cost_usd"]), nano_dollars(MAX_COST_USD))
+            self.cost_computed = False
+        for name, field in TOKENS.items():
+            if added.get(name) is not None:
+                setattr(self, field, min((getattr(self, field) or 0) + added[name], MAX_TOKENS))
 
     def _status(self, event: Event) -> None:
         status: str = event.payload["status"]
@@ -161,22 +207,20 @@ class Task:
     def _result(self, result: dict[str, Any]) -> None:
         self.result = result if self.result is None else merged(self.result, result)
         if result.get("cost_usd") is not None:
-            self.cost_micros = micro_dollars(result["cost_usd"])
+            self.cost_nanos = nano_dollars(result["cost_usd"])
             self.cost_computed = False
-        for name in TOKENS:
+        for name, field in TOKENS.items():
             if result.get(name) is not None:
-                setattr(self, name, result[name])
+                setattr(self, field, result[name])
         if "error" in result:
             self.error = error_text(result["error"])
         if self.model is None and isinstance(result.get("model"), str):
             self.model = result["model"]
 
     def _price(self, prices: Prices) -> None:
-        if self.finished_at is not None and (self.cost_micros is None or self.cost_computed):
-            self.cost_micros = prices.cost(
-                self.model, self.finished_at, self.input_tokens, self.output_tokens, self.cached_tokens
-            )
-            self.cost_computed = self.cost_micros is not None
+        if self.finished_at is not None and (self.cost_nanos is None or self.cost_computed):
+            self.cost_nanos = prices.cost(self.model, self.finished_at, self.usage)
+            self.cost_computed = self.cost_nanos is not None
 
 
 @attrs.define
@@ -212,7 +256,7 @@ class TaskFilter:
 
     Args:
         statuses: Any of these.
-        text: Found anywhere in id, name, agent or error, ignoring the case of ASCII letters.
+        text: Words, each of them found in the id, name, agent, agent type, model or error, in either case.
         since: Created at or after.
         until: Created before.
     """
@@ -228,12 +272,23 @@ class TaskFilter:
     until: datetime | None = None
 
 
-RESULT = Rules(
-    {
-        "cost_usd": amount(MAX_COST_USD),
-        **dict.fromkeys(("input_tokens", "output_tokens", "cached_tokens"), whole(MAX_TOKENS)),
-    }
-)
+def duration_micros(task: Task) -> int:
+    """Return how long a task took, in microseconds; -1 while it has not ended."""
+    if task.finished_at is None:
+        return -1
+    return max(0, to_microseconds(task.finished_at) - to_microseconds(task.started_at or task.created_at))
+
+
+SORTS: Mapping[str, Callable[[Task], int]] = {
+    "updated": lambda task: to_microseconds(task.updated_at),
+    "duration": duration_micros,
+    "cost": lambda task: -1 if task.cost_nanos is None else task.cost_nanos,
+}
+"""What lists of tasks can be sorted by besides their creation, largest first; -1 where nothing is known."""
+
+
+SPENT = {"cost_usd": amount(MAX_COST_USD), **dict.fromkeys(TOKENS, whole(MAX_TOKENS))}
+RESULT = Rules(SPENT)
 
 TASK = Kind(
     name="task",
@@ -247,6 +302,7 @@ TASK = Kind(
             {"task_id": NAME, **dict.fromkeys(DESCRIPTIONS, DESCRIPTION), "metadata": OBJECT}
         ),
         "task.output": Rules({"task_id": NAME, "output": TEXT, "stream": one_of(STREAMS)}),
+        "task.cost": Rules({"task_id": NAME, **SPENT}),
         "task.status": Rules(
             {"task_id": NAME, "status": one_of(STATUSES, required=True), "result": of_object(RESULT)}
         ),
@@ -258,14 +314,16 @@ TASK = Kind(
 
 def error_text(error: Any) -> str | None:
     """Return what a result says of its error as text; one that is no text is written as JSON."""
-    return error if error is None or isinstance(error, str) else orjson.dumps(error).decode()
+    if error is None or isinstance(error, str):
+        return error
+    return json.dumps(error, ensure_ascii=False, separators=(",", ":"))
 
 
 def task_json(task: Task) -> dict[str, Any]:
     """Return a task as REST gives it; ``cost_usd`` in dollars, times as datetimes."""
     view = attrs.asdict(task, recurse=False)
-    cost = view.pop("cost_micros")
-    view["cost_usd"] = None if cost is None else cost / 1_000_000
+    cost = view.pop("cost_nanos")
+    view["cost_usd"] = None if cost is None else cost / 10**9
     view["duration_ms"] = task.duration_ms
     view["last_event_id"] = format_id(task.last_event_id)
     finished = task.finished_event_id

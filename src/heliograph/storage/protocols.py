@@ -7,7 +7,7 @@ distributed, Redis is the log and PostgreSQL the store. One conformance suite ru
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Protocol
 
@@ -274,6 +274,22 @@ class Keeper(Protocol):
 
 
 @attrs.frozen
+class LineFilter:
+    """The lines of output that a search finds; ``None`` does not filter.
+
+    Args:
+        text: Found in the line as it was written, ignoring the case of ASCII letters.
+        stream: Of this stream.
+    """
+
+    text: str | None = None
+    stream: str | None = None
+
+
+ALL_LINES = LineFilter()
+
+
+@attrs.frozen
 class LogLine:
     """One line of a task's output, or a marked piece of one.
 
@@ -314,15 +330,22 @@ class Store(Protocol):
     """What is folded out of the log, to be asked."""
 
     async def list(
-        self, kind: Kind[V], wanted: Any, after: Sequence[Any] | None, limit: int
+        self,
+        kind: Kind[V],
+        wanted: Any,
+        after: Sequence[Any] | None,
+        limit: int,
+        sort: str | None = None,
     ) -> tuple[Sequence[V], bool]:
-        """List entities, newest first, until the limit or about a mebibyte; tell whether there are more.
+        """List entities in their order until the limit or about a mebibyte; tell whether there are more.
 
         Args:
             kind: Which entities.
             wanted: The kind's filter, such as ``TaskFilter``.
-            after: The position (``Kind.position``) of the last entity of the page before.
+            after: The position of the last entity of the page before: ``Kind.position``, or when sorted the
+                value that it is sorted by, and its key.
             limit: The most to return.
+            sort: The name of what to sort by instead, largest first.
         """
         ...
 
@@ -330,8 +353,8 @@ class Store(Protocol):
         """Return one entity, ``None`` if there is none of that key."""
         ...
 
-    async def count(self, kind: Kind[Any], field: str) -> dict[Any, int]:
-        """Count the entities by the values of a field, without those that none has."""
+    async def count(self, kind: Kind[Any], field: str, wanted: Any = None) -> dict[Any, int]:
+        """Count the entities that pass a filter by the values of a field, without those that none has."""
         ...
 
     async def newest(self, kind: Kind[V], field: str, values: Sequence[str]) -> Mapping[str, V]:
@@ -339,7 +362,14 @@ class Store(Protocol):
         ...
 
     async def lines(
-        self, task_id: str, first_seq: int, last_seq: int | None, limit: int, *, newest: bool = False
+        self,
+        task_id: str,
+        first_seq: int,
+        last_seq: int | None,
+        limit: int,
+        *,
+        newest: bool = False,
+        wanted: LineFilter = ALL_LINES,
     ) -> tuple[Sequence[LogLine], bool]:
         """Read lines of output in a range of ``seq`` (inclusive), in order; tell whether the range has more.
 
@@ -347,6 +377,7 @@ class Store(Protocol):
 
         Args:
             newest: Take the last ``limit`` lines of the range instead of the first.
+            wanted: Only these lines.
         """
         ...
 
@@ -379,4 +410,126 @@ class Store(Protocol):
 
         It is known of the entities that rollups are made of.
         """
+        ...
+
+
+class Vault(Protocol):
+    """Keeps secrets, which are in no event."""
+
+    async def secrets(self) -> Mapping[str, str]:
+        """Return all of them by name.
+
+        Raises:
+            Unavailable: They can't be read now.
+        """
+        ...
+
+    async def keep(self, name: str, secret: str | None) -> None:
+        """Keep one durably, or forget it.
+
+        Raises:
+            Unavailable: It can't be written now.
+        """
+        ...
+
+
+@attrs.frozen
+class ArtifactInfo:
+    """What is known of an artifact without reading it.
+
+    Args:
+        key: Its name within the run.
+        size: In bytes.
+        modified: When it was written.
+        etag: Another one after each change.
+    """
+
+    key: str
+    size: int
+    modified: datetime
+    etag: str
+
+
+class Artifacts(Protocol):
+    """What runs leave behind: files by workflow, run and key. All of these are names without slashes.
+
+    Every method raises ``Unavailable`` when the place where they are kept is away.
+    """
+
+    async def list(self, workflow_id: str, run_id: str) -> Sequence[ArtifactInfo]:
+        """List a run's artifacts, by key."""
+        ...
+
+    async def read(
+        self, workflow_id: str, run_id: str, key: str, first: int = 0, last: int | None = None
+    ) -> tuple[ArtifactInfo, bytes]:
+        """Read an artifact, or its bytes from ``first`` through ``last`` (as far as it has them).
+
+        Raises:
+            ArtifactNotFound: The run has none of that key.
+        """
+        ...
+
+    async def write(self, workflow_id: str, run_id: str, key: str, data: bytes) -> ArtifactInfo:
+        """Keep an artifact whole, in place of an older one; return when it is durable."""
+        ...
+
+    async def delete(self, workflow_id: str, run_id: str, key: str) -> None:
+        """Remove an artifact.
+
+        Raises:
+            ArtifactNotFound: The run has none of that key.
+        """
+        ...
+
+
+class Storage(Protocol):
+    """A form of storage that is open: what a node has of it."""
+
+    @property
+    def log(self) -> Log:
+        """The log."""
+        ...
+
+    @property
+    def store(self) -> Store:
+        """The store."""
+        ...
+
+    @property
+    def keeper(self) -> Keeper:
+        """Removes what need not be kept."""
+        ...
+
+    @property
+    def vault(self) -> Vault:
+        """Keeps secrets."""
+        ...
+
+    @property
+    def archive(self) -> Archive | None:
+        """For the archiver; ``None`` where log and store are one."""
+        ...
+
+    @property
+    def listener(self) -> Listener | None:
+        """For the bridge; ``None`` when nothing is to be bridged."""
+        ...
+
+    @property
+    def background(self) -> Mapping[str, Callable[[], Awaitable[None]]]:
+        """What must run, by name, for as long as it is used."""
+        ...
+
+    @property
+    def start(self) -> EventId | None:
+        """The log's position when it was opened, ``None`` if it could not be reached."""
+        ...
+
+    async def checks(self) -> dict[str, str | None]:
+        """Tell of each part what is wrong with it, ``None`` if nothing is."""
+        ...
+
+    def log_stats(self) -> LogStats | None:
+        """Tell how following the log goes, where it is on another server."""
         ...

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Sequence
 
-from heliograph.model.event import Event, payload_size
+from heliograph.model.event import Event
 from heliograph.model.ids import EventId
 
 EVENTS = 4096
@@ -66,4 +66,4 @@ class Recent:
 
 def size_of(event: Event) -> int:
     """Return roughly the bytes that keeping an event costs."""
-    return 400 + payload_size(event.payload)
+    return 400 + len(event.json)

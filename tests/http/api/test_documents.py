@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -24,13 +25,16 @@ from heliograph.actors.appender import Appender
 from heliograph.actors.histogram import Histogram
 from heliograph.client.follow import NO_RETURN_CODES
 from heliograph.config import Settings
-from heliograph.http.api.app import Services, create_app
+from heliograph.http.api.app import create_app
 from heliograph.http.api.documents import asyncapi, openapi
-from heliograph.http.rules import requests
-from heliograph.http.rules.requests import to_json
+from heliograph.http.api.registry import ENDPOINTS
+from heliograph.http.api.services import Services
+from heliograph.http.rules import bodies
+from heliograph.http.rules.shapes import to_json
 from heliograph.http.streams.reason import Reason
 from heliograph.model.errors import ClientFault, Unavailable
 from heliograph.model.intake import parse_item
+from heliograph.storage.artifacts import FolderArtifacts
 from heliograph.storage.sql.store import SqlStore
 
 NOT_DESCRIBED = {("GET", "/"), ("GET", "/static/<path:name>"), ("GET", "/ws"), ("GET", "/ws/<session>")}
@@ -45,14 +49,14 @@ def made(document: Any) -> Document:
     return Document(orjson.loads(to_json(document)))
 
 
-OPENAPI = made(openapi.document(Settings()))
+OPENAPI = made(openapi.document(Settings(), ENDPOINTS))
 ASYNCAPI = made(asyncapi.document(Settings()))
 DOCUMENTS = {"openapi": OPENAPI, "asyncapi": ASYNCAPI}
 
 
 def url_for(path: str, task: str = "1") -> str:
     """Return a path with its parameters filled in."""
-    return path.replace("{task_id}", task)
+    return re.sub(r"\{\w+\}", task, path)
 
 
 # The documents themselves
@@ -177,7 +181,9 @@ def rules() -> set[tuple[str, str]]:
 
 def test_every_endpoint_is_documented_and_no_other() -> None:
     """The routes are the operations, but for the page and the WebSocket."""
-    routes = {(method, re.sub(r"<(\w+)>", r"{\1}", path)) for method, path in rules() - NOT_DESCRIBED}
+    routes = {
+        (method, re.sub(r"<(?:path:)?(\w+)>", r"{\1}", path)) for method, path in rules() - NOT_DESCRIBED
+    }
     assert routes == set(OPENAPI.operations)
     assert rules() >= NOT_DESCRIBED
 
@@ -195,6 +201,12 @@ LARGE = [output(), output(), output(), output()]
 KEYED = {**output("9", "one"), "key": "9/1"}
 EVENTS = ("POST", "/api/v1/events")
 TASK = "/api/tasks/{task_id}"
+WORKFLOWS = "/api/v1/workflows"
+WORKFLOW = f"{WORKFLOWS}/{{workflow_id}}"
+RUN = f"{WORKFLOW}/runs/{{run_id}}"
+ARTIFACT = f"{RUN}/artifacts/{{key}}"
+BODIES = {EVENTS: output(), ("PATCH", WORKFLOW): {"enabled": True}, ("PUT", ARTIFACT): {}}
+"""What is sent where a test asks every endpoint."""
 ANALYTICS = [path for path in OPENAPI.content["paths"] if path.startswith("/api/analytics/")]
 
 GOOD: list[tuple[str, str, str, dict[str, Any], int]] = [
@@ -211,6 +223,19 @@ GOOD: list[tuple[str, str, str, dict[str, Any], int]] = [
     ("GET", "/api/v1/events", "?channel=task:*&topic=task.*&since=2026-01-31", {}, 200),
     ("GET", "/api/v1/events/stream", "?channel=task:1&tail=1", {}, 200),
     ("POST", "/api/v1/stream-tickets", "", {}, 201),
+    ("GET", "/api/v1/sessions", "?limit=1", {}, 200),
+    ("GET", "/api/v1/sessions/{session_id}", "", {}, 200),
+    ("GET", WORKFLOWS, "", {}, 200),
+    *(("GET", WORKFLOW + path, "", {}, 200) for path in ("", "/pipeline", "/agents", "/runs")),
+    ("PATCH", WORKFLOW, "", {"json": {"enabled": True}}, 200),
+    ("GET", RUN, "", {}, 200),
+    ("GET", f"{RUN}/stream", "", {}, 200),
+    ("GET", f"{RUN}/artifacts", "", {}, 200),
+    ("PUT", ARTIFACT, "", {"content": b"abc"}, 201),
+    ("GET", ARTIFACT, "", {}, 200),
+    ("GET", ARTIFACT, "", {"headers": {"Range": "bytes=1-"}}, 206),
+    ("DELETE", ARTIFACT, "", {}, 204),
+    ("PUT", ARTIFACT, "", {"content": b"again"}, 201),
     ("GET", "/api/agents", "?limit=1", {}, 200),
     *(("GET", path, query, {}, 200) for path in ANALYTICS for query in ("", "?group_by=status", "?model=x")),
     *(("GET", path, "", {"headers": {"Accept": "text/csv"}}, 200) for path in ANALYTICS),
@@ -234,14 +259,20 @@ REFUSED: list[tuple[str, str, str, dict[str, Any], int]] = [
     (*EVENTS, "", {"content": b" " * 5000}, 413),
     (*EVENTS, "", {"content": b"x", "headers": {"Content-Type": "text/plain"}}, 415),
     (*EVENTS, "", {"json": {"topic": "gap", "payload": 1}}, 422),
+    ("PATCH", WORKFLOW, "", {"content": b"{"}, 400),
+    ("PATCH", WORKFLOW, "", {"content": b" " * 5000}, 413),
+    ("PATCH", WORKFLOW, "", {"content": b"x", "headers": {"Content-Type": "text/plain"}}, 415),
+    ("PUT", ARTIFACT, "", {"content": b" " * 5000}, 413),
+    ("GET", ARTIFACT, "", {"headers": {"Range": "bytes=99-"}}, 416),
 ]
 
 ITEMS = [
+    {"topic": "run.started", "payload": {"workflow_id": "1", "run_id": "1"}},
     created("1", agent="planner", agent_type="cli", model="sonnet", metadata={"a": 1}),
     output("1", "50 %"),
     {"topic": "task.output", "payload": {"task_id": "1", "output": "7", "partial": True, "rewind": True}},
     status("completed", "1", result={"cost_usd": 0.05, "input_tokens": 12, "model": "sonnet", "note": "n"}),
-    created("2"),
+    created("2", session_id="1"),
     status("failed", "2", result={"error": "TimeoutError: late"}),
     created("3", agent="reader"),
     {"topic": "pipeline.completed", "payload": {"n": 1}, "sender": "s", "correlation_id": "c"},
@@ -250,11 +281,17 @@ ITEMS = [
 
 
 @pytest.fixture
-async def filled(start: Start) -> Api:
+async def filled(start: Start, tmp_path: Path) -> Api:
     """Start a service with narrow limits, with something of everything in it."""
-    api = await start(server={"max_request_bytes": 4096}, events={"max_per_request": 3})
+    workflow = tmp_path / "workflows" / "1"
+    workflow.mkdir(parents=True)
+    (workflow / "manifest.yaml").write_text("name: '1'")
+    api = await start(
+        server={"max_request_bytes": 4096}, events={"max_per_request": 3}, workflows=(workflow.parent,)
+    )
     for item in ITEMS:
         await api.publish(item)
+    assert (await api.http.put(url_for(ARTIFACT), content=b"abc")).status_code == 201
     return api
 
 
@@ -300,7 +337,7 @@ async def test_who_may_not_ask_is_refused_as_documented(start: Start) -> None:
             continue
         OPENAPI.check_answer(method, path, anonymous)
         ((scope,),) = {tuple(*one.values()) for one in operation["security"]}
-        more = {"json": output()} if method == "POST" else {}
+        more = {"json": BODIES.get((method, path))}
         other = await request(api, method, url_for(path), headers={"X-API-Key": wrong[scope]}, **more)
         assert other.status_code == 403, path
         OPENAPI.check_answer(method, path, other)
@@ -326,13 +363,15 @@ async def test_strange_hosts_are_refused_as_documented(api: Api) -> None:
         OPENAPI.check_answer(method, path, answer)
 
 
-async def test_unknown_tasks_are_refused_as_documented(api: Api) -> None:
-    """Each endpoint of one task answers 404 where there is none, and no other endpoint says so."""
+async def test_unknown_names_are_refused_as_documented(api: Api) -> None:
+    """Each endpoint of one thing answers 404 where there is none, and no other endpoint says so."""
     assert {path for _, path in OPENAPI.answering(404)} == {
         path for path in OPENAPI.content["paths"] if "{" in path
     }
     for method, path in OPENAPI.answering(404):
-        answer = await request(api, method, url_for(path, "none"))
+        if method == "PUT" or path.endswith("/artifacts"):
+            continue  # a run that nobody told of may leave something behind
+        answer = await request(api, method, url_for(path, "none"), json={"enabled": True})
         assert answer.status_code == 404
         OPENAPI.check_answer(method, path, answer)
 
@@ -353,7 +392,7 @@ async def test_parameters_are_those_that_are_known(filled: Api) -> None:
 async def test_another_method_is_refused_as_documented(api: Api) -> None:
     """A method that a path does not have is answered by 405, which names those that it has."""
     for path in OPENAPI.content["paths"]:
-        answer = await request(api, "PATCH", url_for(path))
+        answer = await request(api, "PROPFIND", url_for(path))
         assert answer.status_code == 405
         OPENAPI.check(answer.json(), "components", "schemas", "Problem")
         allowed = set(answer.headers["allow"].split(", ")) - set(WITHOUT_BODY)
@@ -367,7 +406,8 @@ async def test_outages_are_answered_as_documented(filled: Api, monkeypatch: pyte
         raise Unavailable("away", 1.2)
 
     for owner, names in {
-        SqlStore: ("checkpoint", "get", "count"),
+        SqlStore: ("checkpoint", "get", "count", "list"),
+        FolderArtifacts: ("list", "read", "write", "delete"),
         Histogram: ("ask",),
         Appender: ("append",),
     }.items():
@@ -376,7 +416,7 @@ async def test_outages_are_answered_as_documented(filled: Api, monkeypatch: pyte
     monkeypatch.setattr(Histogram, "loaded", False)
     found = set()
     for method, path in OPENAPI.operations:
-        more = {"json": output()} if method == "POST" and path == EVENTS[1] else {}
+        more = {"json": BODIES.get((method, path))}
         answer = await request(filled, method, url_for(path), **more)
         if answer.status_code == 503:
             found.add((method, path))
@@ -385,11 +425,11 @@ async def test_outages_are_answered_as_documented(filled: Api, monkeypatch: pyte
     assert found == set(OPENAPI.answering(503))
 
 
-async def test_documents_are_not_sent_twice_as_documented(api: Api) -> None:
-    """Who has a document already is answered 304, as the document says of itself."""
+async def test_what_a_client_has_is_not_sent_twice_as_documented(filled: Api) -> None:
+    """Who has a document, or an artifact, already is answered 304."""
     for method, path in OPENAPI.answering(304):
-        tag = (await api.http.get(path)).headers["etag"]
-        answer = await request(api, method, path, headers={"If-None-Match": tag})
+        tag = (await filled.http.get(url_for(path))).headers["etag"]
+        answer = await request(filled, method, url_for(path), headers={"If-None-Match": tag})
         assert answer.status_code == 304
         OPENAPI.check_answer(method, path, answer)
 
@@ -398,9 +438,8 @@ async def test_a_body_that_does_not_come_is_refused_as_documented(
     api: Api, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A body that is not there in time is answered 408."""
-    monkeypatch.setattr(requests, "BODY_SECONDS", 0.01)
-    (place,) = OPENAPI.answering(408)
-    assert place == EVENTS
+    monkeypatch.setattr(bodies, "BODY_SECONDS", 0.01)
+    assert EVENTS in OPENAPI.answering(408)
     head = {"Host": "localhost", "Transfer-Encoding": "chunked", "Connection": "close"}
     received = b""
     async with await connect(api.url) as stream:
@@ -476,7 +515,6 @@ async def test_patterns_are_those_that_are_checked(filled: Api) -> None:
         "webhooks",
         "a.b",
         "a.*",
-        "",
         "task:",
         "x:*",
         "a..b",

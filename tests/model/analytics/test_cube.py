@@ -20,7 +20,7 @@ places = st.tuples(st.integers(0, 70), st.tuples(names, names, names, names))
 def _cells(draw: st.DrawFn) -> Cell:
     failed = draw(st.integers(0, 2))
     return Cell(
-        pack(Totals(created=draw(st.integers(0, 3)), failed=failed, cost_micros=draw(st.integers(0, 99)))),
+        pack(Totals(created=draw(st.integers(0, 3)), failed=failed, cost_nanos=draw(st.integers(0, 99)))),
         draw(st.dictionaries(st.integers(0, 99), st.integers(1, 9), max_size=3)),
         {"Timeout": failed} if failed else {},
     )

@@ -25,7 +25,7 @@ def _finished(**facts: Any) -> Task:
         "status": "completed",
         "agent": "planner",
         "finished_at": NOON + timedelta(minutes=20),
-        "cost_micros": 5,
+        "cost_nanos": 5,
         "input_tokens": 7,
     }
     return Task("t", NOON, NOON, **usual | facts)
@@ -39,7 +39,7 @@ def test_a_task_counts_where_it_was_created_and_where_it_finished() -> None:
     assert {place: unpack(cell.sums) for place, cell in cells.items()} == {
         (slot, dimensions): Totals(created=1),
         (slot + 1, dimensions): Totals(
-            finished=1, succeeded=1, cost_micros=5, input_tokens=7, duration_ms=1_200_000
+            finished=1, succeeded=1, cost_nanos=5, input_tokens=7, duration_ms=1_200_000
         ),
     }
 
@@ -47,7 +47,7 @@ def test_a_task_counts_where_it_was_created_and_where_it_finished() -> None:
 def test_a_corrected_task_moves() -> None:
     """Taking the old contribution away and adding the new one leaves nothing where the task was."""
     before = contribution(_finished())
-    after = contribution(_finished(status="failed", error="Timeout: 3 s", cost_micros=9))
+    after = contribution(_finished(status="failed", error="Timeout: 3 s", cost_nanos=9))
     changes = summed([Change(None, before), Change(before, after)])
     moved = {place: cell for place, cell in changes.items() if cell}
     assert moved == summed([Change(None, after)])

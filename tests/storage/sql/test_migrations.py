@@ -70,7 +70,7 @@ ERRORS = ("\n \u2003TimeoutError: " + "x" * 500, "no luck at 7", "no luck at 8")
 TASKS = [
     _task("queued", "queued"),
     _task("running", "running", agent="a", model="m", started_at=NOON, session_id="s"),
-    _task("cancelled", "cancelled", agent="a", model="m", finished_at=NOON - SECOND),
+    _task("cancelled", "cancelled", agent="a", model="m", finished_at=NOON - SECOND, input_tokens=5),
     *(
         _task(error[-1:], "failed", agent="a", model="m", finished_at=NOON + QUARTER, error=error)
         for error in ERRORS
@@ -99,7 +99,7 @@ ROLLUPS = {
     (0, "unknown", "unknown", "unknown", "queued"): ((1, 0, 0, 0, 0, 0, 0, 0), {}, {}),
     (0, "unknown", "a", "m", "running"): ((1, 0, 0, 0, 0, 0, 0, 0), {}, {}),
     (0, "unknown", "a", "m", "cancelled"): ((1, 0, 0, 0, 0, 0, 0, 0), {}, {}),
-    (-1, "unknown", "a", "m", "cancelled"): ((0, 1, 0, 0, 0, 0, 0, 0), {0: 1}, {}),
+    (-1, "unknown", "a", "m", "cancelled"): ((0, 1, 0, 0, 0, 5, 0, 0), {0: 1}, {}),
     (0, "unknown", "a", "m", "failed"): ((3, 0, 0, 0, 0, 0, 0, 0), {}, {}),
     (1, "unknown", "a", "m", "failed"): (
         (0, 3, 0, 3, 0, 0, 0, 2_700_000),
@@ -108,7 +108,7 @@ ROLLUPS = {
     ),
     (-1, "writer", LONG, "m", "completed"): ((1, 0, 0, 0, 0, 0, 0, 0), {}, {}),
     (0, "writer", LONG, "m", "completed"): (
-        (0, 1, 1, 0, 1_500_000, 100, 20, 90_000),
+        (0, 1, 1, 0, 1_500_000_000, 100, 20, 90_000),
         {sketch.bin_of(90_000): 1},
         {},
     ),
@@ -163,7 +163,7 @@ def test_sessions_of_earlier_tasks_are_added_up(urls: dict[str, str]) -> None:
         "first_seen": NOON - SECOND,
         "last_seen": NOON + 90 * SECOND,
         "tasks": {"completed": 1, "running": 1},
-        "cost_micros": 1_500_000,
+        "cost_nanos": 1_500_000_000,
         "input_tokens": 100,
         "output_tokens": 20,
     }
@@ -178,11 +178,13 @@ def _read(url: str) -> tuple[str, dict[Any, Any], int | None]:
         rows = connection.execute(sa.text("SELECT * FROM rollups")).mappings().all()
     engine.dispose()
     assert {row["costs_computed"] for row in rows} <= {0}
+    unknown = {(row["slot"] - SLOT, row["status"]) for row in rows if row["costs_unknown"]}
+    assert unknown == ({(-1, "cancelled")} if rows else set())
     return str(revision), dict(map(_rollup, rows)), changed
 
 
 def _rollup(row: sa.RowMapping) -> tuple[Any, Any]:
-    cost = row["cost_micros"]
+    cost = row["cost_nanos"]
     sums = tuple(cost if name == "cost" else row[name] for name in SUMS)
     place = (row["slot"] - SLOT, *(row[name] for name in PLACE))
     return place, (sums, sketch.load(row["durations"]), json.loads(row["errors"]))

@@ -98,7 +98,7 @@ async def test_what_a_task_was_is_known_for_each_of_its_corrections(tmp_path: Pa
         for event, (status, cost) in zip([events[2], events[3], events[4]], ends, strict=True):
             before = (await store.before(TASK, {"t": event.id}))["t"]
             assert before.value is not None
-            assert (before.value.status, before.value.cost_micros) == (status, cost * 1_000_000)
+            assert (before.value.status, before.value.cost_nanos) == (status, cost * 10**9)
             assert before.through >= event.id - 1
         unknown = (await store.before(TASK, {"other": events[0].id}))["other"]
         assert (unknown.value, unknown.through) == (None, 0)

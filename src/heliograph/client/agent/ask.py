@@ -12,6 +12,7 @@ import secrets
 import time
 from typing import Any
 
+from heliograph.client.agent import courier
 from heliograph.client.agent.record import Record
 from heliograph.client.following import Item
 from heliograph.model.event import Event
@@ -33,6 +34,7 @@ def ask(record: Record, question: str, choices: tuple[str, ...], timeout: float 
     """Ask, in plain code."""
     from heliograph.client.streams import follow
 
+    _check()
     deadline = None if timeout is None else time.monotonic() + timeout
     question_id = secrets.token_hex(4)
     with follow(f"task:{record.task_id}", topic=ANSWER, tail=0) as stream:
@@ -56,6 +58,7 @@ async def ask_async(record: Record, question: str, choices: tuple[str, ...], tim
 
     from heliograph.client.streams import follow
 
+    _check()
     question_id = secrets.token_hex(4)
     with anyio.fail_after(timeout):
         async with follow(f"task:{record.task_id}", topic=ANSWER, tail=0) as stream:
@@ -79,6 +82,11 @@ def read_answer(item: Item, question_id: str) -> Any:
     if item.payload.get("question_id") not in (None, question_id):
         return NOTHING
     return next((item.payload[field] for field in FIELDS if field in item.payload), None)
+
+
+def _check() -> None:
+    if not courier.settings().enabled:
+        raise RuntimeError("nobody can be asked: heliograph is configured to publish nothing")
 
 
 def _begin(record: Record, question_id: str, question: str, choices: tuple[str, ...]) -> None:

@@ -18,25 +18,22 @@ from __future__ import annotations
 import atexit
 import logging
 import os
-import socket
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from heliograph.client.agent.settings import Settings
 from heliograph.client.spool import About, Spool
 
 if TYPE_CHECKING:
-    import trio
-
-    from heliograph.client.api import Client
-    from heliograph.client.outbox import Outbox
+    from heliograph.client.agent.delivery import Delivery
 
 THREAD_NAME = "heliograph"
-LOOK_AROUND_SECONDS = 30.0
+PAUSE_SECONDS = 30.0
+"""Where no spool can be made, the next try is so much later."""
+
 START_SECONDS = 10.0
 """How long importing what the thread needs may take, on a machine that is busy."""
 
@@ -58,13 +55,10 @@ class Courier:
         self._spool = Spool.create(settings.spools, About(settings.url, "", " ".join(sys.argv[:1])))
         self._room = threading.Condition()  # guards appending; told when something was acknowledged
         self._open: dict[str, Callable[[], object]] = {}
-        self._token: trio.lowlevel.TrioToken | None = None
+        self._delivery: Delivery | None = None
         self._ready = threading.Event()
-        self._awake = False
         self._refused = False
         self._complained = False
-        self._finish: trio.Event | None = None
-        self._patience = settings.exit_seconds
         self._thread = threading.Thread(target=self._main, name=THREAD_NAME, daemon=True)
         try:
             self._thread.start()
@@ -97,7 +91,8 @@ class Courier:
             except OSError as error:
                 self._complain(error)
                 return False
-        self._wake()
+        if self._delivery is not None:
+            self._delivery.look_soon()
         return True
 
     def begin(self, task_id: str, beat: Callable[[], object]) -> None:
@@ -128,10 +123,9 @@ class Courier:
 
     def close(self, timeout: float) -> None:
         """Send the rest, at most for so many seconds, and end the thread."""
-        self._patience = timeout
         self._ready.wait(START_SECONDS)
-        if self._token is not None and self._finish is not None:
-            self._in_thread(self._finish.set)
+        if self._delivery is not None:
+            self._delivery.finish_soon(timeout)
         if self._thread.ident is not None:
             self._thread.join(timeout + 1.0)
         if self._thread.is_alive():  # it hangs in a call of the system
@@ -143,21 +137,10 @@ class Courier:
         """In the child of a fork: leave everything to the parent."""
         self._spool.close()
 
-    def _wake(self) -> None:
-        if not self._awake and self._token is not None:
-            self._awake = True
-            self._in_thread(self._look)
-
-    def _in_thread(self, call: Callable[[], object]) -> None:
-        assert self._token is not None
-        try:
-            self._token.run_sync_soon(call)
-        except Exception:  # RunFinishedError, without importing Trio here: the thread has ended
-            self._token = None
-
-    def _look(self) -> None:
-        self._awake = False
-        self._outbox.wake()
+    def settle(self) -> None:
+        """Before a fork: wait until the thread has imported what it needs, which a child finds half done."""
+        if threading.current_thread() is not self._thread:
+            self._ready.wait(START_SECONDS)
 
     def _note_open(self) -> None:
         try:
@@ -174,100 +157,25 @@ class Courier:
 
     def _main(self) -> None:
         try:
-            import trio
+            from heliograph.client.agent.delivery import Delivery  # it brings the network's libraries
 
-            trio.run(self._deliver)
+            Delivery(self._spool, self.settings, self._beats, self._progress).run(self._begin_delivery)
         finally:
             self._ready.set()
-            with self._room:
-                self._room.notify_all()
+            self._progress(refused=True)
 
-    async def _deliver(self) -> None:
-        import trio
+    def _begin_delivery(self, delivery: Delivery) -> None:
+        self._delivery = delivery
+        self._ready.set()
 
-        from heliograph.client.api import Client
-        from heliograph.client.outbox import Outbox
+    def _beats(self) -> list[Callable[[], object]]:
+        with self._room:
+            return list(self._open.values())
 
-        trio.socket.set_custom_hostname_resolver(_resolver())
-        async with Client(self.settings.url, self.settings.api_key) as client, trio.open_nursery() as nursery:
-            self._outbox = outbox = Outbox(self._spool, client, self._say)
-            self._finish = trio.Event()
-            self._token = trio.lowlevel.current_trio_token()
-            self._ready.set()
-            nursery.start_soon(outbox.send)
-            nursery.start_soon(self._announce, outbox)
-            nursery.start_soon(self._look_around, client)
-            nursery.start_soon(self._beat)
-            await self._finish.wait()
-            with trio.move_on_after(self._patience):
-                outbox.close()
-                if await outbox.sent(self._patience):
-                    await self._adopt(client)
-                    self._spool.remove()
-            nursery.cancel_scope.cancel()
-        if outbox.unsent:
-            self._say(
-                f"{outbox.unsent:,} bytes are kept in {self._spool.folder}; the next program sends them"
-            )
-
-    async def _announce(self, outbox: Outbox) -> None:
-        """Tell the threads that wait."""
-        while True:
-            await outbox.change()
-            self._refused = outbox.refused
-            with self._room:
-                self._room.notify_all()
-
-    async def _look_around(self, client: Client) -> None:
-        import trio
-
-        while True:
-            await self._adopt(client)
-            await trio.sleep(LOOK_AROUND_SECONDS)
-
-    async def _adopt(self, client: Client) -> None:
-        """Send what processes that are gone have left."""
-        from heliograph.client.leftovers import send_leftovers
-
-        # What keeps these from being sent keeps this process's own items too, and is told there.
-        try:
-            await send_leftovers(
-                self.settings.spools, self.settings.url, client, lambda sentence: None, LOOK_AROUND_SECONDS
-            )
-        except (OSError, ValueError) as error:
-            log.debug("heliograph: what an earlier program left can't be read: %s", error)
-
-    async def _beat(self) -> None:
-        import trio
-
-        seconds = self.settings.heartbeat_seconds
-        while seconds:
-            await trio.sleep(seconds / 2)
-            with self._room:
-                beats = list(self._open.values())
-            for beat in beats:
-                beat()
-
-    def _say(self, sentence: str) -> None:
-        log.warning("heliograph: %s", sentence)
-
-
-def _resolver() -> trio.abc.HostnameResolver:
-    """Make what looks names up: in a thread, or in this one once the interpreter is ending."""
-    import trio
-
-    class Resolver(trio.abc.HostnameResolver):
-        async def getaddrinfo(self, *arguments: Any, **options: Any) -> Any:
-            look_up = partial(socket.getaddrinfo, *arguments, **options)
-            try:
-                return await trio.to_thread.run_sync(look_up, abandon_on_cancel=True)
-            except RuntimeError:
-                return look_up()
-
-        async def getnameinfo(self, sockaddr: Any, flags: int) -> Any:
-            return socket.getnameinfo(sockaddr, flags)
-
-    return Resolver()
+    def _progress(self, *, refused: bool) -> None:
+        self._refused = refused
+        with self._room:
+            self._room.notify_all()
 
 
 # One per process.
@@ -304,7 +212,7 @@ def _make() -> Courier | None:
             try:
                 _courier = Courier(settings())
             except OSError as error:
-                _silent_until = time.monotonic() + LOOK_AROUND_SECONDS
+                _silent_until = time.monotonic() + PAUSE_SECONDS
                 log.warning("heliograph: %s: %s; what the tasks say is lost", settings().spools, error)
         return _courier
 
@@ -343,6 +251,12 @@ def close(timeout: float | None = None) -> None:
         leaving.close(leaving.settings.exit_seconds if timeout is None else timeout)
 
 
+def _before_fork() -> None:
+    _guard.acquire()
+    if _courier is not None:
+        _courier.settle()
+
+
 def _after_fork() -> None:
     global _courier, _guard
     _guard = threading.RLock()
@@ -352,6 +266,4 @@ def _after_fork() -> None:
 
 
 atexit.register(close)
-os.register_at_fork(
-    before=lambda: _guard.acquire(), after_in_parent=lambda: _guard.release(), after_in_child=_after_fork
-)
+os.register_at_fork(before=_before_fork, after_in_parent=lambda: _guard.release(), after_in_child=_after_fork)

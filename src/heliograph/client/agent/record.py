@@ -119,7 +119,7 @@ class Record:
         sender = courier.courier()
         if sender is not None:
             sender.end(self.task_id)
-        result = {**self.result, **self._usage.totals}
+        result = dict(self.result)
         if error is not None:
             result["error"] = error
         self.say("task.status", {"status": status, "result": result}, essential=True)

@@ -122,6 +122,7 @@ class Task(TaskHandle):
 
         Raises:
             TimeoutError: Nobody has answered in time.
+            RuntimeError: Nobody can answer, as this process publishes nothing.
             ClientFault: The service refuses to be asked for answers.
         """
         from heliograph.client.agent.ask import ask
@@ -145,6 +146,7 @@ class AsyncTask(TaskHandle):
 
         Raises:
             TimeoutError: Nobody has answered in time.
+            RuntimeError: Nobody can answer, as this process publishes nothing.
             ClientFault: The service refuses to be asked for answers.
         """
         from heliograph.client.agent.ask import ask_async

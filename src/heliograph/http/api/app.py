@@ -1,171 +1,105 @@
-"""The app: a pure function of the services it is given."""
+"""The app: Quart's routes, made from the declarations of the endpoints.
+
+Quart parses and routes; what is asked is answered by ``serve``. Only what belongs to no endpoint is answered
+here: OPTIONS, an unknown path, and a method that a path does not have.
+"""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Awaitable, Callable
-from functools import lru_cache
+from collections import defaultdict
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Any
 
-import attrs
-from quart import Response, current_app, g, request, websocket
+from quart import Response, request, websocket
 from quart_trio import QuartTrio
+from werkzeug.exceptions import HTTPException
 
-from heliograph.actors.appender import Appender
-from heliograph.actors.histogram import Histogram
-from heliograph.actors.hub import Hub
-from heliograph.actors.subscriber import Subscriber
-from heliograph.config import ServerSettings, Settings, is_loopback
-from heliograph.http.api.metrics import StorageStats
-from heliograph.http.rules import problems
-from heliograph.http.rules.asked import Asked
-from heliograph.http.rules.auth import Authenticator
-from heliograph.http.streams.registry import StreamRegistry
-from heliograph.model.errors import Forbidden
-from heliograph.storage.protocols import Log, Store
+from heliograph.http.api.endpoint import Endpoint, Streamed
+from heliograph.http.api.registry import ENDPOINTS
+from heliograph.http.api.serve import Outcome, serve
+from heliograph.http.api.services import Services
+from heliograph.http.rules.access import common_headers, preflight_headers, require_host
+from heliograph.http.rules.answer import Answer
+from heliograph.http.rules.problems import answer_to
+from heliograph.http.wire import connection
 
-OPEN_PATHS = (
-    "/",
-    "/api/health",
-    "/api/v1/health",
-    "/api/ready",
-    "/openapi.json",
-    "/asyncapi.json",
-    "/favicon.ico",
-)
-READING = ("GET", "HEAD", "OPTIONS")
-_PORT = re.compile(r":[0-9]*$")
+View = Callable[..., Awaitable[Any]]
 
 
-@attrs.frozen
-class Services:
-    """What routes work with."""
-
-    settings: Settings
-    log: Log
-    store: Store
-    appender: Appender
-    subscriber: Subscriber
-    hub: Hub
-    histogram: Histogram
-    streams: StreamRegistry
-    authenticator: Authenticator
-    ready: Callable[[], Awaitable[dict[str, str | None]]]
-    storage_stats: Callable[[], StorageStats]
-
-
-def services() -> Services:
-    """Return the services of the running app."""
-    found: Services = current_app.extensions["heliograph"]
-    return found
-
-
-def create_app(given: Services) -> QuartTrio:
+def create_app(services: Services) -> QuartTrio:
     """Make the app."""
-    from heliograph.http.api.routes import agents, analytics, documents, events, page, streams, system, tasks
-
     app = QuartTrio("heliograph", static_folder=None)
-    app.extensions["heliograph"] = given
-    app.config["MAX_CONTENT_LENGTH"] = given.settings.server.max_request_bytes
+    app.config["MAX_CONTENT_LENGTH"] = services.settings.server.max_request_bytes
     app.config["RESPONSE_TIMEOUT"] = None
     app.config["BODY_TIMEOUT"] = 60
-    problems.install(app)
-    for routes in (agents, analytics, documents, events, page, streams, system, tasks):
-        app.register_blueprint(routes.blueprint)
+    methods: defaultdict[str, list[str]] = defaultdict(list)
+    for endpoint in ENDPOINTS:
+        view = _over_http(services, endpoint)
+        app.add_url_rule(
+            endpoint.rule, endpoint.name, view, methods=[endpoint.method], provide_automatic_options=False
+        )
+        if endpoint.upgrade:
+            app.add_websocket(endpoint.rule, f"{endpoint.name}_upgrade", _over_websocket(services, endpoint))
+        methods[endpoint.rule] += ["GET", "HEAD"] if endpoint.method == "GET" else [endpoint.method]
+    for rule, known in methods.items():
+        view = _options(services, [*known, "OPTIONS"])
+        app.add_url_rule(rule, f"OPTIONS {rule}", view, methods=["OPTIONS"], provide_automatic_options=False)
 
-    @app.before_request
-    async def identify() -> None:
-        require = require_host if request.method in READING else require_origin
-        require(given.settings, request)
-        if request.path in OPEN_PATHS or request.path.startswith("/static/") or request.method == "OPTIONS":
-            return
-        # A ticket is for looking on: if it could do more, it could buy the next one, for ever.
-        ticket = request.args.get("ticket") if request.method in READING else None
-        g.identity = given.authenticator.require(request.headers, ticket)
-
-    @app.before_websocket
-    async def check_origin() -> None:
-        require_origin(given.settings, websocket)
-
-    @app.after_request
-    async def finish(response: Response) -> Response:
-        for name, value in common_headers(given.settings.server, request).items():
-            response.headers[name] = value
-        return response
+    @app.errorhandler(Exception)
+    async def refuse(error: Exception) -> Response:
+        return _refusal(services, error).response()
 
     return app
 
 
-def origin_allowed(settings: ServerSettings, origin: str, host: str) -> bool:
-    """Tell whether a page of this origin may use the API: it is ours, or configured."""
-    allowed = settings.cors_origins
-    return origin in allowed or "*" in allowed or origin.partition("://")[2] == host
+def _over_http(services: Services, endpoint: Endpoint) -> View:
+    async def view(**path: str) -> Response:
+        return _respond(await serve(endpoint, services, request, path, request.body))
+
+    return view
 
 
-def require_host(settings: Settings, asked: Asked) -> None:
-    """Check, where anybody is served, that a request names this machine or a configured page's.
+def _over_websocket(services: Services, endpoint: Endpoint) -> View:
+    async def view(**path: str) -> Response | None:
+        outcome = await serve(endpoint, services, websocket, path, b"")
+        if isinstance(outcome, Answer | Streamed):
+            return _respond(outcome)
+        connection.current.get().detach(outcome)
+        return None
 
-    Any other name belongs to somebody who can have it resolve to this machine, and whose page would then be
-    of our own origin.
-
-    Raises:
-        Forbidden: It does not.
-    """
-    host = asked.headers.get("Host")  # no browser leaves it out
-    if not (settings.auth.keys or host is None or _is_ours(host) or _is_configured(settings.server, host)):
-        raise Forbidden(
-            f"the host {host[:100]} is not served without API keys: ask for 127.0.0.1 or localhost, "
-            "set HELIOGRAPH_API_KEYS, or name its origin in CORS_ORIGINS"
-        )
+    return view
 
 
-@lru_cache(maxsize=256)
-def _is_ours(host: str) -> bool:
-    """Tell whether a host, with or without its port, is this machine; every publish request asks.
-
-    A name without a dot (a container's, a machine's) is the local network's own, which no stranger can have
-    resolve.
-    """
-    name = _PORT.sub("", host).strip("[]")
-    return is_loopback(name) or not (set(".:") & set(name))
-
-
-def _is_configured(settings: ServerSettings, host: str) -> bool:
-    return any(origin in {"*", f"http://{host}", f"https://{host}"} for origin in settings.cors_origins)
+def _respond(outcome: Outcome) -> Response:
+    """Make Quart's response; one of a stream is empty, since the connection is taken away from under it."""
+    if isinstance(outcome, Answer):
+        return outcome.response()
+    if isinstance(outcome, Streamed):
+        headers = dict(outcome.headers)
+        return Response(outcome.chunks, outcome.status, headers, content_type=outcome.content_type)
+    connection.current.get().detach(outcome)
+    return Response(b"")
 
 
-def require_origin(settings: Settings, asked: Asked) -> None:
-    """Check the page that opens a WebSocket or changes something; programs that are no browsers name none.
+def _options(services: Services, methods: Iterable[str]) -> View:
+    settings = services.settings
 
-    Raises:
-        Forbidden: It may not use the API.
-    """
-    require_host(settings, asked)
-    origin = asked.headers.get("Origin")
-    if origin is not None and not origin_allowed(settings.server, origin, asked.headers.get("Host", "")):
-        raise Forbidden(f"the origin {origin[:100]} is not in CORS_ORIGINS")
+    async def view(**path: str) -> Response:
+        require_host(settings, request)
+        headers = preflight_headers(settings.server, request, methods)
+        return Answer(200, b"", headers=headers | common_headers(settings.server, request)).response()
 
-
-def cors_headers(settings: ServerSettings, asked: Asked) -> dict[str, str]:
-    """Return the CORS headers of an answer."""
-    origin = asked.headers.get("Origin")
-    if origin is None or not origin_allowed(settings, origin, asked.headers.get("Host", "")):
-        return {}
-    headers = {
-        "Access-Control-Allow-Origin": origin,
-        "Access-Control-Expose-Headers": "Retry-After, X-Stream-Cursor",
-        "Vary": "Origin",
-    }
-    if asked.method == "OPTIONS":
-        headers |= {
-            "Access-Control-Allow-Methods": "GET, POST, OPTIONS",
-            "Access-Control-Allow-Headers": (
-                "Authorization, Content-Type, Idempotency-Key, Last-Event-ID, X-API-Key"
-            ),
-            "Access-Control-Max-Age": "600",
-        }
-    return headers
+    return view
 
 
-def common_headers(settings: ServerSettings, asked: Asked) -> dict[str, str]:
-    """Return the headers that every answer to a request has."""
-    return {"X-Content-Type-Options": "nosniff", **cors_headers(settings, asked)}
+def _refusal(services: Services, error: Exception) -> Answer:
+    """Answer what no endpoint has answered; what there is, only those who may ask are told."""
+    headers = common_headers(services.settings.server, request)
+    if isinstance(error, HTTPException):
+        try:
+            require_host(services.settings, request)
+            services.authenticator.require(request.headers, request.args.get("ticket"))
+        except Exception as refused:
+            error = refused
+    answer = answer_to(error)
+    return Answer(answer.status, answer.body, answer.content_type, {**answer.headers, **headers})

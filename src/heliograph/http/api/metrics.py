@@ -7,31 +7,23 @@ the exposition format.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from itertools import accumulate
+from typing import Any
 
 import attrs
 from prometheus_client import CollectorRegistry, generate_latest
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    Metric,
+)
 
-from heliograph.actors.archiver import ArchiverStats
-from heliograph.actors.bridge import BridgeStats
-from heliograph.actors.retention import RetentionStats
-from heliograph.storage.protocols import LogStats
+from heliograph.http.api.counts import BOUNDS, Durations, RequestCounts
+from heliograph.http.api.services import Services, StorageStats
 
-if TYPE_CHECKING:
-    from heliograph.http.api.app import Services
-
-Labelled = Mapping[Any, float]
-
-
-@attrs.frozen
-class StorageStats:
-    """What runs under this node's storage; the embedded form has nothing but retention."""
-
-    retention: RetentionStats
-    log: LogStats | None = None
-    archiver: ArchiverStats | None = None
-    bridge: BridgeStats | None = None
+Labelled = Mapping[Any, Any]
+FAMILIES = {"counter": CounterMetricFamily, "gauge": GaugeMetricFamily, "histogram": HistogramMetricFamily}
 
 
 @attrs.frozen
@@ -41,7 +33,7 @@ class Sample:
     Args:
         name: Without the prefix ``heliograph_``.
         help: What it counts, with its unit.
-        kind: ``counter`` or ``gauge``.
+        kind: ``counter``, ``gauge``, or ``histogram``, whose values are ``Durations``.
         labels: Names of the labels.
         values: By tuples of the labels' values.
     """
@@ -113,8 +105,19 @@ def snapshot(services: Services) -> list[Sample]:
         Sample(
             "dropped_events", "Events dropped by a policy", "counter", ("policy",), _tuples(streams.dropped)
         ),
+        *_request_samples(services.requests),
         *_storage_samples(services.storage_stats()),
     ]
+
+
+def _request_samples(requests: RequestCounts) -> Iterable[Sample]:
+    answered = {(method, path, str(status)): n for (method, path, status), n in requests.answered.items()}
+    labels = ("method", "route")
+    yield Sample("http_requests", "Requests answered, by status", "counter", (*labels, "status"), answered)
+    durations = {place: attrs.evolve(one, counts=[*one.counts]) for place, one in requests.durations.items()}
+    yield Sample(
+        "http_request_seconds", "How long requests took to be answered", "histogram", labels, durations
+    )
 
 
 def _storage_samples(storage: StorageStats) -> Iterable[Sample]:
@@ -152,8 +155,12 @@ class _Collector:
 
     def collect(self) -> Iterable[Metric]:
         for sample in self._samples:
-            family = CounterMetricFamily if sample.kind == "counter" else GaugeMetricFamily
-            metric = family(f"heliograph_{sample.name}", sample.help, labels=sample.labels)
+            metric = FAMILIES[sample.kind](f"heliograph_{sample.name}", sample.help, labels=sample.labels)
             for labels, value in sample.values.items():
-                metric.add_metric(labels, value)
+                if isinstance(value, Durations):
+                    bounds = [*map(str, BOUNDS), "+Inf"]
+                    totals = accumulate(value.counts)
+                    metric.add_metric(labels, list(zip(bounds, totals, strict=True)), value.seconds)
+                else:
+                    metric.add_metric(labels, value)
             yield metric

@@ -1,70 +1,83 @@
-"""Shortcuts: the requests that come by the thousand, served without an engine and a framework.
+"""Shortcuts: requests that are served without an engine and a framework.
 
-Publishing an event, opening a WebSocket and opening an event stream are ordinary Quart-Trio routes; in
-that form each costs two to three milliseconds, nearly all of it tasks, scopes and contexts. What a route
-does itself is a plain function of the services and the request, so here the same function is called
-with a request that was read by hand (see ``connection`` for which requests those are). Around it stands
-what the app does around every route: who asks, the common headers, the form of errors.
+In the form of an ordinary Quart-Trio route each request costs one to three milliseconds, nearly all of it
+tasks, scopes and contexts. What is answered, and by which rules, is ``serve``'s business, which both ways
+call; here it is called with a request that was read by hand (see ``connection`` for which requests those
+are). Every endpoint can be asked so whose answer is whole, or a stream's beginning.
 
-There is one set of rules and one set of answers: what a shortcut does not know how to answer, it declines,
-and the request takes the long way as if nothing had happened. So a stream that is refused is refused by
-its route. A publish request answers its errors itself: when the log is overloaded, saying so must be cheap.
+What a shortcut can't serve it declines, before anything has happened, and the request takes the long way: a
+body over the limit, a WebSocket's handshake that is not by the book, an answer that is written bit by bit.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import partial
+from typing import Any
 
-from heliograph.http.api.app import Services, common_headers, require_host, require_origin
-from heliograph.http.api.routes.events import append_items, item_reader
-from heliograph.http.api.routes.streams import sse_successor, wanted_events, web_socket_successor
-from heliograph.http.rules.problems import answer_to
+from werkzeug.exceptions import HTTPException
+from werkzeug.routing import Map, Rule
+
+from heliograph.http.api.endpoint import Endpoint, Streamed
+from heliograph.http.api.serve import serve
+from heliograph.http.api.services import Services
+from heliograph.http.rules.answer import Answer
 from heliograph.http.wire.connection import Shortcut, Successor
 from heliograph.http.wire.head import Head
-from heliograph.model.errors import HeliographError
 
 
-def shortcuts(service: Services) -> Mapping[tuple[str, str], Shortcut]:
-    """Return the shortcuts of an app by method and path."""
-    return {
-        ("POST", "/api/v1/events"): partial(_publish, service),
-        ("GET", "/api/v1/events/stream"): partial(_event_stream, service),
-        ("GET", "/ws"): partial(_web_socket, service),
-    }
+class Shortcuts(dict[tuple[str, str], Shortcut]):
+    """The shortcuts by method and path, of every endpoint that has one.
+
+    Args:
+        services: What the endpoints' views work with.
+        endpoints: All of them.
+    """
+
+    def __init__(self, services: Services, endpoints: Iterable[Endpoint]) -> None:
+        short = [endpoint for endpoint in endpoints if Streamed not in endpoint.forms]
+        plain = [endpoint for endpoint in short if "{" not in endpoint.path]
+        super().__init__({(one.method, one.path): partial(_serve, services, one, {}) for one in plain})
+        rules = [Rule(one.rule, endpoint=one, methods=[one.method]) for one in short if one not in plain]
+        self._services = services
+        self._adapter = Map(rules).bind("")
+
+    def __contains__(self, place: object) -> bool:
+        return super().__contains__(place) or self._with_parameters(place) is not None
+
+    def __missing__(self, place: tuple[str, str]) -> Shortcut:
+        """Return the shortcut of a path with parameters."""
+        found = self._with_parameters(place)
+        if found is None:
+            raise KeyError(place)
+        return found
+
+    def _with_parameters(self, place: Any) -> Shortcut | None:
+        method, path = place
+        # HEAD, which the rules of GET take as well, needs an answer without its body.
+        if method == "HEAD" or "%" in path:
+            return None
+        try:
+            endpoint, values = self._adapter.match(path, method)
+        except HTTPException:
+            return None
+        return partial(_serve, self._services, endpoint, values)
 
 
-async def _publish(service: Services, head: Head, body: bytes) -> bytes | None:
-    settings = service.settings.server
-    if len(body) > settings.max_request_bytes:
+async def _serve(
+    services: Services, endpoint: Endpoint, path: Mapping[str, str], head: Head, body: bytes
+) -> bytes | Successor | None:
+    if len(body) > services.settings.server.max_request_bytes:
         return None
-    try:
-        require_origin(service.settings, head)
-        who = service.authenticator.require(head.headers)
-        reader = item_reader(service, head)
-        reader.feed(body)
-        answer = await append_items(service, who, head, reader.end())
-    except Exception as error:
-        answer = answer_to(error)
-    return answer.encoded(common_headers(settings, head))
-
-
-async def _event_stream(service: Services, head: Head, body: bytes) -> Successor | None:
-    try:
-        require_host(service.settings, head)
-        who = service.authenticator.require(head.headers, head.args.get("ticket"))
-        wanted = wanted_events(service, who, head)
-    except HeliographError:
+    if endpoint.upgrade and not _is_by_the_book(head):
         return None
-    return sse_successor(service, who.name, head, wanted, chunked=True)
+    outcome = await serve(endpoint, services, head, path, body)
+    if isinstance(outcome, Answer):
+        return outcome.encoded()
+    assert not isinstance(outcome, Streamed), "an endpoint that streams its answer has no shortcut"
+    return outcome
 
 
-async def _web_socket(service: Services, head: Head, body: bytes) -> Successor | None:
+def _is_by_the_book(head: Head) -> bool:
     version, key = head.headers.get("Sec-WebSocket-Version"), head.headers.get("Sec-WebSocket-Key")
-    if not head.upgrades or version != "13" or key is None:
-        return None
-    try:
-        require_origin(service.settings, head)
-        return web_socket_successor(service, head)
-    except HeliographError:
-        return None
+    return head.upgrades and version == "13" and key is not None

@@ -31,13 +31,12 @@ class Answer:
         """Make the response of a Quart route."""
         return Response(self.body, self.status, dict(self.headers), content_type=self.content_type)
 
-    def encoded(self, more: Mapping[str, str]) -> bytes:
-        """Write it for HTTP/1.1 as hypercorn does, with these headers besides its own."""
+    def encoded(self) -> bytes:
+        """Write it for HTTP/1.1 as hypercorn does."""
         headers = {
             "content-type": self.content_type,
             "content-length": len(self.body),
             **self.headers,
-            **more,
             "date": _date(int(time.time())),
         }
         lines = "".join([f"{name.lower()}: {value}\r\n" for name, value in headers.items()])

@@ -1,7 +1,7 @@
-"""What is asked, without input and output: what the rules of a request may look at.
+"""The head of a request, without input and output: all that the rules of a request look at.
 
-Quart's requests are of this form, and so is a ``Head`` that was read by hand; thus a shortcut (see
-``shortcuts``) is ruled by the same functions as a Quart route.
+Quart's requests are of this form, and so is a ``Head`` that was read by hand: both doors have one set of
+rules.
 """
 
 from __future__ import annotations
@@ -31,12 +31,20 @@ class Asked(Protocol):
         """In capitals."""
 
     @property
+    def path(self) -> str:
+        """Without the query."""
+
+    @property
     def headers(self) -> Fields:
         """The header fields."""
 
     @property
     def args(self) -> MultiDict[str, str]:
         """The query's parameters."""
+
+    @property
+    def http_version(self) -> str:
+        """Such as ``1.1``."""
 
     @property
     def mimetype(self) -> str:

@@ -41,15 +41,34 @@ class Identity:
         Raises:
             Forbidden: It does not.
         """
+        self.require_scope(scope)
+        for selector in selectors:
+            self.require_channel(selector)
+
+    def require_scope(self, scope: str) -> None:
+        """Check a scope.
+
+        Raises:
+            Forbidden: The key has not this one.
+        """
         if scope not in self.scopes:
             raise Forbidden(f"this needs the scope {scope}; {self.name} has {', '.join(self.scopes)}")
-        for selector in selectors:
-            if self.channels and not any(selector_covers(one, selector) for one in self.channels):
-                raise Forbidden(f"{self.name} may not use the channel {selector}")
+
+    def require_channel(self, selector: str) -> None:
+        """Check that a channel, or a pattern of channels, is covered.
+
+        Raises:
+            Forbidden: It is not.
+        """
+        if self.channels and not any(selector_covers(one, selector) for one in self.channels):
+            raise Forbidden(f"{self.name} may not use the channel {selector}")
 
 
 LOCAL = Identity("local", SCOPES)
 """Everybody, when no keys are configured."""
+
+NOBODY = Identity("anonymous", ())
+"""A caller that need not say who it is, or has not done so yet."""
 
 
 class Authenticator:

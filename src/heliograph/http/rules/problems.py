@@ -1,45 +1,55 @@
-"""Errors on the wire: the one table from exception to status, code and title (RFC 9457).
+"""Errors on the wire: problems (RFC 9457), made of what each class of the family says of itself.
 
-The same table serves HTTP (``application/problem+json``) and the WebSocket's ``error`` message. What is
-not in the family is a bug: it is logged with its traceback and answered by a bare 500.
+HTTP answers ``application/problem+json``; the WebSocket's ``error`` message takes its fields from the same
+problem. What is not in the family is a bug: it is logged with its traceback and answered by a bare 500.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Annotated
 
 import attrs
-import orjson
 import structlog
-from quart import Response
-from quart_trio import QuartTrio
 from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 
 from heliograph.http.rules.answer import Answer
+from heliograph.http.rules.schema import says
+from heliograph.http.rules.shapes import write
 from heliograph.model import errors
 
 log = structlog.get_logger(__name__)
 
-TABLE: dict[type[errors.HeliographError], tuple[int, str, str]] = {
-    errors.Malformed: (400, "malformed", "Malformed request"),
-    errors.Unauthenticated: (401, "unauthenticated", "A valid API key is needed"),
-    errors.Forbidden: (403, "forbidden", "Not allowed"),
-    errors.NotFound: (404, "not_found", "Not found"),
-    errors.Conflict: (409, "conflict", "The idempotency key was used for something else"),
-    errors.TooLarge: (413, "too_large", "Too large"),
-    errors.UnsupportedMedia: (415, "unsupported_media_type", "Unsupported media type"),
-    errors.Invalid: (422, "invalid", "Some fields are wrong"),
-    errors.TooMany: (429, "too_many", "Over a limit"),
-    errors.Unavailable: (503, "unavailable", "Temporarily unavailable"),
-}
-KINDS = {status: (code, title) for status, code, title in TABLE.values()}
-"""Code and title by status: whoever refuses, the framework or ourselves, a status means the same."""
+CODES = [cls.code for _, cls in sorted(errors.by_status().items()) if cls.status != 500]
+
+
+@attrs.frozen
+class ProblemError:
+    """The same once more, in the form that clients of the platform read."""
+
+    error_code: Annotated[str, says("The code in capitals.")]
+    message: str
+    detail: str
+    retryable: Annotated[bool, says("Whether the same request may succeed later.")]
+    http_status: int
 
 
 @attrs.frozen
 class Problem:
+    """A problem (RFC 9457). With code invalid, errors names each bad field."""
+
+    type: Annotated[str, says(pattern="^(?:urn:heliograph:problem:.+)$")]
+    title: str
+    status: Annotated[int, says(minimum=400, maximum=599)]
+    detail: str
+    code: Annotated[str, says(f"Stable, for programs: {', '.join(CODES)}, …")]
+    error: ProblemError
+    errors: Sequence[errors.FieldError] = ()
+
+
+@attrs.frozen
+class Fault:
     """An error as clients see it.
 
     Args:
@@ -60,57 +70,63 @@ class Problem:
 
     def answer(self, more: Mapping[str, str] | None = None) -> Answer:
         """Make the answer, with these headers besides its own."""
-        body: dict[str, Any] = {
-            "type": f"urn:heliograph:problem:{self.code}",
-            "title": self.title,
-            "status": self.status,
-            "detail": self.detail,
-            "code": self.code,
-        }
-        if self.errors:
-            body["errors"] = [
-                {key: value for key, value in attrs.asdict(error).items() if value is not None}
-                for error in self.errors
-            ]
+        body = Problem(
+            type=f"urn:heliograph:problem:{self.code}",
+            title=self.title,
+            status=self.status,
+            detail=self.detail,
+            code=self.code,
+            error=ProblemError(
+                self.code.upper(), self.title, self.detail, self.retry_after is not None, self.status
+            ),
+            errors=self.errors,
+        )
         headers = dict(more or {})
         if self.retry_after is not None:
             headers["Retry-After"] = str(max(1, math.ceil(self.retry_after)))
         if self.status == 401:
             headers["WWW-Authenticate"] = 'Bearer realm="heliograph"'
-        return Answer(self.status, orjson.dumps(body), "application/problem+json", headers)
+        return Answer(self.status, write(body), "application/problem+json", headers)
 
 
-def describe(error: errors.HeliographError) -> Problem:
-    """Look an error of the family up in the table."""
-    status, code, title = TABLE[type(error)]
-    return Problem(
-        status,
-        code,
-        title,
+def describe(error: errors.HeliographError) -> Fault:
+    """Make the problem that an error of the family is."""
+    return Fault(
+        error.status,
+        error.code,
+        error.title,
         str(error),
         errors=error.errors if isinstance(error, errors.Invalid) else (),
         retry_after=getattr(error, "retry_after", None),
     )
 
 
+class UpgradeRequired(errors.ClientFault):
+    """A WebSocket was asked for without an upgrade (RFC 9110, section 15.5.22)."""
+
+    status = 426
+    code = "upgrade_required"
+    title = "A WebSocket is needed"
+
+
 def answer_to(error: Exception) -> Answer:
     """Make the answer to an error: of the family, of the framework, or a bug, which is logged."""
-    if isinstance(error, errors.HeliographError):
-        return describe(error).answer()
     if isinstance(error, RequestEntityTooLarge):
-        return describe(errors.TooLarge("the body is larger than server.max_request_bytes")).answer()
+        error = errors.TooLarge("the body is larger than server.max_request_bytes")
+    if isinstance(error, UpgradeRequired):
+        return describe(error).answer({"Upgrade": "websocket", "Connection": "Upgrade"})
+    if isinstance(error, errors.HeliographError) and error.status != 500:
+        return describe(error).answer()
     if isinstance(error, HTTPException):
-        status, name = error.code or 500, error.name or "Error"
-        code, title = KINDS.get(status, (name.lower().replace(" ", "_"), name))
-        problem = Problem(status, code, title, error.description or "")
-        return problem.answer({name: value for name, value in error.get_headers() if name.lower() == "allow"})
+        return _of_framework(error)
     log.error("unexpected error in a request", exc_info=error)
-    return Problem(500, "internal", "Internal error", "the error was logged").answer()
+    return Fault(500, "internal", "Internal error", "the error was logged").answer()
 
 
-def install(app: QuartTrio) -> None:
-    """Answer every error of the app as a problem."""
-
-    @app.errorhandler(Exception)
-    async def refuse(error: Exception) -> Response:
-        return answer_to(error).response()
+def _of_framework(error: HTTPException) -> Answer:
+    """Make the answer to an error of werkzeug's, by the code and title that its status has with us."""
+    status, name = error.code or 500, error.name or "Error"
+    ours = errors.by_status().get(status)
+    code, title = (name.lower().replace(" ", "_"), name) if ours is None else (ours.code, ours.title)
+    problem = Fault(status, code, title, error.description or "")
+    return problem.answer({name: value for name, value in error.get_headers() if name.lower() == "allow"})

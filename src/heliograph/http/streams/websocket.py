@@ -50,6 +50,9 @@ from heliograph.model.intake import parse_json
 log = structlog.get_logger(__name__)
 
 PING_FRAME = frame(PING, b"")
+MAX_EVERY = 60
+"""Seconds that a client which wants the newest only may ask to wait."""
+
 RETURNING = (Reason.SHUTDOWN, Reason.ROTATE, Reason.SLOW)
 """Endings after which it makes sense to come back at a time and a place that we name."""
 
@@ -60,8 +63,8 @@ NOT_YET = ("chat.message", "task.stop", "task.input")
 """What such a page may say beside the messages of every WebSocket; the service does none of it yet."""
 
 FIELDS = {
-    "subscribe": {"type", "channel", "topic", "after", "tail", "overflow", "ref"},
-    "unsubscribe": {"type", "channel", "topic", "ref"},
+    "subscribe": {"type", "channel", "topic", "after", "tail", "every", "overflow", "ref"},
+    "unsubscribe": {"type", "channel", "topic", "every", "ref"},
     "ping": {"type", "ref"},
     "auth": {"type", "key", "ticket", "ref"},
 }
@@ -301,7 +304,10 @@ class WebSocketStream(Stream):
     def _selection(self, message: dict[str, Any]) -> Selection:
         selector = parse_selector(message.get("channel"))
         topic = _text(message, "topic")
-        return Selection((selector,), "*" if topic is None else parse_topic_pattern(topic))
+        every = message.get("every") or 0
+        if isinstance(every, bool) or not isinstance(every, int | float) or not 0 <= every <= MAX_EVERY:
+            raise Invalid.field("every", f"must be a number of seconds from 0 to {MAX_EVERY}")
+        return Selection((selector,), "*" if topic is None else parse_topic_pattern(topic), every)
 
     def _request(self, message: dict[str, Any]) -> WatchRequest:
         after = _text(message, "after")
@@ -310,6 +316,8 @@ class WebSocketStream(Stream):
             isinstance(tail, bool) or not isinstance(tail, int) or not 0 <= tail <= MAX_TAIL
         ):
             raise Invalid.field("tail", f"must be a whole number from 0 to {MAX_TAIL}")
+        if message.get("every") and (tail or after is not None):
+            raise Invalid.field("every", "goes with neither after nor tail: it begins with what is new")
         overflow = _text(message, "overflow") or Overflow.DISCONNECT
         if overflow not in list(Overflow):
             raise Invalid.field("overflow", f"must be one of {', '.join(Overflow)}")

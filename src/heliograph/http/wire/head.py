@@ -21,7 +21,7 @@ from urllib.parse import parse_qsl
 
 import attrs
 import h11
-from werkzeug.datastructures import MultiDict
+from werkzeug.datastructures import ImmutableMultiDict, MultiDict
 
 from heliograph.http.wire.body import Body, ChunkedBody, SizedBody
 
@@ -40,6 +40,7 @@ _LENGTH = re.compile(r"[0-9]{1,15}")
 _KEY = re.compile(r"[A-Za-z0-9+/]{22}==")
 """Base64 of 16 bytes (RFC 6455, section 4.1)."""
 
+_NO_ARGS: MultiDict[str, str] = ImmutableMultiDict()
 _OF_THE_CONNECTION = {b"connection", b"upgrade", b"http2-settings"}
 
 
@@ -110,8 +111,13 @@ class Head:
     def args(self) -> MultiDict[str, str]:
         """The query's parameters, read as werkzeug reads them."""
         if not self.query:
-            return MultiDict()
+            return _NO_ARGS
         return MultiDict(parse_qsl(self.query, keep_blank_values=True, errors="werkzeug.url_quote"))
+
+    @property
+    def http_version(self) -> str:
+        """There is one version that leaves no doubt."""
+        return "1.1"
 
     @property
     def mimetype(self) -> str:

@@ -76,7 +76,7 @@ def open_slot(span: Span) -> int:
 def measures(sums: Packed) -> dict[str, Any]:
     """Return sums by name, and the cost in dollars, too."""
     totals = unpack(sums)
-    return {**totals._asdict(), "cost_usd": totals.cost_micros / 1_000_000}
+    return {**totals._asdict(), "cost_usd": totals.cost_nanos / 10**9}
 
 
 def _slot(slot: int) -> dict[str, Any]:

@@ -4,7 +4,7 @@ The unit is the **contribution**: everything that one task, as it stands, adds t
 created in the slot of its ``created_at``; its outcome, cost, tokens and duration count in the slot of its
 ``finished_at``. Whatever an event does to a task, the sums follow by one rule: take away what the task
 contributed before, add what it contributes after. So a task that is corrected moves, and nothing is
-counted twice; and sums over any slots and groups are sums of contributions, exact to the micro-dollar.
+counted twice; and sums over any slots and groups are sums of contributions, exact to the nano-dollar.
 
 A slot is 15 minutes of UTC, since every zone's offset is a whole number of them: days and hours of any
 zone are made of whole slots. A **place** is a slot and its four dimensions; a **cell** is what is summed
@@ -24,6 +24,7 @@ from heliograph.model.analytics import sketch
 from heliograph.model.analytics.sketch import Bins
 from heliograph.model.analytics.totals import Packed, Totals, pack
 from heliograph.model.ids import EPOCH
+from heliograph.model.prices import NO_USAGE
 from heliograph.model.task import TASK, Task
 
 MEASURED = TASK
@@ -57,11 +58,13 @@ FACTS = (
     "agent_type",
     "agent",
     "model",
-    "cost_micros",
+    "cost_nanos",
     "cost_computed",
     "input_tokens",
     "output_tokens",
     "cached_tokens",
+    "cache_read_tokens",
+    "cache_write_tokens",
     "error",
 )
 """The fields of a task that decide its contribution, now or after further events."""
@@ -167,6 +170,7 @@ def contribution(task: Task) -> Contribution:
     created_slot = slot_of(task.created_at)
     if task.finished_at is None:
         return Contribution(dimensions, created_slot)
+    usage = task.usage or NO_USAGE
     failed = task.status == "failed"
     duration = min(task.duration_ms or 0, LONGEST_MS)
     outcome = Totals(
@@ -174,10 +178,11 @@ def contribution(task: Task) -> Contribution:
         finished=1,
         succeeded=task.status == "completed",
         failed=failed,
-        cost_micros=task.cost_micros or 0,
+        cost_nanos=task.cost_nanos or 0,
         costs_computed=task.cost_computed,
-        input_tokens=task.input_tokens or 0,
-        output_tokens=task.output_tokens or 0,
+        costs_unknown=task.cost_unknown,
+        input_tokens=usage.input,
+        output_tokens=usage.output,
         duration_ms=duration,
     )
     return Contribution(

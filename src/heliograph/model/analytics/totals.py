@@ -1,7 +1,7 @@
 """Sums over tasks, packed into one integer.
 
-Answers are made of millions of additions of the same nine numbers. Packed side by side into one integer,
-64 bits each, all nine are added (or subtracted) by a single operation: ten times as fast as a tuple of
+Answers are made of millions of additions of the same ten numbers. Packed side by side into one integer,
+64 bits each, all ten are added (or subtracted) by a single operation: ten times as fast as a tuple of
 them, in half the memory, and just as exact. A packed sum may also be a difference, with negative numbers
 in it; ``unpack`` reads either, as long as each number is between -2**63 and 2**63.
 """
@@ -22,9 +22,10 @@ class Totals(NamedTuple):
         finished: Tasks that ended, whatever the outcome.
         succeeded: Those of them that completed.
         failed: Those of them that failed; the rest were cancelled.
-        cost_micros: What they cost, in micro-dollars.
+        cost_nanos: What they cost, in nano-dollars.
         costs_computed: Tasks whose cost comes from the price table.
-        input_tokens: Tokens in, cached ones included.
+        costs_unknown: Tasks that have used tokens, and nobody knows what they cost.
+        input_tokens: Tokens in, with those that came from a cache or were written to one.
         output_tokens: Tokens out.
         duration_ms: Time from start to finish, added up.
     """
@@ -33,8 +34,9 @@ class Totals(NamedTuple):
     finished: int = 0
     succeeded: int = 0
     failed: int = 0
-    cost_micros: int = 0
+    cost_nanos: int = 0
     costs_computed: int = 0
+    costs_unknown: int = 0
     input_tokens: int = 0
     output_tokens: int = 0
     duration_ms: int = 0

@@ -39,7 +39,7 @@ from heliograph.storage.distributed.postgres import (
     translated,
     try_session_lock,
 )
-from heliograph.storage.distributed.redis_stream import GENERATION, Reading, RedisStream, payload_of
+from heliograph.storage.distributed.redis_stream import GENERATION, Reading, RedisStream
 from heliograph.storage.protocols import Deposed
 from heliograph.storage.settings import PostgresSettings
 from heliograph.storage.sql import retention, schema
@@ -215,7 +215,7 @@ class PostgresArchive:
         if moved.rowcount != 1:
             raise Deposed("another node has archived in the meantime")
         events = reading.events
-        _copy(session, events, reading.bodies)
+        _copy(session, events)
         heads = {event.channel: event.seq for event in events}
         # In the order in which retention updates them: two orders would lock each other out.
         rows = [{"name": name, "head_seq": seq} for name, seq in sorted(heads.items())]
@@ -252,13 +252,13 @@ def _generation(session: Connection) -> int:
     return session.scalar(found) or 0
 
 
-def _copy(session: Connection, events: Sequence[Event], bodies: Sequence[bytes]) -> None:
+def _copy(session: Connection, events: Sequence[Event]) -> None:
     """Write the events in the text form of COPY; ``write_row`` takes thrice the time.
 
     The text is whole before COPY begins: while PostgreSQL waits for more of it, a session is not idle, and
     that of a paused node would not be ended before its statement's timeout.
     """
-    lines = b"".join(map(_line, events, bodies))
+    lines = b"".join(map(_line, events))
     with _driver(session).cursor() as cursor, cursor.copy(COPY) as copy:
         copy.write(lines)
 
@@ -266,7 +266,7 @@ def _copy(session: Connection, events: Sequence[Event], bodies: Sequence[bytes])
 COPY = "COPY events (id, channel, seq, topic, timestamp, sender, correlation_id, payload) FROM STDIN"
 
 
-def _line(event: Event, body: bytes) -> bytes:
+def _line(event: Event) -> bytes:
     return b"%d\t%s\t%d\t%s\t%d\t%s\t%s\t%s\n" % (
         event.id,
         event.channel.encode(),
@@ -275,7 +275,7 @@ def _line(event: Event, body: bytes) -> bytes:
         to_microseconds(event.timestamp),
         _escaped(event.sender),
         _escaped(event.correlation_id),
-        payload_of(body).replace(b"\\", b"\\\\"),  # JSON has no raw tab and no raw newline
+        event.json.replace(b"\\", b"\\\\"),  # JSON has no raw tab and no raw newline
     )
 
 

@@ -6,7 +6,7 @@ started again; only what a person must mend (a wrong password, database or schem
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -25,9 +25,11 @@ from heliograph.storage.distributed.listener import RedisListener
 from heliograph.storage.distributed.postgres import PostgresDatabase, database_url, refusals_named
 from heliograph.storage.distributed.redis_log import RedisLog
 from heliograph.storage.distributed.redis_stream import RedisStream
+from heliograph.storage.protocols import LogStats
 from heliograph.storage.settings import PostgresSettings, RedisSettings
 from heliograph.storage.sql import fold, migrate
 from heliograph.storage.sql.store import SqlStore
+from heliograph.storage.sql.vault import SqlVault
 
 PROBE_SECONDS = 3.0
 LATE_SECONDS = 10.0
@@ -63,15 +65,16 @@ class ArchivedStore(SqlStore):
 
 @attrs.frozen
 class Distributed:
-    """What a node has of the distributed form.
+    """What a node has of the distributed form; implements ``protocols.Storage``.
 
     Args:
-        log: For everybody.
-        store: For everybody.
+        log: On Redis.
+        store: On PostgreSQL.
         database: Under the store.
         archive: For the archiver, and for retention.
         stream: Redis itself.
         listener: For the bridge; ``None``: nothing is to be bridged.
+        start: The log's position when it was opened, ``None`` if it could not be reached.
     """
 
     log: RedisLog
@@ -80,6 +83,26 @@ class Distributed:
     archive: PostgresArchive
     stream: RedisStream
     listener: RedisListener | None
+    start: EventId | None
+
+    @property
+    def keeper(self) -> PostgresArchive:
+        """Removes what need not be kept."""
+        return self.archive
+
+    @property
+    def background(self) -> Mapping[str, Callable[[], Awaitable[None]]]:
+        """The watch over PostgreSQL's calls: without it a call to a server that fell silent never ends."""
+        return {"postgres watch": self.database.watch.run}
+
+    @property
+    def vault(self) -> SqlVault:
+        """Keeps secrets in PostgreSQL."""
+        return SqlVault(self.database)
+
+    def log_stats(self) -> LogStats:
+        """Tell how following Redis goes."""
+        return self.log.stats()
 
     async def checks(self) -> dict[str, str | None]:
         """Tell of each part what is wrong with it, ``None`` if nothing is; soon, whatever falls silent."""
@@ -127,8 +150,6 @@ async def open_distributed(
 ) -> AsyncIterator[Distributed]:
     """Open the log on Redis and the store on PostgreSQL.
 
-    Whoever opens it runs ``database.watch.run``: without it a call to a server that fell silent never ends.
-
     Raises:
         SettingsError: A URL is wrong, a server refuses, or the schema is not this program's.
     """
@@ -146,7 +167,8 @@ async def open_distributed(
         store = ArchivedStore(database, the_log)
         archive = PostgresArchive(stream, database, url, postgres, prices)
         listener = RedisListener(stream, the_log, redis) if redis.bridge else None
-        yield Distributed(the_log, store, database, archive, stream, listener)
+        start = the_log.position if the_log.reached else None
+        yield Distributed(the_log, store, database, archive, stream, listener, start)
     finally:
         stream.close()
         database.engine.dispose()

@@ -437,6 +437,7 @@ def decode(event_id: EventId, body: bytes) -> Event:
         payload=entry["payload"],
         sender=entry.get("sender"),
         correlation_id=entry.get("correlation_id"),
+        body=payload_of(body),
     )
 
 

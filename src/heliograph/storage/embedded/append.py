@@ -139,6 +139,7 @@ def _event(draft: Draft, event_id: EventId, seq: int, moment: datetime) -> Event
         draft.payload,
         draft.sender,
         draft.correlation_id,
+        draft.body,
     )
 
 

@@ -174,6 +174,10 @@ class _ownership:  # noqa: N801 - used as a function in a with statement
         self._file.close()
 
 
+def _lower(text: str | None) -> str | None:
+    return None if text is None else text.lower()
+
+
 def _engine(file: Path) -> Engine:
     # Last in, first out: a reader that goes on, page by page, does so in one connection's cache.
     engine = create_engine(f"sqlite:///{file}", pool_size=READERS + 1, max_overflow=0, pool_use_lifo=True)
@@ -190,6 +194,8 @@ def _engine(file: Path) -> Engine:
             "journal_size_limit=67108864",
         ):
             connection.execute(f"PRAGMA {pragma}")
+        # Its own knows the letters of ASCII only; PostgreSQL's knows all of them.
+        connection.create_function("lower", 1, _lower, deterministic=True)
         connection.set_progress_handler(_given_up, LOOK_EVERY)
 
     @event.listens_for(engine, "begin")

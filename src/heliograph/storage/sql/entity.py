@@ -61,12 +61,26 @@ class Merging(Generic[V]):
 
 
 @attrs.frozen(eq=False)
+class Beside(Generic[V]):
+    """Rows of another table that follow from an entity, such as the words that it is found by.
+
+    Args:
+        table: All its columns are its key.
+        rows: Returns them as tuples in the order of the columns.
+    """
+
+    table: Table
+    rows: Callable[[V], Set[tuple[Any, ...]]]
+
+
+@attrs.frozen(eq=False)
 class Entity(Generic[V]):
     """A kind of entity, and how it is kept.
 
     Args:
         kind: What it is.
         table: With a column for each field of the kind's values.
+        sorts: By name, what lists may be sorted by instead of the kind's order, largest first; never null.
         filters: By field of the kind's filter, how a value narrows a list; a field that is not here is a
             column, and must be equal.
         large: Columns of up to a megabyte that the fold never reads: a batch over thousands of entities must
@@ -75,16 +89,21 @@ class Entity(Generic[V]):
         kept: Names the columns that stay as they are for an entity, besides the large ones that are ``None``.
         steady: The fast path.
         merging: How a large column is corrected; ``None``: what a batch sets replaces what it holds.
+        beside: Rows that follow from it.
+        probed: Filters for which the database must be asked first how to go about it.
     """
 
     kind: Kind[V]
     table: Table
     filters: Mapping[str, Callable[[Any], ColumnElement[bool]]] = attrs.field(factory=dict)
+    sorts: Mapping[str, ColumnElement[int]] = attrs.field(factory=dict)
     large: tuple[str, ...] = ()
     cut: Mapping[str, ColumnElement[Any]] = attrs.field(factory=dict)
     kept: Callable[[V], Set[str]] = lambda value: frozenset()
     steady: Steady[V] | None = None
     merging: Merging[V] | None = None
+    beside: Beside[V] | None = None
+    probed: Mapping[str, Callable[[Connection, Any], ColumnElement[bool]]] = attrs.field(factory=dict)
 
     @property
     def key(self) -> Sequence[Column[Any]]:
@@ -97,9 +116,10 @@ class Entity(Generic[V]):
         return [self.cut.get(c.name, c) for c in self.table.c if c.name not in self.large]
 
     @property
-    def newest_first(self) -> Sequence[ColumnElement[Any]]:
+    def listed(self) -> Sequence[ColumnElement[Any]]:
         """The order of lists."""
-        return [self.table.c[name].desc() for name in self.kind.order]
+        columns = [self.table.c[name] for name in self.kind.order]
+        return columns if self.kind.ascending else [column.desc() for column in columns]
 
     @property
     def size(self) -> ColumnElement[int]:
@@ -115,19 +135,29 @@ class Entity(Generic[V]):
         """Return the condition that finds one entity."""
         return and_(*(column == value for column, value in zip(self.key, key, strict=True)))
 
-    def narrowed(self, wanted: Any) -> list[ColumnElement[bool]]:
+    def narrowed(self, connection: Connection, wanted: Any) -> list[ColumnElement[bool]]:
         """Return the conditions of a filter."""
         return [
-            self.filters[name](value) if name in self.filters else self.table.c[name] == value
+            self._condition(connection, name, value)
             for name, value in attrs.asdict(wanted, recurse=False).items()
             if value is not None and value != ()
         ]
 
-    def after(self, position: Sequence[Any]) -> ColumnElement[bool]:
+    def _condition(self, connection: Connection, name: str, value: Any) -> ColumnElement[bool]:
+        if name in self.probed:
+            return self.probed[name](connection, value)
+        return self.filters[name](value) if name in self.filters else self.table.c[name] == value
+
+    def sorted_by(self, sort: str) -> Sequence[ColumnElement[Any]]:
+        """Return the columns of a list that is sorted, each with its largest first."""
+        return [self.sorts[sort], *self.key]
+
+    def after(self, position: Sequence[Any], sort: str | None = None) -> ColumnElement[bool]:
         """Return the condition of what comes after a position in a list."""
-        columns = [self.table.c[name] for name in self.kind.order]
+        columns = self.sorted_by(sort) if sort else [self.table.c[name] for name in self.kind.order]
         typed = [literal(value, column.type) for value, column in zip(position, columns, strict=True)]
-        return tuple_(*columns) < tuple_(*typed)
+        here, there = tuple_(*columns), tuple_(*typed)
+        return here > there if self.kind.ascending and not sort else here < there
 
     def to_value(self, row: RowMapping) -> V:
         """Make an entity of a row, or of as much of it as was read."""

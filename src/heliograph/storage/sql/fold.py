@@ -13,7 +13,7 @@ from collections.abc import Container, Iterator, Mapping, Sequence
 from typing import Any
 
 import attrs
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, and_, bindparam, delete, select
 
 from heliograph.model.analytics.rollup import MEASURED
 from heliograph.model.event import Event
@@ -23,8 +23,8 @@ from heliograph.model.prices import NO_PRICES, Prices
 from heliograph.storage.sql import retention, schema
 from heliograph.storage.sql.database import chunks
 from heliograph.storage.sql.entities import ENTITIES
-from heliograph.storage.sql.entity import Entity, Steady
-from heliograph.storage.sql.prepared import upsert
+from heliograph.storage.sql.entity import Beside, Entity, Steady
+from heliograph.storage.sql.prepared import insert, upsert
 from heliograph.storage.sql.rollups import Measurement
 
 FAMILIES: dict[str, list[Entity[Any]]] = {}
@@ -36,7 +36,8 @@ FEEDS: dict[Kind[Any], list[Kind[Any]]] = {}
 
 for _entity in ENTITIES:
     if _entity.kind.family is not None:
-        FAMILIES.setdefault(_entity.kind.family, []).append(_entity)
+        for _family in (_entity.kind.family, *_entity.kind.further):
+            FAMILIES.setdefault(_family, []).append(_entity)
         if _entity.steady is not None:
             STEADY[_entity.kind.family] = _entity.steady
     for _feeder in _entity.kind.fed_by:
@@ -159,6 +160,7 @@ class Batch:
         self._values: dict[Key, Any] = {}
         self._shares: dict[tuple[Kind[Any], Key], Share | None] = {}
         self._merging: list[Any] = []
+        self._beside: set[tuple[Any, ...]] = set()
 
     def run(self) -> None:
         """Read the entities, apply what happens to them in order, and write them."""
@@ -196,6 +198,8 @@ class Batch:
         for key, value in self._values.items():
             if merging is not None and merging.due(value):
                 self._merging.append(value)
+            if entity.beside is not None:
+                self._beside |= entity.beside.rows(value)
             for fed in FEEDS.get(entity.kind, ()):
                 self._shares[fed, key] = fed.fed_by[entity.kind](value)
 
@@ -244,6 +248,20 @@ class Batch:
             rows.setdefault(tuple(row), []).append(row)
         for alike in rows.values():
             upsert(self._connection, self._entity.table, alike)
+        if self._entity.beside is not None:
+            self._write_beside(self._entity.beside)
+
+    def _write_beside(self, beside: Beside[Any]) -> None:
+        """Write the rows that follow from the entities, where they have changed."""
+        now = set().union(*map(beside.rows, self._values.values()))
+        names = tuple(beside.table.c.keys())
+        insert(
+            self._connection, beside.table, [dict(zip(names, row, strict=True)) for row in now - self._beside]
+        )
+        gone = [dict(zip((f"at_{name}" for name in names), row, strict=True)) for row in self._beside - now]
+        if gone:
+            mine = and_(*(beside.table.c[name] == bindparam(f"at_{name}") for name in names))
+            self._connection.execute(delete(beside.table).where(mine), gone)
 
 
 def _when(what: Event | Feeding) -> EventId:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
 import orjson
-from sqlalchemy import Connection, Row, and_, select
+from sqlalchemy import JSON, ColumnElement, Connection, Row, Text, and_, cast, func, select
 
 from heliograph.model.ids import EventId
-from heliograph.storage.protocols import LogLine
+from heliograph.storage.protocols import LineFilter, LogLine
 from heliograph.storage.sql.queries import payload_size, within_bytes
 from heliograph.storage.sql.schema import events
 
@@ -21,6 +22,7 @@ def read_lines(
     last_seq: int | None,
     limit: int,
     newest: bool,
+    wanted: LineFilter,
 ) -> tuple[Sequence[LogLine], bool]:
     """Read a task's lines of output in a range of ``seq`` (inclusive), in order; tell whether it has more.
 
@@ -33,6 +35,7 @@ def read_lines(
     ]
     if last_seq is not None:
         where.append(events.c.seq <= last_seq)
+    where += _narrowed(wanted, connection.dialect.name)
     found, more = within_bytes(
         connection,
         select(events.c.seq, events.c.id, events.c.timestamp, events.c.payload)
@@ -43,6 +46,25 @@ def read_lines(
     )
     lines = [_line(row) for row in found[:limit]]
     return lines[::-1] if newest else lines, more or len(found) > limit
+
+
+def _narrowed(wanted: LineFilter, dialect: str) -> list[ColumnElement[bool]]:
+    where = []
+    if wanted.stream is not None:
+        where.append(func.coalesce(_field("stream", dialect), "stdout") == wanted.stream)
+    if wanted.text is not None:
+        pattern = "%" + re.sub("([%_!])", r"!\1", wanted.text) + "%"
+        output = _field("output", dialect)
+        # SQLite's LIKE ignores the case of ASCII letters by itself, without a call for every line.
+        where.append(output.like(pattern, "!") if dialect == "sqlite" else output.ilike(pattern, "!"))
+    return where
+
+
+def _field(name: str, dialect: str) -> ColumnElement[str]:
+    """Return a text in the payload."""
+    if dialect == "sqlite":
+        return func.json_extract(events.c.payload, f"$.{name}", type_=Text)
+    return cast(events.c.payload, JSON).op("->>", return_type=Text())(name)
 
 
 def _line(row: Row[Any]) -> LogLine:

@@ -50,6 +50,7 @@ def to_event(row: Row[Any]) -> Event:
         payload=orjson.loads(row.payload),
         sender=row.sender,
         correlation_id=row.correlation_id,
+        body=row.payload.encode(),
     )
 
 
@@ -190,16 +191,24 @@ def _channel_name(selector: str, dialect: str) -> Iterable[ColumnElement[bool]]:
 
 
 def list_entities(
-    connection: Connection, entity: Entity[V], wanted: Any, after: Sequence[Any] | None, limit: int
+    connection: Connection,
+    entity: Entity[V],
+    wanted: Any,
+    after: Sequence[Any] | None,
+    limit: int,
+    sort: str | None,
 ) -> tuple[list[V], bool]:
-    """List entities, newest first, behind a keyset cursor; tell whether there are more.
+    """List entities in their order, or sorted, behind a keyset cursor; tell whether there are more.
 
     Returns fewer than ``limit`` when they reach ``PAGE_BYTES``; none only when there are none.
     """
-    statement: Select[Any] = select(entity.table, entity.size.label("_size")).where(*entity.narrowed(wanted))
+    statement: Select[Any] = select(entity.table, entity.size.label("_size")).where(
+        *entity.narrowed(connection, wanted)
+    )
     if after is not None:
-        statement = statement.where(entity.after(after))
-    statement = statement.order_by(*entity.newest_first).limit(limit + 1)
+        statement = statement.where(entity.after(after, sort))
+    order = [column.desc() for column in entity.sorted_by(sort)] if sort else entity.listed
+    statement = statement.order_by(*order).limit(limit + 1)
     found, more = within_bytes(connection, statement, lambda row: row._mapping["_size"])
     return [entity.to_value(row._mapping) for row in found[:limit]], more or len(found) > limit
 
@@ -210,10 +219,11 @@ def get_entity(connection: Connection, entity: Entity[V], key: Key) -> V | None:
     return None if row is None else entity.to_value(row)
 
 
-def count_entities(connection: Connection, entity: Entity[V], name: str) -> dict[Any, int]:
-    """Count the entities of each value of a column."""
+def count_entities(connection: Connection, entity: Entity[V], name: str, wanted: Any) -> dict[Any, int]:
+    """Count the entities of each value of a column, of those that pass a filter."""
     column = entity.table.c[name]
-    rows = connection.execute(select(column, func.count()).group_by(column))
+    narrowed = [] if wanted is None else entity.narrowed(connection, wanted)
+    rows = connection.execute(select(column, func.count()).where(*narrowed).group_by(column))
     return {row[0]: row[1] for row in rows}
 
 
@@ -221,7 +231,7 @@ def newest_entities(
     connection: Connection, entity: Entity[V], name: str, values: Iterable[str]
 ) -> dict[str, V]:
     """Return the newest entity of each value of a column, without what may be large, by looks at an index."""
-    newest = select(*entity.small).order_by(*entity.newest_first).limit(1)
+    newest = select(*entity.small).order_by(*entity.listed).limit(1)
     found = {}
     for value in values:
         row = connection.execute(newest.where(entity.table.c[name] == value)).mappings().one_or_none()

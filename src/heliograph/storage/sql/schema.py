@@ -2,7 +2,7 @@
 
 Every entity has its table in ``entities``, and the rollups have theirs in ``rollups``.
 
-Times are whole microseconds since the epoch in a bigint, money is whole micro-dollars: exact in both
+Times are whole microseconds since the epoch in a bigint, money is whole nano-dollars: exact in both
 databases and cheap to compare. JSON is kept as the text it was published as.
 """
 

@@ -10,7 +10,7 @@ from heliograph.model.channels import Selection
 from heliograph.model.event import Event
 from heliograph.model.ids import EventId
 from heliograph.model.kind import Before, Kind, V
-from heliograph.storage.protocols import LogLine, RollupSnapshot
+from heliograph.storage.protocols import ALL_LINES, LineFilter, LogLine, RollupSnapshot
 from heliograph.storage.sql import fold, queries, rollups
 from heliograph.storage.sql.database import Database
 from heliograph.storage.sql.entities import ENTITY_OF
@@ -24,29 +24,41 @@ class SqlStore:
         self._database = database
 
     async def list(
-        self, kind: Kind[V], wanted: Any, after: Sequence[Any] | None, limit: int
+        self,
+        kind: Kind[V],
+        wanted: Any,
+        after: Sequence[Any] | None,
+        limit: int,
+        sort: str | None = None,
     ) -> tuple[Sequence[V], bool]:
-        """List entities, newest first; tell whether there are more."""
-        return await self._database.read(queries.list_entities, ENTITY_OF[kind], wanted, after, limit)
+        """List entities in their order, or sorted; tell whether there are more."""
+        return await self._database.read(queries.list_entities, ENTITY_OF[kind], wanted, after, limit, sort)
 
     async def get(self, kind: Kind[V], *key: str) -> V | None:
         """Return one entity."""
         found: V | None = await self._database.read(queries.get_entity, ENTITY_OF[kind], key)
         return found
 
-    async def count(self, kind: Kind[Any], field: str) -> dict[Any, int]:
+    async def count(self, kind: Kind[Any], field: str, wanted: Any = None) -> dict[Any, int]:
         """Count the entities by the values of a field."""
-        return await self._database.read(queries.count_entities, ENTITY_OF[kind], field)
+        return await self._database.read(queries.count_entities, ENTITY_OF[kind], field, wanted)
 
     async def newest(self, kind: Kind[V], field: str, values: Sequence[str]) -> Mapping[str, V]:
         """Return the newest entity of each value of a field."""
         return await self._database.read(queries.newest_entities, ENTITY_OF[kind], field, values)
 
     async def lines(
-        self, task_id: str, first_seq: int, last_seq: int | None, limit: int, *, newest: bool = False
+        self,
+        task_id: str,
+        first_seq: int,
+        last_seq: int | None,
+        limit: int,
+        *,
+        newest: bool = False,
+        wanted: LineFilter = ALL_LINES,
     ) -> tuple[Sequence[LogLine], bool]:
         """Read lines of output in a range of ``seq``; tell whether it has more."""
-        return await self._database.read(read_lines, task_id, first_seq, last_seq, limit, newest)
+        return await self._database.read(read_lines, task_id, first_seq, last_seq, limit, newest, wanted)
 
     async def events(
         self,

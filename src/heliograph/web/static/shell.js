@@ -6,6 +6,9 @@
 
 import { Api, paths } from "./core/api.js";
 import { compact, duration } from "./core/format.js";
+import { nameOf } from "./core/fleet.js";
+import { Looked } from "./core/looked.js";
+import { Preferences } from "./core/preferences.js";
 import { format, parse } from "./core/route.js";
 import { SharedStreams } from "./core/shared.js";
 import { Streams } from "./core/streams.js";
@@ -17,6 +20,9 @@ import { VIEWS } from "./views/index.js";
 const MESSAGES_MS = 40; // what comes within so long is drawn together
 const RATE_SECONDS = 60;
 const KEY = "heliograph.key";
+
+let scheduled = false; // a frame
+let soon = null; // timer of the next one
 
 const byId = (id) => document.getElementById(id);
 const base = new URL(".", location.href).href;
@@ -37,13 +43,22 @@ function openStreams(on) {
   return new SharedStreams(new SharedWorker(address, { type: "module" }).port, on);
 }
 
-const tasks = new Tasks({ api, streams, changed: redrawSoon, failed: report, notice: (text) => say(text, "notice") });
+const preferences = new Preferences((chosen) => {
+  if (chosen.notify === "on" && globalThis.Notification?.permission === "default") Notification.requestPermission();
+  Object.assign(document.documentElement.dataset, chosen);
+  redraw();
+});
+
+const looked = new Looked();
+const tasks = new Tasks({ api, streams, changed: redrawSoon, failed: report, notice: (text) => say(text, "notice"), moved: taskMoved });
 
 /** What a view is given. */
 export const shell = {
   api,
   streams,
   tasks,
+  preferences,
+  looked,
   now: () => api.now(),
   redraw,
   redrawSoon,
@@ -117,9 +132,6 @@ byId("views").append(...VIEWS.filter((view) => view.title).map((view) => h("a", 
 
 // --- the frame -----------------------------------------------------------------------------------
 
-let scheduled = false;
-let soon = null; // timer
-
 function redraw() {
   if (scheduled) return;
   scheduled = true;
@@ -186,10 +198,37 @@ function needKey(problem) {
   });
 }
 
+/* A failure is told to those who listen or look elsewhere: to a screen reader, in the title, and as a notification on request. */
+function taskMoved(task, before) {
+  if (before == null && task.status !== "failed") return;
+  looked.moved(task);
+  if (task.status !== "failed" || before === undefined) return;
+  put(byId("announce"), `${nameOf(task)} failed`);
+  if (preferences.get("notify") === "on" && document.hidden && globalThis.Notification?.permission === "granted") {
+    const told = new Notification(`${nameOf(task)} failed`, { body: (task.error ?? "").slice(0, 200), tag: task.task_id });
+    told.onclick = () => {
+      focus();
+      shell.go(["tasks", task.task_id]);
+    };
+  }
+}
+
+function drawTitle() {
+  const { running, failed } = tasks.totals;
+  const news = looked.ended.failed.length;
+  const view = [...open.values()].pop()?.instance.title?.() ?? `${running} running${failed ? `, ${failed} failed` : ""}`;
+  const title = `${news ? `(${news}) ` : ""}${tasks.known || view ? view : "Heliograph"} · Heliograph`;
+  if (document.title !== title) document.title = title;
+  const icon = document.querySelector("link[rel=icon]");
+  const file = icon.href.replace(/favicon\w*/, news ? "favicon-failed" : "favicon");
+  if (icon.href !== file) icon.href = file;
+}
+
 const rates = Array(RATE_SECONDS).fill(0);
 
 setInterval(() => {
   drawState(streams.state);
+  drawTitle();
   if (document.hidden) return;
   rates.shift();
   rates.push(tasks.received);
@@ -205,9 +244,37 @@ setInterval(() => {
 
 // --- what the reader does ------------------------------------------------------------------------
 
+const GOES = { f: "fleet", a: "analytics", w: "workflows", s: "status" };
+let going = false; // after "g"
+
+async function palette() {
+  const { choiceActions, openPalette, viewActions } = await import("./parts/palette.js");
+  openPalette(shell, [...viewActions(shell, VIEWS), ...choiceActions(preferences), { title: "Keys", does: help }]);
+}
+
+async function help() {
+  (await import("./parts/help.js")).openHelp();
+}
+
+/* Keys that mean the same in every view. */
+function key(pressed) {
+  const went = going;
+  going = pressed === "g";
+  if (pressed === "?") help();
+  else if (went && GOES[pressed]) location.hash = format([VIEWS.find(({ name }) => name === GOES[pressed])?.path].filter(Boolean));
+  else return going;
+  return true;
+}
+
 addEventListener("keydown", (event) => {
+  if (event.key.toLowerCase() === "k" && (event.ctrlKey || event.metaKey)) {
+    event.preventDefault();
+    palette();
+    return;
+  }
   if (event.ctrlKey || event.metaKey || event.altKey || document.querySelector("dialog[open]")) return;
   const typing = event.target.matches("input, select, textarea");
+  if (!typing && key(event.key)) return event.preventDefault();
   for (const { instance } of [...open.values()].reverse()) {
     if (!instance.key?.(event, typing)) continue;
     event.preventDefault();
@@ -219,9 +286,13 @@ document.querySelector(".skip").addEventListener("click", (event) => {
   event.preventDefault(); // its address is none of a view
   byId("main").focus();
 });
+byId("open-palette").addEventListener("click", palette);
 byId("banner").querySelector("button").addEventListener("click", () => say(null));
 for (const name of ["online", "offline", "pageshow", "focus"]) addEventListener(name, () => streams.wake());
-document.addEventListener("visibilitychange", () => document.hidden || streams.wake());
+document.addEventListener("visibilitychange", () => {
+  looked.turn(document.hidden, api.now());
+  if (!document.hidden) streams.wake();
+});
 addEventListener("pageshow", (event) => event.persisted && location.reload()); // its streams are gone
 addEventListener("hashchange", navigate);
 navigate();

@@ -16,18 +16,18 @@ from heliograph import __version__
 from heliograph.actors.subscription import Overflow
 from heliograph.config import Settings
 from heliograph.http.api.documents import examples
-from heliograph.http.api.documents.schemas import (
+from heliograph.http.api.documents.schemas import GIVEN
+from heliograph.http.api.routes.streams import OVERLOADED_RETRY_MS, SSE_TYPE
+from heliograph.http.rules.bodies import JSON
+from heliograph.http.rules.parameters import POSITION, SELECTOR, TOPIC_FILTER
+from heliograph.http.rules.schema import (
     ANYTHING,
-    COMPONENTS,
     COUNT,
     CURSOR,
-    EVENT,
     OBJECT,
-    POSITION,
-    SELECTOR,
     TEXT,
     TIME,
-    TOPIC_FILTER,
+    Components,
     Schema,
     nullable,
     one_of,
@@ -37,12 +37,9 @@ from heliograph.http.api.documents.schemas import (
     text,
     whole,
 )
-from heliograph.http.api.routes.streams import OVERLOADED_RETRY_MS, SSE_TYPE
-from heliograph.http.rules.problems import TABLE
-from heliograph.http.rules.requests import JSON
 from heliograph.http.streams.reason import Reason
 from heliograph.http.streams.watching import MAX_TAIL
-from heliograph.http.streams.websocket import FIELDS, RETURNING
+from heliograph.http.streams.websocket import FIELDS, MAX_EVERY, RETURNING
 from heliograph.model.channels import NAME, TOPIC
 from heliograph.model.errors import (
     Forbidden,
@@ -52,6 +49,7 @@ from heliograph.model.errors import (
     Unauthenticated,
     Unavailable,
 )
+from heliograph.model.event import Event
 from heliograph.model.task import STATUSES, STREAMS
 
 Part = Mapping[str, Any]
@@ -62,6 +60,9 @@ REFUSALS = (Malformed, Unauthenticated, Forbidden, Invalid, TooMany, Unavailable
 HANDSHAKE_REFUSALS = (Unauthenticated, Forbidden, TooMany)
 NEVER_CLOSED_BY = (Reason.BROKEN, Reason.TASK_ENDED, Reason.UNAVAILABLE)
 """Ends of a WebSocket without a close frame, and those of event streams alone."""
+
+COMPONENTS = Components(GIVEN)
+COMPONENTS.of(Event)
 
 REF = said(ANYTHING, "Returned as it came.")
 CHANNEL_TOLD = said(TEXT, "The channel or pattern; of an event stream all of them, separated by commas.")
@@ -74,6 +75,10 @@ _SAID: Mapping[str, Schema] = {
     "after": said(nullable(POSITION), "Resume behind this; without it, live only."),
     "tail": said(
         nullable(whole(0, MAX_TAIL)), "Where no after is given: begin with the last so many events."
+    ),
+    "every": said(
+        nullable({"type": "number", "minimum": 0, "maximum": MAX_EVERY}),
+        "Of each channel only the newest event per so many seconds; with neither after nor tail.",
     ),
     "overflow": said(
         nullable(one_of(Overflow)), "What happens when the client does not keep up; disconnect by default."
@@ -159,8 +164,11 @@ def _told() -> Mapping[str, Schema]:
         "result": nullable(ref("Result")),
         "timestamp": TIME,
     }
-    other = {name: EVENT["properties"][name] for name in ("topic", "sender", "correlation_id")}
-    codes = one_of(TABLE[kind][1] for kind in REFUSALS)
+    other = {
+        name: COMPONENTS.schemas["Event"]["properties"][name]
+        for name in ("topic", "sender", "correlation_id")
+    }
+    codes = one_of(kind.code for kind in REFUSALS)
     own = {"additionalProperties": said(ANYTHING, "What else its publisher says, as it came.")}
     return {
         "task_output": record({**output, **_PLACE}, optional=["stream"], **own),
@@ -289,7 +297,7 @@ def document(settings: Settings) -> Mapping[str, Any]:
             "streamTask": {**_operation("send", "task", blocks, "One task's events."), **_BY_GET},
         },
         "components": {
-            "schemas": {name: COMPONENTS[name] for name in ("Cursor", "Event", "Result")},
+            "schemas": {name: COMPONENTS.schemas[name] for name in ("Cursor", "Event", "Result")},
             "messages": {
                 **{f"ws.{kind}": message for kind, message in {**asked, **told}.items()},
                 **{f"sse.{kind}": message for kind, message in blocks.items()},
@@ -315,7 +323,7 @@ _ABOUT_SSE = (
 
 def _about_ws(settings: Settings) -> str:
     limits = settings.streams
-    statuses = ", ".join(str(TABLE[kind][0]) for kind in HANDSHAKE_REFUSALS)
+    statuses = ", ".join(str(kind.status) for kind in HANDSHAKE_REFUSALS)
     return (
         f"Text frames of one JSON object each, of at most {limits.max_message_bytes} bytes from a client. "
         f"At most {limits.max_channels} subscriptions on one connection; without any it is closed after "

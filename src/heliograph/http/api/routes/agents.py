@@ -6,28 +6,25 @@ index for each agent of the page; so an answer costs the same however many tasks
 
 from __future__ import annotations
 
-from quart import Blueprint, Response, request
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Annotated
+
+import attrs
 
 from heliograph.actors.histogram import Question
-from heliograph.http.api.app import services
-from heliograph.http.rules.requests import (
-    DEFAULT_LIMIT,
-    MAX_LIMIT,
-    decode_cursor,
-    encode_cursor,
-    identity,
-    refuse_unknown,
-    require_utf8,
-    to_json,
-    whole,
-)
+from heliograph.http.api import samples
+from heliograph.http.api.endpoint import Described, Endpoint
+from heliograph.http.api.services import Services
+from heliograph.http.api.shared import ListMeta
+from heliograph.http.rules.auth import Identity
+from heliograph.http.rules.parameters import encode_cursor, page_cursor, page_limit, require_utf8
+from heliograph.http.rules.schema import COUNT, record, says
 from heliograph.model.analytics.cube import ALL_TIME, View
 from heliograph.model.analytics.rollup import DIMENSIONS, UNKNOWN
 from heliograph.model.analytics.totals import unpack
-from heliograph.model.ids import format_id
+from heliograph.model.errors import Invalid, Unavailable
 from heliograph.model.task import STATUSES, TASK
-
-blueprint = Blueprint("agents", __name__)
 
 
 def _with_status(status: str) -> View:
@@ -37,35 +34,73 @@ def _with_status(status: str) -> View:
 QUESTIONS = [Question(_with_status(status), [ALL_TIME]) for status in STATUSES]
 
 
-@blueprint.get("/api/agents")
-async def list_agents() -> Response:
+def _agent_name(name: str) -> str:
+    return require_utf8(name, "cursor")
+
+
+@attrs.frozen
+class AgentListing:
+    """Which agents to list."""
+
+    limit: int = page_limit()
+    cursor: str | None = page_cursor(_agent_name, str)
+
+
+@attrs.frozen
+class Agent:
+    """An agent, as its tasks tell of it."""
+
+    name: str
+    agent_type: str | None
+    tasks: Annotated[Mapping[str, int], says(**record(dict.fromkeys(STATUSES, COUNT)))]
+    last_seen: datetime | None
+
+
+@attrs.frozen
+class AgentList:
+    """A page of agents."""
+
+    agents: Sequence[Agent]
+    meta: ListMeta
+
+
+async def list_agents(services: Services, who: Identity, asked: AgentListing) -> AgentList:
     """List agents by name, with their tasks by status and when they were last heard of."""
-    refuse_unknown(request, "limit", "cursor", "ticket")
-    identity().require("read", "task:*")
-    service = services()
-    limit = whole(request, "limit", DEFAULT_LIMIT, 1, MAX_LIMIT)
-    cursor = decode_cursor(request, str)
-    after = require_utf8(cursor[0], "cursor") if cursor else ""
-    answer = await service.histogram.ask(QUESTIONS, service.log.position)
+    after = asked.cursor or ""
+    answer = await services.histogram.ask(QUESTIONS, services.log.position)
     counts: dict[str, dict[str, int]] = {}
     for status, (sums,) in zip(STATUSES, answer.sums, strict=True):
         for name, value in sums.items():
             if value and name > after and name != UNKNOWN:
                 counts.setdefault(name, dict.fromkeys(STATUSES, 0))[status] = unpack(value).created
     names = sorted(counts)
-    more, names = len(names) > limit, names[:limit]
-    latest = await service.store.newest(TASK, "agent", names)
+    more, names = len(names) > asked.limit, names[: asked.limit]
+    latest = await services.store.newest(TASK, "agent", names)
     agents = [
-        {
-            "name": name,
-            "agent_type": latest[name].agent_type if name in latest else None,
-            "tasks": counts[name],
-            "last_seen": latest[name].updated_at if name in latest else None,
-        }
+        Agent(
+            name,
+            latest[name].agent_type if name in latest else None,
+            counts[name],
+            latest[name].updated_at if name in latest else None,
+        )
         for name in names
     ]
-    meta = {
-        "next_cursor": encode_cursor(names[-1]) if more else None,
-        "stream_cursor": format_id(answer.cursor),
-    }
-    return Response(to_json({"agents": agents, "meta": meta}), content_type="application/json")
+    following = encode_cursor(names[-1]) if more else None
+    return AgentList(agents, ListMeta(following, answer.cursor))
+
+
+ENDPOINTS = [
+    Endpoint(
+        "GET",
+        "/api/agents",
+        list_agents,
+        "agents",
+        Described("A page of agents."),
+        channels=lambda asked: ("task:*",),
+        refuses=(Invalid, Unavailable),
+        example=AgentList(
+            [Agent("planner", None, {**dict.fromkeys(STATUSES, 0), "completed": 1}, samples.TASK.updated_at)],
+            samples.LAST_PAGE,
+        ),
+    )
+]

@@ -1,8 +1,8 @@
 """Analytics: sums and percentiles over any range, in any time zone, by any dimension.
 
-Every route takes the same parameters and answers from the aggregator's memory, all of one moment:
-``meta.stream_cursor`` is where the channel ``analytics`` goes on from exactly these numbers. A route checks
-all parameters and ignores those that it has no use for. JSON, or CSV by ``Accept: text/csv``.
+Every endpoint takes the same parameters and answers from the aggregator's memory, all of one moment:
+``meta.stream_cursor`` is where the channel ``analytics`` goes on from exactly these numbers. It checks all
+parameters and ignores those that it has no use for. JSON, or CSV by ``Accept: text/csv``.
 """
 
 from __future__ import annotations
@@ -11,22 +11,51 @@ import csv
 import io
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
-from operator import attrgetter
-from typing import Any
-from zoneinfo import ZoneInfo
+from typing import Any, TypeVar
 
 import attrs
 import trio
-from quart import Blueprint, Response, request
 
 from heliograph.actors.histogram import Figures, Question
-from heliograph.http.api.app import services
-from heliograph.http.rules.requests import identity, listed, refuse_unknown, require_utf8, to_json
+from heliograph.http.api import samples
+from heliograph.http.api.endpoint import Described, Endpoint
+from heliograph.http.api.routes.measures import (
+    Change,
+    CostBucket,
+    CostMeasures,
+    CostsHistogram,
+    HistogramMeta,
+    Measures,
+    Percentiles,
+    Performance,
+    PerformanceMeasures,
+    PeriodMeta,
+    Summary,
+    SummaryMeasures,
+    TaskBucket,
+    TaskMeasures,
+    TasksHistogram,
+    TokenBucket,
+    TokenMeasures,
+    TokensHistogram,
+    measure,
+    names_of,
+    show,
+)
+from heliograph.http.api.services import Services
+from heliograph.http.rules.answer import Answer
+from heliograph.http.rules.auth import Identity
+from heliograph.http.rules.bodies import JSON
+from heliograph.http.rules.parameters import Media, Text, Texts, Word, Words, header, query
+from heliograph.http.rules.schema import TEXT, said
+from heliograph.http.rules.shapes import plain
 from heliograph.model.analytics import sketch
 from heliograph.model.analytics.cube import ALL, ALL_TIME, ERRORS, View
 from heliograph.model.analytics.rollup import DIMENSIONS, dimension, slot_start
 from heliograph.model.analytics.timeline import (
     GRANULARITIES,
+    MAX_BUCKETS,
+    TIME_HELP,
     Bucket,
     Range,
     buckets,
@@ -34,16 +63,13 @@ from heliograph.model.analytics.timeline import (
     parse_moment,
     parse_zone,
 )
-from heliograph.model.analytics.totals import Totals, above, unpack
+from heliograph.model.analytics.totals import Totals, above, pack, unpack
 from heliograph.model.channels import ANALYTICS
-from heliograph.model.errors import Invalid
+from heliograph.model.errors import Invalid, Unavailable
 from heliograph.model.ids import EventId, format_id
 from heliograph.model.task import STATUSES, TERMINAL
 
-blueprint = Blueprint("analytics", __name__)
-
-PARAMETERS = ("from", "to", "granularity", "tz", "group_by", *DIMENSIONS, "ticket")
-PERCENTILES = {"p50": 0.5, "p90": 0.9, "p95": 0.95, "p99": 0.99}
+CSV = "text/csv"
 MAX_SUMS = 50_000
 """Buckets times groups in one answer."""
 
@@ -53,170 +79,160 @@ FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uf
 PAUSE = 500
 """Buckets written between two pauses for others."""
 
-MEASURED: Mapping[str, Callable[[Totals], float | None]] = {
-    **{name: attrgetter(name) for name in Totals._fields},
-    "tasks": lambda t: t.finished,
-    "cancelled": lambda t: t.finished - t.succeeded - t.failed,
-    "cost_usd": lambda t: t.cost_micros / 1_000_000,
-    "total_tokens": lambda t: t.input_tokens + t.output_tokens,
-    "success_rate": lambda t: t.succeeded / t.finished if t.finished else None,
-    "average_tokens": lambda t: (t.input_tokens + t.output_tokens) / t.finished if t.finished else None,
-    "average_cost_usd": lambda t: t.cost_micros / t.finished / 1_000_000 if t.finished else None,
-    "average_duration_ms": lambda t: t.duration_ms / t.finished if t.finished else None,
-}
-"""What can be shown of sums; averages are of finished tasks."""
-
-MEASURES = ("cost_usd", "tasks", "succeeded", "failed", "input_tokens", "output_tokens")
-"""What every histogram shows."""
-
-COST_MEASURES = (*MEASURES, "cost_micros", "costs_computed")
-TASK_MEASURES = (*MEASURES, "created", "cancelled", "success_rate")
-TOKEN_MEASURES = (*MEASURES, "total_tokens")
-SUMMARY_MEASURES = (
-    *MEASURES,
-    "cost_micros",
-    "costs_computed",
-    "created",
-    "cancelled",
-    "success_rate",
-    "total_tokens",
-    "average_tokens",
-    "average_cost_usd",
-    "average_duration_ms",
-)
+MOMENT = f"{TIME_HELP[0].upper()}{TIME_HELP[1:]}."
+ONLY = "Only these; repeatable."
 SUMMARY_GROUPS = ("model", "agent_type")
 PERFORMANCE_GROUPS = ("agent", "agent_type", "model")
-COMPARED = ("cost_usd", "tasks", "created", "succeeded", "failed", "total_tokens", "success_rate")
-"""What the summary compares with the previous period."""
+QUANTILES = {"p50": 0.5, "p90": 0.9, "p95": 0.95, "p99": 0.99}
 
 
 @attrs.frozen
-class Asked:
-    """The parameters of a request, read.
+class Period:
+    """The period, how it is cut and grouped, and which tasks count."""
 
-    Args:
-        span: The range, in whole slots.
-        granularity: Of the buckets.
-        zone: Whose clock cuts them.
-        group_by: A dimension, or ``None``.
-        filters: As ``View`` takes them.
-    """
+    from_: str = query(Text(), MOMENT, default="-24h", name="from")
+    to: str = query(Text(), MOMENT, default="now")
+    tz: str = query(Text(example="Europe/Berlin"), "An IANA time zone.", default="UTC")
+    granularity: str = query(
+        Word(GRANULARITIES), f"Of the buckets, of which there may be {MAX_BUCKETS}.", default="hour"
+    )
+    group_by: str | None = query(Word(DIMENSIONS), "Show the groups of this, too.")
+    agent_type: tuple[str, ...] = query(Texts(), ONLY, default=())
+    agent: tuple[str, ...] = query(Texts(), ONLY, default=())
+    model: tuple[str, ...] = query(Texts(), ONLY, default=())
+    status: tuple[str, ...] = query(Words(STATUSES), ONLY, default=())
+    form: str = header("Accept", Media((JSON, CSV)), "JSON or a table.", default=JSON)
 
-    span: Range
-    granularity: str
-    zone: ZoneInfo
-    group_by: str | None
-    filters: tuple[frozenset[str] | None, ...]
+    def range(self) -> Range:
+        """Return the period in whole slots.
+
+        Raises:
+            Invalid: It is none.
+        """
+        zone = parse_zone(self.tz)
+        now = datetime.now(UTC)
+        end = parse_moment(self.to, now, zone, "to")
+        return make_range(parse_moment(self.from_, now, zone, "from"), end)
 
     def view(self, group_by: str | None, *, durations: bool = False) -> View:
-        """Return the view of these filters that groups by something."""
-        return View(group_by, self.filters, durations)
+        """Return the view of these filters that groups by ``group_by``."""
+        given = {
+            "agent_type": map(dimension, self.agent_type),
+            "agent": map(dimension, self.agent),
+            "model": map(dimension, self.model),
+            "status": self.status,
+        }
+        filters = tuple(frozenset(given[name]) or None for name in DIMENSIONS)
+        return View(group_by, filters, durations)
 
-    def meta(self, cursor: EventId, **more: Any) -> dict[str, Any]:
-        """Return what every answer says of itself."""
+    def meta(self, span: Range, cursor: EventId) -> dict[str, Any]:
+        """Return what every answer says of its period."""
+        zone = parse_zone(self.tz)
         return {
-            "from": slot_start(self.span.first).astimezone(self.zone).isoformat(),
-            "to": slot_start(self.span.last).astimezone(self.zone).isoformat(),
-            "tz": self.zone.key,
-            **more,
-            "stream_cursor": format_id(cursor),
+            "from_": slot_start(span.first).astimezone(zone).isoformat(),
+            "to": slot_start(span.last).astimezone(zone).isoformat(),
+            "tz": zone.key,
+            "stream_cursor": cursor,
         }
 
 
-@blueprint.get("/api/analytics/summary")
-async def summary() -> Response:
+async def summary(services: Services, who: Identity, asked: Period) -> Summary | Answer:
     """Tell what a period comes to, how it compares with the one before it, and what is active now."""
-    asked = _asked()
-    now, before = _slots(asked.span), _slots(asked.span.previous)
+    span = asked.range()
+    now, before = _slots(span), _slots(span.previous)
     groupings = _groupings(*SUMMARY_GROUPS, asked.group_by)
     answer = await _ask(
+        services,
         Question(asked.view("status"), [ALL_TIME]),
         Question(asked.view(None), [now, before]),
         *(Question(asked.view(name), [now]) for name in groupings),
     )
     (by_status,), (these, those), *grouped = answer.sums
-    active = {status: unpack(value).created for status, value in by_status.items() if status not in TERMINAL}
-    totals, previous = (show(sums.get(ALL, 0), SUMMARY_MEASURES) for sums in (these, those))
+    active = [unpack(value).created for status, value in by_status.items() if status not in TERMINAL]
     groups = {
-        f"by_{name}": {group: show(value, SUMMARY_MEASURES) for group, value in _nonzero(sums)}
+        f"by_{name}": {group: show(value, SummaryMeasures) for group, value in _nonzero(sums)}
         for name, (sums,) in zip(groupings, grouped, strict=True)
     }
-    if _wants_csv():
-        rows = [{"by": "", "group": "", **totals}, {"by": "previous", "group": "", **previous}]
-        rows += [
-            {"by": name.removeprefix("by_"), "group": group, **shown}
-            for name, shown_groups in groups.items()
-            for group, shown in shown_groups.items()
-        ]
-        return _csv(("by", "group", *SUMMARY_MEASURES), rows, answer.cursor)
-    return _json(
-        {
-            **totals,
-            "active_tasks": sum(active.values()),
-            **groups,
-            "previous": previous,
-            "change": {name: _change(previous[name], totals[name]) for name in COMPARED},
-            "meta": asked.meta(answer.cursor),
-        }
+    totals, previous = these.get(ALL, 0), show(those.get(ALL, 0), SummaryMeasures)
+    if asked.form == CSV:
+        rows = [_row("", "", show(totals, SummaryMeasures)), _row("previous", "", previous)]
+        return _csv(("by", "group", *names_of(SummaryMeasures)), rows + _group_rows(groups), answer.cursor)
+    changes = {
+        field.name: _change(getattr(previous, field.name), measure(totals, [field.name])[field.name])
+        for field in attrs.fields(Change)
+    }
+    return show(
+        totals,
+        Summary,
+        active_tasks=sum(active),
+        **groups,
+        previous=previous,
+        change=Change(**changes),
+        meta=PeriodMeta(**asked.meta(span, answer.cursor)),
     )
 
 
-@blueprint.get("/api/analytics/costs/histogram")
-async def costs_histogram() -> Response:
+async def costs_histogram(services: Services, who: Identity, asked: Period) -> CostsHistogram | Answer:
     """Tell what was spent, bucket by bucket."""
-    return await _histogram(COST_MEASURES)
+    return await _histogram(services, asked, CostMeasures, CostBucket, CostsHistogram)
 
 
-@blueprint.get("/api/analytics/tasks/histogram")
-async def tasks_histogram() -> Response:
+async def tasks_histogram(services: Services, who: Identity, asked: Period) -> TasksHistogram | Answer:
     """Tell how many tasks were created and how they ended, bucket by bucket."""
-    return await _histogram(TASK_MEASURES)
+    return await _histogram(services, asked, TaskMeasures, TaskBucket, TasksHistogram)
 
 
-@blueprint.get("/api/analytics/tokens/histogram")
-async def tokens_histogram() -> Response:
+async def tokens_histogram(services: Services, who: Identity, asked: Period) -> TokensHistogram | Answer:
     """Tell how many tokens went in and came out, bucket by bucket."""
-    return await _histogram(TOKEN_MEASURES)
+    return await _histogram(services, asked, TokenMeasures, TokenBucket, TokensHistogram)
 
 
-@blueprint.get("/api/analytics/performance")
-async def performance() -> Response:
+async def performance(services: Services, who: Identity, asked: Period) -> Performance | Answer:
     """Tell how long tasks take, how often they succeed and why they fail, by agent, agent type and model."""
-    asked = _asked()
-    span = [_slots(asked.span)]
+    span = asked.range()
+    slots = [_slots(span)]
     groupings = _groupings(*PERFORMANCE_GROUPS, asked.group_by)
     answer = await _ask(
-        Question(asked.view(None, durations=True), span),
-        *(Question(asked.view(name, durations=True), span) for name in groupings),
-        Question(asked.view(ERRORS), span),
+        services,
+        Question(asked.view(None, durations=True), slots),
+        *(Question(asked.view(name, durations=True), slots) for name in groupings),
+        Question(asked.view(ERRORS), slots),
     )
     (overall,), *grouped, (errors,) = answer.sums
-    everything = _perform(overall.get(ALL, 0))
-    groups: dict[str, dict[str, dict[str, Any]]] = {}
+    everything = overall.get(ALL, 0)
+    groups: dict[str, dict[str, PerformanceMeasures]] = {}
     for name, (sums,) in zip(groupings, grouped, strict=True):
         groups[f"by_{name}"] = {group: _perform(value) for group, value in _nonzero(sums)}
         await trio.lowlevel.checkpoint()
     failures = sorted(((kind, unpack(value).failed) for kind, value in _nonzero(errors)), key=_by_count)
-    if _wants_csv():
-        rows = [{"by": "", "group": "", **_flat(everything)}]
-        rows += [
-            {"by": name.removeprefix("by_"), "group": group, **_flat(shown)}
-            for name, shown_groups in groups.items()
-            for group, shown in shown_groups.items()
-        ]
+    if asked.form == CSV:
+        rows = [_row("", "", _perform(everything)), *_group_rows(groups)]
+        columns = [name for name in rows[0] if name not in {"by", "group"}]
         rows += [{"by": ERRORS, "group": kind, "failed": count} for kind, count in failures]
-        return _csv(("by", "group", *_flat(everything)), rows, answer.cursor)
-    return _json({**everything, **groups, "failures": dict(failures), "meta": asked.meta(answer.cursor)})
+        return _csv(("by", "group", *columns), rows, answer.cursor)
+    return show(
+        everything,
+        Performance,
+        duration_ms=_quantiles(everything),
+        **groups,
+        failures=dict(failures),
+        meta=PeriodMeta(**asked.meta(span, answer.cursor)),
+    )
 
 
-async def _histogram(measures: Sequence[str]) -> Response:
-    asked = _asked()
-    cut = buckets(asked.span, asked.granularity, asked.zone)
-    spans = [(bucket.first, bucket.last) for bucket in cut]
+H = TypeVar("H")
+
+
+async def _histogram(
+    services: Services, asked: Period, measures: type[Measures], bucket: type, histogram: Callable[..., H]
+) -> H | Answer:
+    span = asked.range()
+    cut = buckets(span, asked.granularity, parse_zone(asked.tz))
+    spans = [(one.first, one.last) for one in cut]
     questions = [Question(asked.view(None), spans)]
     if asked.group_by is not None:
         questions.append(Question(asked.view(asked.group_by), spans))
-    answer = await _ask(*questions)
+    answer = await _ask(services, *questions)
     grouped = answer.sums[1] if asked.group_by is not None else ()
     groups = sorted({group for sums in grouped for group, _ in _nonzero(sums)})
     if len(groups) * len(cut) > MAX_SUMS:
@@ -225,86 +241,45 @@ async def _histogram(measures: Sequence[str]) -> Response:
             f"{len(groups)} groups in {len(cut)} buckets would make more than {MAX_SUMS} sums; filter by "
             f"{' or '.join(DIMENSIONS)}, or take a coarser granularity or a shorter range",
         )
-    shown = await _show_buckets(cut, answer, measures)
-    if _wants_csv():
-        columns = ("start", "end", "utc_offset", *(["group"] if asked.group_by else []), *measures)
-        return _csv(columns, _rows(shown), answer.cursor)
-    meta = asked.meta(answer.cursor, granularity=asked.granularity, group_by=asked.group_by, groups=groups)
-    return _json({"buckets": shown, "meta": meta})
+    shown = await _show_buckets(cut, answer, measures, bucket)
+    if asked.form == CSV:
+        columns = ("start", "end", "utc_offset", *(["group"] if asked.group_by else []), *names_of(measures))
+        return _csv(columns, _bucket_rows(shown), answer.cursor)
+    meta = HistogramMeta(
+        **asked.meta(span, answer.cursor),
+        granularity=asked.granularity,
+        group_by=asked.group_by,
+        groups=groups,
+    )
+    return histogram(shown, meta)
 
 
 async def _show_buckets(
-    cut: Sequence[Bucket], answer: Figures, measures: Sequence[str]
-) -> list[dict[str, Any]]:
+    cut: Sequence[Bucket], answer: Figures, measures: type[Measures], made: type
+) -> list[Any]:
     sums, *grouped = answer.sums
-    shown: list[dict[str, Any]] = []
+    shown: list[Any] = []
     for position, bucket in enumerate(cut):
-        one = {
-            "start": bucket.start,
-            "end": bucket.end,
-            "utc_offset": bucket.utc_offset,
-            **show(sums[position].get(ALL, 0), measures),
-        }
-        for groups in grouped:
-            one["groups"] = {group: show(value, measures) for group, value in _nonzero(groups[position])}
-        shown.append(one)
+        groups = None
+        for all_groups in grouped:
+            groups = {group: show(value, measures) for group, value in _nonzero(all_groups[position])}
+        shown.append(
+            show(
+                sums[position].get(ALL, 0),
+                made,
+                start=bucket.start,
+                end=bucket.end,
+                utc_offset=bucket.utc_offset,
+                groups=groups,
+            )
+        )
         if position % PAUSE == 0:
             await trio.lowlevel.checkpoint()
     return shown
 
 
-def _rows(shown: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return one row for each bucket, or for each group of each bucket."""
-    rows: list[dict[str, Any]] = []
-    for bucket in shown:
-        times = {name: bucket[name] for name in ("start", "end", "utc_offset")}
-        groups = bucket.get("groups")
-        if groups is None:
-            rows.append(bucket)
-        else:
-            rows += [{**times, "group": group, **measures} for group, measures in groups.items()]
-    return rows
-
-
-async def _ask(*questions: Question) -> Figures:
-    service = services()
-    return await service.histogram.ask(questions, service.log.position)
-
-
-def _asked() -> Asked:
-    """Read and check the parameters.
-
-    Raises:
-        Invalid: Some parameter is wrong.
-    """
-    refuse_unknown(request, *PARAMETERS)
-    identity().require("read", ANALYTICS)
-    zone = parse_zone(request.args.get("tz", "UTC"))
-    now = datetime.now(UTC)
-    end = parse_moment(request.args.get("to", "now"), now, zone, "to")
-    start = parse_moment(request.args.get("from", "-24h"), now, zone, "from")
-    return Asked(
-        make_range(start, end),
-        _one_of("granularity", GRANULARITIES) or "hour",
-        zone,
-        _one_of("group_by", DIMENSIONS),
-        tuple(_filter(name) for name in DIMENSIONS),
-    )
-
-
-def _one_of(name: str, allowed: Sequence[str]) -> str | None:
-    text = request.args.get(name)
-    if text is None or text in allowed:
-        return text
-    raise Invalid.field(name, f"must be one of {', '.join(allowed)}")
-
-
-def _filter(name: str) -> frozenset[str] | None:
-    if name == "status":
-        values = listed(request, name, STATUSES)
-    else:
-        values = tuple(dimension(require_utf8(text, name)) for text in request.args.getlist(name))
-    return frozenset(values) or None
+async def _ask(services: Services, *questions: Question) -> Figures:
+    return await services.histogram.ask(questions, services.log.position)
 
 
 def _slots(span: Range) -> tuple[int, int]:
@@ -319,23 +294,13 @@ def _nonzero(sums: Mapping[str, int]) -> list[tuple[str, int]]:
     return sorted((group, value) for group, value in sums.items() if value)
 
 
-def show(value: int, names: Sequence[str]) -> dict[str, Any]:
-    """Return some measures of packed sums."""
-    totals = unpack(value)
-    return {name: MEASURED[name](totals) for name in names}
+def _perform(value: int) -> PerformanceMeasures:
+    return show(value, PerformanceMeasures, duration_ms=_quantiles(value))
 
 
-def _perform(value: int) -> dict[str, Any]:
-    shown = show(value, SUMMARY_MEASURES)
-    found = sketch.quantiles(above(value), tuple(PERCENTILES.values()))
-    shown["duration_ms"] = dict(zip(PERCENTILES, found, strict=True)) if found else dict.fromkeys(PERCENTILES)
-    return shown
-
-
-def _flat(shown: Mapping[str, Any]) -> dict[str, Any]:
-    """Return one group's performance as a row of a table."""
-    rest = {name: value for name, value in shown.items() if name != "duration_ms"}
-    return {**rest, **{f"duration_ms_{name}": value for name, value in shown["duration_ms"].items()}}
+def _quantiles(value: int) -> Percentiles:
+    found = sketch.quantiles(above(value), tuple(QUANTILES.values()))
+    return Percentiles(*found) if found else Percentiles(None, None, None, None)
 
 
 def _by_count(failures: tuple[str, int]) -> tuple[int, str]:
@@ -347,19 +312,49 @@ def _change(before: float | None, now: float | None) -> float | None:
     return (now - before) / before if before and now is not None else None
 
 
-def _wants_csv() -> bool:
-    kinds = ["application/json", "text/csv"]
-    return bool(request.accept_mimetypes.best_match(kinds, default="application/json") == "text/csv")
+# Tables
 
 
-def _csv(columns: Sequence[str], rows: Sequence[Mapping[str, Any]], cursor: EventId) -> Response:
-    text = io.StringIO()
-    writer = csv.DictWriter(text, columns, restval="", extrasaction="ignore")
+def _row(by: str, group: str, measures: Measures) -> dict[str, Any]:
+    """Return measures as a row of a table."""
+    row = plain(measures)
+    durations = row.pop("duration_ms", {})
+    return {
+        "by": by,
+        "group": group,
+        **row,
+        **{f"duration_ms_{name}": one for name, one in durations.items()},
+    }
+
+
+def _group_rows(groups: Mapping[str, Mapping[str, Measures]]) -> list[dict[str, Any]]:
+    return [
+        _row(by.removeprefix("by_"), group, measures)
+        for by, shown in groups.items()
+        for group, measures in shown.items()
+    ]
+
+
+def _bucket_rows(shown: Sequence[Any]) -> list[dict[str, Any]]:
+    """Return one row for each bucket, or for each group of each bucket."""
+    rows: list[dict[str, Any]] = []
+    for bucket in map(plain, shown):
+        times = {name: bucket[name] for name in ("start", "end", "utc_offset")}
+        groups = bucket.get("groups")
+        if groups is None:
+            rows.append(bucket)
+        else:
+            rows += [{**times, "group": group, **measures} for group, measures in groups.items()]
+    return rows
+
+
+def _csv(columns: Sequence[str], rows: Sequence[Mapping[str, Any]], cursor: EventId) -> Answer:
+    table = io.StringIO()
+    writer = csv.DictWriter(table, columns, restval="", extrasaction="ignore")
     writer.writeheader()
     writer.writerows(map(_harmless, rows))
-    response = Response(text.getvalue(), content_type="text/csv; charset=utf-8")
-    response.headers["X-Stream-Cursor"] = format_id(cursor)
-    return response
+    headers = {"X-Stream-Cursor": format_id(cursor)}
+    return Answer(200, table.getvalue().encode(), "text/csv; charset=utf-8", headers)
 
 
 def _harmless(row: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -368,5 +363,82 @@ def _harmless(row: Mapping[str, Any]) -> Mapping[str, Any]:
     return {**row, "group": f"'{group}"} if group.startswith(FORMULA_STARTS) else row
 
 
-def _json(body: dict[str, Any]) -> Response:
-    return Response(to_json(body), content_type="application/json")
+# Declarations
+
+_SUMS = pack(
+    Totals(
+        created=1,
+        finished=1,
+        succeeded=1,
+        cost_nanos=50_000_000,
+        input_tokens=1200,
+        output_tokens=300,
+        duration_ms=2000,
+    )
+)
+_META: Mapping[str, Any] = {
+    "from_": "2026-01-31T00:00:00+01:00",
+    "to": "2026-02-01T00:00:00+01:00",
+    "tz": "Europe/Berlin",
+    "stream_cursor": samples.HEAD,
+}
+_PERFORMED = show(_SUMS, PerformanceMeasures, duration_ms=Percentiles(2000.0, 2000.0, 2000.0, 2000.0))
+
+
+def _example(histogram: Callable[..., Any], bucket: type, measures: type) -> Any:
+    groups: Mapping[str, Any] = {"sonnet": show(_SUMS, measures)}
+    times = {"start": _META["from_"], "end": _META["to"], "utc_offset": "+01:00"}
+    meta = HistogramMeta(**_META, granularity="day", group_by="model", groups=["sonnet"])
+    return histogram([show(_SUMS, bucket, **times, groups=groups)], meta)
+
+
+EXAMPLES = {
+    summary: show(
+        _SUMS,
+        Summary,
+        active_tasks=0,
+        by_model={"sonnet": show(_SUMS, SummaryMeasures)},
+        by_agent_type={"unknown": show(_SUMS, SummaryMeasures)},
+        previous=show(0, SummaryMeasures),
+        change=Change(*[None] * len(attrs.fields(Change))),
+        meta=PeriodMeta(**_META),
+    ),
+    performance: show(
+        _SUMS,
+        Performance,
+        duration_ms=_PERFORMED.duration_ms,
+        by_agent={"planner": _PERFORMED},
+        by_agent_type={"unknown": _PERFORMED},
+        by_model={"sonnet": _PERFORMED},
+        failures={"TimeoutError": 2},
+        meta=PeriodMeta(**_META),
+    ),
+    costs_histogram: _example(CostsHistogram, CostBucket, CostMeasures),
+    tasks_histogram: _example(TasksHistogram, TaskBucket, TaskMeasures),
+    tokens_histogram: _example(TokensHistogram, TokenBucket, TokenMeasures),
+}
+PATHS = {
+    "/api/analytics/summary": summary,
+    "/api/analytics/costs/histogram": costs_histogram,
+    "/api/analytics/tasks/histogram": tasks_histogram,
+    "/api/analytics/tokens/histogram": tokens_histogram,
+    "/api/analytics/performance": performance,
+}
+
+ENDPOINTS = [
+    Endpoint(
+        "GET",
+        path,
+        view,
+        "analytics",
+        Described(
+            "As of one moment, as JSON or, with X-Stream-Cursor, as CSV.",
+            media={CSV: {"schema": said(TEXT, "The same as a table.")}},
+            headers=["X-Stream-Cursor"],
+        ),
+        channels=lambda asked: (ANALYTICS,),
+        refuses=(Invalid, Unavailable),
+        example=EXAMPLES[view],
+    )
+    for path, view in PATHS.items()
+]

@@ -2,39 +2,52 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
 
-from quart import Blueprint, Response
-
 from heliograph.config import Settings
-from heliograph.http.api.app import services
-from heliograph.http.api.routes.page import Asset, serve_asset
-from heliograph.http.rules.requests import JSON, to_json
+from heliograph.http.api.documents import asyncapi, openapi
+from heliograph.http.api.endpoint import Described, Endpoint
+from heliograph.http.api.routes.page import Asset, Cached
+from heliograph.http.api.services import Services
+from heliograph.http.rules.answer import Answer
+from heliograph.http.rules.auth import Identity
+from heliograph.http.rules.bodies import JSON
+from heliograph.http.rules.schema import OBJECT
+from heliograph.http.rules.shapes import to_json
 
-blueprint = Blueprint("documents", __name__)
+TAGGED = Described(
+    "The document.",
+    media={JSON: {"schema": OBJECT}},
+    headers=["ETag"],
+    others={"304": {"description": "The client has it already.", "headers": ["ETag"]}},
+)
 
 
-@blueprint.get("/openapi.json")
-async def openapi_json() -> Response:
-    """Describe every HTTP endpoint, as OpenAPI 3.1."""
-    return serve_asset(_openapi(services().settings))
+def with_descriptions(others: Sequence[Endpoint]) -> tuple[Endpoint, ...]:
+    """Return these endpoints, and the two that describe them all."""
 
+    async def openapi_json(services: Services, who: Identity, asked: Cached) -> Answer:
+        """Describe every HTTP endpoint, as OpenAPI 3.1."""
+        return _openapi(services.settings, endpoints).answer(asked)
 
-@blueprint.get("/asyncapi.json")
-async def asyncapi_json() -> Response:
-    """Describe the WebSocket and the event streams, as AsyncAPI 3.0."""
-    return serve_asset(_asyncapi(services().settings))
+    async def asyncapi_json(services: Services, who: Identity, asked: Cached) -> Answer:
+        """Describe the WebSocket and the event streams, as AsyncAPI 3.0."""
+        return _asyncapi(services.settings).answer(asked)
+
+    endpoints = (
+        *others,
+        Endpoint("GET", "/openapi.json", openapi_json, "service", TAGGED, scope=None),
+        Endpoint("GET", "/asyncapi.json", asyncapi_json, "service", TAGGED, scope=None),
+    )
+    return endpoints
 
 
 @lru_cache(maxsize=1)
-def _openapi(settings: Settings) -> Asset:
-    from heliograph.http.api.documents import openapi  # which describes these routes, too
-
-    return Asset.of(to_json(openapi.document(settings)), JSON)
+def _openapi(settings: Settings, endpoints: tuple[Endpoint, ...]) -> Asset:
+    return Asset.of(to_json(openapi.document(settings, endpoints)), JSON)
 
 
 @lru_cache(maxsize=1)
 def _asyncapi(settings: Settings) -> Asset:
-    from heliograph.http.api.documents import asyncapi
-
     return Asset.of(to_json(asyncapi.document(settings)), JSON)

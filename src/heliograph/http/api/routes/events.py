@@ -2,115 +2,197 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any
 
-import orjson
-from quart import Blueprint, Response, request
+import attrs
+from werkzeug.exceptions import RequestTimeout
 
-from heliograph.http.api.app import Services, services
-from heliograph.http.rules.answer import Answer
+from heliograph.config import Settings
+from heliograph.http.api import samples
+from heliograph.http.api.endpoint import Described, Endpoint
+from heliograph.http.api.services import Services
+from heliograph.http.api.shared import ListMeta
 from heliograph.http.rules.asked import Asked
 from heliograph.http.rules.auth import Identity
-from heliograph.http.rules.requests import (
-    DEFAULT_LIMIT,
-    MAX_LIMIT,
-    InTime,
-    ItemReader,
-    decode_cursor,
+from heliograph.http.rules.bodies import JSON, NDJSON, ItemReader
+from heliograph.http.rules.parameters import (
+    Position,
+    Selectors,
+    Text,
+    TopicFilter,
     encode_cursor,
-    identity,
-    refuse_unknown,
-    require_utf8,
-    selection,
-    to_json,
-    whole,
+    header,
+    page_cursor,
+    page_limit,
+    query,
 )
-from heliograph.model.errors import Invalid
-from heliograph.model.event import event_json
-from heliograph.model.ids import NEWEST, OLDEST, EventId, format_id, parse_position
+from heliograph.http.rules.schema import TEXT, Components, listing, ref, said, says
+from heliograph.http.rules.shapes import to_json
+from heliograph.model.channels import EVERYTHING, Selection
+from heliograph.model.errors import (
+    Conflict,
+    Invalid,
+    Malformed,
+    TooLarge,
+    Unavailable,
+    UnsupportedMedia,
+)
+from heliograph.model.event import Event
+from heliograph.model.ids import NEWEST, OLDEST, EventId
 from heliograph.model.intake import parse_items
-
-blueprint = Blueprint("events", __name__)
 
 MAX_REQUEST_KEY = 150
 """Characters of ``Idempotency-Key``: the number of an item follows it in the key of each."""
 
+EXACTLY = "Exactly this."
+WHEN = "the log took it; a time or date in ISO 8601, or an id."
 
-@blueprint.post("/api/v1/events")
-async def publish() -> Response:
+
+@attrs.frozen
+class Publishing:
+    """What a publish request says in its head."""
+
+    request_key: str | None = header(
+        "Idempotency-Key",
+        Text(1, MAX_REQUEST_KEY),
+        "Makes a retry of the request harmless: the items that name no key get theirs from it, for "
+        "`events.key_ttl_seconds`.",
+    )
+
+
+class Items:
+    """The body of a publish request: one item, an array of them, or one on each line."""
+
+    def reader(self, asked: Asked, settings: Settings) -> ItemReader:
+        """Make the reader of a body."""
+        return ItemReader(asked.mimetype, settings.server.max_request_bytes, settings.events.max_per_request)
+
+    def describe(self, settings: Settings, components: Components) -> Mapping[str, Any]:
+        """Describe it for OpenAPI."""
+        most, size = settings.events.max_per_request, settings.server.max_request_bytes
+        shown = {
+            "event": {"value": samples.EVENT_ITEM},
+            "output": {"value": samples.OUTPUT_ITEM},
+            "several": {"value": [samples.OUTPUT_ITEM, samples.STATUS_ITEM]},
+        }
+        lines = {
+            "schema": said({**TEXT, "x-line": ref("Item")}, "One Item on each line."),
+            "example": "".join(
+                f"{to_json(item).decode()}\n" for item in (samples.OUTPUT_ITEM, samples.STATUS_ITEM)
+            ),
+        }
+        items = listing(ref("Item"), minItems=1, maxItems=most)
+        return {
+            "required": True,
+            "description": f"At most {most} items in {size} bytes; the payload of each may have "
+            f"{settings.events.max_bytes} bytes. Without a Content-Type it is read as {JSON}.",
+            "content": {
+                JSON: {"schema": {"anyOf": [ref("Item"), items]}, "examples": shown},
+                **dict.fromkeys(NDJSON, lines),
+            },
+        }
+
+
+@attrs.frozen
+class Receipt:
+    """What was kept."""
+
+    accepted: Annotated[int, says("How many items the request had.", minimum=1)]
+    ids: Annotated[
+        Sequence[EventId], says("Of each item in order; what was published before has its old id.")
+    ]
+    cursor: Annotated[EventId, says("The greatest of the ids.")]
+
+
+async def publish(services: Services, who: Identity, asked: Publishing, items: list[Any]) -> Receipt:
     """Append events; answered when they are durable, all or nothing."""
-    reader = item_reader(services(), request)
-    async for data in InTime(request.body):
-        reader.feed(data)
-    return (await append_items(services(), identity(), request, reader.end())).response()
+    drafts = parse_items(items, services.settings.events.max_bytes, asked.request_key)
+    if who.channels:
+        for channel in {draft.channel for draft in drafts}:
+            who.require_channel(channel)
+    receipt = await services.appender.append(drafts)
+    return Receipt(len(receipt.ids), receipt.ids, receipt.cursor)
 
 
-def item_reader(service: Services, asked: Asked) -> ItemReader:
-    """Make the reader of a publish request's body.
-
-    Raises:
-        HeliographError: It is refused by what its head says.
-    """
-    refuse_unknown(asked)
-    request_key = asked.headers.get("Idempotency-Key")
-    if request_key is not None and not 0 < len(request_key) <= MAX_REQUEST_KEY:
-        raise Invalid.field("Idempotency-Key", f"must have 1 to {MAX_REQUEST_KEY} characters")
-    settings = service.settings
-    return ItemReader(asked.mimetype, settings.server.max_request_bytes, settings.events.max_per_request)
+def _event_key(event_id: int) -> EventId:
+    if not OLDEST < event_id <= NEWEST:
+        raise ValueError("no event has such an id")
+    return EventId(event_id)
 
 
-async def append_items(service: Services, who: Identity, asked: Asked, items: list[Any]) -> Answer:
-    """Append what a publish request carries, by every rule of it.
+@attrs.frozen
+class EventListing:
+    """Which events to list."""
 
-    Raises:
-        HeliographError: It is refused, and nothing was kept.
-    """
-    drafts = parse_items(items, service.settings.events.max_bytes, asked.headers.get("Idempotency-Key"))
-    who.require("publish", *{draft.channel for draft in drafts})
-    receipt = await service.appender.append(drafts)
-    answer = {
-        "accepted": len(receipt.ids),
-        "ids": [format_id(event_id) for event_id in receipt.ids],
-        "cursor": format_id(receipt.cursor),
-    }
-    return Answer(201, to_json(answer))
+    channel: tuple[str, ...] = query(
+        Selectors(), "Channels and patterns; repeatable, all if none is named.", default=()
+    )
+    topic: str | None = query(TopicFilter(), "A topic, a pattern such as pipeline.*, or *.")
+    sender: str | None = query(Text(), EXACTLY)
+    correlation_id: str | None = query(Text(), EXACTLY)
+    since: EventId | None = query(Position(), f"From when {WHEN}")
+    until: EventId | None = query(Position(), f"Until when {WHEN}")
+    limit: int = page_limit()
+    cursor: EventId | None = page_cursor(_event_key, int)
+
+    @property
+    def selection(self) -> Selection:
+        """What is selected by channel and topic."""
+        return Selection.of(self.channel, self.topic or EVERYTHING)
+
+    def channels(self) -> Sequence[str]:
+        """Return the selectors that the caller must be allowed to read."""
+        return self.selection.selectors
 
 
-@blueprint.get("/api/v1/events")
-async def history() -> Response:
+@attrs.frozen
+class EventList:
+    """A page of events."""
+
+    events: Sequence[Event]
+    total: Annotated[int, says("How many this page has.", minimum=0)]
+    meta: ListMeta
+
+
+async def history(services: Services, who: Identity, asked: EventListing) -> EventList:
     """List events, newest first, with every filter of the dashboard."""
-    texts = ("sender", "correlation_id")
-    refuse_unknown(request, "topic", "channel", *texts, "since", "until", "limit", "cursor", "ticket")
-    service = services()
-    wanted = selection(request, service.settings.streams.max_channels)
-    identity().require("read", *wanted.selectors)
-    limit = whole(request, "limit", DEFAULT_LIMIT, 1, MAX_LIMIT)
-    filters = {name: require_utf8(request.args[name], name) for name in texts if request.args.get(name)}
-    since, until = _position("since", OLDEST), _position("until", NEWEST)
-    before = EventId(min(_cursor(), until + 1))
-    position = await service.store.checkpoint()
-    found, more = await service.store.events(wanted, before, limit, after=since, **filters)
-    body = {
-        "events": [orjson.Fragment(event_json(event)) for event in found],
-        "total": len(found),
-        "meta": {
-            "next_cursor": encode_cursor(found[-1].id) if more else None,
-            "stream_cursor": format_id(position),
-        },
-    }
-    return Response(to_json(body), content_type="application/json")
+    until = NEWEST if asked.until is None else asked.until
+    before = EventId(min(asked.cursor or NEWEST, until + 1))
+    position = await services.store.checkpoint()
+    found, more = await services.store.events(
+        asked.selection,
+        before,
+        asked.limit,
+        after=OLDEST if asked.since is None else asked.since,
+        sender=asked.sender,
+        correlation_id=asked.correlation_id,
+    )
+    following = encode_cursor(found[-1].id) if more else None
+    return EventList(found, len(found), ListMeta(following, position))
 
 
-def _position(name: str, default: EventId) -> EventId:
-    """Read a time or an id of the query: ids begin with the time at which events were taken."""
-    text = request.args.get(name)
-    return default if text is None else parse_position(text.replace(" ", "+"), name)
-
-
-def _cursor() -> EventId:
-    cursor = decode_cursor(request, int)
-    if cursor is None:
-        return NEWEST
-    if not OLDEST < cursor[0] <= NEWEST:
-        raise Invalid.field("cursor", "must be a next_cursor of this list, unchanged")
-    return EventId(cursor[0])
+ENDPOINTS = [
+    Endpoint(
+        "POST",
+        "/api/v1/events",
+        publish,
+        "events",
+        Described("They are kept."),
+        scope="publish",
+        body=Items(),
+        status=201,
+        refuses=(Malformed, RequestTimeout, Conflict, TooLarge, UnsupportedMedia, Invalid, Unavailable),
+        example=Receipt(1, [samples.OTHER.id], samples.OTHER.id),
+    ),
+    Endpoint(
+        "GET",
+        "/api/v1/events",
+        history,
+        "events",
+        Described("A page of events."),
+        channels=EventListing.channels,
+        refuses=(Invalid, Unavailable),
+        example=EventList([samples.ENDED, samples.OUTPUT, samples.CREATED], 3, samples.LAST_PAGE),
+    ),
+]

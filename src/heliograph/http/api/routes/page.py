@@ -20,11 +20,13 @@ from importlib.resources import files
 from importlib.resources.abc import Traversable
 
 import attrs
-from quart import Blueprint, Response, request
 
+from heliograph.http.api.endpoint import Endpoint
+from heliograph.http.api.services import Services
+from heliograph.http.rules.answer import Answer
+from heliograph.http.rules.auth import Identity
+from heliograph.http.rules.parameters import Coding, Text, header, path
 from heliograph.model.errors import NotFound
-
-blueprint = Blueprint("page", __name__)
 
 CONTENT_SECURITY_POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
@@ -39,6 +41,21 @@ SMALL_BYTES = 400
 
 _IMPORT = re.compile(rb'^(?:import|export)\b[^"\n]*"(\.[^"\n]+)";', re.MULTILINE)
 _KINDS = {".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml", ".html": "text/html"}
+
+
+@attrs.frozen
+class Cached:
+    """What a client has already, and how it takes what it has not."""
+
+    tag: str | None = header("If-None-Match", Text(), "The ETag of what the client has.")
+    takes_gzip: bool = header("Accept-Encoding", Coding("gzip"), "Whether gzip is taken.", default=False)
+
+
+@attrs.frozen
+class File(Cached):
+    """Which of the page's files."""
+
+    name: str = path(Text(), "The file's path.")
 
 
 @attrs.frozen
@@ -63,6 +80,27 @@ class Asset:
         packed = gzip.compress(body, mtime=0) if len(body) >= SMALL_BYTES else None
         etag = f'"{hashlib.sha256(body).hexdigest()[:16]}"'
         return cls(body, content_type, etag, packed if packed and len(packed) < len(body) else None)
+
+    def answer(self, asked: Cached, keep: str = "no-cache") -> Answer:
+        """Answer with the file, unless the client has it already.
+
+        Args:
+            asked: What the client has and takes.
+            keep: The header ``Cache-Control``.
+        """
+        packed = self.packed if asked.takes_gzip else None
+        etag = self.etag if packed is None else f'{self.etag[:-1]}-gzip"'
+        headers = {
+            "ETag": etag,
+            "Cache-Control": keep,
+            "Vary": "Accept-Encoding",
+            "Content-Security-Policy": CONTENT_SECURITY_POLICY,
+        }
+        if asked.tag == etag:
+            return Answer(304, b"", self.content_type, headers)
+        if packed is not None:
+            headers["Content-Encoding"] = "gzip"
+        return Answer(200, self.body if packed is None else packed, self.content_type, headers)
 
 
 @attrs.frozen
@@ -125,42 +163,22 @@ def _index(found: dict[str, bytes], version: str) -> bytes:
     return text.replace('="static/', f'="static/{version}/').encode()
 
 
-@blueprint.get("/")
-async def index() -> Response:
+async def index(services: Services, who: Identity, asked: Cached) -> Answer:
     """Serve the page."""
-    return serve_asset(site().index)
+    return site().index.answer(asked)
 
 
-@blueprint.get("/static/<path:name>")
-async def static_file(name: str) -> Response:
+async def static_file(services: Services, who: Identity, asked: File) -> Answer:
     """Serve one of the page's files."""
-    version, _, below = name.partition("/")
+    version, _, below = asked.name.partition("/")
     named = version == site().version
-    asset = site().assets.get(below if named else name)
+    asset = site().assets.get(below if named else asked.name)
     if asset is None:
-        raise NotFound(f"there is no file {name[:100]!r}")
-    return serve_asset(asset, FOR_EVER if named else "no-cache")
+        raise NotFound(f"there is no file {asked.name[:100]!r}")
+    return asset.answer(asked, FOR_EVER if named else "no-cache")
 
 
-def serve_asset(asset: Asset, keep: str = "no-cache") -> Response:
-    """Serve a file, unless the client has it already.
-
-    Args:
-        asset: The file.
-        keep: The header ``Cache-Control``.
-    """
-    packed = asset.packed if request.accept_encodings["gzip"] > 0 else None
-    etag = asset.etag if packed is None else f'{asset.etag[:-1]}-gzip"'
-    headers = {
-        "ETag": etag,
-        "Cache-Control": keep,
-        "Vary": "Accept-Encoding",
-        "Content-Security-Policy": CONTENT_SECURITY_POLICY,
-    }
-    if request.headers.get("If-None-Match") == etag:
-        return Response(b"", 304, headers)
-    if packed is not None:
-        headers["Content-Encoding"] = "gzip"
-    return Response(
-        asset.body if packed is None else packed, headers=headers, content_type=asset.content_type
-    )
+ENDPOINTS = [
+    Endpoint("GET", "/", index, scope=None),
+    Endpoint("GET", "/static/{name:path}", static_file, scope=None),
+]

@@ -1,193 +1,310 @@
-"""The handshakes of streams: ordinary routes up to the moment when the connection is detached.
+"""The handshakes of streams: ordinary endpoints whose answer takes the connection over.
 
-The functions without a leading underscore are their rules, which the shortcuts share. Whether there is room
-for one more stream is decided by what takes the connection over, where the stream is counted: checked any
-earlier, handshakes under way at the same time would all find the same room.
+Whether there is room for one more stream is decided by what takes the connection over, where the stream is
+counted: checked any earlier, handshakes under way at the same time would all find the same room.
 """
 
 from __future__ import annotations
 
 import random
+from collections.abc import Mapping
+from typing import Annotated
 
 import attrs
 import trio
-from quart import Blueprint, Response, request, websocket
 from werkzeug.exceptions import HTTPVersionNotSupported
 
-from heliograph.http.api.app import Services, cors_headers, services
-from heliograph.http.api.routes.tasks import known_task
+from heliograph.actors.subscription import Overflow
+from heliograph.http.api import samples
+from heliograph.http.api.documents import examples
+from heliograph.http.api.endpoint import Described, Endpoint, Handshake, Part, TakeOver
+from heliograph.http.api.routes.tasks import known_task, of_task
+from heliograph.http.api.services import Services
 from heliograph.http.rules.answer import Answer
-from heliograph.http.rules.asked import Asked
-from heliograph.http.rules.auth import Identity
-from heliograph.http.rules.problems import Problem, describe
-from heliograph.http.rules.requests import identity, refuse_unknown, selection, to_json, watch_request
+from heliograph.http.rules.auth import NOBODY, Identity
+from heliograph.http.rules.parameters import (
+    ClientPosition,
+    Nothing,
+    Place,
+    Selectors,
+    Text,
+    TopicFilter,
+    Whole,
+    Word,
+    header,
+    path,
+    query,
+)
+from heliograph.http.rules.problems import UpgradeRequired, describe
+from heliograph.http.rules.schema import TEXT, said, says
 from heliograph.http.streams.reason import Reason
 from heliograph.http.streams.sse import SseStream
-from heliograph.http.streams.stream import Refused
-from heliograph.http.streams.watching import WatchRequest
+from heliograph.http.streams.stream import RECONNECT_MS, Refused
+from heliograph.http.streams.watching import MAX_TAIL, WatchRequest
 from heliograph.http.streams.websocket import WebSocketStream, handshake_response
-from heliograph.http.wire import connection
-from heliograph.http.wire.frames import notice_block
-from heliograph.model.channels import Selection
-from heliograph.model.errors import TooMany
-from heliograph.model.ids import EventId, format_id
-
-blueprint = Blueprint("streams", __name__)
+from heliograph.http.wire.connection import Successor
+from heliograph.http.wire.frames import notice_block, sse_block
+from heliograph.model.channels import EVERYTHING, Selection
+from heliograph.model.errors import Invalid, NotFound, TooMany, Unavailable
+from heliograph.model.event import event_json
+from heliograph.model.ids import OLDEST, EventId, format_id
 
 SSE_TYPE = "text/event-stream; charset=utf-8"
 SSE_HEADERS = {"Cache-Control": "no-cache, no-transform", "X-Accel-Buffering": "no"}
 """A proxy that compressed a stream would hold back what it has not enough of yet."""
+
 OVERLOADED_RETRY_MS = (5_000, 30_000)
-WATCH_PARAMETERS = ("after", "lastEventId", "tail", "overflow", "names", "ticket")
-"""What both event streams take."""
 
 
-@blueprint.get("/api/v1/events/stream")
-async def event_stream() -> Response:
+@attrs.frozen
+class Watching:
+    """From where a stream begins, and what becomes of it when its client is slow."""
+
+    after: Place | None = query(
+        ClientPosition(),
+        "Begin after this cursor or time; Last-Event-ID and lastEventId win over it. What is neither is "
+        "answered by a reset on the stream.",
+    )
+    last_event_id: Place | None = header(
+        "Last-Event-ID", ClientPosition(), "As an EventSource sends it when it comes back."
+    )
+    kept_event_id: Place | None = query(
+        ClientPosition(), "As polyfills of EventSource send it.", name="lastEventId"
+    )
+    tail: int = query(
+        Whole(0, MAX_TAIL), "Where no position is given: begin with the last `tail` events.", default=0
+    )
+    overflow: str = query(
+        Word(tuple(Overflow)),
+        "What happens when the client does not keep up.",
+        default=Overflow.DISCONNECT.value,
+    )
+    names: str = query(
+        Word(("on", "off")),
+        "off leaves the names of events out, so that EventSource.onmessage hears them.",
+        default="on",
+    )
+
+    def request(self, selection: Selection, default: EventId | None = None) -> WatchRequest:
+        """Make the request to watch a selection; without a place and a tail it begins at ``default``."""
+        # The ids are of a reconnect, whose query still has the ``after`` of the first connect.
+        told = self.last_event_id or self.kept_event_id or self.after or Place()
+        after = told.id
+        if after is None and (told.foreign or not self.tail):
+            after = default
+        return WatchRequest(
+            selection=selection,
+            after=after,
+            after_is_time=told.is_time,
+            foreign=told.foreign,
+            tail=self.tail,
+            overflow=Overflow(self.overflow),
+            names=self.names == "on",
+        )
+
+
+@attrs.frozen
+class WatchingEvents(Watching):
+    """Which events a stream shows."""
+
+    channel: tuple[str, ...] = query(
+        Selectors(), "Channels and patterns; repeatable, all if none is named.", default=()
+    )
+    topic: str | None = query(TopicFilter(), "A topic, a pattern such as pipeline.*, or *.")
+
+    @property
+    def selection(self) -> Selection:
+        """What is selected by channel and topic."""
+        return Selection.of(self.channel, self.topic or EVERYTHING)
+
+
+@attrs.frozen
+class WatchingTask(Watching):
+    """Which task a stream shows."""
+
+    task_id: str = path(Text(), "The task's id.")
+
+
+async def event_stream(services: Services, who: Identity, asked: WatchingEvents) -> TakeOver:
     """Stream events as they happen, from a cursor if one is given."""
-    return _open_sse(wanted_events(services(), identity(), request))
+    return open_stream(services, who, asked.request(asked.selection))
 
 
-def wanted_events(service: Services, who: Identity, asked: Asked) -> WatchRequest:
-    """Read what a request for an event stream asks for, by every rule of it.
-
-    Raises:
-        HeliographError: It is refused.
-    """
-    refuse_unknown(asked, "topic", "channel", *WATCH_PARAMETERS)
-    wanted = selection(asked, service.settings.streams.max_channels)
-    who.require("read", *wanted.selectors)
-    return watch_request(asked, wanted)
-
-
-@blueprint.get("/api/tasks/<task_id>/stream")
-async def task_stream(task_id: str) -> Response:
+async def task_stream(services: Services, who: Identity, asked: WatchingTask) -> TakeOver | Answer:
     """Stream one task from its beginning to its end; 204 when nothing of it is left to be told."""
-    refuse_unknown(request, *WATCH_PARAMETERS)
-    task = await known_task(task_id)
-    wanted = watch_request(request, Selection.of([f"task:{task_id}"]), default_after="0-0")
+    task = await known_task(services.store, asked.task_id)
+    selection = Selection.of([f"task:{asked.task_id}"])
+    wanted = asked.request(selection, OLDEST)
     end = task.finished_event_id
     if end is not None:
         if wanted.after is not None and wanted.after >= end:
-            return Response(b"", 204)
+            return Answer(204, b"")
         if wanted.after is None and wanted.tail:
-            start = await services().hub.replay.tail_start(wanted.selection, wanted.tail)
+            start = await services.hub.replay.tail_start(wanted.selection, wanted.tail)
             # All of the tail came after the end: with no end to come, the stream would stay open.
             if start >= end:
                 wanted = attrs.evolve(wanted, after=EventId(end - 1))
-    return _open_sse(attrs.evolve(wanted, ends_with_task=True, task_end=end))
+    return open_stream(services, who, attrs.evolve(wanted, ends_with_task=True, task_end=end))
 
 
-def _require_http_1(version: str) -> None:
-    """Refuse HTTP/2, on which a connection is not one stream's to take away.
+def open_stream(services: Services, who: Identity, wanted: WatchRequest) -> TakeOver:
+    """Answer with an event stream of what is wanted."""
 
-    Raises:
-        HTTPVersionNotSupported: Curl and others offer it by themselves where they may choose.
-    """
-    if not version.startswith("1."):
-        raise HTTPVersionNotSupported("streams are served over HTTP/1.1")
+    def successor(handshake: Handshake) -> Successor:
+        framing = {"Transfer-Encoding": "chunked"} if handshake.chunked else {"Connection": "close"}
 
+        def take_over(stream: trio.SocketStream) -> SseStream | Refused:
+            try:
+                services.streams.admit(SseStream.transport, who.name)
+            except TooMany:
+                return Refused(stream, _come_back_later(wanted, handshake.headers).encoded())
+            served = SseStream(
+                stream, services.hub, services.streams, who.name, wanted, chunked=handshake.chunked
+            )
+            served.sink.write(
+                _response_head({"Content-Type": SSE_TYPE, **SSE_HEADERS, **handshake.headers, **framing})
+            )
+            return served
 
-def _open_sse(wanted: WatchRequest) -> Response:
-    _require_http_1(request.http_version)
-    service, owner = services(), identity().name
-    if request.method == "HEAD":
-        return Response(b"", headers=SSE_HEADERS, content_type=SSE_TYPE)
-    chunked = request.http_version != "1.0"
-    connection.current.get().detach(sse_successor(service, owner, request, wanted, chunked=chunked))
-    return Response(b"")
+        return take_over
 
-
-def sse_successor(
-    service: Services, owner: str, asked: Asked, wanted: WatchRequest, *, chunked: bool
-) -> connection.Successor:
-    """Make what takes a connection over as an event stream; its head is written then."""
-    framing = {"Transfer-Encoding": "chunked"} if chunked else {"Connection": "close"}
-    cors = cors_headers(service.settings.server, asked)
-
-    def take_over(stream: trio.SocketStream) -> SseStream | Refused:
-        try:
-            service.streams.admit(SseStream.transport, owner)
-        except TooMany:
-            return Refused(stream, _come_back_later(wanted).encoded(cors))
-        served = SseStream(stream, service.hub, service.streams, owner, wanted, chunked=chunked)
-        served.sink.write(_response_head({"Content-Type": SSE_TYPE} | SSE_HEADERS | cors | framing))
-        return served
-
-    return take_over
+    return TakeOver(successor, Answer(200, b"", SSE_TYPE, SSE_HEADERS))
 
 
-def _come_back_later(wanted: WatchRequest) -> Answer:
+def _come_back_later(wanted: WatchRequest, headers: Mapping[str, str]) -> Answer:
     """Answer an EventSource that is one too many: a 503 would end it for good."""
     pause = random.randint(*OVERLOADED_RETRY_MS)
     cursor = None if wanted.after is None else format_id(wanted.after)
     fields = {"after_ms": pause, "cursor": cursor, "reason": Reason.FULL.text}
     block = notice_block("reconnect", fields, cursor or "", pause, named=wanted.names)
-    return Answer(200, block, SSE_TYPE, SSE_HEADERS | {"Connection": "close"})
+    return Answer(200, block, SSE_TYPE, {**SSE_HEADERS, **headers, "Connection": "close"})
 
 
-def _response_head(headers: dict[str, str]) -> bytes:
+def _response_head(headers: Mapping[str, str]) -> bytes:
     lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
     return f"HTTP/1.1 200 OK\r\n{lines}\r\n".encode("latin-1")
 
 
-@blueprint.websocket("/ws")
-async def web_socket() -> None:
-    """Open a WebSocket; the protocol is in ``http.websocket``."""
-    _require_http_1(websocket.http_version)
-    connection.current.get().detach(web_socket_successor(services(), websocket))
+@attrs.frozen
+class Upgrading:
+    """What opens a WebSocket."""
+
+    upgrade: str | None = header("Upgrade", Text(), "websocket")
+    key: str | None = header("Sec-WebSocket-Key", Text(), "Of the client.")
 
 
-@blueprint.websocket("/ws/<session>")
-async def page_socket(session: str) -> None:
+@attrs.frozen
+class UpgradingPage(Upgrading):
+    """What opens the WebSocket of a page."""
+
+    session: str = path(Text(), "Any name.")
+
+
+async def web_socket(services: Services, who: Identity, asked: Upgrading) -> TakeOver:
+    """Open a WebSocket; the protocol is in ``http.streams.websocket``."""
+    return _upgrade(services, who, asked, None)
+
+
+async def page_socket(services: Services, who: Identity, asked: UpgradingPage) -> TakeOver:
     """Open the WebSocket of a page that never subscribes: it hears the statuses of all tasks."""
-    _require_http_1(websocket.http_version)
-    connection.current.get().detach(web_socket_successor(services(), websocket, session))
+    return _upgrade(services, who, asked, asked.session)
 
 
-@blueprint.get("/ws")
-@blueprint.get("/ws/<session>")
-async def no_web_socket(session: str = "") -> Response:
-    """Tell whoever asks without an upgrade what is here (RFC 9110, section 15.5.22)."""
-    text = "this is a WebSocket: open it with ws:// or wss://; over HTTP ask GET /api/v1/events/stream"
-    problem = Problem(426, "upgrade_required", "A WebSocket is needed", text)
-    return problem.answer({"Upgrade": "websocket", "Connection": "Upgrade"}).response()
+def _upgrade(services: Services, who: Identity, asked: Upgrading, session: str | None) -> TakeOver:
+    key = asked.key
+    if asked.upgrade is None or key is None:
+        raise UpgradeRequired(
+            "this is a WebSocket: open it with ws:// or wss://; over HTTP ask GET /api/v1/events/stream"
+        )
+
+    def successor(handshake: Handshake) -> Successor:
+        def take_over(stream: trio.SocketStream) -> WebSocketStream | Refused:
+            identity = None if who is NOBODY else who
+            served = WebSocketStream(
+                stream, services.hub, services.streams, identity, services.authenticator, session
+            )
+            try:
+                services.streams.admit(served.transport, served.owner)
+            except TooMany as error:
+                refusal = describe(error).answer({**handshake.headers, "Connection": "close"})
+                return Refused(stream, refusal.encoded())
+            served.sink.write(handshake_response(key))
+            return served
+
+        return take_over
+
+    return TakeOver(successor, Answer(200, b""))
 
 
-def web_socket_successor(service: Services, asked: Asked, session: str | None = None) -> connection.Successor:
-    """Make what takes a connection over as a WebSocket, by every rule of it; it answers the handshake.
+@attrs.frozen
+class Ticket:
+    """What stands for a key in a query."""
 
-    Args:
-        service: The services.
-        asked: The handshake.
-        session: Name of the page whose own stream it is.
-
-    Raises:
-        HeliographError: It is refused.
-    """
-    who = service.authenticator.from_headers(asked.headers, asked.args.get("ticket"))
-    key = asked.headers["Sec-WebSocket-Key"]
-    cors = cors_headers(service.settings.server, asked)
-
-    def take_over(stream: trio.SocketStream) -> WebSocketStream | Refused:
-        served = WebSocketStream(stream, service.hub, service.streams, who, service.authenticator, session)
-        try:
-            service.streams.admit(served.transport, served.owner)
-        except TooMany as error:
-            return Refused(stream, describe(error).answer({"Connection": "close"}).encoded(cors))
-        served.sink.write(handshake_response(key))
-        return served
-
-    return take_over
+    ticket: str
+    expires_at: Annotated[float, says("Seconds since 1970.")]
 
 
-@blueprint.post("/api/v1/stream-tickets")
-async def make_ticket() -> Response:
+async def make_ticket(services: Services, who: Identity, asked: Nothing) -> Ticket:
     """Make a short-lived ticket for clients that can't set headers on a stream; a ticket buys none."""
-    refuse_unknown(request)
-    who = identity()
-    who.require("read")
-    ticket, expires_at = services().authenticator.ticket_for(who)
-    return Response(
-        to_json({"ticket": ticket, "expires_at": expires_at}), 201, content_type="application/json"
-    )
+    ticket, expires_at = services.authenticator.ticket_for(who)
+    return Ticket(ticket, expires_at)
+
+
+_EXAMPLE = b"".join(
+    [
+        notice_block("open", examples.OPEN, format_id(OLDEST), RECONNECT_MS),
+        *(
+            sse_block(event.topic, event_json(event), event.cursor)
+            for event in (samples.CREATED, samples.OUTPUT, samples.ENDED)
+        ),
+    ]
+).decode()
+
+BLOCKS: Mapping[str, Part] = {
+    SSE_TYPE.partition(";")[0]: {
+        "schema": said(TEXT, "Server-sent events (WHATWG HTML, 9.2)."),
+        "example": _EXAMPLE,
+    }
+}
+UNTIL = (
+    "Blocks as in /asyncapi.json, until the client or a reconnect ends it. When there are too many streams "
+    f"it is one reconnect of {OVERLOADED_RETRY_MS[0]} to {OVERLOADED_RETRY_MS[1]} milliseconds, and the end."
+)
+
+ENDPOINTS = [
+    Endpoint(
+        "GET",
+        "/api/v1/events/stream",
+        event_stream,
+        "streams",
+        Described(UNTIL, media=BLOCKS),
+        channels=lambda asked: asked.selection.selectors,
+        refuses=(Invalid, HTTPVersionNotSupported),
+    ),
+    Endpoint(
+        "GET",
+        "/api/tasks/{task_id}/stream",
+        task_stream,
+        "streams",
+        Described(
+            UNTIL,
+            media=BLOCKS,
+            others={"204": {"description": "The client has seen the end: an EventSource stops."}},
+            more="It begins at the task's first event, and ends after the one that ends the task.",
+        ),
+        channels=of_task,
+        refuses=(NotFound, Invalid, Unavailable, HTTPVersionNotSupported),
+    ),
+    Endpoint("GET", "/ws", web_socket, upgrade=True),
+    Endpoint("GET", "/ws/{session}", page_socket, upgrade=True),
+    Endpoint(
+        "POST",
+        "/api/v1/stream-tickets",
+        make_ticket,
+        "streams",
+        Described("The ticket."),
+        status=201,
+        refuses=(Invalid,),
+        example=Ticket("InJlYWRlciI.aX3zAA.…", samples.NOON.timestamp()),
+    ),
+]

@@ -4,104 +4,230 @@ from __future__ import annotations
 
 import os
 import time
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Literal
 
+import attrs
 import psutil
 import trio
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
-from quart import Blueprint, Response, request
 
 from heliograph import __version__
-from heliograph.http.api import metrics
-from heliograph.http.api.app import services
-from heliograph.http.rules.requests import identity, refuse_unknown, to_json
-from heliograph.model.ids import format_id
+from heliograph.http.api import metrics, samples
+from heliograph.http.api.endpoint import Described, Endpoint
+from heliograph.http.api.routes.workflows import is_enabled, records_of
+from heliograph.http.api.services import Services
+from heliograph.http.api.shared import Meta
+from heliograph.http.rules.answer import Answer
+from heliograph.http.rules.auth import Identity
+from heliograph.http.rules.bodies import JSON
+from heliograph.http.rules.parameters import Nothing
+from heliograph.http.rules.schema import TEXT, one_of, ref, says
+from heliograph.http.rules.shapes import write
+from heliograph.model.errors import Invalid, Unavailable
+from heliograph.model.ids import EventId
 from heliograph.model.task import STATUSES, TASK
-
-blueprint = Blueprint("system", __name__)
+from heliograph.model.workflows.record import Record
 
 STARTED = time.time()
 PROCESS = psutil.Process()
 
+Count = Annotated[int, says(minimum=0)]
 
-@blueprint.get("/api/health")
-async def health() -> Response:
+
+@attrs.frozen
+class Health:
+    """That the process answers."""
+
+    status: Literal["healthy"]
+    version: str
+    uptime_seconds: Count
+
+
+async def health(services: Services, who: Identity) -> Health:
     """Tell that the process answers: live."""
-    return _json(
-        {"status": "healthy", "version": __version__, "uptime_seconds": round(time.time() - STARTED)}
+    return Health("healthy", __version__, round(time.time() - STARTED))
+
+
+@attrs.frozen
+class Workflows:
+    """How many workflows there are."""
+
+    total: Count
+    enabled: Count
+
+
+@attrs.frozen
+class Bus:
+    """What this node has carried."""
+
+    published: Count
+    delivered: Count
+    errors: Count
+
+
+@attrs.frozen
+class PlatformHealth:
+    """The health of the platform."""
+
+    status: Literal["healthy"]
+    workflows: Workflows
+    bus: Bus
+
+
+async def platform_health(services: Services, who: Identity) -> PlatformHealth:
+    """Tell how many workflows there are, and what this node has carried."""
+    appender = services.appender.stats()
+    deliveries = services.hub.stats().deliveries
+    workflows = services.registry.catalogue.workflows
+    records = await records_of(services.store, workflows)
+    enabled = sum(is_enabled(one, records.get(name, Record(name))) for name, one in workflows.items())
+    return PlatformHealth(
+        "healthy",
+        Workflows(len(workflows), enabled),
+        Bus(appender.events, deliveries, appender.failed + appender.refused),
     )
 
 
-@blueprint.get("/api/v1/health")
-async def platform_health() -> Response:
-    """Tell what this node has carried; of workflows none is registered yet."""
-    service = services()
-    appender = service.appender.stats()
-    return _json(
-        {
-            "status": "healthy",
-            "workflows": {"total": 0, "enabled": 0},
-            "bus": {
-                "published": appender.events,
-                "delivered": service.hub.stats().deliveries,
-                "errors": appender.failed + appender.refused,
-            },
-        }
-    )
+@attrs.frozen
+class Readiness:
+    """Which parts are reachable."""
+
+    status: Literal["ready", "not ready"]
+    checks: Mapping[str, Annotated[str, says("ok, or what is wrong.")]]
 
 
-@blueprint.get("/api/ready")
-async def ready() -> Response:
+async def ready(services: Services, who: Identity) -> Readiness | Answer:
     """Tell whether every part is reachable; 503 names what is missing."""
-    checks = await services().ready()
-    missing = {name: reason for name, reason in checks.items() if reason is not None}
-    body = {
-        "status": "not ready" if missing else "ready",
-        "checks": {name: reason or "ok" for name, reason in checks.items()},
-    }
-    return _json(body, 503 if missing else 200)
+    checks = {name: reason or "ok" for name, reason in (await services.ready()).items()}
+    if all(state == "ok" for state in checks.values()):
+        return Readiness("ready", checks)
+    return Answer(503, write(Readiness("not ready", checks)))
 
 
-@blueprint.get("/api/status")
-async def status() -> Response:
+@attrs.frozen
+class Machine:
+    """The machine that this node runs on."""
+
+    cpu_count: Count | None
+    load_average: Annotated[Sequence[float], says(minItems=3, maxItems=3)]
+    memory_total_bytes: Count
+    memory_available_bytes: Count
+    process_memory_bytes: Count
+
+
+@attrs.frozen
+class Status:
+    """How the machine and the service are doing."""
+
+    status: Literal["healthy"]
+    version: str
+    uptime_seconds: Count
+    machine: Machine
+    tasks: Annotated[
+        Mapping[str, Count], says("How many there are by status.", propertyNames=one_of(STATUSES))
+    ]
+    streams: Count
+    subscriptions: Count
+    events: Count
+    deliveries: Count
+    position: EventId
+    meta: Meta
+
+
+async def status(services: Services, who: Identity, asked: Nothing) -> Status:
     """Tell how the machine and the service are doing."""
-    refuse_unknown(request, "ticket")
-    identity().require("read")
-    service = services()
-    hub = service.hub.stats()
+    hub = services.hub.stats()
     memory = psutil.virtual_memory()
-    checkpoint = await service.store.checkpoint()
-    counts = dict.fromkeys(STATUSES, 0) | await service.store.count(TASK, "status")
-    return _json(
-        {
-            "status": "healthy",
-            "version": __version__,
-            "uptime_seconds": round(time.time() - STARTED),
-            "machine": {
-                "cpu_count": os.cpu_count(),
-                "load_average": os.getloadavg(),
-                "memory_total_bytes": memory.total,
-                "memory_available_bytes": memory.available,
-                "process_memory_bytes": PROCESS.memory_info().rss,
-            },
-            "tasks": counts,
-            "streams": len(service.streams.streams),
-            "subscriptions": hub.subscriptions,
-            "events": hub.events,
-            "deliveries": hub.deliveries,
-            "position": format_id(hub.position),
-            "meta": {"stream_cursor": format_id(checkpoint)},
-        }
+    checkpoint = await services.store.checkpoint()
+    counts = dict.fromkeys(STATUSES, 0) | await services.store.count(TASK, "status")
+    return Status(
+        status="healthy",
+        version=__version__,
+        uptime_seconds=round(time.time() - STARTED),
+        machine=Machine(
+            cpu_count=os.cpu_count(),
+            load_average=os.getloadavg(),
+            memory_total_bytes=memory.total,
+            memory_available_bytes=memory.available,
+            process_memory_bytes=PROCESS.memory_info().rss,
+        ),
+        tasks=counts,
+        streams=len(services.streams.streams),
+        subscriptions=hub.subscriptions,
+        events=hub.events,
+        deliveries=hub.deliveries,
+        position=hub.position,
+        meta=Meta(checkpoint),
     )
 
 
-@blueprint.get("/metrics")
-async def prometheus() -> Response:
+async def prometheus(services: Services, who: Identity, asked: Nothing) -> Answer:
     """Expose the counters for Prometheus."""
-    identity().require("read")
-    text = await trio.to_thread.run_sync(metrics.render, metrics.snapshot(services()))
-    return Response(text, content_type=CONTENT_TYPE_LATEST)
+    text = await trio.to_thread.run_sync(metrics.render, metrics.snapshot(services))
+    return Answer(200, text, CONTENT_TYPE_LATEST)
 
 
-def _json(body: dict[str, Any], status: int = 200) -> Response:
-    return Response(to_json(body), status, content_type="application/json")
+_HEALTH = Health("healthy", __version__, 3600)
+
+ENDPOINTS = [
+    Endpoint("GET", "/api/health", health, "service", Described("Live."), scope=None, example=_HEALTH),
+    Endpoint(
+        "GET",
+        "/api/v1/health",
+        platform_health,
+        "service",
+        Described("Live."),
+        refuses=(Unavailable,),
+        example=PlatformHealth("healthy", Workflows(3, 2), Bus(3, 6, 0)),
+    ),
+    Endpoint(
+        "GET",
+        "/api/ready",
+        ready,
+        "service",
+        Described(
+            "Ready.",
+            others={"503": {"description": "Not ready.", "content": {JSON: {"schema": ref("Readiness")}}}},
+        ),
+        scope=None,
+        example=Readiness("ready", dict.fromkeys(("log", "store", "subscriber", "analytics"), "ok")),
+    ),
+    Endpoint(
+        "GET",
+        "/api/status",
+        status,
+        "service",
+        Described("How it is."),
+        refuses=(Invalid, Unavailable),
+        example=Status(
+            status="healthy",
+            version=__version__,
+            uptime_seconds=3600,
+            machine=Machine(2, [0.5, 0.25, 0.25], 8_589_934_592, 4_294_967_296, 67_108_864),
+            tasks={"completed": 1},
+            streams=2,
+            subscriptions=2,
+            events=3,
+            deliveries=6,
+            position=samples.HEAD,
+            meta=samples.META,
+        ),
+    ),
+    Endpoint(
+        "GET",
+        "/metrics",
+        prometheus,
+        "service",
+        Described(
+            "Counters.",
+            media={
+                CONTENT_TYPE_LATEST.partition(";")[0]: {
+                    "schema": TEXT,
+                    "example": "heliograph_streams 2.0\n",
+                }
+            },
+        ),
+        refuses=(Invalid,),
+    ),
+]

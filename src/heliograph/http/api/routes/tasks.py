@@ -2,134 +2,268 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import aclosing
 from datetime import datetime
-from typing import Any
+from typing import Annotated, Any
 
-from quart import Blueprint, Response, request
+import attrs
 
-from heliograph.http.api.app import services
-from heliograph.http.rules.requests import (
-    DEFAULT_LIMIT,
+from heliograph.http.api import samples
+from heliograph.http.api.endpoint import Described, Endpoint, Streamed
+from heliograph.http.api.services import Services
+from heliograph.http.api.shared import ListMeta, Meta, StreamCursor, task_fields
+from heliograph.http.rules.auth import Identity
+from heliograph.http.rules.parameters import (
     MAX_LIMIT,
-    decode_cursor,
+    Flag,
+    Media,
+    Moment,
+    Text,
+    Whole,
+    Word,
+    Words,
     encode_cursor,
-    identity,
-    listed,
-    moment,
-    refuse_unknown,
-    require_utf8,
-    to_json,
-    whole,
+    header,
+    page_cursor,
+    page_limit,
+    path,
+    query,
 )
+from heliograph.http.rules.schema import TEXT, Components, Schema, record, ref, said, says
+from heliograph.http.rules.shapes import plain, to_json, written_as
 from heliograph.model.channels import is_name
-from heliograph.model.errors import Invalid, NotFound
+from heliograph.model.errors import Invalid, NotFound, Unavailable
 from heliograph.model.ids import format_id, from_microseconds, to_microseconds
-from heliograph.model.task import STATUSES, TASK, Task, TaskFilter, task_json
-from heliograph.storage.protocols import LogLine, Store
-
-blueprint = Blueprint("tasks", __name__)
+from heliograph.model.task import SORTS, STATUSES, STREAMS, TASK, Task, TaskFilter, task_json
+from heliograph.storage.protocols import LineFilter, LogLine, Store
 
 MAX_SEQ = 2**62
 MAX_LINES = 5000
 FULL_LOG_PAGE = 2000
+TEXT_PLAIN = "text/plain"
 NDJSON = "application/x-ndjson"
 
+EXACTLY = "Exactly this."
 
-@blueprint.get("/api/tasks")
-async def list_tasks() -> Response:
-    """List tasks, newest first, with every filter of the dashboard."""
-    texts = ("agent", "agent_type", "model", "session_id", "conversation_id", "text")
-    refuse_unknown(request, "status", *texts, "since", "until", "limit", "cursor", "ticket")
-    identity().require("read", "task:*")
-    service = services()
-    values = {name: require_utf8(request.args[name], name) for name in texts if request.args.get(name)}
-    wanted = TaskFilter(
-        statuses=listed(request, "status", STATUSES),
-        since=moment(request, "since"),
-        until=moment(request, "until"),
-        **values,
+
+def _task_key(sorted_by: int, task_id: str) -> tuple[int, str]:
+    if not -1 <= sorted_by < 2**58 or not is_name(task_id):
+        raise ValueError("no task has such a key")
+    return sorted_by, task_id
+
+
+@attrs.frozen
+class TaskListing:
+    """Which tasks to list."""
+
+    status: tuple[str, ...] = query(
+        Words(STATUSES), "Any of these; repeated, or separated by commas.", default=()
     )
-    limit = whole(request, "limit", DEFAULT_LIMIT, 1, MAX_LIMIT)
+    agent: str | None = query(Text(), EXACTLY)
+    agent_type: str | None = query(Text(), EXACTLY)
+    model: str | None = query(Text(), EXACTLY)
+    session_id: str | None = query(Text(), EXACTLY)
+    conversation_id: str | None = query(Text(), EXACTLY)
+    text: str | None = query(
+        Text(), "Words, each found in the id, name, agent, agent type, model or error, in either case."
+    )
+    since: datetime | None = query(Moment(), "Created at or after this ISO 8601 time or date.")
+    until: datetime | None = query(Moment(), "Created before this ISO 8601 time or date.")
+    sort: str | None = query(
+        Word(tuple(SORTS)), "What to sort by, largest first; by default the newest come first."
+    )
+    counts: bool = query(Flag(), "Whether meta.counts is wanted.", default=False)
+    limit: int = page_limit()
+    cursor: tuple[int, str] | None = page_cursor(_task_key, int, str)
+
+    def filter(self) -> TaskFilter:
+        """Return what the store filters by."""
+        given = attrs.asdict(self, recurse=False)
+        for name in ("status", "sort", "counts", "limit", "cursor"):
+            del given[name]
+        return TaskFilter(statuses=self.status, **given)
+
+    def after(self) -> tuple[Any, str] | None:
+        """Return where the page before ended."""
+        if self.cursor is None or self.sort is not None:
+            return self.cursor
+        return from_microseconds(self.cursor[0]), self.cursor[1]
+
+
+@attrs.frozen
+class OfTask:
+    """Which task."""
+
+    task_id: str = path(Text(), "The task's id.")
+
+
+def of_task(asked: Any) -> tuple[str, ...]:
+    """Return the channel that who asks for a task must be allowed to read."""
+    return (f"task:{asked.task_id}",)
+
+
+@attrs.frozen
+class LineRange(OfTask):
+    """Which lines of a task's output."""
+
+    from_seq: int = query(Whole(1, MAX_SEQ), "The first line of the range.", default=1)
+    to_seq: int | None = query(Whole(1, MAX_SEQ), "The last line of the range.")
+    tail: int | None = query(Whole(1, MAX_LINES), "The last `tail` lines of the range.")
+    text: str | None = query(Text(1, 1000), "Only lines with this; ASCII letters of either case.")
+    stream: str | None = query(Word(STREAMS), "Only lines of this stream.")
+    limit: int = query(Whole(1, MAX_LINES), "At most so many lines.", default=MAX_LIMIT)
+
+    def __attrs_post_init__(self) -> None:
+        """Refuse a range that ends before it begins."""
+        if self.from_seq > (self.to_seq or MAX_SEQ):
+            raise Invalid.field("from_seq", "must not be greater than to_seq")
+
+
+@attrs.frozen
+class FullLog(OfTask):
+    """The whole log, in some form."""
+
+    form: str = header("Accept", Media((TEXT_PLAIN, NDJSON)), "How to write it.", default=TEXT_PLAIN)
+
+
+@attrs.frozen
+class TaskListMeta(ListMeta):
+    """Where a page of tasks stands; and where that was asked for, how many there are."""
+
+    counts: Annotated[
+        Mapping[str, int] | None,
+        says("Tasks of each status that pass the filter, leaving its status out; absent unless asked for."),
+    ] = None
+
+
+@attrs.frozen
+class TaskList:
+    """A page of tasks."""
+
+    tasks: Sequence[Task]
+    meta: TaskListMeta
+
+
+@attrs.frozen
+class OneTask:
+    """A task."""
+
+    task: Task
+    meta: Meta
+
+
+def _describe_one_task(components: Components) -> Schema:
+    return record({**task_fields(components), "meta": components.of(Meta)})
+
+
+written_as(OneTask, lambda one: {**task_json(one.task), "meta": plain(one.meta)}, _describe_one_task)
+
+
+@attrs.frozen
+class LineMeta:
+    """Where some lines stand in their log."""
+
+    first_seq: Annotated[int | None, says(minimum=1)]
+    last_seq: Annotated[int | None, says(minimum=1)]
+    more: Annotated[bool, says("Whether the range that was asked for has more.")]
+    stream_cursor: StreamCursor
+
+
+@attrs.frozen
+class LineList:
+    """Lines of output, in order."""
+
+    lines: Sequence[LogLine]
+    meta: LineMeta
+
+
+def _describe_line(components: Components) -> Schema:
+    fields = {
+        **components.fields(LogLine),
+        "seq": {"type": "integer", "minimum": 1},
+        "partial": said({"const": True}, "The stream's next piece goes on in the same line."),
+        "rewind": said({"const": True}, "Written over what the line held, as after a carriage return."),
+    }
+    about = "A line of output, or a marked piece of one."
+    return record(fields, optional=["partial", "rewind"], description=about)
+
+
+def line_json(line: LogLine) -> dict[str, Any]:
+    """Return a line of output as REST gives it."""
+    shown: dict[str, Any] = {
+        "seq": line.seq,
+        "id": format_id(line.id),
+        "timestamp": line.timestamp,
+        "stream": line.stream,
+        "output": line.output,
+    }
+    return shown | {mark: True for mark in ("partial", "rewind") if getattr(line, mark)}
+
+
+written_as(LogLine, line_json, _describe_line)
+
+
+async def list_tasks(services: Services, who: Identity, asked: TaskListing) -> TaskList:
+    """List tasks, newest first, with every filter of the dashboard."""
     # Before the question: what is committed while it is answered comes again from the stream, not never.
-    position = await service.store.checkpoint()
-    found, more = await service.store.list(TASK, wanted, _after(), limit)
-    meta = {
-        "next_cursor": encode_cursor(to_microseconds(found[-1].created_at), found[-1].task_id)
-        if more
-        else None,
-        "stream_cursor": format_id(position),
-    }
-    return _json({"tasks": [task_json(task) for task in found], "meta": meta})
+    position = await services.store.checkpoint()
+    wanted = asked.filter()
+    found, more = await services.store.list(TASK, wanted, asked.after(), asked.limit, asked.sort)
+    sorted_by = SORTS[asked.sort] if asked.sort else lambda task: to_microseconds(task.created_at)
+    last = encode_cursor(sorted_by(found[-1]), found[-1].task_id) if more else None
+    counts = None
+    if asked.counts:
+        all_of_them = attrs.evolve(wanted, statuses=())
+        counts = dict.fromkeys(STATUSES, 0) | await services.store.count(TASK, "status", all_of_them)
+    return TaskList(found, TaskListMeta(last, position, counts))
 
 
-def _after() -> tuple[datetime, str] | None:
-    cursor = decode_cursor(request, int, str)
-    if cursor is None:
-        return None
-    if not 0 <= cursor[0] < 2**58 or not is_name(cursor[1]):
-        raise Invalid.field("cursor", "must be a next_cursor of this list, unchanged")
-    return from_microseconds(cursor[0]), cursor[1]
-
-
-@blueprint.get("/api/tasks/<task_id>")
-async def get_task(task_id: str) -> Response:
+async def get_task(services: Services, who: Identity, asked: OfTask) -> OneTask:
     """Return one task."""
-    refuse_unknown(request, "ticket")
-    position = await services().store.checkpoint()
-    task = await known_task(task_id)
-    return _json({**task_json(task), "meta": {"stream_cursor": format_id(position)}})
+    position = await services.store.checkpoint()
+    return OneTask(await known_task(services.store, asked.task_id), Meta(position))
 
 
-@blueprint.get("/api/tasks/<task_id>/logs")
-async def read_log(task_id: str) -> Response:
+async def read_log(services: Services, who: Identity, asked: LineRange) -> LineList:
     """Return lines of output: the first of a range of ``seq``, or its last ones."""
-    refuse_unknown(request, "from_seq", "to_seq", "tail", "limit", "ticket")
-    service = services()
-    first = whole(request, "from_seq", 1, 1, MAX_SEQ)
-    last = whole(request, "to_seq", MAX_SEQ, 1, MAX_SEQ)
-    if first > last:
-        raise Invalid.field("from_seq", "must not be greater than to_seq")
-    tail = whole(request, "tail", 0, 1, MAX_LINES)
-    limit = whole(request, "limit", MAX_LIMIT, 1, MAX_LINES)
-    position = await service.store.checkpoint()
-    await known_task(task_id)
-    lines, more = await service.store.lines(task_id, first, last, tail or limit, newest=tail > 0)
-    meta = {
-        "first_seq": lines[0].seq if lines else None,
-        "last_seq": lines[-1].seq if lines else None,
-        "more": more,
-        "stream_cursor": format_id(position),
-    }
-    return _json({"lines": [line_json(line) for line in lines], "meta": meta})
+    position = await services.store.checkpoint()
+    await known_task(services.store, asked.task_id)
+    lines, more = await services.store.lines(
+        asked.task_id,
+        asked.from_seq,
+        asked.to_seq or MAX_SEQ,
+        asked.tail or asked.limit,
+        newest=asked.tail is not None,
+        wanted=LineFilter(asked.text, asked.stream),
+    )
+    first, last = (lines[0].seq, lines[-1].seq) if lines else (None, None)
+    return LineList(lines, LineMeta(first, last, more, position))
 
 
-@blueprint.get("/api/tasks/<task_id>/logs/full")
-async def full_log(task_id: str) -> Response:
+async def full_log(services: Services, who: Identity, asked: FullLog) -> Streamed:
     """Stream the whole output, page by page, as text or as NDJSON."""
-    refuse_unknown(request, "ticket")
-    cursor = {"X-Stream-Cursor": format_id(await services().store.checkpoint())}
-    await known_task(task_id)
-    accepted = request.accept_mimetypes.best_match(["text/plain", NDJSON], default="text/plain")
     # A proxy that compressed it would hold it back.
-    headers = {**cursor, "Cache-Control": "no-cache, no-transform"}
-    pages = _pages(services().store, task_id)
-    if accepted == NDJSON:
-        return Response(_as_ndjson(pages), headers=headers, content_type=NDJSON)
-    return Response(_as_text(pages), headers=headers, content_type="text/plain; charset=utf-8")
+    headers = {
+        "X-Stream-Cursor": format_id(await services.store.checkpoint()),
+        "Cache-Control": "no-cache, no-transform",
+    }
+    await known_task(services.store, asked.task_id)
+    pages = _pages(services.store, asked.task_id)
+    if asked.form == NDJSON:
+        return Streamed(_as_ndjson(pages), NDJSON, headers)
+    return Streamed(_as_text(pages), "text/plain; charset=utf-8", headers)
 
 
-async def known_task(task_id: str) -> Task:
-    """Return a task that the caller may read.
+async def known_task(store: Store, task_id: str) -> Task:
+    """Return a task.
 
     Raises:
         NotFound: There is none of that id.
     """
-    identity().require("read", f"task:{task_id}")
     task = None
     if is_name(task_id):
-        task = await services().store.get(TASK, task_id)
+        task = await store.get(TASK, task_id)
     if task is None:
         raise NotFound(f"there is no task {task_id[:200]!r}; GET /api/tasks lists those that exist")
     return task
@@ -166,17 +300,66 @@ async def _as_ndjson(pages: AsyncGenerator[Sequence[LogLine], None]) -> AsyncIte
             yield b"".join(to_json(line_json(line)) + b"\n" for line in page)
 
 
-def line_json(line: LogLine) -> dict[str, Any]:
-    """Return a line of output as REST gives it."""
-    shown: dict[str, Any] = {
-        "seq": line.seq,
-        "id": format_id(line.id),
-        "timestamp": line.timestamp,
-        "stream": line.stream,
-        "output": line.output,
-    }
-    return shown | {mark: True for mark in ("partial", "rewind") if getattr(line, mark)}
+ONE_TASK = (NotFound, Invalid, Unavailable)
+"""How an endpoint of one task refuses."""
 
-
-def _json(body: dict[str, Any]) -> Response:
-    return Response(to_json(body), content_type="application/json")
+ENDPOINTS = [
+    Endpoint(
+        "GET",
+        "/api/tasks",
+        list_tasks,
+        "tasks",
+        Described("A page of tasks."),
+        channels=lambda asked: ("task:*",),
+        refuses=(Invalid, Unavailable),
+        example=TaskList(
+            [samples.TASK],
+            TaskListMeta(encode_cursor(to_microseconds(samples.CREATED.timestamp), "42"), samples.HEAD),
+        ),
+    ),
+    Endpoint(
+        "GET",
+        "/api/tasks/{task_id}",
+        get_task,
+        "tasks",
+        Described("The task."),
+        channels=of_task,
+        refuses=ONE_TASK,
+        example=OneTask(samples.TASK, samples.META),
+    ),
+    Endpoint(
+        "GET",
+        "/api/tasks/{task_id}/logs",
+        read_log,
+        "tasks",
+        Described("Lines in order.", more="About 1 MiB at most; meta.more says that the range has more."),
+        channels=of_task,
+        refuses=ONE_TASK,
+        example=LineList(
+            [samples.LINE],
+            LineMeta(samples.LINE.seq, samples.LINE.seq, more=False, stream_cursor=samples.HEAD),
+        ),
+    ),
+    Endpoint(
+        "GET",
+        "/api/tasks/{task_id}/logs/full",
+        full_log,
+        "tasks",
+        Described(
+            "All of it, as Accept prefers.",
+            media={
+                TEXT_PLAIN: {
+                    "schema": said(TEXT, "As a terminal would have got it."),
+                    "example": samples.LINE.output,
+                },
+                NDJSON: {
+                    "schema": said({**TEXT, "x-line": ref("LogLine")}, "One LogLine on each line."),
+                    "example": f"{to_json(line_json(samples.LINE)).decode()}\n",
+                },
+            },
+            headers=["X-Stream-Cursor"],
+        ),
+        channels=of_task,
+        refuses=ONE_TASK,
+    ),
+]

@@ -15,7 +15,7 @@ sessions = Table(
     Column("first_seen", Moment, nullable=False),
     Column("last_seen", Moment, nullable=False),
     Column("tasks", Json, nullable=False),
-    Column("cost_micros", Big, nullable=False),
+    Column("cost_nanos", Big, nullable=False),
     Column("input_tokens", Big, nullable=False),
     Column("output_tokens", Big, nullable=False),
     Index("sessions_seen", "last_seen", "session_id"),

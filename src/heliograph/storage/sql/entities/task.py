@@ -8,16 +8,19 @@ from typing import Any
 from sqlalchemy import (
     Boolean,
     Column,
+    ColumnElement,
     Connection,
     Index,
     Table,
     Text,
+    and_,
     bindparam,
     case,
     false,
     func,
     or_,
     select,
+    type_coerce,
     update,
 )
 
@@ -48,11 +51,13 @@ tasks = Table(
     Column("finished_at", Moment),
     Column("output_lines", Big, nullable=False),
     Column("output_bytes", Big, nullable=False),
-    Column("cost_micros", Big),
+    Column("cost_nanos", Big),
     Column("cost_computed", Boolean, nullable=False, server_default=false()),
     Column("input_tokens", Big),
     Column("output_tokens", Big),
     Column("cached_tokens", Big),
+    Column("cache_read_tokens", Big),
+    Column("cache_write_tokens", Big),
     Column("error", Text),
     Column("result", Json),
     Column("last_seq", Big, nullable=False),
@@ -62,6 +67,8 @@ tasks = Table(
     Index("tasks_status_created", "status", "created_at", "task_id"),
     Index("tasks_agent_created", "agent", "created_at", "task_id"),
 )
+
+SEARCHED = ("task_id", "name", "agent", "agent_type", "model", "error")
 
 SPACE = "".join(filter(str.isspace, map(chr, range(0x10000))))
 
@@ -115,19 +122,29 @@ def _merge(connection: Connection, task: Task) -> None:
     task.result = None
 
 
+def _mentions(word: str) -> ColumnElement[bool]:
+    return or_(*(tasks.c[name].icontains(word, autoescape=True) for name in SEARCHED))
+
+
+LASTED = type_coerce(tasks.c.finished_at, Big) - type_coerce(
+    func.coalesce(tasks.c.started_at, tasks.c.created_at), Big
+)
+
 TASKS = Entity(
     kind=TASK,
     table=tasks,
     filters={
         "statuses": tasks.c.status.in_,
-        "text": lambda text: or_(
-            *(
-                tasks.c[name].icontains(text, autoescape=True)
-                for name in ("task_id", "name", "agent", "error")
-            )
-        ),
+        "text": lambda text: and_(*map(_mentions, text.split())),
         "since": lambda moment: tasks.c.created_at >= moment,
         "until": lambda moment: tasks.c.created_at < moment,
+    },
+    sorts={
+        "updated": type_coerce(tasks.c.updated_at, Big),
+        "duration": type_coerce(
+            case((tasks.c.finished_at.is_(None), -1), (LASTED < 0, 0), else_=LASTED), Big
+        ),
+        "cost": func.coalesce(tasks.c.cost_nanos, -1),
     },
     large=("input", "metadata", "result"),
     cut={"error": SHORT_ERROR},

@@ -28,11 +28,11 @@ export const paths = {
   documents: ["openapi.json", "asyncapi.json", "metrics"],
 };
 
-/** An answer that is a problem (RFC 9457), or no answer at all (`status` 0). */
+/** An answer that is a problem (RFC 9457), or no answer at all (`status` 0); `answer` is what it says as JSON. */
 export class Problem extends Error {
-  constructor({ title, detail = "", status }) {
+  constructor({ title, detail = "", status, answer = null }) {
     super(detail ? `${title}: ${detail}` : title);
-    Object.assign(this, { title, detail, status });
+    Object.assign(this, { title, detail, status, answer });
   }
 
   /** Whether a key, or a better one, is what is missing. */
@@ -77,6 +77,11 @@ export class Api {
     return (await this.#ask("GET", this.url(path, query))).json();
   }
 
+  /** Fetch an answer in another form, as a file. */
+  async file(path, query, type) {
+    return (await this.#ask("GET", this.url(path, query), undefined, { Accept: type })).blob();
+  }
+
   /** Send JSON (or nothing) and fetch the answer, null where it has none. */
   async send(method, path, body, query = {}) {
     const answer = await this.#ask(method, this.url(path, query), body);
@@ -95,8 +100,8 @@ export class Api {
     return new WebSocket(url);
   }
 
-  async #ask(method, url, body) {
-    const headers = body === undefined ? {} : { "Content-Type": "application/json" };
+  async #ask(method, url, body, headers = {}) {
+    if (body !== undefined) headers["Content-Type"] = "application/json";
     if (this.key) headers["X-API-Key"] = this.key;
     let answer;
     try {
@@ -126,8 +131,8 @@ export class Api {
 
 async function problemOf(answer) {
   try {
-    const { title, detail } = await answer.json();
-    return title ? { title, detail } : {};
+    const body = await answer.json();
+    return { ...(body.title && { title: body.title, detail: body.detail }), answer: body };
   } catch {
     return {}; // not from the service itself: a proxy's page
   }

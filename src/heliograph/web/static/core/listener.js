@@ -2,10 +2,11 @@
 
    All subscriptions of a page share a WebSocket, and those of all its tabs may share one, so an event that
    several of them watch comes several times, and may come by another's copy before it comes by one's own.
-   Two rules put that right.
+   Three rules put that right.
 
    - A listener to one whole channel that knows the channel's last `seq` is handed `seq + 1` and nothing else:
      what comes early waits for its turn.
+   - One that asked for the newest only (`every`) is handed whatever comes.
    - Any other listener is handed the first copy. Its cursor, from where it resumes, moves only when the last
      copy has come: then its own stream has certainly passed that event, and all before it.
 
@@ -44,6 +45,7 @@ export class Listener {
 
   /** Take one copy of an event, of which `copies` come in all. */
   take(message, copies) {
+    if (this.every) return this.on.message(message);
     if (this.cursor !== null && !isAfter(message.id, this.cursor)) return;
     if (this.seq !== null) this.#inOrder(message);
     else this.#once(message, copies);

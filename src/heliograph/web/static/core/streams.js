@@ -105,7 +105,7 @@ export class Streams {
     const message = { type: "subscribe", channel, ref: key };
     if (topic !== "*") message.topic = topic;
     if (every) message.every = every;
-    if (cursors.length) message.after = cursors.reduce(older);
+    if (cursors.length && !every) message.after = cursors.reduce(older);
     this.#send(message);
   }
 
@@ -146,7 +146,8 @@ export class Streams {
 
   #hand(message) {
     const takers = [...this.#listeners].filter((one) => one.covers(message));
-    const copies = new Set(takers.map((one) => one.key)).size;
+    // Those who want the newest only are not given every copy.
+    const copies = new Set(takers.filter((one) => !one.every).map((one) => one.key)).size;
     for (const one of takers) one.take(message, copies);
   }
 

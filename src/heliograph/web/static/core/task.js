@@ -8,7 +8,15 @@
 export const STATUSES = ["queued", "running", "waiting_input", "completed", "failed", "cancelled"];
 export const TERMINAL = new Set(["completed", "failed", "cancelled"]);
 
-const TOKENS = ["input_tokens", "output_tokens", "cached_tokens"];
+/* By their names in a result: the fields of a task that count tokens. */
+const TOKENS = {
+  input_tokens: "input_tokens",
+  output_tokens: "output_tokens",
+  cached_tokens: "cached_tokens",
+  cache_read_input_tokens: "cache_read_tokens",
+  cache_creation_input_tokens: "cache_write_tokens",
+};
+
 const DESCRIPTIONS = ["name", "agent", "agent_type", "model", "session_id", "conversation_id", "input", "metadata"];
 
 /** Begin a task at the first message that mentions it, whatever that message is. */
@@ -36,6 +44,8 @@ export function firstSeen(message) {
     input_tokens: null,
     output_tokens: null,
     cached_tokens: null,
+    cache_read_tokens: null,
+    cache_write_tokens: null,
     error: null,
     result: null,
     last_seq: 0,
@@ -55,6 +65,8 @@ export function fold(task, message) {
     task.output_bytes += utf8Length(message.output);
   } else if (message.type === "task_status") {
     changeStatus(task, message);
+  } else if (message.topic === "task.cost") {
+    addCost(task, message);
   } else if (message.topic === "task.created") {
     for (const field of DESCRIPTIONS) task[field] = message.payload[field] ?? task[field];
   }
@@ -74,6 +86,17 @@ function changeStatus(task, message) {
   }
 }
 
+function addCost(task, { timestamp, payload }) {
+  run(task, timestamp);
+  if (payload.cost_usd != null) task.cost_usd = dollars((task.cost_usd ?? 0) + payload.cost_usd);
+  for (const [name, field] of Object.entries(TOKENS)) if (payload[name] != null) task[field] = (task[field] ?? 0) + payload[name];
+}
+
+/* Whole nano-dollars, as the service counts. */
+function dollars(amount) {
+  return Math.round(amount * 1e9) / 1e9;
+}
+
 function run(task, moment) {
   if (task.status !== "queued") return;
   task.status = "running";
@@ -84,8 +107,8 @@ function run(task, moment) {
 function takeResult(task, result) {
   const said = Object.fromEntries(Object.entries(result).filter(([name, value]) => value != null || name === "error"));
   task.result = { ...result, ...task.result, ...said };
-  if (said.cost_usd != null) task.cost_usd = Math.round(said.cost_usd * 1e6) / 1e6;
-  for (const name of TOKENS) task[name] = said[name] ?? task[name];
+  if (said.cost_usd != null) task.cost_usd = dollars(said.cost_usd);
+  for (const [name, field] of Object.entries(TOKENS)) task[field] = said[name] ?? task[field];
   if ("error" in said) task.error = said.error == null ? null : asText(said.error);
   if (task.model == null && typeof said.model === "string") task.model = said.model;
 }

@@ -5,12 +5,15 @@
    what differs from what is shown, so it costs little to call again and again. */
 
 import { agentOf, isDemo, nameOf } from "../core/fleet.js";
-import { age, compact, count, duration, money } from "../core/format.js";
+import { age, compact, count, duration, moment, money } from "../core/format.js";
 import { plain } from "../core/terminal.js";
 import { fill, h, put } from "./dom.js";
 
 const MORE = 100;
 const TITLES = { silent: "Silent for long", waiting_input: "Waiting for input" };
+
+/** A running task of which nothing was heard for so long is silent. */
+export const SILENT_MS = 5 * 60_000;
 
 export class TaskList {
   /** Rows that would be in another place, or come, if the list did not stand still. */
@@ -29,11 +32,12 @@ export class TaskList {
    * @param {Element} root where the sections go
    * @param {object} options
    * @param {(id: string) => string} options.address of a task
-   * @param {() => void} options.changed the reader did something: draw
+   * @param {(name?: string) => void} options.changed the reader did something (to a section): draw
+   * @param {(name: string) => void} options.more the reader wants more of a section
    * @param {Set<string>} options.folded names of sections that are shut
    */
-  constructor(scroller, root, { address, changed, folded }) {
-    Object.assign(this, { scroller, root, address, changed });
+  constructor(scroller, root, { address, changed, more, folded }) {
+    Object.assign(this, { scroller, root, address, changed, more });
     this.#folded = folded;
     this.inside = false;
     root.addEventListener("pointerenter", () => (this.inside = true));
@@ -50,7 +54,7 @@ export class TaskList {
   /**
    * Show these sections.
    *
-   * @param {{name: string, status: string, title?: string, tasks: object[], total: number, exact: boolean, first: number}[]} sections
+   * @param {{name: string, status: string, title?: string, tasks: object[], total: number, first: number}[]} sections
    *   `first`: rows shown until more are asked for
    * @param {boolean} force whether rows may move although they are held: the reader asked for something else
    */
@@ -77,11 +81,11 @@ export class TaskList {
     this.#begun ||= used.size > 0;
   }
 
-  /** Bring every row up to date. */
-  draw(find, now) {
+  /** Bring every row up to date; `absolute`: give times of day instead of ages. */
+  draw(find, now, absolute) {
     for (const [id, row] of this.#rows) {
       const task = find(id);
-      if (task) row.draw(task, now);
+      if (task) row.draw(task, now, absolute);
       row.link.toggleAttribute("aria-current", id === this.open);
     }
   }
@@ -89,6 +93,11 @@ export class TaskList {
   /** The links of all rows, from top to bottom. */
   links() {
     return [...this.root.querySelectorAll("a.row")];
+  }
+
+  /** Give every row the address that its task has now. */
+  readdress() {
+    for (const [id, row] of this.#rows) row.link.href = this.address(id);
   }
 
   /** Put the focus on a task's row, if it is shown. */
@@ -118,16 +127,16 @@ export class TaskList {
   }
 
   #head({ given, count: node, more, fold, shown }) {
-    put(node, compact(given.total) + (given.exact ? "" : "+"));
+    put(node, compact(given.total));
     const shut = this.#folded.has(given.name);
     fold.setAttribute("aria-expanded", String(!shut));
     const rest = given.total - shown;
     more.hidden = shut || rest <= 0;
-    put(more, rest > MORE || !given.exact ? `Show ${MORE} more${given.exact ? ` of ${compact(rest)}` : ""}` : `Show ${rest} more`);
+    put(more, rest > MORE ? `Show ${MORE} more of ${compact(rest)}` : `Show ${rest} more`);
   }
 
   #make({ name, status, title, first }) {
-    const label = title ?? TITLES[name] ?? name;
+    const label = title ?? TITLES[name] ?? name.replace(/^./, (letter) => letter.toUpperCase());
     const count = h("b");
     const list = h("ul");
     const more = h("button.more", { hidden: true });
@@ -136,7 +145,7 @@ export class TaskList {
     const section = { node, list, count, more, fold, limit: first, shown: 0, given: null };
     more.addEventListener("click", () => {
       section.limit += MORE;
-      this.changed(name, section.limit);
+      this.more(name);
     });
     fold.addEventListener("click", () => {
       if (!this.#folded.delete(name)) this.#folded.add(name);
@@ -160,10 +169,11 @@ class Row {
     this.node = h("li", {}, this.link);
   }
 
-  draw(task, now) {
+  draw(task, now, absolute) {
     const begun = task.started_at ?? task.created_at;
     const running = task.status === "running" || task.status === "waiting_input";
-    const latest = latestOf(task);
+    const silence = now - Date.parse(task.updated_at);
+    const latest = `${task.status === "running" && silence > SILENT_MS ? `silent for ${age(silence)} · ` : ""}${latestOf(task)}`;
     const cost = task.cost_usd == null ? "" : money(task.cost_usd);
     const lasted = running ? duration(now - Date.parse(begun)) : task.duration_ms == null ? "" : duration(task.duration_ms);
     this.link.dataset.status = task.status;
@@ -175,7 +185,7 @@ class Row {
     put(this.lines, task.output_lines ? compact(task.output_lines) : "");
     put(this.cost, cost);
     put(this.duration, lasted);
-    put(this.age, age(now - Date.parse(task.created_at)));
+    put(this.age, absolute ? moment(task.created_at, now) : age(now - Date.parse(task.created_at)));
     // What a screen reader hears changes only when the task does, not with every line.
     const facts = [task.status, task.agent && `agent ${agentOf(task)}`, task.model, task.status === "failed" && latest, cost && `cost ${cost}`];
     put(this.said, `, ${facts.filter(Boolean).join(", ")}`);

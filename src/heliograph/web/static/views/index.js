@@ -7,4 +7,7 @@
 export const VIEWS = [
   { name: "fleet", path: "", title: "Fleet", load: () => import("./fleet.js") },
   { name: "task", path: "tasks/:id", beside: "fleet", load: () => import("./task.js") },
+  { name: "analytics", path: "analytics", title: "Analytics", load: () => import("./analytics.js") },
+  { name: "agents", path: "agents", title: "Agents", load: () => import("./agents.js") },
+  { name: "status", path: "status", title: "Status", load: () => import("./status.js") },
 ];

@@ -1,0 +1,38 @@
+"""A broadcaster for those who want to see what goes on, and not all of it.
+
+Of each channel only the newest message of each interval goes out. A list of a thousand tasks that write
+hundreds of lines a second needs their latest lines, and no more of them than can be read. Nobody resumes
+here: what was left out is no loss, and the next message is newer than anything that was missed.
+"""
+
+from __future__ import annotations
+
+from heliograph.actors.broadcaster import Broadcaster
+from heliograph.actors.subscription import Batch, Message
+
+ROOM = 1024
+"""Messages that may wait before those that are not the newest of their channels are let go."""
+
+
+class Sampler(Broadcaster):
+    """Fans out the newest message of each channel, once in each interval of its selection."""
+
+    _room = ROOM
+
+    def offer(self, message: Message) -> None:
+        """Take a message of the selection; it goes out with the next flush, unless a newer one comes."""
+        super().offer(message)
+        if len(self._waiting) >= self._room:
+            self._thin_out()
+            self._room = max(ROOM, 2 * len(self._waiting))
+
+    def _begin_flush(self, now: float) -> Batch | None:
+        self._thin_out()
+        return super()._begin_flush(now)
+
+    def _thin_out(self) -> None:
+        newest: dict[str, Message] = {}
+        for message in self._waiting:
+            newest.pop(message.event.channel, None)  # so that what stays is in the order of ids
+            newest[message.event.channel] = message
+        self._waiting = list(newest.values())

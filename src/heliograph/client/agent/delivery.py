@@ -1,0 +1,148 @@
+"""The delivery: what the courier's thread does, under Trio.
+
+It sends the process's own spool through the outbox, and now and then what processes that are gone have left.
+Everything that it needs is imported here, with this module: the program's own threads need none of it.
+"""
+
+from __future__ import annotations
+
+import encodings.idna  # noqa: F401 (looking up a name imports it; a fork in that moment would leave it half done)
+import logging
+import socket
+from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
+from typing import Any, Protocol
+
+import trio
+
+from heliograph.client.agent.settings import Settings
+from heliograph.client.api import Client
+from heliograph.client.leftovers import send_leftovers
+from heliograph.client.outbox import Outbox
+from heliograph.client.spool import Spool
+
+LOOK_AROUND_SECONDS = 30.0
+
+log = logging.getLogger("heliograph")
+
+
+class Progress(Protocol):
+    """Told after each change: something was appended, acknowledged or refused."""
+
+    def __call__(self, *, refused: bool) -> None:
+        """Take it; ``refused``: the service refuses, and waiting for it is of no use."""
+
+
+class Delivery:
+    """Sends one spool until it is told to finish.
+
+    Args:
+        spool: Appended to by other threads; closed by whoever made it.
+        settings: How.
+        beats: Returns what is to be called for each task that runs.
+        progress: Told of each change.
+    """
+
+    def __init__(
+        self,
+        spool: Spool,
+        settings: Settings,
+        beats: Callable[[], list[Callable[[], object]]],
+        progress: Progress,
+    ) -> None:
+        self._spool = spool
+        self._settings = settings
+        self._beats = beats
+        self._progress = progress
+        self._patience = settings.exit_seconds
+        self._awake = False
+
+    def run(self, on_ready: Callable[[Delivery], object]) -> None:
+        """Send, in this thread; ``on_ready`` is called once the methods below may be called from others."""
+        trio.run(self._deliver, on_ready)
+
+    def look_soon(self) -> None:
+        """Say that something was appended."""
+        if not self._awake:
+            self._awake = True
+            self._soon(self._look)
+
+    def finish_soon(self, patience: float) -> None:
+        """Send the rest, at most for so many seconds, and end."""
+        self._patience = patience
+        self._soon(self._finish.set)
+
+    def _soon(self, call: Callable[[], object]) -> None:
+        with suppress(trio.RunFinishedError):
+            self._token.run_sync_soon(call)
+
+    def _look(self) -> None:
+        self._awake = False
+        self._outbox.wake()
+
+    async def _deliver(self, on_ready: Callable[[Delivery], object]) -> None:
+        trio.socket.set_custom_hostname_resolver(_Resolver())
+        settings = self._settings
+        async with Client(settings.url, settings.api_key) as client, trio.open_nursery() as nursery:
+            self._outbox = outbox = Outbox(self._spool, client, self._say)
+            self._finish = trio.Event()
+            self._token = trio.lowlevel.current_trio_token()
+            on_ready(self)
+            nursery.start_soon(outbox.send)
+            nursery.start_soon(self._announce)
+            nursery.start_soon(self._look_around, client)
+            nursery.start_soon(self._beat)
+            await self._finish.wait()
+            with trio.move_on_after(self._patience):
+                outbox.close()
+                if await outbox.sent(self._patience):
+                    await self._adopt(client)
+                    self._spool.remove()
+            nursery.cancel_scope.cancel()
+        if outbox.unsent:
+            self._say(
+                f"{outbox.unsent:,} bytes are kept in {self._spool.folder}; the next program sends them"
+            )
+
+    async def _announce(self) -> None:
+        while True:
+            await self._outbox.change()
+            self._progress(refused=self._outbox.refused)
+
+    async def _look_around(self, client: Client) -> None:
+        while True:
+            await self._adopt(client)
+            await trio.sleep(LOOK_AROUND_SECONDS)
+
+    async def _adopt(self, client: Client) -> None:
+        """Send what processes that are gone have left."""
+        folder, url = self._settings.spools, self._settings.url
+        # What keeps these from being sent keeps this process's own items too, and is told there.
+        try:
+            await send_leftovers(folder, url, client, lambda sentence: None, LOOK_AROUND_SECONDS)
+        except (OSError, ValueError) as error:
+            log.debug("heliograph: what an earlier program left can't be read: %s", error)
+
+    async def _beat(self) -> None:
+        while seconds := self._settings.heartbeat_seconds:
+            await trio.sleep(seconds / 2)
+            for beat in self._beats():
+                beat()
+
+    def _say(self, sentence: str) -> None:
+        log.warning("heliograph: %s", sentence)
+
+
+class _Resolver(trio.abc.HostnameResolver):
+    """Looks names up in a thread, or here once the interpreter is ending and gives out no threads."""
+
+    async def getaddrinfo(self, *arguments: Any, **options: Any) -> Any:
+        look_up = partial(socket.getaddrinfo, *arguments, **options)
+        try:
+            return await trio.to_thread.run_sync(look_up, abandon_on_cancel=True)
+        except RuntimeError:
+            return look_up()
+
+    async def getnameinfo(self, sockaddr: Any, flags: int) -> Any:
+        return socket.getnameinfo(sockaddr, flags)

@@ -1,0 +1,198 @@
+"""An endpoint is one declaration: everything that is known of it stands here, once.
+
+The view's own signature says what it takes and answers::
+
+    async def list_tasks(services: Services, who: Identity, asked: TaskListing) -> TaskList:
+        \"\"\"List tasks, newest first.\"\"\"
+
+    ENDPOINTS = [Endpoint("GET", "/api/tasks", list_tasks, "tasks", channels=..., example=...)]
+
+``TaskListing`` declares the parameters (see ``rules.parameters``), ``TaskList`` is an attrs class whose JSON
+and schema follow from its fields, and the docstring is the summary. A view without a third argument takes no
+parameters, and looks at none; with a body, that is the argument behind it. A view is a function of values:
+it knows no framework, and raises the errors of ``model.errors``.
+
+From the declarations come Quart's routes, the shortcuts, ``/openapi.json``, the answers to OPTIONS, and the
+tests that walk every endpoint. ``serve`` is the one way in.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from types import UnionType
+from typing import Any, Union, get_args, get_origin, get_type_hints
+
+import attrs
+
+from heliograph.http.rules.access import READING
+from heliograph.http.rules.answer import Answer
+from heliograph.http.rules.bodies import Body
+from heliograph.http.rules.parameters import TICKET
+from heliograph.http.wire.connection import Successor
+
+View = Callable[..., Awaitable[Any]]
+Part = Mapping[str, Any]
+
+_CONVERTER = re.compile(r"\{(\w+):\w+\}")
+
+
+@attrs.frozen
+class Streamed:
+    """An answer that is written piece by piece, in constant memory.
+
+    Args:
+        chunks: Its body.
+        content_type: What the body is.
+        headers: Further ones.
+    """
+
+    chunks: AsyncIterator[bytes]
+    content_type: str
+    headers: Mapping[str, str] = attrs.field(factory=dict)
+    status: int = 200
+
+
+@attrs.frozen
+class Handshake:
+    """What a stream must know of the request that opens it, to write its own head.
+
+    Args:
+        headers: Those that every answer has.
+        chunked: Whether the body is chunked (HTTP/1.1).
+    """
+
+    headers: Mapping[str, str]
+    chunked: bool
+
+
+@attrs.frozen
+class TakeOver:
+    """The answer of a view that opens a stream: it takes the connection over.
+
+    Args:
+        successor: Makes what serves the connection from now on.
+        head: The answer to HEAD.
+    """
+
+    successor: Callable[[Handshake], Successor]
+    head: Answer
+    status: int = 200
+
+
+@attrs.frozen
+class Described:
+    """What ``/openapi.json`` says besides what the declaration tells by itself.
+
+    Args:
+        answer: What a good answer is.
+        media: Further media types of it, with their schemas.
+        headers: Names of its headers.
+        others: Further answers, by status.
+        more: What the summary does not say.
+    """
+
+    answer: str
+    media: Mapping[str, Part] = attrs.field(factory=dict)
+    headers: Sequence[str] = ()
+    others: Mapping[str, Part] = attrs.field(factory=dict)
+    more: str = ""
+
+
+def _no_channels(asked: Any) -> Iterable[str]:
+    return ()
+
+
+@attrs.frozen(eq=False)
+class Endpoint:
+    """One method of one path.
+
+    Args:
+        method: In capitals; HEAD comes with GET.
+        path: With parameters in braces; ``{name:path}`` takes slashes too.
+        view: Answers, given the services, who asks, the parameters and the body, as far as it names them.
+        tag: The group it stands in; empty: it is not described.
+        described: What the documents say of its answers.
+        scope: What its caller must be allowed to; ``None``: it is open to all.
+        channels: The selectors that its caller's key must cover, given the parameters.
+        body: What it takes as a body.
+        status: Of a good answer.
+        refuses: Kinds of problems that it may answer with, besides those of every endpoint of its kind.
+        example: A good answer, as a value.
+        upgrade: It opens a WebSocket, and its caller may say later who it is.
+    """
+
+    method: str
+    path: str
+    view: View
+    tag: str = ""
+    described: Described = Described("")
+    scope: str | None = "read"
+    channels: Callable[[Any], Iterable[str]] = _no_channels
+    body: Body | None = None
+    status: int = 200
+    refuses: tuple[type[Exception], ...] = ()
+    example: Any = None
+    upgrade: bool = False
+    parameters: type | None = attrs.field(init=False)
+    forms: tuple[type, ...] = attrs.field(init=False)
+    """The classes of its answers."""
+
+    changes: bool = attrs.field(init=False)
+    """Whether a page of another origin must not ask: it changes something, or opens a WebSocket."""
+
+    takes_tickets: bool = attrs.field(init=False)
+    """Whether a ticket will do: it is for looking on. If it could do more, it could buy others for ever."""
+
+    other_names: tuple[str, ...] | None = attrs.field(init=False)
+    """Names in the query besides its parameters'; ``None``: any, since nothing that is open is strict."""
+
+    @parameters.default
+    def _parameters(self) -> type | None:
+        names = list(inspect.signature(self.view).parameters)
+        return get_type_hints(self.view)[names[2]] if len(names) > 2 else None
+
+    @forms.default
+    def _forms(self) -> tuple[type, ...]:
+        hint = get_type_hints(self.view)["return"]
+        return get_args(hint) if get_origin(hint) in {Union, UnionType} else (hint,)
+
+    @changes.default
+    def _changes(self) -> bool:
+        return self.upgrade or self.method not in READING
+
+    @takes_tickets.default
+    def _takes_tickets(self) -> bool:
+        return self.method in READING
+
+    @other_names.default
+    def _other_names(self) -> tuple[str, ...] | None:
+        if self.scope is None:
+            return None
+        return (TICKET,) if self.takes_tickets else ()
+
+    @property
+    def answers(self) -> tuple[type, ...]:
+        """The classes of those answers that become JSON."""
+        return tuple(one for one in self.forms if one not in {Answer, Streamed, TakeOver})
+
+    @property
+    def name(self) -> str:
+        """Its name among all endpoints."""
+        return self.view.__name__
+
+    @property
+    def summary(self) -> str:
+        """The first line of the view's docstring."""
+        return (inspect.getdoc(self.view) or "").partition("\n")[0]
+
+    @property
+    def plain_path(self) -> str:
+        """The path as OpenAPI writes it, without converters."""
+        return _CONVERTER.sub(r"{\1}", self.path)
+
+    @property
+    def rule(self) -> str:
+        """The path as Quart's routing writes it."""
+        return re.sub(r"\{(\w+):(\w+)\}", r"<\2:\1>", self.path).replace("{", "<").replace("}", ">")

@@ -1,0 +1,226 @@
+"""Runs of a workflow: the list, one with the trace of its steps, and its events as they happen."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+
+import attrs
+from werkzeug.exceptions import HTTPVersionNotSupported
+
+from heliograph.config import Settings
+from heliograph.http.api import samples
+from heliograph.http.api.endpoint import Described, Endpoint, TakeOver
+from heliograph.http.api.routes.streams import BLOCKS, UNTIL, Watching, open_stream
+from heliograph.http.api.routes.workflows import OfWorkflow, of_workflow
+from heliograph.http.api.run_shapes import RunView, Stats, stats_of, view_of
+from heliograph.http.api.services import Services
+from heliograph.http.api.shared import ListMeta
+from heliograph.http.api.traces import TraceStep, trace_of, traced
+from heliograph.http.rules.auth import Identity
+from heliograph.http.rules.parameters import (
+    Keyset,
+    Moment,
+    Text,
+    Words,
+    encode_cursor,
+    page_limit,
+    path,
+    query,
+)
+from heliograph.http.rules.schema import TEXT, Schema
+from heliograph.model.channels import Selection
+from heliograph.model.errors import Invalid, RunNotFound, Unavailable, WorkflowNotFound
+from heliograph.model.ids import OLDEST, EventId, from_microseconds, is_time, parse_time, to_microseconds
+from heliograph.model.workflows.record import RECORD, Record
+from heliograph.model.workflows.run import RUN, STATUSES, Run, RunFilter
+from heliograph.model.workflows.step import STEP, StepFilter
+from heliograph.model.workflows.vocabulary import id_of
+
+MAX_STEPS = 500
+"""How many steps one page of a trace has."""
+
+
+def _run_key(microseconds: int, name: str) -> tuple[datetime, str]:
+    if not 0 <= microseconds < 2**58 or "\0" in name:
+        raise ValueError("no run has such a key")
+    return from_microseconds(microseconds), name
+
+
+@attrs.frozen
+class RunPosition:
+    """Where a list of runs goes on: a cursor of it, or a time, before which all further ones began."""
+
+    def read(self, texts: Sequence[str], name: str, settings: Settings) -> tuple[datetime, str]:
+        """Read it."""
+        cursor = Keyset((int, str), _run_key)
+        try:
+            key: tuple[datetime, str] = cursor.read(texts, name, settings)
+        except Invalid:
+            if not is_time(texts[0]):
+                raise
+            return parse_time(texts[0].replace(" ", "+"), name), ""
+        return key
+
+    def schema(self, settings: Settings) -> Schema:
+        """Describe it."""
+        return TEXT
+
+
+@attrs.frozen
+class RunListing(OfWorkflow):
+    """Which runs to list."""
+
+    status: tuple[str, ...] = query(
+        Words(STATUSES), "Any of these; repeated, or separated by commas.", default=()
+    )
+    since: datetime | None = query(Moment(), "Started at or after this ISO 8601 time or date.")
+    until: datetime | None = query(Moment(), "Started before this ISO 8601 time or date.")
+    limit: int = page_limit()
+    start_after: tuple[datetime, str] | None = query(
+        RunPosition(), "A next_cursor of this list, unchanged; or a time: runs that started before it."
+    )
+
+
+@attrs.frozen
+class OfRun(OfWorkflow):
+    """Which run."""
+
+    run_id: str = path(Text(), "The run's id.")
+
+
+@attrs.frozen
+class WatchingRun(Watching):
+    """Which run a stream shows."""
+
+    workflow_id: str = path(Text(), "The workflow's id.")
+    run_id: str = path(Text(), "The run's id.")
+
+
+@attrs.frozen
+class RunTrace:
+    """A run and its steps."""
+
+    run: RunView
+    steps: Sequence[TraceStep]
+    meta: ListMeta
+
+
+@attrs.frozen
+class RunList:
+    """A page of runs."""
+
+    workflow_id: str
+    runs: Sequence[RunView]
+    meta: ListMeta
+    stats: Stats
+
+
+async def list_runs(services: Services, who: Identity, asked: RunListing) -> RunList:
+    """List the runs of a workflow, newest first, and what all of them add up to."""
+    position = await services.store.checkpoint()
+    kept = await known_workflow(services, asked.workflow_id)
+    wanted = RunFilter(asked.workflow_id, asked.status, since=asked.since, until=asked.until)
+    found, more = await services.store.list(RUN, wanted, asked.start_after, asked.limit)
+    last = encode_cursor(to_microseconds(found[-1].started_at), found[-1].id) if more else None
+    return RunList(
+        asked.workflow_id, [view_of(run) for run in found], ListMeta(last, position), stats_of(kept)
+    )
+
+
+async def known_workflow(services: Services, workflow_id: str) -> Record:
+    """Return the record of a workflow that has a folder, or has had a run.
+
+    Raises:
+        WorkflowNotFound: It has neither.
+    """
+    kept = await services.store.get(RECORD, workflow_id)
+    if kept is None:
+        services.registry.catalogue.get(workflow_id)
+    return kept or Record(workflow_id)
+
+
+async def known_run(services: Services, workflow_id: str, run_id: str) -> Run:
+    """Return a run.
+
+    Raises:
+        RunNotFound: Nothing was told of it.
+    """
+    run = await services.store.get(RUN, id_of(run_id, workflow_id))
+    if run is None:
+        raise RunNotFound(f"workflow {workflow_id[:200]!r} has no run {run_id[:200]!r}")
+    return run
+
+
+@attrs.frozen
+class TraceAsked(OfRun):
+    """Which part of a run's trace."""
+
+    limit: int = page_limit(MAX_STEPS, MAX_STEPS)
+    start_after: tuple[datetime, str] | None = query(
+        Keyset((int, str), _run_key), "A next_cursor of this trace, unchanged."
+    )
+
+
+async def get_trace(services: Services, who: Identity, asked: TraceAsked) -> RunTrace:
+    """Return a run with its steps, what each left behind, and its times on one axis."""
+    position = await services.store.checkpoint()
+    run = await known_run(services, asked.workflow_id, asked.run_id)
+    wanted = StepFilter(run.run_id, run.workflow_id)
+    steps, more = await services.store.list(STEP, wanted, asked.start_after, asked.limit)
+    workflow = services.registry.catalogue.workflows.get(run.workflow_id)
+    pipeline = None if workflow is None else workflow.pipeline
+    whole = asked.start_after is None and not more
+    traces = await traced(services.artifacts, run, steps, pipeline if whole else None)
+    last = encode_cursor(to_microseconds(steps[-1].started_at), steps[-1].id) if more else None
+    return RunTrace(view_of(run), traces, ListMeta(last, position))
+
+
+async def run_stream(services: Services, who: Identity, asked: WatchingRun) -> TakeOver:
+    """Stream the events of one run, from its first one on."""
+    run = await known_run(services, asked.workflow_id, asked.run_id)
+    selection = Selection((f"workflow:{run.workflow_id}",), run=run.run_id)
+    before = EventId(max(OLDEST, run.first_event_id - 1))
+    return open_stream(services, who, asked.request(selection, before))
+
+
+ONE_RUN = (RunNotFound, Invalid, Unavailable)
+"""How an endpoint of one run refuses."""
+
+ENDPOINTS = [
+    Endpoint(
+        "GET",
+        "/api/v1/workflows/{workflow_id}/runs",
+        list_runs,
+        "workflows",
+        Described("A page of runs."),
+        channels=of_workflow,
+        refuses=(WorkflowNotFound, Invalid, Unavailable),
+        example=RunList(
+            samples.WORKFLOW.id, [view_of(samples.RUN)], samples.LAST_PAGE, stats_of(samples.RECORD)
+        ),
+    ),
+    Endpoint(
+        "GET",
+        "/api/v1/workflows/{workflow_id}/runs/{run_id}",
+        get_trace,
+        "workflows",
+        Described(
+            "The run and its steps.",
+            more="Where all steps are on one page they are in the pipeline's order, and those that have not "
+            "begun are there too; else they are in the order in which they began.",
+        ),
+        channels=of_workflow,
+        refuses=ONE_RUN,
+        example=RunTrace(view_of(samples.RUN), [trace_of(samples.RUN, samples.STEP)], samples.LAST_PAGE),
+    ),
+    Endpoint(
+        "GET",
+        "/api/v1/workflows/{workflow_id}/runs/{run_id}/stream",
+        run_stream,
+        "streams",
+        Described(UNTIL, media=BLOCKS, more="It begins at the run's first event, and stays open."),
+        channels=of_workflow,
+        refuses=(*ONE_RUN, HTTPVersionNotSupported),
+    ),
+]

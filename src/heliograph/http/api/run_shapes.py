@@ -1,0 +1,109 @@
+"""Runs as answers show them, and what a workflow's runs add up to."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Annotated, Any
+
+import attrs
+
+from heliograph.http.rules.schema import says
+from heliograph.model.analytics import sketch
+from heliograph.model.workflows.record import Record, bins_of
+from heliograph.model.workflows.run import Run
+
+Status = Annotated[str, says("pending, running, success, failed, skipped, paused or cancelled.")]
+Tokens = Annotated[int | None, says(minimum=0)]
+Dollars = Annotated[float | None, says("Dollars, exact to the billionth.")]
+
+
+@attrs.frozen
+class RunView:
+    """A run of a workflow."""
+
+    id: str
+    workflow_id: str
+    status: Status
+    trigger_type: Annotated[str | None, says("What set it off.")]
+    trigger_data: Annotated[dict[str, Any], says("What that had to say.")]
+    trigger: Annotated[str | None, says("The trigger's type again.")]
+    result: dict[str, Any]
+    error: str | None
+    started_at: datetime
+    completed_at: datetime | None
+    finished_at: Annotated[datetime | None, says("The same as completed_at.")]
+    duration_ms: Annotated[float | None, says("As it was told, else from start to end.")]
+    updated_at: datetime
+    cost_usd: Dollars
+    input_tokens: Tokens
+    output_tokens: Tokens
+    cached_tokens: Tokens
+    steps: Annotated[Mapping[str, int], says("How many of its steps have each status.")]
+
+
+def view_of(run: Run) -> RunView:
+    """Return a run as answers show it."""
+    return RunView(
+        id=run.run_id,
+        workflow_id=run.workflow_id,
+        status=run.status,
+        trigger_type=run.trigger_type,
+        trigger_data=run.trigger_data or {},
+        trigger=run.trigger_type,
+        result=run.result or {},
+        error=None if run.status == "success" else run.error,
+        started_at=run.started_at,
+        completed_at=run.finished_at,
+        finished_at=run.finished_at,
+        duration_ms=run.duration_ms,
+        updated_at=run.updated_at,
+        cost_usd=dollars(run.cost_nanos),
+        input_tokens=run.input_tokens,
+        output_tokens=run.output_tokens,
+        cached_tokens=run.cached_tokens,
+        steps=run.steps,
+    )
+
+
+def dollars(nanos: float | None) -> float | None:
+    """Return nano-dollars as dollars."""
+    return None if nanos is None else nanos / 10**9
+
+
+@attrs.frozen
+class Spread:
+    """Of the runs that have ended; each at most 1 % off."""
+
+    p50: float | None
+    p95: float | None
+
+
+@attrs.frozen
+class Stats:
+    """What a workflow's runs add up to."""
+
+    total: Annotated[int, says(minimum=0)]
+    successful: Annotated[int, says(minimum=0)]
+    by_status: Mapping[str, int]
+    duration_ms: Spread
+    cost_usd: Spread
+    total_cost_usd: float
+
+
+def stats_of(kept: Record) -> Stats:
+    """Return what a record adds up to."""
+    p50, p95 = _percentiles(kept.costs)
+    return Stats(
+        total=kept.total,
+        successful=kept.successful,
+        by_status=kept.runs,
+        duration_ms=Spread(*_percentiles(kept.durations)),
+        cost_usd=Spread(dollars(p50), dollars(p95)),
+        total_cost_usd=kept.cost_nanos / 10**9,
+    )
+
+
+def _percentiles(counts: dict[str, int]) -> tuple[float | None, float | None]:
+    found = sketch.quantiles(sketch.merged(sketch.dump(bins_of(counts))), [0.5, 0.95])
+    return (None, None) if found is None else (found[0], found[1])

@@ -1,0 +1,140 @@
+"""The one way in: a request to an endpoint becomes its answer, by every rule there is.
+
+Quart's routes and the shortcuts both call ``serve``, so what a client is answered does not depend on the way
+that its request took. The order is what makes a refusal cheap: first what the head says (the host, the
+origin, the key, the scope, the parameters, the channels), and only then is a body read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterable, Awaitable, Mapping
+from time import perf_counter
+from typing import Any
+
+import attrs
+from werkzeug.exceptions import HTTPVersionNotSupported
+
+from heliograph.http.api import spans
+from heliograph.http.api.endpoint import Endpoint, Handshake, Streamed, TakeOver
+from heliograph.http.api.services import Services
+from heliograph.http.rules.access import common_headers, joined, require_host, require_origin
+from heliograph.http.rules.answer import Answer
+from heliograph.http.rules.asked import Asked
+from heliograph.http.rules.auth import NOBODY
+from heliograph.http.rules.bodies import read_body
+from heliograph.http.rules.parameters import TICKET, read_parameters
+from heliograph.http.rules.problems import answer_to
+from heliograph.http.rules.shapes import write
+from heliograph.http.wire.connection import Successor
+
+Outcome = Answer | Streamed | Successor
+"""A whole answer, one that is written bit by bit, or who takes the connection over."""
+
+
+def serve(
+    endpoint: Endpoint,
+    services: Services,
+    asked: Asked,
+    path: Mapping[str, str],
+    body: bytes | AsyncIterable[bytes],
+) -> Awaitable[Outcome]:
+    """Answer a request.
+
+    Args:
+        endpoint: What is asked.
+        services: What the view works with.
+        asked: The request's head.
+        path: The parameters in its path.
+        body: All of its body, or as it comes.
+    """
+    way = _traced if services.traced else _counted
+    return way(endpoint, services, asked, path, body)
+
+
+async def _traced(
+    endpoint: Endpoint,
+    services: Services,
+    asked: Asked,
+    path: Mapping[str, str],
+    body: bytes | AsyncIterable[bytes],
+) -> Outcome:
+    with spans.request_span(endpoint.method, endpoint.path, asked) as span:
+        outcome = await _counted(endpoint, services, asked, path, body)
+        spans.note_status(span, status_of(endpoint, outcome))
+        return outcome
+
+
+def status_of(endpoint: Endpoint, outcome: Outcome) -> int:
+    """Return the status that an outcome is answered with."""
+    if isinstance(outcome, Answer | Streamed):
+        return outcome.status
+    return 101 if endpoint.upgrade else 200
+
+
+async def _counted(
+    endpoint: Endpoint,
+    services: Services,
+    asked: Asked,
+    path: Mapping[str, str],
+    body: bytes | AsyncIterable[bytes],
+) -> Outcome:
+    began = perf_counter()
+    try:
+        arguments = _admit(endpoint, services, asked, path)
+        if endpoint.body is not None:
+            arguments.append(await read_body(endpoint.body.reader(asked, services.settings), body))
+        outcome = _present(endpoint, services, asked, await endpoint.view(*arguments))
+    except Exception as error:
+        refused = answer_to(error)
+        headers = joined(refused.headers, common_headers(services.settings.server, asked))
+        outcome = attrs.evolve(refused, headers=headers)
+    status = outcome.status if type(outcome) is Answer else status_of(endpoint, outcome)
+    services.requests.add(endpoint.method, endpoint.path, status, perf_counter() - began)
+    return outcome
+
+
+def _admit(endpoint: Endpoint, services: Services, asked: Asked, path: Mapping[str, str]) -> list[Any]:
+    """Judge a request by its head; return what the view is called with.
+
+    Raises:
+        Forbidden: By its host, its origin, its scope or its channels.
+        Unauthenticated: It must say who asks, or the key or ticket that it has is wrong.
+        Invalid: Some parameters are wrong.
+    """
+    require_host(services.settings, asked)
+    if endpoint.changes:
+        require_origin(services.settings, asked)
+    who = NOBODY
+    if endpoint.scope is not None:
+        ticket = asked.args.get(TICKET) if endpoint.takes_tickets else None
+        if endpoint.upgrade:
+            who = services.authenticator.from_headers(asked.headers, ticket) or NOBODY
+        else:
+            who = services.authenticator.require(asked.headers, ticket)
+            who.require_scope(endpoint.scope)
+    if endpoint.parameters is None:
+        return [services, who]
+    values: Any = read_parameters(endpoint.parameters, asked, path, services.settings, endpoint.other_names)
+    if who.channels:
+        for selector in endpoint.channels(values):
+            who.require_channel(selector)
+    return [services, who, values]
+
+
+def _present(endpoint: Endpoint, services: Services, asked: Asked, found: Any) -> Outcome:
+    """Make the outcome of what a view has found.
+
+    Raises:
+        HTTPVersionNotSupported: It is a stream, and on HTTP/2 a connection is not one stream's to take away;
+            curl and others offer it where they may choose.
+    """
+    headers = common_headers(services.settings.server, asked)
+    if isinstance(found, TakeOver):
+        if not asked.http_version.startswith("1."):
+            raise HTTPVersionNotSupported("streams are served over HTTP/1.1")
+        if asked.method == "HEAD":
+            return attrs.evolve(found.head, headers=joined(found.head.headers, headers))
+        return found.successor(Handshake(headers, chunked=asked.http_version != "1.0"))
+    if isinstance(found, Answer | Streamed):
+        return attrs.evolve(found, headers=joined(found.headers, headers))
+    return Answer(endpoint.status, write(found), headers=headers)

@@ -1,0 +1,54 @@
+"""What views work with."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+import attrs
+
+from heliograph.actors.appender import Appender
+from heliograph.actors.archiver import ArchiverStats
+from heliograph.actors.bridge import BridgeStats
+from heliograph.actors.histogram import Histogram
+from heliograph.actors.hub import Hub
+from heliograph.actors.registry import Registry
+from heliograph.actors.retention import RetentionStats
+from heliograph.actors.subscriber import Subscriber
+from heliograph.config import Settings
+from heliograph.http.api.counts import RequestCounts
+from heliograph.http.api.spans import recording
+from heliograph.http.rules.auth import Authenticator
+from heliograph.http.streams.registry import StreamRegistry
+from heliograph.storage.protocols import Artifacts, Log, LogStats, Store
+
+
+@attrs.frozen
+class StorageStats:
+    """What runs under this node's storage; the embedded form has nothing but retention."""
+
+    retention: RetentionStats
+    log: LogStats | None = None
+    archiver: ArchiverStats | None = None
+    bridge: BridgeStats | None = None
+
+
+@attrs.frozen
+class Services:
+    """The running service, as far as HTTP needs it."""
+
+    settings: Settings
+    log: Log
+    store: Store
+    appender: Appender
+    subscriber: Subscriber
+    hub: Hub
+    histogram: Histogram
+    registry: Registry
+    artifacts: Artifacts
+    streams: StreamRegistry
+    authenticator: Authenticator
+    ready: Callable[[], Awaitable[dict[str, str | None]]]
+    storage_stats: Callable[[], StorageStats]
+    requests: RequestCounts = attrs.field(factory=RequestCounts)
+    traced: bool = attrs.field(factory=recording)
+    """Whether requests have spans; an SDK is set up before the service starts, or never."""

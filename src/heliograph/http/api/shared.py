@@ -1,0 +1,78 @@
+"""What many answers have: where they stand, and how tasks, events and lines are written."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import attrs
+import orjson
+
+from heliograph.http.rules.schema import (
+    ANYTHING,
+    COUNT,
+    NUMBER,
+    Components,
+    Schema,
+    nullable,
+    one_of,
+    record,
+    said,
+    says,
+    text,
+    whole,
+)
+from heliograph.http.rules.shapes import written_as
+from heliograph.model.channels import CHANNEL, TOPIC
+from heliograph.model.event import Event, event_json
+from heliograph.model.ids import EventId
+from heliograph.model.task import STATUSES, Task, task_json
+
+StreamCursor = Annotated[
+    EventId, says("Where the answer stands: a stream goes on from here, given it as after.")
+]
+NextCursor = Annotated[str | None, says("Opaque: give it back as cursor for the next page; null at the end.")]
+
+
+@attrs.frozen
+class Meta:
+    """Where an answer stands."""
+
+    stream_cursor: StreamCursor
+
+
+@attrs.frozen
+class ListMeta:
+    """Where a page of a list stands, and how to get the next one."""
+
+    next_cursor: NextCursor
+    stream_cursor: StreamCursor
+
+
+def task_fields(components: Components) -> dict[str, Schema]:
+    """Return the schemas of a task's fields."""
+    return {
+        **components.fields(Task, without=["cost_nanos"]),
+        "status": one_of(STATUSES),
+        "cost_usd": said(nullable(NUMBER), "Dollars, exact to the millionth."),
+        "cost_computed": said(components.of(bool), "Whether the cost comes from the price table."),
+        "duration_ms": said(nullable(COUNT), "From start to finish; null until finished."),
+        "input": said(ANYTHING, "What its creator gave."),
+    }
+
+
+def _describe_task(components: Components) -> Schema:
+    return record(task_fields(components), description="The state of a task, folded from its events.")
+
+
+def _describe_event(components: Components) -> Schema:
+    fields = {
+        **components.fields(Event, without=["body"]),
+        "channel": text(CHANNEL),
+        "seq": said(whole(1), "1, 2, 3, … without holes within its channel."),
+        "topic": text(TOPIC),
+    }
+    return record(fields, description="What happened.")
+
+
+written_as(Task, task_json, _describe_task)
+written_as(Event, lambda event: orjson.Fragment(event_json(event)), _describe_event)

@@ -1,0 +1,61 @@
+"""A span for every request, by OpenTelemetry's conventions for HTTP servers.
+
+Only the API is a dependency. Without an SDK (see ``tracing``) nothing records, so nothing is made: one look
+at the provider is all that it costs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from opentelemetry import propagate, trace
+from opentelemetry.trace import Span, SpanKind, Status, StatusCode
+
+from heliograph.http.rules.asked import Asked
+
+TRACE_HEADERS = ("traceparent", "tracestate", "baggage")
+
+
+def recording() -> bool:
+    """Tell whether somebody set up an SDK."""
+    return not isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider | trace.NoOpTracerProvider)
+
+
+@contextmanager
+def request_span(method: str, path: str, asked: Asked) -> Iterator[Span]:
+    """Open the span of a request to an endpoint; its parent is the one that ``traceparent`` names.
+
+    Args:
+        method: The endpoint's.
+        path: The endpoint's, as it is declared.
+        asked: The request.
+    """
+    carrier = {name: value for name in TRACE_HEADERS if (value := asked.headers.get(name)) is not None}
+    host, _, port = asked.headers.get("Host", "").partition(":")
+    attributes: dict[str, str | int] = {
+        "http.request.method": asked.method,
+        "http.route": path,
+        "url.path": asked.path,
+        "url.scheme": "http",
+        "network.protocol.version": asked.http_version,
+        "server.address": host,
+        "user_agent.original": asked.headers.get("User-Agent", ""),
+    }
+    if port.isascii() and port.isdigit():
+        attributes["server.port"] = int(port)
+    with trace.get_tracer("heliograph").start_as_current_span(
+        f"{method} {path}",
+        context=propagate.extract(carrier),
+        kind=SpanKind.SERVER,
+        attributes=attributes,
+    ) as span:
+        yield span
+
+
+def note_status(span: Span, status: int) -> None:
+    """Write the status of the answer into a span."""
+    span.set_attribute("http.response.status_code", status)
+    if status >= 500:
+        span.set_attribute("error.type", str(status))
+        span.set_status(Status(StatusCode.ERROR))

@@ -1,0 +1,243 @@
+"""Traces: the steps of a run, with what each of them left behind.
+
+What a step left behind are two artifacts: ``{step}.json``, whose whole document is the step's output, and
+``{step}.llm.json``, what a model answered. Either may be missing, or be no JSON; the step says so, and its
+trace is there all the same. A run may have artifacts of steps that no event told of: these are steps, too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from typing import Annotated, Any
+
+import attrs
+import orjson
+
+from heliograph.http.api.run_shapes import Dollars, Tokens, dollars
+from heliograph.http.rules.schema import says
+from heliograph.model.errors import ArtifactNotFound, Unavailable
+from heliograph.model.workflows.facts import Spent, milliseconds
+from heliograph.model.workflows.pipeline import Node, Pipeline
+from heliograph.model.workflows.run import Run
+from heliograph.model.workflows.step import Attempt, Step, attempts_of
+from heliograph.storage.protocols import Artifacts
+
+MAX_DOCUMENT = 1024 * 1024
+"""Bytes of an artifact that is shown within a trace; larger ones are to be fetched by themselves."""
+MAX_DOCUMENTS = 16 * MAX_DOCUMENT
+"""Bytes of all artifacts that are shown on one page."""
+OUTPUT, ANSWER = ".json", ".llm.json"
+
+
+@attrs.frozen
+class TokenMetrics:
+    """What a step's models read and wrote."""
+
+    prompt_tokens: int
+    candidates_tokens: int
+    total_tokens: int
+    cached_tokens: int
+    compression_events: int
+    est_cost_usd: float
+
+
+@attrs.frozen
+class TraceStep:
+    """A step of a run."""
+
+    name: str
+    status: Annotated[str, says("pending, running, success, failed, skipped or cancelled.")]
+    artifact_key: Annotated[str | None, says("Of its output; null where it left none.")]
+    artifact_error: Annotated[str | None, says("Why an artifact of it is not shown.")]
+    output: Annotated[Any, says("The whole document of its artifact, or what its events told.")]
+    duration_ms: float
+    has_llm_response: bool
+    llm_response: Annotated[Any, says("The whole document of what a model answered; null if there is none.")]
+    token_metrics: TokenMetrics | None
+    started_at: datetime | None
+    finished_at: datetime | None
+    offset_ms: Annotated[float | None, says("From the run's start to the step's.")]
+    attempts: Annotated[int, says("How often it began.", minimum=0)]
+    tries: Annotated[Sequence[Attempt], says("Its attempts, the earliest first; the newest of many.")]
+    error: str | None
+    cost_usd: Dollars
+    input_tokens: Tokens
+    output_tokens: Tokens
+    cached_tokens: Tokens
+
+
+@attrs.frozen
+class Documents:
+    """What a step left behind, as far as it can be shown.
+
+    Args:
+        key: Of its output, if there is one.
+        output: Its output.
+        answer: What a model answered.
+        error: Why one of them is not shown.
+    """
+
+    key: str | None = None
+    output: Any = None
+    answer: Any = None
+    error: str | None = None
+
+
+NOTHING = Documents()
+
+
+async def traced(
+    artifacts: Artifacts, run: Run, steps: Sequence[Step], pipeline: Pipeline | None
+) -> Sequence[TraceStep]:
+    """Return the trace of some steps of a run.
+
+    Args:
+        artifacts: Where they left something behind.
+        run: The run.
+        steps: In the order in which they began.
+        pipeline: Where these are all of the run's steps, the workflow's pipeline: it gives the order, and
+            names those that have not begun.
+    """
+    sizes, failure = await _sizes(artifacts, run)
+    told = {step.name: step for step in steps}
+    names = list(told)
+    if pipeline is not None:
+        known = list(_names(pipeline.nodes))
+        left = (key.removesuffix(OUTPUT) for key in sizes if not key.endswith(ANSWER))
+        rest = dict.fromkeys(name for name in (*names, *left) if name not in known)
+        nested = {node.name for node in pipeline.nodes}
+        names = [name for name in known if name in told or name in nested or name + OUTPUT in sizes]
+        names += rest
+    room = MAX_DOCUMENTS
+    traces = []
+    for name in names:
+        room, found = await _documents(artifacts, run, name, sizes, room)
+        found = attrs.evolve(found, error=found.error or failure)
+        traces.append(trace_of(run, told[name], found) if name in told else _untold(run, name, found))
+    return traces
+
+
+def trace_of(run: Run, step: Step, left: Documents = Documents()) -> TraceStep:
+    """Return the trace of a step that events told of."""
+    status = step.status
+    if status == "running" and run.ended:
+        status = run.status  # its own end was never told
+    output = left.output if left.key is not None or left.output is not None else step.output
+    told = _duration(left.output)
+    offset = (step.started_at - run.started_at).total_seconds() * 1000
+    if step.began is None and step.duration_ms is not None and step.finished_at is not None:
+        offset = (step.finished_at - run.started_at).total_seconds() * 1000 - step.duration_ms
+    return TraceStep(
+        name=step.name,
+        status=status,
+        artifact_key=left.key,
+        artifact_error=left.error,
+        output={} if output is None else output,
+        duration_ms=told if told is not None else step.duration_ms or 0.0,
+        has_llm_response=left.answer is not None,
+        llm_response=left.answer,
+        token_metrics=_metrics(_spent(left.answer) or step.spent),
+        started_at=step.started_at if step.began is not None else None,
+        finished_at=step.finished_at,
+        offset_ms=round(max(0.0, offset), 3),
+        attempts=step.attempts,
+        tries=attempts_of(step),
+        error=step.error if status in {"failed", "cancelled"} else None,
+        cost_usd=dollars(step.cost_nanos),
+        input_tokens=step.input_tokens,
+        output_tokens=step.output_tokens,
+        cached_tokens=step.cached_tokens,
+    )
+
+
+def _untold(run: Run, name: str, left: Documents) -> TraceStep:
+    """Return the trace of a step that no event told of: it left something behind, or has not begun."""
+    done = left.key is not None
+    status = "success" if done else "skipped" if run.ended else "pending"
+    spent = _spent(left.answer) or Spent()
+    return TraceStep(
+        name=name,
+        status=status,
+        artifact_key=left.key,
+        artifact_error=left.error,
+        output={} if left.output is None else left.output,
+        duration_ms=_duration(left.output) or 0.0,
+        has_llm_response=left.answer is not None,
+        llm_response=left.answer,
+        token_metrics=_metrics(spent),
+        started_at=None,
+        finished_at=None,
+        offset_ms=None,
+        attempts=int(done),
+        tries=(),
+        error=None,
+        cost_usd=dollars(spent.cost_nanos),
+        input_tokens=spent.input_tokens,
+        output_tokens=spent.output_tokens,
+        cached_tokens=spent.cached_tokens,
+    )
+
+
+def _names(nodes: Iterable[Node]) -> Iterable[str]:
+    """Yield the names of nodes and of what is inside them, in the file's order."""
+    for node in nodes:
+        yield node.name
+        yield from _names([*([node.body] if node.body else ()), *(node.children or ())])
+
+
+async def _sizes(artifacts: Artifacts, run: Run) -> tuple[Mapping[str, int], str | None]:
+    """Return the sizes of a run's JSON artifacts by key, and why they can't be told."""
+    try:
+        found = await artifacts.list(run.workflow_id, run.run_id)
+    except Unavailable as error:
+        return {}, str(error)
+    return {info.key: info.size for info in found if info.key.endswith(OUTPUT)}, None
+
+
+async def _documents(
+    artifacts: Artifacts, run: Run, name: str, sizes: Mapping[str, int], room: int
+) -> tuple[int, Documents]:
+    """Read what a step left behind; return how many bytes may still be shown, and what was read."""
+    documents: dict[str, Any] = {}
+    errors = []
+    for key in (name + OUTPUT, name + ANSWER):
+        size = sizes.get(key)
+        if size is None:
+            continue
+        if size > min(room, MAX_DOCUMENT):
+            errors.append(f"{key} has {size} bytes: fetch it by itself")
+            continue
+        room -= size
+        try:
+            _, data = await artifacts.read(run.workflow_id, run.run_id, key, 0, MAX_DOCUMENT - 1)
+            documents[key] = orjson.loads(data)
+        except (ArtifactNotFound, Unavailable) as error:
+            errors.append(str(error))
+        except orjson.JSONDecodeError as error:
+            errors.append(f"{key} is not JSON: {error}")
+    key = name + OUTPUT
+    return room, Documents(
+        key=key if key in sizes else None,
+        output=documents.get(key),
+        answer=documents.get(name + ANSWER),
+        error="; ".join(errors) or None,
+    )
+
+
+def _duration(document: Any) -> float | None:
+    return milliseconds(document.get("duration_ms")) if isinstance(document, dict) else None
+
+
+def _spent(answer: Any) -> Spent | None:
+    cost = answer.get("cost") if isinstance(answer, dict) else None
+    return Spent.told(cost) if isinstance(cost, dict) else None
+
+
+def _metrics(spent: Spent) -> TokenMetrics | None:
+    """Return what was spent in the platform's words; ``None`` where nothing is known of it."""
+    if spent == Spent():
+        return None
+    read, written = spent.input_tokens or 0, spent.output_tokens or 0
+    cost = (spent.cost_nanos or 0) / 10**9
+    return TokenMetrics(read, written, read + written, spent.cached_tokens or 0, 0, cost)

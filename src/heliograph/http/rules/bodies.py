@@ -1,0 +1,193 @@
+"""Bodies: reading them as they come, within their limits, with errors that name the field."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterable, Mapping
+from typing import Any, Protocol
+
+import attrs
+import trio
+from werkzeug.exceptions import RequestTimeout
+
+from heliograph.config import Settings
+from heliograph.http.rules.asked import Asked
+from heliograph.http.rules.schema import Components
+from heliograph.http.rules.structure import structure
+from heliograph.model.errors import Invalid, TooLarge, UnsupportedMedia
+from heliograph.model.intake import parse_json
+
+JSON = "application/json"
+NDJSON = ("application/x-ndjson", "application/ndjson", "application/jsonl")
+BODY_SECONDS = 60.0
+"""How long a body may take, however it trickles in."""
+
+
+class Reader(Protocol):
+    """Reads one body."""
+
+    def feed(self, data: bytes) -> None:
+        """Take the next bytes."""
+
+    def end(self) -> Any:
+        """Return what the whole body says."""
+
+
+class Body(Protocol):
+    """What an endpoint takes as the body of a request."""
+
+    def reader(self, asked: Asked, settings: Settings) -> Reader:
+        """Make the reader of a body.
+
+        Raises:
+            UnsupportedMedia: It says that it is something else.
+        """
+
+    def describe(self, settings: Settings, components: Components) -> Mapping[str, Any]:
+        """Describe it for OpenAPI."""
+
+
+@attrs.frozen
+class JsonBody:
+    """A JSON object of at most ``most`` bytes that becomes a value of an attrs class."""
+
+    cls: type
+    most: int = 1024 * 1024
+
+    def reader(self, asked: Asked, settings: Settings) -> Reader:
+        """Make the reader of a body."""
+        require_json(asked)
+        return _JsonReader(self.cls, min(self.most, settings.server.max_request_bytes))
+
+    def describe(self, settings: Settings, components: Components) -> Mapping[str, Any]:
+        """Describe it for OpenAPI."""
+        return {"required": True, "content": {JSON: {"schema": components.of(self.cls)}}}
+
+
+def require_json(asked: Asked) -> None:
+    """Check that a body says it is JSON, or says nothing.
+
+    Raises:
+        UnsupportedMedia: It is something else.
+    """
+    if asked.mimetype not in {"", JSON}:
+        raise UnsupportedMedia(f"{asked.mimetype} is not read here; send {JSON}")
+
+
+class _JsonReader:
+    def __init__(self, cls: type, most: int) -> None:
+        self._cls = cls
+        self._most = most
+        self._read = bytearray()
+
+    def feed(self, data: bytes) -> None:
+        if len(self._read) + len(data) > self._most:
+            raise TooLarge(f"the body may have at most {self._most} bytes")
+        self._read += data
+
+    def end(self) -> Any:
+        return structure(parse_json(bytes(self._read), "the body"), self._cls)
+
+
+async def read_body(reader: Reader, body: bytes | AsyncIterable[bytes]) -> Any:
+    """Read a body, all of it there or in the time that bodies have.
+
+    Raises:
+        RequestTimeout: It has not ended in time.
+        HeliographError: It is refused.
+    """
+    if isinstance(body, bytes):
+        reader.feed(body)
+    else:
+        async for data in InTime(body):
+            reader.feed(data)
+    return reader.end()
+
+
+class InTime:
+    """A body that may take a while, but not longer.
+
+    Args:
+        chunks: The body; iterating raises ``RequestTimeout`` when it has not ended in time.
+    """
+
+    def __init__(self, chunks: AsyncIterable[bytes]) -> None:
+        self._chunks = aiter(chunks)
+        self._deadline = trio.current_time() + BODY_SECONDS
+
+    def __aiter__(self) -> InTime:
+        return self
+
+    async def __anext__(self) -> bytes:
+        try:
+            with trio.fail_at(self._deadline):
+                return await anext(self._chunks)
+        except trio.TooSlowError:
+            raise RequestTimeout(f"the body did not arrive within {BODY_SECONDS} seconds") from None
+
+
+class ItemReader:
+    """Reads the items of a publish request: one JSON object, an array, or NDJSON, as its body comes.
+
+    Args:
+        kind: The media type; JSON where none is given.
+        max_bytes: Limit of the body.
+        max_items: Limit of items.
+
+    Raises:
+        UnsupportedMedia: Neither JSON nor NDJSON.
+    """
+
+    def __init__(self, kind: str, max_bytes: int, max_items: int) -> None:
+        self._ndjson = kind in NDJSON
+        if kind and kind != JSON and not self._ndjson:
+            raise UnsupportedMedia(f"{kind} is not read here; send {JSON} or {NDJSON[0]}")
+        self._max_bytes, self._max_items = max_bytes, max_items
+        self._items: list[Any] = []
+        self._rest = bytearray()
+        self._size = self._line = 0
+
+    def feed(self, data: bytes) -> None:
+        """Take the next bytes of the body.
+
+        Raises:
+            TooLarge: Over one of the limits.
+            Malformed: Not what it says it is.
+        """
+        self._size += len(data)
+        if self._size > self._max_bytes:
+            raise TooLarge(f"a request may have at most {self._max_bytes} bytes")
+        self._rest += data
+        if self._ndjson and b"\n" in data:
+            *lines, self._rest = self._rest.split(b"\n")
+            for text in lines:
+                self._add_line(text)
+            self._require_few()
+
+    def end(self) -> list[Any]:
+        """Return the items of the whole body.
+
+        Raises:
+            TooLarge: There are too many.
+            Malformed: Not what it says it is.
+            Invalid: No items at all.
+        """
+        if self._ndjson:
+            self._add_line(self._rest)
+        else:
+            value = parse_json(bytes(self._rest), "the body")
+            self._items = value if isinstance(value, list) else [value]
+        self._require_few()
+        if not self._items:
+            raise Invalid.field("", "the request has no events")
+        return self._items
+
+    def _add_line(self, text: bytearray) -> None:
+        self._line += 1
+        if text.strip():
+            self._items.append(parse_json(bytes(text), f"line {self._line}"))
+
+    def _require_few(self) -> None:
+        if len(self._items) > self._max_items:
+            raise TooLarge(
+                f"a request may have at most {self._max_items} events: send the others in further requests"
+            )

@@ -1,0 +1,495 @@
+"""Parameters: each reads itself from a request's query, path or header, and describes itself for OpenAPI.
+
+The parameters of an endpoint are the fields of one attrs class, so that its view gets them as values of
+known types::
+
+    @attrs.frozen
+    class TaskListing:
+        status: tuple[str, ...] = query(Words(STATUSES), "Any of these.", default=())
+        limit: int = query(Whole(1, 500), "At most so many on a page.", default=50)
+
+An empty parameter counts as absent. Whatever is wrong is named, all of it in one answer.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import cache
+from typing import Any, Protocol, TypeVar
+
+import attrs
+import orjson
+from werkzeug.datastructures import MIMEAccept
+from werkzeug.http import parse_accept_header
+
+from heliograph.config import Settings
+from heliograph.http.rules.asked import Asked
+from heliograph.http.rules.schema import TEXT, Schema, listing, one_of, said, text, whole
+from heliograph.model.channels import (
+    CHANNEL,
+    KINDS_WITH_ID,
+    TOPIC_PATTERN,
+    parse_selector,
+    parse_topic_pattern,
+)
+from heliograph.model.errors import FieldError, Invalid, Malformed
+from heliograph.model.ids import EventId, is_time, parse_position, parse_time
+
+MAX_LIMIT = 500
+DEFAULT_LIMIT = 50
+MAX_SELECTORS = 500
+"""A selection is read as a union over its channels, of which SQLite takes no more."""
+
+TICKET = "ticket"
+"""The query parameter that is read by the gate, before any other."""
+
+PATTERN = rf"(?:{'|'.join(KINDS_WITH_ID)}):\*|\*"
+POSITION = said(
+    text(examples=["0-0", "1795328004217-0", "2026-01-31T12:00:00Z"]),
+    "A cursor (0-0: before the oldest event that is kept), or an ISO 8601 time or date.",
+)
+SELECTOR = text(f"{CHANNEL}|{PATTERN}", examples=["task:42", "task:*", "webhooks", "*"])
+TOPIC_FILTER = text(TOPIC_PATTERN, examples=["task.output", "pipeline.*", "*"])
+
+_PARAMETER = object()
+T = TypeVar("T")
+
+
+class Kind(Protocol):
+    """What a parameter's text may be."""
+
+    def read(self, texts: Sequence[str], name: str, settings: Settings) -> Any:
+        """Read its value.
+
+        Args:
+            texts: As often as it was given, and never empty.
+            name: For the errors.
+            settings: Those in force.
+
+        Raises:
+            Invalid: It is not of this kind.
+        """
+
+    def schema(self, settings: Settings) -> Schema:
+        """Describe its text."""
+
+
+@attrs.frozen
+class Parameter:
+    """One parameter of an endpoint.
+
+    Args:
+        name: As a client writes it.
+        field: Of the class that takes its value.
+        kind: Reads and describes its text.
+        text: What it means.
+        where: ``query``, ``path`` or ``header``.
+        default: The value without it.
+    """
+
+    name: str
+    field: str
+    kind: Kind
+    text: str
+    where: str
+    default: Any
+
+    def read(self, asked: Asked, path: Mapping[str, str], settings: Settings) -> Any:
+        """Read it from a request.
+
+        Raises:
+            Invalid: It is wrong.
+        """
+        if self.where == "query":
+            texts = [text for text in asked.args.getlist(self.name) if text]
+        else:
+            text = path[self.name] if self.where == "path" else asked.headers.get(self.name, "").strip()
+            texts = [text] if text else []
+        return self.kind.read(texts, self.name, settings) if texts else self.default
+
+    def describe(self, settings: Settings) -> Mapping[str, Any]:
+        """Describe it for OpenAPI."""
+        schema = self.kind.schema(settings)
+        if isinstance(self.default, str | int):
+            schema = {**schema, "default": self.default}
+        required = {"required": True} if self.where == "path" else {}
+        return {"name": self.name, "in": self.where, "description": self.text, "schema": schema, **required}
+
+
+@attrs.frozen
+class Nothing:
+    """No parameters."""
+
+
+def query(kind: Kind, text: str, *, default: Any = None, name: str | None = None) -> Any:
+    """Declare a field that is read from the query; its name there is the field's, if no other is given."""
+    return _field("query", kind, text, default, name)
+
+
+def header(name: str, kind: Kind, text: str, *, default: Any = None) -> Any:
+    """Declare a field that is read from a header."""
+    return _field("header", kind, text, default, name)
+
+
+def path(kind: Kind, text: str) -> Any:
+    """Declare a field that is read from the path."""
+    return _field("path", kind, text, attrs.NOTHING, None)
+
+
+def _field(where: str, kind: Kind, text: str, default: Any, name: str | None) -> Any:
+    return attrs.field(default=default, metadata={_PARAMETER: (name, kind, text, where)}, kw_only=True)
+
+
+@cache
+def parameters_of(cls: Any) -> tuple[Parameter, ...]:
+    """Return the parameters that a class declares."""
+    found = []
+    for field in attrs.fields(cls):
+        name, kind, words, where = field.metadata[_PARAMETER]
+        found.append(Parameter(name or field.name, field.name, kind, words, where, field.default))
+    return tuple(found)
+
+
+def read_parameters(
+    cls: type[T],
+    asked: Asked,
+    path: Mapping[str, str],
+    settings: Settings,
+    known: Collection[str] | None = (),
+) -> T:
+    """Read the parameters of a request.
+
+    Args:
+        cls: Declares them.
+        asked: The request.
+        path: What its path says.
+        settings: Those in force.
+        known: Names in the query that somebody else reads; ``None``: whatever else is there is ignored.
+
+    Raises:
+        Invalid: Some of them are wrong, or unknown; all are named.
+    """
+    errors: list[FieldError] = []
+    values: dict[str, Any] = {}
+    declared: Any = cls
+    parameters = parameters_of(declared)
+    for one in parameters:
+        try:
+            values[one.field] = one.read(asked, path, settings)
+        except Invalid as invalid:
+            errors += invalid.errors
+    if known is not None and asked.args:
+        names = [*(one.name for one in parameters if one.where == "query"), *known]
+        help_text = f"is unknown; this takes {', '.join(names) or 'no parameters'}"
+        errors += [FieldError(name[:100], help_text) for name in asked.args if name not in names]
+    if errors:
+        raise Invalid(errors)
+    return cls(**values)
+
+
+# Kinds
+
+
+@attrs.frozen
+class Text:
+    """Text that a database can keep, of ``low`` to ``high`` characters."""
+
+    low: int | None = None
+    high: int | None = None
+    example: str | None = None
+
+    def read(self, texts: Sequence[str], name: str, settings: Settings) -> str:
+        """Read it."""
+        value = require_utf8(texts[0], name)
+        if len(value) < (self.low or 0) or (self.high is not None and len(value) > self.high):
+            raise Invalid.field(name, f"must have {self.low or 0} to {self.high} characters")
+        return value
+
+    def schema(self, settings: Settings) -> Schema:
+        """Describe it."""
+        more: dict[str, Any] = {
+            "minLength": self.low,
+            "maxLength": self.high,
+            "examples": self.example and [self.example],
+        }
+        return text(**{name: value for name, value in more.items() if value is not None})
+
+
+@attrs.frozen
+class Texts:
+    """Texts, one each time that the parameter is given."""
+
+    def read(self, texts: Sequence[str], name: str, settings: Settings) -> tuple[str, ...]:
+        """Read them."""
+        return tuple(require_utf8(one, name) for one in texts)
+
+    def schema(self, settings: Settings) -> Schema:
+        """Describe them."""
+        return listing(TEXT)
+
+
+@attrs.frozen
+class Whole:
+    """A whole number from ``low`` to ``high``."""
+
+    low: int
+    high: int
+
+    def read(self, texts: Sequence[str], name: str, settings: Settings) -> int:
+        """Read it."""
+        digits = texts[0]
+        # int() takes forms that nobody means: 1_000, Arabic digits, spaces
+        sound = digits.isascii() and digits.removeprefix("-").isdigit() and len(digits) < 20
+        if sound and self.low <= int(digits) <= self.high:
+            return int(digits)
+        raise Invalid.field(name, f"must be a whole number from {self.low} to {self.high}")
+
+    def schema(self, settings: Settings) -> Schema:
+        """Describe it."""
+        return whole(self.low, self.high)
+
+
+@attrs.frozen
+class Flag:
+    """``true`` or ``false``."""
+
+    def read(self, texts: Sequence[str], name: str, settings: Settings) -> bool:
+        """Read it."""
+        if texts[0] not in {"true", "false"}:
+            raise Invalid.field(name, "must be true or false")
+        return texts[0] == "true"
+
+    def schema(self, settings: Settings) -> Schema:
+        """Describe it."""
+        return {"type": "boolean"}
+
+
+@attrs.frozen
+class Moment:
+    """A time or date in ISO 8601, as a ``datetime``."""
+
+    def read(self, texts: Sequence[str], name: str, settings: Settings) -> Any:
+        """Read it."""
+        return parse_time(_with_plus(texts[0]), name)
+
+    def schema(self, settings: Settings) -> Schema:
+        """Describe it."""
+        return TEXT
+
+
+@attrs.frozen
+class Word:
+    """One of some words, as itself or as what ``make`` makes of it."""
+
+    words: Collection[str]
+    make: Callable[[str], Any] = str
+
+    def read(self, texts: Sequence[str], name: str, settings: Settings) -> Any:
+        """Read it."""
+        if texts[0] not in self.words:
+            raise Invalid.field(name, f"must be one of {', '.join(self.words)}")
+        return self.make(texts[0])
+
+    def schema(self, settings: Settings) -> Schema:
+        """Describe it."""
+        return one_of(self.words)
+
+
+@attrs.frozen
+class Words:
+    """Some of these words, repeated or separated by commas."""
+
+    words: Collection[str]
+
+    def read(self, texts: Sequence[str], name: str, settings: Settings) -> tuple[str, ...]:
+        """Read them."""
+        values = tuple(part.strip() for one in texts for part in one.split(",") if part.strip())
+        if any(value not in self.words for value in values):
+            raise Invalid.field(name, f"must be some of {', '.join(self.words)}")
+        return values
+
+    def schema(self, settings: Settings) -> Schema:
+        """Describe them."""
+        return listing(one_of(self.words))
+
+
+@attrs.frozen
+class Place:
+    """A position in the log.
+
+    Args:
+        id: Events after this one; ``None`` where it is foreign, or nothing was given.
+        is_time: It was given as a time, so it may well be newer than the newest event.
+        foreign: It is no position of ours. It is the id of an event of another service, say, that an
+            EventSource has kept and would send for ever; to refuse it would end that EventSource for good.
+    """
+
+    id: EventId | None = None
+    is_time: bool = False
+    foreign: bool = False
+
+
+@attrs.frozen
+class Position:
+    """A cursor, or a time, as an event id."""
+
+    def read(self, texts: Sequence[str], name: str, settings: Settings) -> EventId:
+        """Read it."""
+        return parse_position(_with_plus(texts[0]), name)
+
+    def schema(self, settings: Settings) -> Schema:
+        """Describe it."""
+        return POSITION
+
+
+@attrs.frozen
+class ClientPosition:
+    """Where a client of an event stream says that it stands, as a ``Place``; nothing is refused."""
+
+    def read(self, texts: Sequence[str], name: str, settings: Settings) -> Place:
+        """Read it."""
+        text = _with_plus(texts[0].strip())
+        try:
+            return Place(parse_position(text, name), is_time(text))
+        except Invalid:
+            return Place(foreign=True)
+
+    def schema(self, settings: Settings) -> Schema:
+        """Describe it."""
+        return TEXT
+
+
+@attrs.frozen
+class Selectors:
+    """Channels and patterns, one each time that the parameter is given."""
+
+    def read(self, texts: Sequence[str], name: str, settings: Settings) -> tuple[str, ...]:
+        """Read them."""
+        if len(texts) > self._most(settings):
+            raise Invalid.field(name, f"at most {self._most(settings)} channels are taken at once")
+        # A plus sign in a query is a space, which no channel has: it can only be meant as a plus sign.
+        return tuple(parse_selector(_with_plus(one)) for one in texts)
+
+    def schema(self, settings: Settings) -> Schema:
+        """Describe them."""
+        return listing(SELECTOR, maxItems=self._most(settings))
+
+    def _most(self, settings: Settings) -> int:
+        return min(settings.streams.max_channels, MAX_SELECTORS)
+
+
+@attrs.frozen
+class TopicFilter:
+    """A topic, or a pattern of topics."""
+
+    def read(self, texts: Sequence[str], name: str, settings: Settings) -> str:
+        """Read it."""
+        return parse_topic_pattern(texts[0])
+
+    def schema(self, settings: Settings) -> Schema:
+        """Describe it."""
+        return TOPIC_FILTER
+
+
+@attrs.frozen
+class Keyset:
+    """A list's ``next_cursor``, as ``encode_cursor`` made it.
+
+    Args:
+        kinds: The types of its parts.
+        make: Makes the key of them; raises ``ValueError`` where a list never has such a key.
+    """
+
+    kinds: tuple[type, ...]
+    make: Callable[..., Any]
+
+    def read(self, texts: Sequence[str], name: str, settings: Settings) -> Any:
+        """Read it."""
+        parts = _decode(texts[0])
+        try:
+            if isinstance(parts, list) and tuple(map(type, parts)) == self.kinds:
+                return self.make(*parts)
+        except ValueError:
+            pass
+        raise Invalid.field(name, "must be a next_cursor of this list, unchanged")
+
+    def schema(self, settings: Settings) -> Schema:
+        """Describe it."""
+        return TEXT
+
+
+@attrs.frozen
+class Media:
+    """The best of some media types for an ``Accept`` header; the first where it names none of them."""
+
+    kinds: tuple[str, ...]
+
+    def read(self, texts: Sequence[str], name: str, settings: Settings) -> str:
+        """Read it."""
+        accepted = parse_accept_header(texts[0], MIMEAccept)
+        return accepted.best_match(self.kinds, default=self.kinds[0])
+
+    def schema(self, settings: Settings) -> Schema:
+        """Describe it."""
+        return TEXT
+
+
+@attrs.frozen
+class Coding:
+    """Whether an ``Accept-Encoding`` header takes a coding."""
+
+    name: str
+
+    def read(self, texts: Sequence[str], name: str, settings: Settings) -> bool:
+        """Read it."""
+        return bool(parse_accept_header(texts[0])[self.name] > 0)
+
+    def schema(self, settings: Settings) -> Schema:
+        """Describe it."""
+        return TEXT
+
+
+def page_limit(most: int = MAX_LIMIT, default: int = DEFAULT_LIMIT) -> Any:
+    """Declare ``limit``, as lists take it."""
+    return query(Whole(1, most), "At most so many on a page.", default=default)
+
+
+def page_cursor(make: Callable[..., Any], *kinds: type) -> Any:
+    """Declare ``cursor``, as lists take it; ``make`` makes the key of parts of these types."""
+    return query(Keyset(kinds, make), "A next_cursor of this list, unchanged.")
+
+
+def encode_cursor(*parts: str | int) -> str:
+    """Make an opaque keyset cursor."""
+    return base64.urlsafe_b64encode(orjson.dumps(parts)).rstrip(b"=").decode()
+
+
+def _decode(cursor: str) -> Any:
+    try:
+        return orjson.loads(
+            base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True)
+        )
+    except (binascii.Error, ValueError):
+        return None
+
+
+def _with_plus(moment: str) -> str:
+    """Return a time with the plus sign of its offset, which is a space where a query does not escape it."""
+    return moment.replace(" ", "+")
+
+
+def require_utf8(value: str, field: str) -> str:
+    """Refuse text with lone surrogates or NUL, which no database keeps.
+
+    Raises:
+        Malformed: It has some.
+    """
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise Malformed(f"{field} is not UTF-8") from None
+    if "\0" in value:
+        raise Invalid.field(field, "must not contain NUL (U+0000)")
+    return value

@@ -1,0 +1,152 @@
+"""A message of a conversation.
+
+It is said whole, by ``conversation.message``, or it grows: each ``conversation.delta`` adds a piece of text,
+and the last one says ``done``. A growing message is none of the conversation's messages yet. Its text is in
+the log alone, and is put together when it ends, or when somebody asks for it (``grown``). A writer that must
+begin again says ``rewind``: then the piece is written over what the message held so far. What has ended stays
+as it is, unless it is said again whole; pieces that come late change nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from datetime import datetime
+from typing import Any
+
+import attrs
+
+from heliograph.model.event import Event
+from heliograph.model.ids import OLDEST, EventId
+from heliograph.model.kind import Key, Kind
+from heliograph.model.prices import Prices
+from heliograph.model.rules import DESCRIPTION, FLAG, NAME, OBJECT, TEXT, Rules, one_of
+
+ROLES = ("user", "assistant", "system")
+MESSAGE = "conversation.message"
+DELTA = "conversation.delta"
+
+MAX_TEXT = 2_000_000
+"""Characters that a growing message keeps; no single event has so many."""
+
+
+@attrs.define
+class Message:
+    """The state of a message.
+
+    Args:
+        id: Its conversation's id and its own, joined by a slash.
+        created_at: When it was said, or began to grow.
+        updated_at: When it last changed.
+        content: Its text; ``None`` while it grows.
+        stored_id: The event that made it whole; 0 while it grows.
+        text_from: The piece that its text begins with, of a message that grows.
+        last_event_id: The last event that changed it.
+    """
+
+    id: str
+    conversation_id: str
+    message_id: str
+    created_at: datetime
+    updated_at: datetime
+    role: str = "assistant"
+    content: str | None = None
+    task_id: str | None = None
+    metadata: dict[str, Any] | None = None
+    stored_id: EventId = OLDEST
+    text_from: EventId = OLDEST
+    last_event_id: EventId = OLDEST
+
+    @classmethod
+    def first_seen(cls, event: Event) -> Message:
+        """Begin a message at its first event."""
+        conversation = event.channel.partition(":")[2]
+        message: str = event.payload["message_id"]
+        return cls(
+            f"{conversation}/{message}",
+            conversation,
+            message,
+            event.timestamp,
+            event.timestamp,
+            text_from=event.id,
+        )
+
+    @property
+    def growing(self) -> bool:
+        """Whether it has not ended yet."""
+        return self.stored_id == OLDEST
+
+    def apply(self, event: Event, prices: Prices) -> None:
+        """Fold one event of this message."""
+        if event.topic == DELTA and not self.growing:
+            return
+        self.last_event_id, self.updated_at = event.id, event.timestamp
+        for field in ("role", "task_id", "metadata"):
+            if event.payload.get(field) is not None:
+                setattr(self, field, event.payload[field])
+        if event.topic == MESSAGE or event.payload.get("rewind") is True:
+            self.content = event.payload["content"]
+            self.text_from = event.id
+        else:
+            self.content = ((self.content or "") + event.payload["content"])[:MAX_TEXT]
+        if self.growing and (event.topic == MESSAGE or event.payload.get("done") is True):
+            self.stored_id = event.id
+
+
+def grown(message_id: str, pieces: Iterable[Mapping[str, Any]]) -> str:
+    """Return the text of a message that grew.
+
+    Args:
+        message_id: The message.
+        pieces: The payloads of its conversation's deltas from ``Message.text_from`` on, in order; those of
+            other messages are left out.
+    """
+    text = "".join(piece["content"] for piece in pieces if piece["message_id"] == message_id)
+    return text[:MAX_TEXT]
+
+
+@attrs.frozen
+class MessageFilter:
+    """The messages that a list shows.
+
+    Args:
+        conversation_id: Of this conversation.
+        since: Those that became whole after this event.
+        roles: Of any of these; empty does not filter.
+        growing: Instead of the whole ones, those that grow.
+    """
+
+    conversation_id: str
+    since: EventId = OLDEST
+    roles: tuple[str, ...] = ()
+    growing: bool = False
+
+
+def _key_of(event: Event) -> Key | None:
+    if event.topic not in {MESSAGE, DELTA} or not isinstance(event.payload.get("message_id"), str):
+        return None
+    return (f"{event.channel.partition(':')[2]}/{event.payload['message_id']}",)
+
+
+_COMMON = {
+    "conversation_id": NAME,
+    "message_id": NAME,
+    "content": TEXT,
+    "task_id": DESCRIPTION,
+    "metadata": OBJECT,
+}
+
+MESSAGES = Kind(
+    name="message",
+    value=Message,
+    key=("id",),
+    order=("stored_id", "id"),
+    ascending=True,
+    family="conversation",
+    field="conversation_id",
+    topics={
+        MESSAGE: Rules({**_COMMON, "role": one_of(ROLES, required=True)}),
+        DELTA: Rules({**_COMMON, "role": one_of(ROLES), "done": FLAG, "rewind": FLAG}),
+    },
+    key_of=_key_of,
+    first_seen=Message.first_seen,
+)

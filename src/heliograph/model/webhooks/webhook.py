@@ -1,0 +1,153 @@
+"""A webhook, as the log tells of it: how it was configured over HTTP, and what its deliveries add up to.
+
+Those that come from files have counts here, and nothing else: their configuration is in the file. Events of a
+configuration say all of it, except its secret, which is in no event.
+
+Deliveries that are refused become no deliveries, since anybody can send them. They are counted on the node
+that refuses them, and told once a second, together with how long the good ones took: ``webhook.measured``.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+import attrs
+
+from heliograph.model.channels import WEBHOOKS
+from heliograph.model.event import Event
+from heliograph.model.ids import OLDEST, EventId
+from heliograph.model.kind import Key, Kind
+from heliograph.model.prices import Prices
+from heliograph.model.webhooks.delivery import DELIVERY, HOUR_FORMAT, LONGEST, DeliveryShare, share_of
+
+CONFIGURED = "webhook.configured"
+SWITCHED = "webhook.switched"
+REMOVED = "webhook.removed"
+MEASURED = "webhook.measured"
+OWN_TOPICS = frozenset({CONFIGURED, SWITCHED, REMOVED, MEASURED})
+"""What only the service itself says on the channel: who may publish need not be who may configure."""
+
+HOURS = 48
+"""So many hours are kept, one by one."""
+
+
+@attrs.define
+class Webhook:
+    """The state of a webhook.
+
+    Args:
+        definition: Its configuration, as it was made over HTTP; ``None``: it comes from a file, or is
+            unknown.
+        enabled: Whether deliveries are taken.
+        removed: Whether it was deleted.
+        deliveries: Of its deliveries, by status, how many.
+        refused: Of what was refused, by reason, how many.
+        latencies: Of how long deliveries took until they were kept, by bin of microseconds, how many.
+        hours: Of the last hours, how many deliveries.
+        last_event_at: When the last delivery came.
+    """
+
+    webhook_id: str
+    created_at: datetime
+    updated_at: datetime
+    definition: dict[str, Any] | None = None
+    created_by: str | None = None
+    enabled: bool = True
+    removed: bool = False
+    provider: str | None = None
+    deliveries: dict[str, int] = attrs.field(factory=dict)
+    refused: dict[str, int] = attrs.field(factory=dict)
+    latencies: dict[str, int] = attrs.field(factory=dict)
+    hours: dict[str, int] = attrs.field(factory=dict)
+    last_event_at: datetime | None = None
+    last_event_id: EventId = OLDEST
+
+    @classmethod
+    def first_seen(cls, event: Event) -> Webhook:
+        """Begin a webhook at the first event that is about it."""
+        return cls(event.payload["webhook_id"], event.timestamp, event.timestamp)
+
+    @classmethod
+    def fed(cls, share: DeliveryShare) -> Webhook:
+        """Begin a webhook at its first delivery."""
+        return cls(share.webhook_id, share.seen, share.seen, provider=share.provider)
+
+    @property
+    def received(self) -> int:
+        """How many deliveries it has had."""
+        return sum(self.deliveries.values())
+
+    def apply(self, event: Event, prices: Prices) -> None:
+        """Fold one event about it."""
+        payload = event.payload
+        self.last_event_id = event.id
+        match event.topic:
+            case "webhook.configured":
+                if self.definition is None or self.removed:
+                    self.created_at = event.timestamp
+                self.definition, self.removed = payload["definition"], False
+                self.enabled = payload["enabled"]
+                self.created_by = payload.get("created_by") or self.created_by
+            case "webhook.switched":
+                self.enabled = payload["enabled"]
+            case "webhook.removed":
+                self.removed, self.enabled, self.definition = True, False, None
+            case "webhook.measured":
+                for counts, said in (
+                    (self.refused, payload["refused"]),
+                    (self.latencies, payload["latencies"]),
+                ):
+                    for name, number in said.items():
+                        counts[name] = counts.get(name, 0) + number
+        if event.topic != MEASURED:
+            self.updated_at = max(self.updated_at, event.timestamp)
+
+    def feed(self, share: DeliveryShare, sign: int) -> None:
+        """Add a delivery, or take it away again.
+
+        Args:
+            share: What a delivery adds.
+            sign: 1 to add it, -1 to take it away.
+        """
+        _count(self.deliveries, share.status, sign)
+        _count(self.hours, share.seen.astimezone(UTC).strftime(HOUR_FORMAT), sign)
+        for hour in sorted(self.hours)[:-HOURS]:
+            del self.hours[hour]
+        if sign > 0:
+            self.provider = share.provider
+            self.last_event_at = max(self.last_event_at or share.seen, share.seen)
+
+
+def _count(counts: dict[str, int], name: str, sign: int) -> None:
+    count = counts.pop(name, 0) + sign
+    if count > 0:
+        counts[name] = count
+
+
+def _key_of(event: Event) -> Key | None:
+    name = event.payload.get("webhook_id")
+    if event.topic in OWN_TOPICS and isinstance(name, str) and 0 < len(name) <= LONGEST:
+        return (name,)
+    return None
+
+
+@attrs.frozen
+class WebhookFilter:
+    """The webhooks that a list shows; ``None`` does not filter."""
+
+    removed: bool | None = None
+
+
+WEBHOOK = Kind(
+    name="webhook",
+    value=Webhook,
+    key=("webhook_id",),
+    order=("created_at", "webhook_id"),
+    family=WEBHOOKS,
+    own=OWN_TOPICS,
+    key_of=_key_of,
+    first_seen=Webhook.first_seen,
+    fed_by={DELIVERY: share_of},
+    fed=Webhook.fed,
+)

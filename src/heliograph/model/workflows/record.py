@@ -1,0 +1,143 @@
+"""What is known of a workflow beside its files: whether it is switched on, and what its runs add up to."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+import attrs
+
+from heliograph.model.analytics.sketch import Bins, bin_of
+from heliograph.model.event import Event
+from heliograph.model.kind import Key, Kind
+from heliograph.model.prices import Prices
+from heliograph.model.rules import NAME, Rule, Rules
+from heliograph.model.workflows.run import RUN, RunShare, share_of
+from heliograph.model.workflows.vocabulary import ENDS
+
+TOPIC = "workflow.updated"
+
+
+@attrs.define
+class Record:
+    """The state of a workflow's record.
+
+    Args:
+        workflow_id: The workflow.
+        enabled: Whether it was switched on or off here; ``None``: as its files say.
+        runs: How many of its runs have each status.
+        durations: Of its runs that ended, by bin of their duration in milliseconds, how many.
+        costs: Of its runs that ended and told what they cost, by bin of that in nano-dollars, how many.
+        cost_nanos: What they cost together.
+        last_run_id: The run that began last; only a hint when ``doubtful``.
+        last_started_at: When it began, or was said to begin: no run began later.
+        doubtful: Whether that run turned out to have begun earlier, so that another may be the last.
+    """
+
+    workflow_id: str
+    enabled: bool | None = None
+    runs: dict[str, int] = attrs.field(factory=dict)
+    durations: dict[str, int] = attrs.field(factory=dict)
+    costs: dict[str, int] = attrs.field(factory=dict)
+    cost_nanos: int = 0
+    last_run_id: str | None = None
+    last_started_at: datetime | None = None
+    doubtful: bool = False
+
+    @classmethod
+    def first_seen(cls, event: Event) -> Record:
+        """Begin a record at the first event."""
+        return cls(event.channel.partition(":")[2])
+
+    @classmethod
+    def fed(cls, share: RunShare) -> Record:
+        """Begin a record at the first run."""
+        return cls(share.workflow_id)
+
+    @property
+    def total(self) -> int:
+        """How many runs there are."""
+        return sum(self.runs.values())
+
+    @property
+    def successful(self) -> int:
+        """How many of them succeeded."""
+        return self.runs.get("success", 0)
+
+    @property
+    def success_rate(self) -> float:
+        """Of the runs that have ended, how many percent succeeded; 0 when none has."""
+        ended = sum(self.runs.get(status, 0) for status in ENDS)
+        return round(self.successful / ended * 100, 1) if ended else 0.0
+
+    def apply(self, event: Event, prices: Prices) -> None:
+        """Fold a switch."""
+        if isinstance(event.payload.get("enabled"), bool):
+            self.enabled = event.payload["enabled"]
+
+    def feed(self, share: RunShare, sign: int) -> None:
+        """Add what a run counts for, or take it away (``sign`` -1)."""
+        _count(self.runs, share.status, sign)
+        if share.duration_ms is not None:
+            _count(self.durations, str(bin_of(round(share.duration_ms))), sign)
+        if share.cost_nanos is not None:
+            _count(self.costs, str(bin_of(share.cost_nanos)), sign)
+            self.cost_nanos += sign * share.cost_nanos
+        if sign > 0:
+            self._last(share)
+
+    def _last(self, share: RunShare) -> None:
+        """Remember the run that began last."""
+        now = share.started_at, share.run_id
+        if self.last_run_id is None or self.last_started_at is None:
+            later = True
+        elif share.run_id == self.last_run_id and share.started_at < self.last_started_at:
+            self.doubtful = True
+            later = False
+        else:
+            later = now >= (self.last_started_at, self.last_run_id)
+        if later:
+            self.last_started_at, self.last_run_id = now
+            self.doubtful = False
+
+
+def bins_of(counts: dict[str, int]) -> Bins:
+    """Return counts by bin, as a sketch takes them."""
+    return {int(position): count for position, count in counts.items()}
+
+
+def _count(counts: dict[str, int], key: str, sign: int) -> None:
+    count = counts.pop(key, 0) + sign
+    if count:
+        counts[key] = count
+
+
+@attrs.frozen
+class RecordFilter:
+    """The records that a list shows.
+
+    Args:
+        ids: Of these workflows; empty: of any.
+    """
+
+    ids: tuple[str, ...] = ()
+
+
+def _key_of(event: Event) -> Key | None:
+    return (event.channel.partition(":")[2],) if event.topic == TOPIC else None
+
+
+_FLAG = Rule(lambda v: isinstance(v, bool), "must be true or false", {"type": "boolean"}, required=True)
+
+RECORD = Kind(
+    name="workflow",
+    value=Record,
+    key=("workflow_id",),
+    order=("workflow_id",),
+    family="workflow",
+    field="workflow_id",
+    topics={TOPIC: Rules({"workflow_id": NAME, "enabled": _FLAG})},
+    key_of=_key_of,
+    first_seen=Record.first_seen,
+    fed_by={RUN: share_of},
+    fed=Record.fed,
+)

@@ -1,0 +1,329 @@
+"""A run of a workflow, folded from its events; ``facts`` says why the order of them does not matter.
+
+A runner may work inside another one, in the same run. The one that began first tells how the run stands; with
+``run.started`` the run itself does. Its latest word counts, with two exceptions that real runners ask for:
+a pipeline that pauses says ``completed`` behind ``paused``, which does not end it; and a step that begins
+after a success shows that it was not the last word.
+
+A run whose events tell no start is ``pending``. What it cost is what is told of the run as a whole; as long
+as nothing is, the sum of what its model calls and its steps tell.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any, NamedTuple
+
+import attrs
+
+from heliograph.model.event import Event
+from heliograph.model.ids import OLDEST, EventId, from_microseconds, to_microseconds
+from heliograph.model.kind import Key, Kind
+from heliograph.model.prices import Prices
+from heliograph.model.rules import NAME, OBJECT, Rule, Rules, amount, one_of, text, whole
+from heliograph.model.workflows import facts
+from heliograph.model.workflows.facts import MAX_ERROR, Mark, Spent
+from heliograph.model.workflows.spending import SPENDING, SpendingShare
+from heliograph.model.workflows.spending import share_of as share_of_spending
+from heliograph.model.workflows.step import STEP, StepShare
+from heliograph.model.workflows.step import share_of as share_of_step
+from heliograph.model.workflows.vocabulary import ENDS, FINISHED, OF_RUNS, OF_STEPS, id_of, run_of
+
+STATUSES = ("pending", "running", "success", "failed", "skipped", "paused", "cancelled")
+RANKS = ("running", "paused", "success", "skipped", "cancelled", "failed")
+"""Of words at one time the last of these counts."""
+
+MAX_SPEAKERS = 20
+"""How many runners are heard in one run."""
+
+
+@attrs.define
+class Run:
+    """The state of one run; times are aware UTC, money is whole nano-dollars.
+
+    Args:
+        id: Unique over all workflows, as ``id_of`` makes it.
+        run_id: Unique within its workflow.
+        workflow_id: The workflow.
+        started_at: When the first thing of it happened.
+        updated_at: When the last thing of it happened.
+        status: One of ``STATUSES``.
+        finished_at: When it ended.
+        duration_ms: As it was told, else from start to end.
+        trigger_type: What set it off.
+        trigger_data: What that had to say.
+        result: What came out.
+        error: Why it failed, as the last who failed in it said.
+        cost_nanos: What it cost.
+        input_tokens: Tokens that its models read.
+        output_tokens: Tokens that its models wrote.
+        cached_tokens: Of those read, from a cache.
+        steps: How many of its steps have each status.
+        speakers: Of each runner, the time of each of its words, the latest but for ``began``.
+        durations: Of each runner, when it last told how long it took, and how long.
+        marks: When each field was last said.
+        active: When a step last began.
+        whole: What was told to have been spent in all.
+        parts: What its steps and its model calls spent.
+        first_event_id: Its first event in the log; a stream of the run begins there.
+    """
+
+    id: str
+    run_id: str
+    workflow_id: str
+    started_at: datetime
+    updated_at: datetime
+    status: str = "pending"
+    finished_at: datetime | None = None
+    duration_ms: float | None = None
+    trigger_type: str | None = None
+    trigger_data: dict[str, Any] | None = None
+    result: dict[str, Any] | None = None
+    error: str | None = None
+    cost_nanos: int | None = None
+    input_tokens: int | None = None
+    output_tokens: int | None = None
+    cached_tokens: int | None = None
+    steps: dict[str, int] = attrs.field(factory=dict)
+    speakers: dict[str, dict[str, int]] = attrs.field(factory=dict)
+    durations: dict[str, list[Any]] = attrs.field(factory=dict)
+    marks: dict[str, list[Any]] = attrs.field(factory=dict)
+    active: int | None = None
+    whole: list[int | None] = attrs.field(factory=lambda: list(Spent()))
+    parts: list[int | None] = attrs.field(factory=lambda: list(Spent()))
+    first_event_id: EventId = attrs.field(default=OLDEST, eq=False)
+
+    @classmethod
+    def first_seen(cls, event: Event) -> Run:
+        """Begin a run at the first event that mentions it, whatever that event is."""
+        run_id = run_of(event)
+        assert run_id is not None
+        workflow_id = event.channel.partition(":")[2]
+        name, at = id_of(run_id, workflow_id), event.timestamp
+        return cls(name, run_id, workflow_id, at, at, first_event_id=event.id)
+
+    @classmethod
+    def fed(cls, share: StepShare) -> Run:
+        """Begin a run at the first share of a step."""
+        (name,) = share.owner
+        return cls(name, share.run_id, share.workflow_id, share.started_at, share.started_at)
+
+    @property
+    def ended(self) -> bool:
+        """Whether it has come to an end."""
+        return self.status in ENDS
+
+    def apply(self, event: Event, prices: Prices) -> None:
+        """Add the facts of one event; ``prices`` are not asked, since who runs a model tells its cost."""
+        at = to_microseconds(event.timestamp)
+        self.started_at = min(self.started_at, event.timestamp)
+        self.updated_at = max(self.updated_at, event.timestamp)
+        payload = event.payload
+        if event.topic in OF_RUNS:
+            self._word(at, *OF_RUNS[event.topic], payload)
+        elif OF_STEPS.get(event.topic) == "began":
+            self.active = max(at, self.active or at)
+        self._trigger(at, payload)
+        self._conclude()
+
+    def feed(self, share: StepShare | SpendingShare, sign: int) -> None:
+        """Add what a step, or its model calls, count for, or take it away (``sign`` -1)."""
+        if isinstance(share, StepShare):
+            count = self.steps.pop(share.status, 0) + sign
+            if count:
+                self.steps[share.status] = count
+        self.parts = list(Spent(*self.parts).plus(share.spent, sign))
+        self._conclude()
+
+    def _word(self, at: int, speaker: str, word: str, payload: Mapping[str, Any]) -> None:
+        if word == "finished":
+            fallback = "success" if payload.get("error") is None else "failed"
+            word = FINISHED.get(str(payload.get("status")), fallback)
+        name = payload.get("dag")
+        if speaker == "dag" and isinstance(name, str):
+            speaker = f"dag:{name[:200]}"
+        words = self.speakers.setdefault(speaker, {}) if self._hears(speaker) else {}
+        if word == "began":
+            words["began"] = min(at, words.get("began", at))
+            word = "running"
+        words[word] = max(at, words.get(word, at))
+        if word in ENDS:
+            self._end(at, speaker, payload)
+
+    def _hears(self, speaker: str) -> bool:
+        return speaker in self.speakers or len(self.speakers) < MAX_SPEAKERS
+
+    def _end(self, at: int, speaker: str, payload: Mapping[str, Any]) -> None:
+        duration = facts.milliseconds(payload.get("duration_ms"))
+        if duration is not None and self._hears(speaker):
+            self.durations[speaker] = max(self.durations.get(speaker, [at, duration]), [at, duration])
+        result = payload.get("result")
+        if result is not None:
+            self._say("result", at, result if isinstance(result, dict) else {"value": result})
+        self._say("error", at, facts.text(payload.get("error"), MAX_ERROR))
+        spent = Spent.told(payload) or (Spent.told(result) if isinstance(result, dict) else None)
+        if spent is not None and self._later("whole", at, list(spent)):
+            self.whole = list(spent)
+
+    def _trigger(self, at: int, payload: Mapping[str, Any]) -> None:
+        trigger = payload.get("trigger")
+        if isinstance(trigger, dict):
+            self._say("trigger_type", at, facts.text(trigger.get("type"), 200))
+            self._say("trigger_data", at, {name: said for name, said in trigger.items() if name != "type"})
+        elif isinstance(trigger, str):
+            self._say("trigger_type", at, facts.text(trigger, 200))
+        if isinstance(payload.get("trigger_type"), str):
+            self._say("trigger_type", at, facts.text(payload["trigger_type"], 200))
+        if isinstance(payload.get("trigger_data"), dict):
+            self._say("trigger_data", at, payload["trigger_data"])
+
+    def _say(self, field: str, at: int, value: Any) -> None:
+        """Let the latest word on a field stand; ``None`` and ``{}`` say nothing."""
+        if value and self._later(field, at, value):
+            setattr(self, field, value)
+
+    def _later(self, field: str, at: int, value: Any) -> bool:
+        mark = list(Mark.of(at, value))
+        if mark <= self.marks.get(field, []):
+            return False
+        self.marks[field] = mark
+        return True
+
+    def _conclude(self) -> None:
+        """Compute what is shown of the facts."""
+        speaker = self._speaker()
+        words = self.speakers.get(speaker, {})
+        aside = self.speakers.get("run", {})
+        status, at = _standing(
+            {word: max(some[word] for some in (words, aside) if word in some) for word in {**words, **aside}},
+            self.active,
+        )
+        self.status = status
+        self.finished_at = from_microseconds(at) if status in ENDS else None
+        self.duration_ms = None
+        if self.finished_at is not None:
+            told = (self.durations.get(name, (None, None)) for name in (speaker, "run"))
+            between = (self.finished_at - self.started_at).total_seconds() * 1000
+            self.duration_ms = next((span for when, span in told if when == at), round(between, 3))
+        self.cost_nanos, self.input_tokens, self.output_tokens, self.cached_tokens = (
+            whole if whole is not None else parts for whole, parts in zip(self.whole, self.parts, strict=True)
+        )
+
+    def _speaker(self) -> str:
+        """Choose who tells how the run stands: itself, else the runner that began first."""
+        began = {speaker: words["began"] for speaker, words in self.speakers.items() if "began" in words}
+        if "run" in began or not self.speakers:
+            return "run"
+        if began:
+            return min(began, key=lambda speaker: (began[speaker], speaker))
+        return max(self.speakers, key=lambda speaker: (max(self.speakers[speaker].values()), speaker))
+
+
+def _standing(words: Mapping[str, int], active: int | None) -> tuple[str, int]:
+    """Return the status that some words come to, and since when.
+
+    Args:
+        words: The latest time of each.
+        active: When a step last began.
+    """
+    said = {word: at for word, at in words.items() if word != "began"}
+    paused, success = said.get("paused"), said.get("success")
+    if active is not None and not (ENDS - {"success"}) & said.keys():
+        said["running"] = max(active, said.get("running", active))
+    if paused is not None and success is not None and success >= paused >= said.get("running", paused):
+        del said["success"]
+    if not said:
+        return "pending", 0
+    status = max(said, key=lambda word: (said[word], RANKS.index(word)))
+    return status, said[status]
+
+
+class RunShare(NamedTuple):
+    """What a run adds to its workflow."""
+
+    workflow_id: str
+    run_id: str
+    status: str
+    started_at: datetime
+    duration_ms: float | None
+    cost_nanos: int | None
+
+    @property
+    def owner(self) -> Key:
+        """The workflow's key."""
+        return (self.workflow_id,)
+
+
+def share_of(run: Run) -> RunShare:
+    """Return what a run adds to its workflow: how it stands, and when it has ended how much it took."""
+    return RunShare(
+        run.workflow_id,
+        run.run_id,
+        run.status,
+        run.started_at,
+        run.duration_ms,
+        run.cost_nanos if run.ended else None,
+    )
+
+
+@attrs.frozen
+class RunFilter:
+    """The runs that a list shows; ``None`` does not filter.
+
+    Args:
+        workflow_id: Of this workflow.
+        statuses: With one of these; empty: any.
+        ids: Those of these ids, as ``id_of`` makes them; empty: any.
+        since: Started at or after.
+        until: Started before.
+    """
+
+    workflow_id: str | None = None
+    statuses: tuple[str, ...] = ()
+    ids: tuple[str, ...] = ()
+    since: datetime | None = None
+    until: datetime | None = None
+
+
+def _key_of(event: Event) -> Key | None:
+    run_id = run_of(event)
+    return None if run_id is None else (id_of(run_id, event.channel.partition(":")[2]),)
+
+
+_TRIGGER = Rule(
+    lambda v: isinstance(v, str | dict),
+    "must be text, or an object with a type",
+    {"anyOf": [{"type": kind} for kind in ("string", "object", "null")]},
+)
+_NAMED = {"workflow_id": NAME, "run_id": attrs.evolve(NAME, required=False)}
+_TOKENS = whole(facts.MAX_TOKENS)
+_TOLD = {
+    "status": one_of(tuple(FINISHED)),
+    "duration_ms": amount(facts.MAX_MILLISECONDS),
+    "cost_usd": amount(facts.MAX_COST_USD),
+    "input_tokens": _TOKENS,
+    "output_tokens": _TOKENS,
+    "cached_tokens": _TOKENS,
+}
+
+RUN = Kind(
+    name="run",
+    value=Run,
+    key=("id",),
+    order=("started_at", "id"),
+    family="workflow",
+    field="workflow_id",
+    topics={
+        "run.started": Rules(
+            {**_NAMED, "trigger": _TRIGGER, "trigger_type": text(200), "trigger_data": OBJECT}
+        ),
+        "run.paused": Rules(_NAMED),
+        "run.resumed": Rules(_NAMED),
+        "run.finished": Rules({**_NAMED, **_TOLD}),
+    },
+    key_of=_key_of,
+    first_seen=Run.first_seen,
+    fed_by={STEP: share_of_step, SPENDING: share_of_spending},
+    fed=Run.fed,
+)

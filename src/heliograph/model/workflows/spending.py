@@ -1,0 +1,107 @@
+"""What the model calls of a run cost, as those who make the calls tell it.
+
+They know only their session, which is the run's id; its workflow they don't know, so what they say is on no
+workflow's channel. A runner that starts names both. Here the two come together, in whatever order they come,
+and what was spent is added to the run.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import attrs
+
+from heliograph.model.event import Event
+from heliograph.model.ids import to_microseconds
+from heliograph.model.kind import Key, Kind
+from heliograph.model.prices import Prices
+from heliograph.model.workflows import facts
+from heliograph.model.workflows.facts import Mark, Spent
+from heliograph.model.workflows.vocabulary import CALL, OF_RUNS, id_of, run_of
+
+MAX_CALLS = 1_000
+"""How many calls of a run are told apart, so that one that is told twice counts once."""
+
+
+@attrs.define
+class Spending:
+    """What is known of a run's calls.
+
+    Args:
+        run_id: The run.
+        workflow_id: Its workflow, once something has named it.
+        calls: What its calls spent, by time.
+        earlier: What those spent that are not told apart any more.
+    """
+
+    run_id: str
+    workflow_id: str | None = None
+    calls: dict[str, list[int | None]] = attrs.field(factory=dict)
+    earlier: list[int | None] = attrs.field(factory=lambda: list(Spent()))
+
+    @classmethod
+    def first_seen(cls, event: Event) -> Spending:
+        """Begin at the first event that names the run."""
+        run_id = run_of(event)
+        assert run_id is not None
+        return cls(run_id)
+
+    @property
+    def spent(self) -> Spent:
+        """What all calls cost together."""
+        spent = Spent(*self.earlier)
+        for call in self.calls.values():
+            spent = spent.plus(Spent(*call))
+        return spent
+
+    def apply(self, event: Event, prices: Prices) -> None:
+        """Add one call, or the workflow; ``prices`` are not asked, since the caller tells the cost."""
+        family, _, name = event.channel.partition(":")
+        if family == "workflow":
+            self.workflow_id = min(name, self.workflow_id or name)
+        cost = event.payload.get("cost")
+        spent = Spent.told(cost) if event.topic == CALL and isinstance(cost, dict) else None
+        if spent is not None:
+            at = to_microseconds(event.timestamp)
+            key = f"{at:020}:{Mark.of(at, event.payload).digest}"
+            gone = facts.remember(self.calls, key, list(spent), MAX_CALLS)
+            if gone is not None:
+                self.earlier = list(Spent(*self.earlier).plus(Spent(*gone)))
+
+
+class SpendingShare(NamedTuple):
+    """What calls add to their run."""
+
+    run_id: str
+    workflow_id: str
+    spent: Spent
+
+    @property
+    def owner(self) -> Key:
+        """The run's key."""
+        return (id_of(self.run_id, self.workflow_id),)
+
+
+def share_of(spending: Spending) -> SpendingShare | None:
+    """Return what calls add to their run, ``None`` as long as nobody knows its workflow."""
+    if spending.workflow_id is None:
+        return None
+    return SpendingShare(spending.run_id, spending.workflow_id, spending.spent)
+
+
+def _key_of(event: Event) -> Key | None:
+    starts = OF_RUNS.get(event.topic, ("", ""))[1] == "began" and event.channel.startswith("workflow:")
+    run_id = run_of(event) if starts or event.topic == CALL else None
+    return None if run_id is None else (run_id,)
+
+
+SPENDING = Kind(
+    name="spending",
+    value=Spending,
+    key=("run_id",),
+    order=("run_id",),
+    family="workflow",
+    further=("topic",),
+    key_of=_key_of,
+    first_seen=Spending.first_seen,
+)

@@ -1,0 +1,95 @@
+"""What topics say of runs and their steps.
+
+Two vocabularies are understood, also mixed in one run:
+
+- the documented one: ``run.started``, ``run.paused``, ``run.resumed``, ``run.finished``, and
+  ``step.started``, ``step.completed``, ``step.failed``, ``step.skipped``;
+- what a platform's runners say of themselves: ``dag.``, ``pipeline.``, ``react.`` and ``router.started``,
+  ``.completed`` and ``.failed``, ``pipeline.paused``, the nodes of a ``dag`` and the stages of a pipeline,
+  agents that failed, and ``api.run_cancelled`` and ``api.hitl_resumed``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from heliograph.model.channels import Selection, is_name, topic_matches
+from heliograph.model.event import Event
+from heliograph.model.workflows import facts
+
+ENDS = frozenset({"success", "failed", "skipped", "cancelled"})
+"""The statuses of a run that has come to an end."""
+
+FINISHED = {**{status: status for status in ENDS}, "completed": "success", "error": "failed"}
+"""What ``run.finished`` may say, and the status that it means."""
+
+OF_RUNS: Mapping[str, tuple[str, str]] = {
+    "run.started": ("run", "began"),
+    "run.paused": ("run", "paused"),
+    "run.resumed": ("run", "running"),
+    "run.finished": ("run", "finished"),
+    "api.run_cancelled": ("run", "cancelled"),
+    "api.hitl_resumed": ("run", "running"),
+    "pipeline.paused": ("pipeline", "paused"),
+    **{
+        f"{runner}.{topic}": (runner, word)
+        for runner in ("dag", "pipeline", "react", "router")
+        for topic, word in (("started", "began"), ("completed", "success"), ("failed", "failed"))
+    },
+}
+"""By topic: who speaks, and what that says of the run."""
+
+OF_STEPS: Mapping[str, str] = {
+    "step.started": "began",
+    "step.completed": "success",
+    "step.failed": "failed",
+    "step.skipped": "skipped",
+    "dag.node_started": "began",
+    "dag.node_completed": "success",
+    "stage.started": "began",
+    "stage.completed": "success",
+    "agent.failed": "failed",
+}
+"""By topic: what it says of a step. Runners tell of no node that failed; its agent does."""
+
+CALL = "pipeline.adk_completed"
+"""The topic that tells the cost of a model's calls."""
+
+BY_SESSION = frozenset({CALL, "pipeline.adk_started", "pipeline.error"})
+"""Topics that name their run as ``session_id``."""
+
+NAMES = ("step", "node", "name", "agent")
+"""The fields that may name a step; the first that does counts."""
+
+MAX_NAME = 200
+"""Characters of a step's name."""
+
+
+def run_of(event: Event) -> str | None:
+    """Return the id of the run that an event belongs to, ``None`` if to none."""
+    named = facts.first(event.payload, "run_id", "execution_id")
+    if named is None and event.topic in BY_SESSION:
+        named = event.payload.get("session_id")
+    elif named is None and (event.topic in OF_RUNS or event.topic in OF_STEPS):
+        named = event.correlation_id
+    return named if is_name(named) else None
+
+
+def step_of(event: Event) -> str | None:
+    """Return the name of the step that an event tells of, ``None`` if of none."""
+    if event.topic not in OF_STEPS:
+        return None
+    name = facts.first(event.payload, *NAMES)
+    return name if isinstance(name, str) and 0 < len(name) <= MAX_NAME else None
+
+
+def id_of(run_id: str, workflow_id: str, *step: str) -> str:
+    """Return what a run, or one step of it, is kept under; names of runs and workflows have no slash."""
+    return "/".join((run_id, workflow_id, *step))
+
+
+def concerns(selection: Selection, event: Event) -> bool:
+    """Tell whether an event of one of a selection's channels belongs to it by its topic and its run."""
+    return topic_matches(selection.topic, event.topic) and (
+        selection.run is None or selection.run == run_of(event)
+    )

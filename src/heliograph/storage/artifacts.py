@@ -1,0 +1,159 @@
+"""Artifacts in a folder: ``{root}/{workflow}/{run}/{key}``.
+
+An artifact is one plain file, so a platform that writes its own needs no help to do so. Ours are written
+beside and put in place when they are on the disk: a reader sees the old one or the new one, never a part,
+and what was acknowledged is there after a crash. Names are checked here, whoever has checked them before:
+they never lead out of the folder, and a link in it is not followed.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import secrets
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from stat import S_ISREG
+from typing import TypeVar
+
+import trio
+
+from heliograph.model.channels import is_name
+from heliograph.model.errors import ArtifactNotFound, Invalid, Unavailable
+from heliograph.storage.protocols import ArtifactInfo
+
+MAX_KEY = 200
+KEY = r"[A-Za-z0-9_][A-Za-z0-9._:@+=~ -]*"
+KEY_HELP = f"1 to {MAX_KEY} of A-Z a-z 0-9 . _ : @ + = ~ - and spaces, beginning with a letter, digit or _"
+THREADS = 8
+"""How many calls run at once; a disk is not faster with more."""
+
+T = TypeVar("T")
+_key = re.compile(KEY, re.ASCII)
+
+
+def is_key(text: str) -> bool:
+    """Tell whether an artifact may have this key."""
+    return len(text) <= MAX_KEY and _key.fullmatch(text) is not None
+
+
+class FolderArtifacts:
+    """Artifacts in a folder; see ``protocols.Artifacts``.
+
+    Args:
+        root: The folder; made when the first artifact is written.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self._limiter = trio.CapacityLimiter(THREADS)
+
+    async def list(self, workflow_id: str, run_id: str) -> Sequence[ArtifactInfo]:
+        """List a run's artifacts, by key."""
+        return await self._call(lambda: _list(self._folder(workflow_id, run_id)))
+
+    async def read(
+        self, workflow_id: str, run_id: str, key: str, first: int = 0, last: int | None = None
+    ) -> tuple[ArtifactInfo, bytes]:
+        """Read an artifact, or some of its bytes."""
+        return await self._call(lambda: _read(self._file(workflow_id, run_id, key), first, last))
+
+    async def write(self, workflow_id: str, run_id: str, key: str, data: bytes) -> ArtifactInfo:
+        """Keep an artifact whole; return when it is on the disk."""
+        return await self._call(lambda: _write(self._file(workflow_id, run_id, key), data))
+
+    async def delete(self, workflow_id: str, run_id: str, key: str) -> None:
+        """Remove an artifact."""
+        await self._call(lambda: _delete(self._file(workflow_id, run_id, key)))
+
+    async def _call(self, work: Callable[[], T]) -> T:
+        try:
+            return await trio.to_thread.run_sync(work, limiter=self._limiter, abandon_on_cancel=False)
+        except OSError as error:
+            raise Unavailable(f"artifacts can't be reached: {error.strerror}") from error
+
+    def _folder(self, workflow_id: str, run_id: str) -> Path:
+        if not (is_name(workflow_id) and is_name(run_id)):
+            raise ArtifactNotFound("there are no artifacts of such a run")
+        return self._root / workflow_id / run_id
+
+    def _file(self, workflow_id: str, run_id: str, key: str) -> Path:
+        if not is_key(key):
+            raise Invalid.field("key", f"must be {KEY_HELP}")
+        return self._folder(workflow_id, run_id) / key
+
+
+def _list(folder: Path) -> Sequence[ArtifactInfo]:
+    try:
+        with os.scandir(folder) as entries:
+            found = [
+                _info(entry.name, entry.stat(follow_symlinks=False))
+                for entry in entries
+                if is_key(entry.name) and entry.is_file(follow_symlinks=False)
+            ]
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    return sorted(found, key=lambda info: info.key)
+
+
+def _read(file: Path, first: int, last: int | None) -> tuple[ArtifactInfo, bytes]:
+    try:
+        descriptor = os.open(file, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except (FileNotFoundError, NotADirectoryError):
+        raise _none(file) from None
+    except OSError:
+        if file.is_symlink():
+            raise _none(file) from None
+        raise
+    with open(descriptor, "rb") as opened:
+        found = os.fstat(descriptor)
+        if not S_ISREG(found.st_mode):
+            raise _none(file)
+        opened.seek(first)
+        return _info(file.name, found), opened.read(-1 if last is None else last - first + 1)
+
+
+def _write(file: Path, data: bytes) -> ArtifactInfo:
+    folder = file.parent
+    folder.mkdir(parents=True, exist_ok=True)
+    beside = folder / f".{file.name}.{secrets.token_hex(4)}.part"
+    try:
+        with open(beside, "xb") as opened:
+            opened.write(data)
+            opened.flush()
+            os.fsync(opened.fileno())
+        os.replace(beside, file)
+    except BaseException:
+        beside.unlink(missing_ok=True)
+        raise
+    # The run's folder and those above it may be new.
+    for path in (folder, folder.parent, folder.parent.parent):
+        _sync(path)
+    return _info(file.name, file.stat())
+
+
+def _sync(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _delete(file: Path) -> None:
+    try:
+        file.unlink()
+    except (FileNotFoundError, NotADirectoryError):
+        raise _none(file) from None
+
+
+def _info(key: str, found: os.stat_result) -> ArtifactInfo:
+    modified = datetime.fromtimestamp(found.st_mtime, UTC)
+    return ArtifactInfo(
+        key, found.st_size, modified, f"{found.st_mtime_ns:x}-{found.st_ino:x}-{found.st_size:x}"
+    )
+
+
+def _none(file: Path) -> ArtifactNotFound:
+    return ArtifactNotFound(f"the run has no artifact {file.name!r}")

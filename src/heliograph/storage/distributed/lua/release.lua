@@ -1,0 +1,3 @@
+-- Gives up the lease KEYS[1] if it is still held with the token ARGV[1].
+if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
+return redis.call('DEL', KEYS[1])

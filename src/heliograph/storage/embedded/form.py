@@ -1,0 +1,58 @@
+"""The embedded form, put together: log and store are one SQLite file, folded in the appending transaction."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
+from datetime import timedelta
+from pathlib import Path
+
+import attrs
+
+from heliograph.model.ids import EventId
+from heliograph.model.prices import NO_PRICES, Prices
+from heliograph.storage.embedded.sqlite import SqliteLog, open_sqlite
+from heliograph.storage.sql.store import SqlStore
+from heliograph.storage.sql.vault import SqlVault
+
+
+@attrs.frozen
+class Embedded:
+    """What the one process has of the embedded form; implements ``protocols.Storage``."""
+
+    log: SqliteLog
+    store: SqlStore
+    vault: SqlVault
+    archive: None = None
+    listener: None = None
+    background: Mapping[str, Callable[[], Awaitable[None]]] = attrs.field(factory=dict)
+
+    @property
+    def keeper(self) -> SqliteLog:
+        """Removes what need not be kept."""
+        return self.log
+
+    @property
+    def start(self) -> EventId:
+        """The log's position."""
+        return self.log.position
+
+    async def checks(self) -> dict[str, str | None]:
+        """Tell of each part what is wrong with it."""
+        return {"log": self.log.failure, "store": None}
+
+    def log_stats(self) -> None:
+        """Return nothing: the log is in this process."""
+
+
+@asynccontextmanager
+async def open_embedded(
+    folder: Path, key_ttl: timedelta, prices: Prices = NO_PRICES
+) -> AsyncIterator[Embedded]:
+    """Open the database in a folder; see ``open_sqlite``.
+
+    Raises:
+        SettingsError: The folder can't be used, or another process uses it.
+    """
+    async with open_sqlite(folder, key_ttl, prices) as (log, database):
+        yield Embedded(log, SqlStore(database), SqlVault(database))

@@ -1,0 +1,171 @@
+"""The tables of conversations and of their messages.
+
+A conversation is found by the words of its title, which have a table of their own. How to search depends on
+how common a word is. Where some word is rare, all that have it are looked at. Where every word is common,
+conversations are looked through from the newest, since enough of them are near. Either way the cost does not
+follow the number of conversations.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from sqlalchemy import (
+    Boolean,
+    Column,
+    ColumnElement,
+    Connection,
+    Index,
+    Table,
+    Text,
+    and_,
+    exists,
+    false,
+    func,
+    select,
+    true,
+)
+
+from heliograph.model.channels import Selection
+from heliograph.model.conversations.conversation import CONVERSATION, Conversation, words
+from heliograph.model.conversations.message import DELTA, MESSAGES, Message, grown
+from heliograph.model.ids import EventId
+from heliograph.storage.sql import queries
+from heliograph.storage.sql.entity import Beside, Entity, Merging
+from heliograph.storage.sql.schema import Big, Json, Moment, metadata
+
+RARE = 2000
+"""A word that no more conversations have is rare."""
+
+PIECES = 5000
+"""Pieces of a growing text that are read at a time."""
+
+messages = Table(
+    "messages",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("conversation_id", Text, nullable=False),
+    Column("message_id", Text, nullable=False),
+    Column("created_at", Moment, nullable=False),
+    Column("updated_at", Moment, nullable=False),
+    Column("role", Text, nullable=False),
+    Column("content", Text),
+    Column("task_id", Text),
+    Column("metadata", Json),
+    Column("stored_id", Big, nullable=False),
+    Column("text_from", Big, nullable=False),
+    Column("last_event_id", Big, nullable=False),
+    Index("messages_stored", "conversation_id", "stored_id", "id"),
+)
+
+conversations = Table(
+    "conversations",
+    metadata,
+    Column("conversation_id", Text, primary_key=True),
+    Column("created_at", Moment, nullable=False),
+    Column("updated_at", Moment, nullable=False),
+    Column("user_id", Text, nullable=False),
+    Column("title", Text),
+    Column("flow_id", Text),
+    Column("metadata", Json, nullable=False),
+    Column("is_archived", Boolean, nullable=False),
+    *(Column(name, Big, nullable=False) for name in ("message_count", "total_cost_nanos", "total_tasks")),
+    Column("total_duration_ms", Big, nullable=False),
+    Column("started_at", Moment),
+    Column("completed_at", Moment),
+    Column("cleared_id", Big, nullable=False),
+    Column("known", Boolean, nullable=False),
+    Column("deleted", Boolean, nullable=False),
+    Column("last_event_id", Big, nullable=False),
+    Index("conversations_updated", "known", "deleted", "is_archived", "updated_at", "conversation_id"),
+    Index("conversations_user", "user_id", "updated_at", "conversation_id"),
+    Index("conversations_flow", "flow_id", "updated_at", "conversation_id"),
+)
+
+Bytewise = Text().with_variant(Text(collation="C"), "postgresql")
+"""Text in the order of its bytes, as SQLite has it: prefixes are ranges."""
+
+conversation_words = Table(
+    "conversation_words",
+    metadata,
+    Column("word", Bytewise, primary_key=True),
+    Column("conversation_id", Text, primary_key=True),
+    Index("conversation_words_conversation", "conversation_id", "word"),
+)
+
+
+def _words_of(conversation: Conversation) -> frozenset[tuple[str, str]]:
+    if not conversation.shown:
+        return frozenset()
+    return frozenset((word, conversation.conversation_id) for word in words(conversation.title))
+
+
+def _searched(connection: Connection, text: str) -> ColumnElement[bool]:
+    """Return the condition that a title has every word of a text, or one that begins so."""
+    ranges = [_begins(word) for word in sorted(words(text))]
+    if not ranges:
+        return false()
+    mine = conversation_words.c.conversation_id
+    counts = [_count(connection, one) for one in ranges]
+    there: list[ColumnElement[bool]] = [
+        exists().where(mine == conversations.c.conversation_id, one) for one in ranges
+    ]
+    rarest = min(range(len(ranges)), key=counts.__getitem__)
+    if counts[rarest] <= RARE:
+        there[rarest] = conversations.c.conversation_id.in_(select(mine).where(ranges[rarest]))
+    return and_(*there)
+
+
+def _begins(word: str) -> ColumnElement[bool]:
+    column = conversation_words.c.word
+    return and_(column >= word, column < word + "\U0010ffff")
+
+
+def _count(connection: Connection, condition: ColumnElement[bool]) -> int:
+    """Count the words, but not beyond what is rare."""
+    some = select(conversation_words.c.word).where(condition).limit(RARE + 1).subquery()
+    return connection.scalar(select(func.count()).select_from(some)) or 0
+
+
+def _complete(connection: Connection, message: Message) -> None:
+    """Give a message that has grown the text that was said before this batch, too."""
+    if message.growing:
+        message.content = None
+    elif message.text_from < message.stored_id:
+        message.content = grown(message.message_id, _pieces(connection, message))
+
+
+def _pieces(connection: Connection, message: Message) -> Sequence[dict[str, object]]:
+    selection = Selection((f"conversation:{message.conversation_id}",), DELTA)
+    after, found = EventId(message.text_from - 1), []
+    more = True
+    while more:
+        before = message.last_event_id + 1
+        page, more = queries.read_events(connection, selection, PIECES, after=after, before=before)
+        found += [event.payload for event in page]
+        after = page[-1].id if page else after
+    return found
+
+
+MESSAGES_KEPT = Entity(
+    kind=MESSAGES,
+    table=messages,
+    filters={
+        "since": lambda event_id: messages.c.stored_id > event_id,
+        "roles": messages.c.role.in_,
+        "growing": lambda growing: messages.c.stored_id == 0 if growing else messages.c.stored_id > 0,
+    },
+    large=("content", "metadata"),
+    merging=Merging(lambda message: message.growing, _complete),
+)
+
+CONVERSATIONS = Entity(
+    kind=CONVERSATION,
+    table=conversations,
+    filters={
+        "archived": lambda archived: conversations.c.is_archived == archived,
+        "shown": lambda shown: and_(conversations.c.known == true(), conversations.c.deleted == false()),
+    },
+    probed={"text": _searched},
+    beside=Beside(conversation_words, _words_of),
+)

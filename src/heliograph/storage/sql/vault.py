@@ -1,0 +1,42 @@
+"""Secrets that are given over HTTP: in the database and in no event, so that no stream shows one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from sqlalchemy import Column, Connection, Table, Text, delete, select
+
+from heliograph.storage.sql.database import Database
+from heliograph.storage.sql.prepared import upsert
+from heliograph.storage.sql.schema import metadata
+
+secrets = Table(
+    "secrets", metadata, Column("name", Text, primary_key=True), Column("value", Text, nullable=False)
+)
+
+
+class SqlVault:
+    """Keeps secrets in a database; implements ``protocols.Vault``."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def secrets(self) -> Mapping[str, str]:
+        """Return all of them."""
+        return await self._database.read(_read)
+
+    async def keep(self, name: str, secret: str | None) -> None:
+        """Keep one, or forget it."""
+        await self._database.write(_write, name, secret)
+
+
+def _read(connection: Connection) -> Mapping[str, str]:
+    found = connection.execute(select(secrets.c.name, secrets.c.value))
+    return {row.name: row.value for row in found}
+
+
+def _write(connection: Connection, name: str, secret: str | None) -> None:
+    if secret is None:
+        connection.execute(delete(secrets).where(secrets.c.name == name))
+    else:
+        upsert(connection, secrets, [{"name": name, "value": secret}])

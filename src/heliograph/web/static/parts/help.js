@@ -1,0 +1,20 @@
+/* The keys, in a dialog. */
+
+import { h } from "./dom.js";
+
+const KEYS = [
+  ["Everywhere", [["Ctrl K", "go to anything"], ["?", "these keys"], ["g then f, a, w, s", "Fleet, Analytics, Workflows, Status"]]],
+  ["Fleet", [["/", "filter: several words, all must be found"], ["j k ↓ ↑", "next, previous task"], ["Enter", "open the task"], ["p", "hold the list still"], ["n", "show what is new"], ["Esc", "back, or clear the filter"]]],
+  ["Log", [["Home End", "oldest line, newest line"], ["f", "follow the end"], ["w", "wrap long lines"], ["e E", "next, previous error"], ["s", "search; n and N go on"]]],
+  ["Plots", [["← →", "read the column before, after"], ["Home End", "first, last column"]]],
+];
+
+export function openHelp() {
+  if (document.getElementById("help")) return;
+  const sections = KEYS.map(([title, keys]) => h("section", {}, h("h3", {}, title), h("dl", {}, ...keys.flatMap(([key, does]) => [h("dt", {}, ...key.split(" ").map((one) => (one === "then" ? " then " : h("kbd", {}, one.replace(",", ""))))), h("dd", {}, does)]))));
+  const dialog = h("dialog.help", { id: "help", "aria-labelledby": "help-title" }, h("h2", { id: "help-title" }, "Keys"), ...sections, h("button", { onclick: () => dialog.close() }, "Close"));
+  dialog.addEventListener("close", () => dialog.remove());
+  dialog.addEventListener("click", ({ target }) => target === dialog && dialog.close());
+  document.body.append(dialog);
+  dialog.showModal();
+}

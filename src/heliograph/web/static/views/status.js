@@ -1,0 +1,84 @@
+/* The service itself: its machine, its parts, its streams, and where its documents are. */
+
+import { paths } from "../core/api.js";
+import { bytes, count, duration } from "../core/format.js";
+import { figure, pill } from "../parts/chips.js";
+import { fill, h } from "../parts/dom.js";
+import { table } from "../parts/table.js";
+
+const RELOAD_MS = 3_000;
+
+export function open(shell, root) {
+  const { api } = shell;
+  const figures = h("dl.figures", {}, h("p.hint-block", { role: "status" }, "Loading…"));
+  const parts = h("section.panel");
+  const machine = h("section.panel");
+  const documents = h("section.panel", {}, h("h2", {}, "For programs"), h("ul.links", {}, ...paths.documents.map((name) => h("li", {}, h("a", { href: api.url(name).href, target: "_blank", rel: "noopener" }, name)))));
+  root.classList.add("view");
+  root.append(h("header.view-head", {}, h("h1", {}, "Status")), h("div.view-body", {}, figures, h("div.columns", {}, parts, machine, documents)));
+  let closed = false;
+
+  async function load() {
+    try {
+      const [status, ready, health] = await Promise.all([api.get(paths.status), readiness(), api.get(paths.health)]);
+      if (!closed) show(status, ready, health);
+    } catch (problem) {
+      if (!closed && problem.status) shell.report(problem);
+    }
+  }
+
+  /* Not ready is an answer as well. */
+  async function readiness() {
+    try {
+      return await api.get(paths.ready);
+    } catch (problem) {
+      if (problem.answer) return problem.answer;
+      throw problem;
+    }
+  }
+
+  function show(status, ready, health) {
+    const { machine: of } = status;
+    fill(figures, [
+      figure("Version", status.version),
+      figure("Up for", duration(status.uptime_seconds * 1000)),
+      figure("Streams", count(status.streams)),
+      figure("Subscriptions", count(status.subscriptions)),
+      figure("Events", count(status.events)),
+      figure("Deliveries", count(status.deliveries)),
+      figure("Published here", count(health.bus.published)),
+      figure("Not taken", count(health.bus.errors)),
+    ]);
+    const checks = Object.entries(ready.checks);
+    fill(parts, [
+      h("h2", {}, "Parts ", pill(ready.status.replace("not ready", "failed"))),
+      table("Parts", [{ title: "Part", text: ([name]) => name.replaceAll("_", " ") }, { title: "State", text: ([, said]) => (said === "ok" ? pill("ok") : h("span.bad-text", {}, said)) }], checks),
+    ]);
+    const rows = [
+      ["Load of the last minute", `${of.load_average[0].toFixed(2)} on ${of.cpu_count} ${of.cpu_count === 1 ? "core" : "cores"}`],
+      ["Memory available", `${bytes(of.memory_available_bytes)} of ${bytes(of.memory_total_bytes)}`],
+      ["Memory of the service", bytes(of.process_memory_bytes)],
+      ["Position in the log", status.position],
+      ["Folded up to", status.meta.stream_cursor],
+      ["Behind by", lag(status)],
+      ["This page", `${document.querySelectorAll("*").length} elements, ${location.origin}`],
+    ];
+    fill(machine, [h("h2", {}, "Machine and log"), table("Machine and log", [{ title: "What", text: ([name]) => name }, { title: "Now", text: ([, value]) => value }], rows)]);
+  }
+
+  load();
+  const timer = setInterval(() => document.hidden || load(), RELOAD_MS);
+  return {
+    title: () => "Status",
+    close() {
+      closed = true;
+      clearInterval(timer);
+    },
+  };
+}
+
+/* Ids begin with milliseconds: between the newest event and the newest that is folded. */
+function lag({ position, meta }) {
+  const [newest, folded] = [position, meta.stream_cursor].map((id) => Number(id.split("-")[0]));
+  return newest > folded ? duration(newest - folded) : "nothing";
+}

@@ -1,0 +1,103 @@
+"""The views beside the fleet and its tasks, in front of the real service."""
+
+from __future__ import annotations
+
+import pytest
+from tests.browser.chromium import Page
+from tests.browser.conftest import Service
+from tests.browser.test_page import STATE, created, status
+
+pytestmark = pytest.mark.browser
+
+TEXT = "document.getElementById('main').innerText"
+
+
+async def a_fleet(served: Service) -> None:
+    """Publish a few tasks that have ended, and one that runs."""
+    for i in range(4):
+        await served.publish(
+            created(f"t{i}", f"Task {i}", agent=f"agent-{i % 2}", model=f"model-{i % 2}"),
+            status(f"t{i}", "running"),
+        )
+    result = {"cost_usd": 0.5, "input_tokens": 1000, "output_tokens": 100}
+    await served.publish(
+        status("t0", "completed", **result),
+        status("t1", "completed", **result),
+        status("t2", "failed", error="TimeoutError: too slow", **result),
+    )
+
+
+async def test_analytics(page: Page, served: Service) -> None:
+    """Sums, plots with a reading by keyboard, groups and kinds of failure are there, and go on live."""
+    await a_fleet(served)
+    await page.go(f"{served.url}/#/analytics")
+    await page.until(f"{TEXT}.includes('$1.50')")
+    text = await page.evaluate(TEXT)
+    assert "TimeoutError" in text
+    assert "model-1" in text
+    plot = "document.querySelector('.plot svg')"
+    assert await page.evaluate(f"{plot}.querySelectorAll('rect[class^=series]').length") == 2
+    await page.evaluate(f"{plot}.focus()")
+    await page.press("End")
+    reading = "document.querySelector('.plot .reading').textContent"
+    assert "model-0 $1.00" in await page.until(reading)
+    await page.evaluate("document.querySelector('.plot details').open = true")
+    await page.until("document.querySelectorAll('.plot table tbody tr').length >= 24")
+    await page.evaluate(
+        "(() => { const by = document.getElementById('by-group');"
+        " by.value = 'agent'; by.dispatchEvent(new Event('change')); })()"
+    )
+    await page.until(f"{TEXT}.includes('agent-1') && location.hash.includes('group=agent')")
+    await served.publish(status("t3", "completed", cost_usd=2))
+    await page.until(f"{TEXT}.includes('$3.50')")
+    assert page.messages == []
+
+
+async def test_agents(page: Page, served: Service) -> None:
+    """Each agent stands with its tasks by status, which lead to them."""
+    await a_fleet(served)
+    await page.go(f"{served.url}/#/agents")
+    await page.until(f"{TEXT}.includes('agent-1')")
+    links = "[...document.querySelectorAll('tbody tr:first-child a')].map((a) => [a.innerText, a.hash])"
+    assert ["1", "#/?agent=agent-0&status=failed"] in await page.evaluate(links)
+    await page.evaluate(
+        "[...document.querySelectorAll('tbody a')].find((a) => a.hash.includes('failed')).click()"
+    )
+    await page.until("document.getElementById('agent')?.value === 'agent-0'")
+    await page.until("document.querySelectorAll('a.row').length === 1")
+
+
+async def test_status(page: Page, served: Service) -> None:
+    """The state of the service's parts is told, and where its documents are."""
+    await page.go(f"{served.url}/#/status")
+    await page.until(f"{TEXT}.includes('subscriber') && {TEXT}.includes('ready')")
+    assert await page.evaluate("document.querySelectorAll('.links a').length") == 3
+    assert page.messages == []
+
+
+async def test_palette_goes_anywhere(page: Page, served: Service) -> None:
+    """A few letters lead to a view, to a task that is not loaded, and to a theme; Back leads back."""
+    await a_fleet(served)
+    await page.go(served.url)
+    await page.until(f"{STATE} === 'live'")
+
+    async def say(text: str) -> None:
+        await page.evaluate("document.getElementById('open-palette').click()")
+        await page.until("document.querySelector('.palette input') === document.activeElement")
+        for letter in text:
+            await page.press(letter)
+
+    await say("anal")
+    await page.press("Enter")
+    await page.until("location.hash === '#/analytics'")
+    await say("Task 2")
+    await page.until("document.querySelector('.palette li')?.innerText.includes('Task 2')")
+    await page.press("Enter")
+    await page.until("location.hash === '#/tasks/t2'")
+    await page.evaluate("history.back()")
+    await page.until(f"{TEXT}.includes('Kinds of failure')")
+    await say("theme: light")
+    await page.press("Enter")
+    await page.until("getComputedStyle(document.body).backgroundColor === 'rgb(247, 248, 250)'")
+    await page.press("?")
+    await page.until("document.getElementById('help')?.open")

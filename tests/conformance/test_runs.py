@@ -1,0 +1,198 @@
+"""Runs, steps and workflows' records over both forms of storage, however their events arrive."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from tests.conformance.test_storage import event, kept, read_all
+from tests.model.workflows.test_runs import fold
+from tests.recorded import BEGUN, NODES, WORKFLOW, recorded_run
+from tests.storages import Form, Storage, archived
+
+from heliograph.model.event import Draft, Event
+from heliograph.model.intake import parse_items
+from heliograph.model.workflows.record import RECORD, RecordFilter
+from heliograph.model.workflows.run import RUN, Run, RunFilter
+from heliograph.model.workflows.step import STEP, Step, StepFilter
+from heliograph.model.workflows.vocabulary import id_of
+
+
+def drafts_of(messages: Iterable[dict[str, Any]]) -> list[Draft]:
+    """Check messages as a publisher's, and make drafts of them."""
+    return parse_items(messages, 100_000)
+
+
+async def publish(storage: Storage, drafts: Sequence[Draft], size: int) -> None:
+    """Append drafts, so many at a time, and fold them."""
+    for start in range(0, len(drafts), size):
+        await kept(storage, drafts[start : start + size])
+    await archived(storage)
+
+
+async def whole(storage: Storage, run_id: str) -> tuple[Run, list[Step]]:
+    """Return a run of the recorded workflow with its steps."""
+    run = await storage.store.get(RUN, id_of(run_id, WORKFLOW))
+    assert run is not None
+    steps, more = await storage.store.list(STEP, StepFilter(run_id, WORKFLOW), None, 500)
+    assert not more
+    return run, list(steps)
+
+
+@pytest.mark.parametrize("size", [1, 7, 47])
+async def test_a_recorded_run_is_kept_with_its_steps(form: Form, size: int) -> None:
+    """However its 47 messages are cut into batches, one run is there with ten steps and all that it cost."""
+    async with form.open() as storage:
+        await publish(storage, drafts_of(recorded_run()), size)
+        run, steps = await whole(storage, "0123456789abcdef")
+        assert (run.status, run.duration_ms, run.steps) == ("success", 4321.5, {"success": 10})
+        assert (run.cost_nanos, run.input_tokens, run.output_tokens) == (6_300_000, 3600, 1050)
+        assert [step.name for step in steps] == list(NODES)
+        record = await storage.store.get(RECORD, WORKFLOW)
+        assert record is not None
+        assert (record.runs, record.cost_nanos, record.success_rate) == ({"success": 1}, 6_300_000, 100.0)
+        assert record.last_run_id == run.run_id
+
+
+@pytest.mark.parametrize("seed", range(3))
+async def test_order_and_repetition_do_not_matter(form: Form, seed: int) -> None:
+    """Out of order, and in part twice, the same messages give the same rows."""
+    chance = random.Random(seed)
+    messages = recorded_run()
+    async with form.open() as storage:
+        await publish(storage, drafts_of(messages), 47)
+        expected = await whole(storage, "0123456789abcdef")
+        again = [*messages, *chance.sample(messages, 20)]
+        chance.shuffle(again)
+        await publish(storage, drafts_of(again), 9)
+        assert await whole(storage, "0123456789abcdef") == expected
+    async with form.open() as storage:
+        await publish(storage, drafts_of(again), 5)
+        assert await whole(storage, "0123456789abcdef") == expected
+
+
+def history(chance: random.Random) -> Iterable[Draft]:
+    """Draw events of some runs of two workflows, in any order of their times."""
+    for _ in range(100):
+        at = (BEGUN + timedelta(seconds=chance.randrange(60))).isoformat()
+        named = {"run_id": f"r{chance.randrange(4)}", "workflow_id": chance.choice("vw")}
+        step = {**named, "step": chance.choice("xyz")}
+        cost = {"cost_usd": chance.randrange(100) / 100}
+        topic, payload = chance.choice(
+            [
+                ("run.started", {**named, "trigger": "manual", "trigger_data": {"n": chance.randrange(3)}}),
+                ("run.paused", named),
+                (
+                    "run.finished",
+                    {**named, "status": chance.choice(["success", "failed", "cancelled"]), **cost},
+                ),
+                ("run.finished", {**named, "result": {"n": chance.randrange(3)}, "duration_ms": 5}),
+                ("step.started", step),
+                ("step.completed", {**step, **cost, "output": [chance.randrange(3)]}),
+                ("step.failed", {**step, "error": "e"}),
+            ]
+        )
+        yield event(topic, payload=payload, timestamp=at)
+
+
+@pytest.mark.parametrize("seed", range(4))
+async def test_any_history_equals_a_recount(form: Form, seed: int) -> None:
+    """Whatever is told, in whatever batches: runs, steps and counters are what the whole log comes to."""
+    chance = random.Random(seed)
+    async with form.open() as storage:
+        drafts = list(history(chance))
+        while drafts:
+            count = chance.choice([1, 4, 25])
+            await kept(storage, drafts[:count])
+            del drafts[:count]
+            if chance.random() < 0.2:
+                await archived(storage)
+        await archived(storage)
+        log: list[Event] = list(await read_all(storage))
+        for workflow in "vw":
+            mine = [one for one in log if one.channel == f"workflow:{workflow}"]
+            runs, steps = fold(mine)
+            for run_id, run in runs.items():
+                assert await storage.store.get(RUN, id_of(run_id, workflow)) == run
+                listed, _ = await storage.store.list(STEP, StepFilter(run_id, workflow), None, 100)
+                assert {(run_id, step.name): step for step in listed} == {
+                    key: step for key, step in steps.items() if key[0] == run_id
+                }
+            record = await storage.store.get(RECORD, workflow)
+            assert record is not None
+            assert record.runs == Counter(run.status for run in runs.values())
+            assert record.cost_nanos == sum(run.cost_nanos or 0 for run in runs.values() if run.ended)
+            if not record.doubtful:
+                last = max(runs.values(), key=lambda run: (run.started_at, run.run_id))
+                assert record.last_run_id == last.run_id
+
+
+async def test_runs_are_listed_newest_first_and_filtered(form: Form) -> None:
+    """Pages go on where the one before ended; workflow, statuses and times narrow the list."""
+    async with form.open() as storage:
+        drafts = [
+            event(
+                topic,
+                payload={"run_id": f"r{n}", "workflow_id": "w", "status": "success" if n % 2 else "failed"},
+                timestamp=(BEGUN + timedelta(minutes=n)).isoformat(),
+            )
+            for n in range(6)
+            for topic in ("run.started", "run.finished")
+        ]
+        other = event(
+            "run.started", payload={"run_id": "r1", "workflow_id": "v"}, timestamp=BEGUN.isoformat()
+        )
+        await publish(storage, [*drafts, other], 5)
+        store = storage.store
+        first, more = await store.list(RUN, RunFilter("w"), None, 4)
+        assert ([run.run_id for run in first], more) == (["r5", "r4", "r3", "r2"], True)
+        rest, more = await store.list(RUN, RunFilter("w"), RUN.position(first[-1]), 4)
+        assert ([run.run_id for run in rest], more) == (["r1", "r0"], False)
+        good, _ = await store.list(RUN, RunFilter("w", ("success",)), None, 9)
+        assert [run.run_id for run in good] == ["r5", "r3", "r1"]
+        window = RunFilter("w", since=BEGUN + timedelta(minutes=1), until=BEGUN + timedelta(minutes=3))
+        some, _ = await store.list(RUN, window, None, 9)
+        assert [run.run_id for run in some] == ["r2", "r1"]
+        mine, theirs = await store.get(RUN, id_of("r1", "w")), await store.get(RUN, id_of("r1", "v"))
+        assert mine is not None
+        assert theirs is not None
+        assert (mine.status, theirs.status) == ("success", "running")
+
+
+async def test_steps_are_paged_in_the_order_in_which_they_began(form: Form) -> None:
+    """A run of many steps is read part by part, the earliest first."""
+    async with form.open() as storage:
+        drafts = [
+            event(
+                "step.started",
+                payload={"run_id": "r", "workflow_id": "w", "step": f"s{n % 13}-{n}"},
+                timestamp=(BEGUN + timedelta(milliseconds=n // 3)).isoformat(),
+            )
+            for n in range(60)
+        ]
+        chance = random.Random(1)
+        await publish(storage, chance.sample(drafts, 60), 20)
+        names: list[str] = []
+        after = None
+        while True:
+            page, more = await storage.store.list(STEP, StepFilter("r", "w"), after, 17)
+            names += [step.name for step in page]
+            if not more:
+                break
+            after = STEP.position(page[-1])
+        expected = sorted(drafts, key=lambda draft: (draft.timestamp, draft.payload["step"]))
+        assert names == [draft.payload["step"] for draft in expected]
+
+
+async def test_a_switch_is_kept_beside_the_counters(form: Form) -> None:
+    """A workflow without runs can be switched off, and what its runs add up to leaves that as it is."""
+    async with form.open() as storage:
+        await publish(storage, [event("workflow.updated", payload={"workflow_id": "w", "enabled": False})], 1)
+        started = event("run.started", payload={"run_id": "r", "workflow_id": "w"})
+        await publish(storage, [started], 1)
+        (record,), _ = await storage.store.list(RECORD, RecordFilter(), None, 9)
+        assert (record.workflow_id, record.enabled, record.runs) == ("w", False, {"running": 1})

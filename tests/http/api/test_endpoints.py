@@ -1,0 +1,286 @@
+"""Every endpoint, walked by its declaration: who may ask, what is told of it, and what is counted."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+import httpx
+import pytest
+from opentelemetry import trace
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from opentelemetry.trace import SpanKind, StatusCode
+from tests.conformance.clients import open_ws, request_head
+from tests.http.api.test_shortcuts import exchange, long_way
+from tests.http.conftest import Api, Start, created, output
+from tests.http.rules.test_auth import key
+from tests.recorded import EXAMPLES
+
+from heliograph.http.api.counts import BOUNDS, RequestCounts
+from heliograph.http.api.endpoint import Endpoint
+from heliograph.http.api.registry import ENDPOINTS
+from heliograph.http.api.services import Services
+from heliograph.http.api.spans import recording
+from heliograph.model.errors import SettingsError
+from heliograph.tracing import exporting
+
+CALLERS = {
+    "nobody": {},
+    "reader": {"X-API-Key": "r"},
+    "writer": {"X-API-Key": "w"},
+    "of task 1": {"X-API-Key": "one"},
+    "of task 2": {"Authorization": "Bearer two"},
+    "unknown": {"X-API-Key": "x"},
+}
+KEYS = (
+    key("reader", "r", "read"),
+    key("writer", "w", "publish"),
+    key("one", "one", "read", "publish", channels=("task:1",)),
+    key("two", "two", "read", "publish", channels=("task:2",)),
+)
+
+OPEN = dict.fromkeys(CALLERS, 200)
+READ = {"nobody": 401, "reader": 200, "writer": 403, "of task 1": 403, "of task 2": 403, "unknown": 401}
+ANY_READER = {**READ, "of task 1": 200, "of task 2": 200}
+OF_TASK_1 = {**READ, "of task 1": 200}
+MATRIX = {
+    "list_tasks": READ,
+    "get_task": OF_TASK_1,
+    "read_log": OF_TASK_1,
+    "full_log": OF_TASK_1,
+    "publish": {**READ, "reader": 403, "writer": 201, "of task 1": 201},
+    "history": READ,
+    "event_stream": READ,
+    "task_stream": OF_TASK_1,
+    "web_socket": {**dict.fromkeys(CALLERS, 426), "unknown": 401},
+    "page_socket": {**dict.fromkeys(CALLERS, 426), "unknown": 401},
+    "make_ticket": {**ANY_READER, "reader": 201, "of task 1": 201, "of task 2": 201},
+    "list_workflows": READ,
+    "get_workflow": READ,
+    "get_pipeline": READ,
+    "list_cards": READ,
+    "change_workflow": {**READ, "reader": 403, "writer": 200},
+    "list_runs": READ,
+    "get_trace": READ,
+    "run_stream": READ,
+    "list_artifacts": READ,
+    "get_artifact": READ,
+    "put_artifact": {**READ, "reader": 403, "writer": 201},
+    "delete_artifact": {**READ, "reader": 403, "writer": 204},
+    "list_sessions": READ,
+    "get_session": READ,
+    "list_agents": READ,
+    "summary": READ,
+    "costs_histogram": READ,
+    "tasks_histogram": READ,
+    "tokens_histogram": READ,
+    "performance": READ,
+    "health": OPEN,
+    "platform_health": ANY_READER,
+    "ready": OPEN,
+    "status": ANY_READER,
+    "prometheus": ANY_READER,
+    "index": OPEN,
+    "static_file": OPEN,
+    "openapi_json": OPEN,
+    "asyncapi_json": OPEN,
+}
+"""What each caller is answered by each endpoint, asked of task 1."""
+
+PATHS = {
+    "task_id": "1",
+    "session_id": "a/b",
+    "name": "shell.js",
+    "session": "dashboard",
+    "workflow_id": "helpdesk_assistant",
+    "run_id": "r",
+    "key": "notes.txt",
+}
+BODIES = {"publish": output("1"), "change_workflow": {"enabled": True}}
+ARTIFACT = "/api/v1/workflows/helpdesk_assistant/runs/r/artifacts/notes.txt"
+RUN = {"topic": "run.started", "payload": {"workflow_id": PATHS["workflow_id"], "run_id": PATHS["run_id"]}}
+
+
+@pytest.fixture
+async def guarded(start: Start) -> Api:
+    """Start a service with keys, a task of a session, and a run of a workflow."""
+    api = await start(auth={"keys": KEYS}, workflows=(EXAMPLES,))
+    await api.publish(created("1", session_id="a/b"), output("1"), RUN, headers=CALLERS["writer"])
+    kept = await api.http.put(ARTIFACT, content=b"x", headers=CALLERS["writer"])
+    assert kept.status_code == 201
+    return api
+
+
+def url_of(endpoint: Endpoint) -> str:
+    """Return an endpoint's path with its parameters filled in."""
+    return re.sub(r"\{(\w+)\}", lambda match: PATHS[match[1]], endpoint.plain_path)
+
+
+async def ask(api: Api, endpoint: Endpoint, headers: dict[str, str]) -> httpx.Response:
+    """Ask an endpoint; of a stream read only its head."""
+    body = BODIES.get(endpoint.name)
+    request = api.http.stream(endpoint.method, url_of(endpoint), headers=headers, json=body)
+    async with request as answer:
+        if not answer.headers.get("content-type", "").startswith("text/event-stream"):
+            await answer.aread()
+        return answer
+
+
+@pytest.mark.parametrize("endpoint", ENDPOINTS, ids=lambda endpoint: endpoint.name)
+async def test_who_may_ask(guarded: Api, endpoint: Endpoint) -> None:
+    """Each kind of caller is answered as the matrix says, and is told which scope or channel it lacks."""
+    for caller, expected in MATRIX[endpoint.name].items():
+        answer = await ask(guarded, endpoint, dict(CALLERS[caller]))
+        just_started = endpoint.name == "ready" and answer.status_code == 503
+        assert (answer.status_code, caller) == (expected, caller) or just_started
+        if expected == 403:
+            assert "scope" in answer.json()["detail"] or "channel" in answer.json()["detail"]
+
+
+def test_the_matrix_knows_every_endpoint() -> None:
+    """A new endpoint must say here who may ask."""
+    assert set(MATRIX) == {endpoint.name for endpoint in ENDPOINTS}
+    assert len(ENDPOINTS) == len(MATRIX), "two endpoints have one name"
+
+
+def test_every_endpoint_says_what_it_does() -> None:
+    """Each has a summary, and an example of its answer where that is JSON."""
+    for endpoint in ENDPOINTS:
+        assert endpoint.summary.endswith("."), endpoint.name
+        assert not endpoint.tag or endpoint.described.answer
+        for cls in endpoint.answers:
+            assert type(endpoint.example) is cls, endpoint.name
+
+
+def methods_by_path() -> Iterator[tuple[str, set[str]]]:
+    """Yield each path with the methods that it has."""
+    for path in {endpoint.path for endpoint in ENDPOINTS}:
+        methods = {endpoint.method for endpoint in ENDPOINTS if endpoint.path == path}
+        yield path, methods | {"OPTIONS"} | ({"HEAD"} if "GET" in methods else set())
+
+
+async def test_options_tell_the_methods(start: Start) -> None:
+    """Every path says which methods it has, and a configured page is allowed just those."""
+    api = await start(auth={"keys": KEYS}, server={"cors_origins": ("https://app.example",)})
+    page = {"Origin": "https://app.example", "Access-Control-Request-Method": "GET"}
+    for path, methods in methods_by_path():
+        url = re.sub(r"\{(\w+)(:\w+)?\}", lambda match: PATHS[match[1]], path)
+        answer = await api.http.options(url, headers=page)
+        assert answer.status_code == 200, path
+        assert set(answer.headers["allow"].split(", ")) == methods
+        assert set(answer.headers["access-control-allow-methods"].split(", ")) == methods
+        strange = await api.http.options(url, headers={**page, "Origin": "https://evil.example"})
+        assert "access-control-allow-methods" not in strange.headers
+
+
+# Counts
+
+
+def test_durations_are_counted_by_their_bounds() -> None:
+    """A duration counts where it is at most the bound."""
+    counts = RequestCounts()
+    for seconds in (0.0, BOUNDS[0], BOUNDS[0] * 1.1, 99.0):
+        counts.add("GET", "/x", 200, seconds)
+    durations = counts.durations["GET", "/x"]
+    assert durations.counts == [2, 1, *[0] * (len(BOUNDS) - 2), 1]
+    assert durations.seconds == pytest.approx(99 + BOUNDS[0] * 2.1)
+    assert counts.answered == {("GET", "/x", 200): 4}
+
+
+async def test_requests_are_counted_by_endpoint(api: Api) -> None:
+    """Metrics say of each endpoint how it answered and how long that took, whichever way was taken."""
+    request = request_head("GET", "/api/tasks/none", {"Host": "localhost"})
+    for way in (request, long_way(request)):
+        await exchange(api.url, way)
+    await api.get("/api/tasks")
+    text = (await api.http.get("/metrics")).text
+    labels = 'method="GET",route="/api/tasks/{task_id}"'
+    assert f'heliograph_http_requests_total{{{labels},status="404"}} 2.0' in text
+    assert f'heliograph_http_request_seconds_bucket{{le="+Inf",{labels}}} 2.0' in text
+    assert f"heliograph_http_request_seconds_count{{{labels}}} 2.0" in text
+    assert 'heliograph_http_requests_total{method="GET",route="/api/tasks",status="200"} 1.0' in text
+
+
+# Spans
+
+
+@pytest.fixture
+def spans(monkeypatch: pytest.MonkeyPatch) -> InMemorySpanExporter:
+    """Record spans in memory; set up before the service starts, as the SDK is."""
+    exporter = InMemorySpanExporter()
+    provider = TracerProvider()
+    provider.add_span_processor(SimpleSpanProcessor(exporter))
+    monkeypatch.setattr(trace, "_TRACER_PROVIDER", provider)
+    return exporter
+
+
+def test_without_an_sdk_nothing_records() -> None:
+    """The API alone makes no spans."""
+    assert not recording()
+
+
+PARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+
+
+async def test_every_request_has_a_span(spans: InMemorySpanExporter, api: Api) -> None:
+    """By either way a request has a span with its route and status, below the caller's."""
+    request = request_head("GET", "/api/tasks/none?x=1", {"Host": "localhost:5", "traceparent": PARENT})
+    for way in (request, long_way(request)):
+        await exchange(api.url, way)
+    short, long = spans.get_finished_spans()
+    for span in (short, long):
+        assert (span.name, span.kind) == ("GET /api/tasks/{task_id}", SpanKind.SERVER)
+        assert span.parent is not None
+        assert f"{span.parent.trace_id:032x}-{span.parent.span_id:016x}" in PARENT
+        attributes = dict(span.attributes or {})
+        assert attributes["http.response.status_code"] == 422
+        assert attributes["http.route"] == "/api/tasks/{task_id}"
+        assert (attributes["url.path"], attributes["http.request.method"]) == ("/api/tasks/none", "GET")
+        assert (attributes["server.address"], attributes["server.port"]) == ("localhost", 5)
+        assert span.status.status_code is StatusCode.UNSET
+
+
+async def test_a_stream_has_a_span_for_its_handshake(spans: InMemorySpanExporter, api: Api) -> None:
+    """The span of a stream ends when the stream begins."""
+    async with await open_ws(api.url) as watch:
+        assert watch.status == 101
+        (span,) = spans.get_finished_spans()
+    assert span.name == "GET /ws"
+    assert dict(span.attributes or {})["http.response.status_code"] == 101
+
+
+async def test_a_failure_is_told_in_the_span(
+    spans: InMemorySpanExporter, api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A bug is an error of the span; what a client did wrong is none."""
+
+    async def broken(self: object) -> None:
+        raise KeyError("x")
+
+    monkeypatch.setattr("heliograph.storage.sql.store.SqlStore.checkpoint", broken)
+    assert (await api.http.get("/api/tasks")).status_code == 500
+    (span,) = spans.get_finished_spans()
+    assert span.status.status_code is StatusCode.ERROR
+    assert dict(span.attributes or {})["error.type"] == "500"
+
+
+def test_spans_are_sent_where_the_variables_say(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without the standard variables nothing is set up; a wrong one is named."""
+    monkeypatch.setattr(trace, "set_tracer_provider", lambda provider: set_up.append(provider))
+    set_up: list[TracerProvider] = []
+    for environ in ({}, {"OTEL_TRACES_EXPORTER": "none"}, {"OTEL_SDK_DISABLED": "true"}):
+        with exporting(environ):
+            assert not set_up
+    with exporting({"OTEL_TRACES_EXPORTER": "console"}):
+        (provider,) = set_up
+        assert provider.resource.attributes["service.name"] == "heliograph"
+    with pytest.raises(SettingsError, match="OTEL_TRACES_EXPORTER"), exporting({"OTEL_TRACES_EXPORTER": "x"}):
+        pass
+
+
+def test_views_know_no_framework() -> None:
+    """The first argument of every view is the services: nothing of a request is found by the way."""
+    for endpoint in ENDPOINTS:
+        assert next(iter(endpoint.view.__annotations__.values())) in {"Services", Services}, endpoint.name

@@ -1,0 +1,54 @@
+"""Lists of tasks, and the search in their logs, over HTTP."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tests.http.conftest import Api, created, output, status
+
+from heliograph.model.task import STATUSES
+
+
+async def test_tasks_are_counted_for_a_filter(api: Api) -> None:
+    """Counts are of what the filter finds, whatever status was asked for; without asking there are none."""
+    await api.publish(
+        *(created(f"a{n}", agent="a", name=f"nightly job {n}") for n in range(5)),
+        *(status("failed", f"a{n}") for n in range(3)),
+        created("b", agent="b", name="nightly job of another"),
+    )
+    page = await api.get("/api/tasks?counts=true&agent=a&status=failed&limit=2&text=job%20NIGHTLY")
+    assert len(page["tasks"]) == 2
+    assert page["meta"]["counts"] == {**dict.fromkeys(STATUSES, 0), "queued": 2, "failed": 3}
+    assert "counts" not in (await api.get("/api/tasks"))["meta"]
+
+
+async def test_tasks_are_sorted_page_by_page(api: Api) -> None:
+    """Sorted by cost the dearest comes first, on every page; a sort that is none is refused."""
+    await api.publish(
+        *(created(name) for name in "abcd"),
+        *(
+            {"type": "task_status", "task_id": name, "status": "completed", "result": {"cost_usd": cost}}
+            for name, cost in (("a", 0.5), ("c", 3), ("d", 0))
+        ),
+    )
+    names: list[str] = []
+    cursor: str | None = ""
+    while cursor is not None:
+        page: dict[str, Any] = await api.get(f"/api/tasks?sort=cost&limit=1{cursor and f'&cursor={cursor}'}")
+        names += [task["task_id"] for task in page["tasks"]]
+        cursor = page["meta"]["next_cursor"]
+    assert names == ["c", "a", "d", "b"]
+    assert (await api.problem("GET", "/api/tasks?sort=name"))["status"] == 422
+
+
+async def test_logs_are_searched(api: Api) -> None:
+    """The next line with a text is found from any place, forwards and backwards."""
+    await api.publish(*(output("t", f"line {n}{' ERROR' if n % 10 == 0 else ''}") for n in range(1, 51)))
+
+    async def found(query: str) -> list[int]:
+        return [line["seq"] for line in (await api.get(f"/api/tasks/t/logs?{query}"))["lines"]]
+
+    assert await found("text=error&from_seq=11&limit=2") == [20, 30]
+    assert await found("text=error&to_seq=29&tail=1") == [20]
+    assert await found("stream=stderr") == []
+    assert await found("text=&limit=2") == [1, 2]
