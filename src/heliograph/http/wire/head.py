@@ -115,11 +115,6 @@ class Head:
         return MultiDict(parse_qsl(self.query, keep_blank_values=True, errors="werkzeug.url_quote"))
 
     @property
-    def http_version(self) -> str:
-        """There is one version that leaves no doubt."""
-        return "1.1"
-
-    @property
     def mimetype(self) -> str:
         """What the body is said to be, in small letters and without parameters."""
         return self.headers.get("content-type", "").partition(";")[0].strip().lower()

@@ -16,4 +16,4 @@ def refusal(refused: HeadRefused) -> bytes:
     error = HTTPException(refused.detail)
     error.code = refused.status
     answer = answer_to(error)
-    return attrs.evolve(answer, headers={**answer.headers, **refused.headers}).encoded(USUAL_HEADERS)
+    return attrs.evolve(answer, headers={**answer.headers, **refused.headers, **USUAL_HEADERS}).encoded()
