@@ -440,7 +440,7 @@ def _greeting(url: str) -> str:
             "exec", "--agent", "me", "--", "sh", "-c", "for n in 1 2 3; do echo step $n; sleep 1; done"
         ),
         command_line("tail", "task:*"),
-        shlex.join(["curl", f"{url}/api/tasks"]),
+        shlex.join(["curl", f"{url}/api/v1/tasks"]),
         shlex.join(["curl", "-N", f"{url}/api/v1/events/stream?channel=task:*"]),
     ]
     if url != DEFAULT_URL:

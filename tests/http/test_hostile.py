@@ -277,7 +277,7 @@ PEERS: dict[str, tuple[Peer, object]] = {
     "never pongs": (never_pongs, 4012),
     "never reads": (never_reads, None),
     "a byte a second": (partial(sip, path=SSE), "ECONNRESET"),
-    "a download at a byte a second": (partial(sip, path="/api/tasks/flood/logs/full"), "ECONNRESET"),
+    "a download at a byte a second": (partial(sip, path="/api/v1/tasks/flood/logs/full"), "ECONNRESET"),
     "pings without pause": (pings_without_pause, "served"),
     "never closes": (never_closes, 1002),
     "talks after the end": (talks_after_the_end, 1000),
@@ -350,7 +350,7 @@ PEERS: dict[str, tuple[Peer, object]] = {
     # A reset at each stage
     "reset at once": (reset(), None),
     "reset in the head": (reset(b"GET / HTTP/1.1\r\nHo"), None),
-    "reset behind the request": (reset(request_head("GET", "/api/tasks", {"Host": "localhost"})), None),
+    "reset behind the request": (reset(request_head("GET", "/api/v1/tasks", {"Host": "localhost"})), None),
     "reset in the body": (
         reset(request_head("POST", "/api/v1/events", POST | {"Content-Length": "100"}), b"{"),
         None,

@@ -56,7 +56,7 @@ DOCUMENTS = {"openapi": OPENAPI, "asyncapi": ASYNCAPI}
 
 def url_for(path: str, task: str = "1") -> str:
     """Return a path with its parameters filled in."""
-    return re.sub(r"\{\w+\}", task, path)
+    return re.sub(r"\{\w+\}", task, path.replace("{part}", "metadata"))
 
 
 # The documents themselves
@@ -200,18 +200,18 @@ def test_operations_are_named_apart() -> None:
 LARGE = [output(), output(), output(), output()]
 KEYED = {**output("9", "one"), "key": "9/1"}
 EVENTS = ("POST", "/api/v1/events")
-TASK = "/api/tasks/{task_id}"
+TASK = "/api/v1/tasks/{task_id}"
 WORKFLOWS = "/api/v1/workflows"
 WORKFLOW = f"{WORKFLOWS}/{{workflow_id}}"
 RUN = f"{WORKFLOW}/runs/{{run_id}}"
 ARTIFACT = f"{RUN}/artifacts/{{key}}"
 BODIES = {EVENTS: output(), ("PATCH", WORKFLOW): {"enabled": True}, ("PUT", ARTIFACT): {}}
 """What is sent where a test asks every endpoint."""
-ANALYTICS = [path for path in OPENAPI.content["paths"] if path.startswith("/api/analytics/")]
+ANALYTICS = [path for path in OPENAPI.content["paths"] if path.startswith("/api/v1/analytics/")]
 
 GOOD: list[tuple[str, str, str, dict[str, Any], int]] = [
-    ("GET", "/api/tasks", "?limit=1", {}, 200),
-    ("GET", "/api/tasks", "?status=completed,failed&agent=planner", {}, 200),
+    ("GET", "/api/v1/tasks", "?limit=1", {}, 200),
+    ("GET", "/api/v1/tasks", "?status=completed,failed&agent=planner", {}, 200),
     ("GET", TASK, "", {}, 200),
     ("GET", f"{TASK}/logs", "", {}, 200),
     ("GET", f"{TASK}/logs", "?from_seq=1000", {}, 200),
@@ -236,13 +236,33 @@ GOOD: list[tuple[str, str, str, dict[str, Any], int]] = [
     ("GET", ARTIFACT, "", {"headers": {"Range": "bytes=1-"}}, 206),
     ("DELETE", ARTIFACT, "", {}, 204),
     ("PUT", ARTIFACT, "", {"content": b"again"}, 201),
-    ("GET", "/api/agents", "?limit=1", {}, 200),
+    ("GET", "/api/v1/agents", "?limit=1", {}, 200),
     *(("GET", path, query, {}, 200) for path in ANALYTICS for query in ("", "?group_by=status", "?model=x")),
     *(("GET", path, "", {"headers": {"Accept": "text/csv"}}, 200) for path in ANALYTICS),
+    ("GET", "/api/tasks", "?limit=1", {}, 200),
+    ("GET", "/api/tasks/{task_id}", "", {}, 200),
+    ("GET", "/api/tasks/{task_id}/logs", "", {}, 200),
+    ("GET", "/api/tasks/{task_id}/logs/full", "", {}, 200),
+    ("GET", "/api/tasks/{task_id}/logs/full", "", {"headers": {"Accept": "text/plain"}}, 200),
+    ("GET", "/api/tasks/{task_id}/logs/{part}", "", {}, 200),
+    ("GET", "/api/tasks/{task_id}/knowledge-summary", "", {}, 200),
+    ("GET", "/api/tasks/{task_id}/stream", "", {}, 200),
+    ("GET", "/api/tasks/{task_id}/stream", "", {"headers": {"Last-Event-ID": "8000000000000-0"}}, 204),
+    ("GET", "/api/tasks/table", "?page=1&session_id=&status=&subagent=", {}, 200),
+    ("GET", "/api/tasks/table", "?sort_order=asc&page_size=1&page=2&subagent=planner", {}, 200),
+    ("GET", "/api/agents", "?limit=1", {}, 200),
+    ("GET", "/api/registry/agents", "", {}, 200),
+    ("GET", "/api/registry/skills", "", {}, 200),
+    ("GET", "/api/analytics/summary", "", {}, 200),
+    ("GET", "/api/analytics/costs/histogram", "?days=1&granularity=hour", {}, 200),
+    ("GET", "/api/analytics/costs/by-subagent", "", {}, 200),
+    ("GET", "/api/analytics/performance", "", {}, 200),
+    ("GET", "/api/analytics/performance", "", {"headers": {"Accept": "text/csv"}}, 200),
+    ("GET", "/api/status", "", {}, 200),
     ("GET", "/api/health", "", {}, 200),
     ("GET", "/api/v1/health", "", {}, 200),
     ("GET", "/api/ready", "", {}, 200),
-    ("GET", "/api/status", "", {}, 200),
+    ("GET", "/api/v1/status", "", {}, 200),
     ("GET", "/metrics", "", {}, 200),
     ("GET", "/openapi.json", "", {}, 200),
     ("GET", "/asyncapi.json", "", {}, 200),
@@ -545,10 +565,10 @@ async def test_defaults_are_those_that_are_documented(api: Api) -> None:
     await api.publish(*(created(str(number)) for number in range(60)))
     (limit,) = [
         one["schema"]["default"]
-        for one in parameters(OPENAPI.operations["GET", "/api/tasks"], "query")
+        for one in parameters(OPENAPI.operations["GET", "/api/v1/tasks"], "query")
         if one["name"] == "limit"
     ]
-    assert len((await api.get("/api/tasks"))["tasks"]) == limit
+    assert len((await api.get("/api/v1/tasks"))["tasks"]) == limit
 
 
 async def test_keys_of_requests_are_limited_as_documented(api: Api) -> None:

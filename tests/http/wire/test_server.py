@@ -779,7 +779,7 @@ async def test_frames_sent_with_the_handshake_are_answered(api: Api) -> None:
 async def test_http_1_0_gets_a_bare_event_stream(api: Api) -> None:
     """To HTTP/1.0 the blocks go out without chunks, up to the end of the connection."""
     await api.publish(output(), {"type": "task_status", "task_id": "1", "status": "completed"})
-    async with await open_sse(api.url, "/api/tasks/1/stream", version="1.0") as watch:
+    async with await open_sse(api.url, "/api/v1/tasks/1/stream", version="1.0") as watch:
         assert watch.status == 200
         assert "transfer-encoding" not in watch.headers
         assert watch.headers["connection"] == "close"
@@ -792,13 +792,13 @@ async def test_the_head_of_an_event_stream(api: Api) -> None:
     answer = await api.http.head("/api/v1/events/stream")
     assert (answer.status_code, answer.headers["content-type"]) == (200, "text/event-stream; charset=utf-8")
     assert answer.content == b""
-    assert (await api.get("/api/status"))["streams"] == 0
+    assert (await api.get("/api/v1/status"))["streams"] == 0
 
 
 async def test_an_event_stream_is_chunked_http(api: Api) -> None:
     """The whole of a finished task's stream is read by an ordinary HTTP client, to its explicit end."""
     await api.publish(output(text="a\r\nb"), {"type": "task_status", "task_id": "1", "status": "completed"})
-    answer = await api.http.get("/api/tasks/1/stream")
+    answer = await api.http.get("/api/v1/tasks/1/stream")
     assert answer.headers["transfer-encoding"] == "chunked"
     source = EventSource()
     source.feed(answer.text)

@@ -2,28 +2,24 @@
 
 from __future__ import annotations
 
-from heliograph.http.api.routes import (
-    agents,
-    analytics,
-    artifacts,
-    documents,
-    events,
-    page,
-    runs,
-    sessions,
-    streams,
-    system,
-    tasks,
-    workflows,
-)
+from heliograph.http.api import dashboard, routes
+from heliograph.http.api.routes.documents import with_descriptions
 
-ENDPOINTS = documents.with_descriptions(
-    [
-        endpoint
-        for module in (
-            *(tasks, sessions, events, streams, workflows, runs, artifacts),
-            *(agents, analytics, system, page),
-        )
-        for endpoint in module.ENDPOINTS
-    ]
+PLATFORM = (
+    routes.tasks,
+    routes.sessions,
+    routes.events,
+    routes.streams,
+    routes.workflows,
+    routes.runs,
+    routes.artifacts,
+    routes.agents,
+    routes.analytics,
+    routes.system,
+    routes.page,
+)
+DASHBOARD = (dashboard.tasks, dashboard.logs, dashboard.analytics, dashboard.overview)
+
+ENDPOINTS = with_descriptions(
+    [endpoint for module in (*PLATFORM, *DASHBOARD) for endpoint in module.ENDPOINTS]
 )

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterable, Awaitable, Mapping
 from time import perf_counter
 from typing import Any
+from urllib.parse import urlencode
 
 import attrs
 
@@ -25,6 +26,7 @@ from heliograph.http.rules.parameters import TICKET, read_parameters
 from heliograph.http.rules.problems import answer_to
 from heliograph.http.rules.shapes import write
 from heliograph.http.wire.connection import Successor
+from heliograph.model.ids import format_id
 
 Outcome = Answer | Streamed | Successor
 """A whole answer, one that is written bit by bit, or who takes the connection over."""
@@ -129,4 +131,21 @@ def _present(endpoint: Endpoint, services: Services, asked: Asked, found: Any) -
         return found.successor(Handshake(headers, chunked=asked.http_version != "1.0"))
     if isinstance(found, Answer | Streamed):
         return attrs.evolve(found, headers=joined(found.headers, headers))
+    if endpoint.present is not None:
+        headers |= _cursors(asked, getattr(found, "meta", None))
+        found = endpoint.present(found)
     return Answer(endpoint.status, write(found), headers=headers)
+
+
+def _cursors(asked: Asked, meta: Any) -> dict[str, str]:
+    """Return what an answer says of where it stands, as headers; the next page relative to this one."""
+    headers = {}
+    if (stream_cursor := getattr(meta, "stream_cursor", None)) is not None:
+        headers["X-Stream-Cursor"] = format_id(stream_cursor)
+    if (next_cursor := getattr(meta, "next_cursor", None)) is not None:
+        query = [
+            (name, text) for name, text in asked.args.items(multi=True) if name not in {"cursor", TICKET}
+        ]
+        headers["X-Next-Cursor"] = next_cursor
+        headers["Link"] = f'<?{urlencode([*query, ("cursor", next_cursor)])}>; rel="next"'
+    return headers

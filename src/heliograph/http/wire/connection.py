@@ -75,6 +75,19 @@ Shortcut = Callable[[Head, bytes], Awaitable[bytes | Successor | None]]
 over, or ``None``, when hypercorn and the app must serve it after all."""
 
 current: ContextVar[Connection] = ContextVar("connection")
+
+
+def peer_address() -> str | None:
+    """Return the address of the peer whose request is served; ``None`` if it is not known any more."""
+    connection = current.get(None)
+    if connection is None:
+        return None
+    try:
+        return str(connection.socket.getpeername()[0])
+    except OSError:
+        return None
+
+
 """The connection that the running task serves; routes find it here."""
 
 

@@ -172,6 +172,7 @@ class Server:
         if self.stopping:
             connection.stop()
         self._connections.add(connection)
+        current.set(connection)  # this task serves no other
         try:
             while not connection.over:
                 short = await connection.next_short()

@@ -281,7 +281,7 @@ def document(settings: Settings) -> Mapping[str, Any]:
                 "messages": _references("messages/sse", blocks),
             },
             "task": {
-                "address": "/api/tasks/{task_id}/stream",
+                "address": "/api/v1/tasks/{task_id}/stream",
                 "title": "Server-sent events of one task, from its beginning to its end",
                 "description": _ABOUT_SSE,
                 "parameters": {"task_id": {"description": "The task's id."}},

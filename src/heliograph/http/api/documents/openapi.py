@@ -47,6 +47,7 @@ TAGS = {
     "sessions": "What the tasks of a session add up to.",
     "agents": "The fleet, as its tasks tell of it.",
     "analytics": "Sums, averages and percentiles over any period.",
+    "dashboard": "The dashboard API: bare lists, cursors in headers, and 0 or empty text for null.",
     "service": "How the service is doing, and what it offers.",
 }
 """By name, in the order in which they are shown; a new tag of an endpoint must stand here."""

@@ -24,7 +24,7 @@ REFUSALS: Mapping[type[Exception], Exception] = {
         errors.Malformed("the body is not valid JSON: unexpected end of data: line 1 column 1 (char 0)"),
         errors.Unauthenticated("send X-API-Key or Authorization: Bearer"),
         errors.Forbidden("this needs the scope publish; dashboard has read"),
-        errors.NotFound("there is no task '42'; GET /api/tasks lists those that exist"),
+        errors.NotFound("there is no task '42'; GET /api/v1/tasks lists those that exist"),
         errors.WorkflowNotFound("there is no workflow 'nightly'. Available: ['weekly']"),
         errors.RunNotFound("workflow 'nightly' has no run 'run-8'"),
         errors.ArtifactNotFound("the run has no artifact 'collect.json'"),

@@ -1,1 +1,29 @@
-"""The routes, one module per family of paths."""
+"""The endpoints of the platform API, and the page's."""
+
+from heliograph.http.api.routes import (
+    agents,
+    analytics,
+    artifacts,
+    events,
+    page,
+    runs,
+    sessions,
+    streams,
+    system,
+    tasks,
+    workflows,
+)
+
+__all__ = [
+    "agents",
+    "analytics",
+    "artifacts",
+    "events",
+    "page",
+    "runs",
+    "sessions",
+    "streams",
+    "system",
+    "tasks",
+    "workflows",
+]

@@ -282,7 +282,7 @@ ENDPOINTS = [
     ),
     Endpoint(
         "GET",
-        "/api/tasks/{task_id}/stream",
+        "/api/v1/tasks/{task_id}/stream",
         task_stream,
         "streams",
         Described(
