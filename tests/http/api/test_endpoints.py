@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from typing import get_origin
+from typing import Any, get_origin
 
 import httpx
 import pytest
@@ -229,6 +229,22 @@ def methods_by_path() -> Iterator[tuple[str, set[str]]]:
     for path in {endpoint.path for endpoint in ENDPOINTS}:
         methods = {endpoint.method for endpoint in ENDPOINTS if endpoint.path == path}
         yield path, methods | {"OPTIONS"} | ({"HEAD"} if "GET" in methods else set())
+
+
+@pytest.mark.parametrize("keys", [KEYS, ()])
+async def test_no_shared_cache_keeps_what_took_a_key(start: Start, keys: Any) -> None:
+    """Where keys are set, whatever asks for one says that no cache may keep it, refusals as well."""
+    api = await start(auth={"keys": keys})
+    for path in ("/api/v1/tasks", "/api/v1/tasks/none", "/api/v1/events", "/api/v1/health"):
+        for secret in ("r", ""):
+            answer = await api.http.get(f"{api.url}{path}", headers={"X-API-Key": secret} if secret else {})
+            if keys:
+                assert answer.headers["Cache-Control"] == "no-store", path
+                assert {"Authorization", "X-API-Key"} <= set(answer.headers["Vary"].split(", ")), path
+            else:
+                assert "Cache-Control" not in answer.headers, path
+    stream = await api.http.get(f"{api.url}/api/health")
+    assert "Cache-Control" not in stream.headers
 
 
 async def test_options_tell_the_methods(start: Start) -> None:
