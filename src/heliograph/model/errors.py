@@ -12,6 +12,7 @@
     │   ├── Forbidden          a known key without the scope or channel
     │   ├── NotFound           no such thing
     │   ├── Conflict           an idempotency key reused for something else
+    │   │   └── RepeatedDelivery  of a webhook
     │   ├── TooLarge           over a byte limit
     │   ├── UnsupportedMedia   a content type nobody reads here
     │   └── TooMany            over a limit of count or rate
@@ -168,6 +169,13 @@ class Conflict(ClientFault):
     status = 409
     code = "conflict"
     title = "The idempotency key was used for something else"
+
+
+class RepeatedDelivery(Conflict):
+    """A webhook's delivery that was taken before."""
+
+    code = "repeated_delivery"
+    title = "The delivery was taken before"
 
 
 class TooLarge(ClientFault):
