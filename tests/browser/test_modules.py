@@ -37,7 +37,8 @@ def history(seed: int) -> list[Event]:
     events = []
     for seq in range(1, rng.randint(2, 40)):
         payload: dict[str, Any] = {"task_id": "t"}
-        topic = rng.choices(["task.output", "task.status", "task.created", "task.progress"], [6, 3, 1, 1])[0]
+        topics = ["task.output", "task.status", "task.created", "task.cost", "task.progress"]
+        topic = rng.choices(topics, [6, 3, 1, 2, 1])[0]
         if topic == "task.output":
             payload["output"] = rng.choice(["", "plain", "grüße", "日本語", "🌞 sun", "a\nb"])
         elif topic == "task.status":
@@ -49,6 +50,11 @@ def history(seed: int) -> list[Event]:
                 "error": rng.choice([None, "it broke", {"code": 7, "why": ["größer"]}]),
             }
             payload["result"] = rng.choice([None, {}, result])
+        elif topic == "task.cost":
+            payload |= {
+                "cost_usd": rng.choice([None, rng.random(), 0.1]),
+                "input_tokens": rng.choice([None, 7]),
+            }
         elif topic == "task.created":
             payload |= {"name": rng.choice([None, "a name"]), "agent": "coder", "metadata": {"demo": True}}
         moment = start + timedelta(microseconds=rng.choice([0, rng.randint(0, 10**7)]))
@@ -702,51 +708,65 @@ async def test_backoff_grows_and_is_bounded(page: Page, served: Service) -> None
 
 
 FLEET = """
-    const { Fleet } = await import("/static/core/fleet.js");
+    const { Fleet, passing } = await import("/static/core/fleet.js");
     const asked = [];
-    const fleet = new Fleet((id) => asked.push(id));
-    const timestamp = "2026-01-01T00:00:00Z";
-    const output = (id, seq) => ({
-        type: "task_output", channel: `task:${id}`, id: `${seq}-0`, seq, output: `line ${seq}`, timestamp,
+    const moves = [];
+    const fleet = new Fleet({
+        fetch: (id, later) => asked.push(later ? `${id} later` : id),
+        moved: (task, before) => moves.push([task.task_id, before ?? String(before), task.status]),
     });
-    const known = (id, last_seq) => ({
+    const timestamp = "2026-01-01T00:00:00Z";
+    const message = (id, seq) => ({ channel: `task:${id}`, id: `${seq}-0`, seq, timestamp });
+    const output = (id, seq) => ({ ...message(id, seq), type: "task_output", output: `line ${seq}` });
+    const status = (id, seq, to) => ({ ...message(id, seq), type: "task_status", status: to });
+    const known = (id, last_seq, more) => ({
         task_id: id, status: "running", created_at: timestamp, updated_at: timestamp,
-        output_lines: last_seq, output_bytes: 0, last_seq,
+        output_lines: last_seq, output_bytes: 0, last_seq, ...more,
     });
 """
 
 
-async def test_fleet_counts_every_line_once(page: Page, served: Service) -> None:
-    """Snapshots and messages may overlap in any order; a task that is unknown or has a hole is fetched."""
+async def test_fleet_goes_on_by_the_newest_lines(page: Page, served: Service) -> None:
+    """Of output only some lines are heard; what is fetched and what is heard may come in any order."""
     script = """
         fleet.merge([known("a", 10)]);
-        for (let seq = 5; seq <= 15; seq++) fleet.take(output("a", seq));
+        for (const seq of [5, 12, 15]) fleet.take(output("a", seq));
         fleet.merge([known("a", 12)]);
-        for (let seq = 1; seq <= 3; seq++) fleet.take(output("new", seq));
-        for (let seq = 40; seq <= 45; seq++) fleet.take(output("old", seq));
-        fleet.merge([known("old", 42)]);
-        fleet.take(output("a", 20));
-        fleet.merge([known("a", 19)]);
-        return [asked, ["a", "new", "old"].map((id) => fleet.get(id).output_lines)];
+        const { latest, output_lines, last_seq } = fleet.get("a");
+        fleet.take(output("a", 13));
+        return [latest, output_lines, last_seq, fleet.get("a").output_lines, asked];
     """
-    assert await run(page, served, FLEET + script) == [["old", "a"], [20, 3, 45]]
+    assert await run(page, served, FLEET + script) == ["line 15", 15, 15, 15, []]
 
 
-async def test_fleet_shows_the_latest_line_whole(page: Page, served: Service) -> None:
-    """A line that comes in pieces is shown as far as it has come, and what is written over is gone."""
+async def test_fleet_asks_for_what_it_is_unsure_of(page: Page, served: Service) -> None:
+    """A task that is unknown, began unheard or ended is fetched, again later if that was behind."""
     script = """
-        fleet.merge([known("a", 0)]);
-        const pieces = [
-            ["Name", true], ["? ", true], ["Ada", false], ["10%", true], ["99%", true, true], ["", false],
-            ["begun ", true], ["beside", false, false, "stderr"],
-        ];
-        return pieces.map(([text, partial, rewind, stream], at) => {
-            fleet.take({ ...output("a", at + 1), output: text, partial, rewind, stream });
-            return fleet.get("a").latest;
-        });
+        fleet.take(output("old", 40));
+        fleet.take(output("old", 41));
+        fleet.take(output("new", 1));
+        fleet.merge([known("new", 1)]);
+        fleet.take(status("new", 9, "completed"));
+        fleet.merge([known("new", 5)]);
+        fleet.merge([known("new", 9, { status: "completed", output_lines: 7 })]);
+        return [asked, moves, fleet.get("new").output_lines];
     """
-    shown = ["Name", "Name?", "Name? Ada", "10%", "99%", "99%", "begun", "beside"]
-    assert await run(page, served, FLEET + script) == shown
+    assert await run(page, served, FLEET + script) == [
+        ["old", "new", "new", "new later"],
+        [["new", "null", "queued"], ["new", "queued", "running"], ["new", "running", "completed"]],
+        7,
+    ]
+
+
+async def test_fleet_filters_as_the_service_does(page: Page, served: Service) -> None:
+    """Every word must be somewhere in a task's names or error, in either case; other fields are exact."""
+    script = """
+        const named = { name: "Nightly ÄRGER", agent: "keeper", model: "m-7", error: "Disk full" };
+        const passes = (filter) => passing(filter)(known("t-1", 1, named));
+        return [...texts.map((text) => passes({ text, agent: "keeper" })), passes({ agent: "keep" })];
+    """
+    texts = ["", "ärger nightly", "T-1 disk", "m-7 keeper", "nightly empty"]
+    assert await run(page, served, FLEET + script, texts=texts) == [True, True, True, True, False, False]
 
 
 async def test_fleet_is_bounded(page: Page, served: Service) -> None:
@@ -758,6 +778,6 @@ async def test_fleet_is_bounded(page: Page, served: Service) -> None:
         }));
         fleet.merge(tasks);
         const kept = ["t24999", "t1", "t0"].map((id) => Boolean(fleet.get(id)));
-        return [fleet.size <= 20_500, fleet.totals().running, kept];
+        return [fleet.size <= 20_500, fleet.sections({}).running.length, kept];
     """
     assert await run(page, served, FLEET + script) == [True, 2500, [True, False, True]]

@@ -221,14 +221,69 @@ async def test_many_tasks_make_few_rows(page: Page, served: Service) -> None:
         await served.publish(*(created(f"t{i}", f"Task {i}") for i in range(first, first + 800)))
         await served.publish(*(status(f"t{i}", "completed") for i in range(first, first + 800)))
     await page.go(served.url)
-    await page.until("document.querySelector('#totals [data-status=completed]').innerText.includes('2,000+')")
+    await page.until("document.querySelector('#totals [data-status=completed] b').innerText === '2,400'")
     rows = await page.evaluate(ROWS)
     assert len(rows) < 100
     assert "Task 2399" in rows[0]
     await page.evaluate("document.querySelector('[data-status=completed] .more').click()")
     await page.until(f"{ROWS}.length === {len(rows) + 100}")
-    await page.evaluate("document.querySelector('#older button').click()")
-    await page.until("document.querySelector('#totals [data-status=completed]').innerText.includes('2,400')")
+    assert await page.evaluate(f"new Set({ROWS}).size") == len(rows) + 100
+
+
+async def test_filter_is_the_services_and_in_the_address(page: Page, served: Service) -> None:
+    """Words find what is not loaded, counted; the address brings the same back, also beside a task."""
+    await served.publish(
+        created("old1", "Nightly backup of Würfel", model="rare-7"),
+        created("old2", "Nightly archive", model="rare-7"),
+        *(status(f"old{n}", "completed") for n in (1, 2)),
+    )
+    for _ in range(3):
+        await served.publish(*(created(f"n{_}-{i}", f"Task {i}") for i in range(100)))
+        await served.publish(*(status(f"n{_}-{i}", "completed") for i in range(100)))
+    await page.go(served.url)
+    await page.until(f"{STATE} === 'live' && {ROWS}.length > 30")
+    counted = "document.querySelector('#totals [data-status=completed] b').innerText"
+    for text, found in (("backup nightly", 1), ("WÜRFEL", 1), ("rare nightly", 2)):
+        await page.evaluate(
+            f"(() => {{ const f = document.getElementById('filter'); f.value = {text!r};"
+            " f.dispatchEvent(new Event('input')); })()"
+        )
+        await page.until(f"{ROWS}.length === {found} && {counted} === '{found}'")
+    await page.until("location.hash === '#/?text=rare+nightly'")
+    await page.call("Page.reload")
+    await page.until(f"{ROWS}.length === 2 && {counted} === '2'")
+    await page.evaluate("document.querySelector('a.row').click()")
+    await page.until("document.getElementById('log-name')?.innerText.includes('Nightly')")
+    assert len(await page.evaluate(ROWS)) == 2
+    await page.evaluate("document.getElementById('close').click()")
+    await page.until("location.hash === '#/?text=rare+nightly'")
+    await served.publish(created("new", "Rare, nightly and new"))
+    await page.until("document.getElementById('fresh').innerText === '1 new'")  # the focus is in the list
+    await page.evaluate("document.getElementById('fresh').click()")
+    await page.until(f"{ROWS}.length === 3")
+    await page.evaluate(
+        "(() => { const g = document.getElementById('group'); g.value = 'model';"
+        " g.dispatchEvent(new Event('change')); })()"
+    )
+    titles = "[...document.querySelectorAll('h2 .fold')].map((title) => title.innerText).join()"
+    await page.until(f"{titles}.includes('rare-7')")
+
+
+async def test_what_happened_meanwhile_is_told(page: Page, served: Service) -> None:
+    """What ended while the page was not looked at is counted in its title, and told on coming back."""
+    await served.publish(status("t", "running"), status("u", "running"))
+    await page.go(served.url)
+    await page.until(f"{STATE} === 'live' && {ROWS}.length === 2")
+    async with page.another() as other:  # in front of it
+        await page.until("document.hidden")
+        await served.publish(status("t", "failed", error="x"), status("u", "completed"))
+        await page.until("document.title.startsWith('(1) ')")
+        assert await other.evaluate("document.visibilityState") == "visible"
+    await page.call("Page.bringToFront")
+    looked = await page.until("document.querySelector('.looked:not([hidden])')?.innerText")
+    assert "1 failed, 1 completed" in looked
+    await page.evaluate("document.querySelector('.looked button').click()")
+    await page.until("document.querySelector('.looked').hidden && !document.title.startsWith('(')")
 
 
 async def test_nothing_moves_for_ever(page: Page, served: Service) -> None:

@@ -6,6 +6,8 @@
 
 import { Api, paths } from "./core/api.js";
 import { compact, duration } from "./core/format.js";
+import { nameOf } from "./core/fleet.js";
+import { Looked } from "./core/looked.js";
 import { Preferences } from "./core/preferences.js";
 import { format, parse } from "./core/route.js";
 import { SharedStreams } from "./core/shared.js";
@@ -42,11 +44,13 @@ function openStreams(on) {
 }
 
 const preferences = new Preferences((chosen) => {
+  if (chosen.notify === "on" && globalThis.Notification?.permission === "default") Notification.requestPermission();
   Object.assign(document.documentElement.dataset, chosen);
   redraw();
 });
 
-const tasks = new Tasks({ api, streams, changed: redrawSoon, failed: report, notice: (text) => say(text, "notice") });
+const looked = new Looked();
+const tasks = new Tasks({ api, streams, changed: redrawSoon, failed: report, notice: (text) => say(text, "notice"), moved: taskMoved });
 
 /** What a view is given. */
 export const shell = {
@@ -54,6 +58,7 @@ export const shell = {
   streams,
   tasks,
   preferences,
+  looked,
   now: () => api.now(),
   redraw,
   redrawSoon,
@@ -193,10 +198,37 @@ function needKey(problem) {
   });
 }
 
+/* A failure is told to those who listen or look elsewhere: to a screen reader, in the title, and as a notification on request. */
+function taskMoved(task, before) {
+  if (before == null && task.status !== "failed") return;
+  looked.moved(task);
+  if (task.status !== "failed" || before === undefined) return;
+  put(byId("announce"), `${nameOf(task)} failed`);
+  if (preferences.get("notify") === "on" && document.hidden && globalThis.Notification?.permission === "granted") {
+    const told = new Notification(`${nameOf(task)} failed`, { body: (task.error ?? "").slice(0, 200), tag: task.task_id });
+    told.onclick = () => {
+      focus();
+      shell.go(["tasks", task.task_id]);
+    };
+  }
+}
+
+function drawTitle() {
+  const { running, failed } = tasks.totals;
+  const news = looked.ended.failed.length;
+  const view = [...open.values()].pop()?.instance.title?.() ?? `${running} running${failed ? `, ${failed} failed` : ""}`;
+  const title = `${news ? `(${news}) ` : ""}${tasks.known || view ? view : "Heliograph"} · Heliograph`;
+  if (document.title !== title) document.title = title;
+  const icon = document.querySelector("link[rel=icon]");
+  const file = icon.href.replace(/favicon\w*/, news ? "favicon-failed" : "favicon");
+  if (icon.href !== file) icon.href = file;
+}
+
 const rates = Array(RATE_SECONDS).fill(0);
 
 setInterval(() => {
   drawState(streams.state);
+  drawTitle();
   if (document.hidden) return;
   rates.shift();
   rates.push(tasks.received);
@@ -257,7 +289,10 @@ document.querySelector(".skip").addEventListener("click", (event) => {
 byId("open-palette").addEventListener("click", palette);
 byId("banner").querySelector("button").addEventListener("click", () => say(null));
 for (const name of ["online", "offline", "pageshow", "focus"]) addEventListener(name, () => streams.wake());
-document.addEventListener("visibilitychange", () => document.hidden || streams.wake());
+document.addEventListener("visibilitychange", () => {
+  looked.turn(document.hidden, api.now());
+  if (!document.hidden) streams.wake();
+});
 addEventListener("pageshow", (event) => event.persisted && location.reload()); // its streams are gone
 addEventListener("hashchange", navigate);
 navigate();

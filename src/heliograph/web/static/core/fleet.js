@@ -1,15 +1,14 @@
-/* Every task the page knows, folded live.
+/* The tasks that the page knows of, as the list shows them, kept live.
 
-   Snapshot, then tail: pages of tasks are merged in, messages are folded on top, and each task's `seq`
-   (1, 2, 3, … without holes) decides what is new. So pages may come in any order, be older or newer than
-   the stream, or come twice. A message that does not follow directly on what is known of its task means
-   the task must be fetched; until it is, its messages wait. No DOM here. */
+   A task is fetched whole and then moved on by what streams tell: every change of status and every description, and of
+   its output the newest line now and then. So its count of lines is an estimate while it runs; where what was
+   heard can't tell how a task is now (it began or ended, or nothing is known of it), the task is *unsure*, and
+   whoever made this is asked to fetch it. What is fetched and is newer always wins, in whatever order it comes. No DOM here. */
 
-import { firstSeen, fold, STATUSES, TERMINAL } from "./task.js";
+import { fold, firstSeen, STATUSES, TERMINAL } from "./task.js";
 import { plain } from "./terminal.js";
 
 const MAX_TASKS = 20_000;
-const MAX_WAITING = 5_000;
 const LATEST_CHARS = 240;
 
 export class Fleet {
@@ -19,12 +18,17 @@ export class Fleet {
   dirty = false;
 
   #tasks = new Map();
-  #waiting = new Map(); // task id → messages that came before the task was fetched
-  #sorted = null;
+  #unsure = new Set();
 
-  /** @param {(id: string) => void} fetchTask asked once per unknown task; answer with `merge` or `forget` */
-  constructor(fetchTask) {
-    this.fetchTask = fetchTask;
+  /**
+   * @param {object} on
+   * @param {(id: string, later: boolean) => void} on.fetch a task is unsure: answer with `merge` or `forget`; `later`:
+   *   the answer was behind what is known, so ask in a while
+   * @param {(task: object, before: string|null|undefined) => void} on.moved a task has another status than `before`:
+   *   null, it is new; undefined, it was not known
+   */
+  constructor({ fetch, moved }) {
+    Object.assign(this, { fetch, moved });
   }
 
   get size() {
@@ -38,27 +42,31 @@ export class Fleet {
   /** Forget everything: a new snapshot follows. */
   clear() {
     this.#tasks.clear();
-    this.#waiting.clear();
+    this.#unsure.clear();
     this.#changed();
   }
 
-  /** Take in tasks as the service lists them. What is already known further on stays. */
+  /** Take in tasks as the service gives them. What is already known further on stays. */
   merge(tasks) {
     for (const task of tasks) {
       const known = this.#tasks.get(task.task_id);
-      if (known && known.last_seq >= task.last_seq) continue;
+      this.#unsure.delete(task.task_id);
       // A list needs no inputs and results, and they may be a megabyte each.
-      this.#tasks.set(task.task_id, { ...task, input: null, result: null, latest: known?.latest ?? "" });
-      const waiting = this.#waiting.get(task.task_id);
-      this.#waiting.delete(task.task_id);
-      for (const message of waiting ?? []) this.take(message);
+      const listed = { ...task, input: null, result: null, latest: known?.latest ?? "" };
+      if (known && known.last_seq > task.last_seq) {
+        if (known.status === task.status) Object.assign(known, goneOn(known, listed));
+        else this.#ask(task.task_id, true);
+        continue;
+      }
+      this.#tasks.set(task.task_id, listed);
+      if (known?.status !== task.status) this.moved(listed, known?.status);
     }
     this.#changed();
   }
 
-  /** Drop what waited for a task that could not be fetched. */
+  /** A task could not be fetched: its next message asks again. */
   forget(id) {
-    this.#waiting.delete(id);
+    this.#unsure.delete(id);
   }
 
   /** Take in the last output of a task whose messages have not said any yet. */
@@ -69,39 +77,57 @@ export class Fleet {
     this.dirty = true;
   }
 
-  /** Fold one message of the stream. */
+  /** Take one message of the streams. */
   take(message) {
     const id = message.channel.slice("task:".length);
-    const waiting = this.#waiting.get(id);
-    if (waiting) {
-      if (waiting.length < MAX_WAITING) waiting.push(message);
-      return;
-    }
     let task = this.#tasks.get(id);
     if (!task && message.seq === 1) {
       task = { ...firstSeen(message), latest: "" };
       this.#tasks.set(id, task);
       this.#changed();
+      this.moved(task, null);
     }
-    if (task && message.seq <= task.last_seq) return;
-    if (!task || message.seq !== task.last_seq + 1) {
-      this.#waiting.set(id, [message]);
-      this.fetchTask(id);
-      return;
-    }
-    const status = task.status;
-    fold(task, message);
-    if (message.type === "task_output") hear(task, message);
-    task.result = null;
-    if (task.status !== status || message.type === "event") this.#changed();
+    if (!task) return this.#ask(id);
+    if (message.seq <= task.last_seq) return;
+    if (message.type === "task_output") this.#hear(task, message);
+    else this.#change(task, message);
     this.dirty = true;
+  }
+
+  #hear(task, message) {
+    const begun = task.status === "queued";
+    task.output_lines += message.seq - task.last_seq;
+    task.last_seq = message.seq;
+    task.updated_at = message.timestamp;
+    task.latest = lastLine(message.output) || task.latest;
+    if (!begun) return;
+    fold(task, message);
+    task.output_lines -= 1; // it was counted
+    this.#changed();
+    this.moved(task, "queued");
+    this.#ask(task.task_id); // it may have begun with a line that was not heard
+  }
+
+  #change(task, message) {
+    const { status } = task;
+    task.output_lines += Math.max(0, message.seq - task.last_seq - 1);
+    fold(task, message);
+    task.result = null;
+    if (task.status !== status) this.moved(task, status);
+    if (task.status !== status || message.type === "event") this.#changed();
+    if (TERMINAL.has(task.status)) this.#ask(task.task_id); // its numbers are final now
+  }
+
+  #ask(id, later = false) {
+    if (this.#unsure.has(id)) return;
+    this.#unsure.add(id);
+    this.fetch(id, later);
   }
 
   #changed() {
     if (this.#tasks.size > MAX_TASKS) this.#shed();
     this.version += 1;
     this.dirty = true;
-    this.#sorted = null;
   }
 
   /* Past the bound the oldest finished tasks go; they are still in the service's own list. */
@@ -110,40 +136,41 @@ export class Fleet {
     for (const task of finished.slice(Math.floor(MAX_TASKS * 0.9))) this.#tasks.delete(task.task_id);
   }
 
-  /** All tasks, newest first. */
-  sorted() {
-    this.#sorted ??= [...this.#tasks.values()].sort(newestFirst);
-    return this.#sorted;
-  }
-
-  /** Names of all agents, for the filter. */
-  agents() {
-    return [...new Set(this.sorted().map((task) => task.agent).filter(Boolean))].sort();
-  }
-
-  /** How many tasks have each status. */
-  totals() {
-    const totals = Object.fromEntries(STATUSES.map((status) => [status, 0]));
-    for (const task of this.#tasks.values()) totals[task.status] += 1;
-    return totals;
+  /** Every value of a field that some task has. */
+  names(field) {
+    const names = new Set();
+    for (const task of this.#tasks.values()) if (task[field]) names.add(task[field]);
+    return names;
   }
 
   /**
-   * The tasks that pass a filter, by status, newest first.
+   * The tasks that pass a filter, by status, each status in its own order.
    *
-   * @param {{text: string, agent: string}} filter empty: everything passes
    * @returns {Object<string, object[]>}
    */
-  sections({ text, agent }) {
-    const words = text.toLowerCase().split(/\s+/).filter(Boolean);
+  sections(filter) {
+    const passes = passing(filter);
     const sections = Object.fromEntries(STATUSES.map((status) => [status, []]));
-    for (const task of this.sorted()) {
-      if (agent && task.agent !== agent) continue;
-      if (words.length && !mentions(task, words)) continue;
-      sections[task.status].push(task);
-    }
+    for (const task of this.#tasks.values()) if (passes(task)) sections[task.status]?.push(task);
+    for (const [status, tasks] of Object.entries(sections)) tasks.sort(TERMINAL.has(status) ? latestEndFirst : newestFirst);
     return sections;
   }
+}
+
+/* A task as it was fetched, and what has come since of one that still is as it was. */
+function goneOn(known, { output_lines, last_seq, ...fetched }) {
+  const { updated_at, latest } = known;
+  return { ...fetched, updated_at, latest, last_seq: known.last_seq, output_lines: output_lines + known.last_seq - last_seq };
+}
+
+/**
+ * The test of a filter, by the rules of the service: every word somewhere in the id or a name or the error, in
+ * either case; everything else exactly.
+ */
+export function passing({ text = "", agent, agent_type, model, session_id }) {
+  const words = text.toLowerCase().split(/\s+/).filter(Boolean);
+  const exact = Object.entries({ agent, agent_type, model, session_id }).filter(([, value]) => value);
+  return (task) => exact.every(([name, value]) => task[name] === value) && (!words.length || mentions(task, words));
 }
 
 /** Whether a task was made by the demo fleet. */
@@ -166,21 +193,20 @@ function unmarked(task, text) {
 }
 
 function newestFirst(a, b) {
-  if (a.created_at !== b.created_at) return a.created_at < b.created_at ? 1 : -1;
-  return a.task_id < b.task_id ? 1 : -1;
+  return descending(a.created_at, b.created_at) || descending(a.task_id, b.task_id);
+}
+
+function latestEndFirst(a, b) {
+  return descending(a.updated_at, b.updated_at) || descending(a.task_id, b.task_id);
+}
+
+function descending(a, b) {
+  return a === b ? 0 : a < b ? 1 : -1;
 }
 
 function mentions(task, words) {
-  const text = [task.name, task.task_id, task.agent, task.agent_type, task.model, task.error].join("\n").toLowerCase();
-  return words.every((word) => text.includes(word));
-}
-
-/* Keep the latest line of a task, put together where it comes in pieces (see loglines.js). */
-function hear(task, { output, stream = "stdout", partial, rewind }) {
-  const goesOn = task.open?.stream === stream && rewind !== true;
-  const line = goesOn ? task.open.line + output : output;
-  task.open = partial === true ? { stream, line: line.slice(-4 * LATEST_CHARS) } : null;
-  task.latest = lastLine(line) || task.latest;
+  const texts = [task.task_id, task.name, task.agent, task.agent_type, task.model, task.error].filter(Boolean).map((text) => text.toLowerCase());
+  return words.every((word) => texts.some((text) => text.includes(word)));
 }
 
 function lastLine(output) {

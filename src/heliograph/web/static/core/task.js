@@ -65,6 +65,8 @@ export function fold(task, message) {
     task.output_bytes += utf8Length(message.output);
   } else if (message.type === "task_status") {
     changeStatus(task, message);
+  } else if (message.topic === "task.cost") {
+    addCost(task, message);
   } else if (message.topic === "task.created") {
     for (const field of DESCRIPTIONS) task[field] = message.payload[field] ?? task[field];
   }
@@ -84,6 +86,17 @@ function changeStatus(task, message) {
   }
 }
 
+function addCost(task, { timestamp, payload }) {
+  run(task, timestamp);
+  if (payload.cost_usd != null) task.cost_usd = dollars((task.cost_usd ?? 0) + payload.cost_usd);
+  for (const [name, field] of Object.entries(TOKENS)) if (payload[name] != null) task[field] = (task[field] ?? 0) + payload[name];
+}
+
+/* Whole nano-dollars, as the service counts. */
+function dollars(amount) {
+  return Math.round(amount * 1e9) / 1e9;
+}
+
 function run(task, moment) {
   if (task.status !== "queued") return;
   task.status = "running";
@@ -94,7 +107,7 @@ function run(task, moment) {
 function takeResult(task, result) {
   const said = Object.fromEntries(Object.entries(result).filter(([name, value]) => value != null || name === "error"));
   task.result = { ...result, ...task.result, ...said };
-  if (said.cost_usd != null) task.cost_usd = Math.round(said.cost_usd * 1e9) / 1e9;
+  if (said.cost_usd != null) task.cost_usd = dollars(said.cost_usd);
   for (const [name, field] of Object.entries(TOKENS)) task[field] = said[name] ?? task[field];
   if ("error" in said) task.error = said.error == null ? null : asText(said.error);
   if (task.model == null && typeof said.model === "string") task.model = said.model;

@@ -1,30 +1,43 @@
-/* The tasks of the fleet, kept live: one snapshot, then what streams tell.
+/* The fleet as the service knows it: pages of tasks for a filter, their counts, and what streams tell on top.
 
-   The newest tasks are fetched once, and whatever is not finished however old it is; then the channel pattern
-   `task:*` goes on from the snapshot's cursor. No DOM here. */
+   What a filter finds, how many that is and what comes on the next page are the service's answers; the page
+   moves tasks and counts at once by what it hears, and asks again for the counts a little later. Of every task the streams
+   carry changes of status and descriptions; of output the newest line of each task at most once a second. No DOM here. */
 
 import { paths } from "./api.js";
-import { Fleet } from "./fleet.js";
+import { Fleet, passing } from "./fleet.js";
+import { older } from "./ids.js";
 import { backoff } from "./streams.js";
+import { STATUSES, TERMINAL } from "./task.js";
 
-const PAGE = 500;
-const PAGES_AT_START = 4;
-const FETCHES = 4; // unknown tasks fetched at a time
+const FIRST = { failed: 25, waiting_input: 50, running: 200, queued: 50, completed: 50, cancelled: 25 };
+const MORE = 100;
+const FETCHES = 4; // unsure tasks fetched at a time
 const GLIMPSES = 40; // running tasks whose last line is fetched at the start
+const MOST_WANTED = 300; // of them that wait for it
+const LATER_MS = 2_000;
+const COUNT_MS = 3_000;
+const LATEST_SECONDS = 1;
 
 export class Tasks {
-  /** Cursor of the next older page, null when all are loaded. */
-  older = null;
   /** Whether there has been an answer. */
   known = false;
+  /** How many tasks of each status pass the filter. */
+  counts = Object.fromEntries(STATUSES.map((status) => [status, 0]));
+  /** How many tasks of each status there are without a filter. */
+  totals = this.counts;
   /** Events heard since this was last set to 0. */
   received = 0;
+  filter = {};
 
-  #beginning = 0; // counts snapshots: what belongs to an older one is ignored
+  #passes = passing({});
+  #next = {}; // by status: cursor of the next page, null when all are loaded
+  #turn = 0; // counts snapshots: what belongs to an older one is ignored
   #attempts = 0;
-  #subscription = null;
+  #subscriptions = [];
   #wanted = [];
   #fetching = 0;
+  #counting = null; // timer
 
   /**
    * @param {object} options
@@ -33,63 +46,98 @@ export class Tasks {
    * @param {() => void} options.changed there is something to draw
    * @param {(problem: Error) => void} options.failed
    * @param {(text: string) => void} options.notice for the reader, of events that were left out
+   * @param {(task: object, before: string|null) => void} options.moved a task has another status
    */
-  constructor({ api, streams, changed, failed, notice }) {
+  constructor({ api, streams, changed, failed, notice, moved }) {
     Object.assign(this, { api, streams, changed, failed, notice });
-    this.fleet = new Fleet((id) => this.#fetch(id));
+    this.fleet = new Fleet({
+      fetch: (id, later) => (later ? setTimeout(() => this.#fetch(id), LATER_MS) : this.#fetch(id)),
+      moved: (task, before) => {
+        this.#moved(task, before);
+        moved(task, before);
+      },
+    });
+  }
+
+  /** Ask for another filter: fields of a task, and `text`. */
+  narrow(filter) {
+    if (JSON.stringify(filter) === JSON.stringify(this.filter)) return;
+    this.filter = filter;
+    this.#passes = passing(filter);
+    if (this.known) this.#load().catch(this.failed);
   }
 
   /** Take a new snapshot and go on live from it. */
   async begin() {
-    const turn = ++this.#beginning;
-    this.#subscription?.cancel();
-    this.#subscription = null;
-    let page;
+    const turn = ++this.#turn;
+    for (const one of this.#subscriptions) one.cancel();
+    this.#subscriptions = [];
+    let cursor;
     try {
-      page = await this.api.get(paths.tasks, { limit: PAGE });
+      cursor = await this.#load(true);
     } catch (problem) {
-      if (turn !== this.#beginning) return;
+      if (turn !== this.#turn) return;
       this.failed(problem);
-      if (!problem.needsKey) setTimeout(() => turn === this.#beginning && this.begin(), backoff(this.#attempts++, Math.random()));
+      if (!problem.needsKey) setTimeout(() => turn === this.#turn && this.begin(), backoff(this.#attempts++, Math.random()));
       return;
     }
-    if (turn !== this.#beginning) return;
+    if (turn !== this.#turn) return;
     this.#attempts = 0;
+    const on = {
+      message: (message) => this.#take(message),
+      gap: ({ count, reason }) => this.#anew(`The stream left out ${count ?? "some"} events (${reason}); the list was loaded anew.`),
+      reset: ({ reason }) => this.#anew(`The stream could not be resumed (${reason}); the list was loaded anew.`),
+    };
+    const topics = ["task.status", "task.created", "task.cost"].map((topic) => this.streams.subscribe({ channel: "task:*", topic, after: cursor }, on));
+    const latest = this.streams.subscribe({ channel: "task:*", topic: "task.output", every: LATEST_SECONDS }, { message: on.message });
+    this.#subscriptions = [...topics, latest];
+    this.#glimpse(turn).catch(() => {}); // the next lines come anyway
+  }
+
+  /** Whether the service has more of a status than is loaded. */
+  hasMore(status) {
+    return this.#next[status] != null;
+  }
+
+  /** Load the next page of a status. */
+  async more(status) {
+    const cursor = this.#next[status];
+    if (cursor == null) return;
+    await this.#page(status, { limit: MORE, cursor });
+    this.changed();
+  }
+
+  /* The first page of every status, all of one filter; returns from where the stream has to go on. */
+  async #load(anew = false) {
+    const { filter } = this;
+    const pages = await Promise.all(STATUSES.map((status) => this.#ask(status, { limit: FIRST[status], counts: status === "running" })));
+    if (filter !== this.filter) return anew ? this.#load(true) : null;
+    if (anew) this.fleet.clear();
+    STATUSES.forEach((status, i) => this.#show(status, pages[i]));
+    this.#count(pages[STATUSES.indexOf("running")].meta.counts);
     this.known = true;
-    this.fleet.clear();
-    this.fleet.merge(page.tasks);
-    this.older = page.meta.next_cursor;
-    this.#subscription = this.streams.subscribe(
-      { channel: "task:*", after: page.meta.stream_cursor },
-      {
-        message: (message) => this.#take(message),
-        gap: ({ count, reason }) => this.#anew(`The stream left out ${count ?? "some"} events (${reason}); the list was loaded anew.`),
-        reset: ({ reason }) => this.#anew(`The stream could not be resumed (${reason}); the list was loaded anew.`),
-      },
-    );
     this.changed();
-    try {
-      await this.#loadActive(turn);
-      await this.#loadLatest(turn);
-      for (let i = 1; i < PAGES_AT_START && this.older && turn === this.#beginning; i++) await this.loadOlder();
-    } catch (problem) {
-      if (turn === this.#beginning) this.failed(problem);
-    }
+    return pages.map((page) => page.meta.stream_cursor).reduce(older);
   }
 
-  async loadOlder() {
-    const turn = this.#beginning;
-    const page = await this.api.get(paths.tasks, { limit: PAGE, cursor: this.older });
-    if (turn !== this.#beginning) return;
-    this.fleet.merge(page.tasks);
-    this.older = page.meta.next_cursor;
-    this.changed();
+  async #page(status, query) {
+    const { filter } = this;
+    const page = await this.#ask(status, query);
+    if (filter === this.filter) this.#show(status, page);
   }
 
-  /** Have the service find what is not loaded. */
-  async search(text) {
-    this.fleet.merge((await this.api.get(paths.tasks, { text, limit: 100 })).tasks);
-    this.changed();
+  #ask(status, query) {
+    return this.api.get(paths.tasks, { ...this.filter, status, ...query, ...(TERMINAL.has(status) && { sort: "updated" }) });
+  }
+
+  #show(status, page) {
+    this.#next[status] = page.meta.next_cursor;
+    this.fleet.merge(page.tasks);
+  }
+
+  #count(counts) {
+    this.counts = { ...counts };
+    if (!Object.values(this.filter).some(Boolean)) this.totals = this.counts;
   }
 
   #anew(notice) {
@@ -103,30 +151,39 @@ export class Tasks {
     this.changed();
   }
 
-  /* What is not finished must be in the list however old it is. */
-  async #loadActive(turn) {
-    let cursor = this.older && "";
-    while (cursor !== null && turn === this.#beginning) {
-      const page = await this.api.get(paths.tasks, { status: "running,waiting_input,queued", limit: PAGE, cursor });
-      if (turn !== this.#beginning) return;
-      this.fleet.merge(page.tasks);
-      cursor = page.meta.next_cursor;
-      this.changed();
+  /* Counts follow at once, and are asked for again a little later. */
+  #moved(task, before) {
+    if (before !== undefined && this.#passes(task)) {
+      if (before !== null) this.counts[before] -= 1;
+      this.counts[task.status] += 1;
     }
+    if (!this.known) return;
+    this.#counting ??= setTimeout(async () => {
+      this.#counting = null;
+      const { filter } = this;
+      try {
+        const { meta } = await this.api.get(paths.tasks, { ...filter, counts: true, limit: 1 });
+        if (filter === this.filter) this.#count(meta.counts);
+      } catch {
+        // the next change asks again
+      }
+      this.changed();
+    }, COUNT_MS);
   }
 
   /* What the running tasks in view said last, so that the list speaks before the next line comes. */
-  async #loadLatest(turn) {
-    for (const { task_id } of this.fleet.sections({ text: "", agent: "" }).running.slice(0, GLIMPSES)) {
-      if (turn !== this.#beginning) return;
+  async #glimpse(turn) {
+    for (const { task_id } of this.fleet.sections(this.filter).running.slice(0, GLIMPSES)) {
+      if (turn !== this.#turn) return;
       const { lines } = await this.api.get(paths.log(task_id), { tail: 1 });
       if (lines.length) this.fleet.glimpse(task_id, lines[0].output);
       this.changed();
     }
   }
 
-  /* A task that the stream speaks of and the list does not have: fetched, a few at a time. */
+  /* A task that is unsure: fetched, a few at a time. */
   async #fetch(id) {
+    if (this.#wanted.length >= MOST_WANTED) return this.fleet.forget(id);
     this.#wanted.push(id);
     if (this.#fetching >= FETCHES) return;
     this.#fetching += 1;
@@ -134,7 +191,7 @@ export class Tasks {
       try {
         this.fleet.merge([await this.api.get(paths.task(next))]);
       } catch {
-        setTimeout(() => this.fleet.forget(next), 2_000); // its next message asks again
+        setTimeout(() => this.fleet.forget(next), LATER_MS); // its next message asks again
       }
       this.changed();
     }

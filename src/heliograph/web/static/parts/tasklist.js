@@ -12,6 +12,9 @@ import { fill, h, put } from "./dom.js";
 const MORE = 100;
 const TITLES = { silent: "Silent for long", waiting_input: "Waiting for input" };
 
+/** A running task of which nothing was heard for so long is silent. */
+export const SILENT_MS = 5 * 60_000;
+
 export class TaskList {
   /** Rows that would be in another place, or come, if the list did not stand still. */
   pending = 0;
@@ -29,11 +32,12 @@ export class TaskList {
    * @param {Element} root where the sections go
    * @param {object} options
    * @param {(id: string) => string} options.address of a task
-   * @param {() => void} options.changed the reader did something: draw
+   * @param {(name?: string) => void} options.changed the reader did something (to a section): draw
+   * @param {(name: string) => void} options.more the reader wants more of a section
    * @param {Set<string>} options.folded names of sections that are shut
    */
-  constructor(scroller, root, { address, changed, folded }) {
-    Object.assign(this, { scroller, root, address, changed });
+  constructor(scroller, root, { address, changed, more, folded }) {
+    Object.assign(this, { scroller, root, address, changed, more });
     this.#folded = folded;
     this.inside = false;
     root.addEventListener("pointerenter", () => (this.inside = true));
@@ -50,7 +54,7 @@ export class TaskList {
   /**
    * Show these sections.
    *
-   * @param {{name: string, status: string, title?: string, tasks: object[], total: number, exact: boolean, first: number}[]} sections
+   * @param {{name: string, status: string, title?: string, tasks: object[], total: number, first: number}[]} sections
    *   `first`: rows shown until more are asked for
    * @param {boolean} force whether rows may move although they are held: the reader asked for something else
    */
@@ -91,6 +95,11 @@ export class TaskList {
     return [...this.root.querySelectorAll("a.row")];
   }
 
+  /** Give every row the address that its task has now. */
+  readdress() {
+    for (const [id, row] of this.#rows) row.link.href = this.address(id);
+  }
+
   /** Put the focus on a task's row, if it is shown. */
   focus(id) {
     this.#rows.get(id)?.link.focus({ preventScroll: true });
@@ -118,16 +127,16 @@ export class TaskList {
   }
 
   #head({ given, count: node, more, fold, shown }) {
-    put(node, compact(given.total) + (given.exact ? "" : "+"));
+    put(node, compact(given.total));
     const shut = this.#folded.has(given.name);
     fold.setAttribute("aria-expanded", String(!shut));
     const rest = given.total - shown;
     more.hidden = shut || rest <= 0;
-    put(more, rest > MORE || !given.exact ? `Show ${MORE} more${given.exact ? ` of ${compact(rest)}` : ""}` : `Show ${rest} more`);
+    put(more, rest > MORE ? `Show ${MORE} more of ${compact(rest)}` : `Show ${rest} more`);
   }
 
   #make({ name, status, title, first }) {
-    const label = title ?? TITLES[name] ?? name;
+    const label = title ?? TITLES[name] ?? name.replace(/^./, (letter) => letter.toUpperCase());
     const count = h("b");
     const list = h("ul");
     const more = h("button.more", { hidden: true });
@@ -136,7 +145,7 @@ export class TaskList {
     const section = { node, list, count, more, fold, limit: first, shown: 0, given: null };
     more.addEventListener("click", () => {
       section.limit += MORE;
-      this.changed(name, section.limit);
+      this.more(name);
     });
     fold.addEventListener("click", () => {
       if (!this.#folded.delete(name)) this.#folded.add(name);
@@ -163,7 +172,8 @@ class Row {
   draw(task, now, absolute) {
     const begun = task.started_at ?? task.created_at;
     const running = task.status === "running" || task.status === "waiting_input";
-    const latest = latestOf(task);
+    const silence = now - Date.parse(task.updated_at);
+    const latest = `${task.status === "running" && silence > SILENT_MS ? `silent for ${age(silence)} · ` : ""}${latestOf(task)}`;
     const cost = task.cost_usd == null ? "" : money(task.cost_usd);
     const lasted = running ? duration(now - Date.parse(begun)) : task.duration_ms == null ? "" : duration(task.duration_ms);
     this.link.dataset.status = task.status;

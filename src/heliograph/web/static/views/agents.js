@@ -38,8 +38,7 @@ export function open(shell, root) {
   root.append(h("header.view-head", {}, h("h1", {}, "Agents")), h("div.view-body", {}, list.node));
   list.reload();
   const timer = setInterval(() => document.hidden || root.contains(document.activeElement) || list.reload(), RELOAD_MS);
-  document.title = "Agents · Heliograph";
-  return { close: () => clearInterval(timer) };
+  return { title: () => "Agents", close: () => clearInterval(timer) };
 }
 
 function success({ completed = 0, failed = 0, cancelled = 0 }) {

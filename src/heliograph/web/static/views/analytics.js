@@ -156,9 +156,9 @@ export function open(shell, root, place) {
   }
 
   moved(place);
-  document.title = "Analytics · Heliograph";
   return {
     moved,
+    title: () => "Analytics",
     close() {
       turn += 1;
       clearTimeout(timer);

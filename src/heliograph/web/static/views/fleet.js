@@ -1,60 +1,65 @@
-/* The fleet: what needs attention first, then what runs, then what has ended. */
+/* The fleet: what needs attention first, then what runs, then what has ended.
 
+   The filter, the grouping and the open task are in the address. */
+
+import { paths } from "../core/api.js";
+import { compact, duration, money } from "../core/format.js";
 import { format } from "../core/route.js";
-import { compact } from "../core/format.js";
-import { TERMINAL } from "../core/task.js";
-import { fill, h, put } from "../parts/dom.js";
-import { TaskList } from "../parts/tasklist.js";
+import { STATUSES } from "../core/task.js";
+import { h, put } from "../parts/dom.js";
+import { SILENT_MS, TaskList } from "../parts/tasklist.js";
 import { welcome } from "../parts/welcome.js";
 
-const ORDER = ["failed", "waiting_input", "running", "queued", "completed", "cancelled"];
+const ORDER = ["failed", "waiting_input", "silent", "running", "queued", "completed", "cancelled"];
 const TOTALS = ["running", "waiting_input", "queued", "failed", "completed", "cancelled"];
-const FIRST = { running: 100, queued: 30, failed: 15, completed: 40, cancelled: 15, waiting_input: 30 };
-const FILTERS = ["text", "agent", "status"];
+const FIRST = { failed: 5, waiting_input: 30, silent: 10, running: 100, queued: 30, completed: 40, cancelled: 15 };
+const FIRST_OF_GROUP = 20;
+const FILTERS = ["text", "agent", "model", "session_id"];
+const GROUPS = { "": "Status", agent: "Agent", model: "Model", session_id: "Session" };
 const LIST_MS = 200;
-const SEARCH_MS = 300;
+const TYPING_MS = 250;
+const SPENT_MS = 30_000;
 const FOLDED = "heliograph.folded";
 
 export function open(shell, root, place) {
   const { tasks } = shell;
   const { fleet } = tasks;
-  const filter = { text: "", agent: "", status: "" };
+  const filter = { text: "", agent: "", model: "", session_id: "", status: "", group: "" };
   let selected = null; // id of the open task
   let drawn = 0;
-  let arranged = null;
   let force = false;
-  let searching = null;
+  let typing = null;
+  let agentsKnown = "";
 
   const totals = Object.fromEntries(TOTALS.map((status) => [status, h("b", {}, "–")]));
   const bar = h(
     "div.totals",
     { id: "totals", role: "group", "aria-label": "Show only tasks of one status" },
     ...TOTALS.map((status) =>
-      h("button", { dataset: { status }, "aria-pressed": "false", onclick: () => refilter({ status: filter.status === status ? "" : status }) }, h("i.dot"), totals[status], h("span", {}, ` ${status.replace("_input", "")}`)),
+      h("button", { dataset: { status }, "aria-pressed": "false", onclick: () => shell.amend({ status: filter.status === status ? "" : status }) }, h("i.dot"), totals[status], h("span", {}, ` ${status.replace("_input", "")}`)),
     ),
   );
+  const spent = h("span.spent", { title: "The last hour" });
   const find = h("input", { id: "filter", type: "search", placeholder: "Filter by name, id, agent, model or error", autocomplete: "off", spellcheck: "false", "aria-label": "Filter tasks" });
   const agents = h("select", { id: "agent", "aria-label": "Agent" }, new Option("All agents", ""));
-  const pause = h("button", { id: "pause", "aria-pressed": "false", title: "Hold the list still" }, "Pause");
-  const fresh = h("button.fresh-offer", { id: "fresh", hidden: true });
+  const group = h("select", { id: "group", "aria-label": "Group by" }, ...Object.entries(GROUPS).map(([value, text]) => new Option(`By ${text.toLowerCase()}`, value)));
+  const chosen = h("div.chosen");
+  const pause = h("button", { id: "pause", "aria-pressed": "false", title: "Hold the list still (p)" }, "Pause");
+  const looked = h("div.looked", { hidden: true }, h("span"), h("button", { "aria-label": "Dismiss" }, "✕"));
+  const fresh = h("button.fresh-offer", { id: "fresh", hidden: true, title: "Show what is new (n)" });
   const sections = h("div", { id: "sections" });
-  const older = h("div", { id: "older", hidden: true }, h("button", {}, "Load older tasks"));
   const nothing = h("div", { id: "nothing", hidden: true }, h("p", {}, "No task matches this filter."), h("button", {}, "Clear the filter"));
   const loading = h("p.hint-block", { id: "loading", role: "status" }, "Loading the fleet…");
   const hello = welcome(shell.api.url("").href);
-  const head = h(
-    "div.head",
-    { "aria-hidden": "true" },
-    h("span"),
-    ...[["Task"], ["Latest", "latest"], ["Agent", "agent"], ["Model", "model"], ["Lines", "num.lines"], ["Cost", "num.cost"], ["Duration", "num.duration"], ["Age", "num.age"]].map(([title, name]) => h(name ? `span.${name}` : "span", {}, title)),
-  );
-  const scroll = h("div.scroll", { tabindex: "-1" }, head, sections, older, nothing, loading, hello);
+  const titles = [["Task"], ["Latest", "latest"], ["Agent", "agent"], ["Model", "model"], ["Lines", "num.lines"], ["Cost", "num.cost"], ["Duration", "num.duration"], ["Age", "num.age"]];
+  const head = h("div.head", { "aria-hidden": "true" }, h("span"), ...titles.map(([title, name]) => h(name ? `span.${name}` : "span", {}, title)));
+  const scroll = h("div.scroll", { tabindex: "-1" }, head, sections, nothing, loading, hello);
   root.id = "fleet";
   root.setAttribute("aria-label", "Fleet");
-  root.append(h("h1.unseen", {}, "Fleet"), bar, h("div.tools", {}, h("label.find", {}, find, h("kbd", { "aria-hidden": "true" }, "/")), agents, pause), h("div.list", {}, fresh, scroll));
+  root.append(h("h1.unseen", {}, "Fleet"), h("div.bar-row", {}, bar, h("span.gap"), spent), h("div.tools", {}, h("label.find", {}, find, h("kbd", { "aria-hidden": "true" }, "/")), agents, group, pause), chosen, looked, h("div.list", {}, fresh, scroll));
 
   const folded = new Set(JSON.parse(localStorage.getItem(FOLDED) ?? '["cancelled"]'));
-  const list = new TaskList(scroll, sections, { address, changed, folded });
+  const list = new TaskList(scroll, sections, { address, changed, more, folded });
 
   function address(id) {
     return format(["tasks", id], filter);
@@ -65,79 +70,122 @@ export function open(shell, root, place) {
       force = true;
       localStorage.setItem(FOLDED, JSON.stringify([...folded]));
     }
-    arranged = null;
     fleet.dirty = true;
     shell.redraw();
   }
 
-  function refilter(change) {
-    shell.amend(Object.fromEntries(Object.entries(change).map(([name, value]) => [name, value.trim?.() ?? value])));
-    const text = filter.text;
-    clearTimeout(searching);
-    // What is not loaded can only be found by the service.
-    if (tasks.older && text) searching = setTimeout(() => tasks.search(text).catch(shell.report), SEARCH_MS);
+  /* The reader wants more rows of a section than are shown. */
+  function more(name) {
+    const status = name === "silent" ? "running" : name;
+    if (STATUSES.includes(status)) tasks.more(status).then(() => changed(name), shell.report);
+    changed(name);
   }
 
   function moved({ values, query }) {
     const was = selected;
     selected = list.open = values.id ?? null;
-    for (const name of FILTERS) filter[name] = query.get(name) ?? "";
-    if (find.value.trim() !== filter.text) find.value = filter.text;
+    for (const name of Object.keys(filter)) filter[name] = query.get(name) ?? "";
+    if (document.activeElement !== find) find.value = filter.text;
     agents.value = filter.agent;
-    for (const link of list.links()) link.href = address(decodeURIComponent(link.hash.replace(/^#\/tasks\/|\?.*$/g, "")));
+    group.value = filter.group;
+    tasks.narrow(Object.fromEntries(FILTERS.map((name) => [name, filter[name]])));
+    list.readdress();
     if (was !== null && selected === null) list.focus(was);
     force = true;
-    arranged = null;
     fleet.dirty = true;
   }
 
-  function drawTotals(counts) {
+  function drawTotals() {
     for (const button of bar.children) {
       const { status } = button.dataset;
-      const open = tasks.older && TERMINAL.has(status);
-      put(totals[status], tasks.known ? compact(counts[status]) + (open ? "+" : "") : "–");
+      put(totals[status], tasks.known ? compact(Math.max(0, tasks.counts[status])) : "–");
       button.setAttribute("aria-pressed", String(filter.status === status));
     }
   }
 
+  /* Agents of the tasks that are known; all of them are in their own view. */
   function drawAgents() {
-    const names = fleet.agents();
-    if (filter.agent && !names.includes(filter.agent)) names.push(filter.agent);
-    const key = JSON.stringify(names);
-    if (agents.dataset.names === key) return;
-    agents.dataset.names = key;
-    agents.replaceChildren(new Option("All agents", ""), ...names.map((name) => new Option(name, name)));
+    const names = new Set(fleet.names("agent"));
+    if (filter.agent) names.add(filter.agent);
+    const sorted = [...names].sort();
+    const key = JSON.stringify(sorted);
+    if (agentsKnown === key) return;
+    agentsKnown = key;
+    agents.replaceChildren(new Option("All agents", ""), ...sorted.map((name) => new Option(name, name)));
     agents.value = filter.agent;
+  }
+
+  function drawChosen() {
+    const given = ["model", "session_id"].filter((name) => filter[name]);
+    const key = given.map((name) => `${name} ${filter[name]}`).join();
+    if (chosen.dataset.key === key) return;
+    chosen.dataset.key = key;
+    chosen.replaceChildren(...given.map((name) => h("button.chip", { title: "Show all", onclick: () => shell.amend({ [name]: "" }) }, `${name.replace("_id", "")}: ${filter[name]} ✕`)));
+  }
+
+  function byStatus(found) {
+    const now = shell.now();
+    const silent = found.running.filter((task) => now - Date.parse(task.updated_at) > SILENT_MS);
+    const quiet = new Set(silent);
+    found.silent = silent;
+    found.running = found.running.filter((task) => !quiet.has(task));
+    return ORDER.filter((name) => !filter.status || filter.status === name || (name === "silent" && filter.status === "running")).map((name) => {
+      const count = tasks.counts[name] - (name === "running" ? silent.length : 0);
+      return { name, status: name === "silent" ? "running" : name, tasks: found[name], total: name === "silent" ? silent.length : Math.max(found[name].length, count), first: FIRST[name] };
+    });
+  }
+
+  function byGroup(found) {
+    const groups = new Map();
+    for (const status of ORDER.filter((name) => found[name] && (!filter.status || filter.status === name))) {
+      for (const task of found[status]) {
+        const name = task[filter.group] ?? "none";
+        if (!groups.has(name)) groups.set(name, []);
+        groups.get(name).push(task);
+      }
+    }
+    const worst = (group) => ORDER.find((status) => group.some((task) => task.status === status));
+    return [...groups].sort(([a], [b]) => a.localeCompare(b)).map(([name, group]) => ({ name: `group ${name}`, title: name, status: worst(group), tasks: group, total: group.length, first: FIRST_OF_GROUP }));
   }
 
   function draw(now) {
     if (now - drawn < LIST_MS && !force) return void (fleet.dirty && shell.redrawSoon());
     drawn = now;
     fleet.dirty = false;
-    const counts = fleet.totals();
-    let matching = 0;
-    if (arranged !== fleet.version || !list.held) {
-      const found = fleet.sections(filter);
-      const shown = ORDER.filter((status) => (!filter.status || filter.status === status) && found[status]);
-      list.arrange(
-        shown.map((status) => ({ name: status, status, tasks: found[status], total: found[status].length, exact: !tasks.older || !TERMINAL.has(status), first: FIRST[status] })),
-        force,
-      );
-      matching = shown.reduce((sum, status) => sum + found[status].length, 0);
-      nothing.hidden = fleet.size === 0 || matching > 0;
-      arranged = fleet.version;
-      force = false;
-    }
+    const found = fleet.sections(filter);
+    const shown = filter.group ? byGroup(found) : byStatus(found);
+    list.arrange(shown, force);
+    force = false;
+    const any = shown.some(({ total }) => total > 0);
+    const total = Object.values(tasks.totals).reduce((sum, count) => sum + count, 0);
+    nothing.hidden = !tasks.known || any || total === 0;
     fresh.hidden = list.pending === 0;
     put(fresh, `${list.pending} new`);
     list.draw((id) => fleet.get(id), shell.now(), shell.preferences.get("times") === "absolute");
-    drawTotals(counts);
+    drawTotals();
     drawAgents();
+    drawChosen();
+    drawLooked();
     loading.hidden = tasks.known;
-    hello.hidden = !tasks.known || fleet.size > 0;
-    older.hidden = !tasks.older;
-    root.classList.toggle("empty", tasks.known && fleet.size === 0);
-    if (selected === null) document.title = `${counts.failed ? `${counts.failed} failed, ` : ""}${counts.running} running · Heliograph`;
+    hello.hidden = !tasks.known || any || total > 0;
+    root.classList.toggle("empty", tasks.known && total === 0 && !any);
+  }
+
+  /* What ended while nobody looked. */
+  function drawLooked() {
+    const { since, ended } = shell.looked;
+    const said = Object.entries(ended).filter(([, ids]) => ids.length).map(([status, ids]) => `${ids.length} ${status}`);
+    looked.hidden = !said.length || document.hidden;
+    if (!looked.hidden) put(looked.firstElementChild, `Since you looked, ${duration(shell.now() - since)} ago: ${said.join(", ")}`);
+  }
+
+  async function drawSpent() {
+    try {
+      const { cost_usd, total_tokens, tasks: ended } = await shell.api.get(paths.summary, { from: "-1h" });
+      put(spent, ended ? `Last hour: ${money(cost_usd)} · ${compact(total_tokens)} tokens · ${compact(ended)} ended` : "");
+    } catch {
+      // it is asked again
+    }
   }
 
   function step(by) {
@@ -148,14 +196,14 @@ export function open(shell, root, place) {
     links[from < 0 ? 0 : Math.max(0, Math.min(links.length - 1, from + by))].focus();
   }
 
-  function key({ key: name, target }, typing) {
+  function key({ key: name, target }, writing) {
     const inList = target === document.body || root.contains(target);
     if (name === "Escape" && target === find) {
       find.value = "";
       find.blur();
-      refilter({ text: "" });
-    } else if (typing) return false;
-    else if (name === "/") find.focus();
+      shell.amend({ text: "" });
+    } else if (writing) return false;
+    else if (name === "/" && (selected === null || inList)) find.focus();
     else if (name === "j" || (name === "ArrowDown" && inList)) step(1);
     else if (name === "k" || (name === "ArrowUp" && inList)) step(-1);
     else if (name === "p") pause.click();
@@ -165,8 +213,12 @@ export function open(shell, root, place) {
     return true;
   }
 
-  find.addEventListener("input", () => refilter({ text: find.value }));
-  agents.addEventListener("change", () => refilter({ agent: agents.value }));
+  find.addEventListener("input", () => {
+    clearTimeout(typing);
+    typing = setTimeout(() => shell.amend({ text: find.value.trim() }), TYPING_MS);
+  });
+  agents.addEventListener("change", () => shell.amend({ agent: agents.value }));
+  group.addEventListener("change", () => shell.amend({ group: group.value }));
   pause.addEventListener("click", () => {
     list.paused = !list.paused;
     pause.setAttribute("aria-pressed", String(list.paused));
@@ -177,12 +229,17 @@ export function open(shell, root, place) {
     scroll.scrollTop = 0;
     changed();
   });
+  looked.lastElementChild.addEventListener("click", () => {
+    shell.looked.forget();
+    changed();
+  });
   nothing.querySelector("button").addEventListener("click", () => {
     find.value = "";
-    refilter({ text: "", agent: "", status: "" });
+    shell.amend(Object.fromEntries(Object.keys(filter).map((name) => [name, ""])));
   });
-  older.querySelector("button").addEventListener("click", () => tasks.loadOlder().catch(shell.report));
 
   moved(place);
-  return { draw, moved, key };
+  drawSpent();
+  const spending = setInterval(() => document.hidden || drawSpent(), SPENT_MS);
+  return { draw, moved, key, close: () => clearInterval(spending) };
 }

@@ -68,8 +68,8 @@ export function open(shell, root) {
 
   load();
   const timer = setInterval(() => document.hidden || load(), RELOAD_MS);
-  document.title = "Status · Heliograph";
   return {
+    title: () => "Status",
     close() {
       closed = true;
       clearInterval(timer);

@@ -12,7 +12,7 @@ import { copied, fill, h, put } from "../parts/dom.js";
 import { Log } from "../parts/log.js";
 import { tree } from "../parts/tree.js";
 
-const OWN_EVENTS = ["task.status", "task.thinking", "task.tool_call", "task.tool_result", "task.progress", "tool.*", "model.*", "agent.*"];
+const OWN_EVENTS = ["task.status", "task.thinking", "task.tool_call", "task.tool_result", "task.progress", "task.cost", "tool.*", "model.*", "agent.*"];
 const EVENTS = 200; // of each
 const ERROR_CHARS = 20_000;
 const TIMES = { clock: "Clock", elapsed: "Elapsed", off: "No times" };
@@ -33,6 +33,7 @@ export function open(shell, root, place) {
   moved(place);
   return {
     moved,
+    title: () => reading.title(),
     draw: () => reading.draw(),
     key: (event, typing) => reading.key(event, typing),
     close: () => reading.close(),
@@ -140,7 +141,6 @@ function read(shell, root, id, query) {
     demo.hidden = !isDemo(task);
     failure.hidden = !task.error;
     put(failure, (task.error ?? "").slice(0, ERROR_CHARS));
-    document.title = `${nameOf(task)} · Heliograph`;
     drawFacts(facts, factsOf(task, shell.now()));
   }
 
@@ -192,7 +192,7 @@ function read(shell, root, id, query) {
     log.close();
   }
 
-  return { id, draw, moved, key, close };
+  return { id, draw, moved, key, close, title: () => (task ? nameOf(task) : id) };
 }
 
 function lineOf(query) {
