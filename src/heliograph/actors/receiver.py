@@ -296,7 +296,11 @@ def _item(topic: str, channel: str, payload: dict[str, Any]) -> dict[str, Any]:
 
 
 def _measured(webhook_id: str, refused: Counter[str] | None, latencies: Counter[str] | None) -> Draft:
-    payload: dict[str, Any] = {"webhook_id": webhook_id, "refused": refused or {}, "latencies": latencies or {}}
+    payload: dict[str, Any] = {
+        "webhook_id": webhook_id,
+        "refused": refused or {},
+        "latencies": latencies or {},
+    }
     return Draft(WEBHOOKS, MEASURED, payload, orjson.dumps(payload), sender="webhooks")
 
 

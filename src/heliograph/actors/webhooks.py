@@ -61,6 +61,7 @@ class Hook:
         file: Where its configuration stands, from the root; empty: it was made over HTTP.
         created_at: When it was made over HTTP.
         created_by: By whom.
+        said: What it was made of.
     """
 
     config: WebhookConfig
@@ -68,6 +69,7 @@ class Hook:
     file: str = ""
     created_at: datetime | None = None
     created_by: str | None = None
+    said: Mapping[str, Any] = attrs.field(factory=dict)
 
     @property
     def webhook_id(self) -> str:
@@ -130,13 +132,24 @@ class Webhooks:
             raise NotFound(f"no webhook {webhook_id!r}; Available: {list(self._hooks)[:50]}")
         return hook
 
+    def definition(self, webhook_id: str) -> Mapping[str, Any]:
+        """Return what a webhook that was made over HTTP was made of.
+
+        Raises:
+            NotFound: There is no such webhook.
+            Conflict: It comes from a file.
+        """
+        if self.get(webhook_id).config.is_builtin:
+            raise Conflict(f"{webhook_id} comes from a file, and is changed there")
+        return self._made[webhook_id].said
+
     def at(self, slug: str) -> Hook:
-        """Return the webhook at an endpoint.
+        """Return the webhook at an endpoint, or of an id.
 
         Raises:
             NotFound: There is none.
         """
-        hook = self._by_slug.get(slug)
+        hook = self._by_slug.get(slug) or self._hooks.get(slug)
         if hook is None:
             raise NotFound("no webhook has this endpoint")
         return hook
@@ -185,7 +198,7 @@ class Webhooks:
             CONFIGURED, webhook_id, enabled=config.enabled, definition=dict(said), created_by=who
         )
         made_at = time_of(receipt.cursor) if known is None else known.created_at
-        self._made[webhook_id] = Hook(config, kept, created_at=made_at, created_by=who)
+        self._made[webhook_id] = Hook(config, kept, created_at=made_at, created_by=who, said=dict(said))
         self._enabled[webhook_id] = config.enabled
         self._arrange()
         return self.get(webhook_id)
@@ -288,7 +301,13 @@ class Webhooks:
         except WebhookValidationError as error:
             log.warning("webhook can't be used any more", webhook=name, reason=str(error))
             return
-        self._made[name] = Hook(config, secret, created_at=row.created_at, created_by=row.created_by)
+        self._made[name] = Hook(
+            config,
+            secret,
+            created_at=row.created_at,
+            created_by=row.created_by,
+            said=row.definition,
+        )
 
     def _arrange(self) -> None:
         """Put together what there is, and find out who has which endpoint."""

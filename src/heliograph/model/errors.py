@@ -97,9 +97,6 @@ class Invalid(ClientFault):
 class WebhookValidationError(Invalid):
     """The configuration of a webhook is wrong: ``file`` names where, if it stands in one."""
 
-    code = "invalid_webhook"
-    title = "The webhook's configuration is wrong"
-
     def __init__(self, errors: Sequence[FieldError] | str = (), file: str = "") -> None:
         super().__init__([FieldError("", errors)] if isinstance(errors, str) else errors)
         self.file = file

@@ -23,6 +23,8 @@ from tests.http.rules.test_auth import KEYS
 import heliograph
 from heliograph.actors.appender import Appender
 from heliograph.actors.histogram import Histogram
+from heliograph.actors.receiver import Receiver
+from heliograph.actors.webhooks import Webhooks
 from heliograph.client.follow import NO_RETURN_CODES
 from heliograph.config import Settings
 from heliograph.http.api.app import create_app
@@ -54,9 +56,13 @@ ASYNCAPI = made(asyncapi.document(Settings()))
 DOCUMENTS = {"openapi": OPENAPI, "asyncapi": ASYNCAPI}
 
 
+MADE: dict[str, str] = {}
+"""The ids of what ``filled`` has made, by the parameter of a path and the API that the path is of."""
+
+
 def url_for(path: str, task: str = "1") -> str:
     """Return a path with its parameters filled in."""
-    return re.sub(r"\{\w+\}", task, path)
+    return re.sub(r"\{(\w+)\}", lambda found: MADE.get(f"{path[:8]}{found[1]}", task), path)
 
 
 # The documents themselves
@@ -205,8 +211,16 @@ WORKFLOWS = "/api/v1/workflows"
 WORKFLOW = f"{WORKFLOWS}/{{workflow_id}}"
 RUN = f"{WORKFLOW}/runs/{{run_id}}"
 ARTIFACT = f"{RUN}/artifacts/{{key}}"
-BODIES = {EVENTS: output(), ("PATCH", WORKFLOW): {"enabled": True}, ("PUT", ARTIFACT): {}}
+BODIES = {
+    EVENTS: output(),
+    ("PATCH", WORKFLOW): {"enabled": True},
+    ("PUT", ARTIFACT): {},
+    **{("POST", path): {} for path in ("/webhooks/{hook}", "/api/webhooks/{webhook_id}")},
+    **{("POST", f"{api}/webhooks"): {"name": f"of {api[-3:]}"} for api in ("/api", "/api/v1")},
+    **{("PUT", f"{api}/webhooks/{{webhook_id}}"): {"description": "d"} for api in ("/api", "/api/v1")},
+}
 """What is sent where a test asks every endpoint."""
+RECEIVERS = ("/webhooks/{hook}", "/api/webhooks/{webhook_id}")
 ANALYTICS = [path for path in OPENAPI.content["paths"] if path.startswith("/api/analytics/")]
 
 GOOD: list[tuple[str, str, str, dict[str, Any], int]] = [
@@ -237,6 +251,28 @@ GOOD: list[tuple[str, str, str, dict[str, Any], int]] = [
     ("DELETE", ARTIFACT, "", {}, 204),
     ("PUT", ARTIFACT, "", {"content": b"again"}, 201),
     ("GET", "/api/agents", "?limit=1", {}, 200),
+    *(
+        ("GET", f"{api}/webhooks{path}", "", {}, 200)
+        for api in ("/api", "/api/v1")
+        for path in ("", "/events", "/events/{event_id}", "/stats", "/{webhook_id}")
+    ),
+    ("GET", "/api/v1/webhooks/events", "?limit=1&status=accepted", {}, 200),
+    ("GET", "/api/webhooks/events/recent", "", {}, 200),
+    ("GET", "/api/webhooks-status", "", {}, 200),
+    *(
+        (method, f"{api}/webhooks{path}", "", {"json": body} if body else {}, code)
+        for api in ("/api", "/api/v1")
+        for method, path, body, code in (
+            ("POST", "", {"name": "Another"} if api == "/api" else {"name": "A third"}, 201),
+            ("PUT", "/{webhook_id}", {"description": "d"}, 200),
+            ("POST", "/{webhook_id}/disable", None, 200),
+            ("POST", "/{webhook_id}/enable", None, 200),
+        )
+    ),
+    *(
+        ("POST", path, "", {"json": {"event": "deploy.failed"}, "headers": {"Idempotency-Key": path}}, 200)
+        for path in RECEIVERS
+    ),
     *(("GET", path, query, {}, 200) for path in ANALYTICS for query in ("", "?group_by=status", "?model=x")),
     *(("GET", path, "", {"headers": {"Accept": "text/csv"}}, 200) for path in ANALYTICS),
     ("GET", "/api/health", "", {}, 200),
@@ -263,8 +299,34 @@ REFUSED: list[tuple[str, str, str, dict[str, Any], int]] = [
     ("PATCH", WORKFLOW, "", {"content": b" " * 5000}, 413),
     ("PATCH", WORKFLOW, "", {"content": b"x", "headers": {"Content-Type": "text/plain"}}, 415),
     ("PUT", ARTIFACT, "", {"content": b" " * 5000}, 413),
+    *(
+        (method, f"{api}/webhooks{path}", "", {"content": content, "headers": {"Content-Type": kind}}, code)
+        for api in ("/api", "/api/v1")
+        for method, path in (("POST", ""), ("PUT", "/{webhook_id}"))
+        for content, kind, code in (
+            (b"{", "application/json", 400),
+            (b" " * 5000, "application/json", 413),
+            (b"x", "text/plain", 415),
+        )
+    ),
+    *(
+        ("POST", path, "", more, code)
+        for path in RECEIVERS
+        for more, code in (
+            ({"content": b"{"}, 400),
+            ({"json": {}, "headers": {"Idempotency-Key": path}}, 409),
+            ({"content": b" " * 5000}, 413),
+        )
+    ),
+    *(("DELETE", f"{api}/webhooks/{{webhook_id}}", "", {}, 200) for api in ("/api", "/api/v1")),
     ("GET", ARTIFACT, "", {"headers": {"Range": "bytes=99-"}}, 416),
 ]
+
+HOOK = """
+name: One
+endpoint: /webhooks/1
+commands: [{name: find, trigger: deploy.*, template: "Find out: {{ payload }}"}]
+"""
 
 ITEMS = [
     {"topic": "run.started", "payload": {"workflow_id": "1", "run_id": "1"}},
@@ -286,12 +348,23 @@ async def filled(start: Start, tmp_path: Path) -> Api:
     workflow = tmp_path / "workflows" / "1"
     workflow.mkdir(parents=True)
     (workflow / "manifest.yaml").write_text("name: '1'")
+    hooks = tmp_path / "webhooks"
+    hooks.mkdir()
+    (hooks / "1.yaml").write_text(HOOK)
     api = await start(
-        server={"max_request_bytes": 4096}, events={"max_per_request": 3}, workflows=(workflow.parent,)
+        server={"max_request_bytes": 4096},
+        events={"max_per_request": 3},
+        workflows=(workflow.parent,),
+        webhooks=hooks,
     )
     for item in ITEMS:
         await api.publish(item)
     assert (await api.http.put(url_for(ARTIFACT), content=b"abc")).status_code == 201
+    taken = await api.http.post("/webhooks/1", json={"event": "deploy.failed"})
+    for prefix in ("/api/v1/", "/api/web"):
+        made = await api.http.post("/api/v1/webhooks", json={"name": f"made for {prefix[5:7]}"})
+        MADE[f"{prefix}webhook_id"] = made.json()["webhook_id"]
+        MADE[f"{prefix}event_id"] = taken.json()["event_id"]
     return api
 
 
@@ -329,10 +402,10 @@ def test_every_documented_answer_is_tested() -> None:
 async def test_who_may_not_ask_is_refused_as_documented(start: Start) -> None:
     """Without a key, and with one of another scope, each endpoint answers as it says, or is open."""
     api = await start(auth={"keys": KEYS})
-    wrong = {"read": "w", "publish": "r"}
+    wrong = {"read": "w", "publish": "r", "admin": "r"}
     for (method, path), operation in OPENAPI.operations.items():
         anonymous = await request(api, method, url_for(path))
-        assert (anonymous.status_code == 401) == ("401" in operation["responses"])
+        assert (anonymous.status_code == 401) == bool(operation["security"])
         if not operation["security"]:
             continue
         OPENAPI.check_answer(method, path, anonymous)
@@ -396,7 +469,13 @@ async def test_another_method_is_refused_as_documented(api: Api) -> None:
         assert answer.status_code == 405
         OPENAPI.check(answer.json(), "components", "schemas", "Problem")
         allowed = set(answer.headers["allow"].split(", ")) - set(WITHOUT_BODY)
-        assert allowed == {method for method, other in OPENAPI.operations if other == path}
+        # Quart names those of /{id}, too, where there is a path beside it.
+        matching = {other for other in OPENAPI.content["paths"] if _matches(other, url_for(path))}
+        assert allowed == {method for method, other in OPENAPI.operations if other in matching}
+
+
+def _matches(path: str, url: str) -> bool:
+    return re.fullmatch(re.sub(r"\{\w+\}", "[^/]+", path), url) is not None
 
 
 async def test_outages_are_answered_as_documented(filled: Api, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -410,6 +489,8 @@ async def test_outages_are_answered_as_documented(filled: Api, monkeypatch: pyte
         FolderArtifacts: ("list", "read", "write", "delete"),
         Histogram: ("ask",),
         Appender: ("append",),
+        Webhooks: ("_say",),
+        Receiver: ("receive",),
     }.items():
         for name in names:
             monkeypatch.setattr(owner, name, away)

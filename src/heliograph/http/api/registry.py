@@ -14,6 +14,7 @@ from heliograph.http.api.routes import (
     streams,
     system,
     tasks,
+    webhooks,
     workflows,
 )
 
@@ -21,7 +22,7 @@ ENDPOINTS = documents.with_descriptions(
     [
         endpoint
         for module in (
-            *(tasks, sessions, events, streams, workflows, runs, artifacts),
+            *(tasks, sessions, events, streams, workflows, runs, artifacts, webhooks),
             *(agents, analytics, system, page),
         )
         for endpoint in module.ENDPOINTS

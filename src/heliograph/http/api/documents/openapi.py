@@ -45,6 +45,7 @@ TAGS = {
     "streams": "Events as they happen, as server-sent events; a WebSocket is at /ws.",
     "workflows": "Workflows by their files, their runs, and the traces of these.",
     "sessions": "What the tasks of a session add up to.",
+    "webhooks": "What other systems send here, how it is configured, and what becomes of it.",
     "agents": "The fleet, as its tasks tell of it.",
     "analytics": "Sums, averages and percentiles over any period.",
     "service": "How the service is doing, and what it offers.",
