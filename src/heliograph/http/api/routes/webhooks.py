@@ -175,6 +175,8 @@ class NewWebhook:
         """Return what is said, without the secret."""
         fields = attrs.asdict(self, recurse=False)
         del fields["secret"]
+        if self.commands is not None:
+            fields["commands"] = list(self.commands)
         return {name: value for name, value in fields.items() if value is not None}
 
 
