@@ -30,7 +30,7 @@ $(TESTS): pyproject.toml constraints.txt $(BIN)/pip
 	@touch $(SERVES) $@
 
 run: $(SERVES)
-	@exec $(BIN)/heliograph serve --demo
+	@HELIOGRAPH_WORKFLOWS="$${HELIOGRAPH_WORKFLOWS:-examples/workflows}" exec $(BIN)/heliograph serve --demo
 
 lint: install
 	$(BIN)/ruff format --check .

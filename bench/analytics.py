@@ -67,15 +67,15 @@ ERRORS = ["TimeoutError: read", "RateLimited: 429", "exit status 3"]
 
 RANGE = f"from=-{DAYS}d"
 ENDPOINTS = {
-    "summary": f"/api/analytics/summary?{RANGE}",
+    "summary": f"/api/v1/analytics/summary?{RANGE}",
     "costs by day and model": (
-        f"/api/analytics/costs/histogram?{RANGE}&granularity=day&tz=Europe/Berlin&group_by=model"
+        f"/api/v1/analytics/costs/histogram?{RANGE}&granularity=day&tz=Europe/Berlin&group_by=model"
     ),
-    "tasks by hour": f"/api/analytics/tasks/histogram?{RANGE}&granularity=hour&tz=Asia/Kolkata",
+    "tasks by hour": f"/api/v1/analytics/tasks/histogram?{RANGE}&granularity=hour&tz=Asia/Kolkata",
     "tokens by day and agent": (
-        f"/api/analytics/tokens/histogram?{RANGE}&granularity=day&tz=America/New_York&group_by=agent"
+        f"/api/v1/analytics/tokens/histogram?{RANGE}&granularity=day&tz=America/New_York&group_by=agent"
     ),
-    "performance": f"/api/analytics/performance?{RANGE}",
+    "performance": f"/api/v1/analytics/performance?{RANGE}",
 }
 
 _SUMS = (
@@ -192,7 +192,7 @@ def node(**environment: str) -> Iterator[tuple[str, psutil.Process]]:
         )
         try:
             url = f"http://127.0.0.1:{port}"
-            _wait(f"{url}/api/analytics/summary")
+            _wait(f"{url}/api/v1/analytics/summary")
             yield url, psutil.Process(process.pid)
         finally:
             process.kill()

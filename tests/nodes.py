@@ -51,6 +51,7 @@ class FewServices:
     settings: Settings = attrs.field(factory=Settings)
     authenticator: Authenticator = attrs.field(factory=lambda: Authenticator(AuthSettings()))
     requests: RequestCounts = attrs.field(factory=RequestCounts)
+    traced: bool = False
 
 
 @attrs.define

@@ -12,7 +12,7 @@ import re
 import tomllib
 from collections.abc import Callable, Mapping
 from difflib import get_close_matches
-from ipaddress import ip_address
+from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -82,6 +82,14 @@ def _origin_of(text: str) -> str:
     return f"{parts.scheme}://{place.removesuffix(_DEFAULT_PORTS.get(parts.scheme, ' '))}"
 
 
+def _networks(_: object, __: object, networks: tuple[str, ...]) -> None:
+    for network in networks:
+        try:
+            ip_network(network, strict=False)
+        except ValueError:
+            raise ValueError(f"{network!r} is neither an address nor a network such as 10.0.0.0/8") from None
+
+
 _DEFAULT_PORTS = {"http": ":80", "https": ":443"}
 
 
@@ -93,6 +101,7 @@ class ServerSettings:
     port: int = number(5000, 0, 65535)
     backlog: int = number(4096, 1, 65535)
     cors_origins: tuple[str, ...] = attrs.field(default=(), validator=_origins_of_browsers)
+    trusted_proxies: tuple[str, ...] = attrs.field(default=(), validator=_networks)
     max_request_bytes: int = number(32 * MIB, KIB, 1024 * MIB)
     write_timeout: float = number(30.0, 0.1, 3600)
     idle_timeout: float = number(60.0, 0.1, 3600)
@@ -110,9 +119,10 @@ class StorageSettings:
 
 @attrs.frozen
 class ArtifactSettings:
-    """What runs leave behind; without a folder it is in ``artifacts`` below ``storage.data``."""
+    """What runs leave behind: a folder, by default ``artifacts`` below ``storage.data``, or a bucket."""
 
     folder: Path | None = None
+    url: str | None = None
     max_bytes: int = number(32 * MIB, KIB, 1024 * MIB)
 
 
@@ -246,7 +256,11 @@ def _origins(text: str) -> list[str]:
         raise ValueError(
             "write origins without brackets and quotes, separated by commas: http://localhost:3005"
         )
-    return [origin.strip() for origin in text.split(",") if origin.strip()]
+    return _listed(text)
+
+
+def _listed(text: str) -> list[str]:
+    return [item.strip() for item in text.split(",") if item.strip()]
 
 
 def _folders(text: str) -> list[str]:
@@ -264,9 +278,11 @@ ENVIRONMENT: Mapping[str, tuple[str, Callable[[str], Any]]] = {
     "HELIOGRAPH_API_KEYS": ("auth.keys", _keys),
     "API_KEY_SECRET": ("auth.keys", _one_key),
     "HELIOGRAPH_ARTIFACTS": ("artifacts.folder", str),
+    "HELIOGRAPH_ARTIFACTS_URL": ("artifacts.url", str),
     "HELIOGRAPH_WORKFLOWS": ("workflows", _folders),
     "HELIOGRAPH_WEBHOOKS": ("webhooks", str),
     "WEBHOOK_PUBLIC_DOMAIN": ("webhook_public_domain", str),
+    "HELIOGRAPH_TRUSTED_PROXIES": ("server.trusted_proxies", _listed),
     "AGENT_ENGINE_URL": ("agent_engine_url", str),
     "LOG_LEVEL": ("log.level", str),
 }
@@ -300,6 +316,7 @@ def load(file: Path | None = None, environ: Mapping[str, str] = os.environ) -> S
     if isinstance(settings, Settings):
         problems += _halves(settings.storage)
         problems += _room(settings.redis)
+        problems += _one_place(settings.artifacts)
     if problems:
         raise SettingsError([_with_source(problem, sources) for problem in problems])
     assert isinstance(settings, Settings)
@@ -357,6 +374,13 @@ def _room(redis: RedisSettings) -> list[str]:
     if redis.max_events > redis.keep_events:
         return []
     return [f"redis.max_events: must be more than redis.keep_events, which is {redis.keep_events}"]
+
+
+def _one_place(artifacts: ArtifactSettings) -> list[str]:
+    """Return what is wrong: artifacts are kept in one place."""
+    if artifacts.folder is None or artifacts.url is None:
+        return []
+    return ["artifacts.url: artifacts.folder is set too; name one of them"]
 
 
 def as_toml_lines(settings: Settings) -> list[str]:

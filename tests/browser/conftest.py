@@ -26,6 +26,7 @@ class Service:
     nursery: trio.Nursery
     data: Path
     auth: AuthSettings = attrs.field(factory=AuthSettings)
+    workflows: Path | None = None
     port: int = attrs.field(factory=free_port)
     url: str = ""
     _scope: trio.CancelScope | None = None
@@ -37,6 +38,7 @@ class Service:
             server=ServerSettings(port=self.port),
             storage=StorageSettings(data=self.data),
             auth=self.auth,
+            workflows=() if self.workflows is None else (self.workflows,),
         )
         self.url = await self.nursery.start(self._run, settings)
 

@@ -397,7 +397,7 @@ async def test_tabs_share_one_socket(page: Page, served: Service) -> None:
         await page.until(f"{ROWS}.length === 1")
         assert (
             await page.evaluate(
-                "fetch('api/status').then((answer) => answer.json()).then((it) => it.streams)"
+                "fetch('api/v1/status').then((answer) => answer.json()).then((it) => it.streams)"
             )
             == 1
         )

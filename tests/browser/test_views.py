@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from tests.browser.chromium import Page
 from tests.browser.conftest import Service
 from tests.browser.test_page import STATE, created, status
+
+EXAMPLES = Path(__file__).parents[2] / "examples/workflows"
 
 pytestmark = pytest.mark.browser
 
@@ -101,3 +105,57 @@ async def test_palette_goes_anywhere(page: Page, served: Service) -> None:
     await page.until("getComputedStyle(document.body).backgroundColor === 'rgb(247, 248, 250)'")
     await page.press("?")
     await page.until("document.getElementById('help')?.open")
+
+
+async def test_sessions(page: Page, served: Service) -> None:
+    """Each session stands with what its tasks add up to, and leads to them."""
+    await served.publish(
+        created("t", "In a session", session_id="s-1"),
+        status("t", "completed", cost_usd=0.5),
+        created("u", "In none"),
+    )
+    await page.go(f"{served.url}/#/sessions")
+    await page.until(f"{TEXT}.includes('$0.50')")
+    await page.evaluate("document.querySelector('tbody a').click()")
+    await page.until("document.querySelectorAll('a.row').length === 1")
+    assert await page.evaluate("location.hash") == "#/?session_id=s-1"
+
+
+def of_run(run: str, topic: str, **more: object) -> dict[str, object]:
+    """Make an event of a run."""
+    payload = {"workflow_id": "invoice_to_ledger", "run_id": run, **more}
+    return {"topic": topic, "channel": "workflow:invoice_to_ledger", "payload": payload}
+
+
+async def test_workflows_their_pipeline_and_a_run(page: Page, stopped_service: Service) -> None:
+    """A list, a pipeline in layers with its run's states, and the steps of that over time, all of it live."""
+    served = stopped_service
+    served.workflows = EXAMPLES
+    await served.start()
+    await served.publish(
+        of_run("run_1", "run.started", trigger="manual"),
+        of_run("run_1", "step.started", step="fetch_invoice"),
+    )
+    await page.go(f"{served.url}/#/workflows")
+    await page.until(f"{TEXT}.includes('Ledger') && {TEXT}.includes('running')")
+    await page.evaluate("document.querySelector('tbody a[href$=\"/invoice_to_ledger\"]').click()")
+    states = "[...document.querySelectorAll('.graph .node')].map((node) => node.dataset.status)"
+    assert len(await page.until(f"{states}[0] === 'running' && {states}")) == 10
+    layers = "new Set([...document.querySelectorAll('.graph .node')].map((one) => one.getCTM().e)).size"
+    assert await page.evaluate(layers) == 9
+    await page.evaluate("document.querySelector('.graph .node').dispatchEvent(new Event('click'))")
+    await page.until("location.hash === '#/workflows/invoice_to_ledger/runs/run_1?step=fetch_invoice'")
+    steps = "[...document.querySelectorAll('.step')].map((step) => step.dataset.status)"
+    await page.until(f"{steps}[0] === 'running'")
+    await served.publish(
+        of_run("run_1", "step.completed", step="fetch_invoice", output={"lines": [1, 2]}),
+        of_run("run_1", "step.started", step="read_invoice"),
+        of_run("run_1", "step.failed", step="read_invoice", error="no such file"),
+        of_run("run_1", "run.finished", status="failed", error="a step failed"),
+    )
+    await page.until(f"{steps}.slice(0, 2).join() === 'success,failed'")
+    await page.until(f"{TEXT}.includes('a step failed') && {TEXT}.includes('lines')")
+    await page.evaluate("document.querySelectorAll('.step')[1].click()")
+    await page.until("document.querySelector('.step-detail').innerText.includes('no such file')")
+    assert await page.evaluate("document.querySelectorAll('.step .bar').length") == 2
+    assert page.messages == []

@@ -102,7 +102,7 @@ async def test_redis_falls_silent(stalling: Stalling, database_url: str) -> None
     assert await stalling.publish("1") == 503
     assert await stalling.told("redis")
     assert (await stalling.ask(stalling.node.checks))["postgres"] == "ok"
-    assert (await stalling.ask(stalling.node.ask, "/api/tasks/t"))[0] == 200
+    assert (await stalling.ask(stalling.node.ask, "/api/v1/tasks/t"))[0] == 200
     await stalling.ask(wait_until, lambda: stalling.node.metric("log_reachable") == 0, "it follows no more")
     stalling.flow("redis")
     await stalling.ready()
@@ -121,7 +121,7 @@ async def test_postgres_falls_silent(stalling: Stalling, database_url: str) -> N
     assert await stalling.publish("1") == 201
     assert await stalling.told("postgres")
     assert (await stalling.ask(stalling.node.checks))["redis"] == "ok"
-    assert (await stalling.ask(stalling.node.ask, "/api/tasks/t"))[0] == 503
+    assert (await stalling.ask(stalling.node.ask, "/api/v1/tasks/t"))[0] == 503
     assert await stalling.publish("2") == 201
     stalling.flow("postgres")
     await stalling.ready()

@@ -129,7 +129,7 @@ async def test_tasks_streams_say_what_is_documented(url: str, heard: Heard) -> N
     """The stream of one task says nothing that is not documented."""
     document = Document(await get(url, "/asyncapi.json"))
     await publish(url, output("1", "a line"), status("1", "completed"))
-    async with await clients.open_sse(url, "/api/tasks/1/stream") as one:
+    async with await clients.open_sse(url, "/api/v1/tasks/1/stream") as one:
         await one.to_end()
     names = checked(document, heard)
     assert {"sse.event", "sse.open"} <= names <= documented(document, "streamTask")

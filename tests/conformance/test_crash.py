@@ -156,7 +156,7 @@ def position(cursor: str) -> tuple[int, ...]:
 async def tasks_of(url: str) -> dict[str, dict[str, Any]]:
     """Read every page of the list of tasks."""
     tasks: dict[str, dict[str, Any]] = {}
-    path = "/api/tasks?limit=7"
+    path = "/api/v1/tasks?limit=7"
     cursor = ""
     while True:
         page = await get(url, path + cursor)

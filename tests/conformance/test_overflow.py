@@ -171,7 +171,7 @@ async def test_an_end_removed_under_its_replay_ends_the_stream(launch: Launch, f
     late = (await flood(served.url, 100, "1"))["1"]
     await served.terminate()
     url = (await launch(streams=BUDGET)).url
-    async with await open_sse(url, "/api/tasks/1/stream", receive_buffer=RECEIVE_BUFFER) as one:
+    async with await open_sse(url, "/api/v1/tasks/1/stream", receive_buffer=RECEIVE_BUFFER) as one:
         story = await one.story(1)
         await until_pending(url)
         await form.forget(parse_id(late[0]))

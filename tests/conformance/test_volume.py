@@ -147,12 +147,12 @@ async def test_a_large_log_in_constant_memory(tmp_path: Path) -> None:
     async with process(tmp_path) as served:
         # What any first answer costs is not this one's: warm up on a small log.
         await publish(served.url, *outputs("small", 1, 2000))
-        async for _ in body(served.url, "/api/tasks/small/logs/full"):
+        async for _ in body(served.url, "/api/v1/tasks/small/logs/full"):
             pass
-        assert (await get(served.url, "/api/tasks/big"))["output_lines"] == lines
+        assert (await get(served.url, "/api/v1/tasks/big"))["output_lines"] == lines
         before = most = served.process.memory_info().rss
         download = Download()
-        async for data in body(served.url, "/api/tasks/big/logs/full"):
+        async for data in body(served.url, "/api/v1/tasks/big/logs/full"):
             download.feed(data)
             most = max(most, served.process.memory_info().rss)
     assert (download.lines, download.in_order) == (lines, True)

@@ -10,7 +10,7 @@ from heliograph.model.task import STATUSES
 
 async def agents(api: Api, query: str = "") -> dict[str, Any]:
     """Return the agents of an answer by name."""
-    return {agent["name"]: agent for agent in (await api.get("/api/agents" + query))["agents"]}
+    return {agent["name"]: agent for agent in (await api.get("/api/v1/agents" + query))["agents"]}
 
 
 async def test_agents_are_told_by_their_tasks(api: Api) -> None:
@@ -27,7 +27,7 @@ async def test_agents_are_told_by_their_tasks(api: Api) -> None:
         output("2"),
     )
     found = await agents(api)
-    newest = (await api.get("/api/tasks/2"))["updated_at"]
+    newest = (await api.get("/api/v1/tasks/2"))["updated_at"]
     none = dict.fromkeys(STATUSES, 0)
     assert found["build"] == {
         "name": "build",
@@ -45,21 +45,21 @@ async def test_agents_come_in_pages(api: Api) -> None:
     await api.publish(*(created(name, agent=name) for name in "cadbe"))
     names, cursor = [], ""
     while cursor is not None:
-        page = await api.get(f"/api/agents?limit=2{cursor and f'&cursor={cursor}'}")
+        page = await api.get(f"/api/v1/agents?limit=2{cursor and f'&cursor={cursor}'}")
         names.append([agent["name"] for agent in page["agents"]])
         cursor = page["meta"]["next_cursor"]
         assert page["meta"]["stream_cursor"]
     assert names == [["a", "b"], ["c", "d"], ["e"]]
     for query in ("cursor=x", "limit=0", "agent=a"):
-        assert (await api.problem("GET", f"/api/agents?{query}"))["status"] == 422
+        assert (await api.problem("GET", f"/api/v1/agents?{query}"))["status"] == 422
 
 
 async def test_agents_are_for_readers_of_tasks(start: Start) -> None:
     """The list needs a key that reads every task."""
     api = await start(auth={"keys": KEYS})
-    assert (await api.problem("GET", "/api/agents"))["status"] == 401
-    assert (await api.problem("GET", "/api/agents", headers={"X-API-Key": "w"}))["status"] == 403
-    await api.get("/api/agents", headers={"X-API-Key": "r"})
+    assert (await api.problem("GET", "/api/v1/agents"))["status"] == 401
+    assert (await api.problem("GET", "/api/v1/agents", headers={"X-API-Key": "w"}))["status"] == 403
+    await api.get("/api/v1/agents", headers={"X-API-Key": "r"})
 
 
 async def test_the_health_of_the_platform(api: Api) -> None:

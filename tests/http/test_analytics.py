@@ -102,7 +102,7 @@ async def _check(node: Node, query: Mapping[str, Any], tasks: list[recount.Count
     last = _slot(datetime.fromisoformat(query["to"]) - timedelta(microseconds=1)) + timedelta(minutes=15)
     wanted = [task for task in tasks if _passes(task, query)]
     for kind in HISTOGRAMS:
-        answer = await node.get(f"/api/analytics/{kind}/histogram", query)
+        answer = await node.get(f"/api/v1/analytics/{kind}/histogram", query)
         _check_buckets(answer["buckets"], query, zone, first, last, wanted)
 
     def inside(moment: datetime) -> bool:
@@ -111,11 +111,11 @@ async def _check(node: Node, query: Mapping[str, Any], tasks: list[recount.Count
     def before(moment: datetime) -> bool:
         return first - (last - first) <= moment < first
 
-    summary = await node.get("/api/analytics/summary", query)
+    summary = await node.get("/api/v1/analytics/summary", query)
     _same(summary, recount.sums(wanted, inside))
     _same(summary["previous"], recount.sums(wanted, before))
     assert summary["active_tasks"] == sum(task.finished_at is None for task in wanted)
-    performance = await node.get("/api/analytics/performance", query)
+    performance = await node.get("/api/v1/analytics/performance", query)
     done = [task for task in wanted if task.finished_at and inside(task.finished_at)]
     _same(performance, recount.sums(wanted, inside))
     _same_durations(performance["duration_ms"], done)
@@ -226,7 +226,7 @@ async def node(tmp_path: Path) -> AsyncIterator[Node]:
 async def test_a_histogram_shows_every_bucket_with_its_offset(node: Node) -> None:
     """Days are those of the zone, empty ones are there, and groups are told in the meta data."""
     query = {**BERLIN, "from": "2026-03-27", "group_by": "agent"}
-    answer = await node.get("/api/analytics/costs/histogram", query)
+    answer = await node.get("/api/v1/analytics/costs/histogram", query)
     days = [(b["start"], b["utc_offset"], b["cost_usd"], sorted(b["groups"])) for b in answer["buckets"]]
     assert days == [
         ("2026-03-27T00:00:00+01:00", "+01:00", 0, []),
@@ -243,16 +243,16 @@ async def test_a_histogram_shows_every_bucket_with_its_offset(node: Node) -> Non
 async def test_a_summary_compares_with_the_period_before(node: Node) -> None:
     """The previous period is as long as the one asked for and ends where it begins."""
     night = {"from": "2026-03-29T21:00Z", "to": "2026-03-29T22:00Z"}
-    answer = await node.get("/api/analytics/summary", night)
+    answer = await node.get("/api/v1/analytics/summary", night)
     assert (answer["tasks"], answer["previous"]["tasks"], answer["change"]["tasks"]) == (1, 0, None)
     after = {"from": "2026-03-29T22:30Z", "to": "2026-03-31T22:30Z"}
-    answer = await node.get("/api/analytics/summary", after)
+    answer = await node.get("/api/v1/analytics/summary", after)
     assert (answer["tasks"], answer["previous"]["tasks"], answer["change"]["tasks"]) == (0, 3, -1)
 
 
 async def test_a_range_is_the_last_day_when_nothing_is_said(node: Node) -> None:
     """Without parameters the last 24 hours are shown, hour by hour, in UTC."""
-    answer = await node.get("/api/analytics/tasks/histogram", {})
+    answer = await node.get("/api/v1/analytics/tasks/histogram", {})
     meta = answer["meta"]
     span = datetime.fromisoformat(meta["to"]) - datetime.fromisoformat(meta["from"])
     assert timedelta(hours=24) <= span <= timedelta(hours=24, minutes=30)
@@ -274,14 +274,14 @@ async def test_answers_come_as_csv(
     """With Accept: text/csv the same numbers come as a table, with the cursor in a header."""
     query = BERLIN | ({"group_by": group_by} if group_by else {})
     response = await node.app.test_client().get(
-        f"/api/analytics/{path}", query_string=query, headers={"Accept": "text/csv"}
+        f"/api/v1/analytics/{path}", query_string=query, headers={"Accept": "text/csv"}
     )
     table = list(csv.DictReader(io.StringIO(await response.get_data(as_text=True))))
     assert response.mimetype == "text/csv"
     assert list(table[0])[: len(columns)] == columns
     assert len(table) == rows
     assert sum(float(row["cost_usd"]) for row in table if not row.get("by")) == pytest.approx(0.300045)
-    answer = await node.get(f"/api/analytics/{path}", query)
+    answer = await node.get(f"/api/v1/analytics/{path}", query)
     assert response.headers["X-Stream-Cursor"] == answer["meta"]["stream_cursor"]
 
 
@@ -312,14 +312,14 @@ async def test_a_table_runs_no_formula(node: Node, path: str) -> None:
     await node.appender.append(parse_items(items, 2**20))
     query = {**BERLIN, "group_by": "agent"}
     response = await node.app.test_client().get(
-        f"/api/analytics/{path}", query_string=query, headers={"Accept": "text/csv"}
+        f"/api/v1/analytics/{path}", query_string=query, headers={"Accept": "text/csv"}
     )
     text = await response.get_data(as_text=True)
     table = list(csv.DictReader(io.StringIO(text, newline="")))
     groups = {row["group"] for row in table if row.get("by", "agent") == "agent"}
     assert groups == {*harmless, *(f"'{name}" for name in FORMULAS), "planner", "coder"}
     assert {row.get("utc_offset", "+01:00") for row in table} <= {"+01:00", "+02:00"}
-    answer = await node.get(f"/api/analytics/{path}", query)
+    answer = await node.get(f"/api/v1/analytics/{path}", query)
     told = answer["meta"]["groups"] if path == "costs/histogram" else answer["by_agent"]
     assert set(told) == {*FORMULAS, *harmless, "planner", "coder"}
 
@@ -341,7 +341,7 @@ async def test_a_table_runs_no_formula(node: Node, path: str) -> None:
 )
 async def test_bad_parameters_are_named(node: Node, query: dict[str, str], field: str, allowed: str) -> None:
     """A wrong parameter is answered by 422, its name, and what is allowed."""
-    problem = await node.get("/api/analytics/costs/histogram", query, status=422)
+    problem = await node.get("/api/v1/analytics/costs/histogram", query, status=422)
     assert [error["field"] for error in problem["errors"]] == [field]
     assert allowed in problem["errors"][0]["detail"]
 
@@ -349,5 +349,5 @@ async def test_bad_parameters_are_named(node: Node, query: dict[str, str], field
 async def test_too_many_groups_are_refused(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
     """An answer of more sums than allowed is refused with the way out."""
     monkeypatch.setattr(analytics, "MAX_SUMS", 5)
-    problem = await node.get("/api/analytics/costs/histogram", {**BERLIN, "group_by": "agent"}, status=422)
+    problem = await node.get("/api/v1/analytics/costs/histogram", {**BERLIN, "group_by": "agent"}, status=422)
     assert "2 groups in 3 buckets" in problem["errors"][0]["detail"]

@@ -6,10 +6,16 @@ from tests.http.conftest import Api, output
 async def test_every_answer_says_where_to_go_on(api: Api) -> None:
     """Whatever is asked carries the cursor up to which it tells; the full log has it in a header."""
     cursor = (await api.publish(output(), output()))["cursor"]
-    for path in ("/api/tasks", "/api/tasks/1", "/api/tasks/1/logs", "/api/v1/events", "/api/status"):
+    for path in (
+        "/api/v1/tasks",
+        "/api/v1/tasks/1",
+        "/api/v1/tasks/1/logs",
+        "/api/v1/events",
+        "/api/v1/status",
+    ):
         assert number((await api.get(path))["meta"]["stream_cursor"]) >= number(cursor)
     for kind in ("text/plain", "application/x-ndjson"):
-        answer = await api.http.get("/api/tasks/1/logs/full", headers={"Accept": kind})
+        answer = await api.http.get("/api/v1/tasks/1/logs/full", headers={"Accept": kind})
         assert answer.headers["content-type"].startswith(kind)
         assert number(answer.headers["X-Stream-Cursor"]) >= number(cursor)
 

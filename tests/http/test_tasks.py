@@ -16,10 +16,10 @@ async def test_tasks_are_counted_for_a_filter(api: Api) -> None:
         *(status("failed", f"a{n}") for n in range(3)),
         created("b", agent="b", name="nightly job of another"),
     )
-    page = await api.get("/api/tasks?counts=true&agent=a&status=failed&limit=2&text=job%20NIGHTLY")
+    page = await api.get("/api/v1/tasks?counts=true&agent=a&status=failed&limit=2&text=job%20NIGHTLY")
     assert len(page["tasks"]) == 2
     assert page["meta"]["counts"] == {**dict.fromkeys(STATUSES, 0), "queued": 2, "failed": 3}
-    assert "counts" not in (await api.get("/api/tasks"))["meta"]
+    assert "counts" not in (await api.get("/api/v1/tasks"))["meta"]
 
 
 async def test_tasks_are_sorted_page_by_page(api: Api) -> None:
@@ -34,11 +34,13 @@ async def test_tasks_are_sorted_page_by_page(api: Api) -> None:
     names: list[str] = []
     cursor: str | None = ""
     while cursor is not None:
-        page: dict[str, Any] = await api.get(f"/api/tasks?sort=cost&limit=1{cursor and f'&cursor={cursor}'}")
+        page: dict[str, Any] = await api.get(
+            f"/api/v1/tasks?sort=cost&limit=1{cursor and f'&cursor={cursor}'}"
+        )
         names += [task["task_id"] for task in page["tasks"]]
         cursor = page["meta"]["next_cursor"]
     assert names == ["c", "a", "d", "b"]
-    assert (await api.problem("GET", "/api/tasks?sort=name"))["status"] == 422
+    assert (await api.problem("GET", "/api/v1/tasks?sort=name"))["status"] == 422
 
 
 async def test_logs_are_searched(api: Api) -> None:
@@ -46,7 +48,7 @@ async def test_logs_are_searched(api: Api) -> None:
     await api.publish(*(output("t", f"line {n}{' ERROR' if n % 10 == 0 else ''}") for n in range(1, 51)))
 
     async def found(query: str) -> list[int]:
-        return [line["seq"] for line in (await api.get(f"/api/tasks/t/logs?{query}"))["lines"]]
+        return [line["seq"] for line in (await api.get(f"/api/v1/tasks/t/logs?{query}"))["lines"]]
 
     assert await found("text=error&from_seq=11&limit=2") == [20, 30]
     assert await found("text=error&to_seq=29&tail=1") == [20]

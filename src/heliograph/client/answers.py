@@ -39,7 +39,7 @@ from heliograph.model.ids import parse_time
 T = TypeVar("T")
 
 EVENTS = "/api/v1/events"
-TASKS = "/api/tasks"
+TASKS = "/api/v1/tasks"
 
 _FAULTS: Mapping[int, type[ClientFault]] = {
     400: Malformed,

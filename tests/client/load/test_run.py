@@ -485,7 +485,7 @@ async def test_ctrl_c_shows_what_was_measured_so_far(service: Service) -> None:
             [sys.executable, "-c", program, *arguments], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
         )
         async with httpx.AsyncClient() as client:
-            while not (await client.get(f"{service.url}/api/status")).json()["deliveries"]:
+            while not (await client.get(f"{service.url}/api/v1/status")).json()["deliveries"]:
                 pass  # each question is a wait of its own
         process.send_signal(signal.SIGINT)
         assert process.stdout is not None

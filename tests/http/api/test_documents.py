@@ -62,7 +62,13 @@ MADE: dict[str, str] = {}
 
 def url_for(path: str, task: str = "1") -> str:
     """Return a path with its parameters filled in."""
+    path = path.replace("{part}", "metadata")
     return re.sub(r"\{(\w+)\}", lambda found: MADE.get(f"{path[:8]}{found[1]}", task), path)
+
+
+def sent(method: str, path: str) -> dict[str, Any]:
+    """Return the body of a good request."""
+    return {"json": SENT[method, path]} if (method, path) in SENT else {}
 
 
 # The documents themselves
@@ -206,26 +212,50 @@ def test_operations_are_named_apart() -> None:
 LARGE = [output(), output(), output(), output()]
 KEYED = {**output("9", "one"), "key": "9/1"}
 EVENTS = ("POST", "/api/v1/events")
-TASK = "/api/tasks/{task_id}"
+TASK = "/api/v1/tasks/{task_id}"
 WORKFLOWS = "/api/v1/workflows"
 WORKFLOW = f"{WORKFLOWS}/{{workflow_id}}"
 RUN = f"{WORKFLOW}/runs/{{run_id}}"
 ARTIFACT = f"{RUN}/artifacts/{{key}}"
-BODIES = {
+RECEIVERS = ("/webhooks/{webhook_id}", "/api/webhooks/{webhook_id}")
+SAID_OF_TASKS = {
+    (method, f"{api}/tasks{path}"): body
+    for api in ("/api", "/api/v1")
+    for method, path, body in (("POST", "", {"name": "x"}), ("PATCH", "/{task_id}", {"status": "running"}))
+}
+TALKS = "/api/v1/conversations"
+TALK = f"{TALKS}/{{conversation_id}}"
+OLD_TALK = TALK.replace("/v1", "")
+SENT: dict[tuple[str, str], Any] = {
     EVENTS: output(),
+    ("POST", TALKS): {"title": "t"},
+    ("PUT", TALK): {"is_archived": False},
+    ("POST", f"{TALK}/messages"): {"role": "user", "content": "c"},
+    ("POST", "/api/conversations"): {"title": "t"},
+    ("PUT", OLD_TALK): {"is_archived": False},
+    ("POST", f"{OLD_TALK}/messages"): {"role": "user", "content": "c"},
     ("PATCH", WORKFLOW): {"enabled": True},
     ("PUT", ARTIFACT): {},
-    **{("POST", path): {} for path in ("/webhooks/{hook}", "/api/webhooks/{webhook_id}")},
+    **SAID_OF_TASKS,
+    **{("POST", path): {} for path in RECEIVERS},
     **{("POST", f"{api}/webhooks"): {"name": f"of {api[-3:]}"} for api in ("/api", "/api/v1")},
     **{("PUT", f"{api}/webhooks/{{webhook_id}}"): {"description": "d"} for api in ("/api", "/api/v1")},
 }
-"""What is sent where a test asks every endpoint."""
-RECEIVERS = ("/webhooks/{hook}", "/api/webhooks/{webhook_id}")
-ANALYTICS = [path for path in OPENAPI.content["paths"] if path.startswith("/api/analytics/")]
+"""A good body for each endpoint that takes one."""
+
+DELIVERIES = [("POST", path) for path in RECEIVERS]
+WRITES = [place for place in SENT if place not in {EVENTS, ("PUT", ARTIFACT), *SAID_OF_TASKS, *DELIVERIES}]
+ANALYTICS = [path for path in OPENAPI.content["paths"] if path.startswith("/api/v1/analytics/")]
+
+NEWS = {
+    "topic": "conversation.created",
+    "channel": "conversation:1",
+    "payload": {"title": "news", "flow_id": "1"},
+}
 
 GOOD: list[tuple[str, str, str, dict[str, Any], int]] = [
-    ("GET", "/api/tasks", "?limit=1", {}, 200),
-    ("GET", "/api/tasks", "?status=completed,failed&agent=planner", {}, 200),
+    ("GET", "/api/v1/tasks", "?limit=1", {}, 200),
+    ("GET", "/api/v1/tasks", "?status=completed,failed&agent=planner", {}, 200),
     ("GET", TASK, "", {}, 200),
     ("GET", f"{TASK}/logs", "", {}, 200),
     ("GET", f"{TASK}/logs", "?from_seq=1000", {}, 200),
@@ -237,11 +267,31 @@ GOOD: list[tuple[str, str, str, dict[str, Any], int]] = [
     ("GET", "/api/v1/events", "?channel=task:*&topic=task.*&since=2026-01-31", {}, 200),
     ("GET", "/api/v1/events/stream", "?channel=task:1&tail=1", {}, 200),
     ("POST", "/api/v1/stream-tickets", "", {}, 201),
+    ("GET", TALKS, "?limit=1&search=n", {}, 200),
+    *(
+        (*place, "", sent(*place), 201 if place[0] == "POST" and "v1" in place[1] else 200)
+        for place in WRITES
+    ),
+    ("GET", f"{TALKS}/by-flow/{{flow_id}}", "", {}, 200),
+    ("GET", TALK, "", {}, 200),
+    ("GET", f"{TALK}/messages", "", {}, 200),
+    ("GET", f"{TALK}/messages", "?tail=1", {}, 200),
+    ("GET", "/api/conversations", "?limit=1&offset=0&include_archived=true", {}, 200),
+    ("GET", "/api/conversations/by-flow/{flow_id}", "", {}, 200),
+    *(("GET", OLD_TALK + part, "", {}, 200) for part in ("", "/messages", "/context", "/metrics")),
+    ("POST", f"{OLD_TALK}/clear", "", {}, 200),
+    ("GET", f"{TALK}/context", "", {}, 200),
+    ("GET", f"{TALK}/metrics", "", {}, 200),
+    ("POST", f"{TALK}/clear", "", {}, 200),
+    ("DELETE", TALK, "", {}, 200),
+    ("POST", "/api/v1/events", "", {"json": NEWS}, 201),
+    ("DELETE", OLD_TALK, "", {}, 200),
     ("GET", "/api/v1/sessions", "?limit=1", {}, 200),
     ("GET", "/api/v1/sessions/{session_id}", "", {}, 200),
+    ("GET", "/api/sessions", "", {}, 200),
+    ("GET", "/api/sessions/{session_id}", "", {}, 200),
     ("GET", WORKFLOWS, "", {}, 200),
     *(("GET", WORKFLOW + path, "", {}, 200) for path in ("", "/pipeline", "/agents", "/runs")),
-    ("PATCH", WORKFLOW, "", {"json": {"enabled": True}}, 200),
     ("GET", RUN, "", {}, 200),
     ("GET", f"{RUN}/stream", "", {}, 200),
     ("GET", f"{RUN}/artifacts", "", {}, 200),
@@ -250,7 +300,7 @@ GOOD: list[tuple[str, str, str, dict[str, Any], int]] = [
     ("GET", ARTIFACT, "", {"headers": {"Range": "bytes=1-"}}, 206),
     ("DELETE", ARTIFACT, "", {}, 204),
     ("PUT", ARTIFACT, "", {"content": b"again"}, 201),
-    ("GET", "/api/agents", "?limit=1", {}, 200),
+    ("GET", "/api/v1/agents", "?limit=1", {}, 200),
     *(
         ("GET", f"{api}/webhooks{path}", "", {}, 200)
         for api in ("/api", "/api/v1")
@@ -275,10 +325,36 @@ GOOD: list[tuple[str, str, str, dict[str, Any], int]] = [
     ),
     *(("GET", path, query, {}, 200) for path in ANALYTICS for query in ("", "?group_by=status", "?model=x")),
     *(("GET", path, "", {"headers": {"Accept": "text/csv"}}, 200) for path in ANALYTICS),
+    ("POST", "/api/v1/tasks", "", {"json": {"input_message": "Say hello", "extra": 1}}, 201),
+    ("PATCH", TASK, "", {"json": {"status": "running"}}, 200),
+    ("POST", f"{TASK}/stop", "", {}, 200),
+    ("POST", "/api/tasks", "", {"json": {"input_message": "Say hello"}}, 201),
+    ("PATCH", "/api/tasks/{task_id}", "", {"json": {"status": "in_progress"}}, 200),
+    ("POST", "/api/tasks/{task_id}/stop", "", {}, 200),
+    ("GET", "/api/tasks", "?limit=1", {}, 200),
+    ("GET", "/api/tasks/{task_id}", "", {}, 200),
+    ("GET", "/api/tasks/{task_id}/logs", "", {}, 200),
+    ("GET", "/api/tasks/{task_id}/logs/full", "", {}, 200),
+    ("GET", "/api/tasks/{task_id}/logs/full", "", {"headers": {"Accept": "text/plain"}}, 200),
+    ("GET", "/api/tasks/{task_id}/logs/{part}", "", {}, 200),
+    ("GET", "/api/tasks/{task_id}/knowledge-summary", "", {}, 200),
+    ("GET", "/api/tasks/{task_id}/stream", "", {}, 200),
+    ("GET", "/api/tasks/{task_id}/stream", "", {"headers": {"Last-Event-ID": "8000000000000-0"}}, 204),
+    ("GET", "/api/tasks/table", "?page=1&session_id=&status=&subagent=", {}, 200),
+    ("GET", "/api/tasks/table", "?sort_order=asc&page_size=1&page=2&subagent=planner", {}, 200),
+    ("GET", "/api/agents", "?limit=1", {}, 200),
+    ("GET", "/api/registry/agents", "", {}, 200),
+    ("GET", "/api/registry/skills", "", {}, 200),
+    ("GET", "/api/analytics/summary", "", {}, 200),
+    ("GET", "/api/analytics/costs/histogram", "?days=1&granularity=hour", {}, 200),
+    ("GET", "/api/analytics/costs/by-subagent", "", {}, 200),
+    ("GET", "/api/analytics/performance", "", {}, 200),
+    ("GET", "/api/analytics/performance", "", {"headers": {"Accept": "text/csv"}}, 200),
+    ("GET", "/api/status", "", {}, 200),
     ("GET", "/api/health", "", {}, 200),
     ("GET", "/api/v1/health", "", {}, 200),
     ("GET", "/api/ready", "", {}, 200),
-    ("GET", "/api/status", "", {}, 200),
+    ("GET", "/api/v1/status", "", {}, 200),
     ("GET", "/metrics", "", {}, 200),
     ("GET", "/openapi.json", "", {}, 200),
     ("GET", "/asyncapi.json", "", {}, 200),
@@ -289,26 +365,26 @@ GOOD: list[tuple[str, str, str, dict[str, Any], int]] = [
 """What a request that is served is answered with: method, path, query, the rest of the request, status."""
 
 REFUSED: list[tuple[str, str, str, dict[str, Any], int]] = [
+    *(
+        (*place, "", more, expected)
+        for place, body in SAID_OF_TASKS.items()
+        for more, expected in (
+            ({"content": b"{"}, 400),
+            ({"json": body, "headers": {"Idempotency-Key": "9/1"}}, 409),
+            ({"content": b" " * 5000}, 413),
+            ({"content": b"x", "headers": {"Content-Type": "text/plain"}}, 415),
+        )
+    ),
     (*EVENTS, "", {"content": b"{", "headers": {"Content-Type": "application/json"}}, 400),
     (*EVENTS, "", {"json": {**KEYED, "output": "other"}}, 409),
     (*EVENTS, "", {"json": LARGE}, 413),
     (*EVENTS, "", {"content": b" " * 5000}, 413),
     (*EVENTS, "", {"content": b"x", "headers": {"Content-Type": "text/plain"}}, 415),
     (*EVENTS, "", {"json": {"topic": "gap", "payload": 1}}, 422),
-    ("PATCH", WORKFLOW, "", {"content": b"{"}, 400),
-    ("PATCH", WORKFLOW, "", {"content": b" " * 5000}, 413),
-    ("PATCH", WORKFLOW, "", {"content": b"x", "headers": {"Content-Type": "text/plain"}}, 415),
+    *((*place, "", {"content": b"{"}, 400) for place in WRITES),
+    *((*place, "", {"content": b" " * 5000}, 413) for place in WRITES),
+    *((*place, "", {"content": b"x", "headers": {"Content-Type": "text/plain"}}, 415) for place in WRITES),
     ("PUT", ARTIFACT, "", {"content": b" " * 5000}, 413),
-    *(
-        (method, f"{api}/webhooks{path}", "", {"content": content, "headers": {"Content-Type": kind}}, code)
-        for api in ("/api", "/api/v1")
-        for method, path in (("POST", ""), ("PUT", "/{webhook_id}"))
-        for content, kind, code in (
-            (b"{", "application/json", 400),
-            (b" " * 5000, "application/json", 413),
-            (b"x", "text/plain", 415),
-        )
-    ),
     *(
         ("POST", path, "", more, code)
         for path in RECEIVERS
@@ -338,6 +414,7 @@ ITEMS = [
     status("failed", "2", result={"error": "TimeoutError: late"}),
     created("3", agent="reader"),
     {"topic": "pipeline.completed", "payload": {"n": 1}, "sender": "s", "correlation_id": "c"},
+    NEWS,
     KEYED,
 ]
 
@@ -386,7 +463,7 @@ async def test_answers_are_as_documented(filled: Api) -> None:
 
 def test_every_documented_answer_is_tested() -> None:
     """No status is documented that no test here sees."""
-    everywhere = {401, 403, 404, 422, 503, 304, 408, 505}
+    everywhere = {401, 403, 404, 422, 503, 304, 408}
     tested = {(method, path, expected) for method, path, _, _, expected in GOOD + REFUSED}
     documented = {
         (*place, int(code))
@@ -410,8 +487,8 @@ async def test_who_may_not_ask_is_refused_as_documented(start: Start) -> None:
             continue
         OPENAPI.check_answer(method, path, anonymous)
         ((scope,),) = {tuple(*one.values()) for one in operation["security"]}
-        more = {"json": BODIES.get((method, path))}
-        other = await request(api, method, url_for(path), headers={"X-API-Key": wrong[scope]}, **more)
+        headers = {"X-API-Key": wrong[scope]}
+        other = await request(api, method, url_for(path), headers=headers, **sent(method, path))
         assert other.status_code == 403, path
         OPENAPI.check_answer(method, path, other)
 
@@ -442,9 +519,9 @@ async def test_unknown_names_are_refused_as_documented(api: Api) -> None:
         path for path in OPENAPI.content["paths"] if "{" in path
     }
     for method, path in OPENAPI.answering(404):
-        if method == "PUT" or path.endswith("/artifacts"):
+        if (method, path) == ("PUT", ARTIFACT) or path.endswith("/artifacts"):
             continue  # a run that nobody told of may leave something behind
-        answer = await request(api, method, url_for(path, "none"), json={"enabled": True})
+        answer = await request(api, method, url_for(path, "none"), **sent(method, path))
         assert answer.status_code == 404
         OPENAPI.check_answer(method, path, answer)
 
@@ -469,13 +546,8 @@ async def test_another_method_is_refused_as_documented(api: Api) -> None:
         assert answer.status_code == 405
         OPENAPI.check(answer.json(), "components", "schemas", "Problem")
         allowed = set(answer.headers["allow"].split(", ")) - set(WITHOUT_BODY)
-        # Quart names those of /{id}, too, where there is a path beside it.
-        matching = {other for other in OPENAPI.content["paths"] if _matches(other, url_for(path))}
-        assert allowed == {method for method, other in OPENAPI.operations if other in matching}
-
-
-def _matches(path: str, url: str) -> bool:
-    return re.fullmatch(re.sub(r"\{\w+\}", "[^/]+", path), url) is not None
+        # A path with a parameter may answer there, too.
+        assert allowed >= {method for method, other in OPENAPI.operations if other == path}
 
 
 async def test_outages_are_answered_as_documented(filled: Api, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -497,8 +569,7 @@ async def test_outages_are_answered_as_documented(filled: Api, monkeypatch: pyte
     monkeypatch.setattr(Histogram, "loaded", False)
     found = set()
     for method, path in OPENAPI.operations:
-        more = {"json": BODIES.get((method, path))}
-        answer = await request(filled, method, url_for(path), **more)
+        answer = await request(filled, method, url_for(path), **sent(method, path))
         if answer.status_code == 503:
             found.add((method, path))
             OPENAPI.check_answer(method, path, answer)
@@ -520,7 +591,7 @@ async def test_a_body_that_does_not_come_is_refused_as_documented(
 ) -> None:
     """A body that is not there in time is answered 408."""
     monkeypatch.setattr(bodies, "BODY_SECONDS", 0.01)
-    assert EVENTS in OPENAPI.answering(408)
+    assert set(OPENAPI.answering(408)) == set(SENT)
     head = {"Host": "localhost", "Transfer-Encoding": "chunked", "Connection": "close"}
     received = b""
     async with await connect(api.url) as stream:
@@ -530,17 +601,6 @@ async def test_a_body_that_does_not_come_is_refused_as_documented(
     _, _, body = received.partition(b"\r\n\r\n")
     kind = {"Content-Type": "application/problem+json"}
     OPENAPI.check_answer(*EVENTS, httpx.Response(408, headers=kind, content=body))
-
-
-async def test_streams_over_http_2_are_refused_as_documented(filled: Api) -> None:
-    """Over HTTP/2 an event stream answers 505, and nothing else does."""
-    async with httpx.AsyncClient(base_url=filled.url, http1=False, http2=True) as client:
-        api = Api(filled.url, client)
-        for method, path in OPENAPI.operations:
-            answer = await request(api, method, url_for(path))
-            assert (answer.status_code == 505) == ((method, path) in set(OPENAPI.answering(505)))
-            if answer.status_code == 505:
-                OPENAPI.check_answer(method, path, answer)
 
 
 # What is refused is what is documented
@@ -637,10 +697,10 @@ async def test_defaults_are_those_that_are_documented(api: Api) -> None:
     await api.publish(*(created(str(number)) for number in range(60)))
     (limit,) = [
         one["schema"]["default"]
-        for one in parameters(OPENAPI.operations["GET", "/api/tasks"], "query")
+        for one in parameters(OPENAPI.operations["GET", "/api/v1/tasks"], "query")
         if one["name"] == "limit"
     ]
-    assert len((await api.get("/api/tasks"))["tasks"]) == limit
+    assert len((await api.get("/api/v1/tasks"))["tasks"]) == limit
 
 
 async def test_keys_of_requests_are_limited_as_documented(api: Api) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from typing import get_origin
+from typing import Any, get_origin
 
 import httpx
 import pytest
@@ -46,6 +46,8 @@ OPEN = dict.fromkeys(CALLERS, 200)
 READ = {"nobody": 401, "reader": 200, "writer": 403, "of task 1": 403, "of task 2": 403, "unknown": 401}
 ANY_READER = {**READ, "of task 1": 200, "of task 2": 200}
 OF_TASK_1 = {**READ, "of task 1": 200}
+CREATES_TASK_1 = {**READ, "reader": 403, "writer": 201, "of task 1": 201}
+CHANGES_TASK_1 = {**READ, "reader": 403, "writer": 200, "of task 1": 200}
 MATRIX = {
     "list_tasks": READ,
     "get_task": OF_TASK_1,
@@ -70,31 +72,74 @@ MATRIX = {
     "get_artifact": READ,
     "put_artifact": {**READ, "reader": 403, "writer": 201},
     "delete_artifact": {**READ, "reader": 403, "writer": 204},
-    **dict.fromkeys(("receive", "receive_under_api"), OPEN),
+    **dict.fromkeys(("receive", "dashboard_receive"), OPEN),
     **dict.fromkeys(
         (
             *("list_webhooks", "get_webhook", "list_deliveries", "get_delivery", "webhook_stats"),
-            *("dashboard_webhooks", "dashboard_webhook", "dashboard_deliveries", "dashboard_recent"),
-            *("dashboard_delivery", "dashboard_stats", "webhooks_status"),
+            *("dashboard_list_webhooks", "dashboard_get_webhook", "dashboard_list_deliveries"),
+            *("dashboard_get_delivery", "dashboard_webhook_stats", "recent_deliveries", "webhooks_status"),
         ),
         READ,
     ),
     **{
-        name: {**READ, "reader": 403}
-        for name in (
-            *("make_webhook", "change_webhook", "remove_webhook", "enable_webhook", "disable_webhook"),
-            *("dashboard_make", "dashboard_change", "dashboard_remove", "dashboard_enable"),
-            "dashboard_disable",
-        )
+        f"{dialect}{name}_webhook": {**READ, "reader": 403}
+        for dialect in ("", "dashboard_")
+        for name in ("make", "change", "remove", "enable", "disable")
     },
     "list_sessions": READ,
     "get_session": READ,
+    "dashboard_list_sessions": READ,
+    "dashboard_get_session": READ,
+    "conversation_rows": READ,
+    "dashboard_conversation_of_flow": READ,
+    "dashboard_get_conversation": READ,
+    "dashboard_get_context": READ,
+    "dashboard_get_metrics": READ,
+    "message_rows": READ,
+    "dashboard_create_conversation": {**READ, "reader": 403, "writer": 200},
+    "dashboard_change_conversation": {**READ, "reader": 403, "writer": 200},
+    "dashboard_delete_conversation": {**READ, "reader": 403, "writer": 200},
+    "dashboard_clear_conversation": {**READ, "reader": 403, "writer": 200},
+    "say_in_dashboard": {**READ, "reader": 403, "writer": 200},
+    "list_conversations": READ,
+    "create_conversation": {**READ, "reader": 403, "writer": 201},
+    "conversation_of_flow": READ,
+    "get_conversation": READ,
+    "change_conversation": {**READ, "reader": 403, "writer": 200},
+    "delete_conversation": {**READ, "reader": 403, "writer": 200},
+    "clear_conversation": {**READ, "reader": 403, "writer": 200},
+    "list_messages": READ,
+    "say": {**READ, "reader": 403, "writer": 201},
+    "get_context": READ,
+    "get_metrics": READ,
     "list_agents": READ,
     "summary": READ,
     "costs_histogram": READ,
     "tasks_histogram": READ,
     "tokens_histogram": READ,
     "performance": READ,
+    "dashboard_list_tasks": READ,
+    "dashboard_get_task": OF_TASK_1,
+    "dashboard_list_agents": READ,
+    "dashboard_performance": READ,
+    "create_task": CREATES_TASK_1,
+    "dashboard_create_task": CREATES_TASK_1,
+    "change_task": CHANGES_TASK_1,
+    "dashboard_change_task": CHANGES_TASK_1,
+    "stop_task": CHANGES_TASK_1,
+    "dashboard_stop_task": CHANGES_TASK_1,
+    "task_log": OF_TASK_1,
+    "whole_log": OF_TASK_1,
+    "log_part": OF_TASK_1,
+    "knowledge_summary": OF_TASK_1,
+    "dashboard_task_stream": OF_TASK_1,
+    "task_table": READ,
+    "overview": READ,
+    "histogram": READ,
+    "costs_by_subagent": READ,
+    "registered_agents": READ,
+    "registered_skills": ANY_READER,
+    "machine": ANY_READER,
     "health": OPEN,
     "platform_health": ANY_READER,
     "ready": OPEN,
@@ -109,21 +154,38 @@ MATRIX = {
 
 PATHS = {
     "task_id": "1",
+    "part": "metadata",
     "session_id": "a/b",
     "name": "shell.js",
     "session": "dashboard",
     "workflow_id": "helpdesk_assistant",
     "run_id": "r",
     "key": "notes.txt",
-    "hook": "deploys",
     "webhook_id": "static-deploys",
     "event_id": "evt-fbd786ab23d4d9e258a11621",
+    "conversation_id": "1",
+    "flow_id": "a%2Fb%23c",
 }
 BODIES = {
     "publish": output("1"),
+    "create_task": {"task_id": "1", "source": "webhook"},
+    "dashboard_create_task": {"task_id": "1", "source": "webhook"},
+    "change_task": {"status": "running"},
+    "dashboard_change_task": {"status": "running"},
     "change_workflow": {"enabled": True},
     "receive": {},
-    "receive_under_api": {},
+    "dashboard_receive": {},
+    "create_conversation": {"title": "t"},
+    "change_conversation": {"title": "t"},
+    "say": {"role": "user", "content": "c"},
+    "dashboard_create_conversation": {"title": "t"},
+    "dashboard_change_conversation": {"title": "t"},
+    "say_in_dashboard": {"role": "user", "content": "c"},
+}
+TALK = {
+    "topic": "conversation.created",
+    "channel": "conversation:1",
+    "payload": {"title": "t", "flow_id": "a/b#c"},
 }
 ARTIFACT = "/api/v1/workflows/helpdesk_assistant/runs/r/artifacts/notes.txt"
 RUN = {"topic": "run.started", "payload": {"workflow_id": PATHS["workflow_id"], "run_id": PATHS["run_id"]}}
@@ -133,7 +195,7 @@ RUN = {"topic": "run.started", "payload": {"workflow_id": PATHS["workflow_id"], 
 async def guarded(start: Start) -> Api:
     """Start a service with keys, a task of a session, and a run of a workflow."""
     api = await start(auth={"keys": KEYS}, workflows=(EXAMPLES,), webhooks=EXAMPLES.with_name("webhooks"))
-    await api.publish(created("1", session_id="a/b"), output("1"), RUN, headers=CALLERS["writer"])
+    await api.publish(created("1", session_id="a/b"), output("1"), RUN, TALK, headers=CALLERS["writer"])
     kept = await api.http.put(ARTIFACT, content=b"x", headers=CALLERS["writer"])
     assert kept.status_code == 201
     taken = await api.http.post("/webhooks/deploys", json={}, headers={"Idempotency-Key": "1"})
@@ -189,6 +251,22 @@ def methods_by_path() -> Iterator[tuple[str, set[str]]]:
         yield path, methods | {"OPTIONS"} | ({"HEAD"} if "GET" in methods else set())
 
 
+@pytest.mark.parametrize("keys", [KEYS, ()])
+async def test_no_shared_cache_keeps_what_took_a_key(start: Start, keys: Any) -> None:
+    """Where keys are set, whatever asks for one says that no cache may keep it, refusals as well."""
+    api = await start(auth={"keys": keys})
+    for path in ("/api/v1/tasks", "/api/v1/tasks/none", "/api/v1/events", "/api/v1/health"):
+        for secret in ("r", ""):
+            answer = await api.http.get(f"{api.url}{path}", headers={"X-API-Key": secret} if secret else {})
+            if keys:
+                assert answer.headers["Cache-Control"] == "no-store", path
+                assert {"Authorization", "X-API-Key"} <= set(answer.headers["Vary"].split(", ")), path
+            else:
+                assert "Cache-Control" not in answer.headers, path
+    stream = await api.http.get(f"{api.url}/api/health")
+    assert "Cache-Control" not in stream.headers
+
+
 async def test_options_tell_the_methods(start: Start) -> None:
     """Every path says which methods it has, and a configured page is allowed just those."""
     api = await start(auth={"keys": KEYS}, server={"cors_origins": ("https://app.example",)})
@@ -219,16 +297,16 @@ def test_durations_are_counted_by_their_bounds() -> None:
 
 async def test_requests_are_counted_by_endpoint(api: Api) -> None:
     """Metrics say of each endpoint how it answered and how long that took, whichever way was taken."""
-    request = request_head("GET", "/api/tasks/none", {"Host": "localhost"})
+    request = request_head("GET", "/api/v1/tasks/none", {"Host": "localhost"})
     for way in (request, long_way(request)):
         await exchange(api.url, way)
-    await api.get("/api/tasks")
+    await api.get("/api/v1/tasks")
     text = (await api.http.get("/metrics")).text
-    labels = 'method="GET",route="/api/tasks/{task_id}"'
+    labels = 'method="GET",route="/api/v1/tasks/{task_id}"'
     assert f'heliograph_http_requests_total{{{labels},status="404"}} 2.0' in text
     assert f'heliograph_http_request_seconds_bucket{{le="+Inf",{labels}}} 2.0' in text
     assert f"heliograph_http_request_seconds_count{{{labels}}} 2.0" in text
-    assert 'heliograph_http_requests_total{method="GET",route="/api/tasks",status="200"} 1.0' in text
+    assert 'heliograph_http_requests_total{method="GET",route="/api/v1/tasks",status="200"} 1.0' in text
 
 
 # Spans
@@ -254,18 +332,18 @@ PARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
 async def test_every_request_has_a_span(spans: InMemorySpanExporter, api: Api) -> None:
     """By either way a request has a span with its route and status, below the caller's."""
-    request = request_head("GET", "/api/tasks/none?x=1", {"Host": "localhost:5", "traceparent": PARENT})
+    request = request_head("GET", "/api/v1/tasks/none?x=1", {"Host": "localhost:5", "traceparent": PARENT})
     for way in (request, long_way(request)):
         await exchange(api.url, way)
     short, long = spans.get_finished_spans()
     for span in (short, long):
-        assert (span.name, span.kind) == ("GET /api/tasks/{task_id}", SpanKind.SERVER)
+        assert (span.name, span.kind) == ("GET /api/v1/tasks/{task_id}", SpanKind.SERVER)
         assert span.parent is not None
         assert f"{span.parent.trace_id:032x}-{span.parent.span_id:016x}" in PARENT
         attributes = dict(span.attributes or {})
         assert attributes["http.response.status_code"] == 422
-        assert attributes["http.route"] == "/api/tasks/{task_id}"
-        assert (attributes["url.path"], attributes["http.request.method"]) == ("/api/tasks/none", "GET")
+        assert attributes["http.route"] == "/api/v1/tasks/{task_id}"
+        assert (attributes["url.path"], attributes["http.request.method"]) == ("/api/v1/tasks/none", "GET")
         assert (attributes["server.address"], attributes["server.port"]) == ("localhost", 5)
         assert span.status.status_code is StatusCode.UNSET
 
@@ -288,7 +366,7 @@ async def test_a_failure_is_told_in_the_span(
         raise KeyError("x")
 
     monkeypatch.setattr("heliograph.storage.sql.store.SqlStore.checkpoint", broken)
-    assert (await api.http.get("/api/tasks")).status_code == 500
+    assert (await api.http.get("/api/v1/tasks")).status_code == 500
     (span,) = spans.get_finished_spans()
     assert span.status.status_code is StatusCode.ERROR
     assert dict(span.attributes or {})["error.type"] == "500"

@@ -173,14 +173,20 @@ async def guarded(start: Start) -> Api:
 
 async def test_every_route_wants_a_key(guarded: Api) -> None:
     """Without a key everything is 401 with how to send one, but for health, readiness and the page."""
-    reading = ("/api/tasks", "/api/tasks/1", "/api/v1/events", "/api/v1/events/stream", "/api/status")
+    reading = (
+        "/api/v1/tasks",
+        "/api/v1/tasks/1",
+        "/api/v1/events",
+        "/api/v1/events/stream",
+        "/api/v1/status",
+    )
     for path in (*reading, "/metrics", "/nowhere"):
         problem = await guarded.problem("GET", path)
         assert (problem["status"], problem["code"]) == (401, "unauthenticated")
         assert "X-API-Key" in problem["detail"]
     for path in ("/api/health", "/api/ready", "/"):
         assert (await guarded.http.get(path)).status_code != 401  # just started, it may not be ready yet
-    assert (await guarded.problem("GET", "/api/tasks", headers={"X-API-Key": "x"}))["status"] == 401
+    assert (await guarded.problem("GET", "/api/v1/tasks", headers={"X-API-Key": "x"}))["status"] == 401
 
 
 async def test_scopes_part_reading_from_publishing(guarded: Api) -> None:
@@ -188,9 +194,9 @@ async def test_scopes_part_reading_from_publishing(guarded: Api) -> None:
     reader, writer = {"X-API-Key": "r"}, {"X-API-Key": "w"}
     assert (await guarded.problem("POST", "/api/v1/events", json=output(), headers=reader))["status"] == 403
     await guarded.publish(output(), headers=writer)
-    assert (await guarded.get("/api/tasks", headers=reader))["tasks"]
-    assert (await guarded.problem("GET", "/api/tasks", headers=writer))["status"] == 403
-    assert (await guarded.problem("GET", "/api/tasks/1", headers=writer))["status"] == 403
+    assert (await guarded.get("/api/v1/tasks", headers=reader))["tasks"]
+    assert (await guarded.problem("GET", "/api/v1/tasks", headers=writer))["status"] == 403
+    assert (await guarded.problem("GET", "/api/v1/tasks/1", headers=writer))["status"] == 403
 
 
 async def test_a_key_publishes_on_its_channels_only(guarded: Api) -> None:
@@ -218,8 +224,8 @@ async def test_a_ticket_only_looks_on(guarded: Api) -> None:
     """With a ticket everything can be read; it buys no other ticket and publishes nothing."""
     answer = await guarded.http.post("/api/v1/stream-tickets", headers={"X-API-Key": "o"})
     ticket = f"?ticket={answer.json()['ticket']}"
-    await guarded.get("/api/tasks" + ticket)
-    assert (await guarded.http.head("/api/tasks" + ticket)).status_code == 200
+    await guarded.get("/api/v1/tasks" + ticket)
+    assert (await guarded.http.head("/api/v1/tasks" + ticket)).status_code == 200
     problem = await guarded.problem("POST", "/api/v1/stream-tickets" + ticket)
     assert (problem["status"], "X-API-Key" in problem["detail"]) == (401, True)
     for way in ({}, {"Expect": "100-continue"}):  # by the shortcut, and by the route
@@ -232,7 +238,7 @@ async def test_pages_of_other_origins_are_kept_out(start: Start) -> None:
     api = await start(server={"cors_origins": ("https://dashboard.example",)})
     origins = {api.url: True, "https://dashboard.example": True, "https://evil.example": False, "null": False}
     for origin, allowed in origins.items():
-        answer = await api.http.get("/api/tasks", headers={"Origin": origin})
+        answer = await api.http.get("/api/v1/tasks", headers={"Origin": origin})
         assert answer.headers.get("Access-Control-Allow-Origin") == (origin if allowed else None)
         assert ("X-Stream-Cursor" in answer.headers.get("Access-Control-Expose-Headers", "")) == allowed
         asked = {"Origin": origin, "Access-Control-Request-Method": "POST"}

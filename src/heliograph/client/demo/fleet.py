@@ -23,12 +23,13 @@ import attrs
 import trio
 
 from heliograph.client.api import Client
-from heliograph.client.exec.command import Execution, Job, Outcome
+from heliograph.client.demo import flows
+from heliograph.client.exec.command import Execution, Outcome
+from heliograph.client.exec.job import Job
 from heliograph.client.leftovers import send_leftovers
 from heliograph.client.outbox import Outbox
 from heliograph.client.spool import About, Spool
 
-MARK: dict[str, Any] = {"demo": True}
 SPOOLED_FOR = "the service with the demo fleet"
 """The fleet's spools lie in the service's own data folder, so they are for it, whatever its address."""
 
@@ -115,6 +116,7 @@ async def run(
             for agent in FLEET:
                 nursery.start_soon(_work_for_ever, agent, client, spools, name=agent.name)
             nursery.start_soon(_release_for_ever, client, spools, name=RELEASER.name)
+            nursery.start_soon(flows.run, client, spools, name="demo: workflows")
             task_status.started()
 
 
@@ -144,7 +146,7 @@ async def _do(agent: Agent, work: Work, client: Client, spools: Path, run_id: st
         name=f"demo: {work.name}",
         agent=agent.name,
         model=agent.model,
-        metadata=MARK if run_id is None else {**MARK, "workflow_id": WORKFLOW, "run_id": run_id},
+        metadata=flows.MARK if run_id is None else {**flows.MARK, "workflow_id": WORKFLOW, "run_id": run_id},
         usage=_usage(agent.model),
         detached=True,
     )
@@ -177,12 +179,12 @@ def _event(topic: str, agent: Agent) -> dict[str, Any]:
     return {
         "topic": topic,
         "sender": agent.name,
-        "payload": {"agent": agent.name, "model": agent.model, **MARK},
+        "payload": {"agent": agent.name, "model": agent.model, **flows.MARK},
     }
 
 
 def _pipeline(topic: str, run_id: str, more: dict[str, Any]) -> dict[str, Any]:
-    payload = {"workflow_id": WORKFLOW, "run_id": run_id, **more, **MARK}
+    payload = {"workflow_id": WORKFLOW, "run_id": run_id, **more, **flows.MARK}
     return {"topic": topic, "sender": RELEASER.name, "correlation_id": run_id, "payload": payload}
 
 

@@ -5,7 +5,7 @@ The view's own signature says what it takes and answers::
     async def list_tasks(services: Services, who: Identity, asked: TaskListing) -> TaskList:
         \"\"\"List tasks, newest first.\"\"\"
 
-    ENDPOINTS = [Endpoint("GET", "/api/tasks", list_tasks, "tasks", channels=..., example=...)]
+    ENDPOINTS = [Endpoint("GET", "/api/v1/tasks", list_tasks, "tasks", channels=..., example=...)]
 
 ``TaskListing`` declares the parameters (see ``rules.parameters``), ``TaskList`` is an attrs class whose JSON
 and schema follow from its fields, and the docstring is the summary. A view without a third argument takes no
@@ -100,6 +100,23 @@ class Described:
     more: str = ""
 
 
+NOT_JSON = frozenset({Answer, Streamed, TakeOver})
+"""Classes of what views return that say themselves what is sent."""
+
+DASHBOARD = "dashboard"
+"""The tag of the dashboard API."""
+
+
+def _as_it_is(found: Any) -> Any:
+    return found
+
+
+def of_view(endpoints: Iterable[Endpoint], view: View) -> Endpoint:
+    """Return the endpoint that a view answers."""
+    (found,) = [endpoint for endpoint in endpoints if endpoint.view is view]
+    return found
+
+
 def _no_channels(asked: Any) -> Iterable[str]:
     return ()
 
@@ -121,6 +138,7 @@ class Endpoint:
         refuses: Kinds of problems that it may answer with, besides those of every endpoint of its kind.
         example: A good answer, as a value.
         upgrade: It opens a WebSocket, and its caller may say later who it is.
+        present: Makes the answer's value of what the view has found; see ``in_dashboard``.
     """
 
     method: str
@@ -135,6 +153,7 @@ class Endpoint:
     refuses: tuple[type[Exception], ...] = ()
     example: Any = None
     upgrade: bool = False
+    present: Callable[[Any], Any] | None = None
     parameters: type | None = attrs.field(init=False)
     forms: tuple[type, ...] = attrs.field(init=False)
     """The classes of its answers."""
@@ -156,7 +175,11 @@ class Endpoint:
     @forms.default
     def _forms(self) -> tuple[type, ...]:
         hint = get_type_hints(self.view)["return"]
-        return get_args(hint) if get_origin(hint) in {Union, UnionType} else (hint,)
+        forms = get_args(hint) if get_origin(hint) in {Union, UnionType} else (hint,)
+        if self.present in {None, _as_it_is}:
+            return forms
+        presented = get_type_hints(self.present)["return"]
+        return (presented, *(form for form in forms if form in NOT_JSON))
 
     @changes.default
     def _changes(self) -> bool:
@@ -175,12 +198,31 @@ class Endpoint:
     @property
     def answers(self) -> tuple[type, ...]:
         """The classes of those answers that become JSON."""
-        return tuple(one for one in self.forms if one not in {Answer, Streamed, TakeOver})
+        return tuple(form for form in self.forms if form not in NOT_JSON)
+
+    def in_dashboard(self, path: str, about: str, present: Callable[[Any], Any] | None = None) -> Endpoint:
+        """Make its twin in the dashboard API, which answers in the form that the clients there read.
+
+        The view is the same. Where it finds a page of a list, the cursors go into the headers
+        ``X-Next-Cursor``, ``X-Stream-Cursor`` and ``Link``.
+
+        Args:
+            path: Of the twin.
+            about: What a good answer is.
+            present: Makes the answer's value of what the view has found, as its annotation says; by default
+                it is the same.
+        """
+        present = present or _as_it_is
+        example = None if self.example is None else present(self.example)
+        described = attrs.evolve(self.described, answer=about)
+        return attrs.evolve(
+            self, path=path, tag=DASHBOARD, described=described, present=present, example=example
+        )
 
     @property
     def name(self) -> str:
         """Its name among all endpoints."""
-        return self.view.__name__
+        return self.view.__name__ if self.present is None else f"dashboard_{self.view.__name__}"
 
     @property
     def summary(self) -> str:

@@ -19,6 +19,7 @@ from prometheus_client.core import (
     Metric,
 )
 
+from heliograph.actors.registry import RegistryStats
 from heliograph.http.api.counts import BOUNDS, Durations, RequestCounts
 from heliograph.http.api.services import Services, StorageStats
 
@@ -105,9 +106,18 @@ def snapshot(services: Services) -> list[Sample]:
         Sample(
             "dropped_events", "Events dropped by a policy", "counter", ("policy",), _tuples(streams.dropped)
         ),
+        *_registry_samples(services.registry.stats()),
         *_request_samples(services.requests),
         *_storage_samples(services.storage_stats()),
     ]
+
+
+def _registry_samples(registry: RegistryStats) -> Iterable[Sample]:
+    yield one("workflows", "Workflows that this node knows", "gauge", registry.workflows)
+    yield one("workflows_troubled", "Workflows with problems in their files", "gauge", registry.troubled)
+    yield one("workflows_broken", "Folders that are no workflows, and should be", "gauge", registry.broken)
+    yield one("workflow_reads", "Workflow folders read", "counter", registry.read)
+    yield one("workflow_look_seconds", "How long the last look at all folders took", "gauge", registry.looked)
 
 
 def _request_samples(requests: RequestCounts) -> Iterable[Sample]:

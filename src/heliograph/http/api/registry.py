@@ -2,29 +2,37 @@
 
 from __future__ import annotations
 
-from heliograph.http.api.routes import (
-    agents,
-    analytics,
-    artifacts,
-    documents,
-    events,
-    page,
-    runs,
-    sessions,
-    streams,
-    system,
-    tasks,
-    webhooks,
-    workflows,
+from heliograph.http.api import dashboard, routes
+from heliograph.http.api.routes.documents import with_descriptions
+
+PLATFORM = (
+    routes.tasks,
+    routes.changes,
+    routes.sessions,
+    routes.conversations,
+    routes.events,
+    routes.streams,
+    routes.workflows,
+    routes.runs,
+    routes.artifacts,
+    routes.deliveries,
+    routes.webhooks,
+    routes.agents,
+    routes.analytics,
+    routes.system,
+    routes.page,
+)
+DASHBOARD = (
+    dashboard.tasks,
+    dashboard.changes,
+    dashboard.logs,
+    dashboard.analytics,
+    dashboard.overview,
+    dashboard.conversations,
+    dashboard.sessions,
+    dashboard.webhooks,
 )
 
-ENDPOINTS = documents.with_descriptions(
-    [
-        endpoint
-        for module in (
-            *(tasks, sessions, events, streams, workflows, runs, artifacts, webhooks),
-            *(agents, analytics, system, page),
-        )
-        for endpoint in module.ENDPOINTS
-    ]
+ENDPOINTS = with_descriptions(
+    [endpoint for module in (*PLATFORM, *DASHBOARD) for endpoint in module.ENDPOINTS]
 )

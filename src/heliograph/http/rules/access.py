@@ -5,10 +5,16 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
+from ipaddress import ip_address, ip_network
+
+import structlog
 
 from heliograph.config import ServerSettings, Settings, is_loopback
 from heliograph.http.rules.asked import Asked
+from heliograph.http.wire.connection import peer_address
 from heliograph.model.errors import Forbidden
+
+log = structlog.get_logger(__name__)
 
 READING = ("GET", "HEAD", "OPTIONS")
 _PORT = re.compile(r":[0-9]*$")
@@ -53,23 +59,51 @@ def require_origin(settings: Settings, asked: Asked) -> None:
         Forbidden: It may not use the API.
     """
     origin = asked.headers.get("Origin")
-    if origin is not None and not origin_allowed(settings.server, origin, asked.headers.get("Host", "")):
-        raise Forbidden(f"the origin {origin[:100]} is not in CORS_ORIGINS")
+    if origin is not None and not origin_allowed(settings.server, origin, asked):
+        host = asked.headers.get("Host", "")
+        log.warning("origin refused", origin=origin[:100], host=host[:100], path=asked.path[:100])
+        raise Forbidden(
+            f"the origin {origin[:100]} is neither the page's own host, {host[:100]}, nor in CORS_ORIGINS; "
+            "behind a proxy, have it pass Host on, or name it in HELIOGRAPH_TRUSTED_PROXIES"
+        )
 
 
-def origin_allowed(settings: ServerSettings, origin: str, host: str) -> bool:
+def origin_allowed(settings: ServerSettings, origin: str, asked: Asked) -> bool:
     """Tell whether a page of this origin may use the API: it is ours, or configured."""
     allowed = settings.cors_origins
-    return origin in allowed or "*" in allowed or origin.partition("://")[2] == host
+    page = origin.partition("://")[2]
+    if origin in allowed or "*" in allowed or page == asked.headers.get("Host", ""):
+        return True
+    return page == _forwarded_host(settings, asked)
+
+
+def _forwarded_host(settings: ServerSettings, asked: Asked) -> str | None:
+    """Return the host that a browser has asked for, where a proxy that is trusted says so.
+
+    Of several the last counts: that proxy has put it there itself, and what stands before may be anybody's.
+    """
+    forwarded = asked.headers.get("X-Forwarded-Host") if settings.trusted_proxies else None
+    if forwarded is None or not _is_within(peer_address(), settings.trusted_proxies):
+        return None
+    return forwarded.rpartition(",")[2].strip()
+
+
+@lru_cache(maxsize=256)
+def _is_within(address: str | None, networks: tuple[str, ...]) -> bool:
+    if address is None:
+        return False
+    peer = ip_address(address.partition("%")[0])
+    mapped = getattr(peer, "ipv4_mapped", None)  # as a listener on [::] sees IPv4
+    return any((mapped or peer) in ip_network(network, strict=False) for network in networks)
 
 
 def common_headers(settings: ServerSettings, asked: Asked) -> dict[str, str]:
     """Return the headers that every answer has."""
     headers = {"X-Content-Type-Options": "nosniff"}
     origin = asked.headers.get("Origin")
-    if origin is not None and origin_allowed(settings, origin, asked.headers.get("Host", "")):
+    if origin is not None and origin_allowed(settings, origin, asked):
         headers["Access-Control-Allow-Origin"] = origin
-        headers["Access-Control-Expose-Headers"] = "Retry-After, X-Stream-Cursor"
+        headers["Access-Control-Expose-Headers"] = "Link, Retry-After, X-Next-Cursor, X-Stream-Cursor"
         headers["Vary"] = "Origin"
     return headers
 
@@ -87,7 +121,7 @@ def preflight_headers(settings: ServerSettings, asked: Asked, methods: Iterable[
     allowed = ", ".join(methods)
     headers = {"Allow": allowed}
     origin = asked.headers.get("Origin")
-    if origin is not None and origin_allowed(settings, origin, asked.headers.get("Host", "")):
+    if origin is not None and origin_allowed(settings, origin, asked):
         headers["Access-Control-Allow-Methods"] = allowed
         headers["Access-Control-Allow-Headers"] = (
             "Authorization, Content-Type, Idempotency-Key, Last-Event-ID, X-API-Key"

@@ -102,12 +102,18 @@ async function navigate() {
   document.body.dataset.view = main.name;
   document.body.classList.toggle("beside", wanted.length > 1);
   for (const link of byId("views").children) {
-    if (wanted.some((view) => view.name === link.dataset.view)) link.setAttribute("aria-current", "page");
+    if (wanted.some(({ name, under }) => link.dataset.view === (under ?? name))) link.setAttribute("aria-current", "page");
     else link.removeAttribute("aria-current");
   }
   for (const view of wanted) {
     const opened = open.get(view.name);
-    if (opened) opened.instance.moved?.(place);
+    if (opened && view === main && JSON.stringify(opened.values) !== JSON.stringify(place.values) && !view.beside) {
+      // Another workflow is another view; one that stands beside another knows how to change.
+      opened.instance.close?.();
+      opened.node.remove();
+      open.delete(view.name);
+      if (!(await show(view, place, now))) return;
+    } else if (opened) opened.instance.moved?.(place);
     else if (!(await show(view, place, now))) return;
   }
   redraw();
@@ -124,7 +130,7 @@ async function show(view, place, now) {
   if (now !== turn) return false;
   const node = h(`section.view-${view.name}`, { dataset: { view: view.name } });
   byId("main").append(node);
-  open.set(view.name, { node, instance: module.open(shell, node, place) });
+  open.set(view.name, { node, values: place.values, instance: module.open(shell, node, place) });
   return true;
 }
 
@@ -244,7 +250,7 @@ setInterval(() => {
 
 // --- what the reader does ------------------------------------------------------------------------
 
-const GOES = { f: "fleet", a: "analytics", w: "workflows", s: "status" };
+const GOES = { f: "fleet", a: "analytics", w: "workflows", s: "status", c: "conversations" };
 let going = false; // after "g"
 
 async function palette() {

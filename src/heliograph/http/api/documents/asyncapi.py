@@ -10,8 +10,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from werkzeug.exceptions import HTTPVersionNotSupported
-
 from heliograph import __version__
 from heliograph.actors.subscription import Overflow
 from heliograph.config import Settings
@@ -283,7 +281,7 @@ def document(settings: Settings) -> Mapping[str, Any]:
                 "messages": _references("messages/sse", blocks),
             },
             "task": {
-                "address": "/api/tasks/{task_id}/stream",
+                "address": "/api/v1/tasks/{task_id}/stream",
                 "title": "Server-sent events of one task, from its beginning to its end",
                 "description": _ABOUT_SSE,
                 "parameters": {"task_id": {"description": "The task's id."}},
@@ -330,7 +328,7 @@ def _about_ws(settings: Settings) -> str:
         f"{limits.first_message_seconds:g} s. A ping frame comes every {limits.keepalive_seconds:g} s, and "
         f"must be answered within {limits.pong_seconds:g} s. A message that can't be served is answered by "
         "an error, and the connection lives. A handshake may be refused by application/problem+json: by "
-        f"{statuses} (429 with Retry-After), over HTTP/2 by {HTTPVersionNotSupported.code}, and without an "
+        f"{statuses} (429 with Retry-After), and without an "
         "upgrade by 426."
     )
 

@@ -43,11 +43,13 @@ TAGS = {
     "tasks": "What agents work on, folded from events.",
     "events": "What happened, as it was published.",
     "streams": "Events as they happen, as server-sent events; a WebSocket is at /ws.",
+    "conversations": "What people and agents say to each other.",
     "workflows": "Workflows by their files, their runs, and the traces of these.",
     "sessions": "What the tasks of a session add up to.",
     "webhooks": "What other systems send here, how it is configured, and what becomes of it.",
     "agents": "The fleet, as its tasks tell of it.",
     "analytics": "Sums, averages and percentiles over any period.",
+    "dashboard": "The dashboard API: bare lists, cursors in headers, and 0 or empty text for null.",
     "service": "How the service is doing, and what it offers.",
 }
 """By name, in the order in which they are shown; a new tag of an endpoint must stand here."""

@@ -7,7 +7,7 @@ from operator import attrgetter
 from typing import Any
 
 import orjson
-from werkzeug.exceptions import HTTPVersionNotSupported, RequestedRangeNotSatisfiable, RequestTimeout
+from werkzeug.exceptions import RequestedRangeNotSatisfiable, RequestTimeout
 
 from heliograph.config import EventSettings
 from heliograph.http.rules.bodies import BODY_SECONDS, JSON, NDJSON
@@ -24,7 +24,7 @@ REFUSALS: Mapping[type[Exception], Exception] = {
         errors.Malformed("the body is not valid JSON: unexpected end of data: line 1 column 1 (char 0)"),
         errors.Unauthenticated("send X-API-Key or Authorization: Bearer"),
         errors.Forbidden("this needs the scope publish; dashboard has read"),
-        errors.NotFound("there is no task '42'; GET /api/tasks lists those that exist"),
+        errors.NotFound("there is no task '42'; GET /api/v1/tasks lists those that exist"),
         errors.WorkflowNotFound("there is no workflow 'nightly'. Available: ['weekly']"),
         errors.RunNotFound("workflow 'nightly' has no run 'run-8'"),
         errors.ArtifactNotFound("the run has no artifact 'collect.json'"),
@@ -40,7 +40,6 @@ REFUSALS: Mapping[type[Exception], Exception] = {
         errors.Unavailable("the log has not been reached yet"),
         RequestedRangeNotSatisfiable(27),
         RequestTimeout(f"the body did not arrive within {BODY_SECONDS} seconds"),
-        HTTPVersionNotSupported("streams are served over HTTP/1.1"),
     )
 }
 """One of each kind that an endpoint may answer with."""

@@ -92,7 +92,7 @@ async def list_agents(services: Services, who: Identity, asked: AgentListing) ->
 ENDPOINTS = [
     Endpoint(
         "GET",
-        "/api/agents",
+        "/api/v1/agents",
         list_agents,
         "agents",
         Described("A page of agents."),

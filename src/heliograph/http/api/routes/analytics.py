@@ -418,11 +418,11 @@ EXAMPLES = {
     tokens_histogram: _example(TokensHistogram, TokenBucket, TokenMeasures),
 }
 PATHS = {
-    "/api/analytics/summary": summary,
-    "/api/analytics/costs/histogram": costs_histogram,
-    "/api/analytics/tasks/histogram": tasks_histogram,
-    "/api/analytics/tokens/histogram": tokens_histogram,
-    "/api/analytics/performance": performance,
+    "/api/v1/analytics/summary": summary,
+    "/api/v1/analytics/costs/histogram": costs_histogram,
+    "/api/v1/analytics/tasks/histogram": tasks_histogram,
+    "/api/v1/analytics/tokens/histogram": tokens_histogram,
+    "/api/v1/analytics/performance": performance,
 }
 
 ENDPOINTS = [

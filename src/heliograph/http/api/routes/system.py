@@ -36,20 +36,6 @@ Count = Annotated[int, says(minimum=0)]
 
 
 @attrs.frozen
-class Health:
-    """That the process answers."""
-
-    status: Literal["healthy"]
-    version: str
-    uptime_seconds: Count
-
-
-async def health(services: Services, who: Identity) -> Health:
-    """Tell that the process answers: live."""
-    return Health("healthy", __version__, round(time.time() - STARTED))
-
-
-@attrs.frozen
 class Workflows:
     """How many workflows there are."""
 
@@ -75,7 +61,7 @@ class PlatformHealth:
     bus: Bus
 
 
-async def platform_health(services: Services, who: Identity) -> PlatformHealth:
+async def platform_health(services: Services, who: Identity, asked: Nothing) -> PlatformHealth:
     """Tell how many workflows there are, and what this node has carried."""
     appender = services.appender.stats()
     deliveries = services.hub.stats().deliveries
@@ -168,17 +154,14 @@ async def prometheus(services: Services, who: Identity, asked: Nothing) -> Answe
     return Answer(200, text, CONTENT_TYPE_LATEST)
 
 
-_HEALTH = Health("healthy", __version__, 3600)
-
 ENDPOINTS = [
-    Endpoint("GET", "/api/health", health, "service", Described("Live."), scope=None, example=_HEALTH),
     Endpoint(
         "GET",
         "/api/v1/health",
         platform_health,
         "service",
         Described("Live."),
-        refuses=(Unavailable,),
+        refuses=(Invalid, Unavailable),
         example=PlatformHealth("healthy", Workflows(3, 2), Bus(3, 6, 0)),
     ),
     Endpoint(
@@ -195,7 +178,7 @@ ENDPOINTS = [
     ),
     Endpoint(
         "GET",
-        "/api/status",
+        "/api/v1/status",
         status,
         "service",
         Described("How it is."),

@@ -243,14 +243,23 @@ async def read_log(services: Services, who: Identity, asked: LineRange) -> LineL
 
 async def full_log(services: Services, who: Identity, asked: FullLog) -> Streamed:
     """Stream the whole output, page by page, as text or as NDJSON."""
+    return await stream_log(services, asked.task_id, asked.form)
+
+
+async def stream_log(services: Services, task_id: str, form: str) -> Streamed:
+    """Stream the whole output of a task.
+
+    Raises:
+        NotFound: There is none of that id.
+    """
     # A proxy that compressed it would hold it back.
     headers = {
         "X-Stream-Cursor": format_id(await services.store.checkpoint()),
         "Cache-Control": "no-cache, no-transform",
     }
-    await known_task(services.store, asked.task_id)
-    pages = _pages(services.store, asked.task_id)
-    if asked.form == NDJSON:
+    await known_task(services.store, task_id)
+    pages = _pages(services.store, task_id)
+    if form == NDJSON:
         return Streamed(_as_ndjson(pages), NDJSON, headers)
     return Streamed(_as_text(pages), "text/plain; charset=utf-8", headers)
 
@@ -265,7 +274,7 @@ async def known_task(store: Store, task_id: str) -> Task:
     if is_name(task_id):
         task = await store.get(TASK, task_id)
     if task is None:
-        raise NotFound(f"there is no task {task_id[:200]!r}; GET /api/tasks lists those that exist")
+        raise NotFound(f"there is no task {task_id[:200]!r}; GET /api/v1/tasks lists those that exist")
     return task
 
 
@@ -278,20 +287,30 @@ async def _pages(store: Store, task_id: str) -> AsyncGenerator[Sequence[LogLine]
             seq = page[-1].seq + 1
 
 
+class Terminal:
+    """Writes lines as a terminal would have got them: pieces joined, rewound behind a carriage return."""
+
+    def __init__(self) -> None:
+        self._unfinished: str | None = None  # the stream whose line is not at its end
+
+    def text(self, lines: Sequence[LogLine]) -> str:
+        """Write the next lines."""
+        text: list[str] = []
+        for line in lines:
+            if self._unfinished is not None:
+                text.append(("\r" if line.rewind else "") if self._unfinished == line.stream else "\n")
+            text.append(line.output)
+            if not line.partial and not line.output.endswith("\n"):
+                text.append("\n")
+            self._unfinished = line.stream if line.partial else None
+        return "".join(text)
+
+
 async def _as_text(pages: AsyncGenerator[Sequence[LogLine], None]) -> AsyncIterator[bytes]:
-    """Write lines as a terminal would have got them: pieces joined, rewound ones behind a carriage return."""
-    unfinished: str | None = None  # the stream whose line is not at its end
+    terminal = Terminal()
     async with aclosing(pages):  # a client that goes away ends it in the middle
         async for page in pages:
-            text: list[str] = []
-            for line in page:
-                if unfinished is not None:
-                    text.append(("\r" if line.rewind else "") if unfinished == line.stream else "\n")
-                text.append(line.output)
-                if not line.partial and not line.output.endswith("\n"):
-                    text.append("\n")
-                unfinished = line.stream if line.partial else None
-            yield "".join(text).encode()
+            yield terminal.text(page).encode()
 
 
 async def _as_ndjson(pages: AsyncGenerator[Sequence[LogLine], None]) -> AsyncIterator[bytes]:
@@ -306,7 +325,7 @@ ONE_TASK = (NotFound, Invalid, Unavailable)
 ENDPOINTS = [
     Endpoint(
         "GET",
-        "/api/tasks",
+        "/api/v1/tasks",
         list_tasks,
         "tasks",
         Described("A page of tasks."),
@@ -319,7 +338,7 @@ ENDPOINTS = [
     ),
     Endpoint(
         "GET",
-        "/api/tasks/{task_id}",
+        "/api/v1/tasks/{task_id}",
         get_task,
         "tasks",
         Described("The task."),
@@ -329,7 +348,7 @@ ENDPOINTS = [
     ),
     Endpoint(
         "GET",
-        "/api/tasks/{task_id}/logs",
+        "/api/v1/tasks/{task_id}/logs",
         read_log,
         "tasks",
         Described("Lines in order.", more="About 1 MiB at most; meta.more says that the range has more."),
@@ -342,7 +361,7 @@ ENDPOINTS = [
     ),
     Endpoint(
         "GET",
-        "/api/tasks/{task_id}/logs/full",
+        "/api/v1/tasks/{task_id}/logs/full",
         full_log,
         "tasks",
         Described(

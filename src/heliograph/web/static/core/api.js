@@ -3,7 +3,6 @@
    All addresses are relative to where the page is, so that it works below any path of a proxy. A key is traded for a
    session (a cookie that scripts can't read) which serves all tabs, streams and downloads. */
 
-const API = "api";
 const V1 = "api/v1";
 const TIMEOUT_MS = 20_000;
 
@@ -11,18 +10,27 @@ const escaped = encodeURIComponent;
 
 /** Where everything is, below the page's own address. */
 export const paths = {
-  tasks: `${API}/tasks`,
-  task: (id) => `${API}/tasks/${escaped(id)}`,
-  log: (id) => `${API}/tasks/${escaped(id)}/logs`,
-  fullLog: (id) => `${API}/tasks/${escaped(id)}/logs/full`,
-  agents: `${API}/agents`,
-  summary: `${API}/analytics/summary`,
-  histogram: (kind) => `${API}/analytics/${kind}/histogram`,
-  performance: `${API}/analytics/performance`,
-  status: `${API}/status`,
+  tasks: `${V1}/tasks`,
+  task: (id) => `${V1}/tasks/${escaped(id)}`,
+  log: (id) => `${V1}/tasks/${escaped(id)}/logs`,
+  fullLog: (id) => `${V1}/tasks/${escaped(id)}/logs/full`,
+  agents: `${V1}/agents`,
+  summary: `${V1}/analytics/summary`,
+  histogram: (kind) => `${V1}/analytics/${kind}/histogram`,
+  performance: `${V1}/analytics/performance`,
+  status: `${V1}/status`,
   ready: "api/ready",
   health: `${V1}/health`,
   events: `${V1}/events`,
+  sessions: `${V1}/sessions`,
+  conversations: `${V1}/conversations`,
+  conversation: (id) => `${V1}/conversations/${escaped(id)}`,
+  messages: (id) => `${V1}/conversations/${escaped(id)}/messages`,
+  workflows: `${V1}/workflows`,
+  workflow: (id) => `${V1}/workflows/${escaped(id)}`,
+  pipeline: (id) => `${V1}/workflows/${escaped(id)}/pipeline`,
+  runs: (id) => `${V1}/workflows/${escaped(id)}/runs`,
+  run: (id, run) => `${V1}/workflows/${escaped(id)}/runs/${escaped(run)}`,
   ticket: `${V1}/stream-tickets`,
   socket: "ws",
   documents: ["openapi.json", "asyncapi.json", "metrics"],

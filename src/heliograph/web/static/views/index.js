@@ -2,12 +2,16 @@
 
    A module gives `open(shell, root, place)`, which makes the view in `root` and returns `draw(now)`, called in the next
    frame after `shell.redraw()` and once a second; `moved(place)`, told of another address of the same view; `close()`.
-   `beside` names the view that stays open at its left where there is room. */
+   `beside` names the view that stays open at its left where there is room; `under` the one that is marked in the bar. */
 
 export const VIEWS = [
   { name: "fleet", path: "", title: "Fleet", load: () => import("./fleet.js") },
   { name: "task", path: "tasks/:id", beside: "fleet", load: () => import("./task.js") },
   { name: "analytics", path: "analytics", title: "Analytics", load: () => import("./analytics.js") },
   { name: "agents", path: "agents", title: "Agents", load: () => import("./agents.js") },
+  { name: "sessions", path: "sessions", title: "Sessions", load: () => import("./sessions.js") },
+  { name: "workflows", path: "workflows", title: "Workflows", load: () => import("./workflows.js") },
+  { name: "workflow", path: "workflows/:id", under: "workflows", load: () => import("./workflow.js") },
+  { name: "run", path: "workflows/:id/runs/:run", under: "workflows", load: () => import("./run.js") },
   { name: "status", path: "status", title: "Status", load: () => import("./status.js") },
 ];

@@ -1,0 +1,188 @@
+"""The dashboard's overview: health and status in numbers, agents, and what is registered."""
+
+from __future__ import annotations
+
+import socket
+import time
+from typing import Annotated, Literal
+
+import attrs
+import trio
+
+from heliograph import __version__
+from heliograph.actors.histogram import Question
+from heliograph.http.api.endpoint import DASHBOARD, Described, Endpoint, of_view
+from heliograph.http.api.routes import agents, system
+from heliograph.http.api.routes.agents import Agent, AgentList, AgentListing
+from heliograph.http.api.services import Services
+from heliograph.http.rules.auth import Identity
+from heliograph.http.rules.parameters import Nothing
+from heliograph.http.rules.schema import says
+from heliograph.model.analytics.cube import ALL, ALL_TIME, View
+from heliograph.model.analytics.rollup import DIMENSIONS
+from heliograph.model.analytics.totals import unpack
+from heliograph.model.errors import Invalid, Unavailable
+
+QUEUED = View(None, tuple(frozenset({"queued"}) if name == "status" else None for name in DIMENSIONS))
+COUNTING_SECONDS = 0.2
+"""How long counting may take: health must be answered whenever the process can."""
+
+Count = Annotated[int, says(minimum=0)]
+
+
+@attrs.frozen
+class DashboardHealth:
+    """That the process answers, and how busy it is."""
+
+    status: Literal["healthy"]
+    service: str
+    version: str
+    uptime_seconds: Count
+    queue_length: Annotated[int, says("Tasks that are queued.", minimum=0)]
+    sessions: Annotated[int, says("Pages that have a WebSocket of their own.", minimum=0)]
+    connections: Annotated[int, says("Open streams.", minimum=0)]
+
+
+@attrs.frozen
+class DashboardStatus:
+    """The machine, as the dashboard's page shows it."""
+
+    machine_id: str
+    status: Literal["online"]
+    service: str
+    version: str
+    uptime_seconds: Count
+    queue_length: Count
+    sessions: Count
+    connections: Count
+
+
+async def health(services: Services, who: Identity) -> DashboardHealth:
+    """Tell that the process answers: live."""
+    return DashboardHealth(
+        status="healthy",
+        service="heliograph",
+        version=__version__,
+        uptime_seconds=round(time.time() - system.STARTED),
+        queue_length=await _queued(services),
+        sessions=services.streams.sessions,
+        connections=len(services.streams.streams),
+    )
+
+
+async def machine(services: Services, who: Identity, asked: Nothing) -> DashboardStatus:
+    """Tell which machine this is, and how busy."""
+    return DashboardStatus(
+        machine_id=socket.gethostname(),
+        status="online",
+        service="heliograph",
+        version=__version__,
+        uptime_seconds=round(time.time() - system.STARTED),
+        queue_length=await _queued(services),
+        sessions=services.streams.sessions,
+        connections=len(services.streams.streams),
+    )
+
+
+async def _queued(services: Services) -> int:
+    """Count the tasks that are queued; 0 while the aggregator can't say."""
+    with trio.move_on_after(COUNTING_SECONDS):
+        try:
+            answer = await services.histogram.ask([Question(QUEUED, [ALL_TIME])], services.log.position)
+        except Unavailable:
+            return 0
+        ((sums,),) = answer.sums
+        return unpack(sums.get(ALL, 0)).created
+    return 0
+
+
+@attrs.frozen
+class Registered:
+    """What a fleet has, by name."""
+
+    name: str
+    description: str
+    is_builtin: bool
+
+
+@attrs.frozen
+class DashboardAgent(Registered):
+    """An agent of the fleet."""
+
+    agent_type: str | None
+
+
+def _agent(agent: Agent) -> DashboardAgent:
+    running = agent.tasks["running"]
+    about = f"{sum(agent.tasks.values())} tasks, {running} of them running"
+    return DashboardAgent(agent.name, about, is_builtin=False, agent_type=agent.agent_type)
+
+
+def agent_rows(found: AgentList) -> list[DashboardAgent]:
+    """Present a page of agents."""
+    return [_agent(agent) for agent in found.agents]
+
+
+async def registered_agents(services: Services, who: Identity, asked: AgentListing) -> list[Registered]:
+    """List the agents of the fleet, as what is registered."""
+    found = await agents.list_agents(services, who, asked)
+    return [Registered(agent.name, _agent(agent).description, is_builtin=False) for agent in found.agents]
+
+
+async def registered_skills(services: Services, who: Identity, asked: Nothing) -> list[Registered]:
+    """List skills, of which the fleet tells none."""
+    return []
+
+
+_LIST = of_view(agents.ENDPOINTS, agents.list_agents)
+_STATUS = DashboardStatus(
+    machine_id="studio",
+    status="online",
+    service="heliograph",
+    version=__version__,
+    uptime_seconds=3600,
+    queue_length=2,
+    sessions=1,
+    connections=3,
+)
+
+ENDPOINTS = [
+    Endpoint(
+        "GET",
+        "/api/health",
+        health,
+        DASHBOARD,
+        Described("Live."),
+        scope=None,
+        example=DashboardHealth("healthy", "heliograph", __version__, 3600, 2, 1, 3),
+    ),
+    Endpoint(
+        "GET",
+        "/api/status",
+        machine,
+        DASHBOARD,
+        Described("How it is."),
+        refuses=(Invalid,),
+        example=_STATUS,
+    ),
+    _LIST.in_dashboard("/api/agents", "A page of agents.", agent_rows),
+    Endpoint(
+        "GET",
+        "/api/registry/agents",
+        registered_agents,
+        DASHBOARD,
+        Described("A page of agents."),
+        channels=_LIST.channels,
+        refuses=_LIST.refuses,
+        example=[Registered("planner", "1 tasks, 0 of them running", is_builtin=False)],
+    ),
+    Endpoint(
+        "GET",
+        "/api/registry/skills",
+        registered_skills,
+        DASHBOARD,
+        Described("None."),
+        refuses=(Invalid,),
+        example=[],
+    ),
+]

@@ -1,0 +1,225 @@
+"""Tasks in the dashboard's form: rows, one task, and a table with numbered pages."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Annotated, Any
+
+import attrs
+import orjson
+
+from heliograph.actors.histogram import Question
+from heliograph.http.api import samples
+from heliograph.http.api.endpoint import DASHBOARD, Described, Endpoint, of_view
+from heliograph.http.api.routes import tasks
+from heliograph.http.api.routes.tasks import OneTask, TaskList
+from heliograph.http.api.services import Services
+from heliograph.http.rules.auth import Identity
+from heliograph.http.rules.parameters import MAX_LIMIT, Text, Whole, Word, Words, query
+from heliograph.http.rules.schema import says
+from heliograph.model.analytics.cube import ALL, ALL_TIME, View
+from heliograph.model.analytics.rollup import DIMENSIONS, dimension
+from heliograph.model.analytics.totals import unpack
+from heliograph.model.errors import Invalid, Unavailable
+from heliograph.model.event import JSON_OPTIONS
+from heliograph.model.task import STATUSES, TASK, Task, TaskFilter
+from heliograph.storage.protocols import Store
+
+SHOWN_INPUT = 200
+"""Characters of a task's input in a list."""
+
+MAX_PAGE = 500
+"""How far a table can be turned over: a page further on costs all those before it."""
+
+Count = Annotated[int, says(minimum=0)]
+
+
+@attrs.frozen
+class TaskRow:
+    """A task, as a list shows it."""
+
+    task_id: str
+    session_id: str | None
+    conversation_id: str | None
+    status: Annotated[str, says(enum=STATUSES)]
+    name: str | None
+    assigned_agent: str | None
+    agent_type: str | None
+    model: str | None
+    source: str | None
+    input_message: str
+    cost_usd: float
+    created_at: datetime
+    started_at: datetime | None
+    completed_at: datetime | None
+    duration_seconds: float | None
+    error: str | None
+
+
+@attrs.frozen
+class TaskDetail(TaskRow):
+    """A task, whole."""
+
+    user_id: str | None
+    flow_id: str | None
+    source_metadata: Any
+    result: str | None
+    input_tokens: Count
+    output_tokens: Count
+
+
+@attrs.frozen
+class TaskTable:
+    """A numbered page of tasks."""
+
+    tasks: Sequence[TaskRow]
+    total: Annotated[int, says("Tasks that pass the filter.", minimum=0)]
+    page: Count
+    page_size: Count
+    total_pages: Count
+
+
+def text_of(value: Any) -> str:
+    """Return what a publisher gave as text; what is no text, as JSON."""
+    if value is None:
+        return ""
+    return value if isinstance(value, str) else orjson.dumps(value, option=JSON_OPTIONS).decode()
+
+
+def result_text(task: Task) -> str | None:
+    """Return the answer of a task: the text in its result where there is one, else all of it as JSON."""
+    if task.result is None:
+        return None
+    for name in ("output", "stdout", "result", "text"):
+        if isinstance(task.result.get(name), str):
+            return str(task.result[name])
+    return text_of(task.result)
+
+
+def about(task: Task, name: str) -> Any:
+    """Return what a task's creator said of where it comes from."""
+    return (task.metadata or {}).get(name)
+
+
+def _row(task: Task, most: int | None = SHOWN_INPUT) -> dict[str, Any]:
+    return {
+        "task_id": task.task_id,
+        "session_id": task.session_id,
+        "conversation_id": task.conversation_id,
+        "status": task.status,
+        "name": task.name,
+        "assigned_agent": task.agent,
+        "agent_type": task.agent_type,
+        "model": task.model,
+        "source": _text_or_none(about(task, "source")),
+        "input_message": text_of(task.input)[:most],
+        "cost_usd": (task.cost_nanos or 0) / 10**9,
+        "created_at": task.created_at,
+        "started_at": task.started_at,
+        "completed_at": task.finished_at,
+        "duration_seconds": None if task.duration_ms is None else task.duration_ms / 1000,
+        "error": task.error,
+    }
+
+
+def _text_or_none(value: Any) -> str | None:
+    return None if value is None else text_of(value)
+
+
+def task_rows(found: TaskList) -> list[TaskRow]:
+    """Present a page of tasks."""
+    return [TaskRow(**_row(task)) for task in found.tasks]
+
+
+def task_detail(found: OneTask) -> TaskDetail:
+    """Present a task."""
+    task = found.task
+    return TaskDetail(
+        **_row(task, None),
+        user_id=_text_or_none(about(task, "user_id")),
+        flow_id=_text_or_none(about(task, "flow_id")),
+        source_metadata=about(task, "source_metadata"),
+        result=result_text(task),
+        input_tokens=task.input_tokens or 0,
+        output_tokens=task.output_tokens or 0,
+    )
+
+
+@attrs.frozen
+class TablePage:
+    """Which page of which tasks."""
+
+    page: int = query(Whole(1, MAX_PAGE), "Number of the page, from 1.", default=1)
+    page_size: int = query(Whole(1, 100), "Tasks on a page.", default=20)
+    session_id: str | None = query(Text(), tasks.EXACTLY)
+    status: tuple[str, ...] = query(
+        Words(STATUSES), "Any of these; repeated, or separated by commas.", default=()
+    )
+    subagent: str | None = query(Text(), "The agent, exactly.")
+    sort_by: str = query(Word(("created_at",)), "What to sort by.", default="created_at")
+    sort_order: str = query(Word(("desc", "asc")), "Newest or oldest first.", default="desc")
+
+
+async def task_table(services: Services, who: Identity, asked: TablePage) -> TaskTable:
+    """List tasks by numbered pages."""
+    wanted = TaskFilter(statuses=asked.status, agent=asked.subagent, session_id=asked.session_id)
+    total = await _total(services, wanted)
+    first = (asked.page - 1) * asked.page_size
+    last = min(first + asked.page_size, total)
+    if asked.sort_order == "asc":
+        first, last = total - last, total - first
+    found = await _between(services.store, wanted, first, last) if first < last else []
+    if asked.sort_order == "asc":
+        found = found[::-1]
+    return TaskTable(
+        [TaskRow(**_row(task)) for task in found],
+        total,
+        asked.page,
+        asked.page_size,
+        -(-total // asked.page_size),
+    )
+
+
+async def _total(services: Services, wanted: TaskFilter) -> int:
+    """Count tasks: those of a session by its index, all others in the aggregator's memory."""
+    if wanted.session_id is not None:
+        return sum((await services.store.count(TASK, "status", wanted)).values())
+    agents = None if wanted.agent is None else frozenset({dimension(wanted.agent)})
+    given = {"agent": agents, "status": frozenset(wanted.statuses) or None}
+    view = View(None, tuple(given.get(name) for name in DIMENSIONS))
+    answer = await services.histogram.ask([Question(view, [ALL_TIME])], services.log.position)
+    ((sums,),) = answer.sums
+    return unpack(sums.get(ALL, 0)).created
+
+
+async def _between(store: Store, wanted: TaskFilter, first: int, last: int) -> list[Task]:
+    """Return tasks by their numbers in the list, from ``first`` to before ``last``."""
+    seen, after, more = 0, None, True
+    found: list[Task] = []
+    while more and seen < last:
+        page, more = await store.list(TASK, wanted, after, min(last - seen, MAX_LIMIT))
+        if not page:
+            break
+        found += page[max(0, first - seen) :]
+        seen += len(page)
+        after = TASK.position(page[-1])
+    return found
+
+
+ENDPOINTS = [
+    of_view(tasks.ENDPOINTS, tasks.list_tasks).in_dashboard(
+        "/api/tasks", "A page of tasks, newest first.", task_rows
+    ),
+    Endpoint(
+        "GET",
+        "/api/tasks/table",
+        task_table,
+        DASHBOARD,
+        Described("The page."),
+        channels=lambda asked: ("task:*",),
+        refuses=(Invalid, Unavailable),
+        example=TaskTable([TaskRow(**_row(samples.TASK))], 1, 1, 20, 1),
+    ),
+    of_view(tasks.ENDPOINTS, tasks.get_task).in_dashboard("/api/tasks/{task_id}", "The task.", task_detail),
+]

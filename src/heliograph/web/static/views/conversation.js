@@ -1,0 +1,174 @@
+/* One conversation: its messages as they come, word by word, and a place to say something. */
+
+import { paths } from "../core/api.js";
+import { moment, money } from "../core/format.js";
+import { Messages } from "../core/messages.js";
+import { format } from "../core/route.js";
+import { fill, h, put } from "../parts/dom.js";
+import { prose } from "../parts/prose.js";
+import { empty } from "../parts/table.js";
+
+const LAST = 100; // messages at first
+const PAGE = 200;
+const NEAR = 60; // pixels from the end at which the view follows it
+
+export function open(shell, root, place) {
+  const { api } = shell;
+  let chat = null;
+
+  function moved(next) {
+    if (chat?.id === next.values.id) return;
+    chat?.close();
+    chat = talk(shell, root, api, next.values.id);
+  }
+
+  root.classList.add("view", "chat");
+  moved(place);
+  return { moved, draw: () => chat.draw(), title: () => chat.title(), key: (event, writing) => chat.key(event, writing), close: () => chat.close() };
+}
+
+function talk(shell, root, api, id) {
+  const title = h("h1", {}, id);
+  const facts = h("span.quiet");
+  const archive = h("button", { onclick: () => change({ is_archived: !about.is_archived }) }, "Archive");
+  const rename = h("button", { onclick: ask }, "Rename");
+  const all = h("button.more", { hidden: true, onclick: loadAll }, "From the beginning");
+  const list = h("ol.messages", { "aria-live": "polite", "aria-label": "Messages" });
+  const scroller = h("div.view-body", { tabindex: "0" }, all, list);
+  const text = h("textarea", { rows: "2", placeholder: "Say something", "aria-label": "Message" });
+  const send = h("button.primary", {}, "Send");
+  const form = h("form.composer", {}, text, send);
+  const messages = new Messages();
+  const nodes = new Map();
+  let about = {};
+  let subscription = null;
+  let closed = false;
+  let follow = true;
+  root.replaceChildren(h("header.view-head", {}, h("a.button", { href: format(["conversations"]), "aria-label": "Back to the conversations" }, "←"), title, facts, h("span.gap"), rename, archive), scroller, form);
+
+  async function load() {
+    subscription?.cancel();
+    try {
+      const [found, page] = await Promise.all([api.get(paths.conversation(id)), api.get(paths.messages(id), { tail: LAST })]);
+      if (closed) return;
+      about = found;
+      messages.merge(page.messages);
+      messages.merge(page.growing, true);
+      all.hidden = found.message_count <= page.messages.length;
+      subscription = shell.streams.subscribe({ channel: `conversation:${id}`, after: page.meta.stream_cursor }, { message: take, gap: load, reset: load });
+    } catch (problem) {
+      if (closed) return;
+      if (problem.status === 404) fill(list, [h("li", {}, empty("There is no such conversation", "It may have been deleted."))]);
+      else shell.report(problem);
+      form.hidden = problem.status === 404;
+    }
+    shell.redraw();
+  }
+
+  async function loadAll() {
+    all.hidden = true;
+    try {
+      let cursor = "";
+      while (cursor !== null && !closed) {
+        const page = await api.get(paths.messages(id), { limit: PAGE, cursor });
+        messages.merge(page.messages);
+        cursor = page.meta.next_cursor;
+      }
+    } catch (problem) {
+      shell.report(problem);
+    }
+    shell.redraw();
+  }
+
+  function take(event) {
+    if (event.topic === "conversation.updated") Object.assign(about, event.payload);
+    else if (event.topic === "conversation.deleted") return load();
+    messages.take(event);
+    shell.redrawSoon();
+  }
+
+  async function say(event) {
+    event.preventDefault();
+    const content = text.value.trim();
+    if (!content) return;
+    send.disabled = true;
+    try {
+      // The same id again would be the same message: a retry says nothing twice.
+      const said = await api.send("POST", paths.messages(id), { role: "user", content, message_id: `msg-${crypto.getRandomValues(new Uint32Array(3)).join("")}` });
+      messages.merge([said]);
+      text.value = "";
+      follow = true;
+    } catch (problem) {
+      shell.report(problem);
+    }
+    send.disabled = false;
+    text.focus();
+    shell.redraw();
+  }
+
+  async function change(what) {
+    try {
+      about = { ...about, ...(await api.send("PATCH", paths.conversation(id), what)) };
+    } catch (problem) {
+      shell.report(problem);
+    }
+    shell.redraw();
+  }
+
+  function ask() {
+    const input = h("input", { value: about.title ?? "", "aria-label": "Title", required: true });
+    const dialog = h("dialog", {}, h("form", { method: "dialog" }, h("h2", {}, "Rename"), input, h("button.primary", {}, "Rename")));
+    dialog.querySelector("form").addEventListener("submit", () => change({ title: input.value.trim() }));
+    dialog.addEventListener("close", () => dialog.remove());
+    document.body.append(dialog);
+    dialog.showModal();
+    input.select();
+  }
+
+  function draw() {
+    put(title, about.title || id);
+    put(archive, about.is_archived ? "Bring back" : "Archive");
+    put(facts, [about.flow_id, about.total_cost_usd ? money(about.total_cost_usd) : null].filter(Boolean).join(" · "));
+    const now = shell.now();
+    const shown = messages.list.map((message) => nodeOf(message, now));
+    if (shown.length) fill(list, shown);
+    else if (about.conversation_id) fill(list, [h("li.hint-block", {}, "Nothing was said yet.")]);
+    if (follow) scroller.scrollTop = scroller.scrollHeight;
+  }
+
+  function nodeOf(message, now) {
+    let node = nodes.get(message.id);
+    if (!node) {
+      node = h("li.message", {}, h("header", {}, h("b"), " ", h("time", { datetime: message.created_at }), h("span.task")), h("div.prose"));
+      nodes.set(message.id, node);
+    }
+    if (node.dataset.last === message.last) return node;
+    node.dataset.last = message.last;
+    node.dataset.role = message.role;
+    node.toggleAttribute("data-growing", message.growing);
+    put(node.querySelector("b"), message.role === "user" ? "You" : message.role);
+    put(node.querySelector("time"), moment(message.created_at, now));
+    fill(node.querySelector(".task"), message.task_id ? [h("a", { href: format(["tasks", message.task_id]) }, "its task")] : []);
+    fill(node.querySelector(".prose"), prose(message.content));
+    return node;
+  }
+
+  scroller.addEventListener("scroll", () => (follow = scroller.scrollHeight - scroller.scrollTop - scroller.clientHeight < NEAR), { passive: true });
+  form.addEventListener("submit", say);
+  text.addEventListener("keydown", (event) => event.key === "Enter" && !event.shiftKey && !event.isComposing && say(event));
+  load();
+  return {
+    id,
+    draw,
+    title: () => about.title || id,
+    key({ key: pressed }, writing) {
+      if (writing || pressed !== "Escape") return false;
+      shell.go(["conversations"]);
+      return true;
+    },
+    close() {
+      closed = true;
+      subscription?.cancel();
+    },
+  };
+}
