@@ -71,15 +71,12 @@ async def test_a_delivery_becomes_a_task(api: Api) -> None:
         "implement",
         "static-github",
     )
-    task = await api.get(f"/api/tasks/{receipt['task_id']}")
+    task = await api.get(f"/api/v1/tasks/{receipt['task_id']}")
     assert (task["status"], task["agent"], task["name"]) == ("queued", "executor", "It breaks")
     assert task["input"].startswith("Make the change that acme/app#12 asks for: It breaks\n\nSteps")
     assert "What was said just now: the login" in task["input"]
-    assert task["metadata"] == {
-        "webhook": "static-github",
-        "command": "implement",
-        "requires_approval": True,
-    }
+    about = {"webhook": "static-github", "command": "implement", "requires_approval": True}
+    assert task["metadata"].items() >= about.items()
     event = await api.get(f"/api/v1/webhooks/events/{receipt['event_id']}")
     assert (event["status"], event["matched_command"], event["task_id"], event["delivery_id"]) == (
         "accepted",
@@ -122,7 +119,7 @@ async def test_a_bad_signature_is_refused_and_counted(api: Api, change: dict[str
         return bool(stats["refused"] == {reason: 1})
 
     await until(counted)
-    assert (await api.get("/api/tasks"))["tasks"] == []
+    assert (await api.get("/api/v1/tasks"))["tasks"] == []
     assert (await api.get("/api/v1/webhooks/events"))["events"] == []
 
 
@@ -142,7 +139,7 @@ async def test_a_repeated_delivery_is_refused(start: Start, api: Api) -> None:
     assert Counter(answers) == {200: 1, 409: 19}
     unnamed = [(await deliver(api)).status_code for _ in range(2)]
     assert unnamed == [200, 409]
-    assert len((await api.get("/api/tasks"))["tasks"]) == 3
+    assert len((await api.get("/api/v1/tasks"))["tasks"]) == 3
 
 
 async def test_an_old_delivery_is_refused(start: Start, tmp_path: Path) -> None:
@@ -163,7 +160,7 @@ async def test_an_old_delivery_is_refused(start: Start, tmp_path: Path) -> None:
     said = {"event_id": "Ev1", "event": {"type": "app_mention", "text": "hello", "channel": "C", "ts": "1"}}
     assert (await post(said, 400)).json()["code"] == "bad_signature"
     answer = (await post(said, 10)).json()
-    assert (await api.get(f"/api/tasks/{answer['task_id']}"))["input"] == "hello"
+    assert (await api.get(f"/api/v1/tasks/{answer['task_id']}"))["input"] == "hello"
     question = (await post({"type": "url_verification", "challenge": "c"}, 0)).json()
     assert question["challenge"] == "c"
     assert len((await api.get("/api/v1/webhooks/events"))["events"]) == 1
@@ -241,7 +238,7 @@ async def test_files_are_watched(api: Api, tmp_path: Path) -> None:
 
     async def mended() -> bool:
         hook = (await deliver(api, {**COMMENT, "n": time.time()})).json()
-        task = hook.get("task_id") and await api.get(f"/api/tasks/{hook['task_id']}")
+        task = hook.get("task_id") and await api.get(f"/api/v1/tasks/{hook['task_id']}")
         return bool(task and task["input"] == "Just do it: the login")
 
     await until(mended)
@@ -266,7 +263,7 @@ async def test_a_webhook_made_over_http(start: Start, api: Api) -> None:
     assert unsigned.status_code == 401
     headers = {"X-Hub-Signature-256": sign(body, secret)}
     receipt = (await api.http.post(data["endpoint"], content=body, headers=headers)).json()
-    assert (await api.get(f"/api/tasks/{receipt['task_id']}"))["input"] == "ran"
+    assert (await api.get(f"/api/v1/tasks/{receipt['task_id']}"))["input"] == "ran"
     path = f"/api/v1/webhooks/{data['webhook_id']}"
     changed = await api.http.put(path, json={"description": "Nightly runs"})
     assert (changed.json()["description"], changed.json()["has_secret"]) == ("Nightly runs", True)

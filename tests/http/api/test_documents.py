@@ -269,7 +269,7 @@ GOOD: list[tuple[str, str, str, dict[str, Any], int]] = [
     ("POST", "/api/v1/stream-tickets", "", {}, 201),
     ("GET", TALKS, "?limit=1&search=n", {}, 200),
     *(
-        (*place, "", sent(*place), 201 if place[0] == "POST" and "v1" in place[1] else 200)
+        (*place, "", sent(*place), 201 if place[0] == "POST" and place[1][5:7] in {"v1", "we"} else 200)
         for place in WRITES
     ),
     ("GET", f"{TALKS}/by-flow/{{flow_id}}", "", {}, 200),
@@ -313,8 +313,6 @@ GOOD: list[tuple[str, str, str, dict[str, Any], int]] = [
         (method, f"{api}/webhooks{path}", "", {"json": body} if body else {}, code)
         for api in ("/api", "/api/v1")
         for method, path, body, code in (
-            ("POST", "", {"name": "Another"} if api == "/api" else {"name": "A third"}, 201),
-            ("PUT", "/{webhook_id}", {"description": "d"}, 200),
             ("POST", "/{webhook_id}/disable", None, 200),
             ("POST", "/{webhook_id}/enable", None, 200),
         )
