@@ -13,7 +13,6 @@ from typing import Any
 from urllib.parse import urlencode
 
 import attrs
-from werkzeug.exceptions import HTTPVersionNotSupported
 
 from heliograph.http.api import spans
 from heliograph.http.api.endpoint import Endpoint, Handshake, Streamed, TakeOver
@@ -124,16 +123,9 @@ def _admit(endpoint: Endpoint, services: Services, asked: Asked, path: Mapping[s
 
 
 def _present(endpoint: Endpoint, services: Services, asked: Asked, found: Any) -> Outcome:
-    """Make the outcome of what a view has found.
-
-    Raises:
-        HTTPVersionNotSupported: It is a stream, and on HTTP/2 a connection is not one stream's to take away;
-            curl and others offer it where they may choose.
-    """
+    """Make the outcome of what a view has found."""
     headers = common_headers(services.settings.server, asked)
     if isinstance(found, TakeOver):
-        if not asked.http_version.startswith("1."):
-            raise HTTPVersionNotSupported("streams are served over HTTP/1.1")
         if asked.method == "HEAD":
             return attrs.evolve(found.head, headers=joined(found.head.headers, headers))
         return found.successor(Handshake(headers, chunked=asked.http_version != "1.0"))
