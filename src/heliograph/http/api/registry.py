@@ -17,6 +17,7 @@ PLATFORM = (
     routes.agents,
     routes.analytics,
     routes.system,
+    routes.session,
     routes.page,
 )
 DASHBOARD = (dashboard.tasks, dashboard.changes, dashboard.logs, dashboard.analytics, dashboard.overview)

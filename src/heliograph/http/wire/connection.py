@@ -89,6 +89,14 @@ def peer_address() -> str | None:
 """The connection that the running task serves; routes find it here."""
 
 
+def peer_of(stream: trio.SocketStream) -> str | None:
+    """Return the address of a stream's peer; ``None`` where it has none, or is gone."""
+    try:
+        return str(stream.socket.getpeername()[0])
+    except (OSError, IndexError):
+        return None
+
+
 def reset_on_close(sock: trio.socket.SocketType) -> None:
     """Make the closing of a socket forget at once what its peer has not taken.
 
@@ -117,6 +125,7 @@ class Connection:
         self.socket = stream.socket
         self.successor: Successor | None = None
         self._stream = stream
+        self._peer = peer_of(stream)
         self._write_timeout = write_timeout
         self._idle_timeout = idle_timeout
         self._has_shortcut = has_shortcut
@@ -233,7 +242,7 @@ class Connection:
         while True:
             end = END_OF_HEAD.search(self._read, max(0, looked - 2))
             if end is not None:
-                return parse_head(bytes(self._read[: end.end()]))
+                return parse_head(bytes(self._read[: end.end()]), self._peer)
             looked = len(self._read)
             # The first byte tells TLS and other noise at once.
             if looked > HEAD_LIMIT or (looked and not self._read[:1].isalpha()):

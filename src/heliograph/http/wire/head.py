@@ -65,6 +65,7 @@ class Head:
         query: Undecoded, without the question mark.
         headers: The header fields.
         length: Bytes of the body behind it.
+        remote_addr: The address that it came from.
     """
 
     raw: bytes
@@ -73,6 +74,7 @@ class Head:
     query: str
     headers: HeaderFields
     length: int
+    remote_addr: str | None = None
 
     @cached_property
     def args(self) -> MultiDict[str, str]:
@@ -104,7 +106,7 @@ class Head:
         return self.upgrades or self.headers.get("connection", "keep-alive").lower() == "keep-alive"
 
 
-def parse_head(raw: bytes) -> Head | None:
+def parse_head(raw: bytes, peer: str | None = None) -> Head | None:
     """Read a head; ``None`` if there is any doubt about it."""
     match = _HEAD.fullmatch(raw)
     if match is None or len(raw) > HEAD_LIMIT:
@@ -120,7 +122,7 @@ def parse_head(raw: bytes) -> Head | None:
     if "upgrade" in headers and not (method == "GET" and length == "0" and _to_web_socket(headers)):
         return None
     path, _, query = target.partition("?")
-    return Head(raw, method, path, query, HeaderFields(headers), int(length))
+    return Head(raw, method, path, query, HeaderFields(headers), int(length), peer)
 
 
 def _to_web_socket(headers: Mapping[str, str]) -> bool:
