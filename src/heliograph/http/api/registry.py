@@ -20,6 +20,7 @@ PLATFORM = (
     routes.agents,
     routes.analytics,
     routes.system,
+    routes.session,
     routes.page,
 )
 DASHBOARD = (
