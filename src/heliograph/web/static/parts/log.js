@@ -27,6 +27,8 @@ export class Log {
   lines = new LogLines();
   /** How lines are shown: `times` is clock, elapsed or off; `wrap`: whether long lines are broken. */
   shown = { times: "clock", wrap: true };
+  /** Of which stream lines are shown; null: of both. Takes effect with `load`. */
+  only = null;
   /** What is drawn at the foot: which lines are in view. */
   position = "";
 
@@ -74,6 +76,11 @@ export class Log {
     this.#resizes.observe(this.scroller);
   }
 
+  /** The `seq` of the first line in view. */
+  get at() {
+    return this.#anchor?.seq ?? 1;
+  }
+
   /** Whether the view hangs on the end. */
   get following() {
     return this.#follow;
@@ -87,7 +94,7 @@ export class Log {
    * @param {number|null} seq of a line to show
    */
   async load(events, seq = null) {
-    const lines = new LogLines(this.task()?.last_seq);
+    const lines = new LogLines(this.task()?.last_seq, this.only);
     this.lines = lines;
     lines.hold();
     this.#follow = seq === null;
@@ -162,7 +169,7 @@ export class Log {
     const ask = ++this.#asks;
     this.#busy = true;
     try {
-      const answer = await this.api.get(paths.log(this.id), query);
+      const answer = await this.api.get(paths.log(this.id), { ...query, stream: this.only });
       if (ask === this.#asks) take(answer);
     } finally {
       if (ask === this.#asks) this.#busy = false;
@@ -369,7 +376,7 @@ export class Log {
     this.rows.classList.toggle("away", this.#target !== null);
     if (this.#target !== null) this.say(`Line ${count(this.#target)}…`);
     else if (rows.length) this.say(null);
-    else if (attached) this.say("No output yet.");
+    else if (attached) this.say(this.only ? `Nothing on ${this.only}.` : "No output yet.");
     if (!rows.length || !this.#height || !this.#heights.columns) {
       this.position = "";
       return;
