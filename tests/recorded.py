@@ -14,6 +14,7 @@ from typing import Any
 EXAMPLES = Path(__file__).parent.parent / "examples" / "workflows"
 """The folder of example workflows, of which this is one."""
 WORKFLOW = "invoice_to_ledger"
+RUN_ID = "0123456789abcdef"
 BEGUN = datetime(2026, 3, 4, 10, 0, tzinfo=UTC)
 NODES = (
     *("fetch_invoice", "read_invoice", "match_supplier", "build_query", "look_up_supplier"),
@@ -72,7 +73,7 @@ class Recorder:
         self._now += timedelta(milliseconds=100)
 
 
-def recorded_run(execution: str = "0123456789abcdef", begun: datetime = BEGUN) -> list[dict[str, Any]]:
+def recorded_run(execution: str = RUN_ID, begun: datetime = BEGUN) -> list[dict[str, Any]]:
     """Return the messages of a run that succeeds, in the order in which they were sent."""
     recorder = Recorder(execution, begun)
     recorder.send("email.received", "gmail", "d" * 16, {"label_ids": ["INBOX"], "message_id": "m1"})

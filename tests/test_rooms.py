@@ -28,6 +28,7 @@ SEAMS = {
     "asyncio": set[str](),
     "click": {"cli", "client"},
     "hypercorn": {"http.wire.server"},
+    "obstore": {"storage"},
     "psycopg": {"storage"},
     "quart": {"http"},
     "quart_trio": {"http"},

@@ -119,9 +119,10 @@ class StorageSettings:
 
 @attrs.frozen
 class ArtifactSettings:
-    """What runs leave behind; without a folder it is in ``artifacts`` below ``storage.data``."""
+    """What runs leave behind: a folder, by default ``artifacts`` below ``storage.data``, or a bucket."""
 
     folder: Path | None = None
+    url: str | None = None
     max_bytes: int = number(32 * MIB, KIB, 1024 * MIB)
 
 
@@ -276,6 +277,7 @@ ENVIRONMENT: Mapping[str, tuple[str, Callable[[str], Any]]] = {
     "HELIOGRAPH_API_KEYS": ("auth.keys", _keys),
     "API_KEY_SECRET": ("auth.keys", _one_key),
     "HELIOGRAPH_ARTIFACTS": ("artifacts.folder", str),
+    "HELIOGRAPH_ARTIFACTS_URL": ("artifacts.url", str),
     "HELIOGRAPH_WORKFLOWS": ("workflows", _folders),
     "HELIOGRAPH_WEBHOOKS": ("webhooks", str),
     "HELIOGRAPH_TRUSTED_PROXIES": ("server.trusted_proxies", _listed),
@@ -312,6 +314,7 @@ def load(file: Path | None = None, environ: Mapping[str, str] = os.environ) -> S
     if isinstance(settings, Settings):
         problems += _halves(settings.storage)
         problems += _room(settings.redis)
+        problems += _one_place(settings.artifacts)
     if problems:
         raise SettingsError([_with_source(problem, sources) for problem in problems])
     assert isinstance(settings, Settings)
@@ -369,6 +372,13 @@ def _room(redis: RedisSettings) -> list[str]:
     if redis.max_events > redis.keep_events:
         return []
     return [f"redis.max_events: must be more than redis.keep_events, which is {redis.keep_events}"]
+
+
+def _one_place(artifacts: ArtifactSettings) -> list[str]:
+    """Return what is wrong: artifacts are kept in one place."""
+    if artifacts.folder is None or artifacts.url is None:
+        return []
+    return ["artifacts.url: artifacts.folder is set too; name one of them"]
 
 
 def as_toml_lines(settings: Settings) -> list[str]:

@@ -43,7 +43,8 @@ from heliograph.storage.artifacts import FolderArtifacts
 from heliograph.storage.distributed.form import migrate_database, open_distributed
 from heliograph.storage.embedded.form import open_embedded
 from heliograph.storage.embedded.sqlite import migrate_sqlite
-from heliograph.storage.protocols import Storage
+from heliograph.storage.objects import ObjectArtifacts, open_bucket
+from heliograph.storage.protocols import Artifacts, Storage
 from heliograph.storage.sql.migrate import HEAD
 from heliograph.tracing import exporting
 
@@ -72,6 +73,7 @@ async def run(settings: Settings, *, task_status: trio.TaskStatus[str] = trio.TA
 async def _run_storage(
     settings: Settings, signals: AsyncIterator[int], task_status: trio.TaskStatus[str]
 ) -> None:
+    artifacts = open_artifacts(settings)
     async with open_storage(settings) as storage:
         listener = open_listener(settings.server.host, settings.server.port, settings.server.backlog)
         async with listener, trio.open_nursery() as keepers:
@@ -82,7 +84,9 @@ async def _run_storage(
                 appender = Appender(storage.log, settings.events.append_queue)
                 writers.start_soon(appender.run, name="appender")
                 try:
-                    await _run_streams(settings, storage, staff, appender, listener, signals, task_status)
+                    await _run_streams(
+                        settings, storage, artifacts, staff, appender, listener, signals, task_status
+                    )
                 finally:
                     appender.close()
             keepers.cancel_scope.cancel()
@@ -91,6 +95,7 @@ async def _run_storage(
 async def _run_streams(
     settings: Settings,
     storage: Storage,
+    artifacts: Artifacts,
     staff: Staff,
     appender: Appender,
     listener: trio.SocketListener,
@@ -137,7 +142,7 @@ async def _run_streams(
             hub=hub,
             histogram=histogram,
             registry=registry,
-            artifacts=FolderArtifacts(settings.artifacts.folder or settings.storage.data / "artifacts"),
+            artifacts=artifacts,
             streams=streams,
             authenticator=Authenticator(settings.auth),
             ready=ready,
@@ -227,6 +232,17 @@ def open_storage(settings: Settings) -> AbstractAsyncContextManager[Storage]:
             where.database_url, where.redis_url, settings.postgres, settings.redis, key_ttl, prices
         )
     return open_embedded(where.data, key_ttl, prices)
+
+
+def open_artifacts(settings: Settings) -> Artifacts:
+    """Open what runs leave behind: the bucket or the folder that the settings name.
+
+    Raises:
+        SettingsError: The bucket can't be used.
+    """
+    if settings.artifacts.url is not None:
+        return ObjectArtifacts(open_bucket(settings.artifacts.url))
+    return FolderArtifacts(settings.artifacts.folder or settings.storage.data / "artifacts")
 
 
 def migrate(settings: Settings) -> str:

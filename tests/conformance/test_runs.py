@@ -6,12 +6,18 @@ import random
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
+import trio
+from tests.conformance.clients import ask, get, open_sse
+from tests.conformance.conftest import Launch
+from tests.conformance.serving import process
 from tests.conformance.test_storage import event, kept, read_all
 from tests.model.workflows.test_runs import fold
-from tests.recorded import BEGUN, NODES, WORKFLOW, recorded_run
+from tests.polling import until
+from tests.recorded import BEGUN, EXAMPLES, NODES, RUN_ID, WORKFLOW, recorded_run
 from tests.storages import Form, Storage, archived
 
 from heliograph.model.event import Draft, Event
@@ -48,7 +54,7 @@ async def test_a_recorded_run_is_kept_with_its_steps(form: Form, size: int) -> N
     """However its 47 messages are cut into batches, one run is there with ten steps and all that it cost."""
     async with form.open() as storage:
         await publish(storage, drafts_of(recorded_run()), size)
-        run, steps = await whole(storage, "0123456789abcdef")
+        run, steps = await whole(storage, RUN_ID)
         assert (run.status, run.duration_ms, run.steps) == ("success", 4321.5, {"success": 10})
         assert (run.cost_nanos, run.input_tokens, run.output_tokens) == (6_300_000, 3600, 1050)
         assert [step.name for step in steps] == list(NODES)
@@ -65,14 +71,14 @@ async def test_order_and_repetition_do_not_matter(form: Form, seed: int) -> None
     messages = recorded_run()
     async with form.open() as storage:
         await publish(storage, drafts_of(messages), 47)
-        expected = await whole(storage, "0123456789abcdef")
+        expected = await whole(storage, RUN_ID)
         again = [*messages, *chance.sample(messages, 20)]
         chance.shuffle(again)
         await publish(storage, drafts_of(again), 9)
-        assert await whole(storage, "0123456789abcdef") == expected
+        assert await whole(storage, RUN_ID) == expected
     async with form.open() as storage:
         await publish(storage, drafts_of(again), 5)
-        assert await whole(storage, "0123456789abcdef") == expected
+        assert await whole(storage, RUN_ID) == expected
 
 
 def history(chance: random.Random) -> Iterable[Draft]:
@@ -196,3 +202,55 @@ async def test_a_switch_is_kept_beside_the_counters(form: Form) -> None:
         await publish(storage, [started], 1)
         (record,), _ = await storage.store.list(RECORD, RecordFilter(), None, 9)
         assert (record.workflow_id, record.enabled, record.runs) == ("w", False, {"running": 1})
+
+
+async def test_a_run_is_asked_for_and_streamed_over_both_forms(launch: Launch, nursery: trio.Nursery) -> None:
+    """Its list, its trace and its stream tell one and the same run; the stream goes on behind a cursor."""
+    url = (await launch(workflows=(EXAMPLES,))).url
+    messages = recorded_run()
+    for part in (messages[:20], messages[20:]):
+        assert (await ask(url, "POST", "/api/v1/events", json=part)).status == 201
+    path = f"/api/v1/workflows/{WORKFLOW}/runs"
+
+    async def folded() -> bool:  # on the distributed form a moment later
+        answer = await ask(url, "GET", f"{path}/{RUN_ID}")
+        return answer.status == 200 and bool(answer.json()["run"]["status"] == "success")
+
+    await until(folded)
+    trace = await get(url, f"{path}/{RUN_ID}")
+    assert [step["status"] for step in trace["steps"]] == ["success"] * 10
+    assert trace["run"]["cost_usd"] == 0.0063
+    (listed,) = (await get(url, path))["runs"]
+    assert listed == trace["run"]
+    mine = [message["topic"] for message in messages if "execution_id" in message["payload"]]
+    async with await open_sse(url, f"{path}/{RUN_ID}/stream") as stream:
+        story = await stream.story(len(mine))
+    assert [told.fields["topic"] for told in story] == mine
+    headers = {"Last-Event-ID": str(story[-3].id)}
+    async with await open_sse(url, f"{path}/{RUN_ID}/stream", headers) as stream:
+        assert await stream.story(2) == story[-2:]
+    answer = await ask(url, "PATCH", f"/api/v1/workflows/{WORKFLOW}", json={"enabled": False})
+    assert (answer.status, answer.json()["enabled"]) == (200, False)
+    nursery.cancel_scope.cancel()
+
+
+@pytest.mark.chaos
+async def test_a_run_that_is_cut_by_a_kill_is_one_run(tmp_path: Path) -> None:
+    """Killed in the middle of its telling, and told again from the beginning, it is the same run."""
+    messages = recorded_run()
+    path = f"/api/v1/workflows/{WORKFLOW}/runs/{RUN_ID}"
+    traces = []
+    for kill in (False, True):
+        folder = tmp_path / str(kill)
+        folder.mkdir()
+        async with process(folder) as served:
+            if kill:
+                assert (await ask(served.url, "POST", "/api/v1/events", json=messages[:23])).status == 201
+                served.kill()
+                await served.start()
+                assert (await get(served.url, path))["run"]["status"] == "running"
+            assert (await ask(served.url, "POST", "/api/v1/events", json=messages)).status == 201
+            trace = await get(served.url, path)
+            traces.append({"run": trace["run"], "steps": trace["steps"]})
+    assert traces[0] == traces[1]
+    assert (traces[0]["run"]["status"], len(traces[0]["steps"])) == ("success", 10)

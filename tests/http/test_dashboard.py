@@ -11,6 +11,8 @@ import trio
 from tests.conformance.clients import open_ws
 from tests.http.conftest import Api, created, output, status
 
+from heliograph.http.api.dashboard import logs
+
 DAY = datetime.now(UTC).date().isoformat()
 
 
@@ -189,3 +191,123 @@ async def test_the_page_hears_the_end_of_a_task(page: Page) -> None:
         with trio.fail_after(5):
             (told,) = await socket.story(1)
     assert told.fields["payload"]["status"] == "completed"
+
+
+# What an engine says by REST
+
+
+async def test_an_engine_reports_a_task(page: Page) -> None:
+    """An engine creates a task, says that it runs and how it ended; every view shows it."""
+    told = {
+        "input_message": "Fix it",
+        "source": "webhook",
+        "source_metadata": {"pr": 5},
+        "assigned_agent": "brain",
+    }
+    for path in ("/api/tasks", "/api/tasks"):  # a retry is harmless
+        answer = await page.api.http.post(path, json={"task_id": "task-9", "flow_id": "github:a/b#1", **told})
+        assert (answer.status_code, answer.json()) == (201, {"task_id": "task-9", "conversation_id": None})
+    await page.api.http.patch("/api/tasks/task-9", json={"status": "in_progress"})
+    assert (await page.api.get("/api/tasks/task-9"))["status"] == "running"
+    ended = {"status": "success", "output": "done", "cost_usd": 0.25, "input_tokens": 7, "output_tokens": 3}
+    answer = await page.api.http.patch(
+        "/api/tasks/task-9", json={**ended, "duration_seconds": 2, "thoughts": "…"}
+    )
+    assert answer.json() == {"task_id": "task-9", "status": "completed"}
+    task = await page.api.get("/api/tasks/task-9")
+    shown = {
+        name: task[name] for name in ("status", "result", "cost_usd", "source", "source_metadata", "flow_id")
+    }
+    assert shown == {
+        "status": "completed",
+        "result": "done",
+        "cost_usd": 0.25,
+        "source": "webhook",
+        "source_metadata": {"pr": 5},
+        "flow_id": "github:a/b#1",
+    }
+    assert (await page.api.get("/api/tasks/task-9/logs"))["output"] == "done"
+    assert (await page.api.get("/api/v1/tasks/task-9"))["result"]["thoughts"] == "…"
+
+
+async def test_an_engine_may_speak_before_the_task_is_known(page: Page) -> None:
+    """What an engine says of a task that nobody has created begins it."""
+    await page.api.http.patch("/api/tasks/new", json={"status": "running"})
+    assert (await page.api.get("/api/tasks/new"))["status"] == "running"
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body", "field"),
+    [
+        ("POST", "/api/tasks", {"task_id": "a b"}, "task_id"),
+        ("POST", "/api/tasks", {"assigned_agent": 5}, "assigned_agent"),
+        ("PATCH", "/api/tasks/1", {}, "status"),
+        ("PATCH", "/api/tasks/1", {"status": "odd"}, "status"),
+        ("PATCH", "/api/tasks/1", {"status": "failed", "cost_usd": -1}, "cost_usd"),
+    ],
+)
+async def test_bad_reports_are_named(page: Page, method: str, path: str, body: Any, field: str) -> None:
+    """A field that is wrong is named, and nothing is kept."""
+    before = await page.api.get("/api/v1/events")
+    problem = await page.api.problem(method, path, json=body)
+    assert [error["field"] for error in problem["errors"]] == [field]
+    assert (await page.api.get("/api/v1/events"))["events"] == before["events"]
+
+
+async def test_a_task_is_stopped_once(page: Page) -> None:
+    """Stopping cancels what has not ended, and says so of what has."""
+    first, second = [(await page.api.http.post("/api/tasks/task-3/stop")).json() for _ in range(2)]
+    assert (first["success"], second["success"]) == (True, False)
+    assert "cancelled" in second["message"]
+    assert (await page.api.get("/api/tasks/task-3"))["status"] == "cancelled"
+    assert (await page.api.http.post("/api/tasks/none/stop")).status_code == 404
+
+
+# All that was said of a task
+
+
+async def test_the_log_has_its_parts(page: Page) -> None:
+    """What an engine tells of its thoughts and tools is in the parts of the whole log, in order."""
+    said = [
+        ("task.context_built", {"enriched_prompt": "Say hello, politely"}),
+        ("task.thinking", {"content": "hm"}),
+        ("task.tool_call", {"name": "grep", "input": {"q": 1}}),
+        ("task.tool_result", {"name": "grep", "content": "found", "is_error": False}),
+        ("webhook.received", {"source": "github"}),
+        ("response.immediate", {"target": "pr"}),
+        ("knowledge.query", {"tool_name": "search", "query": "why"}),
+    ]
+    for topic, payload in said:
+        await page.api.publish({"topic": topic, "channel": "task:task-1", "payload": payload})
+    log = await page.api.get("/api/tasks/task-1/logs/full")
+    assert list(log) == [
+        "metadata",
+        "input",
+        "webhook_flow",
+        "agent_output",
+        "knowledge_interactions",
+        "final_result",
+    ]
+    assert (log["metadata"]["assigned_agent"], log["metadata"]["cost_usd"]) == ("brain", 0.05)
+    assert log["input"] == {"message": "Say hello", "enriched_prompt": "Say hello, politely"}
+    kinds = [entry["type"] for entry in log["agent_output"]]
+    assert kinds == ["output", "output", "thinking", "tool_call", "tool_result"]
+    assert log["agent_output"][3]["tool_input"] == '{"q":1}'
+    assert [entry["stage"] for entry in log["webhook_flow"]] == ["received", "response_immediate"]
+    assert log["final_result"]["success"] is True
+    for part in log:
+        found = await page.api.get(f"/api/tasks/task-1/logs/{part.replace('_', '-')}")
+        assert found == log[part]
+    assert await page.api.get("/api/tasks/task-3/logs/final-result") is None
+    assert await page.api.get("/api/tasks/task-3/logs/agent-output") == []
+    summary = await page.api.get("/api/tasks/task-1/knowledge-summary")
+    assert summary == {"total_queries": 1, "total_results": 0, "tools": ["search"]}
+
+
+async def test_a_long_log_keeps_its_newest(page: Page, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of more entries than are given the newest are, and the answer says that there are others."""
+    monkeypatch.setattr(logs, "MAX_ENTRIES", 2)
+    log = await page.api.get("/api/tasks/task-1/logs/full")
+    assert ([entry["content"] for entry in log["agent_output"]], log["truncated"]) == (["world"], True)
+    text = await page.api.http.get("/api/tasks/task-1/logs/full", headers={"Accept": "text/plain"})
+    assert text.text == "hello\nworld\n"

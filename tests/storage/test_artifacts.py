@@ -1,4 +1,4 @@
-"""Artifacts in a folder: whole or not at all, never outside of it, and never in the way of an outage."""
+"""Artifacts in a folder and in a bucket: whole or not at all, never outside, and an outage is told."""
 
 from __future__ import annotations
 
@@ -10,9 +10,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from obstore.store import MemoryStore
 
-from heliograph.model.errors import ArtifactNotFound, Invalid, Unavailable
+from heliograph.model.errors import ArtifactNotFound, Invalid, SettingsError, Unavailable
+from heliograph.storage import objects
 from heliograph.storage.artifacts import FolderArtifacts
+from heliograph.storage.objects import ObjectArtifacts, open_bucket
+from heliograph.storage.protocols import Artifacts
+
+
+@pytest.fixture(params=["folder", "objects"])
+def artifacts(request: pytest.FixtureRequest, folder: Path) -> Artifacts:
+    """Return each form in turn: a folder, and a bucket."""
+    return FolderArtifacts(folder) if request.param == "folder" else ObjectArtifacts(MemoryStore())
 
 
 @pytest.fixture
@@ -21,9 +31,8 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "artifacts"
 
 
-async def test_what_is_written_is_read(folder: Path) -> None:
+async def test_what_is_written_is_read(artifacts: Artifacts) -> None:
     """All of it, or the bytes that are asked for; a later one replaces an earlier one."""
-    artifacts = FolderArtifacts(folder)
     first = await artifacts.write("w", "r", "a.json", b"0123456789")
     assert await artifacts.read("w", "r", "a.json") == (first, b"0123456789")
     assert (await artifacts.read("w", "r", "a.json", 2, 4))[1] == b"234"
@@ -35,20 +44,18 @@ async def test_what_is_written_is_read(folder: Path) -> None:
     assert await artifacts.list("w", "r") == []
 
 
-async def test_what_is_not_there(folder: Path) -> None:
-    """A run that left nothing has an empty list; a missing artifact is an error that names it."""
-    artifacts = FolderArtifacts(folder)
+async def test_what_is_not_there(artifacts: Artifacts) -> None:
+    """A run that left nothing has an empty list; a missing artifact is an error."""
     assert await artifacts.list("w", "r") == []
-    with pytest.raises(ArtifactNotFound, match=r"a\.json"):
+    with pytest.raises(ArtifactNotFound, match="no artifact"):
         await artifacts.read("w", "r", "a.json")
-    with pytest.raises(ArtifactNotFound, match=r"a\.json"):
+    with pytest.raises(ArtifactNotFound, match="no artifact"):
         await artifacts.delete("w", "r", "a.json")
 
 
 @pytest.mark.parametrize("key", ["", "..", "../a", "a/b", "/etc/passwd", ".a", "a\0", "a\\b", "x" * 201, "ä"])
-async def test_keys_stay_in_the_folder(folder: Path, key: str) -> None:
+async def test_keys_stay_in_their_run(artifacts: Artifacts, key: str) -> None:
     """A key that is no plain name is refused, whatever is asked."""
-    artifacts = FolderArtifacts(folder)
     with pytest.raises(Invalid, match="key"):
         await artifacts.write("w", "r", key, b"x")
     with pytest.raises(Invalid, match="key"):
@@ -60,10 +67,10 @@ async def test_keys_stay_in_the_folder(folder: Path, key: str) -> None:
 @pytest.mark.parametrize(
     ("workflow", "run"), [("..", "r"), ("w", ".."), ("a/b", "r"), ("", "r"), ("w", "/etc")]
 )
-async def test_runs_stay_in_the_folder(folder: Path, workflow: str, run: str) -> None:
+async def test_runs_stay_in_their_place(artifacts: Artifacts, workflow: str, run: str) -> None:
     """A run or a workflow that is no name has no artifacts."""
     with pytest.raises(ArtifactNotFound):
-        await FolderArtifacts(folder).list(workflow, run)
+        await artifacts.list(workflow, run)
 
 
 async def test_links_are_not_followed(folder: Path, tmp_path: Path) -> None:
@@ -96,10 +103,43 @@ async def test_an_outage_is_told(folder: Path, monkeypatch: pytest.MonkeyPatch) 
     assert os.listdir(folder / "w" / "r") == ["a.json"]
 
 
+async def test_a_bucket_that_is_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A storage that can't be reached is an outage, said in one line, and asked no longer than a moment."""
+    monkeypatch.setattr(objects, "RETRIES", 0)
+    for name, value in {
+        "AWS_ENDPOINT_URL": "http://127.0.0.1:1",
+        "AWS_REGION": "here",
+        "AWS_ACCESS_KEY_ID": "a",
+        "AWS_SECRET_ACCESS_KEY": "b",
+    }.items():
+        monkeypatch.setenv(name, value)
+    away = ObjectArtifacts(open_bucket("s3://bucket/prefix"))
+    for ask in (away.list("w", "r"), away.read("w", "r", "a.json"), away.write("w", "r", "a.json", b"x")):
+        with pytest.raises(Unavailable, match="can't be reached") as caught:
+            await ask
+        assert "\n" not in str(caught.value)
+
+
+def test_a_bucket_must_be_of_a_kind_that_is_known() -> None:
+    """Another URL is a mistake in the settings."""
+    with pytest.raises(SettingsError, match=r"artifacts\.url"):
+        open_bucket("ftp://somewhere/else")
+
+
+async def test_runs_in_a_bucket_are_apart() -> None:
+    """What begins with a run's name is not the run's."""
+    bucket = ObjectArtifacts(MemoryStore())
+    await bucket.write("w", "r", "a.json", b"x")
+    await bucket.write("w", "r2", "b.json", b"x")
+    assert [info.key for info in await bucket.list("w", "r")] == ["a.json"]
+
+
 WRITER = """
 import sys, trio
 from pathlib import Path
 from heliograph.storage.artifacts import FolderArtifacts
+from heliograph.storage.objects import ObjectArtifacts, open_bucket
+from heliograph.storage.protocols import Artifacts
 
 async def main():
     artifacts = FolderArtifacts(Path(sys.argv[1]))

@@ -42,6 +42,9 @@ TOKENS = {
 }
 """By their names in a result: the fields of a task that count tokens."""
 
+ORIGIN = ("source", "source_metadata", "user_id", "flow_id")
+"""Fields of ``task.created`` that tell where the task comes from; they join its metadata."""
+
 CHANGING = frozenset({"task.created", "task.cost", "task.status"})
 """Topics that can change more than the ``Progress`` of a task that has left ``queued``."""
 
@@ -170,6 +173,9 @@ class Task:
         for field in (*DESCRIPTIONS, "input", "metadata"):
             if payload.get(field) is not None:
                 setattr(self, field, payload[field])
+        origin = {name: payload[name] for name in ORIGIN if payload.get(name) is not None}
+        if origin:
+            self.metadata = {**(self.metadata or {}), **origin}
 
     def _output(self, event: Event) -> None:
         self._run(event.timestamp)

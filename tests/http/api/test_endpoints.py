@@ -46,6 +46,8 @@ OPEN = dict.fromkeys(CALLERS, 200)
 READ = {"nobody": 401, "reader": 200, "writer": 403, "of task 1": 403, "of task 2": 403, "unknown": 401}
 ANY_READER = {**READ, "of task 1": 200, "of task 2": 200}
 OF_TASK_1 = {**READ, "of task 1": 200}
+CREATES_TASK_1 = {**READ, "reader": 403, "writer": 201, "of task 1": 201}
+CHANGES_TASK_1 = {**READ, "reader": 403, "writer": 200, "of task 1": 200}
 MATRIX = {
     "list_tasks": READ,
     "get_task": OF_TASK_1,
@@ -82,6 +84,12 @@ MATRIX = {
     "dashboard_get_task": OF_TASK_1,
     "dashboard_list_agents": READ,
     "dashboard_performance": READ,
+    "create_task": CREATES_TASK_1,
+    "dashboard_create_task": CREATES_TASK_1,
+    "change_task": CHANGES_TASK_1,
+    "dashboard_change_task": CHANGES_TASK_1,
+    "stop_task": CHANGES_TASK_1,
+    "dashboard_stop_task": CHANGES_TASK_1,
     "task_log": OF_TASK_1,
     "whole_log": OF_TASK_1,
     "log_part": OF_TASK_1,
@@ -116,7 +124,14 @@ PATHS = {
     "run_id": "r",
     "key": "notes.txt",
 }
-BODIES = {"publish": output("1"), "change_workflow": {"enabled": True}}
+BODIES = {
+    "publish": output("1"),
+    "create_task": {"task_id": "1", "source": "webhook"},
+    "dashboard_create_task": {"task_id": "1", "source": "webhook"},
+    "change_task": {"status": "running"},
+    "dashboard_change_task": {"status": "running"},
+    "change_workflow": {"enabled": True},
+}
 ARTIFACT = "/api/v1/workflows/helpdesk_assistant/runs/r/artifacts/notes.txt"
 RUN = {"topic": "run.started", "payload": {"workflow_id": PATHS["workflow_id"], "run_id": PATHS["run_id"]}}
 

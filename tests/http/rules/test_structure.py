@@ -104,3 +104,22 @@ def test_what_is_taken_is_of_the_schema(change: dict[str, Any]) -> None:
     except Invalid:
         return
     assert Draft202012Validator(SCHEMA).is_valid(value)
+
+
+@attrs.frozen
+class Open:
+    """A thing that takes whatever else is said."""
+
+    name: str
+    others: Mapping[str, Any] = attrs.field(factory=dict)
+
+
+def test_what_else_is_said_may_be_taken() -> None:
+    """A class with a field for the others refuses no field, and its schema says so."""
+    assert structure({"name": "x", "a": 1, "others": 2}, Open) == Open("x", {"a": 1, "others": 2})
+    assert structure({"name": "x"}, Open) == Open("x")
+    components = Components({})
+    components.of(Open)
+    schema = components.schemas["Open"]
+    assert list(schema["properties"]) == ["name"]
+    assert Draft202012Validator(schema).is_valid({"name": "x", "a": 1})

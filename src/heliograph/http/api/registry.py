@@ -7,6 +7,7 @@ from heliograph.http.api.routes.documents import with_descriptions
 
 PLATFORM = (
     routes.tasks,
+    routes.changes,
     routes.sessions,
     routes.events,
     routes.streams,
@@ -18,7 +19,7 @@ PLATFORM = (
     routes.system,
     routes.page,
 )
-DASHBOARD = (dashboard.tasks, dashboard.logs, dashboard.analytics, dashboard.overview)
+DASHBOARD = (dashboard.tasks, dashboard.changes, dashboard.logs, dashboard.analytics, dashboard.overview)
 
 ENDPOINTS = with_descriptions(
     [endpoint for module in (*PLATFORM, *DASHBOARD) for endpoint in module.ENDPOINTS]

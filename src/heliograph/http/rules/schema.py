@@ -19,6 +19,9 @@ from heliograph.model.ids import EventId
 
 Schema = Mapping[str, Any]
 
+OTHERS = "others"
+"""The field of a class that takes what its JSON says besides; without one that is refused."""
+
 
 @attrs.frozen(eq=False)
 class Says:
@@ -97,6 +100,7 @@ _PLAIN: Mapping[Any, Schema] = {
     int: whole(),
     float: NUMBER,
     bool: {"type": "boolean"},
+    NoneType: {"type": "null"},
     datetime: TIME,
     EventId: CURSOR,
     Any: ANYTHING,
@@ -178,10 +182,10 @@ def _hints(cls: type) -> Iterable[tuple[str, Any]]:
 
 
 def _of_fields(cls: type, components: Components) -> Schema:
-    fields = attrs.fields(cls)
+    fields = [field for field in attrs.fields(cls) if field.name != OTHERS]
     schemas = {name: components.of(hint) for name, hint in _hints(cls)}
     optional = [json_name(field.name) for field in fields if field.default is not attrs.NOTHING]
     summary = (inspect.getdoc(cls) or "").partition("\n")[0]
-    return record(
-        {json_name(name): schema for name, schema in schemas.items()}, optional, description=summary
-    )
+    properties = {json_name(field.name): schemas[field.name] for field in fields}
+    more = {"additionalProperties": ANYTHING} if OTHERS in schemas else {}
+    return record(properties, optional, description=summary, **more)

@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
 import attrs
 
-from heliograph.http.rules.schema import Schema, json_name
+from heliograph.http.rules.schema import OTHERS, Schema, json_name
 from heliograph.model.errors import FieldError, Invalid
 from heliograph.model.ids import parse_time
 
@@ -126,9 +126,12 @@ def _object(value: Any, cls: type, path: str, errors: list[FieldError]) -> Any:
     before = len(errors)
     hints = get_type_hints(cls, include_extras=True)
     fields = {json_name(field.name): field for field in attrs.fields(cls)}
-    values = {}
+    values: dict[str, Any] = {}
+    others = fields.pop(OTHERS, None)
     for name, one in value.items():
-        if name not in fields:
+        if name not in fields and others is not None:
+            values.setdefault(OTHERS, {})[name] = one
+        elif name not in fields:
             errors.append(
                 FieldError(_at(path, str(name)[:100]), f"is unknown; known are {', '.join(fields)}")
             )

@@ -1,0 +1,213 @@
+"""Changing tasks by REST: what an engine without events of its own says of them.
+
+Each change is an event like any other, on the task's channel: what is watched and folded does not depend on
+how it was said.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+import attrs
+from werkzeug.exceptions import RequestTimeout
+
+from heliograph.http.api import samples
+from heliograph.http.api.endpoint import Described, Endpoint
+from heliograph.http.api.routes.events import MAX_REQUEST_KEY
+from heliograph.http.api.routes.tasks import OfTask, known_task, of_task
+from heliograph.http.api.services import Services
+from heliograph.http.rules.auth import Identity
+from heliograph.http.rules.bodies import JsonBody
+from heliograph.http.rules.parameters import Text, header
+from heliograph.http.rules.schema import says
+from heliograph.model.channels import NAME
+from heliograph.model.errors import (
+    Conflict,
+    Invalid,
+    Malformed,
+    NotFound,
+    TooLarge,
+    Unavailable,
+    UnsupportedMedia,
+)
+from heliograph.model.ids import EventId
+from heliograph.model.intake import parse_item
+from heliograph.model.publishers import STATUS_WORDS, status_word
+from heliograph.model.task import TERMINAL
+
+Name = Annotated[str, says(pattern=f"^(?:{NAME})$")]
+Short = Annotated[str | None, says(maxLength=1000)]
+Tokens = Annotated[int | None, says(minimum=0)]
+Amount = Annotated[float | None, says(minimum=0)]
+
+FOREVER_KEY = "A retry of the request with the same key is harmless."
+
+
+@attrs.frozen
+class NewTask:
+    """A task that begins to wait for its agent."""
+
+    task_id: Annotated[Name | None, says("Made up if there is none.")] = None
+    input_message: Any = None
+    assigned_agent: Short = None
+    agent_type: Short = None
+    name: Short = None
+    model: Short = None
+    session_id: Short = None
+    conversation_id: Short = None
+    user_id: Short = None
+    flow_id: Short = None
+    source: Short = None
+    source_metadata: Any = None
+    metadata: Mapping[str, Any] | None = None
+    others: Mapping[str, Any] = attrs.field(factory=dict)
+
+
+@attrs.frozen
+class TaskChange:
+    """What has become of a task; other fields join its result."""
+
+    status: Annotated[str, says(enum=tuple(STATUS_WORDS))]
+    output: Annotated[str | None, says("Its answer.")] = None
+    error: Any = None
+    result: Any = None
+    cost_usd: Amount = None
+    input_tokens: Tokens = None
+    output_tokens: Tokens = None
+    duration_seconds: Amount = None
+    others: Mapping[str, Any] = attrs.field(factory=dict)
+
+
+@attrs.frozen
+class Creating:
+    """How to create a task."""
+
+    request_key: str | None = header("Idempotency-Key", Text(1, MAX_REQUEST_KEY), FOREVER_KEY)
+
+
+@attrs.frozen
+class Changing(OfTask):
+    """Which task to change."""
+
+    request_key: str | None = header("Idempotency-Key", Text(1, MAX_REQUEST_KEY), FOREVER_KEY)
+
+
+@attrs.frozen
+class TaskCreated:
+    """The task that was created."""
+
+    task_id: str
+    conversation_id: str | None
+    cursor: EventId
+
+
+@attrs.frozen
+class TaskChanged:
+    """The task that was changed."""
+
+    task_id: str
+    status: str
+    cursor: EventId
+
+
+@attrs.frozen
+class TaskStopped:
+    """Whether a task was stopped."""
+
+    task_id: str
+    stopped: Annotated[bool, says("False where it had ended already.")]
+    status: str
+
+
+async def create_task(services: Services, who: Identity, asked: Creating, body: NewTask) -> TaskCreated:
+    """Create a task; the same again, by its id, is harmless."""
+    task_id = body.task_id or f"task-{secrets.token_hex(6)}"
+    who.require_channel(f"task:{task_id}")
+    said = attrs.asdict(body, recurse=False)
+    payload = {
+        **said.pop("others"),
+        **said,
+        "task_id": task_id,
+        "input": said.pop("input_message"),
+        "agent": said.pop("assigned_agent"),
+    }
+    del payload["input_message"], payload["assigned_agent"]
+    key = asked.request_key or f"tasks/{task_id}/created"
+    cursor = await _append(services, "task.created", payload, key)
+    return TaskCreated(task_id, body.conversation_id, cursor)
+
+
+async def change_task(services: Services, who: Identity, asked: Changing, body: TaskChange) -> TaskChanged:
+    """Say how a task goes on, or how it ended.
+
+    A task that nobody knows yet begins so: what its engine says of it may come before what created it.
+    """
+    status = status_word(body.status) or body.status
+    payload: dict[str, Any] = {"task_id": asked.task_id, "status": status}
+    if status in TERMINAL:
+        said = attrs.asdict(body, recurse=False)
+        beside = {**said.pop("others"), **said}
+        del beside["status"], beside["result"]
+        result = body.result if isinstance(body.result, dict) else {"stdout": body.result}
+        payload["result"] = {name: one for name, one in {**result, **beside}.items() if one is not None}
+    cursor = await _append(services, "task.status", payload, asked.request_key)
+    return TaskChanged(asked.task_id, status, cursor)
+
+
+async def stop_task(services: Services, who: Identity, asked: OfTask) -> TaskStopped:
+    """Stop a task: it is cancelled, and its agent hears so on its channel."""
+    task = await known_task(services.store, asked.task_id)
+    if task.finished:
+        return TaskStopped(task.task_id, stopped=False, status=task.status)
+    payload = {"task_id": asked.task_id, "status": "cancelled"}
+    await _append(services, "task.status", payload, None)
+    return TaskStopped(task.task_id, stopped=True, status="cancelled")
+
+
+async def _append(services: Services, topic: str, payload: Mapping[str, Any], key: str | None) -> EventId:
+    said = {name: value for name, value in payload.items() if value is not None}
+    draft = parse_item({"topic": topic, "payload": said}, services.settings.events.max_bytes, key)
+    return (await services.appender.append([draft])).cursor
+
+
+_REFUSES = (Malformed, RequestTimeout, Conflict, TooLarge, UnsupportedMedia, Invalid, Unavailable)
+
+ENDPOINTS = [
+    Endpoint(
+        "POST",
+        "/api/v1/tasks",
+        create_task,
+        "tasks",
+        Described("It is kept."),
+        scope="publish",
+        body=JsonBody(NewTask),
+        status=201,
+        refuses=_REFUSES,
+        example=TaskCreated("task-0123456789ab", None, samples.CREATED.id),
+    ),
+    Endpoint(
+        "PATCH",
+        "/api/v1/tasks/{task_id}",
+        change_task,
+        "tasks",
+        Described("It is kept."),
+        scope="publish",
+        channels=of_task,
+        body=JsonBody(TaskChange),
+        refuses=_REFUSES,
+        example=TaskChanged("42", "completed", samples.ENDED.id),
+    ),
+    Endpoint(
+        "POST",
+        "/api/v1/tasks/{task_id}/stop",
+        stop_task,
+        "tasks",
+        Described("Whether it was stopped."),
+        scope="publish",
+        channels=of_task,
+        refuses=(NotFound, Invalid, Unavailable),
+        example=TaskStopped("42", stopped=True, status="cancelled"),
+    ),
+]
