@@ -55,7 +55,7 @@ function read(shell, root, id, query) {
   const demo = h("i.badge", { id: "log-demo", hidden: true }, "demo");
   const copy = h("button", { id: "copy-link", onclick: ({ target }) => copied(target, location.href) }, "Copy link");
   const full = h("a.button", { id: "full", href: api.url(paths.fullLog(id)).href, download: `${id}.log` }, "Full log");
-  const facts = h("dl", { id: "facts" });
+  const facts = h("dl", { id: "facts", tabindex: "0" });
   const failure = h("p", { id: "failure", hidden: true, tabindex: "0", "aria-label": "Error" });
   const details = h("details", { id: "details", hidden: true }, h("summary", {}, "Input and result"), h("div.tree"));
   const times = h("select.optional", { id: "times", "aria-label": "Times" }, ...Object.entries(TIMES).map(([value, text]) => new Option(text, value)));
