@@ -11,7 +11,7 @@ import click
 import orjson
 from rich.console import Console
 
-from bench import calls, client, machine, report, scenarios, storage
+from bench import calls, client, machine, programs, report, scenarios, storage
 from bench.peer import Peer
 from bench.peers.fastapi import FastApiPeer
 from bench.peers.floor import FloorPeer
@@ -25,7 +25,13 @@ from heliograph.client.load.swarm import LoadError, allow_sockets
 
 PEERS: tuple[Peer, ...] = (HeliographPeer(), FastApiPeer(), WsPeer(), NchanPeer(), FloorPeer())
 NAMES = [peer.name for peer in PEERS]
-SCENARIOS = (*scenarios.SCENARIOS, *storage.SCENARIOS, *calls.SCENARIOS, *client.SCENARIOS)
+SCENARIOS = (
+    *scenarios.SCENARIOS,
+    *storage.SCENARIOS,
+    *calls.SCENARIOS,
+    *client.SCENARIOS,
+    *programs.SCENARIOS,
+)
 
 
 @click.command()

@@ -7,6 +7,7 @@ Only what names a place of the user's own is put in: where the service is, and w
 from __future__ import annotations
 
 import re
+import shlex
 import shutil
 import subprocess
 from collections.abc import Iterator, Mapping
@@ -27,6 +28,7 @@ SHORTER = {
     r"bin/pytest ": "bin/pytest --collect-only -q ",
     r"--streams \d+": "--streams 10",
     r"--duration \d+": "--duration 1",
+    r"--timeout \d+": "--timeout 1",
 }
 TASK = "seen"
 ACTIVATE = ". .venv/bin/activate"
@@ -102,13 +104,25 @@ def visitor(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Visitor]:
 
 
 def commands(text: str, indent: str = "    ") -> list[str]:
-    """Return the lines of a text's blocks that are commands, those with a backslash joined."""
-    found = []
+    """Return the commands of a text's blocks, those of several lines joined."""
+    found: list[str] = []
     for block in re.split(r"\n\n", text.replace("\\\n", "")):
         lines = [line.removeprefix(indent) for line in block.split("\n") if line.startswith(indent)]
-        if "…" not in block:
-            found += [line for line in lines if COMMAND.match(line)]
+        for line in lines if "…" not in block else []:
+            if found and _is_open(found[-1]):
+                found[-1] += "\n" + line
+            elif COMMAND.match(line):
+                found.append(line)
     return found
+
+
+def _is_open(command: str) -> bool:
+    """Tell whether a quotation of a command goes on in its next line."""
+    try:
+        shlex.split(command, comments=True)
+    except ValueError:
+        return True
+    return False
 
 
 @pytest.mark.parametrize("page", PAGES)

@@ -123,6 +123,11 @@ _api_key_option = click.option(
 @click.option("--name", help="What the task is called; by default the command.")
 @click.option("--model", help="The model that the command uses.")
 @click.option("--task-id", help="By default made from the command's name.")
+@click.option(
+    "--pty",
+    is_flag=True,
+    help="Give the command a pseudo-terminal: stdout and stderr are one stream, in their order.",
+)
 @click.option("--quiet", "-q", is_flag=True, help="Don't copy the command's output to this terminal.")
 @click.option(
     "--wait",
@@ -144,6 +149,7 @@ def exec_(
     name: str | None,
     model: str | None,
     task_id: str | None,
+    pty: bool,
     quiet: bool,
     wait: float,
     spool_mb: int,
@@ -157,13 +163,13 @@ def exec_(
     """
     import trio
 
-    from heliograph.client.exec.command import Job, new_task_id
+    from heliograph.client.exec.job import Job, new_task_id
     from heliograph.client.exec.run import Service, execute
     from heliograph.client.invocation import command_line
     from heliograph.model.intake import parse_item
 
     metadata = {"host": os.uname().nodename, "cwd": os.getcwd()}
-    job = Job(task_id or new_task_id(command[0]), command, name, agent, model, metadata)
+    job = Job(task_id or new_task_id(command[0]), command, name, agent, model, metadata, pty=pty, url=url)
     try:
         parse_item(job.created(), 1024 * 1024)
     except ClientFault as error:

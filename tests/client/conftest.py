@@ -16,7 +16,7 @@ import pytest
 import trio
 from tests.servers import free_port
 
-from heliograph.client.spool import About, Spool
+from heliograph.client.spool import About, Spool, expand
 
 LOST = "lost"
 """In a script: keep the events, and cut the connection instead of answering."""
@@ -30,6 +30,7 @@ class FakeService:
         script: For the next publish requests: ``LOST``, or a status with headers and a problem document.
         streams: For the next GET requests: status and body; a stream's connection is cut after it.
         asked: Method, target and headers of each request.
+        most: Bytes of the longest item that is taken.
     """
 
     def __init__(self) -> None:
@@ -37,6 +38,7 @@ class FakeService:
         self.script: deque[str | tuple[int, dict[str, str], dict[str, Any]]] = deque()
         self.streams: deque[tuple[int, bytes]] = deque()
         self.asked: list[tuple[str, str, dict[str, str]]] = []
+        self.most = 1 << 30
         self.port = free_port()
         self._keys: set[str] = set()
 
@@ -98,6 +100,9 @@ class FakeService:
             status, more, problem = step
             await self._send(stream, connection, status, more, orjson.dumps(problem), end=True)
             return True
+        if max(map(len, body.splitlines())) > self.most:
+            await self._send(stream, connection, 413, {}, b"{}", end=True)
+            return True
         items = [orjson.loads(line) for line in body.splitlines()]
         for item in items:
             if item["key"] not in self._keys:
@@ -147,7 +152,7 @@ def spool(tmp_path: Path) -> Iterator[Spool]:
 def read_items(spool: Spool) -> list[dict[str, Any]]:
     """Read every item that lies in a spool."""
     segments = sorted(spool.folder.glob("*.ndjson"))
-    return [orjson.loads(line) for path in segments for line in path.read_bytes().splitlines()]
+    return [orjson.loads(line) for path in segments for line in expand(path.read_bytes()).splitlines()]
 
 
 @pytest.fixture

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import orjson
 import pytest
@@ -12,7 +12,7 @@ from trio.testing import wait_all_tasks_blocked
 from heliograph.client import outbox as outbox_module
 from heliograph.client.api import Client
 from heliograph.client.outbox import Outbox
-from heliograph.client.spool import Spool
+from heliograph.client.spool import Run, Spool
 from heliograph.model.errors import Unauthenticated
 
 if TYPE_CHECKING:
@@ -133,7 +133,69 @@ async def test_too_large(service: FakeService, client: Client, spool: Spool, nur
     with trio.fail_after(10):
         await outbox.send()
     assert numbers(service) == list(range(100))
-    assert len(service.asked) >= 6
+    assert len(service.asked) == 5
+
+
+def output(text: str, **marks: bool) -> dict[str, Any]:
+    """Make a piece of output."""
+    return {"topic": "task.output", "payload": {"task_id": "t", "output": text, **marks}}
+
+
+async def test_a_piece_that_is_too_large(
+    service: FakeService, client: Client, spool: Spool, nursery: trio.Nursery
+) -> None:
+    """A piece over the service's limit comes in pieces that make up the same line, in its place."""
+    service.most = 200
+    outbox = Outbox(spool, client, lambda sentence: None)
+    outbox.append([output("before"), output("0123456789" * 30, rewind=True), output("after")])
+    outbox.close()
+    with trio.fail_after(10):
+        await outbox.send()
+    assert not spool.unsent
+    payloads = [item["payload"] for item in service.kept]
+    assert [payloads[0]["output"], payloads[-1]["output"]] == ["before", "after"]
+    assert "".join(payload["output"] for payload in payloads[1:-1]) == "0123456789" * 30
+    assert [payload.get("partial", False) for payload in payloads[1:-1]] == [True] * (len(payloads) - 3) + [
+        False
+    ]
+    assert [payload.get("rewind", False) for payload in payloads[1:-1]] == [True] + [False] * (
+        len(payloads) - 3
+    )
+    assert len({item["key"] for item in service.kept}) == len(payloads)
+
+
+async def test_an_end_that_is_too_large(
+    service: FakeService, client: Client, spool: Spool, nursery: trio.Nursery
+) -> None:
+    """A task's end is shortened until the service takes it: its status and exit code are what counts."""
+    service.most = 200
+    result = {"stdout": "x" * 5000, "exit_code": 3, "error": "e" * 5000, "duration": 1.5}
+    outbox = Outbox(spool, client, lambda sentence: None)
+    payload = {"task_id": "t", "status": "failed", "result": result}
+    outbox.append([{"topic": "task.status", "payload": payload}])
+    outbox.close()
+    with trio.fail_after(10):
+        await outbox.send()
+    (kept,) = service.kept
+    assert kept["payload"]["status"] == "failed"
+    assert kept["payload"]["result"]["exit_code"] == 3
+    assert 0 < len(kept["payload"]["result"]["stdout"]) < 200
+
+
+async def test_a_run_of_lines(
+    service: FakeService, client: Client, spool: Spool, nursery: trio.Nursery
+) -> None:
+    """Lines that wait as one record are sent as an item each, with keys of their own, between the others."""
+    outbox = Outbox(spool, client, lambda sentence: None)
+    template = {"topic": "task.output", "payload": {"task_id": "t", "stream": "stdout"}}
+    text = "\n".join(map(str, range(10_000)))
+    outbox.append([output("first"), Run(template, text), output("last")])
+    outbox.close()
+    with trio.fail_after(10):
+        await outbox.send()
+    assert service.outputs() == ["first", *text.split("\n"), "last"]
+    assert len({item["key"] for item in service.kept}) == 10_002
+    assert service.kept[5]["payload"] == {"task_id": "t", "stream": "stdout", "output": "4"}
 
 
 async def test_refused_items(

@@ -41,6 +41,13 @@ class Api:
         assert answer.status_code == status, answer.text
         return answer.json()
 
+    async def send(self, method: str, path: str, body: Any = None, status: int = 200) -> Any:
+        """Send a body as JSON, if there is one, checking the status; return the answer."""
+        sent = {} if body is None else {"json": body}
+        answer = await self.http.request(method, path, **sent)
+        assert answer.status_code == status, answer.text
+        return answer.json()
+
     async def problem(self, method: str, path: str, **request: Any) -> dict[str, Any]:
         """Make a request that is refused; check the form of the problem, and return it."""
         answer = await self.http.request(method, path, **request)

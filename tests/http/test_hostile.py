@@ -314,7 +314,11 @@ PEERS: dict[str, tuple[Peer, object]] = {
         400,
     ),
     "no key": (raw(handshake("http://x").replace(b"Sec-WebSocket-Key", b"X-Key")), 400),
-    "another version": (raw(handshake("http://x").replace(b"Version: 13", b"Version: 8")), 400),
+    "another version": (raw(handshake("http://x").replace(b"Version: 13", b"Version: 8")), 426),
+    "a short key": (
+        raw(handshake("http://x").replace(b"Sec-WebSocket-Key: ", b"Sec-WebSocket-Key: x\r\nX: ")),
+        400,
+    ),
     "goes at once": (
         raw(request_head("GET", "/api/health", {"Host": "localhost", "Connection": "close"})),
         200,
@@ -322,12 +326,12 @@ PEERS: dict[str, tuple[Peer, object]] = {
     "an old client": (raw(request_head("GET", "/api/health", {"Host": "localhost"}, "1.0")), 200),
     "a body beyond the limit": (raw(TOO_LARGE, *[b"x" * 1_000_000] * 40), 413),
     "a body announced beyond the limit": (raw(TOO_LARGE), 413),
-    "HTTP/2 unasked": (raw(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"), None),
+    "HTTP/2 unasked": (raw(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"), 505),
     "an upgrade to HTTP/2": (
         raw(
             request_head(
                 "GET",
-                SSE,
+                "/api/health",
                 {
                     "Host": "localhost",
                     "Connection": "Upgrade, HTTP2-Settings",
@@ -336,7 +340,7 @@ PEERS: dict[str, tuple[Peer, object]] = {
                 },
             )
         ),
-        101,
+        200,
     ),
     "two lengths": (raw(PUBLISH.replace(b"Host: localhost", b"Host: localhost\r\nContent-Length: 5")), 400),
     "a length and chunks": (

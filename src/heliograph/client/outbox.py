@@ -8,8 +8,8 @@ While the service is away the sender tries on, with growing pauses, and the spoo
 bound; then ``put`` waits, nothing more is read from the command, and its pipe fills until it waits too.
 Nothing is ever dropped. A full disk is a bound like the other. A service that *refuses* (a wrong key,
 say) is treated alike, since the operator may mend it, but nobody waits for that after the command ended. An
-*item* that it refuses by itself, too large or with a field that is none, would be refused for ever: it is set
-aside in a file, and what stands behind it goes on.
+*item* that it refuses by itself would be refused for ever: one that is too large goes in smaller ones, and
+one with a field that is none is set aside in a file, so that what stands behind it goes on.
 """
 
 from __future__ import annotations
@@ -17,10 +17,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import orjson
 import trio
 
 from heliograph.client.api import Client
-from heliograph.client.spool import Spool
+from heliograph.client.spool import Run, Spool, expand
 from heliograph.model.backoff import Backoff
 from heliograph.model.errors import ClientFault, HeliographError, Invalid, TooLarge, TooMany
 
@@ -29,6 +30,9 @@ BATCH_BYTES = 1024 * 1024
 PACE = 0.02
 DISK_RETRY = 1.0
 PATIENCE_BEFORE_NOTICE = 2.0
+
+NEEDED = ("task_id", "status", "output", "stream", "exit_code")
+"""Fields of a payload without which its event says nothing."""
 
 
 class Outbox:
@@ -52,7 +56,6 @@ class Outbox:
         self._client = client
         self._notify = notify
         self._limit = limit
-        self._batch = BATCH_BYTES
         self._closed = False
         self._noticed = False
         self._changed = trio.Event()
@@ -62,7 +65,7 @@ class Outbox:
         """Bytes that wait."""
         return self._spool.unsent
 
-    async def put(self, items: Sequence[Mapping[str, Any]]) -> None:
+    async def put(self, items: Sequence[Mapping[str, Any] | Run]) -> None:
         """Put items into the spool once it is below its bound.
 
         If this is cancelled, none of them was taken.
@@ -85,7 +88,7 @@ class Outbox:
                     )
             await trio.sleep(DISK_RETRY)
 
-    def append(self, items: Sequence[Mapping[str, Any]]) -> None:
+    def append(self, items: Sequence[Mapping[str, Any] | Run]) -> None:
         """Put items into the spool, whether it is below its bound or not.
 
         Raises:
@@ -112,25 +115,20 @@ class Outbox:
         """Send until everything of a closed outbox is acknowledged; tries without end."""
         backoff = Backoff()
         failing_since: float | None = None
-        body, length = b"", 0  # what is sent, and how many bytes of the spool that stands for
+        bodies: list[bytes] = []  # what is left to send
+        length = 0  # of the bytes of the spool that it stands for
         while not (self._closed and not self._spool.unsent):
             if not self._spool.unsent:
                 await self._changed.wait()
                 continue
             begun = trio.current_time()
             if not length:
-                body = self._spool.read(self._batch)
-                length = len(body)
+                records = self._spool.read(BATCH_BYTES)
+                length, bodies = len(records), [expand(records)]
             try:
-                if body:
-                    await self._client.post_events(body)
+                while bodies:
+                    bodies[:1] = await self._post(bodies[0])
             except HeliographError as error:
-                if isinstance(error, TooLarge) and body.count(b"\n") > 1:
-                    self._batch, length = len(body) // 2, 0
-                    continue
-                if blamed := _blamed(error):
-                    body = self._without(body, blamed, error)
-                    continue
                 self.error = error
                 failing_since = begun if failing_since is None else failing_since
                 if self.refused or trio.current_time() - failing_since >= PATIENCE_BEFORE_NOTICE:
@@ -146,6 +144,21 @@ class Outbox:
             backoff.reset()
             self.wake()
             await trio.sleep_until(begun + PACE)
+
+    async def _post(self, body: bytes) -> list[bytes]:
+        """Post items once; return what is to be posted instead of those that are not kept."""
+        try:
+            await self._client.post_events(body)
+        except TooLarge as error:
+            lines = body.splitlines(keepends=True)
+            if len(lines) > 1:
+                return [b"".join(lines[: len(lines) // 2]), b"".join(lines[len(lines) // 2 :])]
+            return smaller(body) or self._without(body, {0}, error)
+        except Invalid as error:
+            if not (blamed := _blamed(error)):
+                raise
+            return self._without(body, blamed, error)
+        return []
 
     @property
     def refused(self) -> bool:
@@ -170,14 +183,15 @@ class Outbox:
                 break
         return not self._spool.unsent
 
-    def _without(self, body: bytes, blamed: set[int], error: HeliographError) -> bytes:
+    def _without(self, body: bytes, blamed: set[int], error: HeliographError) -> list[bytes]:
         """Set the items aside that a service refuses; return the others."""
         lines = body.splitlines(keepends=True)
         kept = self._spool.set_aside([line for index, line in enumerate(lines) if index in blamed])
         where = f"they are kept in {kept}" if kept else "they are dropped"
         count = f"{len(blamed)} item" if len(blamed) == 1 else f"{len(blamed)} items"
         self._notify(f"{self._client.url} refuses {count} for good ({error}); {where}")
-        return b"".join(line for index, line in enumerate(lines) if index not in blamed)
+        others = b"".join(line for index, line in enumerate(lines) if index not in blamed)
+        return [others] if others else []
 
     def _notice(self) -> None:
         if not self._noticed:
@@ -190,10 +204,36 @@ class Outbox:
         return True
 
 
-def _blamed(error: HeliographError) -> set[int]:
+def smaller(line: bytes) -> list[bytes]:
+    """Return items that say as much as fits of one that is too large; none if nothing can be left out.
+
+    A piece of output becomes two that make up the same line. Of anything else the largest part of its payload
+    is cut to half its length, or left out if it is no text.
+    """
+    item = orjson.loads(line)
+    payload = item.get("payload", {})
+    output = payload.get("output")
+    if isinstance(output, str) and len(output) > 1:
+        middle, rest = len(output) // 2, {**payload}
+        rest.pop("rewind", None)
+        halves = [
+            {"payload": {**payload, "output": output[:middle], "partial": True}, "key": f"{item['key']}/1"},
+            {"payload": {**rest, "output": output[middle:]}, "key": f"{item['key']}/2"},
+        ]
+        return [orjson.dumps({**item, **half}, option=orjson.OPT_APPEND_NEWLINE) for half in halves]
+    holder = payload["result"] if isinstance(payload.get("result"), dict) else payload
+    sizes = {name: len(orjson.dumps(holder[name])) for name in holder if name not in NEEDED}
+    if not sizes:
+        return []
+    largest = max(sizes, key=sizes.__getitem__)
+    whole = holder.pop(largest)
+    if isinstance(whole, str) and len(whole) > 1:
+        holder[largest] = whole[: len(whole) // 2]
+    return [orjson.dumps(item, option=orjson.OPT_APPEND_NEWLINE)]
+
+
+def _blamed(error: Invalid) -> set[int]:
     """Return the positions of the items that a refusal is about; none if it is about the whole request."""
-    if isinstance(error, TooLarge):  # a request of one item
-        return {0}
-    if not isinstance(error, Invalid) or any(field.index is None for field in error.errors):
+    if any(field.index is None for field in error.errors):
         return set()
     return {field.index for field in error.errors if field.index is not None}

@@ -10,12 +10,15 @@ A spool is a folder of its own under the spool folder::
     3f9a51c07be2/
         about.json        for which service and task, and how many items
         lock              flock'ed by the process that writes or sends; the kernel frees it when that dies
-        00000001.ndjson   items as ``POST /api/v1/events`` takes them, each with its idempotency key
+        00000001.ndjson   a record a line: an item as ``POST /api/v1/events`` takes it, with its idempotency
+                          key, or a run of lines of output that differ in nothing but their text
         00000002.ndjson   the next segment; a segment is deleted once all of it is acknowledged
         sent              the acknowledged position, as ``segment offset``
         open.json         the tasks that its process has begun and not ended, if it tells of several
 
-Items are encoded once and sent as they lie there. Since each has a key, a stale ``sent`` only makes the
+Items are encoded once and sent as they lie there. A program that writes millions of lines must not wait for
+their encoding: so a run of them is one record, and ``expand`` makes an item of each when they are sent. Since
+each has a key, a stale ``sent`` only makes the
 service see an item twice and keep it once, so the file needs no care beyond one small write. Whoever
 finds a spool whose lock is free may ``adopt`` it: its process ended or died. Reads and writes are plain
 blocking calls: they meet the page cache, not the disk, and are far shorter than a thread switch would be. One
@@ -37,6 +40,8 @@ import attrs
 import orjson
 
 SEGMENT_BYTES = 4 * 1024 * 1024
+ITEM_BYTES = 150
+"""About what an item has beside the text of its line."""
 REFUSED_BYTES = 64 * 1024 * 1024
 """How much is kept of what the service refuses."""
 
@@ -54,6 +59,19 @@ class About:
     url: str
     task_id: str
     command: str
+
+
+@attrs.frozen
+class Run:
+    """Lines of output, one behind the other.
+
+    Args:
+        item: What each of them becomes, but for ``output`` in its payload and the key.
+        text: The lines, joined by line ends.
+    """
+
+    item: Mapping[str, Any]
+    text: str
 
 
 class Spool:
@@ -131,19 +149,23 @@ class Spool:
         """Bytes that are appended but not acknowledged."""
         return self.appended - self.acknowledged
 
-    def append(self, items: Iterable[Mapping[str, Any]]) -> None:
-        """Append items, giving each its key.
+    def append(self, items: Iterable[Mapping[str, Any] | Run]) -> None:
+        """Append items and runs of them, giving each item its key.
 
         Raises:
             OSError: The disk is full or broken; nothing of them was appended.
         """
-        lines = []
+        records = []
         for item in items:
-            self._count += 1
-            lines.append(orjson.dumps({"key": f"{self._keys}/{self._count}", **item}))
-        if not lines:
+            if isinstance(item, Run):
+                records.append(orjson.dumps([self._keys, self._count + 1, item.item, item.text]))
+                self._count += item.text.count("\n") + 1
+            else:
+                self._count += 1
+                records.append(orjson.dumps({"key": f"{self._keys}/{self._count}", **item}))
+        if not records:
             return
-        data = b"\n".join(lines) + b"\n"
+        data = b"\n".join(records) + b"\n"
         if self._writer < 0 or self._written >= SEGMENT_BYTES:
             self._next_segment()
         try:
@@ -155,9 +177,10 @@ class Spool:
         self.appended += len(data)
 
     def read(self, limit: int) -> bytes:
-        """Return whole lines from the acknowledged position on: about ``limit`` bytes, at least one line.
+        """Return whole records from the acknowledged position on; empty when everything is acknowledged.
 
-        Empty when everything is acknowledged.
+        Args:
+            limit: About how many bytes they have when they are expanded; at least one is returned.
 
         Raises:
             OSError: They can't be read.
@@ -175,7 +198,7 @@ class Spool:
             except FileNotFoundError:
                 data = b""
             if data:
-                return data
+                return _within(data, limit)
             self._leave_segment()
 
     def advance(self, count: int) -> None:
@@ -222,8 +245,8 @@ class Spool:
         """Return the item that was appended last; ``None`` if no segment holds one."""
         if not self._newest:
             return None
-        lines = self._path(self._newest).read_bytes().splitlines()
-        item: dict[str, Any] | None = orjson.loads(lines[-1]) if lines else None
+        items = expand(self._path(self._newest).read_bytes().rpartition(b"\n")[0].rpartition(b"\n")[2])
+        item: dict[str, Any] | None = orjson.loads(items.splitlines()[-1]) if items else None
         return item
 
     def remove(self) -> None:
@@ -263,6 +286,35 @@ class Spool:
         data = path.read_bytes()
         if not data.endswith(b"\n"):
             os.truncate(path, data.rfind(b"\n") + 1)
+
+
+def expand(records: bytes) -> bytes:
+    """Return the items that records stand for, one a line."""
+    if not records.startswith(b"[") and b"\n[" not in records:
+        return records
+    lines = []
+    for record in records.splitlines(keepends=True):
+        if record.startswith(b"["):
+            keys, first, item, text = orjson.loads(record)
+            payload = item.pop("payload")
+            for number, line in enumerate(text.split("\n"), first):
+                made = {"key": f"{keys}/{number}", **item, "payload": {**payload, "output": line}}
+                lines.append(orjson.dumps(made, option=orjson.OPT_APPEND_NEWLINE))
+        else:
+            lines.append(record)
+    return b"".join(lines)
+
+
+def _within(records: bytes, limit: int) -> bytes:
+    """Return as many of the first records as come to about a limit when they are expanded; at least one."""
+    position = size = 0
+    while position < len(records) and size < limit:
+        end = records.index(b"\n", position) + 1
+        size += end - position
+        if records.startswith(b"[", position):
+            size += records.count(b"\\n", position, end) * ITEM_BYTES
+        position = end
+    return records[:position]
 
 
 def spools(home: Path) -> list[Path]:

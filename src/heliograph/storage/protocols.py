@@ -336,6 +336,7 @@ class Store(Protocol):
         after: Sequence[Any] | None,
         limit: int,
         sort: str | None = None,
+        skip: int = 0,
     ) -> tuple[Sequence[V], bool]:
         """List entities in their order until the limit or about a mebibyte; tell whether there are more.
 
@@ -346,6 +347,7 @@ class Store(Protocol):
                 value that it is sorted by, and its key.
             limit: The most to return.
             sort: The name of what to sort by instead, largest first.
+            skip: How many to leave out first; they cost as if they were listed, so bound them.
         """
         ...
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import sys
@@ -7,11 +8,13 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
+import orjson
 import pytest
 import trio
 
 from heliograph.client.api import Client
-from heliograph.client.exec.command import READ_BYTES, TAIL_BYTES, Execution, Job, Outcome, new_task_id
+from heliograph.client.exec.command import READ_BYTES, TAIL_BYTES, Execution, Outcome
+from heliograph.client.exec.job import Job, new_task_id
 from heliograph.client.outbox import Outbox
 from heliograph.client.spool import Spool
 from heliograph.model.channels import is_name
@@ -201,6 +204,57 @@ async def test_left_running(outbox: Outbox, spool: Spool, items: Items) -> None:
     assert outcome == Outcome("completed", 0)
     (pid,) = outputs(items(spool))
     os.kill(int(pid), signal.SIGKILL)
+
+
+async def test_background_that_talks(outbox: Outbox, spool: Spool, items: Items) -> None:
+    """Something in the background that goes on writing does not hold up the end; what came before is kept."""
+    talk = "import os, time\nwhile True: os.write(1, b'request\\n'); time.sleep(0.01)"
+    script = '"$0" -c "$1" & echo $!; yes line | head -n 20000; echo done >&2'
+    outcome = await run(outbox, "sh", "-c", script, sys.executable, talk)
+    assert outcome == Outcome("completed", 0)
+    shown = outputs(items(spool))
+    assert shown.count("line") == 20_000
+    assert outputs(items(spool), "stderr") == ["done"]
+    with contextlib.suppress(ProcessLookupError):  # it may have met the closed pipe
+        os.kill(next(int(line) for line in shown if line.isdigit()), signal.SIGKILL)
+
+
+async def test_a_long_command(outbox: Outbox, spool: Spool, items: Items) -> None:
+    """A command of a megabyte of arguments runs whole; watchers are told its beginning and its length."""
+    words = [f"src/components/feature-{n}.ts" for n in range(33_000)]
+    await run(outbox, "sh", "-c", 'echo "$# files"', "sh", *words)
+    assert outputs(items(spool)) == ["33000 files"]
+    told = items(spool)[0]["payload"]["input"]
+    assert told["command"][:4] == ["sh", "-c", 'echo "$# files"', "sh"]
+    assert told["words"] == 33_004
+    assert len(orjson.dumps(items(spool)[0])) < 200_000
+
+
+async def test_the_environment_of_the_command(
+    outbox: Outbox, spool: Spool, items: Items, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The command is told where the service is and which task it is, and gets no key."""
+    for name in ("HELIOGRAPH_API_KEY", "HELIOGRAPH_API_KEYS", "API_KEY_SECRET"):
+        monkeypatch.setenv(name, "secret")
+    monkeypatch.setenv("HELIOGRAPH_URL", "http://other")
+    await run(outbox, "sh", "-c", "env | grep -E 'HELIOGRAPH|SECRET' | sort", url="http://service")
+    assert outputs(items(spool)) == ["HELIOGRAPH_TASK_ID=t1", "HELIOGRAPH_URL=http://service"]
+
+
+async def test_a_pseudo_terminal(outbox: Outbox, spool: Spool, items: Items) -> None:
+    """With one the command sees a terminal, and what it writes to either stream comes in its order."""
+    script = "test -t 1 && test -t 2 && for n in 1 2 3; do echo out $n; echo err $n >&2; done; exit 3"
+    outcome = await run(outbox, "sh", "-c", script, pty=True)
+    assert outcome.exit_code == 3
+    assert outputs(items(spool)) == [f"{stream} {n}" for n in (1, 2, 3) for stream in ("out", "err")]
+
+
+async def test_a_program_that_is_not_there_gets_no_pseudo_terminal(outbox: Outbox) -> None:
+    """What was made for a program that can't be started is given back."""
+    await run(outbox, "true")
+    before = len(os.listdir("/proc/self/fd"))
+    assert (await run(outbox, "/no/such/program", pty=True)).exit_code == 127
+    assert len(os.listdir("/proc/self/fd")) == before
 
 
 async def test_cancelled(

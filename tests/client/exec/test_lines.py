@@ -1,10 +1,11 @@
 from collections.abc import Collection, Iterable
 from itertools import pairwise
 
+import attrs
 from hypothesis import given
 from hypothesis import strategies as st
 
-from heliograph.client.exec.lines import PART_CHARACTERS, LineAssembler, Piece
+from heliograph.client.exec.lines import PART_CHARACTERS, RUN_CHARACTERS, LineAssembler, Piece
 
 
 def joined(pieces: Iterable[Piece]) -> list[str]:
@@ -20,14 +21,16 @@ def joined(pieces: Iterable[Piece]) -> list[str]:
 
 
 def assemble(*reads: bytes, flush_after: Collection[int] = ()) -> list[Piece]:
-    """Feed reads, with flushes after some, to the end."""
+    """Feed reads, with flushes after some, to the end; return the pieces, with runs as the lines they are."""
     assembler = LineAssembler()
     pieces: list[Piece] = []
     for position, read in enumerate(reads):
         pieces += assembler.feed(read)
         if position in flush_after:
             pieces += assembler.flush()
-    return pieces + assembler.finish()
+    pieces += assembler.finish()
+    assert all(piece == Piece(piece.text) for piece in pieces if "\n" in piece.text)
+    return [attrs.evolve(piece, text=line) for piece in pieces for line in piece.text.split("\n")]
 
 
 BYTES = st.lists(
@@ -52,6 +55,24 @@ def test_any_cuts_and_flushes(data: bytes, cuts: set[int], flush_after: set[int]
 def test_lines() -> None:
     """Each line is one unmarked piece; a last line without an end is one too."""
     assert assemble(b"one\ntw", b"o\n\nthree") == [Piece("one"), Piece("two"), Piece(""), Piece("three")]
+
+
+def test_lines_that_come_together_stay_together() -> None:
+    """A read of many lines is few pieces, each of a bounded length; the line behind them waits."""
+    assembler = LineAssembler()
+    pieces = assembler.feed(b"first line\n" * 5000 + b"rest")
+    assert "\n".join(piece.text for piece in pieces) == "\n".join(["first line"] * 5000)
+    assert len(pieces) < 10
+    assert max(len(piece.text) for piece in pieces) <= RUN_CHARACTERS
+    assert assembler.finish() == [Piece("rest")]
+
+
+def test_a_long_line_among_others() -> None:
+    """A line longer than a run is one piece, and a very long one is cut, among whole lines as alone."""
+    long, very_long = "l" * (RUN_CHARACTERS + 5), "v" * (PART_CHARACTERS + 5)
+    pieces = assemble(f"a\n{long}\nb\n{very_long}\nc\n".encode())
+    assert joined(pieces) == ["a", long, "b", very_long, "c"]
+    assert max(len(piece.text) for piece in pieces) == PART_CHARACTERS
 
 
 def test_prompt() -> None:

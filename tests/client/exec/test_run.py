@@ -11,6 +11,14 @@ from typing import TYPE_CHECKING
 
 import pytest
 import trio
+import trio.testing
+
+from heliograph.client.api import Client
+from heliograph.client.exec.command import Execution
+from heliograph.client.exec.job import Job
+from heliograph.client.exec.run import _pass_signals
+from heliograph.client.outbox import Outbox
+from heliograph.client.spool import Spool
 
 if TYPE_CHECKING:
     from tests.client.conftest import FakeService, Heliograph
@@ -119,6 +127,45 @@ async def test_ctrl_c_reaches_the_command_once(service: FakeService, heliograph:
     assert b"heliograph tail task:" in seen
     assert service.outputs() == ["go", "got", "end"]
     assert service.statuses() == ["running", "cancelled"]
+
+
+async def test_ctrl_c_on_a_command_that_ends_at_once(service: FakeService, heliograph: Heliograph) -> None:
+    """One Ctrl-C ends the command; its end is sent all the same, however late we hear of the Ctrl-C."""
+    ours, theirs = os.openpty()
+    command = ["heliograph", "exec", "--url", service.url, "--", "sh", "-c", "echo go; exec sleep 60"]
+    process = await trio.lowlevel.open_process(
+        [sys.executable, "-c", ON_A_TERMINAL, str(theirs), sys.executable, "-m", *command],
+        env=heliograph.environment,
+        pass_fds=[theirs],
+    )
+    os.close(theirs)
+    async with trio.lowlevel.FdStream(ours) as terminal:
+        seen = b""
+        with trio.fail_after(30):
+            while b"go\r\n" not in seen:
+                seen += await terminal.receive_some()
+            await terminal.send_all(b"\x03")
+            assert await process.wait() == 130
+    assert service.statuses() == ["running", "cancelled"]
+    assert list(heliograph.spools.iterdir()) == []
+
+
+async def test_a_signal_behind_the_end_leaves_only_what_is_waited_for(
+    spool: Spool, nursery: trio.Nursery
+) -> None:
+    """The first signal after the command's end was meant for the command; the second is meant for us."""
+    execution = Execution(Job("t1", ("true",)), Outbox(spool, Client(NOBODY), print))
+    execution.ended = True
+    waiting, told = trio.CancelScope(), trio.Event()
+    send, receive = trio.open_memory_channel[int](0)
+    nursery.start_soon(_pass_signals, receive, execution, waiting, told)
+    await send.send(signal.SIGINT)
+    await trio.testing.wait_all_tasks_blocked()
+    assert not waiting.cancel_called
+    await send.send(signal.SIGINT)
+    await trio.testing.wait_all_tasks_blocked()
+    assert waiting.cancel_called
+    await send.aclose()
 
 
 async def test_away_then_next_exec(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from typing import get_origin
+from typing import Any, get_origin
 
 import httpx
 import pytest
@@ -74,6 +74,30 @@ MATRIX = {
     "delete_artifact": {**READ, "reader": 403, "writer": 204},
     "list_sessions": READ,
     "get_session": READ,
+    "dashboard_list_sessions": READ,
+    "dashboard_get_session": READ,
+    "conversation_rows": READ,
+    "dashboard_conversation_of_flow": READ,
+    "dashboard_get_conversation": READ,
+    "dashboard_get_context": READ,
+    "dashboard_get_metrics": READ,
+    "message_rows": READ,
+    "dashboard_create_conversation": {**READ, "reader": 403, "writer": 200},
+    "dashboard_change_conversation": {**READ, "reader": 403, "writer": 200},
+    "dashboard_delete_conversation": {**READ, "reader": 403, "writer": 200},
+    "dashboard_clear_conversation": {**READ, "reader": 403, "writer": 200},
+    "say_in_dashboard": {**READ, "reader": 403, "writer": 200},
+    "list_conversations": READ,
+    "create_conversation": {**READ, "reader": 403, "writer": 201},
+    "conversation_of_flow": READ,
+    "get_conversation": READ,
+    "change_conversation": {**READ, "reader": 403, "writer": 200},
+    "delete_conversation": {**READ, "reader": 403, "writer": 200},
+    "clear_conversation": {**READ, "reader": 403, "writer": 200},
+    "list_messages": READ,
+    "say": {**READ, "reader": 403, "writer": 201},
+    "get_context": READ,
+    "get_metrics": READ,
     "list_agents": READ,
     "summary": READ,
     "costs_histogram": READ,
@@ -123,6 +147,8 @@ PATHS = {
     "workflow_id": "helpdesk_assistant",
     "run_id": "r",
     "key": "notes.txt",
+    "conversation_id": "1",
+    "flow_id": "a%2Fb%23c",
 }
 BODIES = {
     "publish": output("1"),
@@ -131,6 +157,17 @@ BODIES = {
     "change_task": {"status": "running"},
     "dashboard_change_task": {"status": "running"},
     "change_workflow": {"enabled": True},
+    "create_conversation": {"title": "t"},
+    "change_conversation": {"title": "t"},
+    "say": {"role": "user", "content": "c"},
+    "dashboard_create_conversation": {"title": "t"},
+    "dashboard_change_conversation": {"title": "t"},
+    "say_in_dashboard": {"role": "user", "content": "c"},
+}
+TALK = {
+    "topic": "conversation.created",
+    "channel": "conversation:1",
+    "payload": {"title": "t", "flow_id": "a/b#c"},
 }
 ARTIFACT = "/api/v1/workflows/helpdesk_assistant/runs/r/artifacts/notes.txt"
 RUN = {"topic": "run.started", "payload": {"workflow_id": PATHS["workflow_id"], "run_id": PATHS["run_id"]}}
@@ -140,7 +177,7 @@ RUN = {"topic": "run.started", "payload": {"workflow_id": PATHS["workflow_id"], 
 async def guarded(start: Start) -> Api:
     """Start a service with keys, a task of a session, and a run of a workflow."""
     api = await start(auth={"keys": KEYS}, workflows=(EXAMPLES,))
-    await api.publish(created("1", session_id="a/b"), output("1"), RUN, headers=CALLERS["writer"])
+    await api.publish(created("1", session_id="a/b"), output("1"), RUN, TALK, headers=CALLERS["writer"])
     kept = await api.http.put(ARTIFACT, content=b"x", headers=CALLERS["writer"])
     assert kept.status_code == 201
     return api
@@ -192,6 +229,22 @@ def methods_by_path() -> Iterator[tuple[str, set[str]]]:
     for path in {endpoint.path for endpoint in ENDPOINTS}:
         methods = {endpoint.method for endpoint in ENDPOINTS if endpoint.path == path}
         yield path, methods | {"OPTIONS"} | ({"HEAD"} if "GET" in methods else set())
+
+
+@pytest.mark.parametrize("keys", [KEYS, ()])
+async def test_no_shared_cache_keeps_what_took_a_key(start: Start, keys: Any) -> None:
+    """Where keys are set, whatever asks for one says that no cache may keep it, refusals as well."""
+    api = await start(auth={"keys": keys})
+    for path in ("/api/v1/tasks", "/api/v1/tasks/none", "/api/v1/events", "/api/v1/health"):
+        for secret in ("r", ""):
+            answer = await api.http.get(f"{api.url}{path}", headers={"X-API-Key": secret} if secret else {})
+            if keys:
+                assert answer.headers["Cache-Control"] == "no-store", path
+                assert {"Authorization", "X-API-Key"} <= set(answer.headers["Vary"].split(", ")), path
+            else:
+                assert "Cache-Control" not in answer.headers, path
+    stream = await api.http.get(f"{api.url}/api/health")
+    assert "Cache-Control" not in stream.headers
 
 
 async def test_options_tell_the_methods(start: Start) -> None:

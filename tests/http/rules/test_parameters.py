@@ -38,7 +38,7 @@ from heliograph.http.rules.parameters import (
     require_utf8,
 )
 from heliograph.http.streams.watching import MAX_TAIL
-from heliograph.http.wire.head import parse_head
+from heliograph.http.wire.head import read_head
 from heliograph.model.channels import Selection
 from heliograph.model.errors import Invalid, Malformed
 from heliograph.model.ids import OLDEST, make_id
@@ -49,8 +49,7 @@ SETTINGS = Settings()
 def read(cls: type, text: str = "", headers: Mapping[str, str] | None = None, **path: str) -> Any:
     """Read the parameters of a class from a request with this query."""
     lines = "".join(f"{name}: {value}\r\n" for name, value in (headers or {}).items())
-    head = parse_head(f"GET /x?{text} HTTP/1.1\r\nHost: x\r\n{lines}\r\n".encode())
-    assert head is not None
+    head = read_head(f"GET /x?{text} HTTP/1.1\r\nHost: x\r\n{lines}\r\n".encode())
     return read_parameters(cls, head, path, SETTINGS)
 
 

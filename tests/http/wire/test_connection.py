@@ -26,9 +26,14 @@ UPGRADE = (
     b"GET /ws HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
     b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
 )
+H2_PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 PLAIN = b"GET /api/v1/tasks HTTP/1.1\r\nHost: x\r\n\r\n"
 POST = b"POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\nGET /"
-CHUNKED = b"POST /echo HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nGET /\r\n0\r\n\r\n"
+CHUNKED = b"POST /echo HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n5\r\nGET /\r\n0\r\n\r\n"
+TWO_CHUNKS = (
+    b"POST /echo HTTP/1.1\r\ntransfer-encoding: chunked\r\nhost: x\r\n\r\n"
+    b"3\r\nabc\r\n10\r\n0123456789abcdef\r\n0\r\n\r\n"
+)
 SHORT = b"POST /short HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\nhello"
 
 
@@ -74,27 +79,43 @@ async def connect(
 # What hypercorn reads
 
 
-@given(
-    st.lists(
-        st.binary(max_size=40)
-        | st.sampled_from([b"G", b"GET ", PLAIN, b"\r\n\r\n", b"POST / HTTP/1.1\r\n\r\n", POST, CHUNKED]),
-        max_size=8,
-    ),
-    st.integers(1, 500),
-)
-def test_other_requests_pass_unchanged(pieces: list[bytes], most: int) -> None:
-    """Whatever bytes come, in whatever pieces, hypercorn reads them all as long as none has a shortcut."""
+REQUESTS = st.lists(st.sampled_from([PLAIN, POST, CHUNKED, TWO_CHUNKS]), max_size=6)
+
+
+@given(REQUESTS, st.lists(st.integers(1, 500), max_size=8), st.integers(1, 500))
+def test_other_requests_pass_unchanged(requests: list[bytes], cuts: list[int], most: int) -> None:
+    """In whatever pieces requests come, hypercorn reads all of them, as long as none has a shortcut."""
+
+    async def main() -> None:
+        data, sent = b"".join(requests), 0
+        async with connect() as peer, trio.open_nursery() as nursery:
+            received = bytearray()
+            nursery.start_soon(read_on, peer, received, most)
+            for place in sorted({*(cut for cut in cuts if cut < len(data)), len(data)}):
+                await peer.stream.send_all(data[sent:place])
+                sent = place
+                await answer_all(peer, received)
+            await peer.stream.send_eof()
+            await answer_all(peer, received)
+            assert received == data
+            assert peer.connection.over
+
+    trio.run(main)
+
+
+@given(REQUESTS, st.binary(max_size=40), st.integers(1, 500))
+def test_noise_behind_requests_ends_the_connection(requests: list[bytes], noise: bytes, most: int) -> None:
+    """What is no head reaches hypercorn never, and nothing is waited for once it has ended."""
 
     async def main() -> None:
         async with connect() as peer, trio.open_nursery() as nursery:
             received = bytearray()
             nursery.start_soon(read_on, peer, received, most)
-            for piece in pieces:
-                await peer.stream.send_all(piece)
-                await answer_all(peer, received)
+            await peer.stream.send_all(b"".join(requests) + noise)
+            await answer_all(peer, received)
             await peer.stream.send_eof()
             await answer_all(peer, received)
-            assert received == b"".join(pieces)
+            assert received == b"".join(requests)
             assert peer.connection.over
 
     trio.run(main)
@@ -213,7 +234,8 @@ async def check_end_of_file(peer: Peer) -> None:
 )
 async def test_an_upgrade_is_known_in_any_spelling(line: bytes) -> None:
     """The header is found whatever its case and spaces."""
-    head = b"GET / HTTP/1.1\r\nHost: x\r\nConnection: keep-alive, Upgrade\r\n" + line + b"\r\n\r\n"
+    key = b"\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
+    head = b"GET / HTTP/1.1\r\nHost: x\r\nConnection: keep-alive, Upgrade\r\n" + line + key
     async with connect() as peer:
         await peer.stream.send_all(head + b"frames")
         assert await peer.connection.receive_some(65536) == head
@@ -221,17 +243,44 @@ async def test_an_upgrade_is_known_in_any_spelling(line: bytes) -> None:
 
 
 @pytest.mark.parametrize(
-    "line", [b"Upgrade: h2c", b"Upgrade: websocket", b"Transfer-Encoding: chunked", b"Host: y"]
+    "body", [b"5;x=y\r\nhello\r\n0\r\n\r\n", b"5\r\nhello\r\n0\r\nA: b\r\n\r\n", b"x\r\n"]
 )
-async def test_hypercorn_has_what_leaves_a_doubt_to_itself(line: bytes) -> None:
-    """From a request whose end is not plain on, hypercorn is given everything, as it comes."""
-    data = b"GET / HTTP/1.1\r\nHost: x\r\n" + line + b"\r\n\r\n" + SHORT
+async def test_hypercorn_has_what_leaves_a_doubt_to_itself(body: bytes) -> None:
+    """From chunks on whose end is not plain, hypercorn is given everything, as it comes."""
+    head = b"POST / HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n"
+    async with connect() as peer, trio.open_nursery() as nursery:
+        received = bytearray()
+        nursery.start_soon(read_on, peer, received)
+        await peer.stream.send_all(head + body + SHORT)
+        await answer_all(peer, received)
+        await peer.stream.send_all(SHORT)
+        await answer_all(peer, received)
+        assert received == head + body + SHORT + SHORT
+        nursery.cancel_scope.cancel()
+
+
+async def test_another_protocol_is_not_offered_to_hypercorn() -> None:
+    """Of a request that would upgrade to HTTP/2 hypercorn is given the request alone."""
+    h2c = (
+        b"GET / HTTP/1.1\r\nHost: x\r\nConnection: Upgrade, HTTP2-Settings\r\n"
+        b"Upgrade: h2c\r\nHTTP2-Settings: AA\r\n\r\n"
+    )
     async with connect() as peer:
-        for piece in (data, SHORT):
-            await peer.stream.send_all(piece)
-            assert await peer.connection.receive_some(65536) == piece
-            with peer.connection.request():
-                pass
+        await peer.stream.send_all(h2c)
+        assert await peer.connection.receive_some(65536) == b"GET / HTTP/1.1\r\nhost: x\r\n\r\n"
+
+
+async def test_the_last_request_of_a_connection() -> None:
+    """What comes behind a request that ends the connection is nobody's, and not in the way of its answer."""
+    head = b"POST /echo HTTP/1.0\r\ncontent-length: 5\r\n\r\nhello"
+    async with connect() as peer, trio.open_nursery() as nursery:
+        received = bytearray()
+        nursery.start_soon(read_on, peer, received)
+        await peer.stream.send_all(head + b"\r\n" + SHORT)
+        await answer_all(peer, received)
+        assert received == head
+        await peer.connection.aclose()
+        assert peer.connection.over
 
 
 async def test_a_second_request_may_upgrade() -> None:
@@ -245,13 +294,19 @@ async def test_a_second_request_may_upgrade() -> None:
         assert peer.connection.take_early() == b"frames"
 
 
-@pytest.mark.parametrize("begin", [b"GET /" + b"x" * (HEAD_LIMIT + 1), b"\x16\x03\x01", b"\r\n"])
-async def test_what_can_be_no_head_is_not_waited_for(begin: bytes) -> None:
-    """A head larger than any that is served, and noise, go to hypercorn before any end of them has come."""
+@pytest.mark.parametrize(
+    ("begin", "status"),
+    [(b"GET /" + b"x" * (HEAD_LIMIT + 1), 431), (b"\x16\x03\x01", 400), (b"\r\n", 400), (H2_PREFACE, 505)],
+)
+async def test_what_can_be_no_head_is_not_waited_for(begin: bytes, status: int) -> None:
+    """A head larger than any that is served, and noise, are refused before any end of them has come."""
     async with connect() as peer:
         await peer.stream.send_all(begin)
         with trio.fail_after(5):
-            assert await peer.connection.receive_some(65536) == begin
+            assert await peer.connection.next_short() is None
+        assert peer.connection.over
+        assert peer.connection.refused is not None
+        assert peer.connection.refused.status == status
 
 
 # Shortcuts

@@ -6,10 +6,14 @@ from collections.abc import AsyncIterator, Callable
 from importlib.metadata import version
 
 import attrs
+import h2.config
+import h2.connection
+import h2.settings
 import h11
 import hypercorn.config
 import hypercorn.trio.tcp_server
 import hypercorn.trio.worker_context
+import orjson
 import pytest
 import structlog
 import trio
@@ -239,6 +243,11 @@ def post(path: str, body: bytes = b"hello", **headers: str) -> bytes:
     return request_head("POST", path, {"Host": "x", "Content-Length": str(len(body)), **headers}) + body
 
 
+CHUNKED = (
+    request_head("POST", "/echo", {"Host": "x", "Transfer-Encoding": "chunked"}) + b"5\r\nhello\r\n0\r\n\r\n"
+)
+
+
 async def read_exactly(stream: trio.SocketStream, size: int) -> bytes:
     """Read just so many bytes."""
     data = b""
@@ -361,8 +370,52 @@ async def test_a_malformed_head_is_refused(site: Site, head: bytes) -> None:
     await stream.send_all(head)
     answer = await read_to_end(stream)
     assert re.match(rb"HTTP/1\.1 (4\d\d|501)", answer), answer
+    head, _, body = answer.partition(b"\r\n\r\n")
+    assert b"content-type: application/problem+json" in head
+    assert b"x-content-type-options: nosniff" in head
+    assert orjson.loads(body)["status"] == int(head.split()[1])
     await other.stream.send_all(get("/hello"))
     assert await other.read() == (200, b"hello")
+
+
+@pytest.mark.parametrize("behind", [b"", b"\r\n", b"GET /hello HTTP/1.0\r\n\r\n", b"x" * 1000])
+async def test_what_is_behind_a_request_of_http_1_0_is_not_in_its_way(site: Site, behind: bytes) -> None:
+    """A client of HTTP/1.0 that sends something behind its body gets its answer, once."""
+    stream = await site.connect()
+    await stream.send_all(b"POST /echo HTTP/1.0\r\nHost: x\r\nContent-Length: 5\r\n\r\nhello" + behind)
+    answer = await read_to_end(stream)
+    assert answer.count(b"HTTP/1.") == 1
+    assert answer.startswith(b"HTTP/1.1 200")
+    assert answer.endswith(b"hello")
+
+
+async def test_http_2_is_not_spoken(site: Site) -> None:
+    """A client of HTTP/2 gets an answer of HTTP/1.1 and the end; one that would upgrade is not upgraded."""
+    client = h2.connection.H2Connection()
+    client.initiate_connection()
+    stream = await site.connect()
+    await stream.send_all(client.data_to_send())
+    answer = await read_to_end(stream)
+    assert answer.startswith(b"HTTP/1.1 505 ")
+    assert orjson.loads(answer.partition(b"\r\n\r\n")[2])["status"] == 505
+    upgrading = Client(await site.connect())
+    h2c = b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQAAP__\r\n\r\n"
+    for _ in range(2):
+        await upgrading.stream.send_all(get("/hello")[:-2] + h2c)
+        assert await upgrading.read() == (200, b"hello")
+
+
+async def test_http_2_costs_no_memory(site: Site) -> None:
+    """Many requests on a connection of HTTP/2 with a closed window start no task and keep no byte."""
+    client = h2.connection.H2Connection()
+    client.update_settings({h2.settings.SettingCodes.INITIAL_WINDOW_SIZE: 0})
+    client.initiate_connection()
+    for number in range(100):
+        fields = [(":method", "GET"), (":path", "/hello"), (":scheme", "http"), (":authority", "x")]
+        client.send_headers(2 * number + 1, fields, end_stream=True)
+    stream = await site.connect()
+    await stream.send_all(client.data_to_send())
+    assert len(await read_to_end(stream)) < 1000
 
 
 @pytest.mark.parametrize("head", [b"", b"GET /hello HT", get("/hello")[:-2]])
@@ -446,7 +499,15 @@ async def test_an_ordinary_route_may_take_over(site: Site) -> None:
 
 
 @pytest.mark.parametrize(
-    "before", [get("/hello"), post("/short"), post("/echo"), get("/hello") + post("/short")]
+    "before",
+    [
+        get("/hello"),
+        post("/short"),
+        post("/echo"),
+        get("/hello") + post("/short"),
+        CHUNKED,
+        CHUNKED + CHUNKED,
+    ],
 )
 async def test_bytes_behind_a_pipelined_handshake_are_handed_on(site: Site, before: bytes) -> None:
     """A handshake behind other requests, with frames behind it, all in one segment, is taken over whole."""

@@ -161,12 +161,11 @@ class Record:
     def _put_pieces(self, pieces: list[Piece], stream: str, extra: Mapping[str, Any]) -> None:
         items = []
         for piece in pieces:
-            payload = {"output": piece.text, "stream": stream, **extra}
-            if piece.partial:
-                payload["partial"] = True
-            if piece.rewind:
-                payload["rewind"] = True
-            items.append(self._item("task.output", payload))
+            marks = {"partial": True} if piece.partial else {}
+            marks |= {"rewind": True} if piece.rewind else {}
+            for line in piece.text.split("\n"):
+                payload = {"output": line, "stream": stream, **marks, **extra}
+                items.append(self._item("task.output", payload))
         if not self._put(items):
             self._dropped += len(items)
 

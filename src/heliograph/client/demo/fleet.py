@@ -24,7 +24,8 @@ import trio
 
 from heliograph.client.api import Client
 from heliograph.client.demo import flows
-from heliograph.client.exec.command import Execution, Job, Outcome
+from heliograph.client.exec.command import Execution, Outcome
+from heliograph.client.exec.job import Job
 from heliograph.client.leftovers import send_leftovers
 from heliograph.client.outbox import Outbox
 from heliograph.client.spool import About, Spool

@@ -5,8 +5,9 @@ Two pumps, one for each output pipe, do three things with what they read, in thi
 its end is sent as it stands after ``LINE_DELAY``. If the outbox waits, or the terminal, the pump does,
 and by its full pipe the program.
 
-The end. Once the program has exited, its pipes are read to their end. If something it left running in the
-background still holds them, they are left after ``QUIET`` seconds without a byte. The status follows from
+The end. Once the program has exited, what its pipes hold is read, and then they are left after ``LINGER``
+seconds, whether something that it left running in the background still holds them, silent or talking, or
+not. The status follows from
 how it ended: 0 is ``completed``; ``cancelled`` if this process was asked to stop it (Ctrl-C, SIGTERM),
 whatever the program then returned, or if someone else ended it by such a signal; everything else is
 ``failed``. The exit code is the program's own as a shell would say it: 128+n for a signal, 127 not found,
@@ -19,26 +20,28 @@ the task is ``cancelled``: all without waiting for anything but the kernel.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import math
 import os
-import re
-import secrets
-import shlex
+import shutil
 import signal
 import subprocess
+import sys
+import termios
 from collections.abc import Mapping
-from datetime import UTC, datetime
-from pathlib import Path
+from functools import partial
 from typing import Any
 
 import attrs
 import trio
 
+from heliograph.client.exec.job import Job, visible
 from heliograph.client.exec.lines import LineAssembler, Piece
 from heliograph.client.outbox import Outbox
+from heliograph.client.spool import Run
 
 LINE_DELAY = 0.1
-QUIET = 1.0
+LINGER = 1.0
 READ_BYTES = 64 * 1024
 TAIL_BYTES = 4096
 MAX_REST_BYTES = 1024 * 1024
@@ -47,55 +50,6 @@ MAX_REST_BYTES = 1024 * 1024
 NOT_FOUND = 127
 NOT_EXECUTABLE = 126
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
-NAME_CHARACTERS = 200
-
-
-@attrs.frozen
-class Job:
-    """A command, and the task that it becomes.
-
-    Args:
-        task_id: Of the task.
-        command: The program and its arguments.
-        name: For people; by default the command.
-        agent: Who runs it.
-        model: The model it uses.
-        metadata: Anything else to be kept with the task.
-        usage: Fields for the task's result, such as ``cost_usd``, that the program does not tell itself.
-        detached: Without the terminal: no input, and out of reach of its Ctrl-C.
-    """
-
-    task_id: str
-    command: tuple[str, ...]
-    name: str | None = None
-    agent: str | None = None
-    model: str | None = None
-    metadata: Mapping[str, Any] = attrs.Factory(dict)
-    usage: Mapping[str, Any] = attrs.Factory(dict)
-    detached: bool = False
-
-    def event(self, topic: str, payload: Mapping[str, Any]) -> dict[str, Any]:
-        """Make an event of this task, as of now, in the form that is published."""
-        event = {
-            "topic": topic,
-            "payload": {"task_id": self.task_id, **payload},
-            "timestamp": datetime.now(UTC).isoformat(),
-        }
-        return event if self.agent is None else {**event, "sender": self.agent}
-
-    def created(self) -> dict[str, Any]:
-        """Make the event that begins the task."""
-        command = [_visible(word) for word in self.command]
-        described = {
-            "name": self.name or shlex.join(command)[:NAME_CHARACTERS],
-            "agent": self.agent,
-            "model": self.model,
-            "input": {"command": command},
-            "metadata": dict(self.metadata),
-        }
-        return self.event(
-            "task.created", {name: value for name, value in described.items() if value is not None}
-        )
 
 
 @attrs.frozen
@@ -160,18 +114,13 @@ class Execution:
         self._outbox.append([job.created()])
         outcome = Outcome("cancelled", 128 + signal.SIGKILL, "interrupted")
         try:
-            process = self._process = await trio.lowlevel.open_process(
-                job.command,
-                stdin=subprocess.DEVNULL if job.detached else None,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                start_new_session=job.detached,
-            )
+            process, pipes = await self._start()
         except OSError as error:
             outcome = _not_started(job.command[0], error)
         else:
+            self._process = process
             self._outbox.append([job.event("task.status", {"status": "running"})])
-            self._pumps = [self._pump("stdout", process.stdout), self._pump("stderr", process.stderr)]
+            self._pumps = [self._pump(stream, pipe) for stream, pipe in pipes.items()]
             await self._attend(process)
             outcome = self._judge(process)
         finally:
@@ -185,6 +134,29 @@ class Execution:
             }
             self._outbox.append([job.event("task.status", {"status": outcome.status, "result": result})])
         return outcome
+
+    async def _start(self) -> tuple[trio.Process, dict[str, Any]]:
+        """Start the program; return what its output is read from, by stream."""
+        job = self._job
+        start = partial(
+            trio.lowlevel.open_process,
+            job.command,
+            stdin=subprocess.DEVNULL if job.detached else None,
+            env=job.environment(),
+            start_new_session=job.detached,
+        )
+        if not job.pty:
+            process = await start(stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+            return process, {"stdout": process.stdout, "stderr": process.stderr}
+        ours, theirs = open_pty()
+        try:
+            process = await start(stdout=theirs, stderr=theirs)
+        except BaseException:
+            os.close(ours)
+            raise
+        finally:
+            os.close(theirs)
+        return process, {"stdout": trio.lowlevel.FdStream(ours)}
 
     def _pump(self, stream: str, pipe: Any) -> _Pump:
         return _Pump(self._job, stream, pipe, self._outbox, self._echo.get(stream))
@@ -204,15 +176,19 @@ class Execution:
                     await process.wait()
 
     async def _read_to_the_end(self) -> None:
+        """Read what the program has written; of what others still write no more than comes meanwhile.
+
+        A pump that is held up takes what its pipe holds without waiting, unless the terminal holds it up.
+        """
+        ends = [pump.count + pump.held() for pump in self._pumps]
         while not all(pump.ended.is_set() for pump in self._pumps):
-            seen = [pump.count for pump in self._pumps]
-            with trio.move_on_after(QUIET):
+            before = [pump.count for pump in self._pumps]
+            with trio.move_on_after(LINGER):
                 for pump in self._pumps:
                     await pump.ended.wait()
-            if seen == [pump.count for pump in self._pumps]:
-                for pump in self._pumps:
-                    if not pump.echoing:
-                        pump.stop()
+            for pump, end, count in zip(self._pumps, ends, before, strict=True):
+                if not pump.echoing and (pump.count >= end or pump.count == count):
+                    pump.stop()
 
     def _judge(self, process: trio.Process) -> Outcome:
         code = process.returncode
@@ -265,7 +241,10 @@ class _Pump:
         while not self._stopped:
             data = None
             with trio.CancelScope(deadline=due) as self._scope:
-                data = await self._pipe.receive_some(READ_BYTES)
+                try:
+                    data = await self._pipe.receive_some(READ_BYTES)
+                except trio.BrokenResourceError:  # how a pseudo-terminal says that nobody holds it any more
+                    data = b""
             if data == b"":
                 break
             if data is None:  # the time is up; but under load the rest of the line may be there by now
@@ -280,6 +259,13 @@ class _Pump:
             await self._record(pieces)
             if data and self._echo is not None:
                 await self._copy(data, self._echo)
+
+    def held(self) -> int:
+        """Return how many bytes the pipe holds now."""
+        held = bytearray(4)
+        with contextlib.suppress(OSError, ValueError):  # it was closed
+            fcntl.ioctl(self._pipe.fileno(), termios.FIONREAD, held)
+        return int.from_bytes(held, sys.byteorder)
 
     def _count(self, data: bytes) -> bytes:
         self.count += len(data)
@@ -316,28 +302,41 @@ class _Pump:
                 held += data
         return held
 
-    def _items(self, pieces: list[Piece]) -> list[dict[str, Any]]:
-        items = []
+    def _items(self, pieces: list[Piece]) -> list[dict[str, Any] | Run]:
+        items: list[dict[str, Any] | Run] = []
         for piece in pieces:
-            payload: dict[str, Any] = {"output": piece.text, "stream": self._stream}
+            payload: dict[str, Any] = {"stream": self._stream}
             if piece.partial:
                 payload["partial"] = True
             if piece.rewind:
                 payload["rewind"] = True
-            items.append(self._job.event("task.output", payload))
+            event = self._job.event("task.output", payload)
+            if "\n" in piece.text:
+                items.append(Run(event, piece.text))
+            else:
+                event["payload"]["output"] = piece.text
+                items.append(event)
         return items
 
 
-def new_task_id(program: str) -> str:
-    """Make an id for a task that runs a program, with the program's name in it for people."""
-    name = re.sub(r"[^A-Za-z0-9._-]+", "-", Path(_visible(program)).name).strip("-._")[:40]
-    return f"{name or 'task'}-{secrets.token_hex(5)}"
+def open_pty() -> tuple[int, int]:
+    """Make a pseudo-terminal as large as the user's own; return the end to read and the one to write.
+
+    Line ends come out as the program writes them, not as a terminal wants them.
+    """
+    ours, theirs = os.openpty()
+    attributes = termios.tcgetattr(theirs)
+    attributes[1] &= ~termios.OPOST
+    termios.tcsetattr(theirs, termios.TCSANOW, attributes)
+    columns, lines = shutil.get_terminal_size()
+    termios.tcsetwinsize(theirs, (lines, columns))
+    return ours, theirs
 
 
 def _not_started(program: str, error: OSError) -> Outcome:
     if isinstance(error, FileNotFoundError):
-        return Outcome("failed", NOT_FOUND, f"command not found: {_visible(program)}", False)
-    why = f"can't be executed: {_visible(program)}: {error.strerror}"
+        return Outcome("failed", NOT_FOUND, f"command not found: {visible(program)}", False)
+    why = f"can't be executed: {visible(program)}: {error.strerror}"
     return Outcome("failed", NOT_EXECUTABLE, why, False)
 
 
@@ -346,11 +345,6 @@ def _kill(process: trio.Process, *, group: bool) -> None:
         os.killpg(process.pid, signal.SIGKILL)
     else:
         process.kill()
-
-
-def _visible(text: str) -> str:
-    """Return an argument as valid text; its bytes may be anything."""
-    return os.fsencode(text).decode("utf-8", "replace")
 
 
 def _visible_tail(tail: bytes) -> str:

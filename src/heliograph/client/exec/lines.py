@@ -1,6 +1,8 @@
 r"""Lines out of a program's bytes, in pieces that a reader can put together again. No I/O.
 
-A piece is what becomes one ``task.output`` event. Most pieces are one line. Three things make others:
+A piece is what becomes one ``task.output`` event. Most pieces are one line; whole lines that come together
+stay together as a *run* of lines, joined by line ends, so that a line costs next to nothing until it is
+sent. Three things make others:
 
 - *A line that waits for its end* (a prompt, a progress dot) is handed out by ``flush`` as it stands, with
   ``partial``: more of the same line follows. A piece without ``partial`` ends its line; it may be empty.
@@ -22,21 +24,25 @@ from __future__ import annotations
 
 import codecs
 import re
+from collections.abc import Iterator
 
 import attrs
 
 PART_CHARACTERS = 64 * 1024
 """Even if JSON writes each of them as ``\\u001b``, a part stays far below the limit of an event."""
 
+RUN_CHARACTERS = 8 * 1024
+"""A run of more is cut, so that not too many events come of one."""
+
 _BREAK = re.compile(r"\r*\n|\r+")
 
 
 @attrs.frozen
 class Piece:
-    """A line, or a marked piece of one.
+    """A line, a run of lines, or a marked piece of a line.
 
     Args:
-        text: Without the line end.
+        text: Without the last line end.
         partial: More of the same line follows.
         rewind: It is written over what the line held so far.
     """
@@ -81,6 +87,29 @@ class LineAssembler:
     def _take(self, text: str) -> list[Piece]:
         text = self._returns + text.replace("\0", "\u2400")
         self._returns = ""
+        if "\r" not in text and not self._begun:
+            whole, end, text = (self._text + text).rpartition("\n")
+            self._text = ""
+            return [*self._runs(whole), *self._take_apart(text)] if end else self._take_apart(text)
+        return self._take_apart(text)
+
+    def _runs(self, whole: str) -> Iterator[Piece]:
+        """Cut whole lines into runs; a very long one into parts."""
+        position = 0
+        while position <= len(whole):
+            end = len(whole)
+            if end - position > RUN_CHARACTERS:
+                end = whole.rfind("\n", position, position + RUN_CHARACTERS)
+                if end < 0:
+                    end = whole.find("\n", position + RUN_CHARACTERS)
+                if end < 0:
+                    end = len(whole)
+            self._text = whole[position:end]
+            yield from self._hand_out(partial=False)
+            position = end + 1
+
+    def _take_apart(self, text: str) -> list[Piece]:
+        """Take text with the line ends and carriage returns in it one by one."""
         pieces: list[Piece] = []
         position = 0
         for match in _BREAK.finditer(text):

@@ -8,8 +8,8 @@ spool for the next run, and stderr says so.
 
 Signals. SIGINT, SIGTERM, SIGHUP and SIGQUIT don't end this process; they make the task ``cancelled`` and
 reach the command: the terminal's own Ctrl-C reached it already, since both are in the foreground; any
-other is passed on. The third one kills the command. After the command ended, a signal ends the waiting
-for the service.
+other is passed on. The third one kills the command. After the command ended, a second signal ends the waiting
+for the service, or the first one after the user was told of it.
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ import attrs
 import trio
 
 from heliograph.client.api import Client
-from heliograph.client.exec.command import STOP_SIGNALS, Execution, Job
+from heliograph.client.exec.command import STOP_SIGNALS, Execution
+from heliograph.client.exec.job import Job
 from heliograph.client.leftovers import how_to_send, send_leftovers
 from heliograph.client.outbox import Outbox
 from heliograph.client.spool import About, Spool
@@ -80,10 +81,10 @@ async def execute(job: Job, service: Service, *, quiet: bool) -> int:
         async with Client(service.url, service.api_key) as client:
             outbox = Outbox(spool, client, say, service.spool_limit)
             execution = Execution(job, outbox, {} if quiet else {"stdout": 1, "stderr": 2})
-            waiting = trio.CancelScope()
+            waiting, told = trio.CancelScope(), trio.Event()
             earlier_sent = trio.Event()
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(_pass_signals, signals, execution, waiting)
+                nursery.start_soon(_pass_signals, signals, execution, waiting, told)
                 nursery.start_soon(outbox.send)
                 nursery.start_soon(_send_earlier, service, client, earlier_sent)
                 outcome = await execution.run()
@@ -91,9 +92,10 @@ async def execute(job: Job, service: Service, *, quiet: bool) -> int:
                 if not outcome.started:
                     say(str(outcome.error))
                 with waiting:
-                    if await _all_sent(outbox, service):
+                    if await _all_sent(outbox, service, told):
                         spool.remove()
-                        await earlier_sent.wait()
+                        with trio.move_on_after(service.patience):
+                            await earlier_sent.wait()
                 nursery.cancel_scope.cancel()
         if outbox.unsent:
             say(
@@ -103,7 +105,8 @@ async def execute(job: Job, service: Service, *, quiet: bool) -> int:
     return outcome.exit_code
 
 
-async def _all_sent(outbox: Outbox, service: Service) -> bool:
+async def _all_sent(outbox: Outbox, service: Service, told: trio.Event) -> bool:
+    """Wait until the service has all; set ``told`` once the user knows that Ctrl-C ends the waiting."""
     if await outbox.sent(min(SILENT_SECONDS, service.patience)):
         return True
     if outbox.refused:
@@ -112,6 +115,7 @@ async def _all_sent(outbox: Outbox, service: Service) -> bool:
         f"waiting for {service.url} to take {outbox.unsent:,} bytes of output"
         f" (at most {service.patience:g} s without progress; Ctrl-C leaves them to the next run)"
     )
+    told.set()
     return await outbox.sent(service.patience)
 
 
@@ -124,13 +128,17 @@ async def _send_earlier(service: Service, client: Client, done: trio.Event) -> N
     done.set()
 
 
-async def _pass_signals(signals: AsyncIterator[int], execution: Execution, waiting: trio.CancelScope) -> None:
+async def _pass_signals(
+    signals: AsyncIterator[int], execution: Execution, waiting: trio.CancelScope, told: trio.Event
+) -> None:
     count = 0
     async for number in signals:
         count += 1
         if execution.ended:
-            execution.leave()
-            waiting.cancel()
+            # Ctrl-C reaches the command as well, which may have ended first: only a further one means us.
+            if count > 1 or told.is_set():
+                execution.leave()
+                waiting.cancel()
         elif count >= SIGNALS_UNTIL_KILL:
             execution.stop(signal.SIGKILL, pass_on=True)
         else:

@@ -9,6 +9,7 @@ PLATFORM = (
     routes.tasks,
     routes.changes,
     routes.sessions,
+    routes.conversations,
     routes.events,
     routes.streams,
     routes.workflows,
@@ -19,7 +20,15 @@ PLATFORM = (
     routes.system,
     routes.page,
 )
-DASHBOARD = (dashboard.tasks, dashboard.changes, dashboard.logs, dashboard.analytics, dashboard.overview)
+DASHBOARD = (
+    dashboard.tasks,
+    dashboard.changes,
+    dashboard.logs,
+    dashboard.analytics,
+    dashboard.overview,
+    dashboard.conversations,
+    dashboard.sessions,
+)
 
 ENDPOINTS = with_descriptions(
     [endpoint for module in (*PLATFORM, *DASHBOARD) for endpoint in module.ENDPOINTS]

@@ -13,7 +13,6 @@ from typing import Any
 from urllib.parse import urlencode
 
 import attrs
-from werkzeug.exceptions import HTTPVersionNotSupported
 
 from heliograph.http.api import spans
 from heliograph.http.api.endpoint import Endpoint, Handshake, Streamed, TakeOver
@@ -21,7 +20,7 @@ from heliograph.http.api.services import Services
 from heliograph.http.rules.access import common_headers, joined, require_host, require_origin
 from heliograph.http.rules.answer import Answer
 from heliograph.http.rules.asked import Asked
-from heliograph.http.rules.auth import NOBODY
+from heliograph.http.rules.auth import CREDENTIALS, NOBODY
 from heliograph.http.rules.bodies import read_body
 from heliograph.http.rules.parameters import TICKET, read_parameters
 from heliograph.http.rules.problems import answer_to
@@ -89,7 +88,7 @@ async def _counted(
     except Exception as error:
         refused = answer_to(error)
         headers = joined(refused.headers, common_headers(services.settings.server, asked))
-        outcome = attrs.evolve(refused, headers=headers)
+        outcome = attrs.evolve(refused, headers=_kept_from_others(endpoint, services, headers))
     status = outcome.status if type(outcome) is Answer else status_of(endpoint, outcome)
     services.requests.add(endpoint.method, endpoint.path, status, perf_counter() - began)
     return outcome
@@ -124,25 +123,26 @@ def _admit(endpoint: Endpoint, services: Services, asked: Asked, path: Mapping[s
 
 
 def _present(endpoint: Endpoint, services: Services, asked: Asked, found: Any) -> Outcome:
-    """Make the outcome of what a view has found.
-
-    Raises:
-        HTTPVersionNotSupported: It is a stream, and on HTTP/2 a connection is not one stream's to take away;
-            curl and others offer it where they may choose.
-    """
+    """Make the outcome of what a view has found."""
     headers = common_headers(services.settings.server, asked)
     if isinstance(found, TakeOver):
-        if not asked.http_version.startswith("1."):
-            raise HTTPVersionNotSupported("streams are served over HTTP/1.1")
         if asked.method == "HEAD":
             return attrs.evolve(found.head, headers=joined(found.head.headers, headers))
         return found.successor(Handshake(headers, chunked=asked.http_version != "1.0"))
     if isinstance(found, Answer | Streamed):
-        return attrs.evolve(found, headers=joined(found.headers, headers))
+        headers = _kept_from_others(endpoint, services, joined(found.headers, headers))
+        return attrs.evolve(found, headers=headers)
     if endpoint.present is not None:
         headers |= _cursors(asked, getattr(found, "meta", None))
         found = endpoint.present(found)
-    return Answer(endpoint.status, write(found), headers=headers)
+    return Answer(endpoint.status, write(found), headers=_kept_from_others(endpoint, services, headers))
+
+
+def _kept_from_others(endpoint: Endpoint, services: Services, headers: dict[str, str]) -> dict[str, str]:
+    """Return an answer's headers so that no shared cache gives it to who has no key, where it takes one."""
+    if endpoint.scope is None or not services.settings.auth.keys:
+        return headers
+    return {"Cache-Control": "no-store", **joined(headers, {"Vary": CREDENTIALS})}
 
 
 def _cursors(asked: Asked, meta: Any) -> dict[str, str]:

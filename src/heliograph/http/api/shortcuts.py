@@ -6,7 +6,7 @@ call; here it is called with a request that was read by hand (see ``connection``
 are). Every endpoint can be asked so whose answer is whole, or a stream's beginning.
 
 What a shortcut can't serve it declines, before anything has happened, and the request takes the long way: a
-body over the limit, a WebSocket's handshake that is not by the book, an answer that is written bit by bit.
+body over the limit, a WebSocket's path without an upgrade, an answer that is written bit by bit.
 """
 
 from __future__ import annotations
@@ -69,15 +69,10 @@ async def _serve(
 ) -> bytes | Successor | None:
     if len(body) > services.settings.server.max_request_bytes:
         return None
-    if endpoint.upgrade and not _is_by_the_book(head):
+    if endpoint.upgrade and not head.upgrades:
         return None
     outcome = await serve(endpoint, services, head, path, body)
     if isinstance(outcome, Answer):
         return outcome.encoded()
     assert not isinstance(outcome, Streamed), "an endpoint that streams its answer has no shortcut"
     return outcome
-
-
-def _is_by_the_book(head: Head) -> bool:
-    version, key = head.headers.get("Sec-WebSocket-Version"), head.headers.get("Sec-WebSocket-Key")
-    return head.upgrades and version == "13" and key is not None

@@ -64,6 +64,9 @@ class Identity:
             raise Forbidden(f"{self.name} may not use the channel {selector}")
 
 
+CREDENTIALS = "Authorization, X-API-Key"
+"""The headers that tell who asks."""
+
 LOCAL = Identity("local", SCOPES)
 """Everybody, when no keys are configured."""
 

@@ -8,8 +8,8 @@ is looked at here before anybody else reads it. One that has a shortcut is serve
 hypercorn, which then reads end of file as soon as the next request has a shortcut again. What is read and
 not handed on stays here, so no byte is lost whoever reads next, and hypercorn is never given more than
 one request at a time: what was pipelined behind it waits until it is answered. Only where a request does not
-say in plain words where it ends (a chunked body, HTTP/1.0, an upgrade to HTTP/2) hypercorn has the rest
-of the connection for itself.
+say in plain words where it ends (chunks with extensions, say) hypercorn has the rest of the connection for
+itself. A head that can't be served is refused here, and HTTP/2 with it (see ``head``).
 
 A stream takes its connection over for good: by its shortcut, or by an ordinary route that calls
 ``detach``. From that moment hypercorn reads end of file and what it still wants to write is
@@ -37,13 +37,15 @@ import struct
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
+from enum import Enum
 from typing import Protocol
 
 import trio
 
-from heliograph.http.wire.head import END_OF_HEAD, HEAD_LIMIT, Head, parse_head
+from heliograph.http.wire.body import Body, SizedBody
+from heliograph.http.wire.head import Head, HeadRefused
+from heliograph.http.wire.inbox import READ_BYTES, Inbox
 
-READ_BYTES = 64 * 1024
 BUFFER_BYTES = 128 * 1024
 """What may wait behind a request that hypercorn serves; the rest stays in the socket."""
 
@@ -97,6 +99,23 @@ def reset_on_close(sock: trio.socket.SocketType) -> None:
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
 
+class Phase(Enum):
+    """Where a connection stands."""
+
+    HEAD = "the head of the next request is awaited"
+    SHORT = "a request waits for its shortcut"
+    ENGINE = "hypercorn serves a request"
+    ANSWERED = "hypercorn has answered, and may still be given the rest of the body"
+    HANDSHAKE = "hypercorn serves a handshake; what is behind it is the stream's"
+    STREAM = "a stream takes it over"
+    REFUSED = "a head was refused; the answer is the last"
+    CLOSED = "nothing more is served"
+
+
+HYPERCORNS = frozenset({Phase.HEAD, Phase.ENGINE, Phase.ANSWERED, Phase.HANDSHAKE})
+"""In which hypercorn's reading may go on; in any other it reads the end of file."""
+
+
 class Connection:
     """A stream for hypercorn that gives it some requests and can be taken away from it.
 
@@ -105,6 +124,12 @@ class Connection:
         write_timeout: Seconds after which a peer that takes no bytes is given up.
         idle_timeout: Seconds from the end of a request by which the head of the next must be complete.
         has_shortcut: Tells whether a request may be served without hypercorn.
+
+    Attributes:
+        phase: Where it stands.
+        due: When it has been without a request for too long.
+        successor: What makes the stream that takes it over.
+        refused: Why the last head was.
     """
 
     def __init__(
@@ -115,46 +140,42 @@ class Connection:
         has_shortcut: Callable[[Head], bool],
     ) -> None:
         self.socket = stream.socket
+        self.phase = Phase.HEAD
         self.successor: Successor | None = None
+        self.refused: HeadRefused | None = None
+        self.due = trio.current_time() + idle_timeout
         self._stream = stream
         self._write_timeout = write_timeout
         self._idle_timeout = idle_timeout
         self._has_shortcut = has_shortcut
-        self._read = bytearray()  # and not handed on yet
-        self._granted: float = 0  # how many bytes hypercorn may still be given
+        self._inbox = Inbox(stream.socket)
+        self._body: Body = SizedBody(0)  # of the request that hypercorn is given
         self._short: tuple[Head, bytes] | None = None
-        self._answered = True  # whatever was handed on
-        self._upgrading = False
-        self._ended = False  # nothing more is to be read
-        self._closed = False  # by hypercorn
         self._reading = trio.CancelScope()  # in which hypercorn waits
-        self._requests = 0
-        self._stopping = False
+        self._last = False  # hypercorn closes after it
+        self._busy = self._stopping = False
         self._unsent = b""
-        self.due = trio.current_time() + idle_timeout
-        """When it has been without a request for too long."""
 
     # Time
 
     @contextmanager
     def request(self) -> Iterator[None]:
         """Mark a request as under way: until it has ended, silence is no reason to close."""
-        self._begin_request()
+        with self._under_way():
+            yield
+            if self.phase is Phase.ENGINE:  # after an error hypercorn has still to close
+                self.phase = Phase.ANSWERED
+            if len(self._inbox):
+                self._reading.cancel()  # what waits may be the next request
+
+    @contextmanager
+    def _under_way(self) -> Iterator[None]:
+        self._busy = True
+        self.due = math.inf
         try:
             yield
-            self._answered = True  # after an error hypercorn has still to close
-            if self._read:
-                self._reading.cancel()  # what waits may be the next request
         finally:
-            self._end_request()
-
-    def _begin_request(self) -> None:
-        self._requests += 1
-        self.due = math.inf
-
-    def _end_request(self) -> None:
-        self._requests -= 1
-        if not self._requests:
+            self._busy = False
             self.due = trio.current_time() + self._idle_timeout
             if self._stopping:
                 self._read_no_more()
@@ -162,7 +183,7 @@ class Connection:
     def stop(self) -> None:
         """Close as soon as no request is under way."""
         self._stopping = True
-        if not self._requests:
+        if not self._busy:
             self._read_no_more()
 
     def sweep(self, now: float) -> None:
@@ -171,7 +192,7 @@ class Connection:
 
     def _read_no_more(self) -> None:
         self.due = math.inf
-        if self.successor is None:
+        if self.phase is not Phase.STREAM:
             with suppress(OSError):
                 self.socket.shutdown(trio.socket.SHUT_RD)
 
@@ -180,114 +201,76 @@ class Connection:
     def detach(self, successor: Successor) -> None:
         """Take the connection away from hypercorn; what ``successor(stream)`` makes serves it next."""
         self.successor = successor
+        self.phase = Phase.STREAM
         self._reading.cancel()
 
     def take_early(self) -> bytes:
         """Return what was read and not handed on."""
-        early, self._read = bytes(self._read), bytearray()
-        return early
-
-    @property
-    def _taken(self) -> bool:
-        return self.successor is not None or self._short is not None
+        return self._inbox.take(len(self._inbox))
 
     # Reading
 
     @property
     def over(self) -> bool:
-        """Whether there is nothing more to be served."""
-        return self._closed or (self._ended and not self._read)
+        """Whether no request is to be served any more."""
+        if self.phase in {Phase.STREAM, Phase.REFUSED, Phase.CLOSED}:
+            return True
+        return self._inbox.ended and not len(self._inbox) and self.phase is not Phase.SHORT
 
     async def next_short(self) -> tuple[Head, bytes] | None:
         """Wait for a request; ``None`` if it has no shortcut: hypercorn reads it, unless all is ``over``."""
-        if self._short is None and not self._granted:
+        if self.phase is Phase.HEAD:
             await self._next()
-        short, self._short = self._short, None
+        if self.phase is not Phase.SHORT:
+            return None
+        short, self._short, self.phase = self._short, None, Phase.HEAD
         return short
 
     def decline(self, head: Head, body: bytes) -> None:
         """Give a request that ``next_short`` returned to hypercorn."""
-        self._read[:0] = head.raw + body
-        self._grant(head)
+        self._inbox.put_back(body)
+        self._hand_on(head)
 
     async def _next(self) -> None:
         """Wait for the next request and decide who is to serve it."""
-        head = await self._next_head()
-        if head is not None and head.plain and self._has_shortcut(head) and await self._wait_for_body(head):
-            size = len(head.raw) + head.length
-            self._short = head, bytes(self._read[len(head.raw) : size])
-            del self._read[:size]
-        else:
-            self._grant(head)
-
-    def _grant(self, head: Head | None) -> None:
-        self._granted = math.inf if head is None else len(head.raw) + head.length
-        self._upgrading = head is not None and head.upgrades
-        self._answered = False
-
-    async def _next_head(self) -> Head | None:
-        """Wait for a head; ``None`` when it does not come, or leaves a doubt."""
-        if self._read:
-            await trio.lowlevel.checkpoint()
-        looked = 0
-        while True:
-            end = END_OF_HEAD.search(self._read, max(0, looked - 2))
-            if end is not None:
-                return parse_head(bytes(self._read[: end.end()]))
-            looked = len(self._read)
-            # The first byte tells TLS and other noise at once.
-            if looked > HEAD_LIMIT or (looked and not self._read[:1].isalpha()):
-                return None
-            if self._ended or self._closed or self._taken:
-                return None
-            await self._fill()
-
-    async def _wait_for_body(self, head: Head) -> bool:
-        """Wait a little for the body of a request with a shortcut; tell whether it has come."""
-        if head.length > SHORT_BODY_BYTES:
-            return False
-        size = len(head.raw) + head.length
-        if len(self._read) < size:
-            self._begin_request()
-            try:
-                with trio.move_on_after(SHORT_BODY_SECONDS):
-                    while len(self._read) < size and not self._ended:
-                        await self._fill()
-            finally:
-                self._end_request()
-        return len(self._read) >= size
-
-    async def _fill(self) -> None:
-        """Wait for the peer's next bytes, or its end.
-
-        There is mostly nothing yet, so the waiting comes first: the stream would try in vain before it.
-
-        Raises:
-            trio.BrokenResourceError: The peer has reset the connection.
-        """
-        descriptor = self.socket.fileno()
-        await trio.lowlevel.wait_readable(descriptor)
         try:
-            data = os.read(descriptor, READ_BYTES)
-        except BlockingIOError:
+            head = await self._inbox.take_head(lambda: self.phase is Phase.HEAD)
+        except HeadRefused as refused:
+            self.refused = refused
+            self.phase = Phase.REFUSED
             return
-        except OSError as error:
-            raise trio.BrokenResourceError from error
-        self._read += data
-        self._ended = not data
+        if head is None:
+            if self.phase is Phase.HEAD:
+                self.phase = Phase.CLOSED
+        elif head.plain and self._has_shortcut(head) and await self._body_comes(head.length or 0):
+            self._short = head, self._inbox.take(head.length or 0)
+            self.phase = Phase.SHORT
+        else:
+            self._hand_on(head)
+
+    def _hand_on(self, head: Head) -> None:
+        self._inbox.put_back(head.raw)
+        self._body, self._last = head.body(), head.closes
+        self.phase = Phase.HANDSHAKE if head.upgrades else Phase.ENGINE
+
+    async def _body_comes(self, length: int) -> bool:
+        """Wait a little for the body of a request with a shortcut; tell whether it has come."""
+        if len(self._inbox) >= length:
+            return True
+        if length > SHORT_BODY_BYTES:
+            return False
+        with self._under_way(), trio.move_on_after(SHORT_BODY_SECONDS):
+            return await self._inbox.wait_for(length)
+        return False
 
     # What hypercorn calls
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
         """Read for hypercorn: end of file once the connection is taken away or closed."""
-        while not (self._taken or self._closed):
-            if self._granted and self._read:
-                size = min(len(self._read), self._granted, max_bytes or READ_BYTES)
-                data = bytes(self._read[: int(size)])
-                del self._read[: len(data)]
-                self._granted -= len(data)
+        while self.phase in HYPERCORNS:
+            if data := self._inbox.take_of(self._body, max_bytes or READ_BYTES):
                 return data
-            if self._ended:
+            if self._inbox.ended:
                 break
             with trio.CancelScope() as self._reading:
                 await self._wait_for_more()
@@ -296,16 +279,18 @@ class Connection:
 
     async def _wait_for_more(self) -> None:
         """Wait for what hypercorn may be given next."""
-        if not (self._granted or self._upgrading or not self._answered):
+        if self.phase is Phase.ANSWERED and self._body.ended and not self._last:
+            self.phase = Phase.HEAD
+        if self.phase is Phase.HEAD:
             await self._next()
-        elif len(self._read) < BUFFER_BYTES:
-            await self._fill()
+        elif len(self._inbox) < BUFFER_BYTES:
+            await self._inbox.fill()
         else:
             await trio.sleep_forever()  # what the peer sends now is for later
 
     async def send_all(self, data: bytes) -> None:
         """Write for hypercorn: nothing once it was taken away, and no part longer than the write timeout."""
-        if self._taken:
+        if self._is_taken:
             return
         if _FINAL_HEAD.match(data) and not self._unsent:
             # hypercorn writes head, body and end one by one: the head goes out with what follows it.
@@ -317,7 +302,7 @@ class Connection:
 
     async def send_eof(self) -> None:
         """Close the writing side, unless the connection was taken away; without a checkpoint."""
-        if not self._taken:
+        if not self._is_taken:
             self._shut_down()
 
     async def aclose(self) -> None:
@@ -325,9 +310,13 @@ class Connection:
 
         The task in which hypercorn closes has mostly been cancelled by the end of its own response.
         """
-        if not self._taken:
-            self._closed = True
+        if not self._is_taken:
+            self.phase = Phase.CLOSED
             self._reading.cancel()
+
+    @property
+    def _is_taken(self) -> bool:
+        return self.phase in {Phase.SHORT, Phase.STREAM, Phase.REFUSED}
 
     # Writing and ending
 

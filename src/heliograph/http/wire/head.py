@@ -1,9 +1,14 @@
-"""The head of a request, read only where nobody could read it differently.
+"""The head of a request, read so that nobody could read it differently.
 
 A connection looks at heads to know where each request ends and which of them take a shortcut (see
-``connection``). Whoever parses beside another parser invites smuggling, so this one knows a strict part
-of RFC 9112 alone: HTTP/1.1, CRLF, a path as target, no header twice, a body of a known length or none,
-no upgrade but WebSocket's. Of everything else it says ``None``, and hypercorn judges it.
+``connection``). Whoever parses beside another parser invites smuggling, so there are two ways and no third.
+A strict part of RFC 9112 is read by one expression: HTTP/1.1, CRLF, a path as target, no header twice, a body
+of a known length or none, no upgrade but WebSocket's. Any other head is read by h11, hypercorn's own parser,
+and written anew in that plain form: what hypercorn is given is what was read here.
+
+A head is refused here that h11 refuses, and what must not reach hypercorn: HTTP/2 in any form (with a closed
+window hypercorn keeps whole answers in memory, without a deadline), two ways of saying how long a body is,
+and handshakes of WebSockets that are none.
 """
 
 from __future__ import annotations
@@ -15,20 +20,44 @@ from typing import overload
 from urllib.parse import parse_qsl
 
 import attrs
+import h11
 from werkzeug.datastructures import ImmutableMultiDict, MultiDict
 
-HEAD_LIMIT = 32 * 1024
-"""Bytes of a head; more is refused by hypercorn."""
+from heliograph.http.wire.body import Body, ChunkedBody, SizedBody
 
+HEAD_LIMIT = 32 * 1024
+"""Bytes of a head."""
+
+WEB_SOCKET_VERSION = "13"
 END_OF_HEAD = re.compile(rb"\n\r?\n")
-"""As lenient as h11's, so that no other end is found than hypercorn finds."""
+"""As lenient as h11's, so that no other end is found than h11 finds."""
 
 _HEAD = re.compile(
     rb"([A-Z]+) (/[\x21-\x7e]*+) HTTP/1\.1\r\n"
     rb"((?:[-!#$%&'*+.^_`|~0-9A-Za-z]++:[\t\x20-\x7e\x80-\xff]*+\r\n)*+)\r\n"
 )
 _LENGTH = re.compile(r"[0-9]{1,15}")
+_KEY = re.compile(r"[A-Za-z0-9+/]{22}==")
+"""Base64 of 16 bytes (RFC 6455, section 4.1)."""
+
 _NO_ARGS: MultiDict[str, str] = ImmutableMultiDict()
+_OF_THE_CONNECTION = {b"connection", b"upgrade", b"http2-settings"}
+
+
+class HeadRefused(Exception):
+    """A head that can't be served; the connection ends with the answer.
+
+    Args:
+        status: HTTP status of the answer.
+        detail: What is wrong.
+        headers: Further headers of the answer.
+    """
+
+    def __init__(self, status: int, detail: str, headers: Mapping[str, str] | None = None) -> None:
+        self.status = status
+        self.detail = detail
+        self.headers = headers or {}
+        super().__init__(detail)
 
 
 @attrs.frozen
@@ -59,12 +88,14 @@ class Head:
     """A head without doubt; of the form ``asked.Asked``.
 
     Args:
-        raw: As it came, with the empty line.
-        method: In capitals.
+        raw: As hypercorn is given it, with the empty line.
+        method: As it came.
         path: Undecoded.
         query: Undecoded, without the question mark.
-        headers: The header fields.
-        length: Bytes of the body behind it.
+        headers: The header fields; of those that came more than once the last.
+        length: Bytes of the body behind it; ``None`` when it comes in chunks.
+        http_version: ``1.1`` or ``1.0``.
+        strict: It came in the strict form, so that a shortcut may serve it.
     """
 
     raw: bytes
@@ -72,7 +103,9 @@ class Head:
     path: str
     query: str
     headers: HeaderFields
-    length: int
+    length: int | None
+    http_version: str = "1.1"
+    strict: bool = True
 
     @cached_property
     def args(self) -> MultiDict[str, str]:
@@ -80,11 +113,6 @@ class Head:
         if not self.query:
             return _NO_ARGS
         return MultiDict(parse_qsl(self.query, keep_blank_values=True, errors="werkzeug.url_quote"))
-
-    @property
-    def http_version(self) -> str:
-        """There is one version that leaves no doubt."""
-        return "1.1"
 
     @property
     def mimetype(self) -> str:
@@ -97,17 +125,40 @@ class Head:
         return "upgrade" in self.headers.by_name
 
     @property
+    def closes(self) -> bool:
+        """Whether no request follows it."""
+        return self.http_version == "1.0" or "close" in _tokens(self.headers.by_name)
+
+    @property
     def plain(self) -> bool:
         """Whether it asks nothing of the connection but to go on, or to become a WebSocket."""
-        if "expect" in self.headers.by_name:
+        if not self.strict or "expect" in self.headers.by_name:
             return False
         return self.upgrades or self.headers.get("connection", "keep-alive").lower() == "keep-alive"
 
+    def body(self) -> Body:
+        """Return the measure of the whole request."""
+        if self.length is None:
+            return ChunkedBody(len(self.raw))
+        return SizedBody(len(self.raw) + self.length)
 
-def parse_head(raw: bytes) -> Head | None:
-    """Read a head; ``None`` if there is any doubt about it."""
+
+def read_head(raw: bytes) -> Head:
+    """Read a head, up to and with its empty line.
+
+    Raises:
+        HeadRefused: It can't be served.
+    """
+    head = _read_strict(raw) or _read_by_h11(raw)
+    if head.upgrades:
+        _check_web_socket(head.headers)
+    return head
+
+
+def _read_strict(raw: bytes) -> Head | None:
+    """Read a head of the strict form; ``None`` if it is not of that form."""
     match = _HEAD.fullmatch(raw)
-    if match is None or len(raw) > HEAD_LIMIT:
+    if match is None:
         return None
     method, target = match[1].decode(), match[2].decode()
     fields = [line.partition(":") for line in match[3].decode("latin-1").split("\r\n")[:-1]]
@@ -123,6 +174,65 @@ def parse_head(raw: bytes) -> Head | None:
     return Head(raw, method, path, query, HeaderFields(headers), int(length))
 
 
+def _read_by_h11(raw: bytes) -> Head:
+    request = _request_of(raw)
+    version, method = request.http_version.decode(), request.method.decode()
+    fields = [(name.lower(), value.strip(b" \t")) for name, value in request.headers]
+    headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in fields}
+    chunked = "transfer-encoding" in headers
+    if version not in {"1.0", "1.1"}:
+        raise HeadRefused(505, "streams and questions are served over HTTP/1.1")
+    if chunked and ("content-length" in headers or version == "1.0"):
+        raise HeadRefused(400, "Transfer-Encoding belongs to HTTP/1.1, and goes without a Content-Length")
+    if method == "CONNECT":
+        raise HeadRefused(501, "this is no proxy")
+    has_body = chunked or headers.get("content-length", "0") != "0"
+    upgrades = "upgrade" in headers and method == "GET" and not has_body and _to_web_socket(headers)
+    if not upgrades:
+        headers.pop("upgrade", None)  # whoever asks for another protocol is served by this one
+    closes = "close" in _tokens(headers)
+    lines = [b" ".join([request.method, request.target, b"HTTP/" + request.http_version])]
+    lines += [b": ".join(field) for field in fields if field[0] not in _OF_THE_CONNECTION]
+    if upgrades:
+        lines += [b"connection: upgrade", b"upgrade: websocket"]
+    elif closes:
+        lines.append(b"connection: close")
+    path, _, query = request.target.decode("latin-1").partition("?")
+    length = None if chunked else int(headers.get("content-length", "0"))
+    plain = b"\r\n".join([*lines, b"", b""])
+    return Head(plain, method, path, query, HeaderFields(headers), length, version, strict=False)
+
+
+def _request_of(raw: bytes) -> h11.Request:
+    parser = h11.Connection(h11.SERVER, max_incomplete_event_size=HEAD_LIMIT)
+    try:
+        parser.receive_data(raw)
+        request = parser.next_event()
+    except h11.RemoteProtocolError as error:
+        if error.error_status_hint == 501:
+            raise HeadRefused(501, "of transfer codings only chunked is served") from None
+        raise HeadRefused(error.error_status_hint, "the head of the request is malformed") from None
+    if not isinstance(request, h11.Request):
+        raise HeadRefused(400, "the head of the request is malformed")
+    return request
+
+
+def _tokens(headers: Mapping[str, str]) -> set[str]:
+    return {token.strip() for token in headers.get("connection", "").lower().split(",")}
+
+
 def _to_web_socket(headers: Mapping[str, str]) -> bool:
-    tokens = headers.get("connection", "").lower().split(",")
-    return headers["upgrade"].lower() == "websocket" and "upgrade" in [token.strip() for token in tokens]
+    return headers["upgrade"].lower() == "websocket" and "upgrade" in _tokens(headers)
+
+
+def _check_web_socket(headers: HeaderFields) -> None:
+    """Check a handshake as RFC 6455 asks for, section 4.2.1.
+
+    Raises:
+        HeadRefused: It is of another version, or without a proper key.
+    """
+    if headers.get("sec-websocket-version") != WEB_SOCKET_VERSION:
+        wanted = {"Sec-WebSocket-Version": WEB_SOCKET_VERSION, "Upgrade": "websocket"}
+        raise HeadRefused(426, f"WebSockets are served in version {WEB_SOCKET_VERSION}", wanted)
+    if not _KEY.fullmatch(headers.get("sec-websocket-key", "")):
+        raise HeadRefused(400, "Sec-WebSocket-Key must be 16 bytes in base64")

@@ -29,7 +29,8 @@ from quart_trio import QuartTrio
 
 from heliograph.actors.sweeper import Sweeper
 from heliograph.http.wire.connection import Connection, Served, Shortcut, current
-from heliograph.http.wire.head import Head
+from heliograph.http.wire.head import HEAD_LIMIT, Head
+from heliograph.http.wire.refusal import refusal
 from heliograph.model.errors import SettingsError
 
 SWEEP_SECONDS = 1.0
@@ -47,7 +48,7 @@ def hypercorn_config() -> Config:
     config.include_server_header = False
     config.keep_alive_timeout = math.inf  # the connection has a deadline of its own
     config.read_timeout = None
-    config.h11_max_incomplete_size = 32 * 1024
+    config.h11_max_incomplete_size = 2 * HEAD_LIMIT  # a head that is written anew may be a little longer
     return config
 
 
@@ -173,12 +174,14 @@ class Server:
         self._connections.add(connection)
         current.set(connection)  # this task serves no other
         try:
-            while connection.successor is None and not connection.over:
+            while not connection.over:
                 short = await connection.next_short()
                 if short is not None:
                     await self._serve_short(connection, *short)
                 elif not connection.over:
                     await self._run_engine(connection)
+            if connection.refused is not None:
+                await connection.answer(refusal(connection.refused))
         except trio.BrokenResourceError:
             return None, b""
         finally:

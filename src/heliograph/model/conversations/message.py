@@ -116,7 +116,7 @@ class MessageFilter:
     """
 
     conversation_id: str
-    since: EventId = OLDEST
+    since: EventId | None = None
     roles: tuple[str, ...] = ()
     growing: bool = False
 

@@ -197,6 +197,7 @@ def list_entities(
     after: Sequence[Any] | None,
     limit: int,
     sort: str | None,
+    skip: int,
 ) -> tuple[list[V], bool]:
     """List entities in their order, or sorted, behind a keyset cursor; tell whether there are more.
 
@@ -208,7 +209,7 @@ def list_entities(
     if after is not None:
         statement = statement.where(entity.after(after, sort))
     order = [column.desc() for column in entity.sorted_by(sort)] if sort else entity.listed
-    statement = statement.order_by(*order).limit(limit + 1)
+    statement = statement.order_by(*order).limit(limit + 1).offset(skip or None)
     found, more = within_bytes(connection, statement, lambda row: row._mapping["_size"])
     return [entity.to_value(row._mapping) for row in found[:limit]], more or len(found) > limit
 

@@ -30,9 +30,11 @@ class SqlStore:
         after: Sequence[Any] | None,
         limit: int,
         sort: str | None = None,
+        skip: int = 0,
     ) -> tuple[Sequence[V], bool]:
         """List entities in their order, or sorted; tell whether there are more."""
-        return await self._database.read(queries.list_entities, ENTITY_OF[kind], wanted, after, limit, sort)
+        entity = ENTITY_OF[kind]
+        return await self._database.read(queries.list_entities, entity, wanted, after, limit, sort, skip)
 
     async def get(self, kind: Kind[V], *key: str) -> V | None:
         """Return one entity."""

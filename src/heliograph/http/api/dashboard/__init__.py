@@ -5,6 +5,6 @@ arrays, whose cursors are in headers. Where the platform API (``/api/v1``) has t
 the same, and only presented differently (``Endpoint.in_dashboard``).
 """
 
-from heliograph.http.api.dashboard import analytics, changes, logs, overview, tasks
+from heliograph.http.api.dashboard import analytics, changes, conversations, logs, overview, sessions, tasks
 
-__all__ = ["analytics", "changes", "logs", "overview", "tasks"]
+__all__ = ["analytics", "changes", "conversations", "logs", "overview", "sessions", "tasks"]

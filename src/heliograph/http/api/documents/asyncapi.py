@@ -10,8 +10,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from werkzeug.exceptions import HTTPVersionNotSupported
-
 from heliograph import __version__
 from heliograph.actors.subscription import Overflow
 from heliograph.config import Settings
@@ -330,7 +328,7 @@ def _about_ws(settings: Settings) -> str:
         f"{limits.first_message_seconds:g} s. A ping frame comes every {limits.keepalive_seconds:g} s, and "
         f"must be answered within {limits.pong_seconds:g} s. A message that can't be served is answered by "
         "an error, and the connection lives. A handshake may be refused by application/problem+json: by "
-        f"{statuses} (429 with Retry-After), over HTTP/2 by {HTTPVersionNotSupported.code}, and without an "
+        f"{statuses} (429 with Retry-After), and without an "
         "upgrade by 426."
     )
 

@@ -43,6 +43,7 @@ TAGS = {
     "tasks": "What agents work on, folded from events.",
     "events": "What happened, as it was published.",
     "streams": "Events as they happen, as server-sent events; a WebSocket is at /ws.",
+    "conversations": "What people and agents say to each other.",
     "workflows": "Workflows by their files, their runs, and the traces of these.",
     "sessions": "What the tasks of a session add up to.",
     "agents": "The fleet, as its tasks tell of it.",

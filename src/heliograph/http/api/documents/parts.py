@@ -7,7 +7,7 @@ from operator import attrgetter
 from typing import Any
 
 import orjson
-from werkzeug.exceptions import HTTPVersionNotSupported, RequestedRangeNotSatisfiable, RequestTimeout
+from werkzeug.exceptions import RequestedRangeNotSatisfiable, RequestTimeout
 
 from heliograph.config import EventSettings
 from heliograph.http.rules.bodies import BODY_SECONDS, JSON, NDJSON
@@ -38,7 +38,6 @@ REFUSALS: Mapping[type[Exception], Exception] = {
         errors.Unavailable("the log has not been reached yet"),
         RequestedRangeNotSatisfiable(27),
         RequestTimeout(f"the body did not arrive within {BODY_SECONDS} seconds"),
-        HTTPVersionNotSupported("streams are served over HTTP/1.1"),
     )
 }
 """One of each kind that an endpoint may answer with."""

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from datetime import datetime
 
 import attrs
-from werkzeug.exceptions import HTTPVersionNotSupported
 
 from heliograph.config import Settings
 from heliograph.http.api import samples
@@ -221,6 +220,6 @@ ENDPOINTS = [
         "streams",
         Described(UNTIL, media=BLOCKS, more="It begins at the run's first event, and stays open."),
         channels=of_workflow,
-        refuses=(*ONE_RUN, HTTPVersionNotSupported),
+        refuses=ONE_RUN,
     ),
 ]

@@ -92,6 +92,11 @@ async def get_session(services: Services, who: Identity, asked: OfSession) -> On
     return _one(_view(session), Meta(position))
 
 
+def view_of(found: OneSession) -> SessionView:
+    """Return a session without where the answer stands."""
+    return SessionView(**{field.name: getattr(found, field.name) for field in attrs.fields(SessionView)})
+
+
 def _one(session: SessionView, meta: Meta) -> OneSession:
     return OneSession(**attrs.asdict(session, recurse=False), meta=meta)
 

@@ -12,7 +12,6 @@ from typing import Annotated
 
 import attrs
 import trio
-from werkzeug.exceptions import HTTPVersionNotSupported
 
 from heliograph.actors.subscription import Overflow
 from heliograph.http.api import samples
@@ -279,7 +278,7 @@ ENDPOINTS = [
         "streams",
         Described(UNTIL, media=BLOCKS),
         channels=lambda asked: asked.selection.selectors,
-        refuses=(Invalid, HTTPVersionNotSupported),
+        refuses=(Invalid,),
     ),
     Endpoint(
         "GET",
@@ -293,7 +292,7 @@ ENDPOINTS = [
             more="It begins at the task's first event, and ends after the one that ends the task.",
         ),
         channels=of_task,
-        refuses=(NotFound, Invalid, Unavailable, HTTPVersionNotSupported),
+        refuses=(NotFound, Invalid, Unavailable),
     ),
     Endpoint("GET", "/ws", web_socket, upgrade=True),
     Endpoint("GET", "/ws/{session}", page_socket, upgrade=True),

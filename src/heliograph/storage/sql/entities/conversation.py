@@ -155,6 +155,7 @@ MESSAGES_KEPT = Entity(
         "roles": messages.c.role.in_,
         "growing": lambda growing: messages.c.stored_id == 0 if growing else messages.c.stored_id > 0,
     },
+    sorts={"newest": messages.c.stored_id},
     large=("content", "metadata"),
     merging=Merging(lambda message: message.growing, _complete),
 )

@@ -1,0 +1,94 @@
+"""A command as a task: what is told of it, and the environment that it runs in."""
+
+from __future__ import annotations
+
+import os
+import re
+import secrets
+import shlex
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import attrs
+
+NAME_CHARACTERS = 200
+COMMAND_WORDS = 100
+WORD_CHARACTERS = 1000
+"""So much of a command is told to watchers; it is run whole, and may be of megabytes."""
+
+SECRETS = ("HELIOGRAPH_API_KEY", "HELIOGRAPH_API_KEYS", "API_KEY_SECRET")
+"""Variables that the command does not get: it is not ours, and what it prints is seen by every watcher."""
+
+
+@attrs.frozen
+class Job:
+    """A command, and the task that it becomes.
+
+    Args:
+        task_id: Of the task.
+        command: The program and its arguments.
+        name: For people; by default the command.
+        agent: Who runs it.
+        model: The model it uses.
+        metadata: Anything else to be kept with the task.
+        usage: Fields for the task's result, such as ``cost_usd``, that the program does not tell itself.
+        detached: Without the terminal: no input, and out of reach of its Ctrl-C.
+        pty: Its output goes to a pseudo-terminal, so that stdout and stderr are one stream in their order.
+        url: The service, for programs that talk to it themselves.
+    """
+
+    task_id: str
+    command: tuple[str, ...]
+    name: str | None = None
+    agent: str | None = None
+    model: str | None = None
+    metadata: Mapping[str, Any] = attrs.Factory(dict)
+    usage: Mapping[str, Any] = attrs.Factory(dict)
+    detached: bool = False
+    pty: bool = False
+    url: str | None = None
+
+    def environment(self) -> dict[str, str]:
+        """Return the environment of the command: where the service is and which task this is, and no keys."""
+        ours = {"HELIOGRAPH_TASK_ID": self.task_id}
+        if self.url is not None:
+            ours["HELIOGRAPH_URL"] = self.url
+        return {name: value for name, value in os.environ.items() if name not in SECRETS} | ours
+
+    def event(self, topic: str, payload: Mapping[str, Any]) -> dict[str, Any]:
+        """Make an event of this task, as of now, in the form that is published."""
+        event = {
+            "topic": topic,
+            "payload": {"task_id": self.task_id, **payload},
+            "timestamp": datetime.now(UTC).isoformat(),
+        }
+        return event if self.agent is None else {**event, "sender": self.agent}
+
+    def created(self) -> dict[str, Any]:
+        """Make the event that begins the task."""
+        command = [visible(word)[:WORD_CHARACTERS] for word in self.command[:COMMAND_WORDS]]
+        described: dict[str, Any] = {
+            "name": self.name or shlex.join(command)[:NAME_CHARACTERS],
+            "agent": self.agent,
+            "model": self.model,
+            "input": {"command": command},
+            "metadata": dict(self.metadata),
+        }
+        if len(self.command) > COMMAND_WORDS:
+            described["input"]["words"] = len(self.command)
+        return self.event(
+            "task.created", {name: value for name, value in described.items() if value is not None}
+        )
+
+
+def new_task_id(program: str) -> str:
+    """Make an id for a task that runs a program, with the program's name in it for people."""
+    name = re.sub(r"[^A-Za-z0-9._-]+", "-", Path(visible(program)).name).strip("-._")[:40]
+    return f"{name or 'task'}-{secrets.token_hex(5)}"
+
+
+def visible(text: str) -> str:
+    """Return an argument as valid text; its bytes may be anything."""
+    return os.fsencode(text).decode("utf-8", "replace")

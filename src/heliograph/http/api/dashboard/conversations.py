@@ -1,0 +1,164 @@
+"""Conversations and messages in the dashboard's form: bare arrays, by ``limit`` and ``offset``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from typing import Any
+
+import attrs
+
+from heliograph.http.api import talking
+from heliograph.http.api.endpoint import DASHBOARD, Described, Endpoint, of_view
+from heliograph.http.api.routes import conversations
+from heliograph.http.api.routes.conversations import (
+    ContextList,
+    ContextMessage,
+    ConversationView,
+    MessageView,
+    NewMessage,
+    OfConversation,
+    OneConversation,
+    conversation_view,
+    message_view,
+    of_conversation,
+)
+from heliograph.http.api.services import Services
+from heliograph.http.rules.auth import Identity
+from heliograph.http.rules.parameters import Flag, Text, Whole, query
+from heliograph.model.conversations.conversation import CONVERSATION, ConversationFilter
+from heliograph.model.conversations.message import MESSAGES, MessageFilter
+from heliograph.model.errors import Invalid, NotFound, Unavailable
+
+MAX_OFFSET = 10_000
+"""How far a list can be turned over: a page further on costs all those before it."""
+
+
+@attrs.frozen
+class ConversationRows:
+    """Which conversations, from where on."""
+
+    user_id: str | None = query(Text(), "Exactly this.")
+    include_archived: bool = query(Flag(), "Those that are archived, too.", default=False)
+    search: str | None = query(Text(), "The title has each of these words, or one that begins so.")
+    limit: int = query(Whole(1, 200), "At most so many.", default=50)
+    offset: int = query(Whole(0, MAX_OFFSET), "How many to leave out.", default=0)
+
+
+@attrs.frozen
+class MessageRows(OfConversation):
+    """Which of its messages, from where on."""
+
+    limit: int = query(Whole(1, 500), "At most so many.", default=100)
+    offset: int = query(Whole(0, MAX_OFFSET), "How many to leave out.", default=0)
+
+
+@attrs.frozen
+class MessageRow:
+    """A message, as the dashboard's page reads it."""
+
+    message_id: str
+    conversation_id: str
+    role: str
+    content: str
+    task_id: str | None
+    created_at: datetime
+    metadata: Any
+
+
+@attrs.frozen
+class ConversationDetail(ConversationView):
+    """A conversation with its messages."""
+
+    messages: Sequence[MessageRow]
+
+
+def _row(message: MessageView) -> MessageRow:
+    return MessageRow(**{field.name: getattr(message, field.name) for field in attrs.fields(MessageRow)})
+
+
+def detail(found: OneConversation) -> ConversationDetail:
+    """Present a conversation."""
+    view = {field.name: getattr(found, field.name) for field in attrs.fields(ConversationView)}
+    return ConversationDetail(**view, messages=[_row(one) for one in found.messages])
+
+
+def context_rows(found: ContextList) -> list[ContextMessage]:
+    """Present the last messages."""
+    return list(found.messages)
+
+
+async def conversation_rows(
+    services: Services, who: Identity, asked: ConversationRows
+) -> list[ConversationView]:
+    """List conversations, the one that changed last first."""
+    archived = None if asked.include_archived else False
+    wanted = ConversationFilter(asked.user_id, archived=archived, text=asked.search)
+    found, _ = await services.store.list(CONVERSATION, wanted, None, asked.limit, skip=asked.offset)
+    return [conversation_view(one) for one in found]
+
+
+async def message_rows(services: Services, who: Identity, asked: MessageRows) -> list[MessageRow]:
+    """List messages, oldest first."""
+    conversation = await talking.known(services, asked.conversation_id)
+    wanted = MessageFilter(conversation.conversation_id, conversation.cleared_id)
+    found, _ = await services.store.list(MESSAGES, wanted, None, asked.limit, skip=asked.offset)
+    return [_row(message_view(one)) for one in found]
+
+
+async def say_in_dashboard(
+    services: Services, who: Identity, asked: OfConversation, body: NewMessage
+) -> MessageRow:
+    """Store a message; it starts nothing."""
+    said = attrs.asdict(body, recurse=False)
+    return _row(message_view(await talking.say(services, asked.conversation_id, said)))
+
+
+def _twin(view: Callable[..., Any], answer: str, present: Callable[[Any], Any] | None = None) -> Endpoint:
+    endpoint = of_view(conversations.ENDPOINTS, view)
+    return endpoint.in_dashboard(endpoint.path.replace("/v1", ""), answer, present)
+
+
+_LISTS = "/api/conversations"
+_MESSAGES = f"{_LISTS}/{{conversation_id}}/messages"
+_SAYING = of_view(conversations.ENDPOINTS, conversations.say)
+_ROW = _row(_SAYING.example)
+
+ENDPOINTS = [
+    Endpoint(
+        "GET",
+        _LISTS,
+        conversation_rows,
+        DASHBOARD,
+        Described("Conversations."),
+        channels=conversations.of_all,
+        refuses=(Invalid, Unavailable),
+        example=[of_view(conversations.ENDPOINTS, conversations.create_conversation).example],
+    ),
+    attrs.evolve(_twin(conversations.create_conversation, "The conversation."), status=200),
+    _twin(conversations.conversation_of_flow, "The conversation."),
+    _twin(conversations.get_conversation, "The conversation.", detail),
+    _twin(conversations.change_conversation, "The conversation as it is now."),
+    _twin(conversations.delete_conversation, "It is deleted."),
+    _twin(conversations.clear_conversation, "Its messages are gone."),
+    _twin(conversations.get_context, "The last messages.", context_rows),
+    _twin(conversations.get_metrics, "The sums."),
+    Endpoint(
+        "GET",
+        _MESSAGES,
+        message_rows,
+        DASHBOARD,
+        Described("Messages."),
+        channels=of_conversation,
+        refuses=(NotFound, Invalid, Unavailable),
+        example=[_ROW],
+    ),
+    attrs.evolve(
+        _SAYING,
+        path=_MESSAGES,
+        view=say_in_dashboard,
+        tag=DASHBOARD,
+        status=200,
+        example=_ROW,
+    ),
+]

@@ -1,0 +1,105 @@
+"""The inbox of a connection: what its peer has sent and nobody has been given yet."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+
+import trio
+
+from heliograph.http.wire.body import Body
+from heliograph.http.wire.head import END_OF_HEAD, HEAD_LIMIT, Head, HeadRefused, read_head
+
+READ_BYTES = 64 * 1024
+
+
+class Inbox:
+    """Bytes of one socket, in order.
+
+    Args:
+        socket: Connected and non-blocking.
+
+    Attributes:
+        ended: The peer sends no more.
+    """
+
+    __slots__ = ("_data", "_socket", "ended")
+
+    def __init__(self, socket: trio.socket.SocketType) -> None:
+        self._socket = socket
+        self._data = bytearray()
+        self.ended = False
+
+    def __len__(self) -> int:
+        return len(self._data)
+
+    def take(self, size: int) -> bytes:
+        """Take the first bytes out."""
+        taken = bytes(self._data[:size])
+        del self._data[:size]
+        return taken
+
+    def take_of(self, body: Body, most: int) -> bytes:
+        """Take the first bytes out that belong to a request."""
+        return self.take(body.measure(self._data, most))
+
+    def put_back(self, data: bytes) -> None:
+        """Put bytes in front of all others."""
+        self._data[:0] = data
+
+    async def fill(self) -> None:
+        """Wait for the peer's next bytes, or its end.
+
+        There is mostly nothing yet, so the waiting comes first: the stream would try in vain before it.
+
+        Raises:
+            trio.BrokenResourceError: The peer has reset the connection.
+        """
+        descriptor = self._socket.fileno()
+        await trio.lowlevel.wait_readable(descriptor)
+        try:
+            data = os.read(descriptor, READ_BYTES)
+        except BlockingIOError:
+            return
+        except OSError as error:
+            raise trio.BrokenResourceError from error
+        self._data += data
+        self.ended = not data
+
+    async def take_head(self, wanted: Callable[[], bool]) -> Head | None:
+        """Wait for the head of a request and take it out.
+
+        Args:
+            wanted: Tells, after each reading, whether to go on.
+
+        Returns:
+            ``None`` when the peer has ended, or it is not wanted any more.
+
+        Raises:
+            HeadRefused: It can't be served.
+            trio.BrokenResourceError: The peer has reset the connection.
+        """
+        if self._data:
+            await trio.lowlevel.checkpoint()
+        looked = 0
+        while True:
+            end = END_OF_HEAD.search(self._data, max(0, looked - 2))
+            if end is not None and end.end() <= HEAD_LIMIT:
+                return read_head(self.take(end.end()))
+            looked = len(self._data)
+            if looked > HEAD_LIMIT:
+                raise HeadRefused(431, f"the head of the request has more than {HEAD_LIMIT} bytes")
+            # The first byte tells TLS and other noise at once.
+            if looked and not self._data[:1].isalpha():
+                raise HeadRefused(400, "this is not HTTP/1.1")
+            if self.ended and looked:
+                raise HeadRefused(400, "the head of the request did not come whole, or not in time")
+            if self.ended or not wanted():
+                return None
+            await self.fill()
+
+    async def wait_for(self, size: int) -> bool:
+        """Wait until this many bytes are there; tell whether they have come before the peer's end."""
+        while len(self._data) < size and not self.ended:
+            await self.fill()
+        return len(self._data) >= size
