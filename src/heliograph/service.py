@@ -12,7 +12,7 @@ import gc
 import resource
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, suppress
 from datetime import timedelta
 
 import attrs
@@ -26,6 +26,7 @@ from heliograph.actors.histogram import Histogram
 from heliograph.actors.hub import Hub
 from heliograph.actors.registry import Registry
 from heliograph.actors.retention import Retention
+from heliograph.actors.signing import SigningSecrets
 from heliograph.actors.subscriber import Subscriber
 from heliograph.actors.sweeper import Sweeper
 from heliograph.config import Settings, hide_password, is_loopback
@@ -36,7 +37,7 @@ from heliograph.http.api.shortcuts import Shortcuts
 from heliograph.http.rules.auth import Authenticator
 from heliograph.http.streams import StreamRegistry, drain
 from heliograph.http.wire.server import Server, open_listener
-from heliograph.model.errors import SettingsError
+from heliograph.model.errors import SettingsError, Unavailable
 from heliograph.model.ids import OLDEST, format_id
 from heliograph.model.prices import Prices
 from heliograph.storage.artifacts import FolderArtifacts
@@ -77,7 +78,7 @@ async def _run_storage(
     async with open_storage(settings) as storage:
         listener = open_listener(settings.server.host, settings.server.port, settings.server.backlog)
         async with listener, trio.open_nursery() as keepers:
-            staff = Staff.of(storage, settings)
+            staff = Staff.of(storage, artifacts, settings)
             for name, actor in staff.actors.items():
                 keepers.start_soon(actor, name=name)
             async with trio.open_nursery() as writers:
@@ -118,6 +119,10 @@ async def _run_streams(
         followers.start_soon(hub.run, name="hub")
         followers.start_soon(histogram.run, name="histogram")
         followers.start_soon(subscriber.run, name="subscriber")
+        signing = SigningSecrets(storage.vault)
+        with suppress(Unavailable):
+            await signing.refresh()
+        followers.start_soon(signing.run, name="signing secrets")
         registry = Registry(settings.workflows, appender.append)
         await followers.start(registry.run, name="registry")
         streams = StreamRegistry(settings.streams, flushers.start_soon)
@@ -144,7 +149,7 @@ async def _run_streams(
             registry=registry,
             artifacts=artifacts,
             streams=streams,
-            authenticator=Authenticator(settings.auth),
+            authenticator=Authenticator(settings.auth, lambda: signing.current),
             ready=ready,
             storage_stats=staff.stats,
         )
@@ -203,9 +208,9 @@ class Staff:
     stats: Callable[[], StorageStats]
 
     @classmethod
-    def of(cls, storage: Storage, settings: Settings) -> Staff:
+    def of(cls, storage: Storage, artifacts: Artifacts, settings: Settings) -> Staff:
         """Make the actors that a form of storage needs."""
-        retention = Retention(storage.keeper, settings.retention)
+        retention = Retention(storage.keeper, artifacts, settings.retention)
         archiver = None if storage.archive is None else Archiver(storage.archive)
         bridge = None if storage.listener is None else Bridge(storage.listener, settings.events.max_bytes)
         named = {"retention": retention, "archiver": archiver, "bridge": bridge}
@@ -280,7 +285,9 @@ def refuse_open_bind(settings: Settings) -> None:
         SettingsError: The host is not loopback and there are no keys.
     """
     host = settings.server.host
-    if not is_loopback(host) and not settings.auth.keys:
+    if settings.auth.open_networks:
+        log.warning("no key is needed from these networks", networks=settings.auth.open_networks)
+    elif not is_loopback(host) and not settings.auth.keys:
         raise SettingsError(
             [f"server.host: {host} is not loopback; set HELIOGRAPH_API_KEYS first, or bind to 127.0.0.1"]
         )

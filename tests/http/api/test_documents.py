@@ -255,6 +255,9 @@ GOOD: list[tuple[str, str, str, dict[str, Any], int]] = [
     ("GET", "/api/v1/events", "?channel=task:*&topic=task.*&since=2026-01-31", {}, 200),
     ("GET", "/api/v1/events/stream", "?channel=task:1&tail=1", {}, 200),
     ("POST", "/api/v1/stream-tickets", "", {}, 201),
+    ("POST", "/api/v1/session", "", {}, 201),
+    ("GET", "/api/v1/session", "", {}, 200),
+    ("DELETE", "/api/v1/session", "", {}, 204),
     ("GET", TALKS, "?limit=1&search=n", {}, 200),
     *(
         (*place, "", sent(*place), 201 if place[0] == "POST" and "v1" in place[1] else 200)

@@ -18,6 +18,7 @@ PLATFORM = (
     routes.agents,
     routes.analytics,
     routes.system,
+    routes.session,
     routes.page,
 )
 DASHBOARD = (

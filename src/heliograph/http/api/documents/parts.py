@@ -50,6 +50,7 @@ def _header(schema: Schema, text: str) -> Part:
 HEADERS: Mapping[str, Part] = {
     "ETag": _header(TEXT, "Changes with the content; send it back as If-None-Match."),
     "Retry-After": _header(whole(1), "Seconds to wait before the same request is worth another try."),
+    "Set-Cookie": _header(TEXT, "The session's cookie."),
     "WWW-Authenticate": _header(TEXT, "How to say who asks."),
     "X-Stream-Cursor": _header(CURSOR, "Where the answer stands: a stream goes on from here."),
 }
