@@ -81,7 +81,7 @@ async def _run_storage(
     async with open_storage(settings) as storage:
         listener = open_listener(settings.server.host, settings.server.port, settings.server.backlog)
         async with listener, trio.open_nursery() as keepers:
-            staff = Staff.of(storage, settings)
+            staff = Staff.of(storage, artifacts, settings)
             for name, actor in staff.actors.items():
                 keepers.start_soon(actor, name=name)
             async with trio.open_nursery() as writers:
@@ -217,9 +217,9 @@ class Staff:
     stats: Callable[[], StorageStats]
 
     @classmethod
-    def of(cls, storage: Storage, settings: Settings) -> Staff:
+    def of(cls, storage: Storage, artifacts: Artifacts, settings: Settings) -> Staff:
         """Make the actors that a form of storage needs."""
-        retention = Retention(storage.keeper, settings.retention)
+        retention = Retention(storage.keeper, artifacts, settings.retention)
         archiver = None if storage.archive is None else Archiver(storage.archive)
         bridge = None if storage.listener is None else Bridge(storage.listener, settings.events.max_bytes)
         named = {"retention": retention, "archiver": archiver, "bridge": bridge}

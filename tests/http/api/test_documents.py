@@ -349,6 +349,7 @@ GOOD: list[tuple[str, str, str, dict[str, Any], int]] = [
     ("GET", "/api/analytics/summary", "", {}, 200),
     ("GET", "/api/analytics/costs/histogram", "?days=1&granularity=hour", {}, 200),
     ("GET", "/api/analytics/costs/by-subagent", "", {}, 200),
+    ("GET", "/api/analytics/conversations", "?start_date=2026-01-01", {}, 200),
     ("GET", "/api/analytics/performance", "", {}, 200),
     ("GET", "/api/analytics/performance", "", {"headers": {"Accept": "text/csv"}}, 200),
     ("GET", "/api/status", "", {}, 200),
