@@ -192,6 +192,13 @@ def _selector(_: object, __: object, text: str) -> None:
         raise ValueError(f"{text!r} is not a channel ({CHANNEL_HELP}) nor a pattern (task:*, …, *)")
 
 
+def _network(_: object, __: object, text: str) -> None:
+    try:
+        ip_network(text)
+    except ValueError:
+        raise ValueError(f"{text!r} is not a network, such as 172.16.0.0/12 or fd00::/8") from None
+
+
 def _distinct_names(_: object, __: object, keys: tuple[KeySettings, ...]) -> None:
     """Refuse a name for several keys: a ticket carries only the name, and would give rights of another."""
     names = [key.name for key in keys]
@@ -225,6 +232,8 @@ class AuthSettings:
 
     keys: tuple[KeySettings, ...] = attrs.field(default=(), validator=_distinct_names)
     ticket_seconds: float = number(60.0, 1, 3600)
+    session_seconds: float = number(12 * 3600.0, 60, 30 * 86400)
+    open_networks: tuple[str, ...] = attrs.field(default=(), validator=validators.deep_iterable(_network))
 
 
 @attrs.frozen
@@ -245,6 +254,7 @@ class Settings:
     engine: EngineSettings = EngineSettings()
     workflows: tuple[Path, ...] = ()
     webhooks: Path | None = None
+    webhook_public_domain: str = ""
 
 
 def _keys(text: str) -> list[dict[str, Any]]:
@@ -301,6 +311,7 @@ ENVIRONMENT: Mapping[str, tuple[str, Callable[[str], Any]]] = {
     "HELIOGRAPH_ARTIFACTS_URL": ("artifacts.url", str),
     "HELIOGRAPH_WORKFLOWS": ("workflows", _folders),
     "HELIOGRAPH_WEBHOOKS": ("webhooks", str),
+    "WEBHOOK_PUBLIC_DOMAIN": ("webhook_public_domain", str),
     "HELIOGRAPH_TRUSTED_PROXIES": ("server.trusted_proxies", _listed),
     "AGENT_ENGINE_URL": ("engine.url", str),
     "LOG_LEVEL": ("log.level", str),

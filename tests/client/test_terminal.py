@@ -66,12 +66,57 @@ def test_stderr_is_coloured() -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["\x1b]0;title\x07", "\x1b[2J", "\x1b[?1049h", "\x9b31m", "\x07", "\x1bc", "\x08"], ids=repr
+    "text", ["\x1b]0;title\x07", "\x1b[2J", "\x1b[?1049h", "\x9b31m", "\x07", "\x1bc"], ids=repr
 )
 def test_nothing_drives_the_terminal(text: str) -> None:
     """Escape sequences of others don't reach the terminal."""
     assert shown(output(f"a{text}b"), terminal=True) in {"ab\n", "a31mb\n", "acb\n"}
     assert not set(shown(event("x.y", text=text), terminal=True)) & set("\x07\x08\x9b")
+
+
+@pytest.mark.parametrize(
+    ("written", "line"),
+    [
+        ("spin |\b/\b-\b\\\bdone", "spin done"),
+        ("count  1%\b\b\b 50%\b\b\b\b100%", "count 100%"),
+        ("spin .\x1b[1G\x1b[Kspin ..\x1b[1G\x1b[Kready", "ready"),
+        ("a lot of text\x1b[2K\x1b[Gready", "ready"),
+        ("left 12345\x1b[5D54321", "left 54321"),
+        ("keep this, not that\x1b[8D\x1b[K", "keep this, "),
+        ("keep\x1b[1Kthat", "    that"),
+        ("far\x1b[3Caway", "far   away"),
+        ("a\x1b[2Db", "b"),
+        ("100 of 200\r7", "700 of 200"),
+        ("all tests passed\r\x1b[?25h", "all tests passed"),
+        ("one\ntwo\r\nthree", "one\ntwo\nthree"),
+    ],
+)
+def test_a_line_is_what_a_terminal_shows(written: str, line: str) -> None:
+    """The cursor moves as the program wrote it, what is written over goes, and nothing else does."""
+    assert shown(output(written)) == f"{line}\n"
+
+
+@pytest.mark.parametrize("last", ["\x1b[1B", "\x1b[0m", "", "layer one"])
+def test_a_rewind_erases_nothing(last: str) -> None:
+    """A carriage return with nothing to see behind it leaves the line as it was."""
+    items = [output("layer one: pushed", partial=True), output(last, rewind=True)]
+    assert shown(*items) == "layer one: pushed\n"
+    assert shown(*items, terminal=True) == "layer one: pushed\n"
+
+
+def test_a_colour_holds_until_it_is_changed() -> None:
+    """Over the end of its line, over pieces of one, and over a line of the other stream."""
+    items = [
+        output("\x1b[32mgreen", partial=True),
+        output(" still"),
+        output("err", "stderr"),
+        output("and here\x1b[0m plain"),
+        output("plain"),
+    ]
+    lines = shown(*items, terminal=True).splitlines()
+    green = "\x1b[32m"
+    assert lines[0] == f"{green}green\x1b[0m{green} still\x1b[0m"
+    assert lines[2:] == [f"{green}and here\x1b[0m plain", "plain"]
 
 
 def test_colours_pass() -> None:

@@ -15,12 +15,14 @@ from collections.abc import Mapping
 
 import attrs
 import orjson
+from rich.ansi import AnsiDecoder
 from rich.console import Console
 from rich.control import Control
 from rich.segment import ControlType
 from rich.text import Text
 
 from heliograph.client.following import Gap, Item, Reset
+from heliograph.client.line import Line
 from heliograph.model.event import Event, event_json
 from heliograph.model.task import error_text
 
@@ -43,6 +45,13 @@ _UNWANTED = re.compile(
 )
 
 
+MOST_COLOURS = 1000
+"""Streams whose colour is remembered."""
+
+Place = tuple[str, str | None]
+"""A channel and a stream of it."""
+
+
 class _Console(Console):
     def on_broken_pipe(self) -> None:
         raise BrokenPipeError(
@@ -61,7 +70,13 @@ class EventPrinter:
     def __init__(self, *, many: bool = False, console: Console | None = None) -> None:
         self._console = console or _Console()
         self._many = many
-        self._open: tuple[str, str | None] | None = None  # the channel and stream of the line begun
+        self._open: Place | None = None
+        """Whose line was begun."""
+        self._line = Line(AnsiDecoder())
+        """The line begun."""
+        self._shown = 0
+        """How many of its characters are on the terminal."""
+        self._colours: dict[Place, AnsiDecoder] = {}
 
     def show(self, item: Item) -> None:
         """Print one item."""
@@ -89,25 +104,48 @@ class EventPrinter:
 
     def _output(self, event: Event) -> None:
         payload = event.payload
-        stream = payload.get("stream")
-        place = (event.channel, stream)
-        text = _readable(payload["output"])
-        text.style = _STREAM_STYLES.get(stream, "")
+        place = (event.channel, payload.get("stream"))
         if self._open not in {None, place}:
             self.finish()
-        if self._open is None:
-            text = self._prefix(event) + text
-        elif payload.get("rewind"):
-            self._rewind()
-        partial = bool(payload.get("partial"))
-        self._print(text, end="" if partial else "\n")
-        self._open = place if partial else None
+        *whole, last = payload["output"].replace("\r\n", "\n").split("\n")
+        rewind = bool(payload.get("rewind"))
+        for text in whole:
+            self._write(event, place, text, rewind=rewind)
+            self.finish()
+            rewind = False
+        self._write(event, place, last, rewind=rewind)
+        if not payload.get("partial"):
+            self.finish()
 
-    def _rewind(self) -> None:
+    def _write(self, event: Event, place: Place, text: str, *, rewind: bool) -> None:
+        """Write into the line that is open, or begin one; show what changes by it."""
+        begun = self._open is not None
+        if not begun:
+            self._open, self._line, self._shown = place, Line(self._colours_of(place)), 0
+        self._line.write(text, rewind=rewind)
+        if again := self._line.unchanged < self._shown:
+            self._begin_again()
+        prefix = self._prefix(event) if again or not begun else Text()
+        more = self._line.render(self._shown)
+        more.style = _STREAM_STYLES.get(place[1], "")
+        self._print(prefix + more, end="")
+        self._shown = self._line.unchanged
+
+    def _begin_again(self) -> None:
+        """Go back to the beginning of a line that is shown; where it can't be shown anew, begin another."""
         if self._console.is_terminal:
             self._console.control(_BACK_TO_START)
         else:
             self._console.print()
+        self._shown = 0
+
+    def _colours_of(self, place: Place) -> AnsiDecoder:
+        """Return what knows the colour in force in a stream; the streams begun longest ago are forgotten."""
+        colours = self._colours.pop(place, None) or AnsiDecoder()
+        self._colours[place] = colours
+        if len(self._colours) > MOST_COLOURS:
+            del self._colours[next(iter(self._colours))]
+        return colours
 
     def _status(self, event: Event) -> None:
         status = event.payload["status"]

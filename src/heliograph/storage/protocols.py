@@ -261,8 +261,33 @@ class Listener(Protocol):
         ...
 
 
+@attrs.frozen
+class OldRun:
+    """A run of a workflow that need not be kept any longer, and when something was heard of it last."""
+
+    run_id: str
+    workflow_id: str
+    updated_at: datetime
+
+
 class Keeper(Protocol):
     """Removes what the store need not keep any longer."""
+
+    async def old_runs(self, policy: RetentionSettings, now: datetime) -> Sequence[OldRun]:
+        """Return some of the runs that are over the retention; none when there are no more.
+
+        Raises:
+            Unavailable: The store is away.
+        """
+        ...
+
+    async def remove_runs(self, old: Sequence[OldRun]) -> None:
+        """Remove runs, with their steps, unless something was heard of them meanwhile.
+
+        Raises:
+            Unavailable: The store is away.
+        """
+        ...
 
     async def sweep(self, policy: RetentionSettings, now: datetime) -> int:
         """Remove one small part of what is over the retention; return how much, 0 when all is done.
@@ -482,6 +507,10 @@ class Artifacts(Protocol):
         Raises:
             ArtifactNotFound: The run has none of that key.
         """
+        ...
+
+    async def delete_all(self, workflow_id: str, run_id: str) -> None:
+        """Remove all that a run has left behind, if anything."""
         ...
 
 

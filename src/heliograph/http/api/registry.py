@@ -16,9 +16,12 @@ PLATFORM = (
     routes.workflows,
     routes.runs,
     routes.artifacts,
+    routes.deliveries,
+    routes.webhooks,
     routes.agents,
     routes.analytics,
     routes.system,
+    routes.session,
     routes.page,
 )
 DASHBOARD = (
@@ -29,6 +32,7 @@ DASHBOARD = (
     dashboard.overview,
     dashboard.conversations,
     dashboard.sessions,
+    dashboard.webhooks,
 )
 
 ENDPOINTS = with_descriptions(
