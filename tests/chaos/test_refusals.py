@@ -63,7 +63,7 @@ def owned(postgres: PostgresServer) -> Iterator[tuple[str, str]]:
 def test_a_refusing_database_is_an_outage(
     make_node: NodeMaker, postgres: PostgresServer, owned: tuple[str, str], refusal: str
 ) -> None:
-    """Publishing goes on, ``/api/ready`` says what is wrong until it is mended, and the archive catches up."""
+    """Publishing goes on, readiness says what is wrong till it is mended, and then the archive catches up."""
     role, url = owned
     do, undo, words = REFUSALS[refusal]
     node = make_node("a", database_url=url)
