@@ -233,6 +233,7 @@ class Settings:
     agent_engine_url: str | None = attrs.field(default=None, validator=_web_url)
     workflows: tuple[Path, ...] = ()
     webhooks: Path | None = None
+    webhook_public_domain: str = ""
 
 
 def _keys(text: str) -> list[dict[str, Any]]:
@@ -289,6 +290,7 @@ ENVIRONMENT: Mapping[str, tuple[str, Callable[[str], Any]]] = {
     "HELIOGRAPH_ARTIFACTS_URL": ("artifacts.url", str),
     "HELIOGRAPH_WORKFLOWS": ("workflows", _folders),
     "HELIOGRAPH_WEBHOOKS": ("webhooks", str),
+    "WEBHOOK_PUBLIC_DOMAIN": ("webhook_public_domain", str),
     "HELIOGRAPH_TRUSTED_PROXIES": ("server.trusted_proxies", _listed),
     "AGENT_ENGINE_URL": ("agent_engine_url", str),
     "LOG_LEVEL": ("log.level", str),

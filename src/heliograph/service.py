@@ -9,6 +9,7 @@ everything inside and ends the process loudly.
 from __future__ import annotations
 
 import gc
+import os
 import resource
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
@@ -24,11 +25,13 @@ from heliograph.actors.archiver import Archiver
 from heliograph.actors.bridge import Bridge
 from heliograph.actors.histogram import Histogram
 from heliograph.actors.hub import Hub
+from heliograph.actors.receiver import Receiver
 from heliograph.actors.registry import Registry
 from heliograph.actors.retention import Retention
 from heliograph.actors.signing import SigningSecrets
 from heliograph.actors.subscriber import Subscriber
 from heliograph.actors.sweeper import Sweeper
+from heliograph.actors.webhooks import Webhooks
 from heliograph.config import Settings, hide_password, is_loopback
 from heliograph.http.api.app import create_app
 from heliograph.http.api.registry import ENDPOINTS
@@ -125,6 +128,10 @@ async def _run_streams(
         followers.start_soon(signing.run, name="signing secrets")
         registry = Registry(settings.workflows, appender.append)
         await followers.start(registry.run, name="registry")
+        webhooks = Webhooks(settings.webhooks, os.environ, storage.store, storage.vault, appender.append)
+        await followers.start(webhooks.run, name="webhooks")
+        receiver = Receiver(webhooks, storage.store, appender.append, settings.events.max_bytes)
+        followers.start_soon(receiver.run, name="receiver")
         streams = StreamRegistry(settings.streams, flushers.start_soon)
         sweeper = Sweeper(lambda: streams.streams, sweep_interval(settings))
         followers.start_soon(sweeper.run, name="sweeper")
@@ -147,6 +154,8 @@ async def _run_streams(
             hub=hub,
             histogram=histogram,
             registry=registry,
+            webhooks=webhooks,
+            receiver=receiver,
             artifacts=artifacts,
             streams=streams,
             authenticator=Authenticator(settings.auth, lambda: signing.current),

@@ -15,6 +15,8 @@ PLATFORM = (
     routes.workflows,
     routes.runs,
     routes.artifacts,
+    routes.deliveries,
+    routes.webhooks,
     routes.agents,
     routes.analytics,
     routes.system,
@@ -29,6 +31,7 @@ DASHBOARD = (
     dashboard.overview,
     dashboard.conversations,
     dashboard.sessions,
+    dashboard.webhooks,
 )
 
 ENDPOINTS = with_descriptions(

@@ -6,6 +6,7 @@ from heliograph.http.api.routes import (
     artifacts,
     changes,
     conversations,
+    deliveries,
     events,
     page,
     runs,
@@ -14,6 +15,7 @@ from heliograph.http.api.routes import (
     streams,
     system,
     tasks,
+    webhooks,
     workflows,
 )
 
@@ -23,6 +25,7 @@ __all__ = [
     "artifacts",
     "changes",
     "conversations",
+    "deliveries",
     "events",
     "page",
     "runs",
@@ -31,5 +34,6 @@ __all__ = [
     "streams",
     "system",
     "tasks",
+    "webhooks",
     "workflows",
 ]
