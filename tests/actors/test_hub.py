@@ -134,6 +134,25 @@ async def test_who_detached_hears_nothing(hub: Hub) -> None:
     assert recorder.events == []
 
 
+async def test_a_large_batch_leaves_time_to_others(hub: Hub, nursery: trio.Nursery) -> None:
+    """While thousands of events are handed out other tasks have their turns, and order and position hold."""
+    recorder = await watch(hub, "*")
+    turns = 0
+
+    async def take_turns() -> None:
+        nonlocal turns
+        while hub.stats().events < 10_000:
+            turns += 1
+            await trio.lowlevel.checkpoint()
+
+    nursery.start_soon(take_turns)
+    await dispatch(hub, *(event(number) for number in range(1, 10_001)))
+    assert turns >= 10
+    hub.flush_all()
+    assert [seq for batch in recorder.seqs for seq in batch] == list(range(1, 10_001))
+    assert hub.position == event(10_000).id
+
+
 async def test_the_hub_counts(hub: Hub, autojump_clock: Clock) -> None:
     """Its numbers are those of what went through it, also when a broadcaster has gone."""
     subscription = await attach(hub, Recorder(), OLDEST, "task:1")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +20,15 @@ from tests.polling import until
 from tests.recorded import BEGUN, EXAMPLES, NODES, RUN_ID, WORKFLOW, recorded_run
 from tests.storages import Form, Storage, archived
 
+from heliograph.actors.retention import Retention
 from heliograph.model.event import Draft, Event
 from heliograph.model.intake import parse_items
+from heliograph.model.settings import RetentionSettings
 from heliograph.model.workflows.record import RECORD, RecordFilter
 from heliograph.model.workflows.run import RUN, Run, RunFilter
 from heliograph.model.workflows.step import STEP, Step, StepFilter
 from heliograph.model.workflows.vocabulary import id_of
+from heliograph.storage.artifacts import FolderArtifacts
 
 
 def drafts_of(messages: Iterable[dict[str, Any]]) -> list[Draft]:
@@ -202,6 +205,41 @@ async def test_a_switch_is_kept_beside_the_counters(form: Form) -> None:
         await publish(storage, [started], 1)
         (record,), _ = await storage.store.list(RECORD, RecordFilter(), None, 9)
         assert (record.workflow_id, record.enabled, record.runs) == ("w", False, {"running": 1})
+
+
+async def test_old_runs_go_with_what_they_left_behind(form: Form, tmp_path: Path) -> None:
+    """Runs of which nothing was heard for long are removed, with steps and artifacts; the counters stay."""
+    artifacts = FolderArtifacts(tmp_path / "artifacts")
+    now = datetime.now(UTC)
+    async with form.open() as storage:
+        for name, days in (("old", 40), ("new", 1)):
+            at = (now - timedelta(days=days)).isoformat()
+            named = {"run_id": name, "workflow_id": "w"}
+            drafts = [
+                event("run.started", payload=named, timestamp=at),
+                event("step.completed", payload={**named, "step": "s"}, timestamp=at),
+                event("run.finished", payload=named, timestamp=at),
+            ]
+            await publish(storage, drafts, 3)
+            await artifacts.write("w", name, "s.json", b"{}")
+        policy = RetentionSettings(runs_max_age_seconds=30 * 86400)
+        retention = Retention(storage.keeper, artifacts, policy)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(retention.run)
+
+            async def removed() -> bool:
+                return retention.stats().runs == 1
+
+            await until(removed)
+            nursery.cancel_scope.cancel()
+        left, _ = await storage.store.list(RUN, RunFilter("w"), None, 9)
+        assert [run.run_id for run in left] == ["new"]
+        for name, there in (("old", 0), ("new", 1)):
+            steps, _ = await storage.store.list(STEP, StepFilter(name, "w"), None, 9)
+            assert len(steps) == len(await artifacts.list("w", name)) == there
+        record = await storage.store.get(RECORD, "w")
+        assert record is not None
+        assert record.runs == {"success": 2}
 
 
 async def test_a_run_is_asked_for_and_streamed_over_both_forms(launch: Launch, nursery: trio.Nursery) -> None:

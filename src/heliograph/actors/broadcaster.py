@@ -64,6 +64,19 @@ class BroadcasterStats:
     deliveries: int
 
 
+@attrs.define
+class Traffic:
+    """What all broadcasters of a hub have together.
+
+    Args:
+        subscriptions: Live ones now.
+        deliveries: Messages times watchers, since the start.
+    """
+
+    subscriptions: int = 0
+    deliveries: int = 0
+
+
 class Broadcaster:
     """Fans one selection out; every method but ``flush_in_steps`` is synchronous.
 
@@ -71,9 +84,12 @@ class Broadcaster:
         selection: What is watched.
         ring: An empty one, whose floor is the hub's position at the moment of making.
         interval: Least time between two flushes, in seconds.
+        traffic: Where it is counted too.
     """
 
-    def __init__(self, selection: Selection, ring: Ring, interval: float = 0) -> None:
+    def __init__(
+        self, selection: Selection, ring: Ring, interval: float = 0, traffic: Traffic | None = None
+    ) -> None:
         self.selection = selection
         self.ring = ring
         self.interval = interval
@@ -87,6 +103,7 @@ class Broadcaster:
         self._subscriptions: dict[Subscription, None] = {}
         self._apart: dict[Subscription, None] = {}
         self._lanes: list[Lane] = []
+        self._traffic = traffic or Traffic()
         self._messages = self._flushes = self._deliveries = 0
 
     def stats(self) -> BroadcasterStats:
@@ -147,6 +164,7 @@ class Broadcaster:
         if rest:
             return False
         self._subscriptions[subscription] = self._apart[subscription] = None
+        self._traffic.subscriptions += 1
         subscription.live = True
         self.idle_since = None
         return True
@@ -154,8 +172,10 @@ class Broadcaster:
     def leave(self, subscription: Subscription) -> None:
         """Forget a subscription; harmless when it is not there."""
         subscription.step_aside()
-        self._apart.pop(subscription, None)
-        self._subscriptions.pop(subscription, None)
+        if subscription in self._subscriptions:
+            self._traffic.subscriptions -= 1
+            del self._subscriptions[subscription]
+            self._apart.pop(subscription, None)
         subscription.live = False
 
     def retire(self) -> None:
@@ -229,5 +249,7 @@ class Broadcaster:
         self.last_flush = now
         self.ring.add(messages)
         self._flushes += 1
-        self._deliveries += len(messages) * len(self._subscriptions)
+        deliveries = len(messages) * len(self._subscriptions)
+        self._deliveries += deliveries
+        self._traffic.deliveries += deliveries
         return Batch(messages)

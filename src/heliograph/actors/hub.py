@@ -2,8 +2,8 @@
 
 It owns the table from selection to broadcaster and is the only one to make or retire them. Batches
 reach it from the subscriber through a bounded channel; if it is slow, the subscriber waits and the log
-holds the rest. For each event it looks up who watches its channel (the channel itself, ``task:*``,
-``*``): a few dictionary look-ups whatever the number of watchers.
+holds the rest. For each event it looks up who watches it (see ``index``): a few dictionary look-ups whatever
+the number of watchers that want something else. A large batch is handed out in steps.
 
 Broadcasters that came up within their flush interval are put on a heap of due times; one clock serves them
 all, a task of its own: a deadline around the waiting for each batch would cost more than handing the batch
@@ -17,27 +17,29 @@ from __future__ import annotations
 
 import heapq
 import math
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from itertools import count
 
 import attrs
 import trio
 
-from heliograph.actors.broadcaster import Broadcaster, BroadcasterStats
+from heliograph.actors.broadcaster import Broadcaster, BroadcasterStats, Traffic
+from heliograph.actors.index import WatcherIndex
 from heliograph.actors.replay import Replay, ReplayPage
 from heliograph.actors.ring import Ring, RingTotal
 from heliograph.actors.sampler import Sampler
 from heliograph.actors.subscriber import Followed
 from heliograph.actors.subscription import Message, Subscription, ends_task
-from heliograph.model.channels import Selection, selectors_of
+from heliograph.model.channels import Selection
 from heliograph.model.errors import Unavailable
 from heliograph.model.event import Event
 from heliograph.model.ids import OLDEST, EventId
-from heliograph.model.workflows.vocabulary import concerns
 from heliograph.storage.protocols import Log, PositionLost
 
 INBOX_BATCHES = 16
 RETIRE_INTERVAL = 1.0
+STEP_WORK = 1024
+"""Look-ups and messages handed out, or broadcasters looked at, between two pauses for others."""
 
 
 @attrs.frozen
@@ -96,11 +98,12 @@ class Hub:
         self._rings, self._ring_total_bytes = RingTotal(), ring_total_bytes
         self._linger = linger_seconds
         self._broadcasters: dict[Selection, Broadcaster] = {}
-        self._watching: dict[str, list[Broadcaster]] = {}
+        self._index: WatcherIndex[Broadcaster] = WatcherIndex()
         self._due: list[tuple[float, int, Broadcaster]] = []
         self._alarm = trio.CancelScope()  # in which the clock sleeps
         self._order = count()
-        self._events = self._retired_deliveries = 0
+        self._events = 0
+        self._traffic = Traffic()
         self.inbox, self._receive = trio.open_memory_channel[Followed](INBOX_BATCHES)
 
     @property
@@ -110,13 +113,12 @@ class Hub:
 
     def stats(self) -> HubStats:
         """Return a snapshot."""
-        broadcasters = [broadcaster.stats() for broadcaster in self._broadcasters.values()]
         return HubStats(
             position=self._position,
-            broadcasters=len(broadcasters),
-            subscriptions=sum(one.subscriptions for one in broadcasters),
+            broadcasters=len(self._broadcasters),
+            subscriptions=self._traffic.subscriptions,
             events=self._events,
-            deliveries=self._retired_deliveries + sum(one.deliveries for one in broadcasters),
+            deliveries=self._traffic.deliveries,
             inbox=self._receive.statistics().current_buffer_used,
             ring_bytes=self._rings.size,
         )
@@ -194,53 +196,62 @@ class Hub:
         """Dispatch until the subscriber closes the inbox."""
         async with trio.open_nursery() as flushes, trio.open_nursery() as clock:
             clock.start_soon(self._keep_time, flushes, name="hub clock")
+            clock.start_soon(self._retire, name="hub retirement")
             async for followed in self._receive:
                 if isinstance(followed, PositionLost):
                     self._reset(followed)
                 else:
-                    self._dispatch(followed, flushes)
+                    await self._dispatch(followed, flushes)
                 if self._rings.size > self._ring_total_bytes:
                     self._let_rings_go()
             clock.cancel_scope.cancel()
         self.flush_all()
 
     async def _keep_time(self, flushes: trio.Nursery) -> None:
-        """Flush what is due, and now and then retire who has nobody to write to."""
-        next_retirement = trio.current_time() + RETIRE_INTERVAL
+        """Flush what is due."""
         while True:
-            with trio.CancelScope(deadline=min(self._next_due(), next_retirement)) as self._alarm:
+            with trio.CancelScope(deadline=self._next_due()) as self._alarm:
                 await trio.sleep_forever()
-            now = trio.current_time()
-            self._flush_due(now, flushes)
-            if now >= next_retirement:
-                self._retire(now)
-                next_retirement = now + RETIRE_INTERVAL
+            self._flush_due(trio.current_time(), flushes)
 
     def _broadcaster(self, selection: Selection) -> Broadcaster:
         broadcaster = self._broadcasters.get(selection)
         if broadcaster is None:
             ring = Ring(self._position, self._ring_events, self._ring_bytes, self._rings)
             make = Sampler if selection.every else Broadcaster
-            broadcaster = make(selection, ring, max(self._flush_seconds, selection.every))
+            interval = max(self._flush_seconds, selection.every)
+            broadcaster = make(selection, ring, interval, self._traffic)
             self._broadcasters[selection] = broadcaster
-            for selector in selection.selectors:
-                self._watching.setdefault(selector, []).append(broadcaster)
+            self._index.add(selection, broadcaster)
         return broadcaster
 
-    def _dispatch(self, batch: Sequence[Event], nursery: trio.Nursery) -> None:
+    async def _dispatch(self, batch: Sequence[Event], nursery: trio.Nursery) -> None:
+        """Hand a batch out, in steps between which others have their turn."""
+        step: list[Event] = []
         touched: dict[Broadcaster, bool] = {}
+        work = 0
         for event in batch:
-            message: Message | None = None
-            for selector in selectors_of(event.channel):
-                for broadcaster in self._watching.get(selector, ()):
-                    if not concerns(broadcaster.selection, event):
-                        continue
-                    if message is None:
-                        message = Message(event)
+            watchers = self._index.watchers(event)
+            if watchers:
+                message, urgent = Message(event), ends_task(event)
+                for broadcaster in watchers:
                     broadcaster.offer(message)
-                    touched[broadcaster] = touched.get(broadcaster, False) or ends_task(event)
-        self._position = batch[-1].id
-        self._events += len(batch)
+                    touched[broadcaster] = touched.get(broadcaster, False) or urgent
+            step.append(event)
+            work += 1 + len(watchers)
+            if work >= STEP_WORK:
+                self._end_step(step, touched, nursery)
+                step, touched, work = [], {}, 0
+                await trio.lowlevel.checkpoint()
+        if step:
+            self._end_step(step, touched, nursery)
+
+    def _end_step(
+        self, step: Sequence[Event], touched: Mapping[Broadcaster, bool], nursery: trio.Nursery
+    ) -> None:
+        """Flush what was touched, or have it flushed when it is due."""
+        self._position = step[-1].id
+        self._events += len(step)
         now = trio.current_time()
         for broadcaster, urgent in touched.items():
             due = broadcaster.last_flush + broadcaster.interval
@@ -290,20 +301,22 @@ class Hub:
                 break
             broadcaster.ring.forget()
 
-    def _retire(self, now: float) -> None:
-        for selection, broadcaster in list(self._broadcasters.items()):
-            if not broadcaster.idle:
-                continue
-            if broadcaster.idle_since is None:
-                broadcaster.idle_since = now
-            elif now - broadcaster.idle_since >= self._linger:
-                self._retired_deliveries += broadcaster.stats().deliveries
-                broadcaster.retire()
-                del self._broadcasters[selection]
-                for selector in selection.selectors:
-                    self._watching[selector].remove(broadcaster)
-                    if not self._watching[selector]:
-                        del self._watching[selector]
+    async def _retire(self) -> None:
+        """Now and then let the broadcasters go that nobody has watched for a while."""
+        while True:
+            await trio.sleep(RETIRE_INTERVAL)
+            now = trio.current_time()
+            for number, broadcaster in enumerate(list(self._broadcasters.values())):
+                if number % STEP_WORK == STEP_WORK - 1:
+                    await trio.lowlevel.checkpoint()
+                if not broadcaster.idle:
+                    continue
+                if broadcaster.idle_since is None:
+                    broadcaster.idle_since = now
+                elif now - broadcaster.idle_since >= self._linger:
+                    broadcaster.retire()
+                    del self._broadcasters[broadcaster.selection]
+                    self._index.remove(broadcaster.selection, broadcaster)
 
 
 def _deliver(subscription: Subscription, page: ReplayPage) -> None:

@@ -18,7 +18,6 @@ from heliograph.client.sse import Parser
 from heliograph.model.event import Event
 from heliograph.model.ids import OLDEST, EventId, format_id, parse_id, parse_time
 
-STREAM = "/api/v1/events/stream"
 ACCEPT = {"Accept": "text/event-stream"}
 
 IDLE_SECONDS = 90.0

@@ -105,6 +105,12 @@ def topic_matches(pattern: str, topic: str) -> bool:
     return pattern.endswith(".*") and topic.startswith(pattern[:-1])
 
 
+def topic_patterns_of(topic: str) -> list[str]:
+    """Return every topic filter that a topic passes, but for ``*``: itself, and what it is below."""
+    parts = topic.split(".")
+    return [topic, *(".".join(parts[:count]) + ".*" for count in range(1, len(parts)))]
+
+
 def selectors_of(channel: str) -> tuple[str, ...]:
     """Return every selector that covers a channel, the channel itself first."""
     kind, colon, _ = channel.partition(":")

@@ -15,7 +15,8 @@ def number(default: float, low: float, high: float) -> Any:
 
 @attrs.frozen
 class RetentionSettings:
-    """How long events are kept; 0 keeps them for ever."""
+    """How long events are kept, and runs of workflows with what they left behind; 0 keeps them for ever."""
 
     max_age_seconds: int = number(0, 0, 100 * 366 * 86400)
     max_events: int = number(0, 0, 10**15)
+    runs_max_age_seconds: int = number(0, 0, 100 * 366 * 86400)

@@ -1,15 +1,17 @@
 import hashlib
 from types import SimpleNamespace
 
+import attrs
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from itsdangerous import URLSafeTimedSerializer
 from tests.conformance.clients import open_ws
 from tests.http.conftest import Api, Start, output
 from werkzeug.datastructures import Headers
 
 from heliograph.config import SCOPES, AuthSettings, KeySettings
-from heliograph.http.rules.auth import LOCAL, Authenticator, Identity
+from heliograph.http.rules.auth import LOCAL, NETWORK, Authenticator, Identity
 from heliograph.model.channels import selector_covers
 from heliograph.model.errors import Forbidden, Unauthenticated
 
@@ -28,10 +30,15 @@ KEYS = (
 )
 
 
+def signing() -> list[str]:
+    """Return what all nodes of a deployment sign with."""
+    return ["one", "two"]
+
+
 @pytest.fixture
 def authenticator() -> Authenticator:
     """Make an authenticator of some keys."""
-    return Authenticator(AuthSettings(KEYS))
+    return Authenticator(AuthSettings(KEYS), signing)
 
 
 @pytest.mark.parametrize(
@@ -86,8 +93,9 @@ def test_a_ticket_stands_for_its_key(authenticator: Authenticator) -> None:
     """A ticket is accepted by every node with the same keys, and brings the rights of its key."""
     identity = authenticator.authenticate("w", None)
     ticket, _ = authenticator.ticket_for(identity)
-    assert Authenticator(AuthSettings(KEYS[::-1])).authenticate(None, ticket) == identity
-    assert authenticator.from_headers(Headers(), ticket) == identity
+    other = Authenticator(AuthSettings(KEYS[::-1]), signing)
+    assert other.authenticate(None, ticket) == attrs.evolve(identity, by="ticket")
+    assert authenticator.from_headers(Headers(), ticket) == attrs.evolve(identity, by="ticket")
 
 
 def test_a_ticket_that_is_refused_says_why(
@@ -102,22 +110,86 @@ def test_a_ticket_that_is_refused_says_why(
         authenticator.authenticate(None, ticket)
 
 
-def test_a_ticket_of_other_keys_is_refused(authenticator: Authenticator) -> None:
-    """A ticket signed with other keys, or changed by a letter, is refused."""
+def test_a_forged_ticket_is_refused(authenticator: Authenticator) -> None:
+    """A ticket that is signed with anything else, or changed by a letter, is refused."""
     ticket, _ = authenticator.ticket_for(authenticator.authenticate("r", None))
-    other = Authenticator(AuthSettings((*KEYS, key("new", "n"))))
+    with pytest.raises(Unauthenticated):
+        Authenticator(AuthSettings(KEYS)).authenticate(None, ticket)
     payload, moment, signature = ticket.split(".")
-    forged = ".".join([payload, moment, signature[::-1]])
     with pytest.raises(Unauthenticated):
-        other.authenticate(None, ticket)
+        authenticator.authenticate(None, ".".join([payload, moment, signature[::-1]]))
+
+
+def test_the_hashes_of_the_keys_sign_nothing(authenticator: Authenticator) -> None:
+    """Whoever reads the configuration can make no ticket, and a ticket tells nothing of a key."""
+    hashes = [key.sha256 for key in KEYS]
+    for secret in ("".join(sorted(hashes)), *hashes):
+        for salt in ("heliograph ticket", "heliograph stream ticket"):
+            forged = URLSafeTimedSerializer(secret, salt=salt).dumps("ops")
+            with pytest.raises(Unauthenticated):
+                authenticator.authenticate(None, forged)
+
+
+@pytest.mark.parametrize("claim", [["ops"], {"name": "ops"}, 5, None, "nobody"])
+def test_a_ticket_names_a_key(authenticator: Authenticator, claim: object) -> None:
+    """A ticket that is signed rightly and names no key is refused, whatever it names."""
+    signed = URLSafeTimedSerializer(signing(), salt="heliograph ticket").dumps(claim)
     with pytest.raises(Unauthenticated):
-        authenticator.authenticate(None, forged)
+        authenticator.authenticate(None, signed)
+
+
+def test_a_secret_that_was_replaced_is_still_believed(authenticator: Authenticator) -> None:
+    """What an older secret has signed is accepted; the newest signs."""
+    older = Authenticator(AuthSettings(KEYS), lambda: ["one"])
+    ticket, _ = older.ticket_for(older.authenticate("r", None))
+    assert authenticator.authenticate(None, ticket).name == "reader"
+    ticket, _ = authenticator.ticket_for(authenticator.authenticate("r", None))
+    with pytest.raises(Unauthenticated):
+        older.authenticate(None, ticket)
+
+
+def cookie_of(text: str) -> dict[str, str]:
+    """Return the headers with a session's cookie."""
+    return {"Cookie": f"other=1; heliograph_session={text}", "Host": "dash.example"}
+
+
+def test_a_session_is_of_our_own_page(authenticator: Authenticator) -> None:
+    """A cookie brings the rights of its key, on pages of our own origin only."""
+    text, _ = authenticator.session_for(authenticator.authenticate("r", None))
+    found = authenticator.from_headers(Headers(cookie_of(text)))
+    assert found == Identity("reader", ("read",), by="session")
+    own = {"Origin": "https://dash.example", "Sec-Fetch-Site": "same-origin"}
+    assert authenticator.from_headers(Headers(cookie_of(text) | own)) == found
+    for other in ({"Origin": "https://dash.example:81"}, {"Sec-Fetch-Site": "same-site"}):
+        assert authenticator.from_headers(Headers(cookie_of(text) | other)) is None
+
+
+def test_a_session_is_no_ticket(authenticator: Authenticator) -> None:
+    """Each signed text is good for its own purpose alone."""
+    who = authenticator.authenticate("r", None)
+    with pytest.raises(Unauthenticated):
+        authenticator.authenticate(None, authenticator.session_for(who)[0])
+    with pytest.raises(Unauthenticated):
+        authenticator.from_headers(Headers(cookie_of(authenticator.ticket_for(who)[0])))
+
+
+@pytest.mark.parametrize("keys", [(), KEYS])
+def test_open_networks_need_no_key(keys: tuple[KeySettings, ...]) -> None:
+    """Who comes from a named network, or from this machine, is served; a wrong key is refused even there."""
+    settings = AuthSettings(keys, open_networks=("172.16.0.0/12", "fd00::/8"))
+    authenticator = Authenticator(settings)
+    for peer in ("172.20.0.3", "::ffff:172.20.0.3", "fd00::5", "127.0.0.1", "::1"):
+        assert authenticator.from_headers(Headers(), peer=peer) is NETWORK
+        with pytest.raises(Unauthenticated):
+            authenticator.from_headers(Headers({"X-API-Key": "wrong"}), peer=peer)
+    for stranger in ("10.0.0.1", "2001:db8::1", None):
+        assert authenticator.from_headers(Headers(), peer=stranger) is None
 
 
 def test_a_ticket_of_a_renamed_key_is_refused(authenticator: Authenticator) -> None:
     """A ticket whose key has another name by now is refused, and breaks nothing."""
     ticket, _ = authenticator.ticket_for(authenticator.authenticate("r", None))
-    renamed = Authenticator(AuthSettings((key("other", "r", "read"), *KEYS[1:])))
+    renamed = Authenticator(AuthSettings((key("other", "r", "read"), *KEYS[1:])), signing)
     with pytest.raises(Unauthenticated):
         renamed.authenticate(None, ticket)
 
@@ -132,7 +204,7 @@ def test_a_ticket_is_short_lived(authenticator: Authenticator, monkeypatch: pyte
     ticket, expires_at = authenticator.ticket_for(identity)
     assert expires_at == now + 60
     now += 60
-    assert authenticator.authenticate(None, ticket) == identity
+    assert authenticator.authenticate(None, ticket).name == identity.name
     now += 2
     with pytest.raises(Unauthenticated, match="ticket"):
         authenticator.authenticate(None, ticket)
@@ -246,3 +318,46 @@ async def test_pages_of_other_origins_are_kept_out(start: Start) -> None:
         assert ("Idempotency-Key" in preflight.headers.get("Access-Control-Allow-Headers", "")) == allowed
         async with await open_ws(api.url, headers={"Origin": origin}) as watch:
             assert watch.status == (101 if allowed else 403)
+
+
+async def test_a_page_has_a_session(guarded: Api) -> None:
+    """A key is traded for a cookie that serves the page: reads, changes and streams, until it is ended."""
+    answer = await guarded.http.post("/api/v1/session", headers={"X-API-Key": "o"})
+    assert (answer.status_code, answer.json()["name"]) == (201, "ops")
+    cookie = answer.headers["set-cookie"]
+    assert all(word in cookie for word in ("HttpOnly", "SameSite=Strict", "Path=/", "Max-Age=43200"))
+    assert "Secure" not in cookie
+    assert guarded.http.cookies.get("heliograph_session")
+    assert (await guarded.get("/api/v1/session"))["by"] == "session"
+    await guarded.publish(output())
+    assert (await guarded.get("/api/v1/tasks"))["tasks"]
+    jar = {"Cookie": cookie.partition(";")[0], "Origin": guarded.url}
+    async with await open_ws(guarded.url, headers=jar) as watch:
+        await watch.say("subscribe", channel="task:1")
+        await watch.live()
+    foreign = await guarded.http.post(
+        "/api/v1/events", json=output(), headers={"Origin": "http://evil.example"}
+    )
+    assert foreign.status_code == 403
+    again = await guarded.problem("POST", "/api/v1/session")
+    assert (again["status"], "with a key" in again["detail"]) == (403, True)
+    assert (await guarded.http.delete("/api/v1/session")).status_code == 204
+    assert not guarded.http.cookies.get("heliograph_session")
+    assert (await guarded.http.get("/api/v1/tasks")).status_code == 401
+
+
+async def test_a_session_behind_tls_stays_there(guarded: Api) -> None:
+    """Where the proxy says that TLS is outside the cookie is sent over TLS alone."""
+    headers = {"X-API-Key": "r", "X-Forwarded-Proto": "https"}
+    answer = await guarded.http.post("/api/v1/session", headers=headers)
+    assert "; Secure" in answer.headers["set-cookie"]
+
+
+async def test_a_named_network_is_served(start: Start) -> None:
+    """Clients of an open network are served without a key, but not under a made-up name."""
+    api = await start(auth={"keys": KEYS, "open_networks": ("127.0.0.0/8",)})
+    await api.publish(output())
+    assert (await api.get("/api/v1/session"))["by"] == "network"
+    for way in ({}, {"Expect": "100-continue"}):  # by the shortcut, and by the route
+        found = await api.problem("GET", "/api/v1/tasks", headers={"Host": "evil.example", **way})
+        assert found["status"] == 403

@@ -109,9 +109,9 @@ def _admit(endpoint: Endpoint, services: Services, asked: Asked, path: Mapping[s
     if endpoint.scope is not None:
         ticket = asked.args.get(TICKET) if endpoint.takes_tickets else None
         if endpoint.upgrade:
-            who = services.authenticator.from_headers(asked.headers, ticket) or NOBODY
+            who = services.authenticator.from_headers(asked.headers, ticket, asked.remote_addr) or NOBODY
         else:
-            who = services.authenticator.require(asked.headers, ticket)
+            who = services.authenticator.require(asked.headers, ticket, asked.remote_addr)
             who.require_scope(endpoint.scope)
     if endpoint.parameters is None:
         return [services, who]

@@ -1,9 +1,10 @@
 """Who asks, and what they may do.
 
-Keys are known by their SHA-256 only. Without any configured key everybody is the local user, and the
-service then binds to loopback only (``service`` sees to that). Browsers can't set headers on
-EventSource and WebSocket, so a key buys a short-lived signed ticket for the query string; any node
-with the same keys accepts it.
+Keys are known by their SHA-256 only. Without any configured key everybody is the local user, and the service
+then binds to loopback only (``service`` sees to that), unless networks are named that need none. Two signed
+texts stand for a key: a short-lived *ticket* for the query string, since browsers can't set headers on
+EventSource and WebSocket, and a *session*, the cookie of our own page. Any node with the same keys and
+signing secrets (``actors.signing``) accepts them; each is good for its own purpose alone.
 """
 
 from __future__ import annotations
@@ -11,14 +12,21 @@ from __future__ import annotations
 import hashlib
 import secrets
 import time
+from collections.abc import Callable
+from ipaddress import ip_address, ip_network
 
 import attrs
 from itsdangerous import BadData, SignatureExpired, URLSafeTimedSerializer
+from werkzeug.http import parse_cookie
 
 from heliograph.config import SCOPES, AuthSettings
 from heliograph.http.rules.asked import Fields
 from heliograph.model.channels import selector_covers
 from heliograph.model.errors import Forbidden, Unauthenticated
+
+TICKET = "ticket"
+SESSION = "session"
+COOKIE = "heliograph_session"
 
 
 @attrs.frozen
@@ -29,11 +37,13 @@ class Identity:
         name: The key's name.
         scopes: What it may do: ``read``, ``publish``, ``admin``.
         channels: Selectors that it may read and publish; empty: all.
+        by: How it was recognized: by its ``key``, a ``ticket``, a ``session`` or its ``network``.
     """
 
     name: str
     scopes: tuple[str, ...]
     channels: tuple[str, ...] = ()
+    by: str = "key"
 
     def require(self, scope: str, *selectors: str) -> None:
         """Check a scope, and that it covers all these channels or patterns.
@@ -64,33 +74,49 @@ class Identity:
             raise Forbidden(f"{self.name} may not use the channel {selector}")
 
 
-CREDENTIALS = "Authorization, X-API-Key"
+CREDENTIALS = "Authorization, Cookie, X-API-Key"
 """The headers that tell who asks."""
 
 LOCAL = Identity("local", SCOPES)
 """Everybody, when no keys are configured."""
+
+NETWORK = Identity("network", SCOPES, by="network")
+"""Everybody in the networks that need no key."""
 
 NOBODY = Identity("anonymous", ())
 """A caller that need not say who it is, or has not done so yet."""
 
 
 class Authenticator:
-    """Tells callers apart by key or ticket."""
+    """Tells callers apart by key, ticket, session or network.
 
-    def __init__(self, settings: AuthSettings) -> None:
+    Args:
+        settings: The keys, and what needs none.
+        signing: Returns the secrets that tickets and sessions are signed with; the last of them signs.
+    """
+
+    def __init__(self, settings: AuthSettings, signing: Callable[[], list[str]] | None = None) -> None:
         self._identities = {key.sha256: Identity(key.name, key.scopes, key.channels) for key in settings.keys}
         self._names = {identity.name: identity for identity in self._identities.values()}
-        self._ticket_seconds = settings.ticket_seconds
-        secret = "".join(sorted(self._identities)) or secrets.token_hex()
-        self._tickets = URLSafeTimedSerializer(secret, salt="heliograph stream ticket")
+        self._settings = settings
+        self._networks = [ip_network(network) for network in settings.open_networks]
+        own = [secrets.token_hex()]
+        self._signing = signing or (lambda: own)
 
     @property
     def open(self) -> bool:
-        """Whether no keys are configured."""
-        return not self._identities
+        """Whether everybody is the local user: no keys are configured, and no networks either."""
+        return not self._identities and not self._networks
 
-    def from_headers(self, headers: Fields, ticket: str | None = None) -> Identity | None:
+    def from_headers(
+        self, headers: Fields, ticket: str | None = None, peer: str | None = None
+    ) -> Identity | None:
         """Identify a request; ``None`` when it carries no credentials but needs them.
+
+        Args:
+            headers: The request's.
+            ticket: The ticket in its query.
+            peer: The address that it came from.
 
         Raises:
             Unauthenticated: It carries wrong ones.
@@ -101,17 +127,21 @@ class Authenticator:
         scheme, _, token = headers.get("Authorization", "").partition(" ")
         if key is None and scheme.lower() == "bearer":
             key = token.strip()
-        if key is None and ticket is None:
-            return None
-        return self.authenticate(key, ticket)
+        if key is not None or ticket is not None:
+            return self.authenticate(key, ticket)
+        cookie = headers.get("Cookie")
+        session = None if cookie is None else parse_cookie(cookie).get(COOKIE)
+        if session is not None and _from_own_page(headers):
+            return self._read(session, SESSION, self._settings.session_seconds)
+        return NETWORK if self._networks and peer is not None and self._is_open_to(peer) else None
 
-    def require(self, headers: Fields, ticket: str | None = None) -> Identity:
+    def require(self, headers: Fields, ticket: str | None = None, peer: str | None = None) -> Identity:
         """Identify a request that must not be anonymous.
 
         Raises:
             Unauthenticated: It carries no credentials but needs them, or wrong ones.
         """
-        who = self.from_headers(headers, ticket)
+        who = self.from_headers(headers, ticket, peer)
         if who is None:
             raise Unauthenticated("send X-API-Key or Authorization: Bearer")
         return who
@@ -129,15 +159,49 @@ class Authenticator:
             if identity is None:
                 raise Unauthenticated("unknown API key")
             return identity
-        try:
-            name = self._tickets.loads(ticket or "", max_age=int(self._ticket_seconds))
-        except BadData as error:
-            why = "has expired" if isinstance(error, SignatureExpired) else "is none of ours"
-            raise Unauthenticated(f"the ticket {why}; ask for another") from None
-        if name not in self._names:
-            raise Unauthenticated("the ticket is of a key that has another name now")
-        return self._names[name]
+        return self._read(ticket or "", TICKET, self._settings.ticket_seconds)
 
     def ticket_for(self, identity: Identity) -> tuple[str, float]:
         """Make a ticket; return it with the time (seconds since the epoch) at which it expires."""
-        return self._tickets.dumps(identity.name), time.time() + self._ticket_seconds
+        return self._sign(identity, TICKET), time.time() + self._settings.ticket_seconds
+
+    def session_for(self, identity: Identity) -> tuple[str, float]:
+        """Make what a session's cookie holds; return it with the time at which it expires."""
+        return self._sign(identity, SESSION), time.time() + self._settings.session_seconds
+
+    def _sign(self, identity: Identity, purpose: str) -> str:
+        return str(self._signer(purpose).dumps(identity.name))
+
+    def _read(self, text: str, purpose: str, seconds: float) -> Identity:
+        """Return who a signed text stands for.
+
+        Raises:
+            Unauthenticated: It is none of ours, of another purpose, too old, or of a key that is gone.
+        """
+        try:
+            name = self._signer(purpose).loads(text, max_age=int(seconds))
+        except BadData as error:
+            why = "has expired" if isinstance(error, SignatureExpired) else "is none of ours"
+            raise Unauthenticated(f"the {purpose} {why}; ask for another") from None
+        if not isinstance(name, str) or name not in self._names:
+            raise Unauthenticated(f"the {purpose} is of a key that has another name now")
+        return attrs.evolve(self._names[name], by=purpose)
+
+    def _signer(self, purpose: str) -> URLSafeTimedSerializer:
+        return URLSafeTimedSerializer(self._signing(), salt=f"heliograph {purpose}")
+
+    def _is_open_to(self, peer: str) -> bool:
+        address = ip_address(peer)
+        address = getattr(address, "ipv4_mapped", None) or address
+        return address.is_loopback or any(address in network for network in self._networks)
+
+
+def _from_own_page(headers: Fields) -> bool:
+    """Tell whether a page of our own origin asks, or nobody says which.
+
+    A browser sends a Strict cookie also for pages of the same host on other ports: their origin is another.
+    """
+    if headers.get("Sec-Fetch-Site", "same-origin") not in {"same-origin", "none"}:
+        return False
+    origin = headers.get("Origin")
+    return origin is None or origin.partition("://")[2] == headers.get("Host", "")

@@ -28,6 +28,8 @@ REFUSALS: Mapping[type[Exception], Exception] = {
         errors.WorkflowNotFound("there is no workflow 'nightly'. Available: ['weekly']"),
         errors.RunNotFound("workflow 'nightly' has no run 'run-8'"),
         errors.ArtifactNotFound("the run has no artifact 'collect.json'"),
+        errors.BadSignature("mismatch", "the signature is not that of this body and the secret"),
+        errors.RepeatedDelivery("the delivery 72d3162e was taken before"),
         errors.Conflict("item 0: the key '42/2' was used for a different event"),
         errors.TooLarge(
             f"a request may have at most {EventSettings().max_per_request} events: send the others in "
@@ -50,6 +52,7 @@ def _header(schema: Schema, text: str) -> Part:
 HEADERS: Mapping[str, Part] = {
     "ETag": _header(TEXT, "Changes with the content; send it back as If-None-Match."),
     "Retry-After": _header(whole(1), "Seconds to wait before the same request is worth another try."),
+    "Set-Cookie": _header(TEXT, "The session's cookie."),
     "WWW-Authenticate": _header(TEXT, "How to say who asks."),
     "X-Stream-Cursor": _header(CURSOR, "Where the answer stands: a stream goes on from here."),
 }

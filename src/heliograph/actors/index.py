@@ -1,0 +1,109 @@
+"""The index: who watches an event, found by exact channels, topics and prefixes.
+
+A selection names channels or patterns (``task:1``, ``task:*``, ``*``), one topic or pattern (``task.output``,
+``pipeline.*``, ``*``), and maybe one run. An event has at most three selectors that cover its channel, as
+many patterns as its topic has parts, and one run. So its watchers are found by a few look-ups, however
+many there are that want something else. A canonical selection covers a channel by one selector only, so
+nobody is found twice.
+"""
+
+from __future__ import annotations
+
+from typing import Generic, TypeVar
+
+import attrs
+
+from heliograph.model.channels import EVERYTHING, Selection, selectors_of, topic_patterns_of
+from heliograph.model.event import Event
+from heliograph.model.workflows.vocabulary import run_of
+
+W = TypeVar("W")
+
+
+@attrs.define
+class _Watched(Generic[W]):
+    """Who watches what one selector covers.
+
+    Args:
+        whole: Those who want all of it, as nearly all do.
+        by_topic: Those who want a topic, or a pattern of topics.
+        by_run: Those who want one run, and of it all or some topics.
+    """
+
+    whole: list[W] = attrs.field(factory=list)
+    by_topic: dict[str, list[W]] = attrs.field(factory=dict)
+    by_run: dict[str, _Watched[W]] = attrs.field(factory=dict)
+
+    def __bool__(self) -> bool:
+        return bool(self.whole or self.by_topic or self.by_run)
+
+    def add(self, topic: str, run: str | None, watcher: W) -> None:
+        """Take a watcher in."""
+        if run is not None:
+            self.by_run.setdefault(run, _Watched()).add(topic, None, watcher)
+        elif topic == EVERYTHING:
+            self.whole.append(watcher)
+        else:
+            self.by_topic.setdefault(topic, []).append(watcher)
+
+    def remove(self, topic: str, run: str | None, watcher: W) -> None:
+        """Let a watcher go."""
+        if run is not None:
+            self.by_run[run].remove(topic, None, watcher)
+            if not self.by_run[run]:
+                del self.by_run[run]
+        elif topic == EVERYTHING:
+            self.whole.remove(watcher)
+        else:
+            self.by_topic[topic].remove(watcher)
+            if not self.by_topic[topic]:
+                del self.by_topic[topic]
+
+    def some(self, event: Event) -> list[W]:
+        """Return those who want some of it, and this event."""
+        found: list[W] = []
+        if self.by_topic:
+            for pattern in topic_patterns_of(event.topic):
+                found += self.by_topic.get(pattern, ())
+        if self.by_run:
+            run = run_of(event)
+            of_run = None if run is None else self.by_run.get(run)
+            if of_run is not None:
+                found += of_run.whole
+                found += of_run.some(event)
+        return found
+
+
+class WatcherIndex(Generic[W]):
+    """Watchers by what they watch."""
+
+    def __init__(self) -> None:
+        self._watched: dict[str, _Watched[W]] = {}
+
+    def __len__(self) -> int:
+        """Return how many selectors are watched."""
+        return len(self._watched)
+
+    def add(self, selection: Selection, watcher: W) -> None:
+        """Take a watcher in."""
+        for selector in selection.selectors:
+            self._watched.setdefault(selector, _Watched()).add(selection.topic, selection.run, watcher)
+
+    def remove(self, selection: Selection, watcher: W) -> None:
+        """Let a watcher go that was added with this selection."""
+        for selector in selection.selectors:
+            watched = self._watched[selector]
+            watched.remove(selection.topic, selection.run, watcher)
+            if not watched:
+                del self._watched[selector]
+
+    def watchers(self, event: Event) -> list[W]:
+        """Return who watches an event."""
+        found: list[W] = []
+        for selector in selectors_of(event.channel):
+            watched = self._watched.get(selector)
+            if watched is not None:
+                found += watched.whole
+                if watched.by_topic or watched.by_run:
+                    found += watched.some(event)
+        return found
