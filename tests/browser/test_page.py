@@ -493,3 +493,59 @@ async def test_key_is_asked_for_and_used(page: Page, stopped_service: Service) -
     await page.until(f"{STATE} === 'live'")
     await stopped_service.publish({"type": "task_output", "task_id": "t", "output": "with a key"}, key=secret)
     await page.until(f"{ROWS}.some((row) => row.includes('with a key'))")
+
+
+async def test_log_is_searched_by_the_service(page: Page, served: Service) -> None:
+    """Lines that are not loaded are found, counted and gone to, by keys; errors and stderr alone as well."""
+    lines = [f"line {i}{' needle' if i % 2500 == 0 else ''}" for i in range(1, 10_001)]
+    await served.write("t", *lines)
+    await served.publish(piece("went wrong", stream="stderr"))
+    await served.write("t", *(f"more {i}" for i in range(100)))
+    await page.go(f"{served.url}/#/tasks/t")
+    await page.until(f"{LINES}.at(-1) === 'more 99'")
+    await page.press("s")
+    await page.until("document.activeElement === document.querySelector('.search input')")
+    for letter in "NEEDLE":
+        await page.press(letter)
+    linked = "document.querySelector('.view .linked .text')?.textContent"
+    said = "document.querySelector('.search .num').textContent"
+    await page.until(f"{linked} === 'line 10000 needle' && {said} === '4 of 4'")
+    await page.press("Enter")
+    await page.until(f"{linked} === 'line 2500 needle' && {said} === '1 of 4'")
+    await page.evaluate("document.querySelector('.scroller').focus()")
+    await page.press("n")
+    await page.until(f"{linked} === 'line 5000 needle'")
+    await page.press("e")
+    await page.until(f"{linked} === 'went wrong'")
+    await page.evaluate("document.getElementById('stderr').click()")
+    await page.until(f"JSON.stringify({LINES}) === '[\"went wrong\"]'")
+    await served.publish(piece("quiet"), piece("again", stream="stderr"))
+    await page.until(f'JSON.stringify({LINES}) === \'["went wrong","again"]\'')
+    await page.evaluate("document.getElementById('stderr').click()")
+    await page.until(f"{LINES}.at(-2) === 'quiet'")
+
+
+async def test_a_link_leads_to_a_line(page: Page, served: Service) -> None:
+    """An address with a line opens the log there, marked; each line has such an address."""
+    await served.write("t", *(f"line {i}" for i in range(1, 5001)))
+    await page.go(f"{served.url}/#/tasks/t?line=1234")
+    await page.until("document.querySelector('.view .linked .text')?.textContent === 'line 1234'")
+    assert await page.evaluate("document.querySelector('.view .linked .seq').hash") == "#/tasks/t?line=1234"
+    await page.evaluate("document.querySelectorAll('.view .seq')[3].click()")
+    await page.until("document.querySelector('.view .linked .text')?.textContent === 'line 1237'")
+
+
+async def test_own_events_stand_in_the_log(page: Page, served: Service) -> None:
+    """What a task's agent does stands between its lines, fetched and live, and unfolds."""
+    call = {"topic": "task.tool_call", "payload": {"task_id": "t", "name": "grep", "input": {"for": "TODO"}}}
+    await served.write("t", "before")
+    await served.publish(call)
+    await page.go(f"{served.url}/#/tasks/t")
+    await page.until(f"{STATE} === 'live' && {LINES}.length === 2")
+    await served.publish(call)
+    await served.write("t", "after")
+    await page.until(f"{LINES}.length === 4")
+    shown = await page.evaluate(LINES)
+    assert [line.split(" ")[0] for line in shown] == ["before", "task.tool_call", "task.tool_call", "after"]
+    await page.evaluate("document.querySelector('.view .event button').click()")
+    await page.until(f'{LINES}[1].includes(\'"for": "TODO"\')')

@@ -282,3 +282,11 @@ _READERS: Mapping[str, Callable[[Mapping[str, str], dict[str, Any]], Said]] = {
     "sentry": _sentry,
     "stripe": _stripe,
 }
+
+
+HEADERS = (
+    *("content-type", "x-github-event", "x-github-delivery", "x-atlassian-webhook-identifier"),
+    *("idempotency-key", "x-gitlab-event-uuid", "sentry-hook-resource", "request-id"),
+    *("webhook-id", "x-delivery-id", "x-request-id", "x-event-type"),
+)
+"""The headers that are read here."""

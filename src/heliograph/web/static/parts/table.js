@@ -13,13 +13,14 @@ import { fill, h } from "./dom.js";
 export function table(caption, columns, rows) {
   const classOf = ({ number, name }) => [number && "num", name].filter(Boolean).join(".");
   const cell = (tag, column, ...children) => h(classOf(column) ? `${tag}.${classOf(column)}` : tag, tag === "th" ? { scope: "col" } : {}, ...children);
-  return h(
+  const whole = h(
     "table.table",
     {},
     h("caption.unseen", {}, caption),
     h("thead", {}, h("tr", {}, ...columns.map((column) => cell("th", column, column.title)))),
     h("tbody", {}, ...rows.map((row, i) => h("tr", {}, ...columns.map((column) => cell("td", column, column.text(row, i) ?? ""))))),
   );
+  return h("div.sideways", { tabindex: "0", role: "region", "aria-label": caption }, whole);
 }
 
 /** What stands where a list has nothing: what that means, and what to do next. */
