@@ -365,7 +365,18 @@ with heliograph.task("sub", task_id="exec-sub"):
 def test_a_command_of_exec_adds_to_the_task_that_it_is(publishing: Service, spools: Any) -> None:
     """A program that ``exec`` runs finds its task by itself; what it says is kept beside what it writes."""
     done = subprocess.run(
-        [sys.executable, "-m", "heliograph", "exec", "--task-id", "exec-2", "--", sys.executable, "-c", CHILD],
+        [
+            sys.executable,
+            "-m",
+            "heliograph",
+            "exec",
+            "--task-id",
+            "exec-2",
+            "--",
+            sys.executable,
+            "-c",
+            CHILD,
+        ],
         env={**os.environ, "XDG_STATE_HOME": str(spools), "HELIOGRAPH_URL": publishing.url},
         capture_output=True,
         text=True,
