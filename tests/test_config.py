@@ -78,7 +78,7 @@ def test_the_environment_goes_over_the_file(folder: Path) -> None:
         ("HELIOGRAPH_WORKFLOWS", "w", "workflows", (Path("w"),)),
         ("HELIOGRAPH_WORKFLOWS", os.pathsep.join(["/a", "b"]), "workflows", (Path("/a"), Path("b"))),
         ("HELIOGRAPH_WEBHOOKS", "h", "webhooks", Path("h")),
-        ("AGENT_ENGINE_URL", "http://e", "agent_engine_url", "http://e"),
+        ("AGENT_ENGINE_URL", "http://e", "engine.url", "http://e"),
         ("LOG_LEVEL", "warning", "log.level", "WARNING"),
         ("HELIOGRAPH_API_KEYS", "secret", "auth.keys", (KeySettings("key1", DIGEST),)),
     ],

@@ -160,6 +160,27 @@ class StreamSettings:
 
 
 @attrs.frozen
+class EngineSettings:
+    """What works on tasks.
+
+    Args:
+        url: Where it is asked over HTTP.
+        queue: The list in Redis (``storage.redis_url``) that it takes tasks from; it goes before ``url``.
+        timeout_seconds: In which it must answer.
+        patience_seconds: After so long without a sign of a task it is given the task again.
+        attempts: How often it is given a task at most.
+        repo_path: The folder that it is told to work in.
+    """
+
+    url: str | None = attrs.field(default=None, validator=_web_url)
+    queue: str | None = None
+    timeout_seconds: float = number(10.0, 0.1, 600)
+    patience_seconds: float = number(600.0, 1, 86400)
+    attempts: int = number(5, 1, 1000)
+    repo_path: str = "/app"
+
+
+@attrs.frozen
 class LogSettings:
     """What the service says of itself."""
 
@@ -230,7 +251,7 @@ class Settings:
     log: LogSettings = LogSettings()
     auth: AuthSettings = AuthSettings()
     prices: tuple[Price, ...] = ()
-    agent_engine_url: str | None = attrs.field(default=None, validator=_web_url)
+    engine: EngineSettings = EngineSettings()
     workflows: tuple[Path, ...] = ()
     webhooks: Path | None = None
     webhook_public_domain: str = ""
@@ -292,7 +313,7 @@ ENVIRONMENT: Mapping[str, tuple[str, Callable[[str], Any]]] = {
     "HELIOGRAPH_WEBHOOKS": ("webhooks", str),
     "WEBHOOK_PUBLIC_DOMAIN": ("webhook_public_domain", str),
     "HELIOGRAPH_TRUSTED_PROXIES": ("server.trusted_proxies", _listed),
-    "AGENT_ENGINE_URL": ("agent_engine_url", str),
+    "AGENT_ENGINE_URL": ("engine.url", str),
     "LOG_LEVEL": ("log.level", str),
 }
 """Environment variables, the setting each one overrides, and how its text is read; lists of two that name the
@@ -325,6 +346,7 @@ def load(file: Path | None = None, environ: Mapping[str, str] = os.environ) -> S
     if isinstance(settings, Settings):
         problems += _halves(settings.storage)
         problems += _room(settings.redis)
+        problems += _queue(settings.engine, settings.storage)
         problems += _one_place(settings.artifacts)
     if problems:
         raise SettingsError([_with_source(problem, sources) for problem in problems])
@@ -376,6 +398,13 @@ def _halves(storage: StorageSettings) -> list[str]:
             return ["storage.database_url: is missing; REDIS_URL needs DATABASE_URL beside it"]
         case _:
             return []
+
+
+def _queue(engine: EngineSettings, storage: StorageSettings) -> list[str]:
+    """Return what is wrong: a list in Redis needs a Redis."""
+    if engine.queue is None or storage.redis_url is not None:
+        return []
+    return ["engine.queue: is a list in Redis, and storage.redis_url is missing (REDIS_URL)"]
 
 
 def _room(redis: RedisSettings) -> list[str]:

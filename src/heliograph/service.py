@@ -23,6 +23,7 @@ import trio
 from heliograph.actors.appender import Appender
 from heliograph.actors.archiver import Archiver
 from heliograph.actors.bridge import Bridge
+from heliograph.actors.engine import Engine, HttpLink, Link, QueueLink
 from heliograph.actors.histogram import Histogram
 from heliograph.actors.hub import Hub
 from heliograph.actors.receiver import Receiver
@@ -122,6 +123,8 @@ async def _run_streams(
         followers.start_soon(hub.run, name="hub")
         followers.start_soon(histogram.run, name="histogram")
         followers.start_soon(subscriber.run, name="subscriber")
+        engine = _engine(settings, storage, appender)
+        followers.start_soon(engine.run, name="engine")
         signing = SigningSecrets(storage.vault)
         with suppress(Unavailable):
             await signing.refresh()
@@ -130,7 +133,14 @@ async def _run_streams(
         await followers.start(registry.run, name="registry")
         webhooks = Webhooks(settings.webhooks, os.environ, storage.store, storage.vault, appender.append)
         await followers.start(webhooks.run, name="webhooks")
-        receiver = Receiver(webhooks, storage.store, appender.append, settings.events.max_bytes)
+        receiver = Receiver(
+            webhooks,
+            storage.store,
+            appender.append,
+            engine,
+            settings.engine.repo_path,
+            settings.events.max_bytes,
+        )
         followers.start_soon(receiver.run, name="receiver")
         streams = StreamRegistry(settings.streams, flushers.start_soon)
         sweeper = Sweeper(lambda: streams.streams, sweep_interval(settings))
@@ -154,6 +164,7 @@ async def _run_streams(
             hub=hub,
             histogram=histogram,
             registry=registry,
+            engine=engine,
             webhooks=webhooks,
             receiver=receiver,
             artifacts=artifacts,
@@ -178,6 +189,25 @@ async def _run_streams(
             task_status.started(url)
         flushers.cancel_scope.cancel()
         followers.cancel_scope.cancel()
+
+
+def _engine(settings: Settings, storage: Storage, appender: Appender) -> Engine:
+    """Make the actor that gives tasks to the engine, as the settings name it."""
+    wanted = settings.engine
+    link: Link | None = None
+    if wanted.queue is not None and storage.queue is not None:
+        link = QueueLink(storage.queue, wanted.queue)
+    elif wanted.url is not None:
+        link = HttpLink(wanted.url, wanted.timeout_seconds)
+    return Engine(
+        link,
+        storage.turn("engine"),
+        storage.store,
+        appender.append,
+        max_bytes=settings.events.max_bytes,
+        patience_seconds=wanted.patience_seconds,
+        attempts=wanted.attempts,
+    )
 
 
 async def _serve(server: Server, front: trio.CancelScope) -> None:

@@ -23,9 +23,11 @@ import orjson
 import structlog
 import trio
 
+from heliograph.actors.engine import Engine
 from heliograph.actors.webhooks import Hook, Webhooks
 from heliograph.model.analytics.sketch import bin_of
 from heliograph.model.channels import WEBHOOKS
+from heliograph.model.dispatch import REQUESTED
 from heliograph.model.errors import (
     BadSignature,
     Conflict,
@@ -99,6 +101,8 @@ class Receiver:
         webhooks: Those that there are.
         store: Has the deliveries of before.
         append: Appends drafts to the log.
+        engine: Is given the tasks that are made, a moment later.
+        repo_path: Where it finds the code.
         max_bytes: Limit of an event's payload.
     """
 
@@ -107,11 +111,15 @@ class Receiver:
         webhooks: Webhooks,
         store: Store,
         append: Callable[[Sequence[Draft]], Awaitable[Receipt]],
+        engine: Engine,
+        repo_path: str | None,
         max_bytes: int,
     ) -> None:
         self._webhooks = webhooks
         self._store = store
         self._append = append
+        self._engine = engine
+        self._repo_path = repo_path
         self._max_bytes = max_bytes
         self._outcomes: Counter[str] = Counter()
         self._refusals: Counter[str] = Counter()
@@ -180,6 +188,8 @@ class Receiver:
             await self._append(drafts)
         except Conflict:
             raise RepeatedDelivery(f"the delivery {said.delivery_id} was taken before") from None
+        if received.task_id is not None:
+            self._engine.poke()
         return received
 
     def _check(self, hook: Hook, headers: Mapping[str, str], body: bytes) -> bool:
@@ -244,12 +254,25 @@ class Receiver:
                 _item("task.created", f"task:{task_id}", _task(hook, said, asked, text, event_id, task_id)),
                 _item(TASK_CREATED, f"task:{task_id}", dict(about)),
             ]
+            if self._engine.configured:
+                items.append(_item(REQUESTED, f"task:{task_id}", self._request(hook, said, task_id, text)))
         else:
             received = attrs.evolve(received, reason=asked)
             items.append(_item(SKIPPED, WEBHOOKS, {**about, "reason": asked}))
         around = {"sender": f"webhook:{config.slug}"[:200], "correlation_id": event_id}
         drafts = [mend({**item, **around}, self._max_bytes) for item in items]
         return received, [drafts[0]._replace(key=f"{KEYS}{event_id}"), *drafts[1:]]
+
+    def _request(self, hook: Hook, said: Said, task_id: str, text: str) -> dict[str, Any]:
+        return {
+            "task_id": task_id,
+            "prompt": text,
+            "session_id": f"webhook-{hook.config.slug}",
+            "repo_path": self._repo_path,
+            "flow_id": said.flow_id,
+            "source": "webhook",
+            "source_metadata": {"provider": hook.config.provider, **said.metadata},
+        }
 
     async def _tell(self) -> None:
         names = sorted(self._refused.keys() | self._latencies.keys())

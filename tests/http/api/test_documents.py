@@ -25,7 +25,7 @@ from heliograph.actors.appender import Appender
 from heliograph.actors.histogram import Histogram
 from heliograph.actors.receiver import Receiver
 from heliograph.actors.webhooks import Webhooks
-from heliograph.client.follow import NO_RETURN_CODES
+from heliograph.client.follower import NO_RETURN_CODES
 from heliograph.config import Settings
 from heliograph.http.api.app import create_app
 from heliograph.http.api.documents import asyncapi, openapi
@@ -226,8 +226,10 @@ SAID_OF_TASKS = {
 TALKS = "/api/v1/conversations"
 TALK = f"{TALKS}/{{conversation_id}}"
 OLD_TALK = TALK.replace("/v1", "")
+CHATS = ("/api/chat", "/api/v1/chat")
 SENT: dict[tuple[str, str], Any] = {
     EVENTS: output(),
+    **{("POST", path): {"message": "m"} for path in CHATS},
     ("POST", TALKS): {"title": "t"},
     ("PUT", TALK): {"is_archived": False},
     ("POST", f"{TALK}/messages"): {"role": "user", "content": "c"},
@@ -267,6 +269,16 @@ GOOD: list[tuple[str, str, str, dict[str, Any], int]] = [
     ("GET", "/api/v1/events", "?channel=task:*&topic=task.*&since=2026-01-31", {}, 200),
     ("GET", "/api/v1/events/stream", "?channel=task:1&tail=1", {}, 200),
     ("POST", "/api/v1/stream-tickets", "", {}, 201),
+    *(
+        (
+            "POST",
+            path,
+            "",
+            {**sent("POST", path), "headers": {"Idempotency-Key": path}},
+            201 if "v1" in path else 200,
+        )
+        for path in CHATS
+    ),
     ("POST", "/api/v1/session", "", {}, 201),
     ("GET", "/api/v1/session", "", {}, 200),
     ("DELETE", "/api/v1/session", "", {}, 204),
@@ -383,6 +395,10 @@ REFUSED: list[tuple[str, str, str, dict[str, Any], int]] = [
     (*EVENTS, "", {"content": b" " * 5000}, 413),
     (*EVENTS, "", {"content": b"x", "headers": {"Content-Type": "text/plain"}}, 415),
     (*EVENTS, "", {"json": {"topic": "gap", "payload": 1}}, 422),
+    *(
+        ("POST", path, "", {"json": {"message": "n"}, "headers": {"Idempotency-Key": path}}, 409)
+        for path in CHATS
+    ),
     *((*place, "", {"content": b"{"}, 400) for place in WRITES),
     *((*place, "", {"content": b" " * 5000}, 413) for place in WRITES),
     *((*place, "", {"content": b"x", "headers": {"Content-Type": "text/plain"}}, 415) for place in WRITES),
@@ -518,12 +534,13 @@ async def test_strange_hosts_are_refused_as_documented(api: Api) -> None:
 async def test_unknown_names_are_refused_as_documented(api: Api) -> None:
     """Each endpoint of one thing answers 404 where there is none, and no other endpoint says so."""
     assert {path for _, path in OPENAPI.answering(404)} == {
-        path for path in OPENAPI.content["paths"] if "{" in path
+        path for path in OPENAPI.content["paths"] if "{" in path or path in CHATS
     }
     for method, path in OPENAPI.answering(404):
         if (method, path) == ("PUT", ARTIFACT) or path.endswith("/artifacts"):
             continue  # a run that nobody told of may leave something behind
-        answer = await request(api, method, url_for(path, "none"), **sent(method, path))
+        query = "?conversation_id=none" if path in CHATS else ""
+        answer = await request(api, method, url_for(path, "none") + query, **sent(method, path))
         assert answer.status_code == 404
         OPENAPI.check_answer(method, path, answer)
 

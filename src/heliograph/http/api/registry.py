@@ -10,6 +10,7 @@ PLATFORM = (
     routes.changes,
     routes.sessions,
     routes.conversations,
+    routes.chat,
     routes.events,
     routes.streams,
     routes.workflows,

@@ -9,6 +9,7 @@ import attrs
 from heliograph.actors.appender import Appender
 from heliograph.actors.archiver import ArchiverStats
 from heliograph.actors.bridge import BridgeStats
+from heliograph.actors.engine import Engine
 from heliograph.actors.histogram import Histogram
 from heliograph.actors.hub import Hub
 from heliograph.actors.receiver import Receiver
@@ -46,6 +47,7 @@ class Services:
     hub: Hub
     histogram: Histogram
     registry: Registry
+    engine: Engine
     webhooks: Webhooks
     receiver: Receiver
     artifacts: Artifacts

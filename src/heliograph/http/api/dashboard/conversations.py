@@ -11,7 +11,7 @@ import attrs
 
 from heliograph.http.api import talking
 from heliograph.http.api.endpoint import DASHBOARD, Described, Endpoint, of_view
-from heliograph.http.api.routes import conversations
+from heliograph.http.api.routes import chat, conversations
 from heliograph.http.api.routes.conversations import (
     ContextList,
     ContextMessage,
@@ -214,6 +214,7 @@ ENDPOINTS = [
     _twin(conversations.clear_conversation, "Its messages are gone."),
     _twin(conversations.get_context, "The last messages.", context_rows),
     _twin(conversations.get_metrics, "The sums."),
+    attrs.evolve(chat.ENDPOINTS[0].in_dashboard("/api/chat", "It is kept."), status=200),
     Endpoint(
         "GET",
         _MESSAGES,
