@@ -50,6 +50,11 @@ class Storage(Protocol):
         """Secrets."""
         ...
 
+    @property
+    def keeper(self) -> Keeper:
+        """What removes the old."""
+        ...
+
     async def sweep(self, policy: RetentionSettings, now: datetime) -> int:
         """Remove everything that is over the retention; return how much."""
         ...
@@ -78,12 +83,12 @@ class OpenStorage:
     log: Log
     store: Store
     vault: Vault
-    _keeper: Keeper
+    keeper: Keeper
 
     async def sweep(self, policy: RetentionSettings, now: datetime) -> int:
         """Remove everything that is over the retention; return how much."""
         removed = 0
-        while part := await self._keeper.sweep(policy, now):
+        while part := await self.keeper.sweep(policy, now):
             removed += part
         return removed
 

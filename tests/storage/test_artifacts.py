@@ -44,6 +44,17 @@ async def test_what_is_written_is_read(artifacts: Artifacts) -> None:
     assert await artifacts.list("w", "r") == []
 
 
+async def test_all_of_a_run_goes_at_once(artifacts: Artifacts) -> None:
+    """Everything that a run left behind is removed, and nothing of another run; twice is no error."""
+    for key in ("a.json", "b.txt"):
+        await artifacts.write("w", "r", key, b"x")
+    await artifacts.write("w", "r2", "a.json", b"x")
+    for _ in range(2):
+        await artifacts.delete_all("w", "r")
+        assert await artifacts.list("w", "r") == []
+    assert len(await artifacts.list("w", "r2")) == 1
+
+
 async def test_what_is_not_there(artifacts: Artifacts) -> None:
     """A run that left nothing has an empty list; a missing artifact is an error."""
     assert await artifacts.list("w", "r") == []

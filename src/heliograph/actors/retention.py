@@ -13,7 +13,7 @@ import trio
 
 from heliograph.actors.retry import until_it_works
 from heliograph.model.settings import RetentionSettings
-from heliograph.storage.protocols import Keeper
+from heliograph.storage.protocols import Artifacts, Keeper
 
 INTERVAL_SECONDS = 30.0
 PAUSE_SECONDS = 0.02
@@ -21,9 +21,10 @@ PAUSE_SECONDS = 0.02
 
 @attrs.frozen
 class RetentionStats:
-    """Counters since the start: what was removed."""
+    """Counters since the start: events and runs that were removed."""
 
     removed: int
+    runs: int = 0
 
 
 class Retention:
@@ -31,17 +32,19 @@ class Retention:
 
     Args:
         keeper: The store's side.
+        artifacts: What runs have left behind, which goes with them.
         policy: What is kept.
     """
 
-    def __init__(self, keeper: Keeper, policy: RetentionSettings) -> None:
+    def __init__(self, keeper: Keeper, artifacts: Artifacts, policy: RetentionSettings) -> None:
         self._keeper = keeper
+        self._artifacts = artifacts
         self._policy = policy
-        self._removed = 0
+        self._removed = self._runs = 0
 
     def stats(self) -> RetentionStats:
         """Return a snapshot of the counters."""
-        return RetentionStats(self._removed)
+        return RetentionStats(self._removed, self._runs)
 
     async def run(self) -> None:
         """Sweep until cancelled."""
@@ -49,7 +52,18 @@ class Retention:
             while removed := await until_it_works(self._sweep, "removing"):
                 self._removed += removed
                 await trio.sleep(PAUSE_SECONDS)
+            while removed := await until_it_works(self._sweep_runs, "removing runs"):
+                self._runs += removed
+                await trio.sleep(PAUSE_SECONDS)
             await trio.sleep(INTERVAL_SECONDS)
 
     async def _sweep(self) -> int:
         return await self._keeper.sweep(self._policy, datetime.now(UTC))
+
+    async def _sweep_runs(self) -> int:
+        old = await self._keeper.old_runs(self._policy, datetime.now(UTC))
+        for run in old:  # first, since nobody would find them any more
+            await self._artifacts.delete_all(run.workflow_id, run.run_id)
+        if old:
+            await self._keeper.remove_runs(old)
+        return len(old)

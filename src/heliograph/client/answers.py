@@ -1,9 +1,8 @@
 """What can be asked of the service, and what it answers. No I/O.
 
 A ``Call`` is one request with what reads its answer; ``api.Client`` makes it under asyncio and Trio,
-``plain.Client`` in plain code. So each question is written once. Every path of the service stands here, or in
-``following`` for the streams. Fields that an answer has and a class here does not are passed over: a newer
-service is no error.
+``plain.Client`` in plain code. So each question is written once. Fields that an answer has and a class here
+does not are passed over: a newer service is no error.
 """
 
 from __future__ import annotations
@@ -18,6 +17,7 @@ import attrs
 import orjson
 
 from heliograph.client.following import read_event
+from heliograph.client.paths import EVENTS, TASKS
 from heliograph.model.errors import (
     ClientFault,
     Conflict,
@@ -38,8 +38,6 @@ from heliograph.model.ids import parse_time
 
 T = TypeVar("T")
 
-EVENTS = "/api/v1/events"
-TASKS = "/api/v1/tasks"
 
 _FAULTS: Mapping[int, type[ClientFault]] = {
     400: Malformed,
@@ -238,6 +236,11 @@ def task_logs(task_id: str, query: Mapping[str, Any]) -> Call[tuple[OutputLine, 
 def full_log_path(task_id: str) -> str:
     """Return where a task's whole output is."""
     return f"{TASKS}/{task_id}/logs/full"
+
+
+def put_bytes(path: str, data: bytes) -> Call[None]:
+    """Put bytes at a path of the service."""
+    return Call(lambda answer: None, path, "PUT", body=data, content_type="application/octet-stream")
 
 
 def read_task(fields: Mapping[str, Any]) -> TaskState:

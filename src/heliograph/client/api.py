@@ -90,6 +90,14 @@ class Client:
         """
         return await self._ask(answers.post_events(ndjson))
 
+    async def put(self, path: str, data: bytes) -> None:
+        """Put bytes at a path of the service, in a single try.
+
+        Raises:
+            HeliographError: The service refuses or can't be reached.
+        """
+        await self._ask(answers.put_bytes(path, data))
+
     async def tasks(
         self, *, limit: int = 50, cursor: str | None = None, **filters: str | list[str]
     ) -> TaskPage:

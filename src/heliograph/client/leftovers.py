@@ -15,10 +15,12 @@ from typing import Any
 import trio
 
 from heliograph.client.api import Client
+from heliograph.client.attachments import send_attachments
 from heliograph.client.environment import DEFAULT_URL
 from heliograph.client.invocation import command_line
 from heliograph.client.outbox import Outbox
 from heliograph.client.spool import Spool, spools
+from heliograph.model.errors import HeliographError
 from heliograph.model.task import TERMINAL
 
 
@@ -48,7 +50,7 @@ async def send_leftovers(
                 continue
             _end(spool)
             # After one failure the others are not tried: the service is the same.
-            if stay == 0 and await _send(Outbox(spool, client, notify), patience):
+            if stay == 0 and await _send(spool, client, notify, patience):
                 spool.remove()
                 sent += 1
             else:
@@ -71,12 +73,17 @@ def how_to_send(url: str) -> str:
     return command_line("publish", "--spooled", *([] if url == DEFAULT_URL else ["--url", url]))
 
 
-async def _send(outbox: Outbox, patience: float) -> bool:
+async def _send(spool: Spool, client: Client, notify: Callable[[str], object], patience: float) -> bool:
+    outbox = Outbox(spool, client, notify)
     outbox.close()
     async with trio.open_nursery() as nursery:
         nursery.start_soon(outbox.send)
         sent = await outbox.sent(patience)
         nursery.cancel_scope.cancel()
+    try:
+        await send_attachments(spool, client, notify)
+    except HeliographError:
+        return False
     return sent
 
 

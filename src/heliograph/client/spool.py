@@ -14,6 +14,7 @@ A spool is a folder of its own under the spool folder::
                           key, or a run of lines of output that differ in nothing but their text
         00000002.ndjson   the next segment; a segment is deleted once all of it is acknowledged
         sent              the acknowledged position, as ``segment offset``
+        00000001.attached bytes that are to be put at a path of the service (see ``attachments``)
         open.json         the tasks that its process has begun and not ended, if it tells of several
 
 Items are encoded once and sent as they lie there. A program that writes millions of lines must not wait for
@@ -39,6 +40,7 @@ from typing import Any, Self
 import attrs
 import orjson
 
+ATTACHED = ".attached"
 SEGMENT_BYTES = 4 * 1024 * 1024
 ITEM_BYTES = 150
 """About what an item has beside the text of its line."""
@@ -94,6 +96,7 @@ class Spool:
             self.appended = (
                 sum(self._path(n).stat().st_size for n in segments if n >= self._segment) - self._offset
             )
+        self._attached = max((int(file.stem) for file in self.attachments()), default=0)
         self._count = 0
         self._keys = f"{folder.name}-{secrets.token_hex(2)}" if segments else folder.name
 
@@ -210,6 +213,25 @@ class Spool:
         with contextlib.suppress(OSError):  # on a full disk the old position stays, which is as good
             # One write of one length: whenever the process is killed, the old or the new position is there.
             os.pwrite(self._sent, b"%08d %012d" % (self._segment, self._offset), 0)
+
+    def attach(self, path: str, data: bytes) -> None:
+        """Keep bytes that are to be put at a path of the service.
+
+        Raises:
+            OSError: They can't be written.
+        """
+        making = self.folder / f".{secrets.token_hex(4)}"
+        making.write_bytes(orjson.dumps({"path": path}) + b"\n" + data)
+        self._attached += 1
+        making.rename(self.folder / f"{self._attached:08}{ATTACHED}")
+
+    def attachments(self) -> list[Path]:
+        """Return the files that are still to be put, the oldest first."""
+        return sorted(self.folder.glob(f"[!.]*{ATTACHED}"))
+
+    def set_aside_attachment(self, file: Path) -> Path:
+        """Move an attachment that the service refuses for good beside the spools."""
+        return file.rename(self.folder.parent / f"refused-{self.folder.name}-{file.name}")
 
     def set_aside(self, lines: Sequence[bytes]) -> Path | None:
         """Keep lines that the service refuses for good, beside the spools; ``None`` if there is no room."""

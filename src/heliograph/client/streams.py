@@ -30,13 +30,13 @@ from heliograph.client.api import CONNECT_TIMEOUT, TIMEOUT, options, raise_for_p
 from heliograph.client.following import (
     ACCEPT,
     IDLE_SECONDS,
-    STREAM,
     Ended,
     Finished,
     Following,
     Item,
     SseReader,
 )
+from heliograph.client.paths import STREAM
 from heliograph.model.backoff import Backoff
 from heliograph.model.channels import parse_selector
 from heliograph.model.errors import TooMany, Unavailable

@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import re
 import secrets
+import shutil
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -66,6 +67,10 @@ class FolderArtifacts:
     async def delete(self, workflow_id: str, run_id: str, key: str) -> None:
         """Remove an artifact."""
         await self._call(lambda: _delete(self._file(workflow_id, run_id, key)))
+
+    async def delete_all(self, workflow_id: str, run_id: str) -> None:
+        """Remove all that a run has left behind, if anything."""
+        await self._call(lambda: _delete_all(self._folder(workflow_id, run_id)))
 
     async def _call(self, work: Callable[[], T]) -> T:
         try:
@@ -146,6 +151,13 @@ def _delete(file: Path) -> None:
         file.unlink()
     except (FileNotFoundError, NotADirectoryError):
         raise _none(file) from None
+
+
+def _delete_all(folder: Path) -> None:
+    try:
+        shutil.rmtree(folder)
+    except (FileNotFoundError, NotADirectoryError):
+        return
 
 
 def _info(key: str, found: os.stat_result) -> ArtifactInfo:

@@ -117,6 +117,18 @@ class ObjectArtifacts:
 
         await self._call(ask)
 
+    async def delete_all(self, workflow_id: str, run_id: str) -> None:
+        """Remove all that a run has left behind, if anything."""
+        import obstore
+
+        prefix = _place(workflow_id, run_id)
+
+        def ask() -> None:
+            for page in obstore.list(self._store, prefix):
+                obstore.delete(self._store, [meta["path"] for meta in page])
+
+        await self._call(ask)
+
     async def _call(self, ask: Callable[[], T]) -> T:
         from obstore.exceptions import BaseError
 

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import httpx
 import pytest
 from tests.servers import free_port, wait_until
 
@@ -154,6 +155,48 @@ def test_the_service_is_killed(world: World, mortal: Service, spools: Path) -> N
         task_id = print_lines(world, kill_now_and_then)
         assert heliograph.flush(60)
         assert mortal.lines(task_id) == NUMBERS
+
+
+ARTIFACTS = {"report.md": "# Report", "rows.json": {"rows": [1, 2]}, "raw.bin": b"\x00\xff\n"}
+
+
+def test_artifacts_are_there_once_the_service_is(mortal: Service, spools: Path) -> None:
+    """What a run leaves behind waits on disk while the service is away, and is kept whole once it comes."""
+    with publishing_to(mortal.url, spools):
+        with heliograph.run("leaves", run_id="r1") as run:
+            for key, content in ARTIFACTS.items():
+                run.artifact(key, content)
+            run.artifact("report.md", "# Later report")
+        assert not heliograph.flush(0.2)
+        mortal.start()
+        assert heliograph.flush(60)
+    base = f"{mortal.url}/api/v1/workflows/leaves/runs/r1/artifacts"
+    assert httpx.get(f"{base}/report.md").text == "# Later report"
+    assert httpx.get(f"{base}/rows.json").json() == {"rows": [1, 2]}
+    assert httpx.get(f"{base}/raw.bin").content == b"\x00\xff\n"
+    assert list(folders(spools)) == []
+
+
+def test_an_artifact_outlives_its_program(mortal: Service, spools: Path) -> None:
+    """An artifact that a program could not send is sent by the next one."""
+    program = "import heliograph\nheliograph.configure(exit_seconds=0.2)\n"
+    program += "with heliograph.run('leaves', run_id='r2') as run:\n    run.artifact('a.txt', 'kept')\n"
+    start(program, mortal.url, spools).communicate(timeout=30)
+    mortal.start()
+    url = f"{mortal.url}/api/v1/workflows/leaves/runs/r2/artifacts/a.txt"
+    with publishing_to(mortal.url, spool_folder(spools)):
+        with heliograph.task("the next program"):
+            pass
+        wait_until(lambda: httpx.get(url).status_code == 200, "the artifact is there")
+    assert httpx.get(url).text == "kept"
+
+
+def test_a_name_that_no_artifact_has(spools: Path) -> None:
+    """A bad name of an artifact is refused at once."""
+    run = heliograph.run("w")
+    for key in ("", "../up", "a/b", "x" * 201):
+        with pytest.raises(ValueError, match="key"):
+            run.artifact(key, "x")
 
 
 KILLED = """

@@ -95,6 +95,26 @@ class Courier:
             self._delivery.look_soon()
         return True
 
+    def attach(self, path: str, data: bytes) -> bool:
+        """Keep bytes that are to be put at a path of the service; never waits for the network.
+
+        Returns:
+            Whether they were kept: not if more would wait than the spool may hold.
+        """
+        with self._room:
+            waiting = self._spool.unsent + sum(file.stat().st_size for file in self._spool.attachments())
+            if waiting + len(data) > self.settings.spool_bytes:
+                log.warning("heliograph: %s is dropped, as too much waits for the service", path)
+                return False
+            try:
+                self._spool.attach(path, data)
+            except OSError as error:
+                self._complain(error)
+                return False
+        if self._delivery is not None:
+            self._delivery.look_soon()
+        return True
+
     def begin(self, task_id: str, beat: Callable[[], object]) -> None:
         """Note a task that has begun; ``beat`` is called now and then until it ends."""
         with self._room:
@@ -118,8 +138,12 @@ class Courier:
         """
         with self._room:
             wanted = self._spool.appended
-            self._room.wait_for(lambda: self._spool.acknowledged >= wanted or self._refused, timeout)
-            return self._spool.acknowledged >= wanted
+
+            def is_sent() -> bool:
+                return self._spool.acknowledged >= wanted and not self._spool.attachments()
+
+            self._room.wait_for(lambda: is_sent() or self._refused, timeout)
+            return is_sent()
 
     def close(self, timeout: float) -> None:
         """Send the rest, at most for so many seconds, and end the thread."""

@@ -18,9 +18,12 @@ import trio
 
 from heliograph.client.agent.settings import Settings
 from heliograph.client.api import Client
+from heliograph.client.attachments import send_attachments
 from heliograph.client.leftovers import send_leftovers
 from heliograph.client.outbox import Outbox
 from heliograph.client.spool import Spool
+from heliograph.model.backoff import Backoff
+from heliograph.model.errors import HeliographError
 
 LOOK_AROUND_SECONDS = 30.0
 
@@ -57,6 +60,7 @@ class Delivery:
         self._progress = progress
         self._patience = settings.exit_seconds
         self._awake = False
+        self._attaching = trio.Lock()
 
     def run(self, on_ready: Callable[[Delivery], object]) -> None:
         """Send, in this thread; ``on_ready`` is called once the methods below may be called from others."""
@@ -93,22 +97,40 @@ class Delivery:
             nursery.start_soon(self._announce)
             nursery.start_soon(self._look_around, client)
             nursery.start_soon(self._beat)
+            nursery.start_soon(self._send_attachments, client)
             await self._finish.wait()
             with trio.move_on_after(self._patience):
                 outbox.close()
-                if await outbox.sent(self._patience):
+                if await outbox.sent(self._patience) and await self._attachments_sent(client):
                     await self._adopt(client)
                     self._spool.remove()
             nursery.cancel_scope.cancel()
-        if outbox.unsent:
-            self._say(
-                f"{outbox.unsent:,} bytes are kept in {self._spool.folder}; the next program sends them"
-            )
+        if left := outbox.unsent + sum(file.stat().st_size for file in self._spool.attachments()):
+            self._say(f"{left:,} bytes are kept in {self._spool.folder}; the next program sends them")
 
     async def _announce(self) -> None:
         while True:
             await self._outbox.change()
             self._progress(refused=self._outbox.refused)
+
+    async def _send_attachments(self, client: Client) -> None:
+        backoff = Backoff()
+        while True:
+            if self._spool.attachments() and not await self._attachments_sent(client):
+                await trio.sleep(backoff.next())
+                continue
+            backoff.reset()
+            await self._outbox.change()
+
+    async def _attachments_sent(self, client: Client) -> bool:
+        async with self._attaching:
+            try:
+                await send_attachments(self._spool, client, self._say)
+            except HeliographError as error:
+                log.debug("heliograph: attachments wait: %s", error)
+                return False
+        self._progress(refused=self._outbox.refused)
+        return True
 
     async def _look_around(self, client: Client) -> None:
         while True:

@@ -27,7 +27,7 @@ def encode(payload: Mapping[str, Any]) -> orjson.Fragment:
     Args:
         payload: A field ``task_id`` and one ``status`` are kept even where the rest is too large.
     """
-    body = _write(payload)
+    body = write_json(payload)
     if len(body) > MAX_BYTES:
         kept = {name: payload[name] for name in ("task_id", "status") if name in payload}
         short = {
@@ -35,17 +35,18 @@ def encode(payload: Mapping[str, Any]) -> orjson.Fragment:
             "bytes": len(body),
             "preview": body[:PREVIEW_CHARACTERS].decode("utf-8", "ignore"),
         }
-        body = _write({**kept, "result": short} if "status" in kept else {**kept, **short})
+        body = write_json({**kept, "result": short} if "status" in kept else {**kept, **short})
     return orjson.Fragment(body)
 
 
-def _write(payload: Mapping[str, Any]) -> bytes:
+def write_json(value: Any) -> bytes:
+    """Write whatever a program has as JSON that the service takes."""
     try:
-        body = orjson.dumps(payload, default=text_of, option=OPTIONS)
+        body = orjson.dumps(value, default=text_of, option=OPTIONS)
     except TypeError:
         body = NUL
     if NUL in body:
-        body = orjson.dumps(_plain(payload, MAX_LEVELS), option=OPTIONS)
+        body = orjson.dumps(_plain(value, MAX_LEVELS), option=OPTIONS)
     return body
 
 

@@ -6,12 +6,13 @@
 
 The same blocks open with ``async with`` under asyncio and Trio. A run is told on the channel
 ``workflow:{workflow}`` by ``run.started``, ``step.started``, ``step.completed``, ``step.failed`` and
-``run.finished``. Steps may run beside each other, and a step that begins again under its name is its next
-attempt. Tasks that begin within belong to the run: they carry its id in their metadata.
+``run.finished``; its artifacts are kept whole beside. Steps may run beside each other, and a step that begins
+again under its name is its next attempt. Tasks that begin within carry the run's id in their metadata.
 """
 
 from __future__ import annotations
 
+import re
 import secrets
 import threading
 import time
@@ -21,9 +22,18 @@ from contextvars import ContextVar
 from types import TracebackType
 from typing import Any, Self
 
+from heliograph.client.agent import courier
 from heliograph.client.agent.outcome import error_text, outcome
+from heliograph.client.agent.payload import write_json
 from heliograph.client.agent.record import Amount, Usage, publish_alone
+from heliograph.client.paths import artifact_path
 from heliograph.model.channels import NAME_HELP, is_name, is_topic
+
+MAX_ARTIFACT_BYTES = 32 * 1024 * 1024
+"""Of one artifact: the service's own limit by default."""
+
+MAX_ARTIFACT_KEY = 200
+_ARTIFACT_KEY = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._:@+=~ -]*", re.ASCII)
 
 _current: ContextVar[Run | None] = ContextVar("heliograph_run", default=None)
 
@@ -63,11 +73,33 @@ class Run(AbstractContextManager["Run"], AbstractAsyncContextManager["Run"]):
         said = {"workflow_id": self.workflow, "run_id": self.id, **(payload or {})}
         publish_alone(topic, said, f"workflow:{self.workflow}", self.id)
 
+    def artifact(self, key: str, content: Any) -> None:
+        """Leave something behind under a name, whole; it is sent when the service is there.
+
+        Args:
+            key: Its name within the run, such as ``report.md``; the same name again replaces it.
+            content: Text, bytes, or what becomes JSON.
+
+        Raises:
+            ValueError: No name that the service takes, or more than 32 MiB.
+        """
+        if len(key) > MAX_ARTIFACT_KEY or not _ARTIFACT_KEY.fullmatch(key):
+            raise ValueError(f"the key {key!r} must be 1 to 200 of A-Z a-z 0-9 . _ : @ + = ~ - and spaces")
+        data = content.encode() if isinstance(content, str) else content
+        if not isinstance(data, bytes):
+            data = write_json(data)
+        if len(data) > MAX_ARTIFACT_BYTES:
+            raise ValueError(f"{key!r} has {len(data):,} bytes; at most {MAX_ARTIFACT_BYTES:,} are taken")
+        sender = courier.courier()
+        if sender is not None:
+            sender.attach(artifact_path(self.workflow, self.id, key), data)
+
     def cost(
         self, usd: Amount = 0, *, input_tokens: int = 0, output_tokens: int = 0, cached_tokens: int = 0
     ) -> None:
-        """Add to what the run has cost as a whole, beside its steps; told at its end."""
-        self._usage.add(usd, input_tokens, output_tokens, cached_tokens)
+        """Add to what the run has cost as a whole, its steps included; told at its end."""
+        with self._lock:
+            self._usage.add(usd, input_tokens, output_tokens, cached_tokens)
 
     def result(self, value: Any) -> None:
         """Set what came out."""
@@ -132,8 +164,12 @@ class Step(AbstractContextManager["Step"], AbstractAsyncContextManager["Step"]):
     def cost(
         self, usd: Amount = 0, *, input_tokens: int = 0, output_tokens: int = 0, cached_tokens: int = 0
     ) -> None:
-        """Add to what the step has cost; told at its end."""
+        """Add to what the step has cost, and its run with it; told at its end."""
         self._usage.add(usd, input_tokens, output_tokens, cached_tokens)
+        # The service takes what a run tells of the whole in place of the sum over its steps.
+        self.run.cost(
+            usd, input_tokens=input_tokens, output_tokens=output_tokens, cached_tokens=cached_tokens
+        )
 
     def __enter__(self) -> Self:
         self._begun = time.monotonic()

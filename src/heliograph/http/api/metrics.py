@@ -109,6 +109,7 @@ def snapshot(services: Services) -> list[Sample]:
             "dropped_events", "Events dropped by a policy", "counter", ("policy",), _tuples(streams.dropped)
         ),
         *_registry_samples(services.registry.stats()),
+        *_webhook_samples(services),
         *_request_samples(services.requests),
         *_storage_samples(services.storage_stats()),
     ]
@@ -120,6 +121,17 @@ def _registry_samples(registry: RegistryStats) -> Iterable[Sample]:
     yield one("workflows_broken", "Folders that are no workflows, and should be", "gauge", registry.broken)
     yield one("workflow_reads", "Workflow folders read", "counter", registry.read)
     yield one("workflow_look_seconds", "How long the last look at all folders took", "gauge", registry.looked)
+
+
+def _webhook_samples(services: Services) -> Iterable[Sample]:
+    received, webhooks = services.receiver.stats(), services.webhooks
+    yield one("webhooks", "Webhooks that this node knows", "gauge", len(webhooks.hooks))
+    yield one("webhooks_broken", "Files that are no webhooks, and should be", "gauge", len(webhooks.broken))
+    outcomes = {("accepted",): received.accepted, ("skipped",): received.skipped}
+    yield Sample("webhook_deliveries", "Deliveries kept, by outcome", "counter", ("outcome",), outcomes)
+    yield Sample(
+        "webhook_refused", "Deliveries refused, by reason", "counter", ("reason",), _tuples(received.refused)
+    )
 
 
 def _request_samples(requests: RequestCounts) -> Iterable[Sample]:
@@ -134,6 +146,7 @@ def _request_samples(requests: RequestCounts) -> Iterable[Sample]:
 
 def _storage_samples(storage: StorageStats) -> Iterable[Sample]:
     yield one("retired_events", "Events removed by retention", "counter", storage.retention.removed)
+    yield one("retired_runs", "Runs removed by retention", "counter", storage.retention.runs)
     if (log := storage.log) is not None:
         yield one("log_reachable", "Whether the log is reachable", "gauge", log.reachable)
         yield one("log_outages", "How often the log became unreachable", "counter", log.outages)

@@ -40,7 +40,7 @@ from heliograph.storage.distributed.postgres import (
     try_session_lock,
 )
 from heliograph.storage.distributed.redis_stream import GENERATION, Reading, RedisStream
-from heliograph.storage.protocols import Deposed
+from heliograph.storage.protocols import Deposed, OldRun
 from heliograph.storage.settings import PostgresSettings
 from heliograph.storage.sql import retention, schema
 from heliograph.storage.sql.fold import begin_checkpoint, fold
@@ -155,6 +155,14 @@ class PostgresArchive:
             return 0
         await trio.to_thread.run_sync(self._stream.remove, through, limiter=self._limiter)
         return await self._database.write(retention.remove, through)
+
+    async def old_runs(self, policy: RetentionSettings, now: datetime) -> Sequence[OldRun]:
+        """Return some of the runs that are over the retention, on the archiver's node."""
+        return await self._database.read(retention.due_runs, policy, now) if self.active else []
+
+    async def remove_runs(self, old: Sequence[OldRun]) -> None:
+        """Remove runs, with their steps."""
+        await self._database.write(retention.remove_runs, old)
 
     def _begin(self) -> bool:
         with translated(), self._database.watch.call(self._seconds):

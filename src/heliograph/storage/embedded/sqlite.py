@@ -32,7 +32,7 @@ from heliograph.model.ids import OLDEST, EventId
 from heliograph.model.prices import NO_PRICES, Prices
 from heliograph.model.settings import RetentionSettings
 from heliograph.storage.embedded.append import append
-from heliograph.storage.protocols import WHOLE_LOG, Bounds, Page, PositionLost, Receipt
+from heliograph.storage.protocols import WHOLE_LOG, Bounds, OldRun, Page, PositionLost, Receipt
 from heliograph.storage.recent import Recent
 from heliograph.storage.sql import keys, migrate, queries, retention, schema
 from heliograph.storage.sql.database import Database, Writer
@@ -300,12 +300,25 @@ class SqliteLog:
 
     async def sweep(self, policy: RetentionSettings, now: datetime) -> int:
         """Remove expired keys, and a part of what is over the retention; see ``protocols.Keeper``."""
+        return await self._keep(_sweep, policy, now)
+
+    async def old_runs(self, policy: RetentionSettings, now: datetime) -> Sequence[OldRun]:
+        """Return some of the runs that are over the retention."""
+        return await self._readers.read(retention.due_runs, policy, now)
+
+    async def remove_runs(self, old: Sequence[OldRun]) -> None:
+        """Remove runs, with their steps."""
+        await self._keep(retention.remove_runs, old)
+
+    async def _keep(
+        self, change: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
         try:
-            removed = await self.writer.write(_sweep, policy, now)
+            done = await self.writer.write(change, *args, **kwargs)
         except FAILURES as error:
             raise Unavailable(f"the store can't be written: {getattr(error, 'orig', error)}") from error
         self.failure = None
-        return removed
+        return done
 
 
 def _sweep(connection: Connection, policy: RetentionSettings, now: datetime) -> int:

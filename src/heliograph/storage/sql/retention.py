@@ -8,12 +8,16 @@ as they come and go, since no database can tell without reading them all.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 
 from sqlalchemy import Connection, bindparam, delete, func, select, update
 
 from heliograph.model.ids import EventId, make_id, to_microseconds
 from heliograph.model.settings import RetentionSettings
+from heliograph.model.workflows.vocabulary import id_of
+from heliograph.storage.protocols import OldRun
+from heliograph.storage.sql.entities.workflow import runs, spendings, steps
 from heliograph.storage.sql.prepared import Prepared
 from heliograph.storage.sql.schema import channels, counters, events
 
@@ -25,6 +29,8 @@ COUNT = Prepared(
 )
 PART = 1000
 """How many events are removed in one transaction: writers wait for no more than that."""
+RUNS_PART = 50
+"""How many runs, each with its steps."""
 
 
 def count(connection: Connection, change: int) -> None:
@@ -74,3 +80,38 @@ def remove(connection: Connection, through: EventId) -> int:
         )
         count(connection, -removed)
     return removed
+
+
+def due_runs(connection: Connection, policy: RetentionSettings, now: datetime) -> Sequence[OldRun]:
+    """Return the next part of the runs of which nothing was heard for longer than they are kept."""
+    if not policy.runs_max_age_seconds:
+        return []
+    oldest_kept = now - timedelta(seconds=policy.runs_max_age_seconds)
+    rows = connection.execute(
+        select(runs.c.run_id, runs.c.workflow_id, runs.c.updated_at)
+        .where(runs.c.updated_at < oldest_kept)
+        .order_by(runs.c.updated_at)
+        .limit(RUNS_PART)
+    )
+    return [OldRun(*row) for row in rows]
+
+
+def remove_runs(connection: Connection, old: Sequence[OldRun]) -> None:
+    """Remove runs with their steps, but for those of which something was heard meanwhile.
+
+    What they added to their workflow's counters stays: these tell of all runs that there were.
+    """
+    for run in old:
+        removed = connection.execute(
+            delete(runs).where(
+                runs.c.id == id_of(run.run_id, run.workflow_id), runs.c.updated_at == run.updated_at
+            )
+        )
+        if removed.rowcount:
+            mine = steps.c.run_id == run.run_id, steps.c.workflow_id == run.workflow_id
+            connection.execute(delete(steps).where(*mine))
+            connection.execute(
+                delete(spendings).where(
+                    spendings.c.run_id == run.run_id, spendings.c.workflow_id == run.workflow_id
+                )
+            )

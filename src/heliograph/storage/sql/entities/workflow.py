@@ -36,6 +36,7 @@ runs = Table(
     *(Column(name, Json, nullable=False) for name in ("whole", "parts")),
     Column("first_event_id", Big, nullable=False),
     Index("runs_started", "workflow_id", "started_at", "id"),
+    Index("runs_updated", "updated_at"),
     Index("runs_status_started", "workflow_id", "status", "started_at", "id"),
 )
 

@@ -28,7 +28,6 @@ from heliograph.client.api import Client
 from heliograph.client.following import (
     ACCEPT,
     IDLE_SECONDS,
-    STREAM,
     Ended,
     Finished,
     Following,
@@ -37,6 +36,7 @@ from heliograph.client.following import (
     read_event,
     read_notice,
 )
+from heliograph.client.paths import STREAM
 from heliograph.model.backoff import Backoff
 from heliograph.model.errors import (
     ClientFault,

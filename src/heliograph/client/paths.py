@@ -1,0 +1,15 @@
+"""Where things are at the service: every path that a client asks."""
+
+from __future__ import annotations
+
+from urllib.parse import quote
+
+EVENTS = "/api/v1/events"
+STREAM = "/api/v1/events/stream"
+TASKS = "/api/v1/tasks"
+WORKFLOWS = "/api/v1/workflows"
+
+
+def artifact_path(workflow_id: str, run_id: str, key: str) -> str:
+    """Return where an artifact of a run is."""
+    return f"{WORKFLOWS}/{quote(workflow_id)}/runs/{quote(run_id)}/artifacts/{quote(key)}"
