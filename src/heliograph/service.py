@@ -133,7 +133,14 @@ async def _run_streams(
         await followers.start(registry.run, name="registry")
         webhooks = Webhooks(settings.webhooks, os.environ, storage.store, storage.vault, appender.append)
         await followers.start(webhooks.run, name="webhooks")
-        receiver = Receiver(webhooks, storage.store, appender.append, settings.events.max_bytes)
+        receiver = Receiver(
+            webhooks,
+            storage.store,
+            appender.append,
+            engine,
+            settings.engine.repo_path,
+            settings.events.max_bytes,
+        )
         followers.start_soon(receiver.run, name="receiver")
         streams = StreamRegistry(settings.streams, flushers.start_soon)
         sweeper = Sweeper(lambda: streams.streams, sweep_interval(settings))

@@ -475,7 +475,7 @@ async def test_unknown_task_is_said(page: Page, served: Service) -> None:
 
 
 async def test_key_is_asked_for_and_used(page: Page, stopped_service: Service) -> None:
-    """With keys configured the page asks for one, refuses a wrong one, and is live with a right one."""
+    """A key is asked for in the service's words, and its session serves every tab until it is forgotten."""
     secret = "correct horse battery staple"
     key = KeySettings("page", hashlib.sha256(secret.encode()).hexdigest())
     stopped_service.auth = AuthSettings(keys=(key,))
@@ -483,16 +483,37 @@ async def test_key_is_asked_for_and_used(page: Page, stopped_service: Service) -
     await page.go(stopped_service.url)
 
     async def give(text: str) -> None:
-        await page.until("document.getElementById('ask-key').open")
+        await page.until("document.getElementById('ask-key')?.open")
         await page.evaluate(f"document.querySelector('#ask-key input').value = {text!r}")
-        await page.evaluate("document.querySelector('#ask-key button').click()")
+        await page.evaluate("document.querySelector('#ask-key .primary').click()")
 
+    async def is_refused(why: str) -> None:
+        await page.until(f"document.querySelector('#ask-key .refused')?.innerText.includes({why!r})")
+
+    await page.until("document.getElementById('ask-key')?.open")
+    await page.press("Escape")  # is no dead end
+    await page.until("document.getElementById('banner').innerText.includes('Give a key')")
+    await page.evaluate("document.querySelector('#banner p button').click()")
     await give("wrong")
-    await page.until("document.querySelector('#ask-key .refused').innerText.includes('unknown API key')")
+    await is_refused("unknown API key")
+    await give("schlüssel 日本")
+    await is_refused("characters that no key has")
     await give(secret)
     await page.until(f"{STATE} === 'live'")
     await stopped_service.publish({"type": "task_output", "task_id": "t", "output": "with a key"}, key=secret)
     await page.until(f"{ROWS}.some((row) => row.includes('with a key'))")
+    assert await page.evaluate("document.cookie + JSON.stringify({ ...sessionStorage })") == "{}"
+    async with page.another() as second:
+        await second.go(f"{stopped_service.url}/#/tasks/t")
+        await second.until(f"{STATE} === 'live' && {LINES}.length === 1")
+        full = "fetch(document.getElementById('full').href).then((answer) => answer.text())"
+        assert await second.evaluate(full) == "with a key\n"
+        await second.evaluate("document.getElementById('open-palette').click()")
+        await second.until("document.querySelector('.palette input') === document.activeElement")
+        for letter in "log out":
+            await second.press(letter)
+        await second.press("Enter")
+        await second.until("document.getElementById('ask-key')?.open")
 
 
 async def test_log_is_searched_by_the_service(page: Page, served: Service) -> None:

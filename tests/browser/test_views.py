@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import httpx
 import pytest
 from tests.browser.chromium import Page
 from tests.browser.conftest import Service
@@ -194,4 +195,21 @@ async def test_a_conversation_is_said_and_heard(page: Page, served: Service) -> 
     assert await page.evaluate("document.querySelector('.prose pre').innerText") == "code"
     assert not await page.evaluate("document.querySelectorAll('.message')[1].hasAttribute('data-growing')")
     await page.until("document.querySelector('.conversations').innerText.includes('2 messages')")
+    assert page.messages == []
+
+
+async def test_webhooks_and_their_deliveries(page: Page, served: Service) -> None:
+    """What is configured, what was delivered and what became of it, live; a webhook is switched off here."""
+    async with httpx.AsyncClient(base_url=served.url) as client:
+        made = await client.post("/api/v1/webhooks", json={"name": "Deploys", "provider": "custom"})
+        webhook = made.json()["webhook_id"]
+        await page.go(f"{served.url}/#/webhooks")
+        await page.until(f"{TEXT}.includes('Deploys') && {TEXT}.includes('Nothing was delivered')")
+        delivered = await client.post(f"/webhooks/{webhook}", json={"text": "build it"})
+        assert delivered.is_success, delivered.text
+        await page.until(f"{TEXT}.includes('task created')")
+        await page.evaluate("document.querySelector('.switch').click()")
+        await page.until("document.querySelector('.figure dd').innerText.startsWith('0 of 1')")
+        await page.evaluate("[...document.querySelectorAll('tbody a')].at(-1).click()")
+        await page.until("location.hash.startsWith('#/tasks/')")
     assert page.messages == []

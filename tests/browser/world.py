@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import httpx
 from tests.browser.conftest import Service
 
 EXAMPLES = Path(__file__).parents[2] / "examples/workflows"
@@ -27,6 +28,8 @@ VIEWS = {
         f"#/workflows/{WORKFLOW}/runs/run-2?step=match_supplier",
         "document.querySelector('.step-detail .tree')",
     ),
+    "conversations": ("#/conversations/conv-1", "document.querySelectorAll('.message').length === 3"),
+    "webhooks": ("#/webhooks", "document.querySelectorAll('tbody tr').length > 5"),
     "status": ("#/status", "document.querySelector('tbody')"),
 }
 """By name: the address of a view, and what is true when it is there."""
@@ -40,6 +43,16 @@ NAMES = (
     ("Plan the migration to the new queue", "planner", "opus"),
     ("Answer the question on invoices", "helper", "sonnet"),
     ("Check the licences of all packages", "reviewer", "haiku"),
+)
+
+MESSAGES = (
+    {"role": "user", "content": "Why does the login test fail after midnight?"},
+    {
+        "role": "assistant",
+        "task_id": "t-open",
+        "content": "The token is compared with `utcnow()`, which is an hour off there.\n\n"
+        "```python\nnow = datetime.now(UTC)\n```\n\nI have opened a **pull request**.",
+    },
 )
 
 LINES = (
@@ -148,3 +161,21 @@ async def a_world(served: Service) -> None:
             items.append(_of_run(run, "run.finished", status="failed", error="look_up_supplier failed"))
     for first in range(0, len(items), 200):
         await served.publish(*items[first : first + 200])
+    await _talk(served)
+
+
+async def _talk(served: Service) -> None:
+    """Say something in a conversation, and have something delivered to a webhook."""
+    async with httpx.AsyncClient(base_url=served.url) as client:
+        conversation = {"conversation_id": "conv-1", "title": "The flaky login"}
+        answer = {"conversation_id": "conv-1", "message_id": "m-3", "content": "I could also look at"}
+        await served.publish(
+            {"topic": "conversation.created", "payload": conversation},
+            {"topic": "conversation.delta", "payload": answer},
+        )
+        for message in MESSAGES:
+            await client.post("/api/v1/conversations/conv-1/messages", json=message)
+        for name in ("Deploys", "Alerts"):
+            made = await client.post("/api/v1/webhooks", json={"name": name, "provider": "custom"})
+            for number in range(3):
+                await client.post(f"/webhooks/{made.json()['webhook_id']}", json={"text": f"{name} {number}"})

@@ -17,6 +17,7 @@ import trio
 from tests.http.conftest import Api, Start
 from tests.polling import until
 from tests.recorded import EXAMPLES
+from tests.servers import free_port
 
 SECRET = "s3cret-of-github"
 HOOKS = EXAMPLES.with_name("webhooks")
@@ -187,8 +188,10 @@ async def test_what_asks_for_nothing_is_kept_and_skipped(api: Api) -> None:
     assert (event["status"], event["reason"]) == ("skipped", receipt["reason"])
 
 
-async def test_many_deliveries_are_all_kept(api: Api) -> None:
-    """Hundreds at once, with nobody there to work on them: each becomes a task, and each is counted."""
+async def test_many_deliveries_are_all_kept(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hundreds at once, with a dead engine: each becomes a task, waits for the engine, and is counted."""
+    monkeypatch.setenv("GITHUB_WEBHOOK_SECRET", SECRET)
+    api = await start(webhooks=HOOKS, engine={"url": f"http://127.0.0.1:{free_port()}"})
     limit = trio.CapacityLimiter(20)
 
     async def one(number: int) -> None:
@@ -211,6 +214,9 @@ async def test_many_deliveries_are_all_kept(api: Api) -> None:
     assert summary["events_by_webhook"]["static-github"] == 300
     [github] = [one for one in summary["webhooks"] if one["webhook_id"] == "static-github"]
     assert sum(hour["count"] for hour in github["per_hour"]) == 300
+    requests = await api.get("/api/v1/events?topic=engine.requested&limit=500")
+    assert {one["payload"]["prompt"][:15] for one in requests["events"]} == {"Make the change"}
+    assert len({one["payload"]["task_id"] for one in requests["events"]}) == 300
 
 
 async def test_files_are_watched(api: Api, tmp_path: Path) -> None:

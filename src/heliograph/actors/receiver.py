@@ -23,9 +23,11 @@ import orjson
 import structlog
 import trio
 
+from heliograph.actors.engine import Engine
 from heliograph.actors.webhooks import Hook, Webhooks
 from heliograph.model.analytics.sketch import bin_of
 from heliograph.model.channels import WEBHOOKS
+from heliograph.model.dispatch import REQUESTED
 from heliograph.model.errors import (
     BadSignature,
     Conflict,
@@ -39,7 +41,7 @@ from heliograph.model.event import Draft
 from heliograph.model.mend import mend
 from heliograph.model.webhooks import reading, signatures
 from heliograph.model.webhooks.commands import Asked, find_command, input_of
-from heliograph.model.webhooks.delivery import DELIVERY, RECEIVED, SKIPPED, TASK_CREATED
+from heliograph.model.webhooks.delivery import DELIVERY, RECEIVED, SKIPPED, TASK_CREATED, DeliveryFilter
 from heliograph.model.webhooks.reading import Said, digest, read_delivery
 from heliograph.model.webhooks.templates import BadTemplate
 from heliograph.model.webhooks.webhook import MEASURED
@@ -99,6 +101,8 @@ class Receiver:
         webhooks: Those that there are.
         store: Has the deliveries of before.
         append: Appends drafts to the log.
+        engine: Is given the tasks that are made, a moment later.
+        repo_path: Where it finds the code.
         max_bytes: Limit of an event's payload.
     """
 
@@ -107,12 +111,16 @@ class Receiver:
         webhooks: Webhooks,
         store: Store,
         append: Callable[[Sequence[Draft]], Awaitable[Receipt]],
+        engine: Engine,
+        repo_path: str | None,
         max_bytes: int,
     ) -> None:
         self._webhooks = webhooks
-        self._store = store
         self._append = append
+        self._engine = engine
+        self._repo_path = repo_path
         self._max_bytes = max_bytes
+        self._known = _Known(store)
         self._outcomes: Counter[str] = Counter()
         self._refusals: Counter[str] = Counter()
         self._refused: dict[str, Counter[str]] = {}
@@ -180,6 +188,8 @@ class Receiver:
             await self._append(drafts)
         except Conflict:
             raise RepeatedDelivery(f"the delivery {said.delivery_id} was taken before") from None
+        if received.task_id is not None:
+            self._engine.poke()
         return received
 
     def _check(self, hook: Hook, headers: Mapping[str, str], body: bytes) -> bool:
@@ -197,11 +207,11 @@ class Receiver:
 
     async def _refuse_repeated(self, event_id: str) -> None:
         try:
-            known = await self._store.get(DELIVERY, event_id)
+            known = await self._known.has(event_id)
         except Unavailable:
             return  # the log's keys go back far enough for an outage
-        if known is not None:
-            raise RepeatedDelivery(f"the delivery {known.delivery_id} was taken before")
+        if known:
+            raise RepeatedDelivery("the delivery was taken before")
 
     def _drafts(
         self, hook: Hook, said: Said, event_id: str, size: int, signed: bool
@@ -244,12 +254,25 @@ class Receiver:
                 _item("task.created", f"task:{task_id}", _task(hook, said, asked, text, event_id, task_id)),
                 _item(TASK_CREATED, f"task:{task_id}", dict(about)),
             ]
+            if self._engine.configured:
+                items.append(_item(REQUESTED, f"task:{task_id}", self._request(hook, said, task_id, text)))
         else:
             received = attrs.evolve(received, reason=asked)
             items.append(_item(SKIPPED, WEBHOOKS, {**about, "reason": asked}))
         around = {"sender": f"webhook:{config.slug}"[:200], "correlation_id": event_id}
         drafts = [mend({**item, **around}, self._max_bytes) for item in items]
         return received, [drafts[0]._replace(key=f"{KEYS}{event_id}"), *drafts[1:]]
+
+    def _request(self, hook: Hook, said: Said, task_id: str, text: str) -> dict[str, Any]:
+        return {
+            "task_id": task_id,
+            "prompt": text,
+            "session_id": f"webhook-{hook.config.slug}",
+            "repo_path": self._repo_path,
+            "flow_id": said.flow_id,
+            "source": "webhook",
+            "source_metadata": {"provider": hook.config.provider, **said.metadata},
+        }
 
     async def _tell(self) -> None:
         names = sorted(self._refused.keys() | self._latencies.keys())
@@ -264,6 +287,34 @@ class Receiver:
             for kept, old in ((self._refused, refused), (self._latencies, latencies)):
                 for name, counts in old.items():
                     kept.setdefault(name, Counter()).update(counts)
+
+
+class _Known:
+    """Looks deliveries up in the store; those asked for during one question are in the next one together."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._asking = trio.Lock()
+        self._next = _Question()
+
+    async def has(self, event_id: str) -> bool:
+        """Tell whether the store has a delivery."""
+        question = self._next
+        question.ids.add(event_id)
+        async with self._asking:
+            if question.found is None:
+                if self._next is question:
+                    self._next = _Question()
+                wanted = DeliveryFilter(event_ids=tuple(question.ids))
+                found, _ = await self._store.list(DELIVERY, wanted, None, len(question.ids))
+                question.found = {delivery.event_id for delivery in found}
+        return event_id in question.found
+
+
+@attrs.define
+class _Question:
+    ids: set[str] = attrs.field(factory=set)
+    found: set[str] | None = None
 
 
 def _task(hook: Hook, said: Said, asked: Asked, text: str, event_id: str, task_id: str) -> dict[str, Any]:

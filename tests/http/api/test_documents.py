@@ -25,7 +25,7 @@ from heliograph.actors.appender import Appender
 from heliograph.actors.histogram import Histogram
 from heliograph.actors.receiver import Receiver
 from heliograph.actors.webhooks import Webhooks
-from heliograph.client.follow import NO_RETURN_CODES
+from heliograph.client.follower import NO_RETURN_CODES
 from heliograph.config import Settings
 from heliograph.http.api.app import create_app
 from heliograph.http.api.documents import asyncapi, openapi

@@ -6,7 +6,7 @@ import { fill, h } from "./dom.js";
  * Make a table.
  *
  * @param {string} caption for readers
- * @param {{title: string, text: (row: *, i: number) => (string|Node), number?: boolean, name?: string}[]} columns
+ * @param {{title: string, text: (row: *, i: number) => (string|Node|Array), number?: boolean, name?: string}[]} columns
  *   `name` is a class, by which the style sheet knows what may go where there is little room
  * @param {*[]} rows
  */
@@ -18,7 +18,7 @@ export function table(caption, columns, rows) {
     {},
     h("caption.unseen", {}, caption),
     h("thead", {}, h("tr", {}, ...columns.map((column) => cell("th", column, column.title)))),
-    h("tbody", {}, ...rows.map((row, i) => h("tr", {}, ...columns.map((column) => cell("td", column, column.text(row, i) ?? ""))))),
+    h("tbody", {}, ...rows.map((row, i) => h("tr", {}, ...columns.map((column) => cell("td", column, ...[column.text(row, i) ?? ""].flat()))))),
   );
   return h("div.sideways", { tabindex: "0", role: "region", "aria-label": caption }, whole);
 }

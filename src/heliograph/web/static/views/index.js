@@ -15,5 +15,6 @@ export const VIEWS = [
   { name: "run", path: "workflows/:id/runs/:run", under: "workflows", load: () => import("./run.js") },
   { name: "conversations", path: "conversations", title: "Conversations", load: () => import("./conversations.js") },
   { name: "conversation", path: "conversations/:id", beside: "conversations", load: () => import("./conversation.js") },
+  { name: "webhooks", path: "webhooks", title: "Webhooks", load: () => import("./webhooks.js") },
   { name: "status", path: "status", title: "Status", load: () => import("./status.js") },
 ];

@@ -186,18 +186,6 @@ function read(shell, root, id, query) {
   });
   follow.addEventListener("click", () => log.follow(!log.following));
   oldest.addEventListener("click", () => log.oldest());
-  full.addEventListener("click", async (event) => {
-    if (!api.key) return; // the link itself will do
-    event.preventDefault();
-    try {
-      const link = full.cloneNode();
-      link.search = new URLSearchParams({ ticket: await api.ticket() });
-      link.click();
-    } catch (problem) {
-      shell.report(problem);
-    }
-  });
-
   function close() {
     closed = true;
     subscription?.cancel();
