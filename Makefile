@@ -29,8 +29,13 @@ $(TESTS): pyproject.toml constraints.txt $(BIN)/pip
 	@$(PIP) -e '.[dev]'
 	@touch $(SERVES) $@
 
+# With a small engine beside it, unless there is one; the engine ends with the service.
 run: $(SERVES)
-	@HELIOGRAPH_WORKFLOWS="$${HELIOGRAPH_WORKFLOWS:-examples/workflows}" exec $(BIN)/heliograph serve --demo
+	@if [ -z "$$AGENT_ENGINE_URL" ]; then \
+		export AGENT_ENGINE_URL=http://127.0.0.1:5005; \
+		$(BIN)/python examples/engine/engine.py --with-parent --service "http://127.0.0.1:$${PORT:-5000}" & \
+	fi; \
+	HELIOGRAPH_WORKFLOWS="$${HELIOGRAPH_WORKFLOWS:-examples/workflows}" exec $(BIN)/heliograph serve --demo
 
 lint: install
 	$(BIN)/ruff format --check .

@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 
 from heliograph import config
 from heliograph.config import (
-    ENVIRONMENT,
     AuthSettings,
     KeySettings,
     ServerSettings,
@@ -24,6 +23,7 @@ from heliograph.config import (
 )
 from heliograph.model.errors import SettingsError
 from heliograph.model.strict import structure
+from heliograph.variables import ENVIRONMENT
 
 DIGEST = hashlib.sha256(b"secret").hexdigest()
 KEY = f'[[auth.keys]]\nname = "a"\nsha256 = "{DIGEST}"\n'
@@ -78,7 +78,7 @@ def test_the_environment_goes_over_the_file(folder: Path) -> None:
         ("HELIOGRAPH_WORKFLOWS", "w", "workflows", (Path("w"),)),
         ("HELIOGRAPH_WORKFLOWS", os.pathsep.join(["/a", "b"]), "workflows", (Path("/a"), Path("b"))),
         ("HELIOGRAPH_WEBHOOKS", "h", "webhooks", Path("h")),
-        ("AGENT_ENGINE_URL", "http://e", "agent_engine_url", "http://e"),
+        ("AGENT_ENGINE_URL", "http://e", "engine.url", "http://e"),
         ("LOG_LEVEL", "warning", "log.level", "WARNING"),
         ("HELIOGRAPH_API_KEYS", "secret", "auth.keys", (KeySettings("key1", DIGEST),)),
     ],

@@ -19,7 +19,7 @@ from tests.servers import free_port, wait_until
 
 ROOT = Path(__file__).parents[1]
 PAGES = ["README.md", "CONTRIBUTING.md", *(f"docs/{page.name}" for page in sorted(ROOT.glob("docs/*.md")))]
-SECONDS = 30
+SECONDS = 60
 
 COMMAND = re.compile(r"(?:\S+/)?(?:heliograph|curl|pytest|make|my-agent) ")
 ENDLESS = re.compile(r"heliograph (?:tail|serve)|curl -N")

@@ -37,6 +37,14 @@ def test_a_front_door_offers_what_exists_and_is_described(package: str) -> None:
 
 
 @pytest.mark.parametrize("package", FRONT_DOORS)
+def test_no_module_stands_before_what_a_front_door_offers(package: str) -> None:
+    """No module has the name of something offered: once it is imported, the package has it by that name."""
+    folder = ROOT / package.replace(".", "/")
+    modules = {path.stem for path in folder.iterdir() if path.is_dir() or path.suffix == ".py"}
+    assert not modules & set(import_module(f"heliograph.{package}".rstrip(".")).__all__)
+
+
+@pytest.mark.parametrize("package", FRONT_DOORS)
 def test_a_front_door_offers_all_that_it_imports(package: str) -> None:
     """A front door imports nothing that it does not offer, and defines nothing itself.
 

@@ -9,6 +9,7 @@ everything inside and ends the process loudly.
 from __future__ import annotations
 
 import gc
+import os
 import resource
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
@@ -22,13 +23,16 @@ import trio
 from heliograph.actors.appender import Appender
 from heliograph.actors.archiver import Archiver
 from heliograph.actors.bridge import Bridge
+from heliograph.actors.engine import Engine, HttpLink, Link, QueueLink
 from heliograph.actors.histogram import Histogram
 from heliograph.actors.hub import Hub
+from heliograph.actors.receiver import Receiver
 from heliograph.actors.registry import Registry
 from heliograph.actors.retention import Retention
 from heliograph.actors.signing import SigningSecrets
 from heliograph.actors.subscriber import Subscriber
 from heliograph.actors.sweeper import Sweeper
+from heliograph.actors.webhooks import Webhooks
 from heliograph.config import Settings, hide_password, is_loopback
 from heliograph.http.api.app import create_app
 from heliograph.http.api.registry import ENDPOINTS
@@ -119,12 +123,25 @@ async def _run_streams(
         followers.start_soon(hub.run, name="hub")
         followers.start_soon(histogram.run, name="histogram")
         followers.start_soon(subscriber.run, name="subscriber")
+        engine = _engine(settings, storage, appender)
+        followers.start_soon(engine.run, name="engine")
         signing = SigningSecrets(storage.vault)
         with suppress(Unavailable):
             await signing.refresh()
         followers.start_soon(signing.run, name="signing secrets")
         registry = Registry(settings.workflows, appender.append)
         await followers.start(registry.run, name="registry")
+        webhooks = Webhooks(settings.webhooks, os.environ, storage.store, storage.vault, appender.append)
+        await followers.start(webhooks.run, name="webhooks")
+        receiver = Receiver(
+            webhooks,
+            storage.store,
+            appender.append,
+            engine,
+            settings.engine.repo_path,
+            settings.events.max_bytes,
+        )
+        followers.start_soon(receiver.run, name="receiver")
         streams = StreamRegistry(settings.streams, flushers.start_soon)
         sweeper = Sweeper(lambda: streams.streams, sweep_interval(settings))
         followers.start_soon(sweeper.run, name="sweeper")
@@ -147,6 +164,9 @@ async def _run_streams(
             hub=hub,
             histogram=histogram,
             registry=registry,
+            engine=engine,
+            webhooks=webhooks,
+            receiver=receiver,
             artifacts=artifacts,
             streams=streams,
             authenticator=Authenticator(settings.auth, lambda: signing.current),
@@ -169,6 +189,25 @@ async def _run_streams(
             task_status.started(url)
         flushers.cancel_scope.cancel()
         followers.cancel_scope.cancel()
+
+
+def _engine(settings: Settings, storage: Storage, appender: Appender) -> Engine:
+    """Make the actor that gives tasks to the engine, as the settings name it."""
+    wanted = settings.engine
+    link: Link | None = None
+    if wanted.queue is not None and storage.queue is not None:
+        link = QueueLink(storage.queue, wanted.queue)
+    elif wanted.url is not None:
+        link = HttpLink(wanted.url, wanted.timeout_seconds)
+    return Engine(
+        link,
+        storage.turn("engine"),
+        storage.store,
+        appender.append,
+        max_bytes=settings.events.max_bytes,
+        patience_seconds=wanted.patience_seconds,
+        attempts=wanted.attempts,
+    )
 
 
 async def _serve(server: Server, front: trio.CancelScope) -> None:

@@ -475,7 +475,7 @@ async def test_unknown_task_is_said(page: Page, served: Service) -> None:
 
 
 async def test_key_is_asked_for_and_used(page: Page, stopped_service: Service) -> None:
-    """With keys configured the page asks for one, refuses a wrong one, and is live with a right one."""
+    """A key is asked for in the service's words, and its session serves every tab until it is forgotten."""
     secret = "correct horse battery staple"
     key = KeySettings("page", hashlib.sha256(secret.encode()).hexdigest())
     stopped_service.auth = AuthSettings(keys=(key,))
@@ -483,13 +483,90 @@ async def test_key_is_asked_for_and_used(page: Page, stopped_service: Service) -
     await page.go(stopped_service.url)
 
     async def give(text: str) -> None:
-        await page.until("document.getElementById('ask-key').open")
+        await page.until("document.getElementById('ask-key')?.open")
         await page.evaluate(f"document.querySelector('#ask-key input').value = {text!r}")
-        await page.evaluate("document.querySelector('#ask-key button').click()")
+        await page.evaluate("document.querySelector('#ask-key .primary').click()")
 
+    async def is_refused(why: str) -> None:
+        await page.until(f"document.querySelector('#ask-key .refused')?.innerText.includes({why!r})")
+
+    await page.until("document.getElementById('ask-key')?.open")
+    await page.press("Escape")  # is no dead end
+    await page.until("document.getElementById('banner').innerText.includes('Give a key')")
+    await page.evaluate("document.querySelector('#banner p button').click()")
     await give("wrong")
-    await page.until("document.querySelector('#ask-key .refused').innerText.includes('unknown API key')")
+    await is_refused("unknown API key")
+    await give("schlüssel 日本")
+    await is_refused("characters that no key has")
     await give(secret)
     await page.until(f"{STATE} === 'live'")
     await stopped_service.publish({"type": "task_output", "task_id": "t", "output": "with a key"}, key=secret)
     await page.until(f"{ROWS}.some((row) => row.includes('with a key'))")
+    assert await page.evaluate("document.cookie + JSON.stringify({ ...sessionStorage })") == "{}"
+    async with page.another() as second:
+        await second.go(f"{stopped_service.url}/#/tasks/t")
+        await second.until(f"{STATE} === 'live' && {LINES}.length === 1")
+        full = "fetch(document.getElementById('full').href).then((answer) => answer.text())"
+        assert await second.evaluate(full) == "with a key\n"
+        await second.evaluate("document.getElementById('open-palette').click()")
+        await second.until("document.querySelector('.palette input') === document.activeElement")
+        for letter in "log out":
+            await second.press(letter)
+        await second.press("Enter")
+        await second.until("document.getElementById('ask-key')?.open")
+
+
+async def test_log_is_searched_by_the_service(page: Page, served: Service) -> None:
+    """Lines that are not loaded are found, counted and gone to, by keys; errors and stderr alone as well."""
+    lines = [f"line {i}{' needle' if i % 2500 == 0 else ''}" for i in range(1, 10_001)]
+    await served.write("t", *lines)
+    await served.publish(piece("went wrong", stream="stderr"))
+    await served.write("t", *(f"more {i}" for i in range(100)))
+    await page.go(f"{served.url}/#/tasks/t")
+    await page.until(f"{LINES}.at(-1) === 'more 99'")
+    await page.press("s")
+    await page.until("document.activeElement === document.querySelector('.search input')")
+    for letter in "NEEDLE":
+        await page.press(letter)
+    linked = "document.querySelector('.view .linked .text')?.textContent"
+    said = "document.querySelector('.search .num').textContent"
+    await page.until(f"{linked} === 'line 10000 needle' && {said} === '4 of 4'")
+    await page.press("Enter")
+    await page.until(f"{linked} === 'line 2500 needle' && {said} === '1 of 4'")
+    await page.evaluate("document.querySelector('.scroller').focus()")
+    await page.press("n")
+    await page.until(f"{linked} === 'line 5000 needle'")
+    await page.press("e")
+    await page.until(f"{linked} === 'went wrong'")
+    await page.evaluate("document.getElementById('stderr').click()")
+    await page.until(f"JSON.stringify({LINES}) === '[\"went wrong\"]'")
+    await served.publish(piece("quiet"), piece("again", stream="stderr"))
+    await page.until(f'JSON.stringify({LINES}) === \'["went wrong","again"]\'')
+    await page.evaluate("document.getElementById('stderr').click()")
+    await page.until(f"{LINES}.at(-2) === 'quiet'")
+
+
+async def test_a_link_leads_to_a_line(page: Page, served: Service) -> None:
+    """An address with a line opens the log there, marked; each line has such an address."""
+    await served.write("t", *(f"line {i}" for i in range(1, 5001)))
+    await page.go(f"{served.url}/#/tasks/t?line=1234")
+    await page.until("document.querySelector('.view .linked .text')?.textContent === 'line 1234'")
+    assert await page.evaluate("document.querySelector('.view .linked .seq').hash") == "#/tasks/t?line=1234"
+    await page.evaluate("document.querySelectorAll('.view .seq')[3].click()")
+    await page.until("document.querySelector('.view .linked .text')?.textContent === 'line 1237'")
+
+
+async def test_own_events_stand_in_the_log(page: Page, served: Service) -> None:
+    """What a task's agent does stands between its lines, fetched and live, and unfolds."""
+    call = {"topic": "task.tool_call", "payload": {"task_id": "t", "name": "grep", "input": {"for": "TODO"}}}
+    await served.write("t", "before")
+    await served.publish(call)
+    await page.go(f"{served.url}/#/tasks/t")
+    await page.until(f"{STATE} === 'live' && {LINES}.length === 2")
+    await served.publish(call)
+    await served.write("t", "after")
+    await page.until(f"{LINES}.length === 4")
+    shown = await page.evaluate(LINES)
+    assert [line.split(" ")[0] for line in shown] == ["before", "task.tool_call", "task.tool_call", "after"]
+    await page.evaluate("document.querySelector('.view .event button').click()")
+    await page.until(f'{LINES}[1].includes(\'"for": "TODO"\')')

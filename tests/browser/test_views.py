@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import httpx
 import pytest
 from tests.browser.chromium import Page
 from tests.browser.conftest import Service
@@ -158,4 +159,57 @@ async def test_workflows_their_pipeline_and_a_run(page: Page, stopped_service: S
     await page.evaluate("document.querySelectorAll('.step')[1].click()")
     await page.until("document.querySelector('.step-detail').innerText.includes('no such file')")
     assert await page.evaluate("document.querySelectorAll('.step .bar').length") == 2
+    assert page.messages == []
+
+
+async def test_a_conversation_is_said_and_heard(page: Page, served: Service) -> None:
+    """What is said in the composer is there once; an answer grows word by word, and markup in it is text."""
+    await page.go(f"{served.url}/#/conversations")
+    await page.until(f"{TEXT}.includes('No conversations yet')")
+    await page.evaluate("document.querySelector('.view-conversations .primary').click()")
+    await page.until("document.querySelector('.composer textarea') !== null")
+    channel = (await page.evaluate("location.hash")).rpartition("/")[2]
+    await page.evaluate("document.querySelector('.composer textarea').focus()")
+    for letter in "Hello":
+        await page.press(letter)
+    await page.press("Enter")
+    messages = "[...document.querySelectorAll('.message')]"
+    said = f"{messages}.map((one) => [one.dataset.role, one.querySelector('.prose').innerText])"
+    await page.until(f"JSON.stringify({said}) === JSON.stringify([['user', 'Hello']])")
+
+    def delta(content: str, **more: object) -> dict[str, object]:
+        payload = {"conversation_id": channel, "message_id": "m-1", "role": "assistant", "content": content}
+        return {"topic": "conversation.delta", "payload": {**payload, **more}}
+
+    await page.evaluate("[...document.querySelectorAll('.chat header button')][0].click()")
+    await page.evaluate("document.querySelector('dialog input').value = 'A greeting'")
+    await page.evaluate("document.querySelector('dialog .primary').click()")
+    await page.until("document.querySelector('.conversations').innerText.includes('A greeting')")
+    await served.publish(delta("Good"), delta(" day"))
+    await page.until(f"{said}.length === 2 && {said}[1][1].startsWith('Good day')")
+    assert await page.evaluate("document.querySelectorAll('.message')[1].hasAttribute('data-growing')")
+    await page.call("Page.reload")  # in the middle of it
+    await page.until(f"{said}.length === 2 && {said}[1][1].startsWith('Good day')")
+    await served.publish(delta(", <b>friend</b>\n\n```\ncode\n```", done=True))
+    await page.until(f"{said}[1]?.[1].includes('<b>friend</b>')")
+    assert await page.evaluate("document.querySelector('.prose pre').innerText") == "code"
+    assert not await page.evaluate("document.querySelectorAll('.message')[1].hasAttribute('data-growing')")
+    await page.until("document.querySelector('.conversations').innerText.includes('2 messages')")
+    assert page.messages == []
+
+
+async def test_webhooks_and_their_deliveries(page: Page, served: Service) -> None:
+    """What is configured, what was delivered and what became of it, live; a webhook is switched off here."""
+    async with httpx.AsyncClient(base_url=served.url) as client:
+        made = await client.post("/api/v1/webhooks", json={"name": "Deploys", "provider": "custom"})
+        webhook = made.json()["webhook_id"]
+        await page.go(f"{served.url}/#/webhooks")
+        await page.until(f"{TEXT}.includes('Deploys') && {TEXT}.includes('Nothing was delivered')")
+        delivered = await client.post(f"/webhooks/{webhook}", json={"text": "build it"})
+        assert delivered.is_success, delivered.text
+        await page.until(f"{TEXT}.includes('task created')")
+        await page.evaluate("document.querySelector('.switch').click()")
+        await page.until("document.querySelector('.figure dd').innerText.startsWith('0 of 1')")
+        await page.evaluate("[...document.querySelectorAll('tbody a')].at(-1).click()")
+        await page.until("location.hash.startsWith('#/tasks/')")
     assert page.messages == []

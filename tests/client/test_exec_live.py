@@ -17,7 +17,7 @@ import trio
 from tests.servers import free_port
 
 from heliograph.client.api import Client
-from heliograph.client.follow import follow
+from heliograph.client.follower import follow
 from heliograph.client.following import Following
 from heliograph.model.event import Event
 from heliograph.model.task import TERMINAL

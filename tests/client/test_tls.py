@@ -11,7 +11,7 @@ import trio
 import trustme
 
 from heliograph.client.api import Client
-from heliograph.client.follow import follow
+from heliograph.client.follower import follow
 from heliograph.client.following import Following
 from heliograph.model.errors import Forbidden, HeliographError, Unavailable
 

@@ -57,7 +57,7 @@ def folders_of(root: Path) -> tuple[list[Path], list[FileProblem]]:
         with os.scandir(root) as entries:
             names = sorted(entry.name for entry in entries if _counts(entry))
     except OSError as error:
-        return [], [_unreadable(".", error)]
+        return [], [unreadable(".", error)]
     problems = []
     if len(names) > MAX_FOLDERS:
         problems.append(FileProblem(".", f"has {len(names)} folders; the first {MAX_FOLDERS} are read"))
@@ -77,10 +77,11 @@ def look(folder: Path, cards_folder: str) -> Signature:
     """Return what tells whether a folder changed; what can't be looked at is left out."""
     names = [*manifest.FILES, pipeline.FILE]
     names += [f"{cards_folder}/{name}" for name in _card_names(folder / cards_folder)]
-    return tuple(_look_at(folder, names))
+    return tuple(look_at(folder, names))
 
 
-def _look_at(folder: Path, names: list[str]) -> Iterator[tuple[str, int, int, int]]:
+def look_at(folder: Path, names: list[str]) -> Iterator[tuple[str, int, int, int]]:
+    """Yield what tells whether files of a folder changed."""
     for name in names:
         try:
             found = os.stat(folder / name)
@@ -97,11 +98,11 @@ def read(folder: Path, root: Path, cards_folder: str = manifest.CARDS) -> Found:
         root: The folder of workflows that it must be in.
         cards_folder: Where its cards are, as far as is known.
     """
-    if not _inside(folder, root):
+    if not inside(folder, root):
         problem = FileProblem(".", "is a link that leads out of the folder of workflows")
         return Found((), cards_folder, Broken(folder.name, (problem,)))
     signature = look(folder, cards_folder)
-    reader = _Reader(folder)
+    reader = Reader(folder)
     file = next((name for name in manifest.FILES if os.path.lexists(folder / name)), manifest.FILES[0])
     document = reader.document(file)
     said, where = None, cards_folder
@@ -116,7 +117,7 @@ def read(folder: Path, root: Path, cards_folder: str = manifest.CARDS) -> Found:
     return Found(signature, where, put_together(said, named, dict(reader.cards(where)), reader.problems))
 
 
-class _Reader:
+class Reader:
     """Reads files of one folder, and notes what is wrong with them."""
 
     def __init__(self, folder: Path) -> None:
@@ -126,16 +127,16 @@ class _Reader:
     def document(self, name: str) -> yaml.Document | None:
         """Read one file; ``None`` when it can't be."""
         try:
-            return yaml.load(self._bytes(name))
+            return yaml.load(self.bytes_of(name))
         except yaml.BadYaml as error:
             self.problems.append(FileProblem(name, str(error), line=error.line))
         except OSError as error:
-            self.problems.append(_unreadable(name, error))
+            self.problems.append(unreadable(name, error))
         return None
 
     def cards(self, folder: str) -> Iterator[tuple[str, yaml.Document]]:
         """Read the cards in a folder of this one."""
-        if not _inside(self.folder / folder, self.folder):
+        if not inside(self.folder / folder, self.folder):
             self.problems.append(FileProblem(folder, "is a link that leads out of the workflow's folder"))
             return
         try:
@@ -143,14 +144,14 @@ class _Reader:
         except FileNotFoundError:
             return
         except OSError as error:
-            self.problems.append(_unreadable(folder, error))
+            self.problems.append(unreadable(folder, error))
             return
         for name in _card_names(self.folder / folder):
             document = self.document(f"{folder}/{name}")
             if document is not None:
                 yield f"{folder}/{name}", document
 
-    def _bytes(self, name: str) -> bytes:
+    def bytes_of(self, name: str) -> bytes:
         """Read a file's bytes, one more than are taken at most.
 
         Raises:
@@ -158,7 +159,7 @@ class _Reader:
             OSError: It can't be read.
         """
         path = self.folder / name
-        if not _inside(path, self.folder):
+        if not inside(path, self.folder):
             raise yaml.BadYaml("is a link that leads out of the workflow's folder")
         # Not to wait: what is no plain file, such as a pipe, may never have anything to read.
         with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:
@@ -175,10 +176,11 @@ def _card_names(folder: Path) -> list[str]:
     return sorted(names)[:MAX_CARDS]
 
 
-def _inside(path: Path, folder: Path) -> bool:
+def inside(path: Path, folder: Path) -> bool:
     """Tell whether a path, with its links followed, is inside a folder."""
     return Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder))
 
 
-def _unreadable(file: str, error: OSError) -> FileProblem:
+def unreadable(file: str, error: OSError) -> FileProblem:
+    """Say why a file can't be read."""
     return FileProblem(file, f"can't be read: {error.strerror}")

@@ -19,7 +19,7 @@ from heliograph.client.lazily import homes
 if TYPE_CHECKING:
     from heliograph.client.answers import Accepted, EventPage, OutputLine, TaskPage, TaskState
     from heliograph.client.api import Client
-    from heliograph.client.follow import follow
+    from heliograph.client.follower import follow
     from heliograph.client.following import Following, Gap, Item, Reset
     from heliograph.client.publish import publish_items, publish_stream
 
@@ -46,7 +46,7 @@ __getattr__ = homes(
             ("Accepted", "EventPage", "OutputLine", "TaskPage", "TaskState"), "heliograph.client.answers"
         ),
         "Client": "heliograph.client.api",
-        "follow": "heliograph.client.follow",
+        "follow": "heliograph.client.follower",
         **dict.fromkeys(("Following", "Gap", "Item", "Reset"), "heliograph.client.following"),
         **dict.fromkeys(("publish_items", "publish_stream"), "heliograph.client.publish"),
     },

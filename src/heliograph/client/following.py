@@ -2,7 +2,7 @@
 
 ``Following`` is the place in the log; it outlives connections, and asks each for what comes after the last id
 that arrived. ``SseReader`` reads one event stream into items: events, and the notices ``Gap`` and ``Reset``
-where the service says that it can't give something. ``heliograph.client.follow`` connects these under Trio,
+where the service says that it can't give something. ``heliograph.client.follower`` connects these under Trio,
 over two transports; ``heliograph.client.streams`` in plain code, under asyncio and under Trio.
 """
 

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 from heliograph.client.api import Client
-from heliograph.client.follow import follow
+from heliograph.client.follower import follow
 from heliograph.client.following import Following, Gap, Item
 from heliograph.client.retry import insist
 from heliograph.model.channels import EVERYTHING, topic_matches

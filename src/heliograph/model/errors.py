@@ -12,6 +12,7 @@
     │   ├── Forbidden          a known key without the scope or channel
     │   ├── NotFound           no such thing
     │   ├── Conflict           an idempotency key reused for something else
+    │   │   └── RepeatedDelivery  of a webhook
     │   ├── TooLarge           over a byte limit
     │   ├── UnsupportedMedia   a content type nobody reads here
     │   └── TooMany            over a limit of count or rate
@@ -96,9 +97,6 @@ class Invalid(ClientFault):
 class WebhookValidationError(Invalid):
     """The configuration of a webhook is wrong: ``file`` names where, if it stands in one."""
 
-    code = "invalid_webhook"
-    title = "The webhook's configuration is wrong"
-
     def __init__(self, errors: Sequence[FieldError] | str = (), file: str = "") -> None:
         super().__init__([FieldError("", errors)] if isinstance(errors, str) else errors)
         self.file = file
@@ -168,6 +166,13 @@ class Conflict(ClientFault):
     status = 409
     code = "conflict"
     title = "The idempotency key was used for something else"
+
+
+class RepeatedDelivery(Conflict):
+    """A webhook's delivery that was taken before."""
+
+    code = "repeated_delivery"
+    title = "The delivery was taken before"
 
 
 class TooLarge(ClientFault):

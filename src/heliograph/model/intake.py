@@ -28,7 +28,7 @@ MAX_DEPTH = 100
 MAX_KEY = 200
 """Characters of an event's idempotency key."""
 BRIDGE_KEYS = "bridge/"
-OWN_KEYS = ("analytics/", BRIDGE_KEYS, "workflows/", "heliograph/")
+OWN_KEYS = ("analytics/", BRIDGE_KEYS, "webhooks/", "workflows/", "heliograph/")
 """How the keys begin under which the service itself publishes; a publisher's would stand in its way."""
 
 _FIELDS: Mapping[str, Rule] = {

@@ -6,6 +6,7 @@ from typing import Any
 
 from heliograph.model.conversations.conversation import CONVERSATION
 from heliograph.model.conversations.message import MESSAGES
+from heliograph.model.dispatch import DISPATCH
 from heliograph.model.kind import Kind
 from heliograph.model.session import SESSION
 from heliograph.model.task import TASK
@@ -18,6 +19,7 @@ from heliograph.model.workflows.step import STEP
 
 KINDS: tuple[Kind[Any], ...] = (
     TASK,
+    DISPATCH,
     SESSION,
     MESSAGES,
     CONVERSATION,

@@ -7,6 +7,9 @@ from typing import Any
 import attrs
 from attrs import validators
 
+SCOPES = ("read", "publish", "admin")
+"""What a key may be allowed to do."""
+
 
 def number(default: float, low: float, high: float) -> Any:
     """Declare a number setting with its inclusive range; an ``int`` default takes whole numbers only."""

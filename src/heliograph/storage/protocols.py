@@ -514,6 +514,55 @@ class Artifacts(Protocol):
         ...
 
 
+class Turn(Protocol):
+    """A lease of something that one node at a time does."""
+
+    async def begin(self) -> bool:
+        """Take it unless another node has it; tell whether it is held now.
+
+        Raises:
+            Unavailable: It can't be asked for.
+        """
+        ...
+
+    async def hold(self) -> None:
+        """Keep it; to be called at least once a second.
+
+        Raises:
+            Unavailable: It can't be renewed now.
+            Deposed: It was lost.
+        """
+        ...
+
+    async def end(self) -> None:
+        """Give it up; harmless when it is not held.
+
+        Raises:
+            Unavailable: It can't be given up, and will expire.
+        """
+        ...
+
+
+class Queue(Protocol):
+    """Lists of texts that somebody else takes from."""
+
+    async def push(self, name: str, data: bytes) -> None:
+        """Put a text at the end of a list.
+
+        Raises:
+            Unavailable: It can't be reached; the text may be there nevertheless.
+        """
+        ...
+
+    async def length(self, name: str) -> int:
+        """Return how many texts wait in a list.
+
+        Raises:
+            Unavailable: It can't be reached.
+        """
+        ...
+
+
 class Storage(Protocol):
     """A form of storage that is open: what a node has of it."""
 
@@ -545,6 +594,15 @@ class Storage(Protocol):
     @property
     def listener(self) -> Listener | None:
         """For the bridge; ``None`` when nothing is to be bridged."""
+        ...
+
+    @property
+    def queue(self) -> Queue | None:
+        """Redis's lists; ``None`` where there is no Redis."""
+        ...
+
+    def turn(self, name: str) -> Turn:
+        """Return this node's side of a lease."""
         ...
 
     @property

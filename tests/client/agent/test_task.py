@@ -351,6 +351,46 @@ def test_a_program_under_exec_adds_to_its_task(publishing: Service, monkeypatch:
     assert publishing.task(task.id).metadata == {"parent_task_id": "exec-1"}
 
 
+CHILD = """
+import heliograph
+task = heliograph.current_task()
+task.event("tool.call", {"tool": "grep"})
+task.cost(0.5, output_tokens=4)
+print("printed by the child")
+with heliograph.task("sub", task_id="exec-sub"):
+    pass
+"""
+
+
+def test_a_command_of_exec_adds_to_the_task_that_it_is(publishing: Service, spools: Any) -> None:
+    """A program that ``exec`` runs finds its task by itself; what it says is kept beside what it writes."""
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "heliograph",
+            "exec",
+            "--task-id",
+            "exec-2",
+            "--",
+            sys.executable,
+            "-c",
+            CHILD,
+        ],
+        env={**os.environ, "XDG_STATE_HOME": str(spools), "HELIOGRAPH_URL": publishing.url},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert (done.returncode, done.stdout) == (0, "printed by the child\n"), done.stderr
+    task = publishing.task("exec-2")
+    assert (task.status, task.cost_usd, task.output_tokens) == ("completed", 0.5, 4)
+    assert publishing.lines("exec-2") == ["printed by the child"]
+    assert "tool.call" in {event.topic for event in publishing.events("task:exec-2")}
+    assert publishing.task("exec-sub").metadata == {"parent_task_id": "exec-2"}
+
+
 @pytest.mark.parametrize(
     ("arguments", "topic", "payload"),
     [
@@ -410,6 +450,7 @@ def test_a_run_and_its_steps(world: World, publishing: Service) -> None:
             with run.step("fetch") as step:
                 step.output({"rows": 3})
                 step.cost(0.5, input_tokens=9)
+            run.cost(0.25)
             with pytest.raises(OSError, match="disk"), run.step("store"):
                 raise OSError("disk")
             with run.step("store"), heliograph.task("within") as task:
@@ -422,6 +463,7 @@ def test_a_run_and_its_steps(world: World, publishing: Service) -> None:
             async with run.step("fetch") as step:
                 step.output({"rows": 3})
                 step.cost(0.5, input_tokens=9)
+            run.cost(0.25)
             with pytest.raises(OSError, match="disk"):
                 async with run.step("store"):
                     raise OSError("disk")
@@ -447,6 +489,7 @@ def test_a_run_and_its_steps(world: World, publishing: Service) -> None:
     assert [event.payload["attempt"] for event in told[3:7]] == [1, 1, 2, 2]
     assert told[4].payload["error"] == "OSError: disk"
     assert (told[7].payload["status"], told[7].payload["result"]) == ("success", {"stored": 3})
+    assert (told[7].payload["cost_usd"], told[7].payload["input_tokens"]) == (0.75, 9)
     assert publishing.task(task_id).metadata == {"workflow_id": "nightly", "run_id": run_id}
 
 

@@ -219,6 +219,13 @@ async def test_background_that_talks(outbox: Outbox, spool: Spool, items: Items)
         os.kill(next(int(line) for line in shown if line.isdigit()), signal.SIGKILL)
 
 
+async def test_many_lines_are_few_records(outbox: Outbox, spool: Spool, items: Items) -> None:
+    """Lines that come together are kept together, so that the command does not wait for each of them."""
+    await run(outbox, "sh", "-c", "yes 'a line' | head -n 50000")
+    assert outputs(items(spool)) == ["a line"] * 50_000
+    assert sum(path.read_bytes().count(b"\n") for path in spool.folder.glob("*.ndjson")) < 1000
+
+
 async def test_a_long_command(outbox: Outbox, spool: Spool, items: Items) -> None:
     """A command of a megabyte of arguments runs whole; watchers are told its beginning and its length."""
     words = [f"src/components/feature-{n}.ts" for n in range(33_000)]

@@ -191,9 +191,12 @@ async def test_away_then_next_exec(
     assert list(heliograph.spools.iterdir()) == []
 
 
-async def test_killed(service: FakeService, heliograph: Heliograph, nursery: trio.Nursery) -> None:
+@pytest.mark.parametrize("flush", [True, False])
+async def test_killed(
+    service: FakeService, heliograph: Heliograph, nursery: trio.Nursery, flush: bool
+) -> None:
     """After kill -9 of exec everything that it had read is sent, once and in order, and the task is ended."""
-    code = "for n in range(3000): print(n, flush=True)\nimport time; time.sleep(60)"
+    code = f"for n in range(3000): print(n, flush={flush or 'n == 2999'})\nimport time; time.sleep(60)"
     service.script.extend([(503, {"Retry-After": "600"}, {})] * 100)
     process = await heliograph.start("exec", "--url", service.url, "--", sys.executable, "-c", code)
     seen = await read_until(process, b"2999\n")

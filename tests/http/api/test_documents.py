@@ -23,7 +23,9 @@ from tests.http.rules.test_auth import KEYS
 import heliograph
 from heliograph.actors.appender import Appender
 from heliograph.actors.histogram import Histogram
-from heliograph.client.follow import NO_RETURN_CODES
+from heliograph.actors.receiver import Receiver
+from heliograph.actors.webhooks import Webhooks
+from heliograph.client.follower import NO_RETURN_CODES
 from heliograph.config import Settings
 from heliograph.http.api.app import create_app
 from heliograph.http.api.documents import asyncapi, openapi
@@ -54,9 +56,14 @@ ASYNCAPI = made(asyncapi.document(Settings()))
 DOCUMENTS = {"openapi": OPENAPI, "asyncapi": ASYNCAPI}
 
 
+MADE: dict[str, str] = {}
+"""The ids of what ``filled`` has made, by the parameter of a path and the API that the path is of."""
+
+
 def url_for(path: str, task: str = "1") -> str:
     """Return a path with its parameters filled in."""
-    return re.sub(r"\{\w+\}", task, path.replace("{part}", "metadata"))
+    path = path.replace("{part}", "metadata")
+    return re.sub(r"\{(\w+)\}", lambda found: MADE.get(f"{path[:8]}{found[1]}", task), path)
 
 
 def sent(method: str, path: str) -> dict[str, Any]:
@@ -210,6 +217,7 @@ WORKFLOWS = "/api/v1/workflows"
 WORKFLOW = f"{WORKFLOWS}/{{workflow_id}}"
 RUN = f"{WORKFLOW}/runs/{{run_id}}"
 ARTIFACT = f"{RUN}/artifacts/{{key}}"
+RECEIVERS = ("/webhooks/{webhook_id}", "/api/webhooks/{webhook_id}")
 SAID_OF_TASKS = {
     (method, f"{api}/tasks{path}"): body
     for api in ("/api", "/api/v1")
@@ -218,8 +226,10 @@ SAID_OF_TASKS = {
 TALKS = "/api/v1/conversations"
 TALK = f"{TALKS}/{{conversation_id}}"
 OLD_TALK = TALK.replace("/v1", "")
+CHATS = ("/api/chat", "/api/v1/chat")
 SENT: dict[tuple[str, str], Any] = {
     EVENTS: output(),
+    **{("POST", path): {"message": "m"} for path in CHATS},
     ("POST", TALKS): {"title": "t"},
     ("PUT", TALK): {"is_archived": False},
     ("POST", f"{TALK}/messages"): {"role": "user", "content": "c"},
@@ -229,10 +239,14 @@ SENT: dict[tuple[str, str], Any] = {
     ("PATCH", WORKFLOW): {"enabled": True},
     ("PUT", ARTIFACT): {},
     **SAID_OF_TASKS,
+    **{("POST", path): {} for path in RECEIVERS},
+    **{("POST", f"{api}/webhooks"): {"name": f"of {api[-3:]}"} for api in ("/api", "/api/v1")},
+    **{("PUT", f"{api}/webhooks/{{webhook_id}}"): {"description": "d"} for api in ("/api", "/api/v1")},
 }
 """A good body for each endpoint that takes one."""
 
-WRITES = [place for place in SENT if place not in {EVENTS, ("PUT", ARTIFACT), *SAID_OF_TASKS}]
+DELIVERIES = [("POST", path) for path in RECEIVERS]
+WRITES = [place for place in SENT if place not in {EVENTS, ("PUT", ARTIFACT), *SAID_OF_TASKS, *DELIVERIES}]
 ANALYTICS = [path for path in OPENAPI.content["paths"] if path.startswith("/api/v1/analytics/")]
 
 NEWS = {
@@ -255,12 +269,22 @@ GOOD: list[tuple[str, str, str, dict[str, Any], int]] = [
     ("GET", "/api/v1/events", "?channel=task:*&topic=task.*&since=2026-01-31", {}, 200),
     ("GET", "/api/v1/events/stream", "?channel=task:1&tail=1", {}, 200),
     ("POST", "/api/v1/stream-tickets", "", {}, 201),
+    *(
+        (
+            "POST",
+            path,
+            "",
+            {**sent("POST", path), "headers": {"Idempotency-Key": path}},
+            201 if "v1" in path else 200,
+        )
+        for path in CHATS
+    ),
     ("POST", "/api/v1/session", "", {}, 201),
     ("GET", "/api/v1/session", "", {}, 200),
     ("DELETE", "/api/v1/session", "", {}, 204),
     ("GET", TALKS, "?limit=1&search=n", {}, 200),
     *(
-        (*place, "", sent(*place), 201 if place[0] == "POST" and "v1" in place[1] else 200)
+        (*place, "", sent(*place), 201 if place[0] == "POST" and place[1][5:7] in {"v1", "we"} else 200)
         for place in WRITES
     ),
     ("GET", f"{TALKS}/by-flow/{{flow_id}}", "", {}, 200),
@@ -292,6 +316,26 @@ GOOD: list[tuple[str, str, str, dict[str, Any], int]] = [
     ("DELETE", ARTIFACT, "", {}, 204),
     ("PUT", ARTIFACT, "", {"content": b"again"}, 201),
     ("GET", "/api/v1/agents", "?limit=1", {}, 200),
+    *(
+        ("GET", f"{api}/webhooks{path}", "", {}, 200)
+        for api in ("/api", "/api/v1")
+        for path in ("", "/events", "/events/{event_id}", "/stats", "/{webhook_id}")
+    ),
+    ("GET", "/api/v1/webhooks/events", "?limit=1&status=accepted", {}, 200),
+    ("GET", "/api/webhooks/events/recent", "", {}, 200),
+    ("GET", "/api/webhooks-status", "", {}, 200),
+    *(
+        (method, f"{api}/webhooks{path}", "", {"json": body} if body else {}, code)
+        for api in ("/api", "/api/v1")
+        for method, path, body, code in (
+            ("POST", "/{webhook_id}/disable", None, 200),
+            ("POST", "/{webhook_id}/enable", None, 200),
+        )
+    ),
+    *(
+        ("POST", path, "", {"json": {"event": "deploy.failed"}, "headers": {"Idempotency-Key": path}}, 200)
+        for path in RECEIVERS
+    ),
     *(("GET", path, query, {}, 200) for path in ANALYTICS for query in ("", "?group_by=status", "?model=x")),
     *(("GET", path, "", {"headers": {"Accept": "text/csv"}}, 200) for path in ANALYTICS),
     ("POST", "/api/v1/tasks", "", {"json": {"input_message": "Say hello", "extra": 1}}, 201),
@@ -317,6 +361,7 @@ GOOD: list[tuple[str, str, str, dict[str, Any], int]] = [
     ("GET", "/api/analytics/summary", "", {}, 200),
     ("GET", "/api/analytics/costs/histogram", "?days=1&granularity=hour", {}, 200),
     ("GET", "/api/analytics/costs/by-subagent", "", {}, 200),
+    ("GET", "/api/analytics/conversations", "?start_date=2026-01-01", {}, 200),
     ("GET", "/api/analytics/performance", "", {}, 200),
     ("GET", "/api/analytics/performance", "", {"headers": {"Accept": "text/csv"}}, 200),
     ("GET", "/api/status", "", {}, 200),
@@ -350,12 +395,32 @@ REFUSED: list[tuple[str, str, str, dict[str, Any], int]] = [
     (*EVENTS, "", {"content": b" " * 5000}, 413),
     (*EVENTS, "", {"content": b"x", "headers": {"Content-Type": "text/plain"}}, 415),
     (*EVENTS, "", {"json": {"topic": "gap", "payload": 1}}, 422),
+    *(
+        ("POST", path, "", {"json": {"message": "n"}, "headers": {"Idempotency-Key": path}}, 409)
+        for path in CHATS
+    ),
     *((*place, "", {"content": b"{"}, 400) for place in WRITES),
     *((*place, "", {"content": b" " * 5000}, 413) for place in WRITES),
     *((*place, "", {"content": b"x", "headers": {"Content-Type": "text/plain"}}, 415) for place in WRITES),
     ("PUT", ARTIFACT, "", {"content": b" " * 5000}, 413),
+    *(
+        ("POST", path, "", more, code)
+        for path in RECEIVERS
+        for more, code in (
+            ({"content": b"{"}, 400),
+            ({"json": {}, "headers": {"Idempotency-Key": path}}, 409),
+            ({"content": b" " * 5000}, 413),
+        )
+    ),
+    *(("DELETE", f"{api}/webhooks/{{webhook_id}}", "", {}, 200) for api in ("/api", "/api/v1")),
     ("GET", ARTIFACT, "", {"headers": {"Range": "bytes=99-"}}, 416),
 ]
+
+HOOK = """
+name: One
+endpoint: /webhooks/1
+commands: [{name: find, trigger: deploy.*, template: "Find out: {{ payload }}"}]
+"""
 
 ITEMS = [
     {"topic": "run.started", "payload": {"workflow_id": "1", "run_id": "1"}},
@@ -378,12 +443,23 @@ async def filled(start: Start, tmp_path: Path) -> Api:
     workflow = tmp_path / "workflows" / "1"
     workflow.mkdir(parents=True)
     (workflow / "manifest.yaml").write_text("name: '1'")
+    hooks = tmp_path / "webhooks"
+    hooks.mkdir()
+    (hooks / "1.yaml").write_text(HOOK)
     api = await start(
-        server={"max_request_bytes": 4096}, events={"max_per_request": 3}, workflows=(workflow.parent,)
+        server={"max_request_bytes": 4096},
+        events={"max_per_request": 3},
+        workflows=(workflow.parent,),
+        webhooks=hooks,
     )
     for item in ITEMS:
         await api.publish(item)
     assert (await api.http.put(url_for(ARTIFACT), content=b"abc")).status_code == 201
+    taken = await api.http.post("/webhooks/1", json={"event": "deploy.failed"})
+    for prefix in ("/api/v1/", "/api/web"):
+        made = await api.http.post("/api/v1/webhooks", json={"name": f"made for {prefix[5:7]}"})
+        MADE[f"{prefix}webhook_id"] = made.json()["webhook_id"]
+        MADE[f"{prefix}event_id"] = taken.json()["event_id"]
     return api
 
 
@@ -421,10 +497,10 @@ def test_every_documented_answer_is_tested() -> None:
 async def test_who_may_not_ask_is_refused_as_documented(start: Start) -> None:
     """Without a key, and with one of another scope, each endpoint answers as it says, or is open."""
     api = await start(auth={"keys": KEYS})
-    wrong = {"read": "w", "publish": "r"}
+    wrong = {"read": "w", "publish": "r", "admin": "r"}
     for (method, path), operation in OPENAPI.operations.items():
         anonymous = await request(api, method, url_for(path))
-        assert (anonymous.status_code == 401) == ("401" in operation["responses"])
+        assert (anonymous.status_code == 401) == bool(operation["security"])
         if not operation["security"]:
             continue
         OPENAPI.check_answer(method, path, anonymous)
@@ -458,12 +534,13 @@ async def test_strange_hosts_are_refused_as_documented(api: Api) -> None:
 async def test_unknown_names_are_refused_as_documented(api: Api) -> None:
     """Each endpoint of one thing answers 404 where there is none, and no other endpoint says so."""
     assert {path for _, path in OPENAPI.answering(404)} == {
-        path for path in OPENAPI.content["paths"] if "{" in path
+        path for path in OPENAPI.content["paths"] if "{" in path or path in CHATS
     }
     for method, path in OPENAPI.answering(404):
         if (method, path) == ("PUT", ARTIFACT) or path.endswith("/artifacts"):
             continue  # a run that nobody told of may leave something behind
-        answer = await request(api, method, url_for(path, "none"), **sent(method, path))
+        query = "?conversation_id=none" if path in CHATS else ""
+        answer = await request(api, method, url_for(path, "none") + query, **sent(method, path))
         assert answer.status_code == 404
         OPENAPI.check_answer(method, path, answer)
 
@@ -503,6 +580,8 @@ async def test_outages_are_answered_as_documented(filled: Api, monkeypatch: pyte
         FolderArtifacts: ("list", "read", "write", "delete"),
         Histogram: ("ask",),
         Appender: ("append",),
+        Webhooks: ("_say",),
+        Receiver: ("receive",),
     }.items():
         for name in names:
             monkeypatch.setattr(owner, name, away)

@@ -72,11 +72,26 @@ MATRIX = {
     "get_artifact": READ,
     "put_artifact": {**READ, "reader": 403, "writer": 201},
     "delete_artifact": {**READ, "reader": 403, "writer": 204},
+    **dict.fromkeys(("receive", "dashboard_receive"), OPEN),
+    **dict.fromkeys(
+        (
+            *("list_webhooks", "get_webhook", "list_deliveries", "get_delivery", "webhook_stats"),
+            *("dashboard_list_webhooks", "dashboard_get_webhook", "dashboard_list_deliveries"),
+            *("dashboard_get_delivery", "dashboard_webhook_stats", "recent_deliveries", "webhooks_status"),
+        ),
+        READ,
+    ),
+    **{
+        f"{dialect}{name}_webhook": {**READ, "reader": 403}
+        for dialect in ("", "dashboard_")
+        for name in ("make", "change", "remove", "enable", "disable")
+    },
     "list_sessions": READ,
     "get_session": READ,
     "dashboard_list_sessions": READ,
     "dashboard_get_session": READ,
     "conversation_rows": READ,
+    "conversation_sums": READ,
     "dashboard_conversation_of_flow": READ,
     "dashboard_get_conversation": READ,
     "dashboard_get_context": READ,
@@ -87,6 +102,8 @@ MATRIX = {
     "dashboard_delete_conversation": {**READ, "reader": 403, "writer": 200},
     "dashboard_clear_conversation": {**READ, "reader": 403, "writer": 200},
     "say_in_dashboard": {**READ, "reader": 403, "writer": 200},
+    "chat": {**READ, "reader": 403, "writer": 201},
+    "dashboard_chat": {**READ, "reader": 403, "writer": 200},
     "list_conversations": READ,
     "create_conversation": {**READ, "reader": 403, "writer": 201},
     "conversation_of_flow": READ,
@@ -105,7 +122,7 @@ MATRIX = {
     "tokens_histogram": READ,
     "performance": READ,
     "dashboard_list_tasks": READ,
-    "dashboard_get_task": OF_TASK_1,
+    "task_detail": OF_TASK_1,
     "dashboard_list_agents": READ,
     "dashboard_performance": READ,
     "create_task": CREATES_TASK_1,
@@ -150,6 +167,8 @@ PATHS = {
     "workflow_id": "helpdesk_assistant",
     "run_id": "r",
     "key": "notes.txt",
+    "webhook_id": "static-deploys",
+    "event_id": "evt-fbd786ab23d4d9e258a11621",
     "conversation_id": "1",
     "flow_id": "a%2Fb%23c",
 }
@@ -160,6 +179,10 @@ BODIES = {
     "change_task": {"status": "running"},
     "dashboard_change_task": {"status": "running"},
     "change_workflow": {"enabled": True},
+    "chat": {"message": "m"},
+    "dashboard_chat": {"message": "m"},
+    "receive": {},
+    "dashboard_receive": {},
     "create_conversation": {"title": "t"},
     "change_conversation": {"title": "t"},
     "say": {"role": "user", "content": "c"},
@@ -179,10 +202,12 @@ RUN = {"topic": "run.started", "payload": {"workflow_id": PATHS["workflow_id"], 
 @pytest.fixture
 async def guarded(start: Start) -> Api:
     """Start a service with keys, a task of a session, and a run of a workflow."""
-    api = await start(auth={"keys": KEYS}, workflows=(EXAMPLES,))
+    api = await start(auth={"keys": KEYS}, workflows=(EXAMPLES,), webhooks=EXAMPLES.with_name("webhooks"))
     await api.publish(created("1", session_id="a/b"), output("1"), RUN, TALK, headers=CALLERS["writer"])
     kept = await api.http.put(ARTIFACT, content=b"x", headers=CALLERS["writer"])
     assert kept.status_code == 201
+    taken = await api.http.post("/webhooks/deploys", json={}, headers={"Idempotency-Key": "1"})
+    assert taken.json()["event_id"] == PATHS["event_id"]
     return api
 
 

@@ -112,16 +112,17 @@ def test_every_single_bit_counts(provider: str, data: st.DataObject) -> None:
 @pytest.mark.parametrize("sign", [-1, 1])
 def test_an_old_or_future_signature_is_refused(provider: str, sign: int) -> None:
     """A signature holds for five minutes, either way; the refusal says that it is about time."""
-    at = NOW - sign * (TOLERANCE_SECONDS - 5)
-    assert good(provider, SIGN[provider](BODY, at), BODY)
-    at = NOW - sign * (TOLERANCE_SECONDS + 5)
+    now = int(time.time())  # Standard Webhooks' library looks at the clock itself
+    at = now - sign * (TOLERANCE_SECONDS - 30)
+    assert good(provider, SIGN[provider](BODY, at), BODY, now)
+    at = now - sign * (TOLERANCE_SECONDS + 30)
     with pytest.raises(BadSignature) as caught:
         verify(
             provider,
             SIGN[provider](BODY, at),
             BODY,
             STANDARD if provider == "standard" else SECRET,
-            NOW,
+            now,
         )
     assert caught.value.reason == "stale"
 

@@ -24,7 +24,7 @@ from heliograph.model.workflows import spending as spendings
 from heliograph.model.workflows import step as steps
 from heliograph.model.workflows.facts import MAX_ERROR, Spent, remember
 from heliograph.model.workflows.record import Record
-from heliograph.model.workflows.run import Run, RunShare
+from heliograph.model.workflows.run import RUN, Run, RunShare
 from heliograph.model.workflows.spending import SPENDING, Spending
 from heliograph.model.workflows.step import Step, attempts_of
 from heliograph.model.workflows.vocabulary import run_of, step_of
@@ -55,7 +55,7 @@ def fold(events: Iterable[Event]) -> Folded:
         run_id, name = run_of(event), step_of(event)
         if run_id is None:
             continue
-        if event.channel.startswith("workflow:"):
+        if event.channel.startswith("workflow:") and RUN.key_of(event) is not None:
             run = of_run.get(run_id) or of_run.setdefault(run_id, Run.first_seen(event))
             run.apply(event, NO_PRICES)
         if SPENDING.key_of(event) is not None:
@@ -143,7 +143,10 @@ def test_order_and_repetition_do_not_matter(seed: int) -> None:
 @pytest.mark.parametrize(
     ("events", "status"),
     [
-        ([told("anything.else", 0)], "pending"),
+        ([told("run.created", 0)], "pending"),
+        ([told("pipeline.adk_completed", 0, cost={"cost_usd": 1})], "pending"),
+        ([told("run.created", 0), told("run.started", 0)], "running"),
+        ([told("run.created", 0), told("step.started", 0, step="a")], "running"),
         ([told("run.started", 0)], "running"),
         ([told("step.started", 0, step="a")], "running"),
         ([told("run.started", 0), told("run.paused", 1)], "paused"),
@@ -384,7 +387,7 @@ def test_payloads_may_hold_anything(wrong: Any) -> None:
 
 topics = st.sampled_from(
     [
-        *("run.started", "run.paused", "run.resumed", "run.finished", "other"),
+        *("run.created", "run.started", "run.paused", "run.resumed", "run.finished", "agent.started"),
         *(
             "dag.started",
             "dag.completed",
@@ -434,7 +437,7 @@ def test_runs_agree_with_a_recount(events: list[Event]) -> None:
     """What is folded is what is counted afresh from the set of all events."""
     of_run, of_step = fold(events)
     for run_id, run in of_run.items():
-        mine = [event for event in events if event.payload["run_id"] == run_id]
+        mine = [event for event in events if event.payload["run_id"] == run_id and RUN.key_of(event)]
         assert run.started_at == min(event.timestamp for event in mine)
         assert run.updated_at == max(event.timestamp for event in mine)
         names = {event.payload["step"] for event in mine if step_of(event)}
@@ -478,7 +481,7 @@ def recounted_status(events: Sequence[Event]) -> str:
     goings = [at for at, word in words if word == "running"]
     if pauses and successes and max(successes) >= max(pauses) and not any(at > max(pauses) for at in goings):
         words = [(at, word) for at, word in words if word != "success"]
-    order = ("running", "paused", "success", "skipped", "cancelled", "failed")
+    order = ("pending", "running", "paused", "success", "skipped", "cancelled", "failed")
     return max(words, key=lambda said: (said[0], order.index(said[1])))[1] if words else "pending"
 
 
@@ -486,7 +489,9 @@ def meaning(word: str, payload: Any) -> str:
     """Return the status that a runner's word means."""
     if word == "finished":
         return str(payload.get("status", "failed" if "error" in payload else "success"))
-    return {"started": "running", "resumed": "running", "completed": "success"}.get(word, word)
+    return {"created": "pending", "started": "running", "resumed": "running", "completed": "success"}.get(
+        word, word
+    )
 
 
 def assert_recounted(step: Step, events: Sequence[Event]) -> None:
@@ -575,3 +580,10 @@ def test_spending_adds_up_as_far_as_it_is_known() -> None:
     assert Spent(1, None, 3, None).plus(Spent(1, None, None, 4)) == Spent(2, None, 3, 4)
     assert Spent.told({"nothing": 1}) is None
     assert set(AGENTS) <= set(NODES)
+
+
+def test_who_only_names_a_run_makes_none() -> None:
+    """An agent's events belong to the run, but whether there is one is told by others."""
+    events = [told("agent.started", 0, agent="a"), told("api.workflow_triggered", 0)]
+    assert [run_of(event) for event in events] == ["r", "r"]
+    assert fold(events) == ({}, {})

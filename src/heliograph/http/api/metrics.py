@@ -85,6 +85,8 @@ def snapshot(services: Services) -> list[Sample]:
         one("analytics_deltas", "Deltas published by this node", "counter", analytics.published),
         one("analytics_lookups", "Finished tasks asked of the store", "counter", analytics.looked_up),
         one("analytics_loads", "Times the rollups were loaded", "counter", analytics.loads),
+        one("analytics_views", "Views with sums kept", "gauge", analytics.views),
+        one("analytics_kept_bytes", "Bytes of sums kept for views", "gauge", analytics.kept_bytes),
         one("analytics_cells", "Places with sums", "gauge", analytics.cells),
         one(
             "analytics_active_tasks", "Tasks not finished, as the aggregator knows", "gauge", analytics.active
@@ -107,6 +109,7 @@ def snapshot(services: Services) -> list[Sample]:
             "dropped_events", "Events dropped by a policy", "counter", ("policy",), _tuples(streams.dropped)
         ),
         *_registry_samples(services.registry.stats()),
+        *_webhook_samples(services),
         *_request_samples(services.requests),
         *_storage_samples(services.storage_stats()),
     ]
@@ -118,6 +121,17 @@ def _registry_samples(registry: RegistryStats) -> Iterable[Sample]:
     yield one("workflows_broken", "Folders that are no workflows, and should be", "gauge", registry.broken)
     yield one("workflow_reads", "Workflow folders read", "counter", registry.read)
     yield one("workflow_look_seconds", "How long the last look at all folders took", "gauge", registry.looked)
+
+
+def _webhook_samples(services: Services) -> Iterable[Sample]:
+    received, webhooks = services.receiver.stats(), services.webhooks
+    yield one("webhooks", "Webhooks that this node knows", "gauge", len(webhooks.hooks))
+    yield one("webhooks_broken", "Files that are no webhooks, and should be", "gauge", len(webhooks.broken))
+    outcomes = {("accepted",): received.accepted, ("skipped",): received.skipped}
+    yield Sample("webhook_deliveries", "Deliveries kept, by outcome", "counter", ("outcome",), outcomes)
+    yield Sample(
+        "webhook_refused", "Deliveries refused, by reason", "counter", ("reason",), _tuples(received.refused)
+    )
 
 
 def _request_samples(requests: RequestCounts) -> Iterable[Sample]:

@@ -10,11 +10,14 @@ PLATFORM = (
     routes.changes,
     routes.sessions,
     routes.conversations,
+    routes.chat,
     routes.events,
     routes.streams,
     routes.workflows,
     routes.runs,
     routes.artifacts,
+    routes.deliveries,
+    routes.webhooks,
     routes.agents,
     routes.analytics,
     routes.system,
@@ -29,6 +32,7 @@ DASHBOARD = (
     dashboard.overview,
     dashboard.conversations,
     dashboard.sessions,
+    dashboard.webhooks,
 )
 
 ENDPOINTS = with_descriptions(

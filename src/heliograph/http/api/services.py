@@ -9,11 +9,14 @@ import attrs
 from heliograph.actors.appender import Appender
 from heliograph.actors.archiver import ArchiverStats
 from heliograph.actors.bridge import BridgeStats
+from heliograph.actors.engine import Engine
 from heliograph.actors.histogram import Histogram
 from heliograph.actors.hub import Hub
+from heliograph.actors.receiver import Receiver
 from heliograph.actors.registry import Registry
 from heliograph.actors.retention import RetentionStats
 from heliograph.actors.subscriber import Subscriber
+from heliograph.actors.webhooks import Webhooks
 from heliograph.config import Settings
 from heliograph.http.api.counts import RequestCounts
 from heliograph.http.api.spans import recording
@@ -44,6 +47,9 @@ class Services:
     hub: Hub
     histogram: Histogram
     registry: Registry
+    engine: Engine
+    webhooks: Webhooks
+    receiver: Receiver
     artifacts: Artifacts
     streams: StreamRegistry
     authenticator: Authenticator

@@ -17,19 +17,32 @@ from heliograph.model.channels import Selection, is_name
 from heliograph.model.conversations import conversation as topics
 from heliograph.model.conversations.conversation import CONVERSATION, Conversation
 from heliograph.model.conversations.message import DELTA, MESSAGE, MESSAGES, Message, MessageFilter, grown
+from heliograph.model.dispatch import REQUESTED
 from heliograph.model.errors import Conflict, NotFound
 from heliograph.model.event import Draft, Event
 from heliograph.model.ids import EventId, time_of
 from heliograph.model.intake import parse_item
 from heliograph.model.prices import NO_PRICES
+from heliograph.model.task import TASK
 
 PIECES = 5000
 """Pieces of a growing text that are read at a time."""
 
 
-def new_id(kind: str) -> str:
-    """Return a new id, such as ``conv-0123456789ab``."""
-    return f"{kind}-{token_hex(6)}"
+CONTEXT_MESSAGES = 50
+CONTEXT_CHARACTERS = 100_000
+"""How much of what was said before an engine is given."""
+
+TITLE_CHARACTERS = 50
+AGENT, AGENT_TYPE = "brain", "planning"
+"""Who answers in a chat."""
+
+
+def new_id(kind: str, seed: str | None = None) -> str:
+    """Return a new id, such as ``conv-0123456789ab``; of a seed always the same."""
+    if seed is None:
+        return f"{kind}-{token_hex(6)}"
+    return f"{kind}-{hashlib.blake2b(f'{kind}/{seed}'.encode(), digest_size=6).hexdigest()}"
 
 
 def draft(
@@ -109,12 +122,21 @@ async def say(services: Services, conversation_id: str, said: Mapping[str, Any])
         NotFound: There is no such conversation.
     """
     await known(services, conversation_id)
+    if said.get("task_id"):
+        said = {**said, "task_id": await services.engine.our_name(said["task_id"])}
     answers = said["task_id"] if said["role"] == "assistant" and said.get("task_id") else None
     message_id = said.get("message_id") or (_answer_id(answers) if answers else new_id("msg"))
     key = f"heliograph/message/{conversation_id}/{message_id}"
     made = draft(services, MESSAGE, conversation_id, {**said, "message_id": message_id}, key)
+    drafts = [made]
+    task = None
+    if answers and is_name(answers):
+        task = await services.store.get(TASK, answers)
+    if task is not None and task.finished:  # those who watch for ends read again, and find the answer
+        again = _of_task(services, "task.status", {"task_id": answers, "status": task.status})
+        drafts.append(again._replace(key=f"{key}/again"))
     try:
-        receipt = await services.appender.append([made])
+        receipt = await services.appender.append(drafts)
     except Conflict:
         first = await services.store.get(MESSAGES, f"{conversation_id}/{message_id}")
         if first is None:
@@ -127,7 +149,76 @@ async def say(services: Services, conversation_id: str, said: Mapping[str, Any])
 
 
 def _answer_id(task_id: str) -> str:
-    return f"msg-{hashlib.blake2b(task_id.encode(), digest_size=6).hexdigest()}"
+    return new_id("msg", task_id)
+
+
+async def ask(
+    services: Services,
+    message: str,
+    session_id: str | None,
+    conversation: Conversation | None,
+    seed: str | None = None,
+) -> tuple[Conversation, Message]:
+    """Ask the engine something: store the message, and make the task that answers it, all or nothing.
+
+    Args:
+        message: What to ask.
+        session_id: The session of the task.
+        conversation: Where; ``None`` makes one, called by the beginning of the message.
+        seed: Makes a retry harmless: the same seed and message are asked once.
+
+    Returns:
+        The conversation, and the message, which names the task.
+    """
+    drafts = []
+    if conversation is None:
+        made = draft(services, topics.CREATED, new_id("conv", seed), {"title": message[:TITLE_CHARACTERS]})
+        drafts.append(made._replace(key=seed and f"heliograph/chat/{seed}/conversation"))
+        name = made.channel.partition(":")[2]
+        context: Sequence[Message] = ()
+    else:
+        name = conversation.conversation_id
+        context = await last_messages(services, conversation, CONTEXT_MESSAGES)
+    task_id = new_id("task", seed)
+    of_task = {"task_id": task_id, "session_id": session_id, "conversation_id": name}
+    created = {**of_task, "agent": AGENT, "agent_type": AGENT_TYPE, "input": message}
+    said = {"message_id": new_id("msg", seed), "role": "user", "content": message, "task_id": task_id}
+    drafts += [
+        _of_task(services, "task.created", {**created, "metadata": {"source": "chat"}}),
+        draft(services, MESSAGE, name, said),
+    ]
+    if services.engine.configured:
+        repo_path = services.settings.engine.repo_path
+        request = {**of_task, "prompt": prompt(context, message), "repo_path": repo_path}
+        drafts.append(_of_task(services, REQUESTED, request))
+    if seed is not None:
+        drafts = [
+            one._replace(key=one.key or f"heliograph/chat/{seed}/{number}")
+            for number, one in enumerate(drafts)
+        ]
+    receipt = await services.appender.append(drafts)
+    services.engine.poke()
+    events = [event_of(one, event_id) for one, event_id in zip(drafts, receipt.ids, strict=True)]
+    if conversation is None:
+        conversation = Conversation.first_seen(events[0])
+        conversation.apply(events[0], NO_PRICES)
+    (spoken,) = (event for event in events if event.topic == MESSAGE)
+    stored = Message.first_seen(spoken)
+    stored.apply(spoken, NO_PRICES)
+    return conversation, stored
+
+
+def prompt(context: Sequence[Message], message: str) -> str:
+    """Return what the engine is asked: what was said before, and the message."""
+    lines = [f"{one.role}: {one.content}" for one in context]
+    before = "\n".join(lines)[-CONTEXT_CHARACTERS:]
+    return f"{before}\nuser: {message}" if before else message
+
+
+def _of_task(services: Services, topic: str, payload: Mapping[str, Any]) -> Draft:
+    said = {name: value for name, value in payload.items() if value is not None}
+    item = {"topic": topic, "channel": f"task:{payload['task_id']}", "payload": said}
+    return parse_item(item, services.settings.events.max_bytes)
 
 
 async def last_messages(

@@ -18,11 +18,12 @@ import attrs
 from itsdangerous import BadData, SignatureExpired, URLSafeTimedSerializer
 from werkzeug.http import parse_cookie
 
-from heliograph.config import SCOPES, AuthSettings, is_loopback
+from heliograph.config import AuthSettings, is_loopback
 from heliograph.http.rules.access import is_within
 from heliograph.http.rules.asked import Fields
 from heliograph.model.channels import selector_covers
 from heliograph.model.errors import Forbidden, Unauthenticated
+from heliograph.model.settings import SCOPES
 
 TICKET = "ticket"
 SESSION = "session"

@@ -180,12 +180,16 @@ class ConversationFilter:
     Args:
         archived: Only those that are archived, or only those that are not.
         text: The title has each word of it, or one that begins so.
+        since: Changed at or after.
+        until: Changed before.
     """
 
     user_id: str | None = None
     flow_id: str | None = None
     archived: bool | None = None
     text: str | None = None
+    since: datetime | None = None
+    until: datetime | None = None
     shown: bool = True
 
 

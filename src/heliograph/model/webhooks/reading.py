@@ -86,8 +86,7 @@ def _payload(headers: Mapping[str, str], body: bytes) -> dict[str, Any]:
         value = read_json(body)
     if not isinstance(value, dict):
         raise Malformed("a delivery must be a JSON object")
-    found: dict[str, Any] = plain(value)
-    return found
+    return value
 
 
 def _at(value: Any, way: str) -> Any:
@@ -282,3 +281,11 @@ _READERS: Mapping[str, Callable[[Mapping[str, str], dict[str, Any]], Said]] = {
     "sentry": _sentry,
     "stripe": _stripe,
 }
+
+
+HEADERS = (
+    *("content-type", "x-github-event", "x-github-delivery", "x-atlassian-webhook-identifier"),
+    *("idempotency-key", "x-gitlab-event-uuid", "sentry-hook-resource", "request-id"),
+    *("webhook-id", "x-delivery-id", "x-request-id", "x-event-type"),
+)
+"""The headers that are read here."""

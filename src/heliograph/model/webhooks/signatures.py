@@ -33,6 +33,11 @@ HEADERS = {
 """Where each provider puts its signature."""
 
 SLACK_TIME = "x-slack-request-timestamp"
+MORE_HEADERS = (SLACK_TIME, "webhook-id", "webhook-timestamp")
+"""What is signed besides the body."""
+
+TIMED = frozenset({"slack", "stripe", "standard"})
+"""Whose signatures are only good for a while."""
 
 
 def verify(

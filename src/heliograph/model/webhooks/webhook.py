@@ -46,6 +46,7 @@ class Webhook:
         latencies: Of how long deliveries took until they were kept, by bin of microseconds, how many.
         hours: Of the last hours, how many deliveries.
         last_event_at: When the last delivery came.
+        last_event_id: The last event that configured it, switched it or removed it.
     """
 
     webhook_id: str
@@ -81,7 +82,6 @@ class Webhook:
     def apply(self, event: Event, prices: Prices) -> None:
         """Fold one event about it."""
         payload = event.payload
-        self.last_event_id = event.id
         match event.topic:
             case "webhook.configured":
                 if self.definition is None or self.removed:
@@ -101,6 +101,7 @@ class Webhook:
                     for name, number in said.items():
                         counts[name] = counts.get(name, 0) + number
         if event.topic != MEASURED:
+            self.last_event_id = event.id
             self.updated_at = max(self.updated_at, event.timestamp)
 
     def feed(self, share: DeliveryShare, sign: int) -> None:

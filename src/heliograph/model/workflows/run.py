@@ -5,8 +5,8 @@ A runner may work inside another one, in the same run. The one that began first 
 a pipeline that pauses says ``completed`` behind ``paused``, which does not end it; and a step that begins
 after a success shows that it was not the last word.
 
-A run whose events tell no start is ``pending``. What it cost is what is told of the run as a whole; as long
-as nothing is, the sum of what its model calls and its steps tell.
+Events that only name a run, such as those of its agents, belong to it and change nothing. What it cost is
+what is told of the run as a whole; as long as nothing is, the sum of what its model calls and its steps tell.
 """
 
 from __future__ import annotations
@@ -28,10 +28,18 @@ from heliograph.model.workflows.spending import SPENDING, SpendingShare
 from heliograph.model.workflows.spending import share_of as share_of_spending
 from heliograph.model.workflows.step import STEP, StepShare
 from heliograph.model.workflows.step import share_of as share_of_step
-from heliograph.model.workflows.vocabulary import ENDS, FINISHED, OF_RUNS, OF_STEPS, id_of, run_of
+from heliograph.model.workflows.vocabulary import (
+    ENDS,
+    FINISHED,
+    OF_RUNS,
+    OF_STEPS,
+    id_of,
+    run_of,
+    tells_of_runs,
+)
 
 STATUSES = ("pending", "running", "success", "failed", "skipped", "paused", "cancelled")
-RANKS = ("running", "paused", "success", "skipped", "cancelled", "failed")
+RANKS = ("pending", "running", "paused", "success", "skipped", "cancelled", "failed")
 """Of words at one time the last of these counts."""
 
 MAX_SPEAKERS = 20
@@ -287,7 +295,7 @@ class RunFilter:
 
 
 def _key_of(event: Event) -> Key | None:
-    run_id = run_of(event)
+    run_id = run_of(event) if tells_of_runs(event.topic) else None
     return None if run_id is None else (id_of(run_id, event.channel.partition(":")[2]),)
 
 
@@ -315,8 +323,9 @@ RUN = Kind(
     family="workflow",
     field="workflow_id",
     topics={
-        "run.started": Rules(
-            {**_NAMED, "trigger": _TRIGGER, "trigger_type": text(200), "trigger_data": OBJECT}
+        **dict.fromkeys(
+            ("run.created", "run.started"),
+            Rules({**_NAMED, "trigger": _TRIGGER, "trigger_type": text(200), "trigger_data": OBJECT}),
         ),
         "run.paused": Rules(_NAMED),
         "run.resumed": Rules(_NAMED),

@@ -24,6 +24,7 @@ FINISHED = {**{status: status for status in ENDS}, "completed": "success", "erro
 """What ``run.finished`` may say, and the status that it means."""
 
 OF_RUNS: Mapping[str, tuple[str, str]] = {
+    "run.created": ("run", "pending"),
     "run.started": ("run", "began"),
     "run.paused": ("run", "paused"),
     "run.resumed": ("run", "running"),
@@ -63,6 +64,11 @@ NAMES = ("step", "node", "name", "agent")
 
 MAX_NAME = 200
 """Characters of a step's name."""
+
+
+def tells_of_runs(topic: str) -> bool:
+    """Tell whether events of a topic say something of a run; others may only name one."""
+    return topic in OF_RUNS or topic in OF_STEPS or topic == CALL
 
 
 def run_of(event: Event) -> str | None:

@@ -25,6 +25,7 @@ from heliograph.storage.distributed.listener import RedisListener
 from heliograph.storage.distributed.postgres import PostgresDatabase, database_url, refusals_named
 from heliograph.storage.distributed.redis_log import RedisLog
 from heliograph.storage.distributed.redis_stream import RedisStream
+from heliograph.storage.distributed.turn import RedisQueue, RedisTurn
 from heliograph.storage.protocols import LogStats
 from heliograph.storage.settings import PostgresSettings, RedisSettings
 from heliograph.storage.sql import fold, migrate
@@ -99,6 +100,15 @@ class Distributed:
     def vault(self) -> SqlVault:
         """Keeps secrets in PostgreSQL."""
         return SqlVault(self.database)
+
+    @property
+    def queue(self) -> RedisQueue:
+        """Redis's lists."""
+        return RedisQueue(self.stream)
+
+    def turn(self, name: str) -> RedisTurn:
+        """Return this node's side of a lease in Redis."""
+        return RedisTurn(self.stream, name)
 
     def log_stats(self) -> LogStats:
         """Tell how following Redis goes."""

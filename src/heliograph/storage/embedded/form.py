@@ -16,6 +16,20 @@ from heliograph.storage.sql.store import SqlStore
 from heliograph.storage.sql.vault import SqlVault
 
 
+class OwnTurn:
+    """The turn of the only node; implements ``protocols.Turn``."""
+
+    async def begin(self) -> bool:
+        """Tell that it is this node's."""
+        return True
+
+    async def hold(self) -> None:
+        """Do nothing: nobody else wants it."""
+
+    async def end(self) -> None:
+        """Do nothing."""
+
+
 @attrs.frozen
 class Embedded:
     """What the one process has of the embedded form; implements ``protocols.Storage``."""
@@ -25,6 +39,7 @@ class Embedded:
     vault: SqlVault
     archive: None = None
     listener: None = None
+    queue: None = None
     background: Mapping[str, Callable[[], Awaitable[None]]] = attrs.field(factory=dict)
 
     @property
@@ -36,6 +51,10 @@ class Embedded:
     def start(self) -> EventId:
         """The log's position."""
         return self.log.position
+
+    def turn(self, name: str) -> OwnTurn:
+        """Return the turn of the only node."""
+        return OwnTurn()
 
     async def checks(self) -> dict[str, str | None]:
         """Tell of each part what is wrong with it."""

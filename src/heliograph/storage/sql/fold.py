@@ -31,6 +31,9 @@ FAMILIES: dict[str, list[Entity[Any]]] = {}
 STEADY: dict[str, Steady[Any]] = {}
 """By family of channels: the entities folded from them, and the one that has a fast path there."""
 
+CHANGING: dict[str, frozenset[str]] = {}
+"""By family of channels with a fast path: the topics that need the slow one, for any of its entities."""
+
 FEEDS: dict[Kind[Any], list[Kind[Any]]] = {}
 """By kind: the kinds that its entities feed."""
 
@@ -42,6 +45,9 @@ for _entity in ENTITIES:
             STEADY[_entity.kind.family] = _entity.steady
     for _feeder in _entity.kind.fed_by:
         FEEDS.setdefault(_feeder, []).append(_entity.kind)
+for _family, _steady in STEADY.items():
+    _others = (one.kind.topics for one in FAMILIES[_family] if one.steady is None)
+    CHANGING[_family] = _steady.changing.union(*_others)
 
 
 @attrs.frozen
@@ -83,9 +89,9 @@ def fold(
     for event in events:
         channel = event.channel
         family, _, _ = channel.partition(":")
-        if family in STEADY:
+        if family in CHANGING:
             by_channel.setdefault(channel, []).append(event)
-            if event.topic in STEADY[family].changing:
+            if event.topic in CHANGING[family]:
                 changing.add(channel)
     adding = {channel for channel in by_channel if channel in steady and channel not in changing}
     _add(connection, [by_channel[channel] for channel in adding])

@@ -19,7 +19,6 @@ import { VIEWS } from "./views/index.js";
 
 const MESSAGES_MS = 40; // what comes within so long is drawn together
 const RATE_SECONDS = 60;
-const KEY = "heliograph.key";
 
 let scheduled = false; // a frame
 let soon = null; // timer of the next one
@@ -27,7 +26,6 @@ let soon = null; // timer of the next one
 const byId = (id) => document.getElementById(id);
 const base = new URL(".", location.href).href;
 const api = new Api(base);
-api.key = sessionStorage.getItem(KEY);
 
 const streams = openStreams({
   state: showState,
@@ -36,9 +34,8 @@ const streams = openStreams({
   failed: probe,
 });
 
-/* A tab with a key of its own has a socket of its own. */
 function openStreams(on) {
-  if (api.key || !globalThis.SharedWorker) return new Streams({ connect: () => api.connect(), on });
+  if (!globalThis.SharedWorker) return new Streams({ connect: () => api.connect(), on });
   const address = new URL(`core/worker.js#${new URLSearchParams({ base })}`, import.meta.url);
   return new SharedStreams(new SharedWorker(address, { type: "module" }).port, on);
 }
@@ -160,7 +157,7 @@ function frame(now) {
 
 function showState(state) {
   drawState(state);
-  if (state.name === "live" && byId("banner").dataset.kind === "problem") say(null);
+  if (state.name === "live" && byId("banner").dataset.kind === "problem" && !asking) say(null);
 }
 
 /* While the service is away: since when, and when the next attempt is. */
@@ -173,12 +170,12 @@ function drawState({ name, since, next }) {
   put(node.querySelector("span"), words.join(" · "));
 }
 
-/** Show a notice until it is dismissed or replaced; null hides it. */
-function say(text, kind = "problem") {
+/** Show a notice until it is dismissed or replaced, with something to do about it; null hides it. */
+function say(text, kind = "problem", action = null) {
   const banner = byId("banner");
   banner.hidden = text === null;
   banner.dataset.kind = kind;
-  put(banner.firstElementChild, text ?? "");
+  banner.firstElementChild.replaceChildren(...[text, action && h("button", { onclick: action.does }, action.title)].filter(Boolean));
 }
 
 function report(problem) {
@@ -195,13 +192,33 @@ async function probe() {
   }
 }
 
+let asking = false; // for a key: at most once at a time, and not again until the reader wants to
+
 function needKey(problem) {
   streams.stop();
-  askKey({ refused: api.key ? (problem?.detail ?? "The service did not accept the key for this page.") : "" }, (key) => {
-    api.key = key;
-    sessionStorage.setItem(KEY, key);
+  drawState({ name: "stopped", since: null, next: null });
+  if (!asking) giveKey(problem?.status === 403 ? problem.detail : "");
+}
+
+async function giveKey(refused = "") {
+  asking = true;
+  const key = await askKey(refused);
+  if (key === null) return say("A key is needed to see anything here.", "problem", { title: "Give a key", does: () => giveKey() });
+  try {
+    await api.begin(key);
+    location.reload(); // everything begins anew, with what this key may see
+  } catch (problem) {
+    giveKey(problem.detail || problem.message);
+  }
+}
+
+async function logOut() {
+  try {
+    await api.end();
     location.reload();
-  });
+  } catch (problem) {
+    report(problem);
+  }
 }
 
 /* A failure is told to those who listen or look elsewhere: to a screen reader, in the title, and as a notification on request. */
@@ -255,7 +272,7 @@ let going = false; // after "g"
 
 async function palette() {
   const { choiceActions, openPalette, viewActions } = await import("./parts/palette.js");
-  openPalette(shell, [...viewActions(shell, VIEWS), ...choiceActions(preferences), { title: "Keys", does: help }]);
+  openPalette(shell, [...viewActions(shell, VIEWS), ...choiceActions(preferences), { title: "Keys", does: help }, { title: "Use another key", does: () => giveKey() }, { title: "Log out: forget the key", does: logOut }]);
 }
 
 async function help() {
@@ -293,7 +310,7 @@ document.querySelector(".skip").addEventListener("click", (event) => {
   byId("main").focus();
 });
 byId("open-palette").addEventListener("click", palette);
-byId("banner").querySelector("button").addEventListener("click", () => say(null));
+byId("banner").lastElementChild.addEventListener("click", () => say(null));
 for (const name of ["online", "offline", "pageshow", "focus"]) addEventListener(name, () => streams.wake());
 document.addEventListener("visibilitychange", () => {
   looked.turn(document.hidden, api.now());

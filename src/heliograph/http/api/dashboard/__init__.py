@@ -5,6 +5,15 @@ arrays, whose cursors are in headers. Where the platform API (``/api/v1``) has t
 the same, and only presented differently (``Endpoint.in_dashboard``).
 """
 
-from heliograph.http.api.dashboard import analytics, changes, conversations, logs, overview, sessions, tasks
+from heliograph.http.api.dashboard import (
+    analytics,
+    changes,
+    conversations,
+    logs,
+    overview,
+    sessions,
+    tasks,
+    webhooks,
+)
 
-__all__ = ["analytics", "changes", "conversations", "logs", "overview", "sessions", "tasks"]
+__all__ = ["analytics", "changes", "conversations", "logs", "overview", "sessions", "tasks", "webhooks"]

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from datetime import datetime
-from typing import Any
+from typing import Annotated, Any
 
 import attrs
 
 from heliograph.http.api import talking
 from heliograph.http.api.endpoint import DASHBOARD, Described, Endpoint, of_view
-from heliograph.http.api.routes import conversations
+from heliograph.http.api.routes import chat, conversations
 from heliograph.http.api.routes.conversations import (
     ContextList,
     ContextMessage,
@@ -25,13 +26,17 @@ from heliograph.http.api.routes.conversations import (
 )
 from heliograph.http.api.services import Services
 from heliograph.http.rules.auth import Identity
-from heliograph.http.rules.parameters import Flag, Text, Whole, query
+from heliograph.http.rules.parameters import Flag, Moment, Text, Whole, query
+from heliograph.http.rules.schema import says
 from heliograph.model.conversations.conversation import CONVERSATION, ConversationFilter
 from heliograph.model.conversations.message import MESSAGES, MessageFilter
 from heliograph.model.errors import Invalid, NotFound, Unavailable
 
 MAX_OFFSET = 10_000
 """How far a list can be turned over: a page further on costs all those before it."""
+
+MAX_SUMMED = 500
+"""Conversations that one question sums up."""
 
 
 @attrs.frozen
@@ -114,6 +119,60 @@ async def say_in_dashboard(
     return _row(message_view(await talking.say(services, asked.conversation_id, said)))
 
 
+@attrs.frozen
+class Between:
+    """Which conversations, by when they last changed."""
+
+    start_date: datetime | None = query(Moment(), "Changed at or after this ISO 8601 time or date.")
+    end_date: datetime | None = query(Moment(), "Changed before it.")
+
+
+@attrs.frozen
+class ConversationSums:
+    """What the newest conversations of a range come to, and these themselves."""
+
+    total_conversations: int
+    total_messages: int
+    total_tasks: int
+    total_cost_usd: float
+    total_duration_seconds: float
+    avg_messages: float
+    avg_tasks: float
+    avg_cost_usd: float
+    avg_duration_seconds: float
+    truncated: Annotated[bool, says(f"There are more than the newest {MAX_SUMMED}, which are summed up.")]
+    conversations: Sequence[ConversationView]
+
+
+async def conversation_sums(services: Services, who: Identity, asked: Between) -> ConversationSums:
+    """Sum up conversations, archived ones too."""
+    wanted = ConversationFilter(since=asked.start_date, until=asked.end_date)
+    found, more = await services.store.list(CONVERSATION, wanted, None, MAX_SUMMED)
+    return _summed([conversation_view(one) for one in found], truncated=more)
+
+
+def _summed(views: Sequence[ConversationView], *, truncated: bool) -> ConversationSums:
+    count = max(1, len(views))
+    messages, tasks = sum(view.message_count for view in views), sum(view.total_tasks for view in views)
+    cost, duration = (
+        math.fsum(view.total_cost_usd for view in views),
+        math.fsum(view.total_duration_seconds for view in views),
+    )
+    return ConversationSums(
+        total_conversations=len(views),
+        total_messages=messages,
+        total_tasks=tasks,
+        total_cost_usd=cost,
+        total_duration_seconds=duration,
+        avg_messages=messages / count,
+        avg_tasks=tasks / count,
+        avg_cost_usd=cost / count,
+        avg_duration_seconds=duration / count,
+        truncated=truncated,
+        conversations=views,
+    )
+
+
 def _twin(view: Callable[..., Any], answer: str, present: Callable[[Any], Any] | None = None) -> Endpoint:
     endpoint = of_view(conversations.ENDPOINTS, view)
     return endpoint.in_dashboard(endpoint.path.replace("/v1", ""), answer, present)
@@ -135,6 +194,18 @@ ENDPOINTS = [
         refuses=(Invalid, Unavailable),
         example=[of_view(conversations.ENDPOINTS, conversations.create_conversation).example],
     ),
+    Endpoint(
+        "GET",
+        "/api/analytics/conversations",
+        conversation_sums,
+        DASHBOARD,
+        Described("The sums."),
+        channels=conversations.of_all,
+        refuses=(Invalid, Unavailable),
+        example=_summed(
+            [of_view(conversations.ENDPOINTS, conversations.create_conversation).example], truncated=False
+        ),
+    ),
     attrs.evolve(_twin(conversations.create_conversation, "The conversation."), status=200),
     _twin(conversations.conversation_of_flow, "The conversation."),
     _twin(conversations.get_conversation, "The conversation.", detail),
@@ -143,6 +214,7 @@ ENDPOINTS = [
     _twin(conversations.clear_conversation, "Its messages are gone."),
     _twin(conversations.get_context, "The last messages.", context_rows),
     _twin(conversations.get_metrics, "The sums."),
+    attrs.evolve(chat.ENDPOINTS[0].in_dashboard("/api/chat", "It is kept."), status=200),
     Endpoint(
         "GET",
         _MESSAGES,

@@ -14,16 +14,21 @@ from typing import Annotated, Any
 import attrs
 
 from heliograph.http.api import samples
-from heliograph.http.api.dashboard.tasks import about, result_text, text_of
+from heliograph.http.api.dashboard.tasks import (
+    SHOWN_CHARACTERS,
+    about,
+    duration_seconds,
+    newest_output,
+    result_text,
+    text_of,
+)
 from heliograph.http.api.endpoint import DASHBOARD, Described, Endpoint, Streamed, of_view
 from heliograph.http.api.routes import streams
 from heliograph.http.api.routes.tasks import (
-    MAX_SEQ,
     NDJSON,
     ONE_TASK,
     TEXT_PLAIN,
     OfTask,
-    Terminal,
     known_task,
     of_task,
     stream_log,
@@ -39,10 +44,6 @@ from heliograph.model.event import Event
 from heliograph.model.ids import OLDEST, EventId
 from heliograph.model.task import Task
 from heliograph.storage.protocols import Log
-
-SHOWN_LINES = 2000
-SHOWN_CHARACTERS = 256 * 1024
-"""The newest of the output that a page polls for."""
 
 MAX_ENTRIES = 100_000
 MAX_OTHERS = 10_000
@@ -65,11 +66,8 @@ class TaskLog:
 async def task_log(services: Services, who: Identity, asked: OfTask) -> TaskLog:
     """Return the newest output of a task as one text."""
     task = await known_task(services.store, asked.task_id)
-    lines, _ = await services.store.lines(asked.task_id, 1, MAX_SEQ, SHOWN_LINES, newest=True)
-    text = Terminal().text(lines)
-    if not lines and task.status == "completed":
-        text = result_text(task) or ""
-    return TaskLog(task.task_id, task.status, text[-SHOWN_CHARACTERS:], task.error, not task.finished)
+    output = await newest_output(services.store, task)
+    return TaskLog(task.task_id, task.status, output, task.error, not task.finished)
 
 
 # Parts
@@ -176,7 +174,7 @@ def _metadata(task: Task) -> TaskMetadata:
         cost_usd=(task.cost_nanos or 0) / 10**9,
         created_at=task.created_at,
         completed_at=task.finished_at,
-        duration_seconds=None if task.duration_ms is None else task.duration_ms / 1000,
+        duration_seconds=duration_seconds(task),
     )
 
 
@@ -185,7 +183,7 @@ def _final_result(task: Task) -> FinalResult | None:
         return None
     metrics = FinalMetrics(
         (task.cost_nanos or 0) / 10**9,
-        (task.duration_ms or 0) / 1000,
+        duration_seconds(task) or 0,
         task.input_tokens or 0,
         task.output_tokens or 0,
     )

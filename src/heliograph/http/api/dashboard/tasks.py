@@ -9,14 +9,22 @@ from typing import Annotated, Any
 import attrs
 import orjson
 
-from heliograph.actors.histogram import Question
+from heliograph.actors.figures import Question
 from heliograph.http.api import samples
 from heliograph.http.api.endpoint import DASHBOARD, Described, Endpoint, of_view
 from heliograph.http.api.routes import tasks
-from heliograph.http.api.routes.tasks import OneTask, TaskList
+from heliograph.http.api.routes.tasks import (
+    MAX_SEQ,
+    ONE_TASK,
+    OfTask,
+    TaskList,
+    Terminal,
+    known_task,
+    of_task,
+)
 from heliograph.http.api.services import Services
 from heliograph.http.rules.auth import Identity
-from heliograph.http.rules.parameters import MAX_LIMIT, Text, Whole, Word, Words, query
+from heliograph.http.rules.parameters import Text, Whole, Word, Words, query
 from heliograph.http.rules.schema import says
 from heliograph.model.analytics.cube import ALL, ALL_TIME, View
 from heliograph.model.analytics.rollup import DIMENSIONS, dimension
@@ -31,6 +39,13 @@ SHOWN_INPUT = 200
 
 MAX_PAGE = 500
 """How far a table can be turned over: a page further on costs all those before it."""
+
+SHOWN_LINES = 2000
+SHOWN_CHARACTERS = 256 * 1024
+"""The newest of the output that a page polls for."""
+
+SORTS = {"created_at": None, "updated_at": "updated", "cost_usd": "cost", "duration_seconds": "duration"}
+"""What a table can be sorted by, with the service's word for it."""
 
 Count = Annotated[int, says(minimum=0)]
 
@@ -64,6 +79,7 @@ class TaskDetail(TaskRow):
     user_id: str | None
     flow_id: str | None
     source_metadata: Any
+    output_stream: Annotated[str, says(f"The newest of it, about {SHOWN_CHARACTERS // 1024} KiB.")]
     result: str | None
     input_tokens: Count
     output_tokens: Count
@@ -118,9 +134,17 @@ def _row(task: Task, most: int | None = SHOWN_INPUT) -> dict[str, Any]:
         "created_at": task.created_at,
         "started_at": task.started_at,
         "completed_at": task.finished_at,
-        "duration_seconds": None if task.duration_ms is None else task.duration_ms / 1000,
+        "duration_seconds": duration_seconds(task),
         "error": task.error,
     }
+
+
+def duration_seconds(task: Task) -> float | None:
+    """Return how long a task took: what its engine measured, else the time between its events."""
+    told = (task.result or {}).get("duration_seconds")
+    if isinstance(told, int | float) and not isinstance(told, bool):
+        return float(told)
+    return None if task.duration_ms is None else task.duration_ms / 1000
 
 
 def _text_or_none(value: Any) -> str | None:
@@ -132,14 +156,28 @@ def task_rows(found: TaskList) -> list[TaskRow]:
     return [TaskRow(**_row(task)) for task in found.tasks]
 
 
-def task_detail(found: OneTask) -> TaskDetail:
-    """Present a task."""
-    task = found.task
+async def newest_output(store: Store, task: Task) -> str:
+    """Return the newest output of a task as one text; of one that only told its result, that."""
+    lines, _ = await store.lines(task.task_id, 1, MAX_SEQ, SHOWN_LINES, newest=True)
+    text = Terminal().text(lines).removesuffix("\n")
+    if not lines and task.status == "completed":
+        text = result_text(task) or ""
+    return text[-SHOWN_CHARACTERS:]
+
+
+async def task_detail(services: Services, who: Identity, asked: OfTask) -> TaskDetail:
+    """Return one task, with the newest of its output."""
+    task = await known_task(services.store, asked.task_id)
+    return _detail(task, await newest_output(services.store, task))
+
+
+def _detail(task: Task, output: str) -> TaskDetail:
     return TaskDetail(
         **_row(task, None),
         user_id=_text_or_none(about(task, "user_id")),
         flow_id=_text_or_none(about(task, "flow_id")),
         source_metadata=about(task, "source_metadata"),
+        output_stream=output,
         result=result_text(task),
         input_tokens=task.input_tokens or 0,
         output_tokens=task.output_tokens or 0,
@@ -157,8 +195,10 @@ class TablePage:
         Words(STATUSES), "Any of these; repeated, or separated by commas.", default=()
     )
     subagent: str | None = query(Text(), "The agent, exactly.")
-    sort_by: str = query(Word(("created_at",)), "What to sort by.", default="created_at")
-    sort_order: str = query(Word(("desc", "asc")), "Newest or oldest first.", default="desc")
+    sort_by: str = query(Word(tuple(SORTS)), "What to sort by.", default="created_at")
+    sort_order: str = query(
+        Word(("desc", "asc")), "Largest and newest first, or smallest and oldest.", default="desc"
+    )
 
 
 async def task_table(services: Services, who: Identity, asked: TablePage) -> TaskTable:
@@ -169,7 +209,7 @@ async def task_table(services: Services, who: Identity, asked: TablePage) -> Tas
     last = min(first + asked.page_size, total)
     if asked.sort_order == "asc":
         first, last = total - last, total - first
-    found = await _between(services.store, wanted, first, last) if first < last else []
+    found = await _between(services.store, wanted, SORTS[asked.sort_by], first, last) if first < last else []
     if asked.sort_order == "asc":
         found = found[::-1]
     return TaskTable(
@@ -193,17 +233,14 @@ async def _total(services: Services, wanted: TaskFilter) -> int:
     return unpack(sums.get(ALL, 0)).created
 
 
-async def _between(store: Store, wanted: TaskFilter, first: int, last: int) -> list[Task]:
+async def _between(store: Store, wanted: TaskFilter, sort: str | None, first: int, last: int) -> list[Task]:
     """Return tasks by their numbers in the list, from ``first`` to before ``last``."""
-    seen, after, more = 0, None, True
     found: list[Task] = []
-    while more and seen < last:
-        page, more = await store.list(TASK, wanted, after, min(last - seen, MAX_LIMIT))
-        if not page:
-            break
-        found += page[max(0, first - seen) :]
-        seen += len(page)
-        after = TASK.position(page[-1])
+    more = True
+    while more and first + len(found) < last:
+        left = last - first - len(found)
+        page, more = await store.list(TASK, wanted, None, left, sort, skip=first + len(found))
+        found += page
     return found
 
 
@@ -221,5 +258,14 @@ ENDPOINTS = [
         refuses=(Invalid, Unavailable),
         example=TaskTable([TaskRow(**_row(samples.TASK))], 1, 1, 20, 1),
     ),
-    of_view(tasks.ENDPOINTS, tasks.get_task).in_dashboard("/api/tasks/{task_id}", "The task.", task_detail),
+    Endpoint(
+        "GET",
+        "/api/tasks/{task_id}",
+        task_detail,
+        DASHBOARD,
+        Described("The task."),
+        channels=of_task,
+        refuses=ONE_TASK,
+        example=_detail(samples.TASK, samples.LINE.output),
+    ),
 ]

@@ -46,6 +46,7 @@ TAGS = {
     "conversations": "What people and agents say to each other.",
     "workflows": "Workflows by their files, their runs, and the traces of these.",
     "sessions": "What the tasks of a session add up to.",
+    "webhooks": "What other systems send here, how it is configured, and what becomes of it.",
     "agents": "The fleet, as its tasks tell of it.",
     "analytics": "Sums, averages and percentiles over any period.",
     "dashboard": "The dashboard API: bare lists, cursors in headers, and 0 or empty text for null.",

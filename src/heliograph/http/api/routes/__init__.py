@@ -5,7 +5,9 @@ from heliograph.http.api.routes import (
     analytics,
     artifacts,
     changes,
+    chat,
     conversations,
+    deliveries,
     events,
     page,
     runs,
@@ -14,6 +16,7 @@ from heliograph.http.api.routes import (
     streams,
     system,
     tasks,
+    webhooks,
     workflows,
 )
 
@@ -22,7 +25,9 @@ __all__ = [
     "analytics",
     "artifacts",
     "changes",
+    "chat",
     "conversations",
+    "deliveries",
     "events",
     "page",
     "runs",
@@ -31,5 +36,6 @@ __all__ = [
     "streams",
     "system",
     "tasks",
+    "webhooks",
     "workflows",
 ]

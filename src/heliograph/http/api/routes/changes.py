@@ -145,7 +145,8 @@ async def change_task(services: Services, who: Identity, asked: Changing, body: 
     A task that nobody knows yet begins so: what its engine says of it may come before what created it.
     """
     status = status_word(body.status) or body.status
-    payload: dict[str, Any] = {"task_id": asked.task_id, "status": status}
+    task_id = await services.engine.our_name(asked.task_id)
+    payload: dict[str, Any] = {"task_id": task_id, "status": status}
     if status in TERMINAL:
         said = attrs.asdict(body, recurse=False)
         beside = {**said.pop("others"), **said}
@@ -153,7 +154,7 @@ async def change_task(services: Services, who: Identity, asked: Changing, body: 
         result = body.result if isinstance(body.result, dict) else {"stdout": body.result}
         payload["result"] = {name: one for name, one in {**result, **beside}.items() if one is not None}
     cursor = await _append(services, who, "task.status", payload, asked.request_key)
-    return TaskChanged(asked.task_id, status, cursor)
+    return TaskChanged(task_id, status, cursor)
 
 
 async def stop_task(services: Services, who: Identity, asked: OfTask) -> TaskStopped:

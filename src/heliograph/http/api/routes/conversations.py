@@ -99,6 +99,13 @@ class MessageListing(OfConversation):
 
 
 @attrs.frozen
+class Saying(OfConversation):
+    """Where to say it."""
+
+    run: bool = query(Flag(), "Whether a user's message without a task asks the engine.", default=True)
+
+
+@attrs.frozen
 class Context(OfConversation):
     """How much of a conversation to give an engine."""
 
@@ -364,9 +371,13 @@ async def list_messages(services: Services, who: Identity, asked: MessageListing
     )
 
 
-async def say(services: Services, who: Identity, asked: OfConversation, body: NewMessage) -> MessageView:
-    """Store a message."""
+async def say(services: Services, who: Identity, asked: Saying, body: NewMessage) -> MessageView:
+    """Store a message; a user's message asks the engine, if there is one."""
     said = attrs.asdict(body, recurse=False)
+    if asked.run and body.role == "user" and body.task_id is None and services.engine.configured:
+        conversation = await talking.known(services, asked.conversation_id)
+        _, stored = await talking.ask(services, body.content, None, conversation, body.message_id)
+        return message_view(stored)
     return message_view(await talking.say(services, asked.conversation_id, said))
 
 

@@ -10,7 +10,7 @@ import attrs
 from heliograph.config import Settings
 from heliograph.http.api import samples
 from heliograph.http.api.endpoint import Described, Endpoint, TakeOver
-from heliograph.http.api.routes.streams import BLOCKS, UNTIL, Watching, open_stream
+from heliograph.http.api.routes.streams import BLOCKS, UNTIL, Resuming, open_stream
 from heliograph.http.api.routes.workflows import OfWorkflow, of_workflow
 from heliograph.http.api.run_shapes import RunView, Stats, stats_of, view_of
 from heliograph.http.api.services import Services
@@ -89,7 +89,7 @@ class OfRun(OfWorkflow):
 
 
 @attrs.frozen
-class WatchingRun(Watching):
+class WatchingRun(Resuming):
     """Which run a stream shows."""
 
     workflow_id: str = path(Text(), "The workflow's id.")
@@ -180,7 +180,7 @@ async def run_stream(services: Services, who: Identity, asked: WatchingRun) -> T
     run = await known_run(services, asked.workflow_id, asked.run_id)
     selection = Selection((f"workflow:{run.workflow_id}",), run=run.run_id)
     before = EventId(max(OLDEST, run.first_event_id - 1))
-    return open_stream(services, who, asked.request(selection, before))
+    return open_stream(services, who, asked.watch(selection, before))
 
 
 ONE_RUN = (RunNotFound, Invalid, Unavailable)

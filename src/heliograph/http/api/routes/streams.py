@@ -56,8 +56,8 @@ OVERLOADED_RETRY_MS = (5_000, 30_000)
 
 
 @attrs.frozen
-class Watching:
-    """From where a stream begins, and what becomes of it when its client is slow."""
+class Resuming:
+    """From where a stream goes on, and what becomes of it when its client is slow."""
 
     after: Place | None = query(
         ClientPosition(),
@@ -70,9 +70,6 @@ class Watching:
     kept_event_id: Place | None = query(
         ClientPosition(), "As polyfills of EventSource send it.", name="lastEventId"
     )
-    tail: int = query(
-        Whole(0, MAX_TAIL), "Where no position is given: begin with the last `tail` events.", default=0
-    )
     overflow: str = query(
         Word(tuple(Overflow)),
         "What happens when the client does not keep up.",
@@ -84,22 +81,35 @@ class Watching:
         default="on",
     )
 
-    def request(self, selection: Selection, default: EventId | None = None) -> WatchRequest:
+    def watch(self, selection: Selection, default: EventId | None, tail: int = 0) -> WatchRequest:
         """Make the request to watch a selection; without a place and a tail it begins at ``default``."""
         # The ids are of a reconnect, whose query still has the ``after`` of the first connect.
         told = self.last_event_id or self.kept_event_id or self.after or Place()
         after = told.id
-        if after is None and (told.foreign or not self.tail):
+        if after is None and (told.foreign or not tail):
             after = default
         return WatchRequest(
             selection=selection,
             after=after,
             after_is_time=told.is_time,
             foreign=told.foreign,
-            tail=self.tail,
+            tail=tail,
             overflow=Overflow(self.overflow),
             names=self.names == "on",
         )
+
+
+@attrs.frozen
+class Watching(Resuming):
+    """From where a stream begins."""
+
+    tail: int = query(
+        Whole(0, MAX_TAIL), "Where no position is given: begin with the last `tail` events.", default=0
+    )
+
+    def request(self, selection: Selection, default: EventId | None = None) -> WatchRequest:
+        """Make the request to watch a selection; without a place and a tail it begins at ``default``."""
+        return self.watch(selection, default, self.tail)
 
 
 @attrs.frozen

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from typing import Annotated, Literal
 
 import attrs
@@ -103,6 +104,18 @@ class Machine:
 
 
 @attrs.frozen
+class EngineView:
+    """The engine, as this node knows it."""
+
+    form: Literal["http", "queue", "none"]
+    state: Annotated[Literal["ok", "down", "unknown", "none"], says("unknown: another node looks after it.")]
+    since: datetime
+    latency_ms: Annotated[float | None, says("Of its last answer.")]
+    waiting: Annotated[Count, says("Tasks that are dispatched, or will be, and have not ended.")]
+    error: str | None
+
+
+@attrs.frozen
 class Status:
     """How the machine and the service are doing."""
 
@@ -113,12 +126,20 @@ class Status:
     tasks: Annotated[
         Mapping[str, Count], says("How many there are by status.", propertyNames=one_of(STATUSES))
     ]
+    engine: EngineView
     streams: Count
     subscriptions: Count
     events: Count
     deliveries: Count
     position: EventId
     meta: Meta
+
+
+def engine_view(services: Services) -> EngineView:
+    """Return how the engine is."""
+    stats = services.engine.stats()
+    since = datetime.fromtimestamp(stats.since, UTC)
+    return EngineView(stats.form, stats.state, since, stats.latency_ms, stats.waiting, stats.error)
 
 
 async def status(services: Services, who: Identity, asked: Nothing) -> Status:
@@ -139,6 +160,7 @@ async def status(services: Services, who: Identity, asked: Nothing) -> Status:
             process_memory_bytes=PROCESS.memory_info().rss,
         ),
         tasks=counts,
+        engine=engine_view(services),
         streams=len(services.streams.streams),
         subscriptions=hub.subscriptions,
         events=hub.events,
@@ -189,6 +211,7 @@ ENDPOINTS = [
             uptime_seconds=3600,
             machine=Machine(2, [0.5, 0.25, 0.25], 8_589_934_592, 4_294_967_296, 67_108_864),
             tasks={"completed": 1},
+            engine=EngineView("http", "ok", samples.NOON, 1.5, 0, None),
             streams=2,
             subscriptions=2,
             events=3,

@@ -6,6 +6,7 @@ from typing import Any
 
 from heliograph.model.kind import Kind
 from heliograph.storage.sql.entities.conversation import CONVERSATIONS, MESSAGES_KEPT
+from heliograph.storage.sql.entities.dispatch import DISPATCHES
 from heliograph.storage.sql.entities.session import SESSIONS
 from heliograph.storage.sql.entities.task import TASKS
 from heliograph.storage.sql.entities.webhook import DELIVERIES, WEBHOOKS
@@ -14,6 +15,7 @@ from heliograph.storage.sql.entity import Entity
 
 ENTITIES: tuple[Entity[Any], ...] = (
     TASKS,
+    DISPATCHES,
     SESSIONS,
     MESSAGES_KEPT,
     CONVERSATIONS,

@@ -165,6 +165,8 @@ CONVERSATIONS = Entity(
     table=conversations,
     filters={
         "archived": lambda archived: conversations.c.is_archived == archived,
+        "since": lambda moment: conversations.c.updated_at >= moment,
+        "until": lambda moment: conversations.c.updated_at < moment,
         "shown": lambda shown: and_(conversations.c.known == true(), conversations.c.deleted == false()),
     },
     probed={"text": _searched},

@@ -6,6 +6,8 @@
 const V1 = "api/v1";
 const TIMEOUT_MS = 20_000;
 
+const HEADER_TEXT = /^[\x21-\x7e\xa1-\xff](?:[\x20-\x7e\xa0-\xff]*[\x21-\x7e\xa1-\xff])?$/; // what a header can carry
+
 const escaped = encodeURIComponent;
 
 /** Where everything is, below the page's own address. */
@@ -31,7 +33,11 @@ export const paths = {
   pipeline: (id) => `${V1}/workflows/${escaped(id)}/pipeline`,
   runs: (id) => `${V1}/workflows/${escaped(id)}/runs`,
   run: (id, run) => `${V1}/workflows/${escaped(id)}/runs/${escaped(run)}`,
-  ticket: `${V1}/stream-tickets`,
+  webhooks: `${V1}/webhooks`,
+  switchWebhook: (id, on) => `${V1}/webhooks/${escaped(id)}/${on ? "enable" : "disable"}`,
+  webhookStats: `${V1}/webhooks/stats`,
+  deliveries: `${V1}/webhooks/events`,
+  session: `${V1}/session`,
   socket: "ws",
   documents: ["openapi.json", "asyncapi.json", "metrics"],
 };
@@ -52,7 +58,6 @@ export class Problem extends Error {
 export class Api {
   /** Milliseconds by which the service's clock is ahead of the browser's. */
   skew = 0;
-  key = null;
 
   /** @param {string} base address of the page */
   constructor(base) {
@@ -96,21 +101,26 @@ export class Api {
     return answer.status === 204 ? null : answer.json();
   }
 
-  /** Trade the key for a ticket that a URL may carry for a short while. */
-  async ticket() {
-    return (await this.send("POST", paths.ticket)).ticket;
+  /** Trade a key for a session, which from then on speaks for every tab of this page. */
+  async begin(key) {
+    if (!HEADER_TEXT.test(key)) throw new Problem({ title: "This can't be a key", detail: "it has characters that no key has", status: 401 });
+    await this.#ask("POST", this.url(paths.session), undefined, { "X-API-Key": key });
+  }
+
+  /** Forget the session. */
+  async end() {
+    await this.#ask("DELETE", this.url(paths.session));
   }
 
   /** Open a WebSocket to the streams. */
   async connect() {
-    const url = this.url(paths.socket, { ticket: this.key && (await this.ticket()) });
+    const url = this.url(paths.socket);
     url.protocol = url.protocol.replace("http", "ws");
     return new WebSocket(url);
   }
 
   async #ask(method, url, body, headers = {}) {
     if (body !== undefined) headers["Content-Type"] = "application/json";
-    if (this.key) headers["X-API-Key"] = this.key;
     let answer;
     try {
       answer = await fetch(url, {

@@ -46,9 +46,12 @@ export class LogLines {
   #marks = new Map(); // seq → row of a change of status
   #styles = {}; // by stream: in force behind the last row
 
-  /** @param {number} head the task's last `seq` as far as it is known */
-  constructor(head = 0) {
-    this.head = head;
+  /**
+   * @param {number} head the task's last `seq` as far as it is known
+   * @param {string|null} only of this stream; what is fetched must be so, too
+   */
+  constructor(head = 0, only = null) {
+    Object.assign(this, { head, only });
   }
 
   get first() {
@@ -145,6 +148,7 @@ export class LogLines {
 
   #append(message) {
     const row = message.type === "task_output" ? outputRow(message) : this.#marks.get(message.seq);
+    if (this.only && row?.stream !== undefined && row.stream !== this.only) return;
     if (row && row.seq > this.last) this.#push(row);
   }
 
@@ -219,7 +223,7 @@ export class LogLines {
   #grown(seq, answer) {
     const end = this.last;
     const next = this.#held?.[0]?.seq ?? Infinity;
-    const whole = !answer.lines.length || end >= this.head || next <= end + 1;
+    const whole = !answer.lines.length || answer.meta.more === false || end >= this.head || next <= end + 1;
     this.#insertMarks(seq, answer.lines.length ? end : Infinity, answer);
     if (whole) this.#attach();
     else this.#detach();

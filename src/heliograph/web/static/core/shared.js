@@ -1,7 +1,7 @@
 /* The streams of all tabs over one WebSocket: a SharedWorker holds `Streams`, each tab speaks to it.
 
    `SharedStreams` has the methods of `Streams`, and `serve` is the worker's side. Where a browser has no
-   SharedWorker, or this tab has a key of its own, the tab has a WebSocket of its own. A tab that was closed
+   SharedWorker the tab has a WebSocket of its own. A tab that was closed
    mostly says so; one that did not stops being heard of. No DOM here. */
 
 const HERE_MS = 20_000;

@@ -29,10 +29,11 @@ export function h(name, properties = {}, ...children) {
   return node;
 }
 
-/** Make a node's children these; nodes that stay are not touched. */
+/** Make a node's children these nodes and texts; nodes that stay are not touched. */
 export function fill(node, children) {
   let next = node.firstChild;
-  for (const child of children) {
+  for (const given of children) {
+    const child = typeof given === "string" ? document.createTextNode(given) : given;
     if (child === next) next = next.nextSibling;
     else node.insertBefore(child, next);
   }

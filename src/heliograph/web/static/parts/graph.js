@@ -61,7 +61,7 @@ export function graph({ nodes, edges, layers }, states, choose = null) {
       h("text.kind", { x: 28, y: 34 }, second),
     );
   });
-  return h("div.graph", {}, h("svg", { width, height, viewBox: `0 0 ${width} ${height}`, role: choose ? "group" : "list", "aria-label": `Pipeline of ${nodes.length} steps in ${layers.length} layers` }, ...lines, ...boxes));
+  return h("div.graph", { tabindex: "0", role: "region", "aria-label": "Pipeline" }, h("svg", { width, height, viewBox: `0 0 ${width} ${height}`, role: choose ? "group" : "list", "aria-label": `Pipeline of ${nodes.length} steps in ${layers.length} layers` }, ...lines, ...boxes));
 }
 
 /* Each layer in the order of the middle of what its steps depend on, so that few lines cross. */

@@ -2,35 +2,35 @@
 
 import { h } from "./dom.js";
 
-let dialog = null;
-
 /**
- * Ask for a key; a dialog that is open already takes the new reason.
+ * Ask for a key.
  *
- * @param {{refused: string}} why the service's words about the last one
- * @param {(key: string) => void} take
+ * @param {string} refused the service's words about the last one
+ * @returns {Promise<string|null>} null: the reader gives none now
  */
-export function askKey({ refused }, take) {
-  dialog ??= make();
-  dialog.querySelector(".refused").textContent = refused;
-  dialog.querySelector("form").onsubmit = () => take(dialog.querySelector("input").value.trim());
-  if (!dialog.open) dialog.showModal();
-}
-
-function make() {
-  const node = h(
+export function askKey(refused) {
+  const input = h("input", { type: "password", autocomplete: "off", required: true });
+  const dialog = h(
     "dialog",
     { id: "ask-key", "aria-labelledby": "ask-title" },
     h(
       "form",
       { method: "dialog" },
       h("h2", { id: "ask-title" }, "This service asks for a key"),
-      h("p", {}, "The key is kept in this tab only, and forgotten when you close it."),
-      h("p.refused", { role: "alert" }),
-      h("label", {}, "API key ", h("input", { type: "password", autocomplete: "off", required: true })),
-      h("button.primary", {}, "Continue"),
+      h("p", {}, "It is traded for a session of this browser, which serves all tabs for some hours. The key itself is not kept."),
+      h("p.refused", { role: "alert" }, refused),
+      h("label", {}, "API key ", input),
+      h("div.buttons", {}, h("button.primary", {}, "Continue"), h("button", { type: "button", onclick: () => dialog.close() }, "Not now")),
     ),
   );
-  document.body.append(node);
-  return node;
+  document.body.append(dialog);
+  dialog.showModal();
+  return new Promise((resolve) => {
+    let given = null;
+    dialog.querySelector("form").addEventListener("submit", () => (given = input.value.trim() || null));
+    dialog.addEventListener("close", () => {
+      dialog.remove();
+      resolve(given);
+    });
+  });
 }

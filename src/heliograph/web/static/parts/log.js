@@ -1,7 +1,7 @@
 /* A task's log: the lines in view, and nothing else, as elements.
 
    `LogLines` keeps the loaded run of lines, `viewport` decides which rows are in view; this module
-   fetches, measures and draws. What is read stays where it is: the view hangs on a line's `seq`, not on
+   fetches and draws. What is read stays where it is: the view hangs on a line's `seq`, not on
    pixels, so lines may come or go on either side. While following, the view hangs on the end instead. */
 
 import { paths } from "../core/api.js";
@@ -9,24 +9,24 @@ import { count } from "../core/format.js";
 import { LogLines } from "../core/loglines.js";
 import { endOf, layout, rowAt, scrollTop, trackHeight } from "../core/viewport.js";
 import { h, put } from "./dom.js";
+import { Heights } from "./heights.js";
 import { CLIP, CLIP_OPEN, lineNode } from "./line.js";
 
 const PAGE_LINES = 500;
 const MOST_LINES = 5_000; // that the service gives at once
 const PAGE_BYTES = 4_000_000;
 const NEAR = 150; // rows from the end of the loaded run at which more is fetched
-const BATCH = 24; // rows measured together, on each side
 const JUMP = 3; // scrolls of more than so many views are jumps of the scroll bar
 const REST_MS = 150; // the scroll bar is set right when it was left alone for so long
 const RETRY_MS = 3_000;
-
-const ONE_COLUMN_EACH = /^[ -~]*$/;
 
 export class Log {
   /** The lines loaded. */
   lines = new LogLines();
   /** How lines are shown: `times` is clock, elapsed or off; `wrap`: whether long lines are broken. */
   shown = { times: "clock", wrap: true };
+  /** Of which stream lines are shown; null: of both. Takes effect with `load`. */
+  only = null;
   /** What is drawn at the foot: which lines are in view. */
   position = "";
 
@@ -39,8 +39,7 @@ export class Log {
   #anchor = null; // {seq, offset}
   #target = null; // seq a jump is on its way to
   #nodes = new Map(); // row → node, for the rows in view
-  #heights = { row: 19, average: 19, columns: 80 };
-  #generation = 0; // of measurements; a new width begins a new one
+  #heights = new Heights((row) => this.#nodeOf(row));
   #height = 0; // of the view
   #range = 0; // largest value of the scroll bar
   #top = 0; // its value
@@ -65,13 +64,17 @@ export class Log {
     this.view = h("div.view", {}, this.rows);
     this.canvas = h("div.canvas", {}, this.view);
     this.scroller = h("div.scroller", { tabindex: "0", role: "log", "aria-live": "off", "aria-label": "Output" }, this.canvas);
-    this.measure = h("div.rows.measure", { "aria-hidden": "true" });
     this.hint = h("p.hint", {}, "Loading…");
-    root.append(this.scroller, this.measure, this.hint);
+    root.append(this.scroller, this.#heights.node, this.hint);
     this.scroller.addEventListener("scroll", () => this.#scrolled(), { passive: true });
     this.scroller.addEventListener("keydown", (event) => this.#keyed(event));
     this.rows.addEventListener("click", (event) => this.#openLine(event.target));
     this.#resizes.observe(this.scroller);
+  }
+
+  /** The `seq` of the first line in view. */
+  get at() {
+    return this.#anchor?.seq ?? 1;
   }
 
   /** Whether the view hangs on the end. */
@@ -87,7 +90,7 @@ export class Log {
    * @param {number|null} seq of a line to show
    */
   async load(events, seq = null) {
-    const lines = new LogLines(this.task()?.last_seq);
+    const lines = new LogLines(this.task()?.last_seq, this.only);
     this.lines = lines;
     lines.hold();
     this.#follow = seq === null;
@@ -116,9 +119,8 @@ export class Log {
     Object.assign(this.shown, change);
     this.root.classList.toggle("nowrap", !this.shown.wrap);
     this.root.dataset.times = this.shown.times;
-    this.#generation += 1;
     this.#redo();
-    this.#resized();
+    this.#resized(true);
   }
 
   /** Take one live message of this task; whoever hands it over has it drawn. */
@@ -162,7 +164,7 @@ export class Log {
     const ask = ++this.#asks;
     this.#busy = true;
     try {
-      const answer = await this.api.get(paths.log(this.id), query);
+      const answer = await this.api.get(paths.log(this.id), { ...query, stream: this.only });
       if (ask === this.#asks) take(answer);
     } finally {
       if (ask === this.#asks) this.#busy = false;
@@ -297,53 +299,19 @@ export class Log {
     this.#top = top;
   }
 
-  // --- measuring -------------------------------------------------------------------------------
+  // --- rows ------------------------------------------------------------------------------------
 
-  #resized() {
+  #resized(anyway = false) {
     this.#height = this.scroller.clientHeight;
     if (!this.#height) return;
     this.view.style.height = `${this.#height}px`;
     this.canvas.style.height = `${this.#height + this.#range}px`;
-    const probe = this.#nodeOf({ seq: 1, end: 1, time: "1970-01-01T00:00:00Z", text: "x", style: null });
-    const text = probe.lastElementChild;
-    this.measure.replaceChildren(probe);
-    const width = text.clientWidth;
-    const row = probe.offsetHeight;
-    const range = document.createRange();
-    range.selectNodeContents(text);
-    const columns = Math.floor(width / range.getBoundingClientRect().width);
-    this.measure.replaceChildren();
-    if (columns !== this.#heights.columns || row !== this.#heights.row) {
-      this.#heights = { row, average: row, columns };
-      this.#generation += 1;
-    }
+    this.#heights.reset(anyway);
     this.redraw();
   }
 
   #heightOf(index) {
-    const row = this.lines.rows[index];
-    if (row.measured !== this.#generation) this.#measureAround(index);
-    return row.height;
-  }
-
-  /* Rows that can't wrap have the height of a line; the others are laid out to see, many at a time. */
-  #measureAround(index) {
-    const { rows } = this.lines;
-    const wrapping = [];
-    for (let i = Math.max(0, index - BATCH); i < Math.min(rows.length, index + BATCH); i++) {
-      const row = rows[i];
-      if (row.measured === this.#generation) continue;
-      row.measured = this.#generation;
-      row.height = this.#heights.row;
-      const oneLine = row.text !== undefined && (row.text.length <= this.#heights.columns || !this.shown.wrap);
-      const fits = oneLine && ONE_COLUMN_EACH.test(row.text);
-      if (!fits) wrapping.push(row);
-    }
-    if (!wrapping.length) return;
-    const nodes = wrapping.map((row) => this.#nodeOf(row));
-    this.measure.replaceChildren(...nodes);
-    wrapping.forEach((row, i) => (row.height = Math.max(1, nodes[i].offsetHeight)));
-    this.measure.replaceChildren();
+    return this.#heights.of(this.lines.rows, index, this.shown.wrap);
   }
 
   #clipOf(row) {
@@ -362,14 +330,12 @@ export class Log {
     this.redraw();
   }
 
-  // --- drawing ---------------------------------------------------------------------------------
-
   draw() {
     const { rows, attached, head } = this.lines;
     this.rows.classList.toggle("away", this.#target !== null);
     if (this.#target !== null) this.say(`Line ${count(this.#target)}…`);
     else if (rows.length) this.say(null);
-    else if (attached) this.say("No output yet.");
+    else if (attached) this.say(this.only ? `Nothing on ${this.only}.` : "No output yet.");
     if (!rows.length || !this.#height || !this.#heights.columns) {
       this.position = "";
       return;
@@ -398,7 +364,6 @@ export class Log {
       this.#nodes.delete(row);
     }
     let next = this.rows.firstElementChild;
-    let heights = 0;
     for (const row of rows) {
       let node = this.#nodes.get(row);
       if (!node) {
@@ -407,9 +372,8 @@ export class Log {
       }
       if (node === next) next = next.nextElementSibling;
       else this.rows.insertBefore(node, next);
-      heights += row.height;
     }
-    this.#heights.average += (heights / rows.length - this.#heights.average) / 8;
+    this.#heights.seen(rows);
   }
 
   #clearRows() {

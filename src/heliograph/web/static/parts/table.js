@@ -6,20 +6,21 @@ import { fill, h } from "./dom.js";
  * Make a table.
  *
  * @param {string} caption for readers
- * @param {{title: string, text: (row: *, i: number) => (string|Node), number?: boolean, name?: string}[]} columns
+ * @param {{title: string, text: (row: *, i: number) => (string|Node|Array), number?: boolean, name?: string}[]} columns
  *   `name` is a class, by which the style sheet knows what may go where there is little room
  * @param {*[]} rows
  */
 export function table(caption, columns, rows) {
   const classOf = ({ number, name }) => [number && "num", name].filter(Boolean).join(".");
   const cell = (tag, column, ...children) => h(classOf(column) ? `${tag}.${classOf(column)}` : tag, tag === "th" ? { scope: "col" } : {}, ...children);
-  return h(
+  const whole = h(
     "table.table",
     {},
     h("caption.unseen", {}, caption),
     h("thead", {}, h("tr", {}, ...columns.map((column) => cell("th", column, column.title)))),
-    h("tbody", {}, ...rows.map((row, i) => h("tr", {}, ...columns.map((column) => cell("td", column, column.text(row, i) ?? ""))))),
+    h("tbody", {}, ...rows.map((row, i) => h("tr", {}, ...columns.map((column) => cell("td", column, ...[column.text(row, i) ?? ""].flat()))))),
   );
+  return h("div.sideways", { tabindex: "0", role: "region", "aria-label": caption }, whole);
 }
 
 /** What stands where a list has nothing: what that means, and what to do next. */

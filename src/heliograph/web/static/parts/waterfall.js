@@ -13,7 +13,7 @@ export class Waterfall {
   constructor(choose) {
     this.choose = choose;
     this.axis = h("div.axis", { "aria-hidden": "true" });
-    this.list = h("div.steps", { role: "list" });
+    this.list = h("ul.steps");
     this.node = h("div.waterfall", {}, this.axis, this.list);
   }
 
@@ -23,7 +23,7 @@ export class Waterfall {
     this.#steps = steps;
     const used = new Set(steps.map(({ name }) => name));
     for (const name of this.#rows.keys()) if (!used.has(name)) this.#rows.delete(name);
-    fill(this.list, steps.map((step) => this.#rowOf(step.name).node));
+    fill(this.list, steps.map((step) => this.#rowOf(step.name).item));
     this.draw(now);
   }
 
@@ -74,8 +74,8 @@ export class Waterfall {
       const track = h("span.track");
       const lasted = h("span.num");
       const attempts = h("span.attempts", { title: "Attempts" });
-      const node = h("button.step", { role: "listitem", onclick: () => this.choose(name) }, h("i.dot"), h("span.name", {}, name), attempts, track, lasted);
-      row = { node, track, lasted, attempts };
+      const node = h("button.step", { onclick: () => this.choose(name) }, h("i.dot"), h("span.name", {}, name), attempts, track, lasted);
+      row = { node, item: h("li", {}, node), track, lasted, attempts };
       this.#rows.set(name, row);
     }
     return row;

@@ -108,7 +108,7 @@ function talk(shell, root, api, id) {
 
   async function change(what) {
     try {
-      about = { ...about, ...(await api.send("PATCH", paths.conversation(id), what)) };
+      about = { ...about, ...(await api.send("PUT", paths.conversation(id), what)) };
     } catch (problem) {
       shell.report(problem);
     }

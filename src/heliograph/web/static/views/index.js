@@ -13,5 +13,8 @@ export const VIEWS = [
   { name: "workflows", path: "workflows", title: "Workflows", load: () => import("./workflows.js") },
   { name: "workflow", path: "workflows/:id", under: "workflows", load: () => import("./workflow.js") },
   { name: "run", path: "workflows/:id/runs/:run", under: "workflows", load: () => import("./run.js") },
+  { name: "conversations", path: "conversations", title: "Conversations", load: () => import("./conversations.js") },
+  { name: "conversation", path: "conversations/:id", beside: "conversations", load: () => import("./conversation.js") },
+  { name: "webhooks", path: "webhooks", title: "Webhooks", load: () => import("./webhooks.js") },
   { name: "status", path: "status", title: "Status", load: () => import("./status.js") },
 ];

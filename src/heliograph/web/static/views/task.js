@@ -10,6 +10,7 @@ import { format } from "../core/route.js";
 import { fold, TERMINAL } from "../core/task.js";
 import { copied, fill, h, put } from "../parts/dom.js";
 import { Log } from "../parts/log.js";
+import { Search } from "../parts/search.js";
 import { tree } from "../parts/tree.js";
 
 const OWN_EVENTS = ["task.status", "task.thinking", "task.tool_call", "task.tool_result", "task.progress", "task.cost", "tool.*", "model.*", "agent.*"];
@@ -54,21 +55,24 @@ function read(shell, root, id, query) {
   const demo = h("i.badge", { id: "log-demo", hidden: true }, "demo");
   const copy = h("button", { id: "copy-link", onclick: ({ target }) => copied(target, location.href) }, "Copy link");
   const full = h("a.button", { id: "full", href: api.url(paths.fullLog(id)).href, download: `${id}.log` }, "Full log");
-  const facts = h("dl", { id: "facts" });
+  const facts = h("dl", { id: "facts", tabindex: "0" });
   const failure = h("p", { id: "failure", hidden: true, tabindex: "0", "aria-label": "Error" });
   const details = h("details", { id: "details", hidden: true }, h("summary", {}, "Input and result"), h("div.tree"));
   const times = h("select.optional", { id: "times", "aria-label": "Times" }, ...Object.entries(TIMES).map(([value, text]) => new Option(text, value)));
+  const stderr = h("button.optional", { id: "stderr", "aria-pressed": "false", title: "Only what was written to stderr" }, "stderr only");
   const wrap = h("button.optional", { id: "wrap", "aria-pressed": "true" }, "Wrap");
   const position = h("span", { id: "position" });
   const oldest = h("button", { id: "to-top" }, "Oldest");
   const follow = h("button", { id: "follow", "aria-pressed": "true" }, "Follow");
   const terminal = h("div.terminal");
+  const search = new Search({ api, id, from: () => log.at, go: (seq) => log.go(seq), failed: shell.report });
   root.id = "log";
   root.setAttribute("aria-labelledby", "log-name");
   root.replaceChildren(
     h("header", {}, h("div.title", {}, back, status, name, demo, h("span.gap"), copy, full), facts, failure, details),
+    search.node,
     terminal,
-    h("footer", {}, position, h("span.gap"), times, wrap, oldest, follow),
+    h("footer", {}, position, h("span.gap"), times, stderr, wrap, oldest, follow),
   );
   const log = new Log(terminal, {
     api,
@@ -165,6 +169,9 @@ function read(shell, root, id, query) {
   function key({ key: pressed }, typing) {
     if (typing) return false;
     if (pressed === "w") show({ wrap: !log.shown.wrap });
+    else if (pressed === "s") search.input.focus();
+    else if (pressed === "n" || pressed === "N") search.step(pressed === "n" ? 1 : -1);
+    else if (pressed === "e" || pressed === "E") search.error(pressed === "e" ? 1 : -1);
     else if (pressed === "f") log.follow(!log.following);
     else return false;
     return true;
@@ -172,24 +179,18 @@ function read(shell, root, id, query) {
 
   times.addEventListener("change", () => show({ times: times.value }));
   wrap.addEventListener("click", () => show({ wrap: !log.shown.wrap }));
+  stderr.addEventListener("click", () => {
+    log.only = log.only ? null : "stderr";
+    stderr.setAttribute("aria-pressed", String(log.only !== null));
+    log.load(events).catch(shell.report);
+  });
   follow.addEventListener("click", () => log.follow(!log.following));
   oldest.addEventListener("click", () => log.oldest());
-  full.addEventListener("click", async (event) => {
-    if (!api.key) return; // the link itself will do
-    event.preventDefault();
-    try {
-      const link = full.cloneNode();
-      link.search = new URLSearchParams({ ticket: await api.ticket() });
-      link.click();
-    } catch (problem) {
-      shell.report(problem);
-    }
-  });
-
   function close() {
     closed = true;
     subscription?.cancel();
     log.close();
+    search.close();
   }
 
   return { id, draw, moved, key, close, title: () => (task ? nameOf(task) : id) };

@@ -13,7 +13,7 @@ import trio
 import trio_websocket
 
 from heliograph.client.api import Client
-from heliograph.client.follow import follow
+from heliograph.client.follower import follow
 from heliograph.client.following import Following, Gap, Item, Reset
 from heliograph.model import errors
 from heliograph.model.channels import RESERVED_TOPICS

@@ -1,0 +1,364 @@
+"""The engine: gives tasks to what works on them, over HTTP or by a list in Redis.
+
+What is to be dispatched stands in the log and is folded (``model.dispatch``), so it survives any crash. One
+node at a time looks after what is open. It gives each task to the engine, and writes down that it did. A
+crash in between gives the task twice, under the same id; an engine that knows the id need not run it again,
+and of two answers the first one stays. A task that ends settles its dispatch.
+
+An engine can lose what it was given. So a task is given again, under its id, when the engine was away and has
+come back, when its health names another ``instance`` than before, and when nothing was heard of the task for
+``patience_seconds``. After ``attempts`` it fails.
+
+**The circuit breaker.** After some failures in a row the engine is not asked for work any more, but only
+whether it is well, with growing delays. What is open waits, durable, and goes out when it answers again.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
+from datetime import UTC, datetime
+from functools import partial
+from typing import Any, Literal, Protocol
+
+import attrs
+import httpx
+import orjson
+import structlog
+import trio
+
+from heliograph.actors.retry import until_it_works
+from heliograph.actors.turns import Turns
+from heliograph.model.backoff import Backoff
+from heliograph.model.dispatch import DISPATCH, SENT, SETTLED, Dispatch, DispatchFilter
+from heliograph.model.errors import Conflict, Unavailable
+from heliograph.model.event import Draft
+from heliograph.model.intake import parse_item
+from heliograph.model.task import TASK
+from heliograph.storage.protocols import Queue, Receipt, Store, Turn
+
+POLL_SECONDS = 0.25
+"""How often the open dispatches are looked through."""
+
+IDLE_SECONDS = 2.0
+"""How often, while there are none and nobody has asked."""
+
+PROBE_SECONDS = 2.0
+"""How often an engine is asked whether it is well while it works."""
+
+OPEN = 200
+"""Dispatches that are looked after at a time."""
+
+FAILURES = 3
+"""After so many failures in a row the breaker opens."""
+
+FAREWELL_SECONDS = 1.0
+
+log = structlog.get_logger(__name__)
+
+Form = Literal["http", "queue", "none"]
+State = Literal["ok", "down", "unknown", "none"]
+Append = Callable[[Sequence[Draft]], Awaitable[Receipt]]
+
+
+@attrs.frozen
+class EngineStats:
+    """How the engine is, as this node knows.
+
+    Args:
+        form: ``queue``, ``http`` or ``none``.
+        state: ``ok``, ``down``, ``unknown`` (this node does not look after it), or ``none``.
+        since: Since when it is so, in seconds since the epoch.
+        latency_ms: Of its last answer.
+        waiting: Open dispatches.
+        dispatched: Tasks given to it by this node.
+        error: What is wrong with it.
+    """
+
+    form: Form
+    state: State
+    since: float
+    latency_ms: float | None
+    waiting: int
+    dispatched: int
+    error: str | None
+
+
+class Link(Protocol):
+    """The way to an engine."""
+
+    form: Form
+
+    async def give(self, dispatch: Dispatch) -> str | None:
+        """Give it a task; return what it calls the task, if it says so.
+
+        Raises:
+            Unavailable: It can't take it now.
+        """
+        ...
+
+    async def probe(self) -> str | None:
+        """Ask whether it is well; return which run of it answered, if it says so.
+
+        Raises:
+            Unavailable: It is not well.
+        """
+        ...
+
+    async def close(self) -> None:
+        """Let connections go."""
+        ...
+
+
+class QueueLink:
+    """An engine that takes tasks from a list in Redis.
+
+    Args:
+        queue: Redis.
+        name: The list.
+    """
+
+    form: Form = "queue"
+
+    def __init__(self, queue: Queue, name: str) -> None:
+        self._queue, self._name = queue, name
+
+    async def give(self, dispatch: Dispatch) -> str | None:
+        """Put a task on the list."""
+        await self._queue.push(self._name, orjson.dumps(dispatch.request))
+        return None
+
+    async def probe(self) -> str | None:
+        """Ask Redis; of the engine itself a list tells nothing."""
+        await self._queue.length(self._name)
+        return None
+
+    async def close(self) -> None:
+        """Do nothing: the connections are Redis's."""
+
+
+class HttpLink:
+    """An engine that is asked over HTTP.
+
+    Args:
+        url: Where it is.
+        seconds: In which it must answer.
+    """
+
+    form: Form = "http"
+
+    def __init__(self, url: str, seconds: float) -> None:
+        self._client = httpx.AsyncClient(base_url=url, timeout=seconds)
+
+    async def give(self, dispatch: Dispatch) -> str | None:
+        """Post a task."""
+        said = await self._ask("POST", "/tasks", dispatch)
+        name = said.get("task_id") if isinstance(said, dict) else None
+        return name if isinstance(name, str) and name != dispatch.task_id else None
+
+    async def probe(self) -> str | None:
+        """Get its health."""
+        said = await self._ask("GET", "/health")
+        return str(said["instance"]) if isinstance(said, dict) and "instance" in said else None
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._client.aclose()
+
+    async def _ask(self, method: str, path: str, dispatch: Dispatch | None = None) -> Any:
+        more: dict[str, Any] = {}
+        if dispatch is not None:
+            more = {"json": dispatch.request, "headers": {"Idempotency-Key": dispatch.task_id}}
+        try:
+            answer = await self._client.request(method, path, **more)
+        except httpx.HTTPError as error:
+            raise Unavailable(f"the engine is away: {str(error) or type(error).__name__}") from error
+        if not answer.is_success:
+            raise Unavailable(f"the engine answered {answer.status_code}")
+        with suppress(ValueError):
+            return answer.json()
+
+
+class Engine:
+    """One node's side of the engine.
+
+    Args:
+        link: The way to it; ``None``: there is none, and nothing is dispatched.
+        turn: Of looking after what is open.
+        store: What is open, and what has become of it.
+        append: Appends events.
+        max_bytes: Limit of one event's payload.
+        patience_seconds: After so long without a sign of a task it is given again.
+        attempts: How often at most.
+    """
+
+    def __init__(
+        self,
+        link: Link | None,
+        turn: Turn,
+        store: Store,
+        append: Append,
+        *,
+        max_bytes: int,
+        patience_seconds: float = 600.0,
+        attempts: int = 5,
+    ) -> None:
+        self._link = link
+        self._turn = turn
+        self._store = store
+        self._append = append
+        self._max_bytes = max_bytes
+        self._patience, self._attempts = patience_seconds, attempts
+        self._turns = Turns("dispatching")
+        self._poke = trio.Event()
+        self._aliases: dict[str, str] = {}
+        self._failures = 0
+        self._backoff = Backoff(1.0, 30.0)
+        self._state: State = "unknown" if link else "none"
+        self._since = time.time()
+        self._latency: float | None = None
+        self._error: str | None = None
+        self._ask_at = -1.0
+        self._instance: str | None = None
+        self._again: set[str] = set()
+        self._waiting = self._dispatched = 0
+
+    @property
+    def configured(self) -> bool:
+        """Whether there is an engine."""
+        return self._link is not None
+
+    def stats(self) -> EngineStats:
+        """Return a snapshot."""
+        form: Form = "none" if self._link is None else self._link.form
+        return EngineStats(
+            form, self._state, self._since, self._latency, self._waiting, self._dispatched, self._error
+        )
+
+    def poke(self) -> None:
+        """Say that there is something to dispatch; it is found without this, a moment later."""
+        self._poke.set()
+
+    async def our_name(self, task_id: str) -> str:
+        """Return the id of the task that an engine calls so; most engines keep ours."""
+        if self._link is None or self._link.form == "queue":
+            return task_id
+        if task_id in self._aliases:
+            return self._aliases[task_id]
+        found, _ = await self._store.list(DISPATCH, DispatchFilter(alias=task_id), None, 1)
+        return found[0].task_id if found else task_id
+
+    async def run(self) -> None:
+        """Dispatch whenever it is this node's turn, until cancelled."""
+        if self._link is None:
+            return
+        try:
+            await self._turns.take(self._turn.begin, self._serve, self._end)
+        finally:
+            with trio.move_on_after(FAREWELL_SECONDS, shield=True):
+                await self._link.close()
+
+    async def _end(self) -> None:
+        self._become("unknown", None)
+        with trio.move_on_after(FAREWELL_SECONDS, shield=True):
+            with suppress(Unavailable):
+                await self._turn.end()
+
+    async def _serve(self) -> None:
+        self._turns.started()
+        while True:
+            await self._turn.hold()
+            found, _ = await self._store.list(DISPATCH, DispatchFilter(open=True), None, OPEN)
+            self._waiting = len(found)
+            await self._look_at_engine(bool(found))
+            for dispatch in found:
+                await self._turn.hold()
+                await self._attend(dispatch)
+            self._poke = trio.Event()
+            with trio.move_on_after(POLL_SECONDS if found else IDLE_SECONDS):
+                await self._poke.wait()
+
+    async def _attend(self, dispatch: Dispatch) -> None:
+        """Do what a dispatch needs next."""
+        task = await self._store.get(TASK, dispatch.task_id)
+        if task is not None and task.finished:
+            self._again.discard(dispatch.task_id)
+            await self._tell(SETTLED, dispatch, "settled")
+        elif dispatch.attempts == 0 or dispatch.task_id in self._again:
+            await self._give(dispatch)
+        elif dispatch.sent_at is not None:
+            heard = max(dispatch.sent_at, task.updated_at if task is not None else dispatch.sent_at)
+            if (datetime.now(UTC) - heard).total_seconds() > self._patience:
+                await self._give(dispatch)
+
+    async def _give(self, dispatch: Dispatch) -> None:
+        if dispatch.attempts >= self._attempts:
+            result = {"error": f"the engine did not answer in {dispatch.attempts} attempts"}
+            await self._tell("task.status", dispatch, "failed", status="failed", result=result)
+            return
+        if self._state == "down" or self._link is None:
+            return
+        try:
+            alias = await self._timed(partial(self._link.give, dispatch))
+        except Unavailable as error:
+            self._failed(error)
+            return
+        self._again.discard(dispatch.task_id)
+        self._dispatched += 1
+        if alias is not None:
+            self._aliases[alias] = dispatch.task_id
+        attempt = dispatch.attempts + 1
+        log.info("dispatched", task=dispatch.task_id, attempt=attempt)
+        await self._tell(SENT, dispatch, f"sent/{attempt}", attempt=attempt, alias=alias)
+
+    async def _look_at_engine(self, working: bool) -> None:
+        """Ask now and then whether the engine is well; if it was away, it is given again what it had."""
+        assert self._link is not None
+        if trio.current_time() < self._ask_at or not (working or self._state != "ok"):
+            return
+        was_down = self._state == "down"
+        try:
+            instance = await self._timed(self._link.probe)
+        except Unavailable as error:
+            self._failures = max(self._failures, FAILURES - 1)
+            self._failed(error)
+            return
+        self._ask_at = trio.current_time() + PROBE_SECONDS
+        restarted = self._instance not in {None, instance}
+        self._instance = instance
+        if restarted or (was_down and self._link.form == "http"):
+            found, _ = await self._store.list(DISPATCH, DispatchFilter(open=True), None, OPEN)
+            self._again |= {dispatch.task_id for dispatch in found if dispatch.attempts}
+
+    async def _timed(self, call: Callable[[], Awaitable[Any]]) -> Any:
+        begun = time.perf_counter()
+        answer = await call()
+        self._latency = round((time.perf_counter() - begun) * 1000, 1)
+        self._failures = 0
+        self._backoff.reset()
+        self._become("ok", None)
+        return answer
+
+    def _failed(self, error: Unavailable) -> None:
+        self._failures += 1
+        if self._failures >= FAILURES:
+            self._become("down", str(error))
+            self._ask_at = trio.current_time() + self._backoff.next()
+
+    def _become(self, state: State, error: str | None) -> None:
+        if state != self._state:
+            say = log.warning if state == "down" else log.info
+            say("engine", state=state, reason=error)
+            self._state, self._since = state, time.time()
+        self._error = error
+
+    async def _tell(self, topic: str, dispatch: Dispatch, key: str, **said: Any) -> None:
+        """Append an event of a dispatch, once, however often it is tried."""
+        payload = {name: value for name, value in said.items() if value is not None}
+        item = {"topic": topic, "payload": {"task_id": dispatch.task_id, **payload}}
+        if topic != "task.status":
+            item["channel"] = f"task:{dispatch.task_id}"
+        draft = parse_item(item, self._max_bytes)._replace(key=f"heliograph/engine/{dispatch.task_id}/{key}")
+        with suppress(Conflict):  # it was told with another alias, say
+            await until_it_works(lambda: self._append([draft]), "telling of dispatches")

@@ -1,0 +1,101 @@
+"""Chat: a message for the engine, and the task that answers it."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import attrs
+from werkzeug.exceptions import RequestTimeout
+
+from heliograph.http.api import samples, talking
+from heliograph.http.api.endpoint import Described, Endpoint
+from heliograph.http.api.routes.events import MAX_REQUEST_KEY
+from heliograph.http.api.services import Services
+from heliograph.http.rules.auth import Identity
+from heliograph.http.rules.bodies import JsonBody
+from heliograph.http.rules.parameters import Text, header, query
+from heliograph.http.rules.schema import says
+from heliograph.model.errors import (
+    Conflict,
+    Invalid,
+    Malformed,
+    NotFound,
+    TooLarge,
+    Unavailable,
+    UnsupportedMedia,
+)
+from heliograph.model.rules import DESCRIPTION_CHARACTERS
+
+
+@attrs.frozen
+class Chatting:
+    """In which session and conversation."""
+
+    session_id: str | None = query(Text(1, DESCRIPTION_CHARACTERS), "The session of the task.")
+    conversation_id: str | None = query(Text(), "The conversation; without one, one is made.")
+    request_key: str | None = header(
+        "Idempotency-Key", Text(1, MAX_REQUEST_KEY), "A retry of the request with the same key is harmless."
+    )
+
+
+@attrs.frozen
+class ChatMessage:
+    """What is asked."""
+
+    message: Annotated[str, says(minLength=1)]
+
+
+@attrs.frozen
+class Asked:
+    """The task that answers, and where."""
+
+    task_id: str
+    conversation_id: str
+
+
+@attrs.frozen
+class ChatAnswer:
+    """That it is kept, and will be given to the engine."""
+
+    success: bool
+    message: str
+    data: Asked
+    error: str | None
+
+
+async def chat(services: Services, who: Identity, asked: Chatting, body: ChatMessage) -> ChatAnswer:
+    """Ask the engine; its answer comes as a message of the conversation."""
+    conversation = None
+    if asked.conversation_id is not None:
+        conversation = await talking.known(services, asked.conversation_id)
+    conversation, stored = await talking.ask(
+        services, body.message, asked.session_id, conversation, asked.request_key
+    )
+    done = "the engine will answer" if services.engine.configured else "kept; no engine is configured"
+    data = Asked(str(stored.task_id), conversation.conversation_id)
+    return ChatAnswer(success=True, message=done, data=data, error=None)
+
+
+ENDPOINTS = [
+    Endpoint(
+        "POST",
+        "/api/v1/chat",
+        chat,
+        "conversations",
+        Described("It is kept."),
+        scope="publish",
+        channels=lambda asked: ("conversation:*", "task:*"),
+        body=JsonBody(ChatMessage),
+        status=201,
+        refuses=(
+            *(NotFound, Malformed, RequestTimeout, Conflict),
+            *(TooLarge, UnsupportedMedia, Invalid, Unavailable),
+        ),
+        example=ChatAnswer(
+            success=True,
+            message="the engine will answer",
+            data=Asked(samples.TASK.task_id, "conv-0123456789ab"),
+            error=None,
+        ),
+    ),
+]

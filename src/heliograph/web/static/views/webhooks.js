@@ -1,0 +1,136 @@
+/* Webhooks: what is configured, what was delivered lately and what became of it, and what that adds up to. */
+
+import { paths } from "../core/api.js";
+import { bytes, compact, duration } from "../core/format.js";
+import { format } from "../core/route.js";
+import { ago, figure, pill } from "../parts/chips.js";
+import { copied, fill, h } from "../parts/dom.js";
+import { empty, Pages, table } from "../parts/table.js";
+
+const RELOAD_MS = 1_500;
+const PAGE = 50;
+
+export function open(shell, root, place) {
+  const { api } = shell;
+  const figures = h("dl.figures");
+  const list = h("section.panel", {}, h("p.hint-block", { role: "status" }, "Loading…"));
+  const refusals = h("section.panel", { hidden: true });
+  const of = h("select", { "aria-label": "Deliveries of", onchange: ({ target }) => shell.amend({ webhook: target.value }) });
+  const what = h("select", { "aria-label": "Status", onchange: ({ target }) => shell.amend({ status: target.value }) }, ...["", "received", "matched", "task_created", "skipped"].map((status) => new Option(status ? status.replace("_", " ") : "any status", status)));
+  const chosen = {};
+  let subscription = null;
+  let timer = null;
+  let closed = false;
+
+  const deliveries = new Pages({
+    caption: "Deliveries",
+    columns: [
+      { title: "When", number: true, text: (one) => ago(one.created_at, shell.now()) },
+      { title: "Webhook", text: (one) => one.webhook_id ?? one.provider ?? "" },
+      { title: "Event", text: (one) => one.event_type ?? "" },
+      { title: "Became", text: (one) => pill(one.status) },
+      { title: "Command", name: "optional", text: (one) => one.matched_command ?? "" },
+      { title: "Task", text: (one) => (one.task_id ? h("a", { href: format(["tasks", one.task_id]) }, one.task_id) : (one.reason ?? "")) },
+      { title: "Size", number: true, name: "optional", text: (one) => (one.payload_size == null ? "" : bytes(one.payload_size)) },
+    ],
+    none: empty("Nothing was delivered yet", "A delivery appears here as soon as a provider sends one to a webhook's endpoint."),
+    failed: shell.report,
+    async fetch(cursor) {
+      const { events, meta } = await api.get(paths.deliveries, { webhook_id: chosen.webhook, status: chosen.status, limit: PAGE, cursor });
+      return { rows: events, next: meta.next_cursor };
+    },
+  });
+
+  root.classList.add("view");
+  root.append(
+    h("header.view-head", {}, h("h1", {}, "Webhooks")),
+    h("div.view-body", {}, figures, list, refusals, h("section.panel", {}, h("h2.with-tools", {}, "Deliveries ", of, what), deliveries.node)),
+  );
+
+  async function load() {
+    timer = null;
+    try {
+      const [found, stats] = await Promise.all([api.get(paths.webhooks), api.get(paths.webhookStats)]);
+      if (closed) return;
+      show(found, stats);
+      subscription ??= shell.streams.subscribe({ channel: "webhooks", after: found.meta.stream_cursor }, { message: stale, gap: stale, reset: stale });
+    } catch (problem) {
+      if (!closed) fill(list, [empty("The webhooks could not be loaded", problem.message, h("button", { onclick: load }, "Try again"))]);
+    }
+    deliveries.reload();
+  }
+
+  function stale() {
+    timer ??= setTimeout(load, RELOAD_MS);
+  }
+
+  const columns = [
+    { title: "Webhook", text: (one) => [h("b", {}, one.name), h("span.quiet", {}, one.is_builtin ? " from a file" : "")] },
+    { title: "Provider", text: (one) => one.provider },
+    { title: "Endpoint", text: (one) => endpoint(one) },
+    { title: "Signed", name: "optional", text: (one) => (one.requires_signature ? (one.has_secret ? "must be" : h("span.bad-text", {}, "its secret is missing")) : one.has_secret ? "checked" : "no") },
+    { title: "Commands", name: "optional", text: (one) => one.commands.map(({ name }) => name).join(", ") },
+    { title: "Received", number: true, text: (one) => compact(one.event_count) },
+    { title: "Last", number: true, text: (one) => ago(one.last_event_at, shell.now()) },
+    { title: "On", text: (one) => toggle(one) },
+  ];
+
+  function endpoint(one) {
+    const address = one.public_url ?? one.endpoint;
+    return [h("code", {}, one.endpoint), " ", h("button.small", { onclick: ({ target }) => copied(target, address) }, "Copy")];
+  }
+
+  function show({ webhooks, broken }, stats) {
+    const refused = Object.entries(stats.refused).filter(([, count]) => count);
+    const p90 = Math.max(0, ...stats.webhooks.map(({ latency_ms }) => latency_ms.p90 ?? 0));
+    fill(figures, [
+      figure("Webhooks", `${compact(stats.active_webhooks)} of ${compact(stats.total_webhooks)} on`),
+      figure("Received", compact(stats.received)),
+      figure("Became tasks", compact(stats.accepted)),
+      figure("Skipped", compact(stats.skipped)),
+      figure("Refused", compact(refused.reduce((sum, [, count]) => sum + count, 0))),
+      figure("9 of 10 kept within", p90 ? (p90 < 950 ? `${Math.round(p90)} ms` : duration(p90)) : "–"),
+    ]);
+    const mistakes = broken.map(({ file, detail }) => h("li", {}, h("b", {}, `${file}: `), detail));
+    fill(list, [
+      h("h2", {}, "Configured"),
+      webhooks.length ? table("Webhooks", columns, webhooks) : empty("No webhooks yet", "Put a folder for each into the folder of webhooks (HELIOGRAPH_WEBHOOKS), with a config.yaml, or make one with POST /api/v1/webhooks."),
+      ...(mistakes.length ? [h("h3", {}, "Mistakes in files"), h("ul", {}, ...mistakes)] : []),
+    ]);
+    refusals.hidden = !refused.length;
+    fill(refusals, [h("h2", {}, "Refused, and why"), table("Refused", [{ title: "Reason", text: ([reason]) => reason.replaceAll("_", " ") }, { title: "Deliveries", number: true, text: ([, count]) => compact(count) }], refused)]);
+    of.replaceChildren(new Option("of all", ""), ...webhooks.map(({ webhook_id, name }) => new Option(`of ${name}`, webhook_id)));
+    of.value = chosen.webhook;
+  }
+
+  function toggle(one) {
+    const node = h("input.switch", { type: "checkbox", role: "switch", "aria-label": `${one.name} is on`, checked: one.enabled });
+    node.addEventListener("change", async () => {
+      try {
+        await api.send("POST", paths.switchWebhook(one.webhook_id, node.checked));
+      } catch (problem) {
+        node.checked = !node.checked;
+        shell.say(problem.message);
+      }
+    });
+    return node;
+  }
+
+  function moved({ query }) {
+    chosen.webhook = of.value = query.get("webhook") ?? "";
+    chosen.status = what.value = query.get("status") ?? "";
+    if (subscription) deliveries.reload();
+  }
+
+  moved(place);
+  load();
+  return {
+    moved,
+    title: () => "Webhooks",
+    close() {
+      closed = true;
+      clearTimeout(timer);
+      subscription?.cancel();
+    },
+  };
+}
