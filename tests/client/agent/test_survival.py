@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import socket
@@ -306,6 +307,18 @@ def test_nothing_is_left_after_close(service: Service, spools: Path) -> None:
             assert service.task(task.id).status == "completed"
         assert (sorted(os.listdir("/proc/self/fd")), threading.enumerate()) == before
         assert list(folders(spools)) == []
+
+
+def test_a_loop_that_is_left_early_leaves_nothing(service: Service) -> None:
+    """A stream that is not closed by a block closes its connection when nobody has it any more."""
+    with heliograph.Client(service.url) as client:
+        client.publish([{"topic": "left.early", "payload": {}}])
+    before = sorted(os.listdir("/proc/self/fd"))
+    for item in heliograph.follow("topic:left.early", after="0-0", url=service.url):
+        assert isinstance(item, heliograph.Event)
+        break
+    gc.collect()
+    assert sorted(os.listdir("/proc/self/fd")) == before
 
 
 def test_a_full_spool_drops_lines_and_says_so(mortal: Service, spools: Path) -> None:

@@ -85,6 +85,8 @@ def snapshot(services: Services) -> list[Sample]:
         one("analytics_deltas", "Deltas published by this node", "counter", analytics.published),
         one("analytics_lookups", "Finished tasks asked of the store", "counter", analytics.looked_up),
         one("analytics_loads", "Times the rollups were loaded", "counter", analytics.loads),
+        one("analytics_views", "Views with sums kept", "gauge", analytics.views),
+        one("analytics_kept_bytes", "Bytes of sums kept for views", "gauge", analytics.kept_bytes),
         one("analytics_cells", "Places with sums", "gauge", analytics.cells),
         one(
             "analytics_active_tasks", "Tasks not finished, as the aggregator knows", "gauge", analytics.active

@@ -44,5 +44,5 @@ webhooks = Table(
     Index("webhooks_created", "created_at", "webhook_id"),
 )
 
-DELIVERIES = Entity(kind=DELIVERY, table=deliveries)
+DELIVERIES = Entity(kind=DELIVERY, table=deliveries, filters={"event_ids": deliveries.c.event_id.in_})
 WEBHOOKS = Entity(kind=WEBHOOK, table=webhooks)
