@@ -151,6 +151,9 @@ async def _run_streams(
         async def ready() -> dict[str, str | None]:
             behind = subscriber.stats().position < the_log.position
             checks = await storage.checks()
+            archiver = staff.stats().archiver
+            if archiver is not None and archiver.error is not None:
+                checks["archive"] = checks.get("archive") or archiver.error
             return {
                 **checks,
                 "subscriber": "catching up with the log" if behind else None,

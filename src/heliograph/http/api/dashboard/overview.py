@@ -10,7 +10,7 @@ import attrs
 import trio
 
 from heliograph import __version__
-from heliograph.actors.histogram import Question
+from heliograph.actors.figures import Question
 from heliograph.actors.monitor import MachineState, Part
 from heliograph.http.api import samples
 from heliograph.http.api.endpoint import DASHBOARD, Described, Endpoint, of_view
