@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
 import trio
 from trio.testing import MockClock
 
-from heliograph.actors.monitor import FRESH_SECONDS, TELL_SECONDS, Monitor
+from heliograph.actors.monitor import FRESH_SECONDS, TELL_SECONDS, MachineState, Monitor
 from heliograph.model.errors import Unavailable
 from heliograph.model.event import Draft
 
@@ -43,8 +43,13 @@ def world() -> World:
 
 
 @pytest.fixture
-def monitor(world: World, tmp_path: Path) -> Monitor:
-    """Make a monitor of that world, whose folder is not made yet."""
+def monitor(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Monitor:
+    """Make a monitor of that world, whose folder is not made yet; virtual time does not wait for threads."""
+
+    async def at_once(look: Callable[[], MachineState]) -> MachineState:
+        return look()
+
+    monkeypatch.setattr(trio.to_thread, "run_sync", at_once)
     folder = tmp_path / "not" / "yet"
     return Monitor(
         "node",
