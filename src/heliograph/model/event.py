@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import orjson
 
+from heliograph.model.channels import STATUS
 from heliograph.model.ids import EventId, format_id
 
 JSON_OPTIONS = orjson.OPT_UTC_Z | orjson.OPT_NON_STR_KEYS
@@ -113,9 +114,9 @@ def event_json(event: Event) -> bytes:
 def message_json(event: Event) -> bytes:
     """Write an event as the WebSocket carries it.
 
-    ``task.output`` and ``task.status`` take the forms ``task_output`` and ``task_status``, with the
-    payload's own fields at the top; any other event is ``{"type": "event", …}``. All carry ``id``,
-    ``channel`` and ``seq``.
+    ``task.output``, ``task.status`` and ``cli.status`` take the forms ``task_output``, ``task_status`` and
+    ``cli_status_update``, with the payload's own fields at the top; any other event is
+    ``{"type": "event", …}``. All carry ``id``, ``channel`` and ``seq``.
     """
     data = _message(event)
     return plain_json(data) if b"\xe2\x80" in data or b"\xc2\x85" in data else data
@@ -123,7 +124,7 @@ def message_json(event: Event) -> bytes:
 
 def _message(event: Event) -> bytes:
     place: dict[str, Any] = {"id": format_id(event.id), "channel": event.channel, "seq": event.seq}
-    if event.topic not in SEED_TYPES or not event.channel.startswith("task:"):
+    if event.topic not in SEED_TYPES or not event.channel.startswith(SEED_CHANNELS):
         message = {
             "type": "event",
             "topic": event.topic,
@@ -135,10 +136,13 @@ def _message(event: Event) -> bytes:
         }
         return orjson.dumps(message, option=JSON_OPTIONS)
     ours = {"type": SEED_TYPES[event.topic], "timestamp": event.timestamp, **place}
+    if event.channel == STATUS:
+        return orjson.dumps({"session_id": None, **event.payload, **ours}, option=JSON_OPTIONS)
     task_id = event.channel[5:]
     if event.payload.get("task_id") == task_id and ours.keys().isdisjoint(event.payload):
         return b"%b,%b" % (event.json[:-1], orjson.dumps(ours, option=JSON_OPTIONS)[1:])
     return orjson.dumps({**event.payload, **ours, "task_id": task_id}, option=JSON_OPTIONS)
 
 
-SEED_TYPES = {"task.output": "task_output", "task.status": "task_status"}
+SEED_TYPES = {"task.output": "task_output", "task.status": "task_status", "cli.status": "cli_status_update"}
+SEED_CHANNELS = ("task:", STATUS)

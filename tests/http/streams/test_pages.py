@@ -24,10 +24,22 @@ async def test_it_hears_the_statuses_of_all_tasks(api: Api) -> None:
     ]
 
 
+async def test_it_hears_the_state_of_the_cli(api: Api) -> None:
+    """It is told the state of the CLI in the form that such pages know."""
+    async with await open_ws(api.url, "/ws/dashboard") as one:
+        await one.until("subscribed")
+        await one.until("subscribed")
+        await api.publish({"topic": "cli.status", "channel": "status", "payload": {"active": True}})
+        (told,) = await one.story(1)
+    assert (told.fields["topic"], told.fields["channel"]) == ("cli.status", "status")
+    assert told.fields["payload"] == {"active": True, "session_id": None}
+
+
 async def test_it_may_subscribe_further(api: Api) -> None:
     """It takes every message of a WebSocket; what it watches from the start it may leave."""
     async with await open_ws(api.url, "/ws/dashboard") as one:
-        await one.until("subscribed")
+        for _ in range(2):
+            await one.until("subscribed")
         await one.say("unsubscribe", channel="task:*", topic="task.status")
         await one.until("unsubscribed")
         await one.say("subscribe", channel="task:1")
@@ -51,8 +63,9 @@ async def test_its_silence_is_no_reason_to_close_it(fast_clock: MockClock, launc
     """It is still there after the time in which others must subscribe, even if it watches nothing."""
     async with await open_ws((await launch()).url, "/ws/dashboard") as one:
         await one.until("subscribed")
-        await one.say("unsubscribe", channel="task:*", topic="task.status")
-        await one.until("unsubscribed")
+        for channel, topic in (("task:*", "task.status"), ("status", "cli.status")):
+            await one.say("unsubscribe", channel=channel, topic=topic)
+            await one.until("unsubscribed")
         with trio.move_on_after(100):
             while True:
                 assert (await one.next()).kind == "keepalive"

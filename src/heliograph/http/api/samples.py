@@ -48,6 +48,7 @@ def _task() -> Task:
 
 TASK = _task()
 LINE = LogLine(OUTPUT.seq, OUTPUT.id, OUTPUT.timestamp, "stdout", OUTPUT.payload["output"])
+CLI = _event(1, "cli.status", {"active": True}, "status")
 HEAD: EventId = ENDED.id
 META = Meta(HEAD)
 LAST_PAGE = ListMeta(None, HEAD)

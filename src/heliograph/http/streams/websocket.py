@@ -35,7 +35,7 @@ from heliograph.http.wire.frames import (
     json_frame,
     whole_messages,
 )
-from heliograph.model.channels import Selection, parse_selector, parse_topic_pattern
+from heliograph.model.channels import STATUS, Selection, parse_selector, parse_topic_pattern
 from heliograph.model.errors import (
     Forbidden,
     HeliographError,
@@ -56,7 +56,10 @@ MAX_EVERY = 60
 RETURNING = (Reason.SHUTDOWN, Reason.ROTATE, Reason.SLOW)
 """Endings after which it makes sense to come back at a time and a place that we name."""
 
-SESSION_WATCHES = (WatchRequest(Selection(("task:*",), "task.status"), overflow=Overflow.LATEST),)
+SESSION_WATCHES = (
+    WatchRequest(Selection(("task:*",), "task.status"), overflow=Overflow.LATEST),
+    WatchRequest(Selection((STATUS,), "cli.status"), overflow=Overflow.LATEST),
+)
 """What a page with a stream of its own, ``/ws/<session>``, watches from the start."""
 
 NOT_YET = ("chat.message", "task.stop", "task.input")

@@ -171,6 +171,7 @@ def _told() -> Mapping[str, Schema]:
     return {
         "task_output": record({**output, **_PLACE}, optional=["stream"], **own),
         "task_status": record({**status, **_PLACE}, optional=["result"], **own),
+        "cli_status_update": record(cli, optional=[], **own),
         "event": record({**other, "payload": OBJECT, "timestamp": TIME, **_PLACE}),
         "subscribed": record(
             {
