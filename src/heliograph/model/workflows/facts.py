@@ -14,6 +14,10 @@ import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple, TypeVar
 
+import attrs
+
+from heliograph.model import rules
+from heliograph.model.rules import NAME
 from heliograph.model.task import nano_dollars
 
 MAX_TOKENS = 10**12
@@ -23,6 +27,16 @@ MAX_ERROR = 10_000
 """Characters that are kept of an error."""
 
 Value = TypeVar("Value")
+
+NAMED = {"workflow_id": NAME, "run_id": attrs.evolve(NAME, required=False)}
+"""Rules of what names a run in the documented words."""
+
+TOLD = {
+    "duration_ms": rules.amount(MAX_MILLISECONDS),
+    "cost_usd": rules.amount(MAX_COST_USD),
+    **dict.fromkeys(("input_tokens", "output_tokens", "cached_tokens"), rules.whole(MAX_TOKENS)),
+}
+"""Rules of what the end of a run, or of a step, may tell of it."""
 
 
 def written(value: Any) -> bytes:
@@ -40,6 +54,15 @@ class Mark(NamedTuple):
     def of(cls, at: int, value: Any) -> Mark:
         """Make the mark of a word."""
         return cls(at, hashlib.sha256(written(value)).hexdigest()[:16])
+
+
+def later(marks: dict[str, list[Any]], field: str, at: int, value: Any) -> bool:
+    """Tell whether a word on a field is later than all before, and if so remember when it was said."""
+    mark = list(Mark.of(at, value))
+    if mark <= marks.get(field, []):
+        return False
+    marks[field] = mark
+    return True
 
 
 def remember(entries: dict[str, Value], key: str, value: Value, most: int) -> Value | None:
