@@ -18,10 +18,8 @@ import attrs
 
 from heliograph.model import rules
 from heliograph.model.rules import NAME
-from heliograph.model.task import nano_dollars
+from heliograph.model.task import MAX_COST_USD, MAX_TOKENS, nano_dollars
 
-MAX_TOKENS = 10**12
-MAX_COST_USD = 10**4
 MAX_MILLISECONDS = 10**12
 MAX_ERROR = 10_000
 """Characters that are kept of an error."""
@@ -127,6 +125,15 @@ class Spent(NamedTuple):
                 for mine, its in zip(self, other, strict=True)
             )
         )
+
+    @property
+    def capped(self) -> Spent:
+        """What is shown of it: no more than one event may tell, so that sums of it stay within 64 bits."""
+        capped = (None if mine is None else min(mine, most) for mine, most in zip(self, CAPS, strict=True))
+        return Spent(*capped)
+
+
+CAPS = (nano_dollars(MAX_COST_USD), MAX_TOKENS, MAX_TOKENS, MAX_TOKENS)
 
 
 def first(said: Mapping[str, Any], *names: str) -> Any:

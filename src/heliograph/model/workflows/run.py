@@ -207,9 +207,10 @@ class Run:
             told = (self.durations.get(name, (None, None)) for name in (speaker, "run"))
             between = (self.finished_at - self.started_at).total_seconds() * 1000
             self.duration_ms = next((span for when, span in told if when == at), round(between, 3))
-        self.cost_nanos, self.input_tokens, self.output_tokens, self.cached_tokens = (
-            whole if whole is not None else parts for whole, parts in zip(self.whole, self.parts, strict=True)
+        known = (
+            parts if whole is None else whole for whole, parts in zip(self.whole, self.parts, strict=True)
         )
+        self.cost_nanos, self.input_tokens, self.output_tokens, self.cached_tokens = Spent(*known).capped
 
     def _speaker(self) -> str:
         """Choose who tells how the run stands: itself, else the runner that began first."""

@@ -159,7 +159,7 @@ class Step:
         spent = Spent(*self.earlier)
         for _, _, its in self.ends.values():
             spent = spent.plus(Spent(*its))
-        self.cost_nanos, self.input_tokens, self.output_tokens, self.cached_tokens = spent
+        self.cost_nanos, self.input_tokens, self.output_tokens, self.cached_tokens = spent.capped
 
 
 def attempts_of(step: Step) -> list[Attempt]:
