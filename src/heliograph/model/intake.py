@@ -67,7 +67,7 @@ _TYPE = Rule(
 KIND_OF = {topic: kind for kind in KINDS for topic in kind.topics}
 """By topic: the kind of entity whose rules its payload keeps to."""
 
-OWN_TOPICS = frozenset(topic for kind in KINDS for topic in kind.own)
+OWN_TOPICS = frozenset(topic for kind in KINDS for topic in kind.own) | {channels.MACHINE_STATUS}
 """What only the service itself says: who may publish need not be who may configure."""
 
 MESSAGE_FORMS = {
