@@ -166,6 +166,7 @@ def _told() -> Mapping[str, Schema]:
         name: COMPONENTS.schemas["Event"]["properties"][name]
         for name in ("topic", "sender", "correlation_id")
     }
+    cli = {"session_id": nullable(TEXT), "timestamp": TIME, **_PLACE}
     codes = one_of(kind.code for kind in REFUSALS)
     own = {"additionalProperties": said(ANYTHING, "What else its publisher says, as it came.")}
     return {
