@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 
 from heliograph import config
 from heliograph.config import (
-    ENVIRONMENT,
     AuthSettings,
     KeySettings,
     ServerSettings,
@@ -24,6 +23,7 @@ from heliograph.config import (
 )
 from heliograph.model.errors import SettingsError
 from heliograph.model.strict import structure
+from heliograph.variables import ENVIRONMENT
 
 DIGEST = hashlib.sha256(b"secret").hexdigest()
 KEY = f'[[auth.keys]]\nname = "a"\nsha256 = "{DIGEST}"\n'

@@ -1,17 +1,15 @@
 """Settings: defaults, then ``config.toml``, then the environment; strict, and frozen once read.
 
-A wrong or unknown key is answered by its path and what would be right. No other module reads the
-environment or the file.
+A wrong or unknown key is answered by its path and what would be right. No other module reads the file, and
+none but ``variables`` the environment.
 """
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 import tomllib
-from collections.abc import Callable, Mapping
-from difflib import get_close_matches
+from collections.abc import Mapping
 from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Any
@@ -23,13 +21,12 @@ from attrs import validators
 from heliograph.model.channels import CHANNEL_HELP, is_channel, is_pattern
 from heliograph.model.errors import SettingsError
 from heliograph.model.prices import Price
-from heliograph.model.settings import RetentionSettings, number
+from heliograph.model.settings import SCOPES, RetentionSettings, number
 from heliograph.model.strict import structure
 from heliograph.storage.settings import PostgresSettings, RedisSettings
+from heliograph.variables import read_environment
 
 LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
-SCOPES = ("read", "publish", "admin")
-KEYS_HELP = "write key, name:key or name:key:scope+scope, separated by commas"
 KIB = 1024
 MIB = 1024 * KIB
 
@@ -192,13 +189,6 @@ def _selector(_: object, __: object, text: str) -> None:
         raise ValueError(f"{text!r} is not a channel ({CHANNEL_HELP}) nor a pattern (task:*, …, *)")
 
 
-def _network(_: object, __: object, text: str) -> None:
-    try:
-        ip_network(text)
-    except ValueError:
-        raise ValueError(f"{text!r} is not a network, such as 172.16.0.0/12 or fd00::/8") from None
-
-
 def _distinct_names(_: object, __: object, keys: tuple[KeySettings, ...]) -> None:
     """Refuse a name for several keys: a ticket carries only the name, and would give rights of another."""
     names = [key.name for key in keys]
@@ -233,7 +223,7 @@ class AuthSettings:
     keys: tuple[KeySettings, ...] = attrs.field(default=(), validator=_distinct_names)
     ticket_seconds: float = number(60.0, 1, 3600)
     session_seconds: float = number(12 * 3600.0, 60, 30 * 86400)
-    open_networks: tuple[str, ...] = attrs.field(default=(), validator=validators.deep_iterable(_network))
+    open_networks: tuple[str, ...] = attrs.field(default=(), validator=_networks)
 
 
 @attrs.frozen
@@ -257,77 +247,6 @@ class Settings:
     webhook_public_domain: str = ""
 
 
-def _keys(text: str) -> list[dict[str, Any]]:
-    """Read ``key``, ``name:key`` or ``name:key:scope+scope``, separated by commas; hash the keys."""
-    keys: list[dict[str, Any]] = []
-    for item in filter(None, (part.strip() for part in text.split(","))):
-        parts = item.split(":", 2)
-        number = len(keys) + 1
-        name, secret = parts[:2] if len(parts) > 1 else (f"key{number}", item)
-        if not (name and secret):
-            raise ValueError(f"{KEYS_HELP}; number {number} lacks a part")
-        scopes = parts[2].split("+") if len(parts) == 3 else ["read", "publish"]
-        if not set(scopes) <= set(SCOPES):  # not to be shown: it may be the rest of a key with a colon in it
-            raise ValueError(f"{KEYS_HELP}; number {number} has a scope that is none of {', '.join(SCOPES)}")
-        keys.append({"name": name, "sha256": _sha256(secret), "scopes": scopes})
-    return keys
-
-
-def _one_key(text: str) -> list[dict[str, Any]]:
-    return [{"name": "default", "sha256": _sha256(text), "scopes": list(SCOPES)}]
-
-
-def _sha256(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
-def _origins(text: str) -> list[str]:
-    if text.startswith(("[", '"', "'")):
-        raise ValueError(
-            "write origins without brackets and quotes, separated by commas: http://localhost:3005"
-        )
-    return _listed(text)
-
-
-def _listed(text: str) -> list[str]:
-    return [item.strip() for item in text.split(",") if item.strip()]
-
-
-def _folders(text: str) -> list[str]:
-    return [folder for folder in text.split(os.pathsep) if folder]
-
-
-ENVIRONMENT: Mapping[str, tuple[str, Callable[[str], Any]]] = {
-    "HOST": ("server.host", str),
-    "PORT": ("server.port", str),
-    "CORS_ORIGINS": ("server.cors_origins", _origins),
-    "API_CORS_ORIGINS": ("server.cors_origins", _origins),
-    "DATABASE_URL": ("storage.database_url", str),
-    "REDIS_URL": ("storage.redis_url", str),
-    "HELIOGRAPH_DATA": ("storage.data", str),
-    "HELIOGRAPH_API_KEYS": ("auth.keys", _keys),
-    "API_KEY_SECRET": ("auth.keys", _one_key),
-    "HELIOGRAPH_ARTIFACTS": ("artifacts.folder", str),
-    "HELIOGRAPH_ARTIFACTS_URL": ("artifacts.url", str),
-    "HELIOGRAPH_WORKFLOWS": ("workflows", _folders),
-    "HELIOGRAPH_WEBHOOKS": ("webhooks", str),
-    "WEBHOOK_PUBLIC_DOMAIN": ("webhook_public_domain", str),
-    "HELIOGRAPH_TRUSTED_PROXIES": ("server.trusted_proxies", _listed),
-    "AGENT_ENGINE_URL": ("engine.url", str),
-    "LOG_LEVEL": ("log.level", str),
-}
-"""Environment variables, the setting each one overrides, and how its text is read; lists of two that name the
-same setting are put together."""
-
-CLIENT_VARIABLES = ("HELIOGRAPH_URL", "HELIOGRAPH_API_KEY", "HELIOGRAPH_TASK_ID")
-"""Variables of the commands that talk to a service."""
-
-OF_KUBERNETES = re.compile(
-    r"HELIOGRAPH_(\w+_)?(SERVICE_(HOST|PORT\w*)|PORT_\d+_\w+)=.*|HELIOGRAPH_(\w+_)?PORT=\w+://.*"
-)
-"""What Kubernetes sets in every container beside a service of our name, as ``NAME=text``."""
-
-
 def load(file: Path | None = None, environ: Mapping[str, str] = os.environ) -> Settings:
     """Read the settings.
 
@@ -340,8 +259,10 @@ def load(file: Path | None = None, environ: Mapping[str, str] = os.environ) -> S
         SettingsError: With one line per mistake: where it is and what would be right.
     """
     tree = _read_file(file)
-    problems = [problem for name in environ if (problem := _unknown(name, environ[name]))]
-    sources = _read_environment(tree, environ, problems)
+    problems: list[str] = []
+    values, sources = read_environment(environ, problems)
+    for path, value in values.items():
+        _put(tree, path, value)
     settings = structure(tree, Settings, "", problems)
     if isinstance(settings, Settings):
         problems += _halves(settings.storage)
@@ -352,41 +273,6 @@ def load(file: Path | None = None, environ: Mapping[str, str] = os.environ) -> S
         raise SettingsError([_with_source(problem, sources) for problem in problems])
     assert isinstance(settings, Settings)
     return settings
-
-
-def _read_environment(
-    tree: dict[str, Any], environ: Mapping[str, str], problems: list[str]
-) -> dict[str, str]:
-    """Put the environment over the file; return the variable that each setting came from."""
-    sources: dict[str, str] = {}
-    values: dict[str, Any] = {}
-    for variable, (path, read) in ENVIRONMENT.items():
-        text = environ.get(variable, "").strip()
-        if not text:
-            continue
-        try:
-            value = read(text)
-        except ValueError as error:
-            problems.append(f"{variable}: {error}")
-            continue
-        values[path] = values[path] + value if path in values else value
-        sources[path] = f"{sources[path]}, {variable}" if path in sources else variable
-    for path, value in values.items():
-        _put(tree, path, value)
-    return sources
-
-
-def _unknown(name: str, text: str) -> str | None:
-    """Return what is wrong with a variable that has our prefix and means nothing."""
-    ours = (*ENVIRONMENT, *CLIENT_VARIABLES)
-    prefixed = [known for known in ours if known.startswith("HELIOGRAPH_")]
-    if not name.startswith("HELIOGRAPH_") or name in ours or OF_KUBERNETES.fullmatch(f"{name}={text}"):
-        return None
-    short = name.removeprefix("HELIOGRAPH_")
-    others = {known.removeprefix("HELIOGRAPH_"): known for known in ours}
-    close = get_close_matches(short, others, 1)
-    meant = f"did you mean {others[close[0]]}?" if close else f"known are {', '.join(prefixed)}"
-    return f"{name}: is unknown; {meant}"
 
 
 def _halves(storage: StorageSettings) -> list[str]:

@@ -13,9 +13,10 @@ from tests.polling import until
 from tests.recount import Item
 
 from heliograph.actors import histogram
-from heliograph.actors.histogram import USUAL_VIEWS, Figures, Question
+from heliograph.actors.figures import Figures, Question
+from heliograph.actors.histogram import USUAL_VIEWS
 from heliograph.actors.subscriber import Subscriber
-from heliograph.model.analytics import deltas
+from heliograph.model.analytics import deltas, ledger
 from heliograph.model.analytics.cube import ALL, View
 from heliograph.model.analytics.totals import Totals, unpack
 from heliograph.model.channels import ANALYTICS, Selection
@@ -208,7 +209,7 @@ async def test_finished_tasks_are_forgotten_and_corrected_all_the_same(
     deployed: Deployment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Memory holds active tasks only; a correction of any other moves it, counting nothing twice."""
-    monkeypatch.setattr(histogram, "RECENTLY_FINISHED", 2)
+    monkeypatch.setattr(ledger, "RECENTLY_FINISHED", 2)
     node = deployed.node()
     await deployed.publish(
         [item for task in range(50) for item in (_created(task), _ended(task, cost_usd=1))]
@@ -216,7 +217,7 @@ async def test_finished_tasks_are_forgotten_and_corrected_all_the_same(
     await deployed.publish([_created(50)])
     await _totals(node)
     assert node.histogram.stats().active == 1
-    assert len(node.histogram._tracked) == 3
+    assert node.histogram._ledger.tracked == 3
     await deployed.publish(
         [_ended(7, "failed", cost_usd=5), _ended(7, "cancelled", cost_usd=2), _ended(8, "failed", cost_usd=3)]
     )
@@ -230,7 +231,7 @@ async def test_a_late_output_of_a_forgotten_task_changes_nothing(
     deployed: Deployment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Output that comes after the end is looked up and counts for nothing."""
-    monkeypatch.setattr(histogram, "RECENTLY_FINISHED", 0)
+    monkeypatch.setattr(ledger, "RECENTLY_FINISHED", 0)
     node = deployed.node()
     await deployed.publish([_created(1), _ended(1)])
     before = await _totals(node)

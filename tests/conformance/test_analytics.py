@@ -12,11 +12,11 @@ import trio
 from tests import recount
 from tests.storages import Form, Storage, archived
 
-from heliograph.actors import histogram
 from heliograph.actors.appender import Appender
-from heliograph.actors.histogram import Histogram, Question
+from heliograph.actors.figures import Question
+from heliograph.actors.histogram import Histogram
 from heliograph.actors.subscriber import Subscriber
-from heliograph.model.analytics import deltas
+from heliograph.model.analytics import deltas, ledger
 from heliograph.model.analytics.cube import View
 from heliograph.model.analytics.totals import unpack
 from heliograph.model.channels import ANALYTICS, Selection
@@ -82,7 +82,7 @@ async def test_restarts_and_corrections_lose_nothing(
     form: Form, seed: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An aggregator started at any moment counts what one that never stopped counts: what happened."""
-    monkeypatch.setattr(histogram, "RECENTLY_FINISHED", 1)  # else no finished task would ever be looked up
+    monkeypatch.setattr(ledger, "RECENTLY_FINISHED", 1)  # else no finished task would ever be looked up
     items = _history(seed)
     with trio.fail_after(60):
         async with form.open() as storage, trio.open_nursery() as nursery:

@@ -6,19 +6,20 @@ import random
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import trio
-from tests.conformance.clients import ask, get, open_sse
+from tests.conformance.clients import DEADLINE, ask, get, open_sse
 from tests.conformance.conftest import Launch
 from tests.conformance.serving import process
 from tests.conformance.test_storage import event, kept, read_all
 from tests.model.workflows.test_runs import fold
 from tests.polling import until
 from tests.recorded import BEGUN, EXAMPLES, NODES, RUN_ID, WORKFLOW, recorded_run
-from tests.storages import Form, Storage, archived
+from tests.storages import DistributedForm, Form, Storage, archived
 
 from heliograph.actors.retention import Retention
 from heliograph.model.event import Draft, Event
@@ -270,6 +271,89 @@ async def test_a_run_is_asked_for_and_streamed_over_both_forms(launch: Launch, n
     answer = await ask(url, "PATCH", f"/api/v1/workflows/{WORKFLOW}", json={"enabled": False})
     assert (answer.status, answer.json()["enabled"]) == (200, False)
     nursery.cancel_scope.cancel()
+
+
+RUNS, WATCHERS, STEPS = 200, 50, 4
+
+
+async def test_many_runs_at_once_are_told_whole(launch: Launch, form: Form, nursery: trio.Nursery) -> None:
+    """200 runs of one workflow, watched by 50 streams that hop and are cut: nothing is lost or doubled."""
+    nodes = 2 if isinstance(form, DistributedForm) else 1
+    settings: dict[str, Any] = {"workflows": (EXAMPLES,), "streams": {"rotate_seconds": 0.5}}
+    urls = [(await launch(**settings)).url for _ in range(nodes)]
+    runs = [f"r{number}" for number in range(RUNS)]
+    await post(urls[0], [told("run.started", one, 0) for one in runs])
+    await until(partial(listed, urls, RUNS))
+    parts = [
+        [told("step.started", one, 1, step=f"s{step}"), told("step.completed", one, 2, step=f"s{step}")]
+        for step in range(STEPS)
+        for one in runs
+    ]
+    expected = 2 + 2 * STEPS
+    heard: dict[int, list[tuple[str, str]]] = {number: [] for number in range(WATCHERS)}
+
+    async def follow(number: int) -> None:
+        path = f"/api/v1/workflows/nightly_quality/runs/r{number * 4}/stream"
+        chance = random.Random(number)
+        cursor = ""
+        while len(heard[number]) < expected:
+            headers = {"Last-Event-ID": cursor} if cursor else None
+            async with await open_sse(chance.choice(urls), path, headers) as stream:
+                for _ in range(chance.randrange(1, 5)):
+                    one = await stream.until("event", "reconnect")
+                    if one.kind == "reconnect":
+                        break
+                    heard[number].append((one.fields["topic"], str(one.fields["payload"].get("step"))))
+                    cursor = str(one.id)
+                    if len(heard[number]) == expected:
+                        break
+
+    async def publish_all() -> None:
+        random.Random(0).shuffle(parts)
+        for first in range(0, len(parts), 20):
+            url = urls[first // 20 % nodes]
+            await post(url, [item for part in parts[first : first + 20] for item in part])
+        await post(urls[0], [told("run.finished", one, 3) for one in runs])
+
+    with trio.fail_after(2 * DEADLINE):
+        async with trio.open_nursery() as crowd:
+            crowd.start_soon(publish_all)
+            for number in range(WATCHERS):
+                crowd.start_soon(follow, number)
+    whole = Counter(
+        [
+            *(("run.started", "None"), ("run.finished", "None")),
+            *((f"step.{word}", f"s{step}") for word in ("started", "completed") for step in range(STEPS)),
+        ]
+    )
+    assert all(Counter(events) == whole for events in heard.values())
+
+    async def all_ended() -> bool:
+        answer = await get(urls[-1], "/api/v1/workflows/nightly_quality/runs?limit=1")
+        return bool(answer["stats"]["by_status"] == {"success": RUNS})
+
+    await until(all_ended)
+    trace = await get(urls[-1], "/api/v1/workflows/nightly_quality/runs/r7")
+    assert trace["run"]["steps"] == {"success": STEPS}
+    nursery.cancel_scope.cancel()
+
+
+def told(topic: str, run_id: str, seconds: float, **payload: Any) -> dict[str, Any]:
+    """Make an event of a run of the nightly workflow."""
+    named = {"workflow_id": "nightly_quality", "run_id": run_id, **payload}
+    at = (BEGUN + timedelta(seconds=seconds)).isoformat()
+    return {"topic": topic, "payload": named, "timestamp": at}
+
+
+async def post(url: str, items: list[dict[str, Any]]) -> None:
+    """Publish items, which must be kept."""
+    assert (await ask(url, "POST", "/api/v1/events", json=items)).status == 201
+
+
+async def listed(urls: list[str], number: int) -> bool:
+    """Tell whether every node knows of so many runs."""
+    path = "/api/v1/workflows/nightly_quality"
+    return all([(await get(url, path))["stats"]["total"] == number for url in urls])
 
 
 @pytest.mark.chaos

@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from tests import recount
 from tests.nodes import Node, deployment
 
-from heliograph.actors import histogram
 from heliograph.http.api.routes import analytics
+from heliograph.model.analytics import ledger
 from heliograph.model.analytics.timeline import GRANULARITIES
 from heliograph.model.intake import parse_items
 
@@ -75,7 +75,7 @@ def _stories(draw: st.DrawFn) -> list[Any]:
 async def test_every_answer_equals_a_recount(story: list[Any]) -> None:
     """Whatever happened in whatever order, each node answers what counting the raw events gives."""
     with TemporaryDirectory() as folder, trio.fail_after(120), pytest.MonkeyPatch.context() as patch:
-        patch.setattr(histogram, "RECENTLY_FINISHED", 1)  # else no finished task would ever be looked up
+        patch.setattr(ledger, "RECENTLY_FINISHED", 1)  # else no finished task would ever be looked up
         async with deployment(Path(folder)) as deployed:
             near, far = deployed.node(), deployed.node(far=True)
             published: list[recount.Item] = []

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import random
-from collections import Counter
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import orjson
 import pytest
-import trio
 from tests.conformance.clients import open_sse
 from tests.http.conftest import Api, Start
 from tests.recorded import BEGUN, EXAMPLES, NODES, WORKFLOW, recorded_run
@@ -464,60 +461,3 @@ async def test_a_stream_of_a_run_begins_with_what_was(examples: Api) -> None:
     ]
     async with await open_sse(examples.url, path, {"Last-Event-ID": str(cursor)}) as resumed:
         assert await resumed.story(1) == heard[-1:]
-
-
-RUNS, WATCHERS, STEPS = 200, 50, 4
-
-
-async def test_many_runs_at_once_are_told_whole(start: Start) -> None:
-    """200 runs of one workflow, watched by 50 streams that are cut and go on: nothing is lost or doubled."""
-    api = await start(workflows=(EXAMPLES,), streams={"rotate_seconds": 0.5})
-    runs = [f"r{number}" for number in range(RUNS)]
-    await api.publish(*(run("run.started", one) for one in runs))
-    parts = [
-        [run("step.started", one, 1, step=f"s{step}"), run("step.completed", one, 2, step=f"s{step}")]
-        for step in range(STEPS)
-        for one in runs
-    ]
-    ends = [[run("run.finished", one, 3)] for one in runs]
-    expected = 2 + 2 * STEPS
-    told: dict[int, list[tuple[str, str]]] = {number: [] for number in range(WATCHERS)}
-
-    async def follow(number: int) -> None:
-        path = f"{V1}/nightly_quality/runs/r{number * 4}/stream"
-        chance = random.Random(number)
-        cursor = ""
-        while len(told[number]) < expected:
-            headers = {"Last-Event-ID": cursor} if cursor else None
-            async with await open_sse(api.url, path, headers) as stream:
-                for _ in range(chance.randrange(1, 5)):
-                    one = await stream.until("event", "reconnect")
-                    if one.kind == "reconnect":
-                        break
-                    told[number].append((one.fields["topic"], str(one.fields["payload"].get("step"))))
-                    cursor = str(one.id)
-                    if len(told[number]) == expected:
-                        break
-
-    async def publish() -> None:
-        random.Random(0).shuffle(parts)
-        for first in range(0, len(parts), 20):
-            await api.publish(*(item for part in parts[first : first + 20] for item in part))
-        await api.publish(*(item for end in ends for item in end))
-
-    with trio.fail_after(60):
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(publish)
-            for number in range(WATCHERS):
-                nursery.start_soon(follow, number)
-    whole = Counter(
-        [
-            *(("run.started", "None"), ("run.finished", "None")),
-            *((f"step.{word}", f"s{step}") for word in ("started", "completed") for step in range(STEPS)),
-        ]
-    )
-    assert all(Counter(events) == whole for events in told.values())
-    stats = (await api.get(f"{V1}/nightly_quality/runs?limit=1"))["stats"]
-    assert (stats["total"], stats["successful"]) == (RUNS, RUNS)
-    trace = await api.get(f"{V1}/nightly_quality/runs/r7")
-    assert trace["run"]["steps"] == {"success": STEPS}

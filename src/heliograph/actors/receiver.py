@@ -41,7 +41,7 @@ from heliograph.model.event import Draft
 from heliograph.model.mend import mend
 from heliograph.model.webhooks import reading, signatures
 from heliograph.model.webhooks.commands import Asked, find_command, input_of
-from heliograph.model.webhooks.delivery import DELIVERY, RECEIVED, SKIPPED, TASK_CREATED
+from heliograph.model.webhooks.delivery import DELIVERY, RECEIVED, SKIPPED, TASK_CREATED, DeliveryFilter
 from heliograph.model.webhooks.reading import Said, digest, read_delivery
 from heliograph.model.webhooks.templates import BadTemplate
 from heliograph.model.webhooks.webhook import MEASURED
@@ -116,11 +116,11 @@ class Receiver:
         max_bytes: int,
     ) -> None:
         self._webhooks = webhooks
-        self._store = store
         self._append = append
         self._engine = engine
         self._repo_path = repo_path
         self._max_bytes = max_bytes
+        self._known = _Known(store)
         self._outcomes: Counter[str] = Counter()
         self._refusals: Counter[str] = Counter()
         self._refused: dict[str, Counter[str]] = {}
@@ -207,11 +207,11 @@ class Receiver:
 
     async def _refuse_repeated(self, event_id: str) -> None:
         try:
-            known = await self._store.get(DELIVERY, event_id)
+            known = await self._known.has(event_id)
         except Unavailable:
             return  # the log's keys go back far enough for an outage
-        if known is not None:
-            raise RepeatedDelivery(f"the delivery {known.delivery_id} was taken before")
+        if known:
+            raise RepeatedDelivery("the delivery was taken before")
 
     def _drafts(
         self, hook: Hook, said: Said, event_id: str, size: int, signed: bool
@@ -287,6 +287,34 @@ class Receiver:
             for kept, old in ((self._refused, refused), (self._latencies, latencies)):
                 for name, counts in old.items():
                     kept.setdefault(name, Counter()).update(counts)
+
+
+class _Known:
+    """Looks deliveries up in the store; those asked for during one question are in the next one together."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._asking = trio.Lock()
+        self._next = _Question()
+
+    async def has(self, event_id: str) -> bool:
+        """Tell whether the store has a delivery."""
+        question = self._next
+        question.ids.add(event_id)
+        async with self._asking:
+            if question.found is None:
+                if self._next is question:
+                    self._next = _Question()
+                wanted = DeliveryFilter(event_ids=tuple(question.ids))
+                found, _ = await self._store.list(DELIVERY, wanted, None, len(question.ids))
+                question.found = {delivery.event_id for delivery in found}
+        return event_id in question.found
+
+
+@attrs.define
+class _Question:
+    ids: set[str] = attrs.field(factory=set)
+    found: set[str] | None = None
 
 
 def _task(hook: Hook, said: Said, asked: Asked, text: str, event_id: str, task_id: str) -> dict[str, Any]:

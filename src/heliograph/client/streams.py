@@ -127,6 +127,11 @@ class EventStream:
         if isinstance(client, httpx.Client):
             client.close()
 
+    def __del__(self) -> None:
+        """Close what a loop that was left early has left open; under asyncio and Trio only ``aclose`` can."""
+        if isinstance(self._client, httpx.Client):
+            self.close()
+
     def _open(self, seconds: float) -> None:
         client = self._client = httpx.Client(**self._options)
         self._read_seconds = max(0.001, min(seconds, IDLE_SECONDS))

@@ -7,6 +7,9 @@ from typing import Any
 import attrs
 from attrs import validators
 
+SCOPES = ("read", "publish", "admin")
+"""What a key may be allowed to do."""
+
 
 def number(default: float, low: float, high: float) -> Any:
     """Declare a number setting with its inclusive range; an ``int`` default takes whole numbers only."""
@@ -15,8 +18,9 @@ def number(default: float, low: float, high: float) -> Any:
 
 @attrs.frozen
 class RetentionSettings:
-    """How long events are kept, and runs of workflows with what they left behind; 0 keeps them for ever."""
+    """How long events, entities, and runs with what they left behind are kept; 0 keeps them for ever."""
 
     max_age_seconds: int = number(0, 0, 100 * 366 * 86400)
     max_events: int = number(0, 0, 10**15)
+    entities_max_age_seconds: int = number(0, 0, 100 * 366 * 86400)
     runs_max_age_seconds: int = number(0, 0, 100 * 366 * 86400)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import gc
 import os
 import signal
 import socket
@@ -308,6 +310,18 @@ def test_nothing_is_left_after_close(service: Service, spools: Path) -> None:
         assert list(folders(spools)) == []
 
 
+def test_a_loop_that_is_left_early_leaves_nothing(service: Service) -> None:
+    """A stream that is not closed by a block closes its connection when nobody has it any more."""
+    with heliograph.Client(service.url) as client:
+        client.publish([{"topic": "left.early", "payload": {}}])
+    before = sorted(os.listdir("/proc/self/fd"))
+    for item in heliograph.follow("topic:left.early", after="0-0", url=service.url):
+        assert isinstance(item, heliograph.Event)
+        break
+    gc.collect()
+    assert sorted(os.listdir("/proc/self/fd")) == before
+
+
 def test_a_full_spool_drops_lines_and_says_so(mortal: Service, spools: Path) -> None:
     """Beyond its bound lines are dropped, never the task's end, and the task itself says how many."""
     with publishing_to(mortal.url, spools, spool_bytes=20_000):
@@ -384,3 +398,22 @@ def test_no_place_for_a_spool(tmp_path: Path, caplog: pytest.LogCaptureFixture) 
         task.print("line")
     assert [record.getMessage() for record in caplog.records if "is lost" in record.getMessage()]
     assert len(caplog.records) == 1
+
+
+def test_publishing_under_asyncio_waits_for_the_service(mortal: Service) -> None:
+    """The async client tries on under asyncio as under Trio, until the service is there."""
+
+    async def publish() -> heliograph.Accepted:
+        tried: list[float] = []
+        async with heliograph.AsyncClient(mortal.url) as client:
+            item = {"type": "task_output", "task_id": "aio", "output": "hi"}
+            publishing = asyncio.ensure_future(
+                client.publish([item], lambda error, delay: tried.append(delay))
+            )
+            while len(tried) < 2:  # noqa: ASYNC110 (what is waited for is a refused connection)
+                await asyncio.sleep(0.01)
+            await asyncio.to_thread(mortal.start)
+            return await asyncio.wait_for(publishing, 30)
+
+    assert asyncio.run(publish()).accepted == 1
+    assert mortal.lines("aio") == ["hi"]

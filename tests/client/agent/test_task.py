@@ -450,6 +450,7 @@ def test_a_run_and_its_steps(world: World, publishing: Service) -> None:
             with run.step("fetch") as step:
                 step.output({"rows": 3})
                 step.cost(0.5, input_tokens=9)
+            run.cost(0.25)
             with pytest.raises(OSError, match="disk"), run.step("store"):
                 raise OSError("disk")
             with run.step("store"), heliograph.task("within") as task:
@@ -462,6 +463,7 @@ def test_a_run_and_its_steps(world: World, publishing: Service) -> None:
             async with run.step("fetch") as step:
                 step.output({"rows": 3})
                 step.cost(0.5, input_tokens=9)
+            run.cost(0.25)
             with pytest.raises(OSError, match="disk"):
                 async with run.step("store"):
                     raise OSError("disk")
@@ -487,6 +489,7 @@ def test_a_run_and_its_steps(world: World, publishing: Service) -> None:
     assert [event.payload["attempt"] for event in told[3:7]] == [1, 1, 2, 2]
     assert told[4].payload["error"] == "OSError: disk"
     assert (told[7].payload["status"], told[7].payload["result"]) == ("success", {"stored": 3})
+    assert (told[7].payload["cost_usd"], told[7].payload["input_tokens"]) == (0.75, 9)
     assert publishing.task(task_id).metadata == {"workflow_id": "nightly", "run_id": run_id}
 
 

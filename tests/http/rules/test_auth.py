@@ -10,10 +10,11 @@ from tests.conformance.clients import open_ws
 from tests.http.conftest import Api, Start, output
 from werkzeug.datastructures import Headers
 
-from heliograph.config import SCOPES, AuthSettings, KeySettings
+from heliograph.config import AuthSettings, KeySettings
 from heliograph.http.rules.auth import LOCAL, NETWORK, Authenticator, Identity
 from heliograph.model.channels import selector_covers
 from heliograph.model.errors import Forbidden, Unauthenticated
+from heliograph.model.settings import SCOPES
 
 
 def key(name: str, text: str, *scopes: str, channels: tuple[str, ...] = ()) -> KeySettings:

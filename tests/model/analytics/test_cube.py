@@ -1,4 +1,4 @@
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import pytest
 from hypothesis import given
@@ -121,3 +121,71 @@ def test_what_is_kept_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in DIMENSIONS:
         assert sum(unpack(value).created for value in cube.query(View(name), [(0, 400)])[0].values()) == 100
         assert cube.kept <= 2000
+
+
+def _spread(places: int, first: int = 0, group: str = "a") -> Cells:
+    """Make a change to each of many slots."""
+    return {(first + 97 * n, (group,) * 4): Cell(pack(Totals(created=1))) for n in range(places)}
+
+
+def test_views_are_forgotten_however_small_they_are() -> None:
+    """However many filters are asked for, those of the last few questions are kept, and no others."""
+    cube = Cube()
+    cube.add(_spread(50))
+    for number in range(cubes.MAX_VIEWS * 3):
+        cube.query(View(None, (frozenset({f"no such {number}"}), None, None, None)), [cubes.ALL_TIME])
+    assert cube.views == cubes.MAX_VIEWS
+    usual = View()
+    for number in range(cubes.MAX_VIEWS - 1):
+        cube.query(usual, [cubes.ALL_TIME])
+        cube.query(View(None, (frozenset({f"another {number}"}), None, None, None)), [cubes.ALL_TIME])
+    assert usual in cube._views  # what is asked for again and again stays
+
+
+def test_a_change_looks_at_what_it_touches() -> None:
+    """What a change costs depends on its slots, not on how many blocks the views hold."""
+    looked = 0
+
+    class Blocks(dict[tuple[int, int], object]):
+        def pop(self, *place: Any) -> object:
+            nonlocal looked
+            looked += 1
+            return super().pop(*place)
+
+    cube = Cube()
+    cube.add(_spread(2000))
+    for number in range(20):
+        view = View(None, (frozenset({"a", str(number)}), None, None, None))
+        cube.query(view, [(0, 97 * 2000)])
+        cube._views[view] = Blocks(cube._views[view])  # type: ignore[assignment]
+    cube.add(_spread(1))
+    assert looked <= 20 * cubes.LEVELS
+
+
+def test_an_answer_is_made_in_pieces() -> None:
+    """Between two pauses no more groups are merged, and no more slots added up, than a bound."""
+    cube = Cube()
+    for group in range(300):
+        cube.add(_spread(40, group, f"group {group}"))
+    pieces = list(cube.gather(View("agent"), [(0, 97 * 40)] * 30))
+    assert len(pieces) >= 30 * 300 // cubes.STEP_GROUPS
+    assert cube.query(View("agent"), [(0, 97 * 40)])[0]["group 7"] == pack(Totals(created=40))
+
+
+@given(
+    st.lists(st.dictionaries(st.text(max_size=3), st.integers(1, 99), max_size=9), max_size=4),
+    st.integers(1, 6),
+)
+def test_the_greatest_groups_and_the_rest(counts: list[dict[str, int]], most: int) -> None:
+    """However many groups there are, so many are shown, the greatest by name, and nothing is lost."""
+    sums = [{name: pack(Totals(finished=count)) for name, count in span.items()} for span in counts]
+    cut = cubes.greatest(sums, most)
+    assert [sum(span.values()) for span in cut] == [sum(span.values()) for span in sums]
+    shown = set().union(*cut) if cut else set()
+    assert len(shown) <= most
+    weights = {name: max(span.get(name, 0) for span in counts) for span in counts for name in span}
+    if cubes.OTHER in shown:
+        hidden = weights.keys() - shown
+        assert min((weights[name] for name in shown - {cubes.OTHER}), default=99) >= max(
+            weights[name] for name in hidden
+        )

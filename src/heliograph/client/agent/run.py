@@ -97,8 +97,9 @@ class Run(AbstractContextManager["Run"], AbstractAsyncContextManager["Run"]):
     def cost(
         self, usd: Amount = 0, *, input_tokens: int = 0, output_tokens: int = 0, cached_tokens: int = 0
     ) -> None:
-        """Add to what the run has cost as a whole, beside its steps; told at its end."""
-        self._usage.add(usd, input_tokens, output_tokens, cached_tokens)
+        """Add to what the run has cost as a whole, its steps included; told at its end."""
+        with self._lock:
+            self._usage.add(usd, input_tokens, output_tokens, cached_tokens)
 
     def result(self, value: Any) -> None:
         """Set what came out."""
@@ -163,8 +164,12 @@ class Step(AbstractContextManager["Step"], AbstractAsyncContextManager["Step"]):
     def cost(
         self, usd: Amount = 0, *, input_tokens: int = 0, output_tokens: int = 0, cached_tokens: int = 0
     ) -> None:
-        """Add to what the step has cost; told at its end."""
+        """Add to what the step has cost, and its run with it; told at its end."""
         self._usage.add(usd, input_tokens, output_tokens, cached_tokens)
+        # The service takes what a run tells of the whole in place of the sum over its steps.
+        self.run.cost(
+            usd, input_tokens=input_tokens, output_tokens=output_tokens, cached_tokens=cached_tokens
+        )
 
     def __enter__(self) -> Self:
         self._begun = time.monotonic()

@@ -85,6 +85,8 @@ def snapshot(services: Services) -> list[Sample]:
         one("analytics_deltas", "Deltas published by this node", "counter", analytics.published),
         one("analytics_lookups", "Finished tasks asked of the store", "counter", analytics.looked_up),
         one("analytics_loads", "Times the rollups were loaded", "counter", analytics.loads),
+        one("analytics_views", "Views with sums kept", "gauge", analytics.views),
+        one("analytics_kept_bytes", "Bytes of sums kept for views", "gauge", analytics.kept_bytes),
         one("analytics_cells", "Places with sums", "gauge", analytics.cells),
         one(
             "analytics_active_tasks", "Tasks not finished, as the aggregator knows", "gauge", analytics.active
@@ -136,6 +138,12 @@ def _request_samples(requests: RequestCounts) -> Iterable[Sample]:
     answered = {(method, path, str(status)): n for (method, path, status), n in requests.answered.items()}
     labels = ("method", "route")
     yield Sample("http_requests", "Requests answered, by status", "counter", (*labels, "status"), answered)
+    yield one(
+        "refused_credentials",
+        "Requests with a wrong key, ticket or session",
+        "counter",
+        requests.refused_credentials,
+    )
     durations = {place: attrs.evolve(one, counts=[*one.counts]) for place, one in requests.durations.items()}
     yield Sample(
         "http_request_seconds", "How long requests took to be answered", "histogram", labels, durations

@@ -6,9 +6,9 @@ many tasks or slots it holds. What a block says depends on the **view**: the fil
 by, and whether durations matter. Blocks are made when first asked for, kept, and forgotten when a slot
 beneath them changes; a dashboard asks for few views, over and over, of which only the newest slot changes.
 
-What is kept is bounded by ``MAX_KEPT``; views not asked for lately go first. A block with durations takes
-kilobytes for each group, so of those nothing shorter than 16 hours is kept, but for what was asked for
-itself, and what lies where changes come.
+What is kept is bounded by ``MAX_KEPT`` and ``MAX_VIEWS``; views not asked for lately go first. A block with
+durations takes kilobytes for each group, so of those nothing shorter than 16 hours is kept, but for what was
+asked for itself, and what lies where changes come.
 
 The alternatives that were refused: sums made ahead for every view (each event would pay for questions
 nobody asks), and adding up all cells for each question (its time would grow with the history).
@@ -16,8 +16,9 @@ nobody asks), and adding up all cells for each question (its time would grow wit
 
 from __future__ import annotations
 
+import heapq
 from collections import OrderedDict, deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from sys import getsizeof
 from typing import NamedTuple
 
@@ -38,6 +39,15 @@ STRIDE = 2
 MAX_KEPT = 64 * 1024 * 1024
 """Bytes of sums kept in blocks, over all views."""
 
+MAX_VIEWS = 128
+"""Views kept, whatever their blocks take: askers choose the filters, and each change looks at each view."""
+
+STEP_GROUPS = 5000
+"""Groups merged between two pauses for others."""
+
+OTHER = "(other)"
+"""The group that stands for all that are not among the greatest."""
+
 RECENT_SLOTS = 32
 """So many slots that changed last are taken for those where changes come."""
 
@@ -54,6 +64,9 @@ Groups = Mapping[str, int]
 """By group one integer: packed sums, and above them the sketch of durations if the view wants it."""
 
 _NONE: Groups = {}
+
+Block = tuple[int, int]
+"""A level, and the number of a block within it."""
 
 
 @attrs.frozen
@@ -88,13 +101,20 @@ class Cube:
         self._occupied: list[set[int]] = [set() for _ in range(LEVELS)]
         self._recent: deque[int] = deque(maxlen=RECENT_SLOTS)
         self._changing: set[tuple[int, int]] = set()
-        self._views: OrderedDict[View, dict[tuple[int, int], Groups]] = OrderedDict()
+        self._views: OrderedDict[View, dict[Block, Groups]] = OrderedDict()
         self._kept = 0
+        self.version = 0
+        """Rises with every change."""
 
     @property
     def cells(self) -> int:
         """How many cells there are."""
         return sum(map(len, self._slots.values()))
+
+    @property
+    def views(self) -> int:
+        """How many views have blocks."""
+        return len(self._views)
 
     @property
     def kept(self) -> int:
@@ -111,47 +131,67 @@ class Cube:
                 cells[self._dimensions.setdefault(dimensions, dimensions)] = _rest(cell)
             else:
                 cells.pop(dimensions, None)
-        for slot in {slot for slot, _ in changes}:
-            self._touch(slot)
-            if slot not in self._recent:
-                self._recent.append(slot)
-                self._changing = {
-                    (level, one >> FAN * level) for one in self._recent for level in range(LEVELS)
-                }
+        slots = {slot for slot, _ in changes}
+        self._touch(slots)
+        if new := sorted(slots - set(self._recent)):
+            self._recent.extend(new[-RECENT_SLOTS:])
+            self._changing = _over(self._recent)
 
     def fill(self, cells: Iterable[tuple[Place, Resting]]) -> None:
         """Put cells into an empty cube."""
         for (slot, dimensions), resting in cells:
             known = self._dimensions.setdefault(dimensions, dimensions)
             self._slots.setdefault(slot, {})[known] = resting
-        for slot in self._slots:
-            self._touch(slot)
+        self._touch(set(self._slots))
 
-    def _touch(self, slot: int) -> None:
-        """Forget the blocks over a slot, and note which levels have anything there."""
+    def _touch(self, slots: set[int]) -> None:
+        """Forget the blocks over some slots, and note which levels have anything there."""
+        self.version += 1
+        over = _over(slots)
         for blocks in self._views.values():
-            for level in range(LEVELS):
-                self._drop(blocks, level, slot >> FAN * level)
-        if self._slots[slot]:
-            for level in range(LEVELS):
-                self._occupied[level].add(slot >> FAN * level)
-        else:
+            for place in blocks.keys() & over:
+                self._kept -= _size(blocks.pop(place))
+        empty = [slot for slot in slots if not self._slots[slot]]
+        for slot in empty:
             del self._slots[slot]
             self._occupied[0].discard(slot)
+        for level, index in over if not empty else _over(slots.difference(empty)):
+            self._occupied[level].add(index)
 
     def query(self, view: View, spans: Sequence[tuple[int, int]]) -> list[dict[str, int]]:
-        """Return the sums by group of stretches of slots.
+        """Return the sums by group of stretches of slots, in one go; see ``gather``."""
+        steps = self.gather(view, spans)
+        while True:
+            try:
+                next(steps)
+            except StopIteration as end:
+                sums: list[dict[str, int]] = end.value
+                return sums
+
+    def gather(
+        self, view: View, spans: Sequence[tuple[int, int]]
+    ) -> Generator[None, None, list[dict[str, int]]]:
+        """Make the sums by group of stretches of slots, piece by piece; yields between pieces.
 
         Args:
             view: What to add up.
             spans: Pairs of first slot and slot after the last.
+
+        Returns:
+            The sums of each span. They are of one moment if ``version`` is the same as before.
         """
-        blocks = self._blocks_of(view)
         sums: list[dict[str, int]] = []
+        merged = 0
         for first, last in spans:
             groups: dict[str, int] = {}
             for level, index in _cover(first, last):
-                _merge(groups, self._block(view, blocks, level, index))
+                yield from self._make(view, level, index)
+                block = self._block(view, self._blocks_of(view), level, index)
+                _merge(groups, block)
+                merged += len(block)
+                if merged >= STEP_GROUPS:
+                    merged = 0
+                    yield
             sums.append(groups)
         self._bound()
         return sums
@@ -174,12 +214,18 @@ class Cube:
         self._block(view, self._blocks_of(view), level, index)
         yield
 
-    def _blocks_of(self, view: View) -> dict[tuple[int, int], Groups]:
+    def _blocks_of(self, view: View) -> dict[Block, Groups]:
         blocks = self._views.setdefault(view, {})
         self._views.move_to_end(view)
+        if len(self._views) > MAX_VIEWS:
+            self._forget_oldest()
         return blocks
 
-    def _block(self, view: View, blocks: dict[tuple[int, int], Groups], level: int, index: int) -> Groups:
+    def _forget_oldest(self) -> None:
+        _, blocks = self._views.popitem(last=False)
+        self._kept -= sum(map(_size, blocks.values()))
+
+    def _block(self, view: View, blocks: dict[Block, Groups], level: int, index: int) -> Groups:
         if index not in self._occupied[level]:
             return _NONE
         kept = blocks.get((level, index))
@@ -198,7 +244,7 @@ class Cube:
         self._kept += _size(made)
         return made
 
-    def _drop(self, blocks: dict[tuple[int, int], Groups], level: int, index: int) -> None:
+    def _drop(self, blocks: dict[Block, Groups], level: int, index: int) -> None:
         block = blocks.pop((level, index), None)
         if block is not None:
             self._kept -= _size(block)
@@ -224,8 +270,7 @@ class Cube:
 
     def _bound(self) -> None:
         while self._kept > MAX_KEPT:
-            _, blocks = self._views.popitem(last=False)
-            self._kept -= sum(map(_size, blocks.values()))
+            self._forget_oldest()
 
 
 def _cover(first: int, last: int) -> Iterator[tuple[int, int]]:
@@ -239,6 +284,40 @@ def _cover(first: int, last: int) -> Iterator[tuple[int, int]]:
             level += 1
         yield level, first >> FAN * level
         first += 1 << FAN * level
+
+
+def _over(slots: Iterable[int]) -> set[Block]:
+    """Return the blocks of all levels over some slots."""
+    over: set[Block] = set()
+    indices = set(slots)
+    for level in range(LEVELS):
+        over.update((level, index) for index in indices)
+        indices = {index >> FAN for index in indices}
+    return over
+
+
+def greatest(sums: Sequence[dict[str, int]], most: int) -> list[dict[str, int]]:
+    """Keep the greatest groups over all spans, by cost and then by number of tasks; ``OTHER`` has the rest.
+
+    Args:
+        sums: By group, of each span.
+        most: How many groups there may be, ``OTHER`` among them.
+    """
+    names = set().union(*sums)
+    if len(names) <= most:
+        return list(sums)
+    weights = {
+        name: max((totals.weight(span[name]) for span in sums if name in span), default=(0, 0))
+        for name in names
+    }
+    kept = set(heapq.nlargest(most - 1, names, key=weights.__getitem__))
+    cut: list[dict[str, int]] = []
+    for span in sums:
+        shown = {name: value for name, value in span.items() if name in kept}
+        if len(shown) < len(span):
+            shown[OTHER] = sum(value for name, value in span.items() if name not in kept)
+        cut.append(shown)
+    return cut
 
 
 def _children(index: int) -> range:

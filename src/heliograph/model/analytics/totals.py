@@ -49,6 +49,8 @@ BITS = _LANE * len(Totals._fields)
 _HALF = 1 << _LANE - 1
 _HALVES = sum(_HALF << _LANE * position for position in range(len(Totals._fields)))
 _MASK = (1 << BITS) - 1
+_LANE_MASK = (1 << _LANE) - 1
+_COST, *_TASKS = map(Totals._fields.index, ("cost_nanos", "created", "finished", "failed"))
 _FORMAT = struct.Struct(f"<{len(Totals._fields)}Q")
 
 
@@ -62,6 +64,15 @@ def unpack(packed: Packed) -> Totals:
     # With half a lane's range added to each, no lane is negative, so none borrows from the next.
     raw = (packed + _HALVES & _MASK).to_bytes(BITS // 8, "little")
     return Totals._make(number - _HALF for number in _FORMAT.unpack(raw))
+
+
+def weight(packed: Packed) -> tuple[int, int]:
+    """Return by what a group is compared with others: its cost, then its tasks."""
+    return _lane(packed, _COST), sum(_lane(packed, position) for position in _TASKS)
+
+
+def _lane(packed: Packed, position: int) -> int:
+    return ((packed + _HALVES) >> _LANE * position & _LANE_MASK) - _HALF
 
 
 def above(packed: Packed) -> int:

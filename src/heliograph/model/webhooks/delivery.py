@@ -131,13 +131,14 @@ def _key_of(event: Event) -> Key | None:
 
 @attrs.frozen
 class DeliveryFilter:
-    """The deliveries that a list shows; ``None`` does not filter."""
+    """The deliveries that a list shows; ``None`` does not filter, and neither do no ids."""
 
     webhook_id: str | None = None
     provider: str | None = None
     status: str | None = None
     event_type: str | None = None
     task_id: str | None = None
+    event_ids: tuple[str, ...] = ()
 
 
 DELIVERY = Kind(

@@ -9,7 +9,7 @@ from zoneinfo import ZoneInfo
 
 import attrs
 
-from heliograph.actors.histogram import Figures, Question
+from heliograph.actors.figures import Figures, Question
 from heliograph.http.api.endpoint import DASHBOARD, Described, Endpoint, of_view
 from heliograph.http.api.routes import analytics
 from heliograph.http.api.services import Services

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import attrs
 import orjson
 
-from heliograph.actors.histogram import Question
+from heliograph.actors.figures import Question
 from heliograph.http.api import samples
 from heliograph.http.api.endpoint import DASHBOARD, Described, Endpoint, of_view
 from heliograph.http.api.routes import tasks

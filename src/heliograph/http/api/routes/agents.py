@@ -12,7 +12,7 @@ from typing import Annotated
 
 import attrs
 
-from heliograph.actors.histogram import Question
+from heliograph.actors.figures import Question
 from heliograph.http.api import samples
 from heliograph.http.api.endpoint import Described, Endpoint
 from heliograph.http.api.services import Services
@@ -31,7 +31,7 @@ def _with_status(status: str) -> View:
     return View("agent", tuple(frozenset({status}) if name == "status" else None for name in DIMENSIONS))
 
 
-QUESTIONS = [Question(_with_status(status), [ALL_TIME]) for status in STATUSES]
+QUESTIONS = [Question(_with_status(status), [ALL_TIME], most=None) for status in STATUSES]
 
 
 def _agent_name(name: str) -> str:

@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 import attrs
 import trio
 
-from heliograph.actors.histogram import Figures, Question
+from heliograph.actors.figures import Figures, Question
 from heliograph.http.api import samples
 from heliograph.http.api.endpoint import Described, Endpoint
 from heliograph.http.api.routes.measures import (
