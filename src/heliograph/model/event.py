@@ -16,6 +16,10 @@ from heliograph.model.ids import EventId, format_id
 JSON_OPTIONS = orjson.OPT_UTC_Z | orjson.OPT_NON_STR_KEYS
 
 
+OWNER_END = "\x1f"
+"""Stands between a publisher's name and its idempotency key."""
+
+
 class Draft(NamedTuple):
     """An event that was checked but not yet appended to the log.
 
@@ -38,6 +42,10 @@ class Draft(NamedTuple):
     sender: str | None = None
     correlation_id: str | None = None
     key: str | None = None
+
+    def of(self, publisher: str) -> Draft:
+        """Return it with its idempotency key as one of a publisher's own: nobody else can use or probe it."""
+        return self if self.key is None else self._replace(key=f"{publisher}{OWNER_END}{self.key}")
 
 
 class Event(NamedTuple):

@@ -9,7 +9,9 @@ checked, when the topic is one of those.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import json
+import re
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import attrs
@@ -65,7 +67,7 @@ _TYPE = Rule(
 KIND_OF = {topic: kind for kind in KINDS for topic in kind.topics}
 """By topic: the kind of entity whose rules its payload keeps to."""
 
-OWN_TOPICS = frozenset(topic for kind in KINDS for topic in kind.own)
+OWN_TOPICS = frozenset(topic for kind in KINDS for topic in kind.own) | {channels.MACHINE_STATUS}
 """What only the service itself says: who may publish need not be who may configure."""
 
 MESSAGE_FORMS = {
@@ -75,16 +77,64 @@ MESSAGE_FORMS = {
 }
 
 
+_LONG_NUMBER = re.compile(rb"[0-9]{19}")
+"""In JSON: what may be a whole number beyond 64 bits."""
+
+
 def parse_json(body: bytes, what: str) -> Any:
     """Read JSON strictly (UTF-8, no NaN, no lone surrogates).
 
     Raises:
         Malformed: Not JSON; the message names ``what`` and the position.
+        Invalid: It has whole numbers beyond 64 bits.
     """
     try:
-        return orjson.loads(body)
+        value = orjson.loads(body)
     except orjson.JSONDecodeError as error:
         raise Malformed(f"{what} is not valid JSON: {error}") from None
+    if _LONG_NUMBER.search(body):
+        _refuse_large_numbers(body, what)
+    return value
+
+
+def _refuse_large_numbers(body: bytes, what: str) -> None:
+    """Refuse whole numbers beyond 64 bits: they would come back rounded.
+
+    Raises:
+        Invalid: With one entry for each.
+    """
+    try:
+        value = json.loads(body, parse_int=_whole)
+    except RecursionError:
+        raise Malformed(f"{what} is nested too deeply") from None
+    entries = enumerate(value) if isinstance(value, list) else [(None, value)]
+    errors = [
+        FieldError(path, "is a whole number beyond 64 bits, which would be rounded: send it as text", index)
+        for index, entry in entries
+        for path in _large_numbers(entry, "")
+    ]
+    if errors:
+        raise Invalid(errors)
+
+
+class _LargeNumber:
+    """Stands for a whole number beyond 64 bits."""
+
+
+def _whole(digits: str) -> int | _LargeNumber:
+    return int(digits) if len(digits) <= 20 and -(2**63) <= int(digits) < 2**64 else _LargeNumber()
+
+
+def _large_numbers(value: Any, path: str) -> Iterator[str]:
+    match value:
+        case _LargeNumber():
+            yield path
+        case dict():
+            for name, member in value.items():
+                yield from _large_numbers(member, f"{path}.{name}" if path else str(name))
+        case list():
+            for position, member in enumerate(value):
+                yield from _large_numbers(member, f"{path}[{position}]")
 
 
 def parse_items(items: Iterable[Any], max_event_bytes: int, request_key: str | None = None) -> list[Draft]:

@@ -20,7 +20,7 @@ import orjson
 
 from heliograph.model.errors import Invalid, Malformed, TooLarge
 from heliograph.model.event import JSON_OPTIONS, Draft
-from heliograph.model.intake import MAX_DEPTH, parse_item
+from heliograph.model.intake import ENVELOPE, MAX_DEPTH, MESSAGE_FORMS, parse_item
 
 LEFT_OUT = "left_out"
 MESSAGE = "task.message"
@@ -37,6 +37,7 @@ _ODD = re.compile(rb"\\u0000|\d{19}")
 _HALVES = re.compile("[\ud800-\udfff]")
 _NEEDED = frozenset({"topic", "payload.status", "payload.output"})
 """Without these, or without what is missing already, an item is not what it says."""
+_REPLACED = ("\ufffd".encode(), "␀".encode())
 _KEPT = frozenset({"task_id", "status", LEFT_OUT})
 _NAMED_IN = {"task.status": "result", "task.created": "metadata"}
 _NOT_A_NAME = re.compile(r"[^A-Za-z0-9._:@+=~-]")
@@ -113,6 +114,43 @@ def mend(item: dict[str, Any], max_bytes: int) -> Draft:
                 for error in invalid.errors:
                     _leave_out(item, error.field)
         _write_down(item, notes)
+
+
+def parse_leniently(item: Any, max_bytes: int, default_key: str | None) -> tuple[Draft, list[str]]:
+    """Make the draft of an item in either form, and tell what was left out or replaced for it.
+
+    Args:
+        item: As ``read_json`` gives it.
+        max_bytes: Limit of its payload as JSON; what is longer is cut.
+        default_key: Its idempotency key, if it names none.
+
+    Raises:
+        Invalid: It is no object.
+    """
+    try:
+        draft, changed = parse_item(item, max_bytes, default_key), []
+    except (Invalid, TooLarge):
+        if not isinstance(item, dict):
+            raise
+        draft = mend(_opened(item), max_bytes)
+        place = draft.payload.get(_NAMED_IN.get(draft.topic, ""), draft.payload)
+        changed = list(place.get(LEFT_OUT, ()))
+        if draft.key is None and default_key is not None:
+            draft = draft._replace(key=default_key)
+    if any(mark in draft.body for mark in _REPLACED):
+        changed.append("half characters and NUL were replaced by � and ␀, where there were any")
+    return draft, changed
+
+
+def _opened(item: dict[str, Any]) -> dict[str, Any]:
+    """Return an item in the event form."""
+    form = MESSAGE_FORMS.get(item["type"]) if isinstance(item.get("type"), str) else None
+    if form is not None and "topic" not in item:
+        around = {name: value for name, value in item.items() if name in ENVELOPE.by_name}
+        payload = {name: value for name, value in item.items() if name not in around and name != "type"}
+        return {**around, "topic": form[0], "payload": payload}
+    payload = item.get("payload", {})
+    return {**item, "payload": payload if isinstance(payload, dict) else {"payload": payload}}
 
 
 def _holds(item: dict[str, Any], field: str) -> bool:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from itertools import islice
 from typing import Any
 
 import attrs
 
 from heliograph.model import channels
-from heliograph.model.errors import FieldError
+from heliograph.model.errors import MAX_ERRORS, FieldError
 
 DESCRIPTION_CHARACTERS = 1000
 DESCRIPTION_BYTES = 2000
@@ -59,7 +60,8 @@ class Rules:
         """Check the fields of an object; ``path`` stands before their names in the errors."""
         if self.pass_(item):
             return []
-        errors = [error for name, value in item.items() for error in self._errors(name, value, path)]
+        found = (error for name, value in item.items() for error in self._errors(name, value, path))
+        errors = list(islice(found, MAX_ERRORS))
         missing = [name for name in self.by_name if name in self._required and item.get(name) is None]
         errors += [
             FieldError(path + name, f"is missing; it {self.by_name[name].expected}") for name in missing

@@ -138,6 +138,12 @@ def _request_samples(requests: RequestCounts) -> Iterable[Sample]:
     answered = {(method, path, str(status)): n for (method, path, status), n in requests.answered.items()}
     labels = ("method", "route")
     yield Sample("http_requests", "Requests answered, by status", "counter", (*labels, "status"), answered)
+    yield one(
+        "refused_credentials",
+        "Requests with a wrong key, ticket or session",
+        "counter",
+        requests.refused_credentials,
+    )
     durations = {place: attrs.evolve(one, counts=[*one.counts]) for place, one in requests.durations.items()}
     yield Sample(
         "http_request_seconds", "How long requests took to be answered", "histogram", labels, durations

@@ -13,6 +13,7 @@ from typing import Any
 from urllib.parse import urlencode
 
 import attrs
+import structlog
 
 from heliograph.http.api import spans
 from heliograph.http.api.endpoint import Endpoint, Handshake, Streamed, TakeOver
@@ -25,8 +26,11 @@ from heliograph.http.rules.bodies import read_body
 from heliograph.http.rules.parameters import TICKET, read_parameters
 from heliograph.http.rules.problems import answer_to
 from heliograph.http.rules.shapes import write
-from heliograph.http.wire.connection import Successor
+from heliograph.http.wire.connection import Successor, peer_address
+from heliograph.model.errors import Unauthenticated
 from heliograph.model.ids import format_id
+
+log = structlog.get_logger(__name__)
 
 Outcome = Answer | Streamed | Successor
 """A whole answer, one that is written bit by bit, or who takes the connection over."""
@@ -83,15 +87,24 @@ async def _counted(
     try:
         arguments = _admit(endpoint, services, asked, path)
         if endpoint.body is not None:
-            arguments.append(await read_body(endpoint.body.reader(asked, services.settings), body))
+            arguments.append(await read_body(endpoint.body.reader(asked, services.settings), asked, body))
         outcome = _present(endpoint, services, asked, await endpoint.view(*arguments))
     except Exception as error:
+        if isinstance(error, Unauthenticated):
+            _note_refusal(services, asked, error)
         refused = answer_to(error)
         headers = joined(refused.headers, common_headers(services.settings.server, asked))
         outcome = attrs.evolve(refused, headers=_kept_from_others(endpoint, services, headers))
     status = outcome.status if type(outcome) is Answer else status_of(endpoint, outcome)
     services.requests.add(endpoint.method, endpoint.path, status, perf_counter() - began)
     return outcome
+
+
+def _note_refusal(services: Services, asked: Asked, error: Unauthenticated) -> None:
+    """Count a wrong key, ticket or session, and say who came with it; without any, it is an ordinary 401."""
+    if any(asked.headers.get(name) is not None for name in CREDENTIALS) or TICKET in asked.args:
+        services.requests.refused_credentials += 1
+        log.warning("credentials refused", peer=peer_address(), path=asked.path[:100], reason=str(error))
 
 
 def _admit(endpoint: Endpoint, services: Services, asked: Asked, path: Mapping[str, str]) -> list[Any]:
@@ -108,10 +121,11 @@ def _admit(endpoint: Endpoint, services: Services, asked: Asked, path: Mapping[s
     who = NOBODY
     if endpoint.scope is not None:
         ticket = asked.args.get(TICKET) if endpoint.takes_tickets else None
+        peer = peer_address() if services.settings.auth.open_networks else None
         if endpoint.upgrade:
-            who = services.authenticator.from_headers(asked.headers, ticket, asked.remote_addr) or NOBODY
+            who = services.authenticator.from_headers(asked.headers, ticket, peer) or NOBODY
         else:
-            who = services.authenticator.require(asked.headers, ticket, asked.remote_addr)
+            who = services.authenticator.require(asked.headers, ticket, peer)
             who.require_scope(endpoint.scope)
     if endpoint.parameters is None:
         return [services, who]
@@ -142,7 +156,7 @@ def _kept_from_others(endpoint: Endpoint, services: Services, headers: dict[str,
     """Return an answer's headers so that no shared cache gives it to who has no key, where it takes one."""
     if endpoint.scope is None or not services.settings.auth.keys:
         return headers
-    return {"Cache-Control": "no-store", **joined(headers, {"Vary": CREDENTIALS})}
+    return {"Cache-Control": "no-store", **joined(headers, {"Vary": ", ".join(CREDENTIALS)})}
 
 
 def _cursors(asked: Asked, meta: Any) -> dict[str, str]:

@@ -17,6 +17,20 @@ from heliograph.model.errors import Forbidden
 log = structlog.get_logger(__name__)
 
 READING = ("GET", "HEAD", "OPTIONS")
+ALWAYS = {
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Vary": "Origin",
+}
+"""Headers of every answer."""
+
+ASKABLE = (
+    "Authorization, Cache-Control, Content-Encoding, Content-Type, Idempotency-Key, Last-Event-ID, "
+    "X-API-Key, X-Requested-With, traceparent, tracestate, baggage"
+)
+"""Headers that a page of another origin may send: keys, what clients of streams add, and what tracers add."""
+
 _PORT = re.compile(r":[0-9]*$")
 
 
@@ -101,13 +115,14 @@ def _forwarded_host(settings: ServerSettings, asked: Asked) -> str | None:
     Of several the last counts: that proxy has put it there itself, and what stands before may be anybody's.
     """
     forwarded = asked.headers.get("X-Forwarded-Host") if settings.trusted_proxies else None
-    if forwarded is None or not _is_within(peer_address(), settings.trusted_proxies):
+    if forwarded is None or not is_within(peer_address(), settings.trusted_proxies):
         return None
     return forwarded.rpartition(",")[2].strip()
 
 
 @lru_cache(maxsize=256)
-def _is_within(address: str | None, networks: tuple[str, ...]) -> bool:
+def is_within(address: str | None, networks: tuple[str, ...]) -> bool:
+    """Tell whether an address is one of these, or in one of these networks."""
     if address is None:
         return False
     peer = ip_address(address.partition("%")[0])
@@ -117,12 +132,13 @@ def _is_within(address: str | None, networks: tuple[str, ...]) -> bool:
 
 def common_headers(settings: ServerSettings, asked: Asked) -> dict[str, str]:
     """Return the headers that every answer has."""
-    headers = {"X-Content-Type-Options": "nosniff"}
+    headers = {**ALWAYS}
     origin = asked.headers.get("Origin")
     if origin is not None and origin_allowed(settings, origin, asked):
         headers["Access-Control-Allow-Origin"] = origin
         headers["Access-Control-Expose-Headers"] = "Link, Retry-After, X-Next-Cursor, X-Stream-Cursor"
-        headers["Vary"] = "Origin"
+        # A page that may ask may also show what it is answered.
+        headers["Cross-Origin-Resource-Policy"] = "cross-origin"
     return headers
 
 
@@ -141,8 +157,6 @@ def preflight_headers(settings: ServerSettings, asked: Asked, methods: Iterable[
     origin = asked.headers.get("Origin")
     if origin is not None and origin_allowed(settings, origin, asked):
         headers["Access-Control-Allow-Methods"] = allowed
-        headers["Access-Control-Allow-Headers"] = (
-            "Authorization, Content-Type, Idempotency-Key, Last-Event-ID, X-API-Key"
-        )
+        headers["Access-Control-Allow-Headers"] = ASKABLE
         headers["Access-Control-Max-Age"] = "600"
     return headers

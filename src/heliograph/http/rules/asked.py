@@ -43,10 +43,6 @@ class Asked(Protocol):
         """The query's parameters."""
 
     @property
-    def remote_addr(self) -> str | None:
-        """The address that it came from."""
-
-    @property
     def http_version(self) -> str:
         """Such as ``1.1``."""
 

@@ -13,13 +13,13 @@ import hashlib
 import secrets
 import time
 from collections.abc import Callable
-from ipaddress import ip_address, ip_network
 
 import attrs
 from itsdangerous import BadData, SignatureExpired, URLSafeTimedSerializer
 from werkzeug.http import parse_cookie
 
-from heliograph.config import AuthSettings
+from heliograph.config import AuthSettings, is_loopback
+from heliograph.http.rules.access import is_within
 from heliograph.http.rules.asked import Fields
 from heliograph.model.channels import selector_covers
 from heliograph.model.errors import Forbidden, Unauthenticated
@@ -81,7 +81,7 @@ class Identity:
         )
 
 
-CREDENTIALS = "Authorization, Cookie, X-API-Key"
+CREDENTIALS = ("Authorization", "Cookie", "X-API-Key")
 """The headers that tell who asks."""
 
 LOCAL = Identity("local", SCOPES)
@@ -106,7 +106,7 @@ class Authenticator:
         self._identities = {key.sha256: Identity(key.name, key.scopes, key.channels) for key in settings.keys}
         self._names = {identity.name: identity for identity in self._identities.values()}
         self._settings = settings
-        self._networks = [ip_network(network) for network in settings.open_networks]
+        self._networks = settings.open_networks
         own = [secrets.token_hex()]
         self._signing = signing or (lambda: own)
 
@@ -140,7 +140,8 @@ class Authenticator:
         session = None if cookie is None else parse_cookie(cookie).get(COOKIE)
         if session is not None and _from_own_page(headers):
             return self._read(session, SESSION, self._settings.session_seconds)
-        return NETWORK if self._networks and peer is not None and self._is_open_to(peer) else None
+        near = peer is not None and (is_loopback(peer) or is_within(peer, self._networks))
+        return NETWORK if self._networks and near else None
 
     def require(self, headers: Fields, ticket: str | None = None, peer: str | None = None) -> Identity:
         """Identify a request that must not be anonymous.
@@ -196,11 +197,6 @@ class Authenticator:
 
     def _signer(self, purpose: str) -> URLSafeTimedSerializer:
         return URLSafeTimedSerializer(self._signing(), salt=f"heliograph {purpose}")
-
-    def _is_open_to(self, peer: str) -> bool:
-        address = ip_address(peer)
-        address = getattr(address, "ipv4_mapped", None) or address
-        return address.is_loopback or any(address in network for network in self._networks)
 
 
 def _from_own_page(headers: Fields) -> bool:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, Mapping
+import zlib
+from collections.abc import AsyncIterable, Callable, Mapping
 from typing import Any, Protocol
 
 import attrs
@@ -13,13 +14,29 @@ from heliograph.config import Settings
 from heliograph.http.rules.asked import Asked
 from heliograph.http.rules.schema import Components
 from heliograph.http.rules.structure import structure
-from heliograph.model.errors import Invalid, TooLarge, UnsupportedMedia
+from heliograph.model.errors import Invalid, Malformed, TooLarge, UnsupportedMedia
 from heliograph.model.intake import parse_json
 
 JSON = "application/json"
-NDJSON = ("application/x-ndjson", "application/ndjson", "application/jsonl")
+NDJSON = (
+    "application/x-ndjson",
+    "application/ndjson",
+    "application/jsonl",
+    "application/jsonlines",
+    "application/x-jsonlines",
+)
 BODY_SECONDS = 60.0
 """How long a body may take, however it trickles in."""
+
+LARGE_BODY = 256 * 1024
+"""Bytes of JSON that take milliseconds to parse."""
+
+CODINGS = {"gzip": 31, "deflate": 15}
+"""Content codings that are unpacked, and what zlib calls their windows."""
+
+UNPACKED_PIECE = 64 * 1024
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+"""Some programs write it in front of UTF-8."""
 
 
 class Reader(Protocol):
@@ -85,22 +102,87 @@ class _JsonReader:
         self._read += data
 
     def end(self) -> Any:
-        return structure(parse_json(bytes(self._read), "the body"), self._cls)
+        body = bytes(self._read).removeprefix(BYTE_ORDER_MARK)
+        return structure(parse_json(body, "the body"), self._cls)
 
 
-async def read_body(reader: Reader, body: bytes | AsyncIterable[bytes]) -> Any:
+async def read_body(reader: Reader, asked: Asked, body: bytes | AsyncIterable[bytes]) -> Any:
     """Read a body, all of it there or in the time that bodies have.
+
+    A large body is parsed in a thread, and a packed one unpacked there: others are served meanwhile.
 
     Raises:
         RequestTimeout: It has not ended in time.
         HeliographError: It is refused.
     """
+    coding = asked.headers.get("Content-Encoding", "").strip().lower()
+    if coding not in {"", "identity"}:
+        return await _read_packed(Unpacked(reader, coding), body)
     if isinstance(body, bytes):
         reader.feed(body)
+        return reader.end()
+    size = 0
+    async for data in InTime(body):
+        size += len(data)
+        reader.feed(data)
+    return reader.end() if size < LARGE_BODY else await trio.to_thread.run_sync(reader.end)
+
+
+async def _read_packed(reader: Unpacked, body: bytes | AsyncIterable[bytes]) -> Any:
+    if isinstance(body, bytes):
+        await trio.to_thread.run_sync(reader.feed, body)
     else:
         async for data in InTime(body):
-            reader.feed(data)
-    return reader.end()
+            await trio.to_thread.run_sync(reader.feed, data)
+    return await trio.to_thread.run_sync(reader.end)
+
+
+class UnsupportedCoding(UnsupportedMedia):
+    """A body is packed in a way that is not read here (RFC 9110, section 12.5.3)."""
+
+    code = "unsupported_coding"
+    title = "Unsupported content coding"
+
+
+class Unpacked:
+    """Reads a packed body by way of another reader, whose limits hold for what is unpacked.
+
+    Args:
+        reader: Reads what is unpacked.
+        coding: As ``Content-Encoding`` says.
+
+    Raises:
+        UnsupportedCoding: It is none of ``CODINGS``.
+    """
+
+    def __init__(self, reader: Reader, coding: str) -> None:
+        if coding not in CODINGS:
+            raise UnsupportedCoding(
+                f"{coding} is not read here; send {' or '.join(CODINGS)}, or nothing packed"
+            )
+        self._reader = reader
+        self._window = CODINGS[coding]
+        self._unpacking = zlib.decompressobj(self._window)
+
+    def feed(self, data: bytes) -> None:
+        """Take the next packed bytes; they are unpacked bit by bit, so that a bomb meets the limit early."""
+        while data:
+            if self._unpacking.eof:  # several gzip members may follow each other
+                self._unpacking = zlib.decompressobj(self._window)
+            try:
+                piece = self._unpacking.decompress(data, UNPACKED_PIECE)
+            except zlib.error as error:
+                raise Malformed(f"the body is not what its Content-Encoding says: {error}") from None
+            self._reader.feed(piece)
+            data = self._unpacking.unconsumed_tail or self._unpacking.unused_data
+            if not piece and not self._unpacking.eof:
+                break
+
+    def end(self) -> Any:
+        """Return what the whole body says."""
+        if not self._unpacking.eof:
+            raise Malformed("the packed body ends in its middle")
+        return self._reader.end()
 
 
 class InTime:
@@ -132,12 +214,16 @@ class ItemReader:
         kind: The media type; JSON where none is given.
         max_bytes: Limit of the body.
         max_items: Limit of items.
+        parse: Reads JSON, given its bytes and what it is.
 
     Raises:
         UnsupportedMedia: Neither JSON nor NDJSON.
     """
 
-    def __init__(self, kind: str, max_bytes: int, max_items: int) -> None:
+    def __init__(
+        self, kind: str, max_bytes: int, max_items: int, parse: Callable[[bytes, str], Any] = parse_json
+    ) -> None:
+        self._parse = parse
         self._ndjson = kind in NDJSON
         if kind and kind != JSON and not self._ndjson:
             raise UnsupportedMedia(f"{kind} is not read here; send {JSON} or {NDJSON[0]}")
@@ -174,7 +260,7 @@ class ItemReader:
         if self._ndjson:
             self._add_line(self._rest)
         else:
-            value = parse_json(bytes(self._rest), "the body")
+            value = self._parse(bytes(self._rest).removeprefix(BYTE_ORDER_MARK), "the body")
             self._items = value if isinstance(value, list) else [value]
         self._require_few()
         if not self._items:
@@ -183,8 +269,14 @@ class ItemReader:
 
     def _add_line(self, text: bytearray) -> None:
         self._line += 1
+        if self._line == 1:
+            text = text.removeprefix(BYTE_ORDER_MARK)
         if text.strip():
-            self._items.append(parse_json(bytes(text), f"line {self._line}"))
+            try:
+                self._items.append(self._parse(bytes(text), f"line {self._line}"))
+            except Invalid as invalid:
+                here = len(self._items)
+                raise Invalid([attrs.evolve(error, index=here) for error in invalid.errors]) from None
 
     def _require_few(self) -> None:
         if len(self._items) > self._max_items:

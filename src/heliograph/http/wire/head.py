@@ -96,7 +96,6 @@ class Head:
         length: Bytes of the body behind it; ``None`` when it comes in chunks.
         http_version: ``1.1`` or ``1.0``.
         strict: It came in the strict form, so that a shortcut may serve it.
-        remote_addr: The address that it came from.
     """
 
     raw: bytes
@@ -107,7 +106,6 @@ class Head:
     length: int | None
     http_version: str = "1.1"
     strict: bool = True
-    remote_addr: str | None = None
 
     @cached_property
     def args(self) -> MultiDict[str, str]:
@@ -145,19 +143,19 @@ class Head:
         return SizedBody(len(self.raw) + self.length)
 
 
-def read_head(raw: bytes, peer: str | None = None) -> Head:
-    """Read a head, up to and with its empty line, that came from an address.
+def read_head(raw: bytes) -> Head:
+    """Read a head, up to and with its empty line.
 
     Raises:
         HeadRefused: It can't be served.
     """
-    head = _read_strict(raw, peer) or _read_by_h11(raw, peer)
+    head = _read_strict(raw) or _read_by_h11(raw)
     if head.upgrades:
         _check_web_socket(head.headers)
     return head
 
 
-def _read_strict(raw: bytes, peer: str | None) -> Head | None:
+def _read_strict(raw: bytes) -> Head | None:
     """Read a head of the strict form; ``None`` if it is not of that form."""
     match = _HEAD.fullmatch(raw)
     if match is None:
@@ -173,10 +171,10 @@ def _read_strict(raw: bytes, peer: str | None) -> Head | None:
     if "upgrade" in headers and not (method == "GET" and length == "0" and _to_web_socket(headers)):
         return None
     path, _, query = target.partition("?")
-    return Head(raw, method, path, query, HeaderFields(headers), int(length), remote_addr=peer)
+    return Head(raw, method, path, query, HeaderFields(headers), int(length))
 
 
-def _read_by_h11(raw: bytes, peer: str | None) -> Head:
+def _read_by_h11(raw: bytes) -> Head:
     request = _request_of(raw)
     version, method = request.http_version.decode(), request.method.decode()
     fields = [(name.lower(), value.strip(b" \t")) for name, value in request.headers]
@@ -202,9 +200,7 @@ def _read_by_h11(raw: bytes, peer: str | None) -> Head:
     path, _, query = request.target.decode("latin-1").partition("?")
     length = None if chunked else int(headers.get("content-length", "0"))
     plain = b"\r\n".join([*lines, b"", b""])
-    return Head(
-        plain, method, path, query, HeaderFields(headers), length, version, strict=False, remote_addr=peer
-    )
+    return Head(plain, method, path, query, HeaderFields(headers), length, version, strict=False)
 
 
 def _request_of(raw: bytes) -> h11.Request:

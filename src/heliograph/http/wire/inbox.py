@@ -23,10 +23,9 @@ class Inbox:
         ended: The peer sends no more.
     """
 
-    __slots__ = ("_data", "_peer", "_socket", "ended")
+    __slots__ = ("_data", "_socket", "ended")
 
     def __init__(self, socket: trio.socket.SocketType) -> None:
-        self._peer = _address_of(socket)
         self._socket = socket
         self._data = bytearray()
         self.ended = False
@@ -86,7 +85,7 @@ class Inbox:
         while True:
             end = END_OF_HEAD.search(self._data, max(0, looked - 2))
             if end is not None and end.end() <= HEAD_LIMIT:
-                return read_head(self.take(end.end()), self._peer)
+                return read_head(self.take(end.end()))
             looked = len(self._data)
             if looked > HEAD_LIMIT:
                 raise HeadRefused(431, f"the head of the request has more than {HEAD_LIMIT} bytes")
@@ -104,11 +103,3 @@ class Inbox:
         while len(self._data) < size and not self.ended:
             await self.fill()
         return len(self._data) >= size
-
-
-def _address_of(socket: trio.socket.SocketType) -> str | None:
-    """Return the address of a socket's peer; ``None`` where it has none, or is gone."""
-    try:
-        return str(socket.getpeername()[0])
-    except (OSError, IndexError):
-        return None

@@ -8,7 +8,7 @@ from datetime import datetime
 from sqlalchemy import Connection, delete, select
 
 from heliograph.model.errors import Conflict
-from heliograph.model.event import Draft
+from heliograph.model.event import OWNER_END, Draft
 from heliograph.storage.sql import schema
 
 PART = 1000
@@ -17,13 +17,15 @@ PART = 1000
 
 def fingerprint(draft: Draft) -> str:
     """Return a digest of 24 characters of what a key stands for."""
-    content = f"{draft.channel}\n{draft.topic}\n".encode() + draft.body
+    said = (draft.channel, draft.topic, draft.sender, draft.timestamp, draft.correlation_id)
+    content = "\n".join(map(str, said)).encode() + b"\n" + draft.body
     return hashlib.blake2b(content, digest_size=12).hexdigest()
 
 
 def conflict(index: int, draft: Draft) -> Conflict:
     """Return the error of a request whose draft at an index reuses a key."""
-    return Conflict(f"item {index}: the key {draft.key!r} was used for a different event")
+    key = (draft.key or "").rpartition(OWNER_END)[2]
+    return Conflict(f"item {index}: the key {key!r} was used for a different event")
 
 
 def purge(connection: Connection, now: datetime) -> int:

@@ -135,7 +135,7 @@ async def create_task(services: Services, who: Identity, asked: Creating, body: 
     }
     del payload["input_message"], payload["assigned_agent"]
     key = asked.request_key or f"tasks/{task_id}/created"
-    cursor = await _append(services, "task.created", payload, key)
+    cursor = await _append(services, who, "task.created", payload, key)
     return TaskCreated(task_id, body.conversation_id, cursor)
 
 
@@ -153,7 +153,7 @@ async def change_task(services: Services, who: Identity, asked: Changing, body: 
         del beside["status"], beside["result"]
         result = body.result if isinstance(body.result, dict) else {"stdout": body.result}
         payload["result"] = {name: one for name, one in {**result, **beside}.items() if one is not None}
-    cursor = await _append(services, "task.status", payload, asked.request_key)
+    cursor = await _append(services, who, "task.status", payload, asked.request_key)
     return TaskChanged(task_id, status, cursor)
 
 
@@ -163,14 +163,16 @@ async def stop_task(services: Services, who: Identity, asked: OfTask) -> TaskSto
     if task.finished:
         return TaskStopped(task.task_id, stopped=False, status=task.status)
     payload = {"task_id": asked.task_id, "status": "cancelled"}
-    await _append(services, "task.status", payload, None)
+    await _append(services, who, "task.status", payload, None)
     return TaskStopped(task.task_id, stopped=True, status="cancelled")
 
 
-async def _append(services: Services, topic: str, payload: Mapping[str, Any], key: str | None) -> EventId:
+async def _append(
+    services: Services, who: Identity, topic: str, payload: Mapping[str, Any], key: str | None
+) -> EventId:
     said = {name: value for name, value in payload.items() if value is not None}
     draft = parse_item({"topic": topic, "payload": said}, services.settings.events.max_bytes, key)
-    return (await services.appender.append([draft])).cursor
+    return (await services.appender.append([draft.of(who.name)])).cursor
 
 
 _REFUSES = (Malformed, RequestTimeout, Conflict, TooLarge, UnsupportedMedia, Invalid, Unavailable)

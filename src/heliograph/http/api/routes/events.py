@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Annotated, Any
 
 import attrs
+import trio
 from werkzeug.exceptions import RequestTimeout
 
 from heliograph.config import Settings
@@ -17,6 +19,7 @@ from heliograph.http.rules.asked import Asked
 from heliograph.http.rules.auth import Identity
 from heliograph.http.rules.bodies import JSON, NDJSON, ItemReader
 from heliograph.http.rules.parameters import (
+    Flag,
     Position,
     Selectors,
     Text,
@@ -38,9 +41,10 @@ from heliograph.model.errors import (
     Unavailable,
     UnsupportedMedia,
 )
-from heliograph.model.event import Event
+from heliograph.model.event import Draft, Event
 from heliograph.model.ids import NEWEST, OLDEST, EventId
-from heliograph.model.intake import parse_items
+from heliograph.model.intake import parse_items, parse_json
+from heliograph.model.mend import parse_leniently, read_json
 
 MAX_REQUEST_KEY = 150
 """Characters of ``Idempotency-Key``: the number of an item follows it in the key of each."""
@@ -59,6 +63,23 @@ class Publishing:
         "Makes a retry of the request harmless: the items that name no key get theirs from it, for "
         "`events.key_ttl_seconds`.",
     )
+    lenient: bool = query(
+        Flag(),
+        "Keep what can be kept of items that have half characters, NUL, or wrong values, and say in the "
+        "answer what was changed.",
+        default=False,
+    )
+
+
+def _read_leniently(body: bytes, what: str) -> Any:
+    try:
+        return read_json(body)
+    except Malformed as error:
+        raise Malformed(f"{what}: {error}") from None
+
+
+MANY_ITEMS = 500
+"""So many items take milliseconds to check: others are served meanwhile."""
 
 
 class Items:
@@ -66,7 +87,9 @@ class Items:
 
     def reader(self, asked: Asked, settings: Settings) -> ItemReader:
         """Make the reader of a body."""
-        return ItemReader(asked.mimetype, settings.server.max_request_bytes, settings.events.max_per_request)
+        most, items = settings.server.max_request_bytes, settings.events.max_per_request
+        parse = _read_leniently if asked.args.get("lenient") == "true" else parse_json
+        return ItemReader(asked.mimetype, most, items, parse)
 
     def describe(self, settings: Settings, components: Components) -> Mapping[str, Any]:
         """Describe it for OpenAPI."""
@@ -95,6 +118,14 @@ class Items:
 
 
 @attrs.frozen
+class Mended:
+    """An item that was kept with something left out or put in the place of what can't be kept."""
+
+    index: Annotated[int, says("Of the item, from 0.", minimum=0)]
+    changed: Annotated[Sequence[str], says("Each field, and what was wrong with it.")]
+
+
+@attrs.frozen
 class Receipt:
     """What was kept."""
 
@@ -103,16 +134,36 @@ class Receipt:
         Sequence[EventId], says("Of each item in order; what was published before has its old id.")
     ]
     cursor: Annotated[EventId, says("The greatest of the ids.")]
+    mended: Annotated[Sequence[Mended], says("With lenient: what was changed to be kept.")] = ()
 
 
 async def publish(services: Services, who: Identity, asked: Publishing, items: list[Any]) -> Receipt:
     """Append events; answered when they are durable, all or nothing."""
-    drafts = parse_items(items, services.settings.events.max_bytes, asked.request_key)
+    read = partial(_drafts, services, asked, items)
+    drafts, mended = read() if len(items) < MANY_ITEMS else await trio.to_thread.run_sync(read)
     if who.channels:
         for channel in {draft.channel for draft in drafts}:
             who.require_channel(channel)
-    receipt = await services.appender.append(drafts)
-    return Receipt(len(receipt.ids), receipt.ids, receipt.cursor)
+    receipt = await services.appender.append([draft.of(who.name) for draft in drafts])
+    return Receipt(len(receipt.ids), receipt.ids, receipt.cursor, mended)
+
+
+def _drafts(services: Services, asked: Publishing, items: list[Any]) -> tuple[list[Draft], Sequence[Mended]]:
+    """Make the drafts of the items, and tell what had to be changed.
+
+    Raises:
+        HeliographError: Some item is refused.
+    """
+    most = services.settings.events.max_bytes
+    if not asked.lenient:
+        return parse_items(items, most, asked.request_key), ()
+    drafts, mended = [], []
+    for index, item in enumerate(items):
+        draft, notes = parse_leniently(item, most, asked.request_key and f"{asked.request_key}/{index}")
+        drafts.append(draft)
+        if notes:
+            mended.append(Mended(index, notes))
+    return drafts, mended
 
 
 def _event_key(event_id: int) -> EventId:
