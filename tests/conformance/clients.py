@@ -25,7 +25,7 @@ import trio
 
 TRANSPORTS = ("ws", "sse")
 TEXT, CLOSE, PING, PONG = 1, 8, 9, 10
-TOPICS = {"task_output": "task.output", "task_status": "task.status", "cli_status_update": "cli.status"}
+TOPICS = {"task_output": "task.output", "task_status": "task.status"}
 DEADLINE = 60.0
 """Seconds until a test that waits in vain fails; nothing is ever measured by it."""
 

@@ -92,9 +92,9 @@ async def test_streams_say_what_is_documented(launch: Launch, heard: Heard) -> N
     ended["payload"]["result"] = {"cost_usd": 0.05, "summary": "read", "input_tokens": None}
     piece = output("1", "50 %")
     piece["payload"] |= {"partial": True, "stream": "stderr", "more": [1]}
-    cli = {"topic": "cli.status", "channel": "status", "payload": {"active": True}}
     other = {"topic": "pipeline.completed", "payload": {"n": 1}, "sender": "s"}
-    await publish(served.url, piece, output("1", "a line"), ended, other, cli, status("2", "running"))
+    ready = {"topic": "cli.status", "channel": "status", "payload": {"active": True}}
+    await publish(served.url, piece, output("1", "a line"), ended, ready, other, status("2", "running"))
     for transport in TRANSPORTS:
         async with await watch(transport, served.url, "*", after="0-0") as one:
             await one.story(6)

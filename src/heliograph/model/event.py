@@ -11,7 +11,6 @@ from typing import Any, NamedTuple
 
 import orjson
 
-from heliograph.model.channels import STATUS
 from heliograph.model.ids import EventId, format_id
 
 JSON_OPTIONS = orjson.OPT_UTC_Z | orjson.OPT_NON_STR_KEYS
@@ -132,7 +131,12 @@ def message_json(event: Event) -> bytes:
 
 def _message(event: Event) -> bytes:
     place: dict[str, Any] = {"id": format_id(event.id), "channel": event.channel, "seq": event.seq}
-    if event.topic not in SEED_TYPES or not event.channel.startswith(SEED_CHANNELS):
+    if event.topic == CLI_STATUS:
+        ours = {"type": "cli_status_update", "timestamp": event.timestamp, **place}
+        return orjson.dumps(
+            {"session_id": None, "active": False, **event.payload, **ours}, option=JSON_OPTIONS
+        )
+    if event.topic not in SEED_TYPES or not event.channel.startswith("task:"):
         message = {
             "type": "event",
             "topic": event.topic,
@@ -144,13 +148,13 @@ def _message(event: Event) -> bytes:
         }
         return orjson.dumps(message, option=JSON_OPTIONS)
     ours = {"type": SEED_TYPES[event.topic], "timestamp": event.timestamp, **place}
-    if event.channel == STATUS:
-        return orjson.dumps({"session_id": None, **event.payload, **ours}, option=JSON_OPTIONS)
     task_id = event.channel[5:]
     if event.payload.get("task_id") == task_id and ours.keys().isdisjoint(event.payload):
         return b"%b,%b" % (event.json[:-1], orjson.dumps(ours, option=JSON_OPTIONS)[1:])
     return orjson.dumps({**event.payload, **ours, "task_id": task_id}, option=JSON_OPTIONS)
 
 
-SEED_TYPES = {"task.output": "task_output", "task.status": "task_status", "cli.status": "cli_status_update"}
-SEED_CHANNELS = ("task:", STATUS)
+CLI_STATUS = "cli.status"
+"""The topic that tells whether the engine's command line is ready to work."""
+
+SEED_TYPES = {"task.output": "task_output", "task.status": "task_status"}

@@ -7,7 +7,8 @@ from typing import Any
 
 from heliograph.http.api.shared import ListMeta, Meta
 from heliograph.model import yaml
-from heliograph.model.event import Event
+from heliograph.model.channels import STATUS
+from heliograph.model.event import CLI_STATUS, Event
 from heliograph.model.ids import EventId, make_id, to_microseconds
 from heliograph.model.prices import NO_PRICES
 from heliograph.model.task import Task
@@ -38,6 +39,8 @@ ENDED = _event(
 )
 OTHER = _event(1, "pipeline.completed", {"workflow_id": "nightly", "stages": 3}, "workflow:nightly")
 
+READY = _event(1, CLI_STATUS, {"step": "ready", "status": "healthy", "active": True}, STATUS)
+
 
 def _task() -> Task:
     task = Task.first_seen(CREATED)
@@ -48,7 +51,6 @@ def _task() -> Task:
 
 TASK = _task()
 LINE = LogLine(OUTPUT.seq, OUTPUT.id, OUTPUT.timestamp, "stdout", OUTPUT.payload["output"])
-CLI = _event(1, "cli.status", {"active": True}, "status")
 HEAD: EventId = ENDED.id
 META = Meta(HEAD)
 LAST_PAGE = ListMeta(None, HEAD)
