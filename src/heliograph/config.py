@@ -127,7 +127,8 @@ class ArtifactSettings:
 class EventSettings:
     """What is taken from publishers."""
 
-    max_bytes: int = number(1 * MIB, KIB, 64 * MIB)
+    max_bytes: int = number(1 * MIB - 16 * KIB, KIB, 64 * MIB)
+    """With its envelope an event then fits the 1 MiB that clients of WebSockets mostly read."""
     key_ttl_seconds: int = number(86400, 1, 30 * 86400)
     max_per_request: int = number(20_000, 1, 100_000)
     append_queue: int = number(1024, 1, 100_000)

@@ -71,8 +71,14 @@ class Identity:
         Raises:
             Forbidden: It is not.
         """
-        if self.channels and not any(selector_covers(one, selector) for one in self.channels):
+        if not self.covers(selector):
             raise Forbidden(f"{self.name} may not use the channel {selector}")
+
+    def covers(self, *selectors: str) -> bool:
+        """Tell whether channels, or patterns of channels, are all covered."""
+        return not self.channels or all(
+            any(selector_covers(one, selector) for one in self.channels) for selector in selectors
+        )
 
 
 CREDENTIALS = ("Authorization", "Cookie", "X-API-Key")

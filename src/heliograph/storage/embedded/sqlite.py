@@ -344,7 +344,11 @@ class SqliteLog:
 
     async def sweep(self, policy: RetentionSettings, now: datetime) -> int:
         """Remove expired keys, and a part of what is over the retention; see ``protocols.Keeper``."""
-        return await self._keep(_sweep, policy, now)
+        removed = await self._keep(_sweep, policy, now)
+        async with self._appending:  # an append must not take for stored what is just being removed
+            gone = await self._keep(retention.remove_entities, policy, now)
+            self._written.forget(gone.channels)
+        return removed + gone.number
 
     async def old_runs(self, policy: RetentionSettings, now: datetime) -> Sequence[OldRun]:
         """Return some of the runs that are over the retention."""
