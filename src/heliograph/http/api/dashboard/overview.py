@@ -128,7 +128,7 @@ class DashboardAgent(Registered):
 
 def _agent(agent: Agent) -> DashboardAgent:
     running = agent.tasks["running"]
-    about = f"{sum(agent.tasks.values())} tasks, {running} of them running"
+    about = agent.description or f"{sum(agent.tasks.values())} tasks, {running} of them running"
     return DashboardAgent(agent.name, about, is_builtin=False, agent_type=agent.agent_type)
 
 
