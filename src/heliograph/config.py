@@ -223,6 +223,8 @@ class AuthSettings:
 
     keys: tuple[KeySettings, ...] = attrs.field(default=(), validator=_distinct_names)
     ticket_seconds: float = number(60.0, 1, 3600)
+    ticket_return_seconds: float = number(86400.0, 1, 30 * 86400)
+    """How long the ticket of an event stream is good for coming back to it."""
     session_seconds: float = number(12 * 3600.0, 60, 30 * 86400)
     open_networks: tuple[str, ...] = attrs.field(default=(), validator=_networks)
 
