@@ -26,6 +26,9 @@ WEBHOOKS = "webhooks"
 ANALYTICS = "analytics"
 STATUS = "status"
 
+MACHINE_STATUS = "machine.status"
+"""The topic by which nodes tell how they are; theirs alone."""
+
 RESERVED_TOPICS = (
     *("authenticated", "gap", "keepalive", "pong", "reconnect", "reset", "subscribed", "unsubscribed"),
     *("error", "message", "open"),

@@ -121,7 +121,7 @@ def _read(file: Path, first: int, last: int | None) -> tuple[ArtifactInfo, bytes
 
 def _write(file: Path, data: bytes) -> ArtifactInfo:
     folder = file.parent
-    folder.mkdir(parents=True, exist_ok=True)
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     beside = folder / f".{file.name}.{secrets.token_hex(4)}.part"
     try:
         with open(beside, "xb") as opened:

@@ -615,6 +615,11 @@ class Storage(Protocol):
         """The log's position when it was opened, ``None`` if it could not be reached."""
         ...
 
+    @property
+    def latencies(self) -> Mapping[str, float]:
+        """How long parts on other machines took to answer when they were last checked, in milliseconds."""
+        ...
+
     async def checks(self) -> dict[str, str | None]:
         """Tell of each part what is wrong with it, ``None`` if nothing is."""
         ...

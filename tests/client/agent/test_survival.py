@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import os
 import signal
@@ -397,3 +398,22 @@ def test_no_place_for_a_spool(tmp_path: Path, caplog: pytest.LogCaptureFixture) 
         task.print("line")
     assert [record.getMessage() for record in caplog.records if "is lost" in record.getMessage()]
     assert len(caplog.records) == 1
+
+
+def test_publishing_under_asyncio_waits_for_the_service(mortal: Service) -> None:
+    """The async client tries on under asyncio as under Trio, until the service is there."""
+
+    async def publish() -> heliograph.Accepted:
+        tried: list[float] = []
+        async with heliograph.AsyncClient(mortal.url) as client:
+            item = {"type": "task_output", "task_id": "aio", "output": "hi"}
+            publishing = asyncio.ensure_future(
+                client.publish([item], lambda error, delay: tried.append(delay))
+            )
+            while len(tried) < 2:  # noqa: ASYNC110 (what is waited for is a refused connection)
+                await asyncio.sleep(0.01)
+            await asyncio.to_thread(mortal.start)
+            return await asyncio.wait_for(publishing, 30)
+
+    assert asyncio.run(publish()).accepted == 1
+    assert mortal.lines("aio") == ["hi"]

@@ -1,4 +1,5 @@
 import hashlib
+import time
 from types import SimpleNamespace
 
 import attrs
@@ -6,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from itsdangerous import URLSafeTimedSerializer
-from tests.conformance.clients import open_ws
+from tests.conformance.clients import open_sse, open_ws
 from tests.http.conftest import Api, Start, output
 from werkzeug.datastructures import Headers
 
@@ -291,6 +292,29 @@ async def test_a_ticket_opens_a_stream(guarded: Api) -> None:
         assert refused.status == 401
     assert (await guarded.http.post("/api/v1/stream-tickets")).status_code == 401
     assert (await guarded.http.post("/api/v1/stream-tickets", headers={"X-API-Key": "w"})).status_code == 403
+
+
+async def test_a_ticket_is_good_for_coming_back(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Too old to open a stream, it still opens the one its client has been on, until it is far too old."""
+    api = await start(auth={"keys": KEYS, "ticket_seconds": 60, "ticket_return_seconds": 600})
+    answer = await api.http.post("/api/v1/stream-tickets", headers={"X-API-Key": "r"})
+    query = f"?channel=task:1&ticket={answer.json()['ticket']}"
+    path, header = f"/api/v1/events/stream{query}", {"Last-Event-ID": "0-0"}
+    now = time.time()
+
+    async def opens(age: float, path: str, headers: dict[str, str]) -> bool:
+        monkeypatch.setattr(time, "time", lambda: now + age)
+        async with await open_sse(api.url, path, headers) as watch:
+            return watch.status == 200
+
+    assert await opens(30, path, {})
+    assert not await opens(120, path, {})
+    assert await opens(120, path, header)
+    assert await opens(120, f"{path}&lastEventId=0-0", {})
+    assert not await opens(1200, path, header)
+    monkeypatch.setattr(time, "time", lambda: now + 120)
+    ticket = answer.json()["ticket"]
+    assert (await api.http.get(f"/api/v1/tasks?ticket={ticket}", headers=header)).status_code == 401
 
 
 async def test_a_ticket_only_looks_on(guarded: Api) -> None:

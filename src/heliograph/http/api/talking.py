@@ -185,6 +185,8 @@ async def ask(
     said = {"message_id": new_id("msg", seed), "role": "user", "content": message, "task_id": task_id}
     drafts += [
         _of_task(services, "task.created", {**created, "metadata": {"source": "chat"}}),
+        # Pages hear only statuses: this one tells them of the task.
+        _of_task(services, "task.status", {**of_task, "status": "queued"}),
         draft(services, MESSAGE, name, said),
     ]
     if services.engine.configured:

@@ -1,8 +1,8 @@
 """PostgreSQL: the engine, calls that always end, and the advisory locks.
 
 A call may meet a server that is gone, one that refuses, or one that says nothing any more. Gone is an
-outage (``Unavailable``), and so is a statement that PostgreSQL gave up at its timeout. A server that
-refuses (password, database, schema) is named with the setting to mend. Nothing in libpq bounds a
+outage (``Unavailable``), and so is whatever a server says that is there, unless it is about what we sent. A
+server that refuses (password, database, schema) is named with the setting to mend. Nothing in libpq bounds a
 connection whose peer acknowledges bytes and never answers; the ``Watch`` does: it shuts down the
 sockets of a call that outlasts its time, and the worker thread that waits there gets its error.
 """
@@ -100,12 +100,22 @@ def refusal(error: BaseException | None) -> str | None:
     return f"storage.database_url: {words} (DATABASE_URL)" if _REFUSALS.search(words) else None
 
 
-_AWAY = (
-    psycopg.OperationalError,
-    psycopg.InterfaceError,
-    psycopg.errors.IdleInTransactionSessionTimeout,  # to psycopg an internal error
-    PoolTimeout,
-)
+_AWAY = (psycopg.OperationalError, psycopg.InterfaceError, PoolTimeout)
+
+_BUGS = re.compile("22|23|42601|42P02|42P08|42P18|4280[34]")
+"""Beginnings of the codes of errors that are ours: bad values, broken constraints, statements that make no
+sense. Whatever else a server says, such as that it is read-only, that a right is missing or that a table is
+not there, is an outage: somebody is at work on it, and it ends without us."""
+
+READ_ONLY = "25006"
+
+
+def is_outage(error: BaseException | None) -> bool:
+    """Tell whether an error of the driver is an outage, and not a bug of ours."""
+    if isinstance(error, _AWAY):
+        return True
+    code = getattr(error, "sqlstate", None)
+    return isinstance(error, psycopg.Error) and code is not None and _BUGS.match(code) is None
 
 
 @contextmanager
@@ -113,13 +123,13 @@ def translated() -> Iterator[None]:
     """Turn the driver's ways to say "not now" into ``Unavailable``.
 
     Raises:
-        Unavailable: The server is away, refuses, or gave up the statement.
+        Unavailable: The server is away or refuses.
     """
     try:
         yield
     except (DBAPIError, PoolTimeout, psycopg.Error) as error:
         cause = getattr(error, "orig", error)
-        if not isinstance(cause, _AWAY):
+        if not is_outage(cause):
             raise
         words = str(getattr(error, "orig", None) or error).strip().partition("\n")[0]
         raise Unavailable(refusal(error) or f"PostgreSQL: {words}") from error
@@ -278,9 +288,14 @@ class PostgresDatabase(Database):
                 with self.engine.connect() as connection:  # its own: work may want to begin a transaction
                     require_schema(connection)
                 self._schema_is_right = True
-            with connect() as connection:
-                watched.deadline = time.monotonic() + (seconds or self._seconds)
-                return work(connection)
+            try:
+                with connect() as connection:
+                    watched.deadline = time.monotonic() + (seconds or self._seconds)
+                    return work(connection)
+            except (DBAPIError, psycopg.Error) as error:
+                if getattr(getattr(error, "orig", error), "sqlstate", None) == READ_ONLY:
+                    self.engine.dispose()  # a failover leaves such connections behind; others may be there
+                raise
 
     async def read(
         self, query: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs

@@ -11,7 +11,7 @@ import attrs
 
 from heliograph.model.ids import EventId
 from heliograph.model.prices import NO_PRICES, Prices
-from heliograph.storage.embedded.sqlite import SqliteLog, open_sqlite
+from heliograph.storage.embedded.sqlite import Readers, SqliteLog, open_sqlite
 from heliograph.storage.sql.store import SqlStore
 from heliograph.storage.sql.vault import SqlVault
 
@@ -37,9 +37,11 @@ class Embedded:
     log: SqliteLog
     store: SqlStore
     vault: SqlVault
+    _readers: Readers
     archive: None = None
     listener: None = None
     queue: None = None
+    latencies: Mapping[str, float] = attrs.field(factory=dict)
     background: Mapping[str, Callable[[], Awaitable[None]]] = attrs.field(factory=dict)
 
     @property
@@ -58,7 +60,7 @@ class Embedded:
 
     async def checks(self) -> dict[str, str | None]:
         """Tell of each part what is wrong with it."""
-        return {"log": self.log.failure, "store": None}
+        return {"log": self.log.failure, "store": self._readers.damage}
 
     def log_stats(self) -> None:
         """Return nothing: the log is in this process."""
@@ -74,4 +76,4 @@ async def open_embedded(
         SettingsError: The folder can't be used, or another process uses it.
     """
     async with open_sqlite(folder, key_ttl, prices) as (log, database):
-        yield Embedded(log, SqlStore(database), SqlVault(database))
+        yield Embedded(log, SqlStore(database), SqlVault(database), database)

@@ -21,9 +21,11 @@ from pathlib import Path
 from time import monotonic
 from typing import Concatenate, ParamSpec, TypeVar
 
+import orjson
+import structlog
 import trio
 from sqlalchemy import Connection, Engine, create_engine, event, func, select
-from sqlalchemy.exc import DatabaseError, OperationalError
+from sqlalchemy.exc import DatabaseError
 
 from heliograph.model.channels import Selection
 from heliograph.model.errors import HeliographError, SettingsError, Unavailable
@@ -38,6 +40,7 @@ from heliograph.storage.sql import keys, migrate, queries, retention, schema
 from heliograph.storage.sql.database import Database, Writer
 from heliograph.storage.sql.written import Written
 
+FILE, LOCK = "heliograph.db", "heliograph.lock"
 READERS = 4
 READ_SECONDS = 10.0
 """After so long a question is given up: there are few readers, and stopping waits for them."""
@@ -50,21 +53,43 @@ TAIL_EVENTS = 2000
 P = ParamSpec("P")
 T = TypeVar("T")
 
-FAILURES = (OperationalError, sqlite3.OperationalError)
-"""A write that failed for an outer reason, such as a full disk; by SQLAlchemy or by the driver itself."""
+ERRORS = (DatabaseError, sqlite3.DatabaseError)
+"""What a statement that failed raises; by SQLAlchemy or by the driver itself."""
+
+logger = structlog.get_logger(__name__)
+
+
+def outage(error: Exception) -> str | None:
+    """Return what failed for an outer reason, such as a full disk or a damaged file; ``None`` of a bug."""
+    cause = getattr(error, "orig", error)
+    name = getattr(cause, "sqlite_errorname", None) or ""
+    if isinstance(cause, sqlite3.OperationalError) or name.startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB")):
+        return str(cause)
+    return None
+
+
+def is_damage(error: Exception) -> bool:
+    """Tell whether the file does not hold what was written to it."""
+    cause = getattr(error, "orig", error)
+    name = getattr(cause, "sqlite_errorname", None) or ""
+    return (
+        isinstance(cause, orjson.JSONDecodeError)
+        or name.startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB"))
+        or "Could not decode to UTF-8" in str(cause)
+    )
 
 
 @asynccontextmanager
 async def open_sqlite(
     folder: Path, key_ttl: timedelta, prices: Prices = NO_PRICES
-) -> AsyncIterator[tuple[SqliteLog, Database]]:
+) -> AsyncIterator[tuple[SqliteLog, Readers]]:
     """Open the database in a folder, made if missing, migrated to today's schema.
 
     Raises:
         SettingsError: The folder can't be used, or another process uses it.
     """
     with _ownership(folder):
-        engine = _engine(folder / "heliograph.db")
+        engine = _engine(folder / FILE)
         try:
             await trio.to_thread.run_sync(_upgrade, engine)
             database = Readers(engine, READERS)
@@ -80,7 +105,12 @@ class Readers(Database):
     """The connections that answer questions: nobody's for longer than ``READ_SECONDS``, unless it is long.
 
     A question ends early when whoever asked is cancelled: a client that has gone holds no connection.
+
+    Attributes:
+        damage: What was found to be wrong with the file.
     """
+
+    damage: str | None = None
 
     async def read(
         self, query: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs
@@ -101,13 +131,22 @@ class Readers(Database):
             _question.deadline = monotonic() + seconds
             try:
                 return query(connection)
-            except OperationalError:
+            except (DatabaseError, orjson.JSONDecodeError) as error:
                 trio.from_thread.check_cancelled()  # then that is why
-                raise
+                if not is_damage(error):
+                    raise
+                raise Unavailable(self._damaged(error)) from error
             finally:
                 _question.deadline = None
 
         return await super().read(asked)
+
+    def _damaged(self, error: Exception) -> str:
+        words = f"{self.engine.url.database} is damaged: {getattr(error, 'orig', error)}"
+        if self.damage is None:
+            logger.error("damaged", file=self.engine.url.database, reason=str(getattr(error, "orig", error)))
+        self.damage = words
+        return words
 
 
 class _Question(threading.local):
@@ -137,7 +176,7 @@ def migrate_sqlite(folder: Path) -> str | None:
         SettingsError: The folder can't be used, another process uses it, or its schema is newer.
     """
     with _ownership(folder):
-        engine = _engine(folder / "heliograph.db")
+        engine = _engine(folder / FILE)
         try:
             return _upgrade(engine)
         finally:
@@ -159,8 +198,11 @@ class _ownership:  # noqa: N801 - used as a function in a with statement
 
     def __enter__(self) -> None:
         try:
-            self._folder.mkdir(parents=True, exist_ok=True)
-            self._file = (self._folder / "heliograph.lock").open("a")
+            self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            for name in (FILE, LOCK):  # SQLite's own files beside the database get its rights
+                (self._folder / name).touch(mode=0o600)
+                (self._folder / name).chmod(0o600)
+            self._file = (self._folder / LOCK).open("a")
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             self._file.close()
@@ -248,13 +290,15 @@ class SqliteLog:
                 self._key_ttl,
                 self._prices,
             )
-            self.failure = None
+            self._written_again()
             if appended.events:
                 self._written.learn(appended.heads, appended.steady)
                 self._hand_over(appended.events)
-        except FAILURES as error:
-            self.failure = f"the log can't be written: {getattr(error, 'orig', error)}"
-            raise Unavailable(self.failure) from error
+        except ERRORS as error:
+            words = outage(error)
+            if words is None:
+                raise
+            raise self._not_written(words) from error
         finally:
             self._appending.release()
         return appended.answers
@@ -300,7 +344,11 @@ class SqliteLog:
 
     async def sweep(self, policy: RetentionSettings, now: datetime) -> int:
         """Remove expired keys, and a part of what is over the retention; see ``protocols.Keeper``."""
-        return await self._keep(_sweep, policy, now)
+        removed = await self._keep(_sweep, policy, now)
+        async with self._appending:  # an append must not take for stored what is just being removed
+            gone = await self._keep(retention.remove_entities, policy, now)
+            self._written.forget(gone.channels)
+        return removed + gone.number
 
     async def old_runs(self, policy: RetentionSettings, now: datetime) -> Sequence[OldRun]:
         """Return some of the runs that are over the retention."""
@@ -315,10 +363,24 @@ class SqliteLog:
     ) -> T:
         try:
             done = await self.writer.write(change, *args, **kwargs)
-        except FAILURES as error:
-            raise Unavailable(f"the store can't be written: {getattr(error, 'orig', error)}") from error
-        self.failure = None
+        except ERRORS as error:
+            words = outage(error)
+            if words is None:
+                raise
+            raise self._not_written(words) from error
+        self._written_again()
         return done
+
+    def _not_written(self, words: str) -> Unavailable:
+        if self.failure is None:
+            logger.error("can't write", file=self._readers.engine.url.database, reason=words)
+        self.failure = f"{self._readers.engine.url.database} can't be written: {words}"
+        return Unavailable(self.failure)
+
+    def _written_again(self) -> None:
+        if self.failure is not None:
+            logger.info("writes again", file=self._readers.engine.url.database)
+            self.failure = None
 
 
 def _sweep(connection: Connection, policy: RetentionSettings, now: datetime) -> int:

@@ -37,12 +37,13 @@ def upgrade(engine: Engine) -> str | None:
         The revision that was found before; ``None`` if the database had no schema.
 
     Raises:
-        SettingsError: The database's schema is newer than this program.
+        SettingsError: The database's schema is newer than this program, or its encoding is not UTF-8.
     """
     with engine.begin() as connection:
         if connection.dialect.name == "postgresql":
             connection.execute(text("SET LOCAL statement_timeout = 0"))
             connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": MIGRATION_LOCK})
+            _require_utf8(connection)
         found = _revision(connection)
         if found == HEAD:
             return found
@@ -59,14 +60,27 @@ def check(connection: Connection) -> None:
     """Make sure that the schema is exactly this program's.
 
     Raises:
-        SettingsError: It is missing, older or newer; says which command mends it.
+        SettingsError: It is missing, older or newer, or the encoding is not UTF-8; says what mends it.
     """
+    if connection.dialect.name == "postgresql":
+        _require_utf8(connection)
     found = _revision(connection)
     if found == HEAD:
         return
     _refuse_newer(found, _scripts(_config()))
     there = "no schema yet" if found is None else f"the schema {found}, and this program needs {HEAD}"
     raise SettingsError([f"storage.database_url: the database has {there}: run `heliograph migrate`"])
+
+
+def _require_utf8(connection: Connection) -> None:
+    encoding = connection.scalar(text("SHOW server_encoding"))
+    if encoding != "UTF8":
+        raise SettingsError(
+            [
+                f"storage.database_url: the database's encoding is {encoding}; it must be UTF8: "
+                "CREATE DATABASE … ENCODING 'UTF8' TEMPLATE template0 (DATABASE_URL)"
+            ]
+        )
 
 
 def _config() -> Config:

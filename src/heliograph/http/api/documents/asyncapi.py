@@ -162,6 +162,11 @@ def _told() -> Mapping[str, Schema]:
         "result": nullable(ref("Result")),
         "timestamp": TIME,
     }
+    ready = {
+        "active": said({"type": "boolean"}, "The engine's command line is ready to work."),
+        "session_id": nullable(TEXT),
+        "timestamp": TIME,
+    }
     other = {
         name: COMPONENTS.schemas["Event"]["properties"][name]
         for name in ("topic", "sender", "correlation_id")
@@ -171,6 +176,7 @@ def _told() -> Mapping[str, Schema]:
     return {
         "task_output": record({**output, **_PLACE}, optional=["stream"], **own),
         "task_status": record({**status, **_PLACE}, optional=["result"], **own),
+        "cli_status_update": record({**ready, **_PLACE}, optional=(), **own),
         "event": record({**other, "payload": OBJECT, "timestamp": TIME, **_PLACE}),
         "subscribed": record(
             {

@@ -31,7 +31,7 @@ from heliograph.model.conversations.conversation import CONVERSATION, Conversati
 from heliograph.model.conversations.message import DELTA, MESSAGES, Message, grown
 from heliograph.model.ids import EventId
 from heliograph.storage.sql import queries
-from heliograph.storage.sql.entity import Beside, Entity, Merging
+from heliograph.storage.sql.entity import Beside, Entity, Merging, Retired
 from heliograph.storage.sql.schema import Big, Json, Moment, metadata
 
 RARE = 2000
@@ -171,4 +171,9 @@ CONVERSATIONS = Entity(
     },
     probed={"text": _searched},
     beside=Beside(conversation_words, _words_of),
+    retired=Retired(
+        conversations.c.updated_at,
+        lambda moment: conversations.c.is_archived == false(),
+        along=(messages.c.conversation_id, conversation_words.c.conversation_id),
+    ),
 )
