@@ -276,14 +276,14 @@ def _write(payload: dict[str, Any]) -> bytes:
         body = orjson.dumps(payload, option=JSON_OPTIONS)
     except orjson.JSONEncodeError:
         body = None  # it gives up at 254 levels
-    # Few payloads have so many brackets at all; only those are walked through.
+    # Few payloads have that many brackets at all; only those are walked through.
     if body is None or (body.count(b"{") + body.count(b"[") > MAX_DEPTH and _deeper(payload, MAX_DEPTH)):
         raise Invalid.field("payload", f"must not be nested deeper than {MAX_DEPTH} levels")
     return body
 
 
 def _deeper(value: Any, levels: int) -> bool:
-    """Tell whether a value is nested in more than so many levels."""
+    """Tell whether a value is nested in more than ``levels``."""
     if not isinstance(value, dict | list):
         return False
     members = value.values() if isinstance(value, dict) else value
