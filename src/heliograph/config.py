@@ -223,6 +223,7 @@ class AuthSettings:
     keys: tuple[KeySettings, ...] = attrs.field(default=(), validator=_distinct_names)
     ticket_seconds: float = number(60.0, 1, 3600)
     session_seconds: float = number(12 * 3600.0, 60, 30 * 86400)
+    task_key_seconds: float = number(7 * 86400.0, 60, 90 * 86400)
     open_networks: tuple[str, ...] = attrs.field(default=(), validator=_networks)
 
 
