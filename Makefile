@@ -53,5 +53,8 @@ bench: install
 	@$(PIP) -e '.[bench]'
 	$(BIN)/python -m bench
 
+pictures: install
+	$(BIN)/python -m tests.browser.pictures
+
 clean:
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache

@@ -12,6 +12,7 @@ import gc
 import os
 import resource
 import signal
+import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, suppress
 from datetime import timedelta
@@ -26,6 +27,7 @@ from heliograph.actors.bridge import Bridge
 from heliograph.actors.engine import Engine, HttpLink, Link, QueueLink
 from heliograph.actors.histogram import Histogram
 from heliograph.actors.hub import Hub
+from heliograph.actors.monitor import Monitor
 from heliograph.actors.receiver import Receiver
 from heliograph.actors.registry import Registry
 from heliograph.actors.retention import Retention
@@ -158,6 +160,16 @@ async def _run_streams(
                 "analytics": None if histogram.loaded else "loading the rollups",
             }
 
+        monitor = Monitor(
+            socket.gethostname(),
+            settings.storage.data,
+            ready,
+            storage.latencies,
+            lambda: hub.stats().events,
+            hub.watched,
+            appender.append,
+        )
+        followers.start_soon(monitor.run, name="monitor")
         services = Services(
             settings=settings,
             log=the_log,
@@ -167,6 +179,7 @@ async def _run_streams(
             hub=hub,
             histogram=histogram,
             registry=registry,
+            monitor=monitor,
             engine=engine,
             webhooks=webhooks,
             receiver=receiver,

@@ -39,8 +39,9 @@ def write(root: Path) -> Write:
     def write_file(name: str, text: str) -> Path:
         file = root / name
         file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(text)
-        return file
+        beside = file.with_name(".being-written")
+        beside.write_text(text)
+        return beside.replace(file)
 
     return write_file
 
@@ -84,8 +85,9 @@ async def until(condition: Callable[[], object]) -> None:
 
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let the registry look often."""
+    """Let the registry look often, and believe at once what it sees."""
     monkeypatch.setattr(registry, "INTERVAL_SECONDS", 0.01)
+    monkeypatch.setattr(folders, "SETTLED_AFTER", 0)
 
 
 def reasons(catalogue: Catalogue) -> dict[str, list[str]]:
@@ -332,6 +334,30 @@ async def test_only_what_changed_is_read_again(
     await until(lambda: made.catalogue is not looks)
     assert made.stats().read == 4
     assert (made.stats().workflows, made.stats().troubled, made.stats().broken) == (3, 0, 0)
+    nursery.cancel_scope.cancel()
+
+
+async def test_a_file_that_is_being_saved_is_not_read_yet(
+    root: Path, write: Write, monkeypatch: pytest.MonkeyPatch, nursery: trio.Nursery
+) -> None:
+    """What was changed just now may be half written: until it has settled, what was read before is shown."""
+    monkeypatch.setattr(registry, "INTERVAL_SECONDS", 0.01)
+    write("a/manifest.yaml", "name: a")
+    announced = Announced()
+    made = Registry([root], announced.append)
+    await nursery.start(made.run)
+    monkeypatch.setattr(folders, "SETTLED_AFTER", 3600)
+    file = root / "a" / "manifest.yaml"
+    file.write_text("")
+    for _ in range(3):
+        looked = made.catalogue
+        await until(partial(lambda before: made.catalogue is not before, looked))
+    assert list(made.catalogue.workflows) == ["a"]
+    file.write_text("name: a\nversion: '2'")
+    monkeypatch.setattr(folders, "SETTLED_AFTER", 0)
+    await until(lambda: announced.changes)
+    assert made.catalogue.get("a").manifest.version == "2"
+    assert announced.changes == [("workflow:a", "changed")]
     nursery.cancel_scope.cancel()
 
 

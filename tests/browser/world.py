@@ -169,12 +169,10 @@ async def _talk(served: Service) -> None:
     async with httpx.AsyncClient(base_url=served.url) as client:
         conversation = {"conversation_id": "conv-1", "title": "The flaky login"}
         answer = {"conversation_id": "conv-1", "message_id": "m-3", "content": "I could also look at"}
-        await served.publish(
-            {"topic": "conversation.created", "payload": conversation},
-            {"topic": "conversation.delta", "payload": answer},
-        )
+        await served.publish({"topic": "conversation.created", "payload": conversation})
         for message in MESSAGES:
             await client.post("/api/v1/conversations/conv-1/messages", json=message)
+        await served.publish({"topic": "conversation.delta", "payload": answer})
         for name in ("Deploys", "Alerts"):
             made = await client.post("/api/v1/webhooks", json={"name": name, "provider": "custom"})
             for number in range(3):

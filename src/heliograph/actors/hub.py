@@ -185,6 +185,10 @@ class Hub:
             return subscription.position
         return max(subscription.position, self._position)
 
+    def watched(self, channel: str) -> bool:
+        """Tell whether somebody watches a channel by its name, and not only everything."""
+        return any(channel in selection.selectors for selection in self._broadcasters)
+
     def flush_all(self) -> None:
         """Write out everything that waits, now."""
         now = trio.current_time()

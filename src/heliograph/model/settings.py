@@ -18,8 +18,9 @@ def number(default: float, low: float, high: float) -> Any:
 
 @attrs.frozen
 class RetentionSettings:
-    """How long events are kept, and runs of workflows with what they left behind; 0 keeps them for ever."""
+    """How long events, entities, and runs with what they left behind are kept; 0 keeps them for ever."""
 
     max_age_seconds: int = number(0, 0, 100 * 366 * 86400)
     max_events: int = number(0, 0, 10**15)
+    entities_max_age_seconds: int = number(0, 0, 100 * 366 * 86400)
     runs_max_age_seconds: int = number(0, 0, 100 * 366 * 86400)

@@ -19,6 +19,7 @@ from heliograph.model.event import Event
 from heliograph.model.ids import EventId, from_microseconds
 from heliograph.model.intake import parse_items
 from heliograph.model.prices import NO_PRICES
+from heliograph.model.task import MAX_COST_USD, MAX_TOKENS
 from heliograph.model.workflows import run as runs
 from heliograph.model.workflows import spending as spendings
 from heliograph.model.workflows import step as steps
@@ -587,3 +588,12 @@ def test_who_only_names_a_run_makes_none() -> None:
     events = [told("agent.started", 0, agent="a"), told("api.workflow_triggered", 0)]
     assert [run_of(event) for event in events] == ["r", "r"]
     assert fold(events) == ({}, {})
+
+
+def test_sums_stay_within_what_databases_hold() -> None:
+    """However often the most is told, what is shown is no more than one event may tell."""
+    most = {"cost_usd": MAX_COST_USD, "input_tokens": MAX_TOKENS}
+    events = [told("step.completed", n, step="a", **most) for n in range(200)]
+    events += [told("step.completed", n, step=f"s{n}", **most) for n in range(200)]
+    run = run_after(*events)
+    assert (run.cost_nanos, run.input_tokens) == (MAX_COST_USD * 10**9, MAX_TOKENS)

@@ -12,6 +12,7 @@ from heliograph.actors.bridge import BridgeStats
 from heliograph.actors.engine import Engine
 from heliograph.actors.histogram import Histogram
 from heliograph.actors.hub import Hub
+from heliograph.actors.monitor import Monitor
 from heliograph.actors.receiver import Receiver
 from heliograph.actors.registry import Registry
 from heliograph.actors.retention import RetentionStats
@@ -48,6 +49,7 @@ class Services:
     histogram: Histogram
     registry: Registry
     engine: Engine
+    monitor: Monitor
     webhooks: Webhooks
     receiver: Receiver
     artifacts: Artifacts

@@ -14,15 +14,27 @@ import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple, TypeVar
 
-from heliograph.model.task import nano_dollars
+import attrs
 
-MAX_TOKENS = 10**12
-MAX_COST_USD = 10**4
+from heliograph.model import rules
+from heliograph.model.rules import NAME
+from heliograph.model.task import MAX_COST_USD, MAX_TOKENS, nano_dollars
+
 MAX_MILLISECONDS = 10**12
 MAX_ERROR = 10_000
 """Characters that are kept of an error."""
 
 Value = TypeVar("Value")
+
+NAMED = {"workflow_id": NAME, "run_id": attrs.evolve(NAME, required=False)}
+"""Rules of what names a run in the documented words."""
+
+TOLD = {
+    "duration_ms": rules.amount(MAX_MILLISECONDS),
+    "cost_usd": rules.amount(MAX_COST_USD),
+    **dict.fromkeys(("input_tokens", "output_tokens", "cached_tokens"), rules.whole(MAX_TOKENS)),
+}
+"""Rules of what the end of a run, or of a step, may tell of it."""
 
 
 def written(value: Any) -> bytes:
@@ -42,6 +54,15 @@ class Mark(NamedTuple):
         return cls(at, hashlib.sha256(written(value)).hexdigest()[:16])
 
 
+def later(marks: dict[str, list[Any]], field: str, at: int, value: Any) -> bool:
+    """Tell whether a word on a field is later than all before, and if so remember when it was said."""
+    mark = list(Mark.of(at, value))
+    if mark <= marks.get(field, []):
+        return False
+    marks[field] = mark
+    return True
+
+
 def remember(entries: dict[str, Value], key: str, value: Value, most: int) -> Value | None:
     """Add an entry to a set of the newest; return the one that had to go.
 
@@ -49,8 +70,8 @@ def remember(entries: dict[str, Value], key: str, value: Value, most: int) -> Va
         entries: By keys whose order is their age.
         key: Of the entry; with one that is there already it is joined.
         value: The entry.
-        most: How many are kept. When so many are there, one that is older than all of them counts as one
-            that had to go before.
+        most: The number that is kept. When the set is full, an entry that is older than all of them counts as
+            one that had to go before.
     """
     if key in entries:
         entries[key] = joined(entries[key], value)
@@ -104,6 +125,15 @@ class Spent(NamedTuple):
                 for mine, its in zip(self, other, strict=True)
             )
         )
+
+    @property
+    def capped(self) -> Spent:
+        """What is shown of it: no more than one event may tell, so that sums of it stay within 64 bits."""
+        capped = (None if mine is None else min(mine, most) for mine, most in zip(self, CAPS, strict=True))
+        return Spent(*capped)
+
+
+CAPS = (nano_dollars(MAX_COST_USD), MAX_TOKENS, MAX_TOKENS, MAX_TOKENS)
 
 
 def first(said: Mapping[str, Any], *names: str) -> Any:

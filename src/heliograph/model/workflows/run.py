@@ -21,9 +21,9 @@ from heliograph.model.event import Event
 from heliograph.model.ids import OLDEST, EventId, from_microseconds, to_microseconds
 from heliograph.model.kind import Key, Kind
 from heliograph.model.prices import Prices
-from heliograph.model.rules import NAME, OBJECT, Rule, Rules, amount, one_of, text, whole
+from heliograph.model.rules import OBJECT, Rule, Rules, one_of, text
 from heliograph.model.workflows import facts
-from heliograph.model.workflows.facts import MAX_ERROR, Mark, Spent
+from heliograph.model.workflows.facts import MAX_ERROR, NAMED, TOLD, Spent
 from heliograph.model.workflows.spending import SPENDING, SpendingShare
 from heliograph.model.workflows.spending import share_of as share_of_spending
 from heliograph.model.workflows.step import STEP, StepShare
@@ -171,7 +171,7 @@ class Run:
             self._say("result", at, result if isinstance(result, dict) else {"value": result})
         self._say("error", at, facts.text(payload.get("error"), MAX_ERROR))
         spent = Spent.told(payload) or (Spent.told(result) if isinstance(result, dict) else None)
-        if spent is not None and self._later("whole", at, list(spent)):
+        if spent is not None and facts.later(self.marks, "whole", at, list(spent)):
             self.whole = list(spent)
 
     def _trigger(self, at: int, payload: Mapping[str, Any]) -> None:
@@ -188,15 +188,8 @@ class Run:
 
     def _say(self, field: str, at: int, value: Any) -> None:
         """Let the latest word on a field stand; ``None`` and ``{}`` say nothing."""
-        if value and self._later(field, at, value):
+        if value and facts.later(self.marks, field, at, value):
             setattr(self, field, value)
-
-    def _later(self, field: str, at: int, value: Any) -> bool:
-        mark = list(Mark.of(at, value))
-        if mark <= self.marks.get(field, []):
-            return False
-        self.marks[field] = mark
-        return True
 
     def _conclude(self) -> None:
         """Compute what is shown of the facts."""
@@ -214,9 +207,10 @@ class Run:
             told = (self.durations.get(name, (None, None)) for name in (speaker, "run"))
             between = (self.finished_at - self.started_at).total_seconds() * 1000
             self.duration_ms = next((span for when, span in told if when == at), round(between, 3))
-        self.cost_nanos, self.input_tokens, self.output_tokens, self.cached_tokens = (
-            whole if whole is not None else parts for whole, parts in zip(self.whole, self.parts, strict=True)
+        known = (
+            parts if whole is None else whole for whole, parts in zip(self.whole, self.parts, strict=True)
         )
+        self.cost_nanos, self.input_tokens, self.output_tokens, self.cached_tokens = Spent(*known).capped
 
     def _speaker(self) -> str:
         """Choose who tells how the run stands: itself, else the runner that began first."""
@@ -304,16 +298,6 @@ _TRIGGER = Rule(
     "must be text, or an object with a type",
     {"anyOf": [{"type": kind} for kind in ("string", "object", "null")]},
 )
-_NAMED = {"workflow_id": NAME, "run_id": attrs.evolve(NAME, required=False)}
-_TOKENS = whole(facts.MAX_TOKENS)
-_TOLD = {
-    "status": one_of(tuple(FINISHED)),
-    "duration_ms": amount(facts.MAX_MILLISECONDS),
-    "cost_usd": amount(facts.MAX_COST_USD),
-    "input_tokens": _TOKENS,
-    "output_tokens": _TOKENS,
-    "cached_tokens": _TOKENS,
-}
 
 RUN = Kind(
     name="run",
@@ -325,11 +309,11 @@ RUN = Kind(
     topics={
         **dict.fromkeys(
             ("run.created", "run.started"),
-            Rules({**_NAMED, "trigger": _TRIGGER, "trigger_type": text(200), "trigger_data": OBJECT}),
+            Rules({**NAMED, "trigger": _TRIGGER, "trigger_type": text(200), "trigger_data": OBJECT}),
         ),
-        "run.paused": Rules(_NAMED),
-        "run.resumed": Rules(_NAMED),
-        "run.finished": Rules({**_NAMED, **_TOLD}),
+        "run.paused": Rules(NAMED),
+        "run.resumed": Rules(NAMED),
+        "run.finished": Rules({**NAMED, **TOLD, "status": one_of(tuple(FINISHED))}),
     },
     key_of=_key_of,
     first_seen=Run.first_seen,

@@ -52,7 +52,7 @@ class Spending:
         spent = Spent(*self.earlier)
         for call in self.calls.values():
             spent = spent.plus(Spent(*call))
-        return spent
+        return spent.capped
 
     def apply(self, event: Event, prices: Prices) -> None:
         """Add one call, or the workflow; ``prices`` are not asked, since the caller tells the cost."""

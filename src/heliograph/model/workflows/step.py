@@ -18,9 +18,9 @@ from heliograph.model.event import Event
 from heliograph.model.ids import from_microseconds, to_microseconds
 from heliograph.model.kind import Key, Kind
 from heliograph.model.prices import Prices
-from heliograph.model.rules import NAME, Rule, Rules, amount, whole
+from heliograph.model.rules import Rule, Rules, whole
 from heliograph.model.workflows import facts
-from heliograph.model.workflows.facts import MAX_ERROR, Mark, Spent
+from heliograph.model.workflows.facts import MAX_ERROR, NAMED, TOLD, Spent
 from heliograph.model.workflows.vocabulary import MAX_NAME, OF_STEPS, id_of, run_of, step_of
 
 STATUSES = ("running", "success", "failed", "skipped")
@@ -146,9 +146,7 @@ class Step:
 
     def _say(self, field: str, at: int, value: Any) -> None:
         """Let the latest word on a field stand."""
-        mark = list(Mark.of(at, value))
-        if mark > self.marks.get(field, []):
-            self.marks[field] = mark
+        if facts.later(self.marks, field, at, value):
             setattr(self, field, value)
 
     def _conclude(self, seen: datetime) -> None:
@@ -161,7 +159,7 @@ class Step:
         spent = Spent(*self.earlier)
         for _, _, its in self.ends.values():
             spent = spent.plus(Spent(*its))
-        self.cost_nanos, self.input_tokens, self.output_tokens, self.cached_tokens = spent
+        self.cost_nanos, self.input_tokens, self.output_tokens, self.cached_tokens = spent.capped
 
 
 def attempts_of(step: Step) -> list[Attempt]:
@@ -235,20 +233,7 @@ _STEP = Rule(
     {"type": "string", "minLength": 1, "maxLength": MAX_NAME},
     required=True,
 )
-_TOKENS = whole(facts.MAX_TOKENS)
-_NAMED = {
-    "workflow_id": NAME,
-    "run_id": attrs.evolve(NAME, required=False),
-    "step": _STEP,
-    "attempt": whole(MAX_ATTEMPT),
-}
-_TOLD = {
-    "duration_ms": amount(facts.MAX_MILLISECONDS),
-    "cost_usd": amount(facts.MAX_COST_USD),
-    "input_tokens": _TOKENS,
-    "output_tokens": _TOKENS,
-    "cached_tokens": _TOKENS,
-}
+_ABOUT = {**NAMED, "step": _STEP, "attempt": whole(MAX_ATTEMPT)}
 
 STEP = Kind(
     name="step",
@@ -259,8 +244,8 @@ STEP = Kind(
     family="workflow",
     field="workflow_id",
     topics={
-        "step.started": Rules(_NAMED),
-        **{topic: Rules({**_NAMED, **_TOLD}) for topic in ("step.completed", "step.failed", "step.skipped")},
+        "step.started": Rules(_ABOUT),
+        **{topic: Rules({**_ABOUT, **TOLD}) for topic in ("step.completed", "step.failed", "step.skipped")},
     },
     key_of=_key_of,
     first_seen=Step.first_seen,

@@ -150,11 +150,22 @@ class PostgresArchive:
         """
         if not self.active:
             return 0
+        gone = await trio.to_thread.run_sync(self._remove_entities, policy, now, limiter=self._limiter)
         through = await self._database.read(retention.due, policy, now)
         if through is None:
-            return 0
+            return gone
         await trio.to_thread.run_sync(self._stream.remove, through, limiter=self._limiter)
-        return await self._database.write(retention.remove, through)
+        return gone + await self._database.write(retention.remove, through)
+
+    def _remove_entities(self, policy: RetentionSettings, now: datetime) -> int:
+        """Remove entities while nothing is archived: a batch must not take for stored what is removed."""
+
+        def remove(connection: Connection) -> retention.Removed:
+            return retention.remove_entities(connection, policy, now)
+
+        gone = self._database.call(self._database.engine.begin, remove)
+        self._written.forget(gone.channels)
+        return gone.number
 
     async def old_runs(self, policy: RetentionSettings, now: datetime) -> Sequence[OldRun]:
         """Return some of the runs that are over the retention, on the archiver's node."""

@@ -76,6 +76,7 @@ class Distributed:
         stream: Redis itself.
         listener: For the bridge; ``None``: nothing is to be bridged.
         start: The log's position when it was opened, ``None`` if it could not be reached.
+        latencies: How long parts took to answer when they were last checked, in milliseconds.
     """
 
     log: RedisLog
@@ -85,6 +86,7 @@ class Distributed:
     stream: RedisStream
     listener: RedisListener | None
     start: EventId | None
+    latencies: dict[str, float] = attrs.field(factory=dict)
 
     @property
     def keeper(self) -> PostgresArchive:
@@ -121,10 +123,12 @@ class Distributed:
 
         async def look(part: str, at: Callable[[], Awaitable[EventId | None]]) -> None:
             problems[part] = f"no answer within {CHECK_SECONDS:g} s"
+            began = trio.current_time()
             with trio.move_on_after(CHECK_SECONDS):
                 try:
                     found[part] = await at()
                     problems[part] = None
+                    self.latencies[part] = (trio.current_time() - began) * 1000
                 except Unavailable as error:
                     problems[part] = str(error)
 

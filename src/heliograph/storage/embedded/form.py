@@ -41,6 +41,7 @@ class Embedded:
     archive: None = None
     listener: None = None
     queue: None = None
+    latencies: Mapping[str, float] = attrs.field(factory=dict)
     background: Mapping[str, Callable[[], Awaitable[None]]] = attrs.field(factory=dict)
 
     @property

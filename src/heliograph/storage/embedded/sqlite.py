@@ -5,6 +5,8 @@ are committed together (the caller hands in groups), and the fold runs in the sa
 tables can never disagree with the log. One process owns the folder (a lock file says so), because the
 newest events are handed to the ``tail`` from memory (``recent``), and only a follower that fell behind
 reads the database.
+
+A long module, since the log, its database and the lock on its folder are opened and closed as one.
 """
 
 from __future__ import annotations
@@ -344,7 +346,11 @@ class SqliteLog:
 
     async def sweep(self, policy: RetentionSettings, now: datetime) -> int:
         """Remove expired keys, and a part of what is over the retention; see ``protocols.Keeper``."""
-        return await self._keep(_sweep, policy, now)
+        removed = await self._keep(_sweep, policy, now)
+        async with self._appending:  # an append must not take for stored what is just being removed
+            gone = await self._keep(retention.remove_entities, policy, now)
+            self._written.forget(gone.channels)
+        return removed + gone.number
 
     async def old_runs(self, policy: RetentionSettings, now: datetime) -> Sequence[OldRun]:
         """Return some of the runs that are over the retention."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence, Set
+from datetime import datetime
 from typing import Any, Generic
 
 import attrs
@@ -17,6 +18,7 @@ from sqlalchemy import (
     func,
     literal,
     select,
+    true,
     tuple_,
 )
 
@@ -74,6 +76,21 @@ class Beside(Generic[V]):
 
 
 @attrs.frozen(eq=False)
+class Retired:
+    """Which entities need not be kept, given the oldest moment that is kept.
+
+    Args:
+        since: An indexed column: only entities of before that moment.
+        only: What else must be so.
+        along: Columns of other tables that name the entity by its key; their rows go with it.
+    """
+
+    since: Column[Any]
+    only: Callable[[datetime], ColumnElement[bool]] = lambda moment: true()
+    along: tuple[Column[Any], ...] = ()
+
+
+@attrs.frozen(eq=False)
 class Entity(Generic[V]):
     """A kind of entity, and how it is kept.
 
@@ -90,6 +107,7 @@ class Entity(Generic[V]):
         steady: The fast path.
         merging: How a large column is corrected; ``None``: what a batch sets replaces what it holds.
         beside: Rows that follow from it.
+        retired: Which of them retention removes; ``None``: none.
         probed: Filters for which the database must be asked first how to go about it.
     """
 
@@ -103,6 +121,7 @@ class Entity(Generic[V]):
     steady: Steady[V] | None = None
     merging: Merging[V] | None = None
     beside: Beside[V] | None = None
+    retired: Retired | None = None
     probed: Mapping[str, Callable[[Connection, Any], ColumnElement[bool]]] = attrs.field(factory=dict)
 
     @property

@@ -8,15 +8,18 @@ as they come and go, since no database can tell without reading them all.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from datetime import datetime, timedelta
 
+import attrs
 from sqlalchemy import Connection, bindparam, delete, func, select, update
 
 from heliograph.model.ids import EventId, make_id, to_microseconds
 from heliograph.model.settings import RetentionSettings
 from heliograph.model.workflows.vocabulary import id_of
 from heliograph.storage.protocols import OldRun
+from heliograph.storage.sql.database import chunks
+from heliograph.storage.sql.entities import ENTITIES
 from heliograph.storage.sql.entities.workflow import runs, spendings, steps
 from heliograph.storage.sql.prepared import Prepared
 from heliograph.storage.sql.schema import channels, counters, events
@@ -33,8 +36,16 @@ RUNS_PART = 50
 """How many runs, each with its steps."""
 
 
+@attrs.frozen
+class Removed:
+    """How many entities were removed, and the channels of those that a writer may remember as steady."""
+
+    number: int = 0
+    channels: Set[str] = frozenset()
+
+
 def count(connection: Connection, change: int) -> None:
-    """Note that so many events more (or fewer) are kept."""
+    """Add ``change``, which may be negative, to the number of events that are kept."""
     COUNT.run(connection, [{"counter": EVENTS, "change": change}])
 
 
@@ -80,6 +91,30 @@ def remove(connection: Connection, through: EventId) -> int:
         )
         count(connection, -removed)
     return removed
+
+
+def remove_entities(connection: Connection, policy: RetentionSettings, now: datetime) -> Removed:
+    """Remove a part of the entities of which nothing was heard for longer than they are kept.
+
+    What they added to others stays: those tell of all that there were.
+    """
+    if not policy.entities_max_age_seconds:
+        return Removed()
+    oldest_kept = now - timedelta(seconds=policy.entities_max_age_seconds)
+    number, channels_left = 0, set[str]()
+    for entity in ENTITIES:
+        if entity.retired is None:
+            continue
+        (key,) = entity.key
+        old = select(key).where(entity.retired.since < oldest_kept, entity.retired.only(oldest_kept))
+        names = connection.scalars(old.order_by(entity.retired.since).limit(PART)).all()
+        for some in chunks(names):
+            for column in (*entity.retired.along, key):
+                connection.execute(delete(column.table).where(column.in_(some)))
+        number += len(names)
+        if entity.steady is not None:
+            channels_left |= {f"{entity.kind.family}:{name}" for name in names}
+    return Removed(number, channels_left)
 
 
 def due_runs(connection: Connection, policy: RetentionSettings, now: datetime) -> Sequence[OldRun]:

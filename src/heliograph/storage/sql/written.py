@@ -8,7 +8,7 @@ writer's term ends.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Set
+from collections.abc import Iterable, Mapping, Set
 
 WRITTEN_CHANNELS = 20_000
 
@@ -26,6 +26,12 @@ class Written:
     def steady(self, channels: Set[str]) -> set[str]:
         """Return those of the channels whose entity is known to be stored and steady."""
         return {name for name in channels & self._channels.keys() if self._channels[name][1]}
+
+    def forget(self, channels: Iterable[str]) -> None:
+        """Forget that the entities of channels are steady: they are not there any more."""
+        for name in channels:
+            if name in self._channels:
+                self._channels[name] = (self._channels[name][0], False)
 
     def learn(self, heads: Mapping[str, int], steady: set[str]) -> None:
         """Remember what was committed; forget what was not written to for longest."""

@@ -99,8 +99,10 @@ async function navigate() {
   document.body.dataset.view = main.name;
   document.body.classList.toggle("beside", wanted.length > 1);
   for (const link of byId("views").children) {
-    if (wanted.some(({ name, under }) => link.dataset.view === (under ?? name))) link.setAttribute("aria-current", "page");
-    else link.removeAttribute("aria-current");
+    if (wanted.some(({ name, under }) => link.dataset.view === (under ?? name))) {
+      link.setAttribute("aria-current", "page");
+      link.scrollIntoView({ inline: "nearest", block: "nearest" });
+    } else link.removeAttribute("aria-current");
   }
   for (const view of wanted) {
     const opened = open.get(view.name);

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import socket
 import time
+from collections.abc import Mapping
 from typing import Annotated, Literal
 
 import attrs
@@ -11,9 +11,12 @@ import trio
 
 from heliograph import __version__
 from heliograph.actors.figures import Question
+from heliograph.actors.monitor import MachineState, Part
+from heliograph.http.api import samples
 from heliograph.http.api.endpoint import DASHBOARD, Described, Endpoint, of_view
 from heliograph.http.api.routes import agents, system
 from heliograph.http.api.routes.agents import Agent, AgentList, AgentListing
+from heliograph.http.api.routes.system import EngineView
 from heliograph.http.api.services import Services
 from heliograph.http.rules.auth import Identity
 from heliograph.http.rules.parameters import Nothing
@@ -55,6 +58,11 @@ class DashboardStatus:
     queue_length: Count
     sessions: Count
     connections: Count
+    machine: MachineState
+    parts: Mapping[str, Part]
+    engine: EngineView
+    lag_ms: Mapping[str, int]
+    events_per_second: float
 
 
 async def health(services: Services, who: Identity) -> DashboardHealth:
@@ -72,8 +80,9 @@ async def health(services: Services, who: Identity) -> DashboardHealth:
 
 async def machine(services: Services, who: Identity, asked: Nothing) -> DashboardStatus:
     """Tell which machine this is, and how busy."""
+    state = await services.monitor.state()
     return DashboardStatus(
-        machine_id=socket.gethostname(),
+        machine_id=services.monitor.node,
         status="online",
         service="heliograph",
         version=__version__,
@@ -81,6 +90,11 @@ async def machine(services: Services, who: Identity, asked: Nothing) -> Dashboar
         queue_length=await _queued(services),
         sessions=services.streams.sessions,
         connections=len(services.streams.streams),
+        machine=state.machine,
+        parts=state.parts,
+        engine=system.engine_view(services),
+        lag_ms=system.lags(services),
+        events_per_second=state.events_per_second,
     )
 
 
@@ -98,7 +112,7 @@ async def _queued(services: Services) -> int:
 
 @attrs.frozen
 class Registered:
-    """What a fleet has, by name."""
+    """Something that a fleet has, by its name."""
 
     name: str
     description: str
@@ -114,7 +128,7 @@ class DashboardAgent(Registered):
 
 def _agent(agent: Agent) -> DashboardAgent:
     running = agent.tasks["running"]
-    about = f"{sum(agent.tasks.values())} tasks, {running} of them running"
+    about = agent.description or f"{sum(agent.tasks.values())} tasks, {running} of them running"
     return DashboardAgent(agent.name, about, is_builtin=False, agent_type=agent.agent_type)
 
 
@@ -144,6 +158,11 @@ _STATUS = DashboardStatus(
     queue_length=2,
     sessions=1,
     connections=3,
+    machine=system.MACHINE,
+    parts=system.PARTS,
+    engine=EngineView("http", "ok", samples.NOON, 1.5, 0, None),
+    lag_ms={"subscriber": 0},
+    events_per_second=1.5,
 )
 
 ENDPOINTS = [

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Annotated
 
 import attrs
+from werkzeug.exceptions import RequestTimeout
 
 from heliograph.http.api import samples
 from heliograph.http.api.endpoint import Described, Endpoint
@@ -51,7 +52,7 @@ ENDPOINTS = [
         scope="publish",
         body=JsonBody(NewTaskKey),
         status=201,
-        refuses=(Malformed, Invalid, TooLarge, UnsupportedMedia),
+        refuses=(Malformed, Invalid, TooLarge, UnsupportedMedia, RequestTimeout),
         example=TaskKey("task.WyJmbGVldCIsIjQyIl0.aX3zAA.…", samples.NOON.timestamp()),
     )
 ]

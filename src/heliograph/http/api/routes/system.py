@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Annotated, Literal
 
 import attrs
-import psutil
 import trio
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
 from heliograph import __version__
+from heliograph.actors.monitor import MachineState, Part
 from heliograph.http.api import metrics, samples
 from heliograph.http.api.endpoint import Described, Endpoint
 from heliograph.http.api.routes.workflows import is_enabled, records_of
@@ -26,19 +25,18 @@ from heliograph.http.rules.parameters import Nothing
 from heliograph.http.rules.schema import TEXT, one_of, ref, says
 from heliograph.http.rules.shapes import write
 from heliograph.model.errors import Invalid, Unavailable
-from heliograph.model.ids import EventId
+from heliograph.model.ids import SEQUENCE_BITS, EventId
 from heliograph.model.task import STATUSES, TASK
 from heliograph.model.workflows.record import Record
 
 STARTED = time.time()
-PROCESS = psutil.Process()
 
 Count = Annotated[int, says(minimum=0)]
 
 
 @attrs.frozen
 class Workflows:
-    """How many workflows there are."""
+    """Counts of workflows."""
 
     total: Count
     enabled: Count
@@ -46,7 +44,7 @@ class Workflows:
 
 @attrs.frozen
 class Bus:
-    """What this node has carried."""
+    """Counters of the bus on this node."""
 
     published: Count
     delivered: Count
@@ -93,17 +91,6 @@ async def ready(services: Services, who: Identity) -> Readiness | Answer:
 
 
 @attrs.frozen
-class Machine:
-    """The machine that this node runs on."""
-
-    cpu_count: Count | None
-    load_average: Annotated[Sequence[float], says(minItems=3, maxItems=3)]
-    memory_total_bytes: Count
-    memory_available_bytes: Count
-    process_memory_bytes: Count
-
-
-@attrs.frozen
 class EngineView:
     """The engine, as this node knows it."""
 
@@ -117,12 +104,17 @@ class EngineView:
 
 @attrs.frozen
 class Status:
-    """How the machine and the service are doing."""
+    """The state of the machine and of the service."""
 
     status: Literal["healthy"]
+    node: str
     version: str
     uptime_seconds: Count
-    machine: Machine
+    at: Annotated[datetime, says("As of when: at most a second ago.")]
+    machine: MachineState
+    parts: Annotated[Mapping[str, Part], says("What the service needs: log, store, postgres, redis, …")]
+    lag_ms: Annotated[Mapping[str, int], says("How far the subscriber and the store are behind the log.")]
+    events_per_second: float
     tasks: Annotated[
         Mapping[str, Count], says("How many there are by status.", propertyNames=one_of(STATUSES))
     ]
@@ -144,21 +136,19 @@ def engine_view(services: Services) -> EngineView:
 
 async def status(services: Services, who: Identity, asked: Nothing) -> Status:
     """Tell how the machine and the service are doing."""
-    hub = services.hub.stats()
-    memory = psutil.virtual_memory()
+    hub, state = services.hub.stats(), await services.monitor.state()
     checkpoint = await services.store.checkpoint()
     counts = dict.fromkeys(STATUSES, 0) | await services.store.count(TASK, "status")
     return Status(
         status="healthy",
+        node=services.monitor.node,
         version=__version__,
         uptime_seconds=round(time.time() - STARTED),
-        machine=Machine(
-            cpu_count=os.cpu_count(),
-            load_average=os.getloadavg(),
-            memory_total_bytes=memory.total,
-            memory_available_bytes=memory.available,
-            process_memory_bytes=PROCESS.memory_info().rss,
-        ),
+        at=state.at,
+        machine=state.machine,
+        parts=state.parts,
+        lag_ms=lags(services, store=checkpoint),
+        events_per_second=state.events_per_second,
         tasks=counts,
         engine=engine_view(services),
         streams=len(services.streams.streams),
@@ -170,11 +160,35 @@ async def status(services: Services, who: Identity, asked: Nothing) -> Status:
     )
 
 
+def lags(services: Services, **others: EventId) -> dict[str, int]:
+    """Return by how many milliseconds the subscriber, and others at some positions, are behind the log."""
+    behind = {"subscriber": services.subscriber.stats().position, **others}
+    head = services.log.position
+    return {name: max(0, (head >> SEQUENCE_BITS) - (at >> SEQUENCE_BITS)) for name, at in behind.items()}
+
+
 async def prometheus(services: Services, who: Identity, asked: Nothing) -> Answer:
     """Expose the counters for Prometheus."""
     text = await trio.to_thread.run_sync(metrics.render, metrics.snapshot(services))
     return Answer(200, text, CONTENT_TYPE_LATEST)
 
+
+MACHINE = MachineState(
+    cpu_percent=12.5,
+    cpu_count=2,
+    load_average=[0.5, 0.25, 0.25],
+    memory_total_bytes=8_589_934_592,
+    memory_available_bytes=4_294_967_296,
+    memory_percent=50.0,
+    process_memory_bytes=67_108_864,
+    disk_total_bytes=68_719_476_736,
+    disk_free_bytes=34_359_738_368,
+    disk_percent=50.0,
+)
+PARTS = {
+    "postgres": Part("ok", samples.NOON, 1.25, None),
+    "redis": Part("down", samples.NOON, None, "Redis: connection refused"),
+}
 
 ENDPOINTS = [
     Endpoint(
@@ -207,9 +221,14 @@ ENDPOINTS = [
         refuses=(Invalid, Unavailable),
         example=Status(
             status="healthy",
+            node="studio",
             version=__version__,
             uptime_seconds=3600,
-            machine=Machine(2, [0.5, 0.25, 0.25], 8_589_934_592, 4_294_967_296, 67_108_864),
+            at=samples.NOON,
+            machine=MACHINE,
+            parts=PARTS,
+            lag_ms={"subscriber": 0, "store": 2},
+            events_per_second=1.5,
             tasks={"completed": 1},
             engine=EngineView("http", "ok", samples.NOON, 1.5, 0, None),
             streams=2,

@@ -28,10 +28,10 @@ from sqlalchemy import (
 
 from heliograph.model.channels import Selection
 from heliograph.model.conversations.conversation import CONVERSATION, Conversation, words
-from heliograph.model.conversations.message import DELTA, MESSAGES, Message, grown
+from heliograph.model.conversations.message import DELTA, MESSAGES, ConversationMessage, grown
 from heliograph.model.ids import EventId
 from heliograph.storage.sql import queries
-from heliograph.storage.sql.entity import Beside, Entity, Merging
+from heliograph.storage.sql.entity import Beside, Entity, Merging, Retired
 from heliograph.storage.sql.schema import Big, Json, Moment, metadata
 
 RARE = 2000
@@ -127,7 +127,7 @@ def _count(connection: Connection, condition: ColumnElement[bool]) -> int:
     return connection.scalar(select(func.count()).select_from(some)) or 0
 
 
-def _complete(connection: Connection, message: Message) -> None:
+def _complete(connection: Connection, message: ConversationMessage) -> None:
     """Give a message that has grown the text that was said before this batch, too."""
     if message.growing:
         message.content = None
@@ -135,7 +135,7 @@ def _complete(connection: Connection, message: Message) -> None:
         message.content = grown(message.message_id, _pieces(connection, message))
 
 
-def _pieces(connection: Connection, message: Message) -> Sequence[dict[str, object]]:
+def _pieces(connection: Connection, message: ConversationMessage) -> Sequence[dict[str, object]]:
     selection = Selection((f"conversation:{message.conversation_id}",), DELTA)
     after, found = EventId(message.text_from - 1), []
     more = True
@@ -171,4 +171,9 @@ CONVERSATIONS = Entity(
     },
     probed={"text": _searched},
     beside=Beside(conversation_words, _words_of),
+    retired=Retired(
+        conversations.c.updated_at,
+        lambda moment: conversations.c.is_archived == false(),
+        along=(messages.c.conversation_id, conversation_words.c.conversation_id),
+    ),
 )

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from sqlalchemy import Boolean, Column, Index, Integer, Table, Text, true
+from sqlalchemy import Boolean, Column, Index, Integer, Table, Text, false, true
 
 from heliograph.model.dispatch import DISPATCH
-from heliograph.storage.sql.entity import Entity
+from heliograph.storage.sql.entity import Entity, Retired
 from heliograph.storage.sql.schema import Big, Json, Moment, metadata
 
 dispatches = Table(
@@ -28,4 +28,9 @@ Index(
     postgresql_where=dispatches.c.open == true(),
 )
 
-DISPATCHES = Entity(kind=DISPATCH, table=dispatches, large=("request",))
+DISPATCHES = Entity(
+    kind=DISPATCH,
+    table=dispatches,
+    large=("request",),
+    retired=Retired(dispatches.c.requested_at, lambda moment: dispatches.c.open == false()),
+)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from sqlalchemy import Column, Index, Table, Text
 
 from heliograph.model.session import SESSION
-from heliograph.storage.sql.entity import Entity
+from heliograph.storage.sql.entity import Entity, Retired
 from heliograph.storage.sql.schema import Big, Json, Moment, metadata
 
 sessions = Table(
@@ -28,4 +28,5 @@ SESSIONS = Entity(
         "since": lambda moment: sessions.c.last_seen >= moment,
         "until": lambda moment: sessions.c.last_seen < moment,
     },
+    retired=Retired(sessions.c.last_seen),
 )

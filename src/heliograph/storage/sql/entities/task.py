@@ -27,8 +27,8 @@ from sqlalchemy import (
 from heliograph.model.analytics.rollup import ERROR_CHARACTERS
 from heliograph.model.event import Event
 from heliograph.model.ids import to_microseconds
-from heliograph.model.task import CHANGING, TASK, Progress, Task, merged
-from heliograph.storage.sql.entity import Entity, Merging, Steady
+from heliograph.model.task import CHANGING, TASK, TERMINAL, Progress, Task, merged
+from heliograph.storage.sql.entity import Entity, Merging, Retired, Steady
 from heliograph.storage.sql.prepared import Prepared
 from heliograph.storage.sql.schema import Big, Json, Moment, metadata
 
@@ -150,5 +150,9 @@ TASKS = Entity(
     cut={"error": SHORT_ERROR},
     kept=_kept,
     steady=Steady(CHANGING, lambda task: task.status != "queued", PROGRESS, _progress),
+    retired=Retired(
+        tasks.c.created_at,
+        lambda moment: and_(tasks.c.updated_at < moment, tasks.c.status.in_(sorted(TERMINAL))),
+    ),
     merging=Merging(lambda task: task.finished, _merge),
 )

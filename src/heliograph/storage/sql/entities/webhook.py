@@ -6,7 +6,7 @@ from sqlalchemy import Boolean, Column, Index, Table, Text, false, true
 
 from heliograph.model.webhooks.delivery import DELIVERY
 from heliograph.model.webhooks.webhook import WEBHOOK
-from heliograph.storage.sql.entity import Entity
+from heliograph.storage.sql.entity import Entity, Retired
 from heliograph.storage.sql.schema import Big, Json, Moment, metadata
 
 deliveries = Table(
@@ -44,5 +44,10 @@ webhooks = Table(
     Index("webhooks_created", "created_at", "webhook_id"),
 )
 
-DELIVERIES = Entity(kind=DELIVERY, table=deliveries, filters={"event_ids": deliveries.c.event_id.in_})
+DELIVERIES = Entity(
+    kind=DELIVERY,
+    table=deliveries,
+    filters={"event_ids": deliveries.c.event_id.in_},
+    retired=Retired(deliveries.c.created_at),
+)
 WEBHOOKS = Entity(kind=WEBHOOK, table=webhooks)

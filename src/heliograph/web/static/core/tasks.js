@@ -173,7 +173,8 @@ export class Tasks {
 
   /* What the running tasks in view said last, so that the list speaks before the next line comes. */
   async #glimpse(turn) {
-    for (const { task_id } of this.fleet.sections(this.filter).running.slice(0, GLIMPSES)) {
+    const { waiting_input, running } = this.fleet.sections(this.filter);
+    for (const { task_id } of [...waiting_input, ...running].slice(0, GLIMPSES)) {
       if (turn !== this.#turn) return;
       const { lines } = await this.api.get(paths.log(task_id), { tail: 1 });
       if (lines.length) this.fleet.glimpse(task_id, lines[0].output);

@@ -8,7 +8,7 @@ export function pill(status) {
   return h("span.pill", { dataset: { status: MEANS[status] ?? status } }, status.replaceAll("_", " "));
 }
 
-const MEANS = { success: "completed", pending: "queued", skipped: "cancelled", paused: "waiting_input", received: "queued", matched: "running", task_created: "completed", rejected: "failed", healthy: "completed", ok: "completed", ready: "completed", active: "running" };
+const MEANS = { success: "completed", pending: "queued", skipped: "cancelled", paused: "waiting_input", received: "queued", accepted: "completed", healthy: "completed", ok: "completed", ready: "completed", active: "running" };
 
 /** A time: how long ago, with the whole of it at hand. */
 export function ago(iso, now) {

@@ -49,6 +49,7 @@ export function openPalette(shell, actions) {
 
   function take(i) {
     const { does } = items[i] ?? {};
+    input.blur(); // or the next key would still be typed there
     dialog.close();
     does?.();
   }

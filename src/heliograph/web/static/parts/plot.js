@@ -62,7 +62,7 @@ export class Plot {
    * Show data.
    *
    * @param {object} data
-   * @param {{label: string, long: string}[]} data.buckets
+   * @param {{label: string, long: string}[]} data.buckets labels that are empty, or have no room, are left out
    * @param {{name: string, values: number[], tone?: string}[]} data.series stacked, the first one below; `tone` names a colour
    * @param {{name: string, values: number[]}} [data.before] drawn as a line: the period before
    */
@@ -96,8 +96,12 @@ export class Plot {
       h("line.grid", { x1: LEFT, x2: width - RIGHT, y1: y(step), y2: y(step) }),
       h("text.axis", { x: LEFT - 8, y: y(step) + 4, "text-anchor": "end" }, this.short(step)),
     ]);
-    const every = Math.max(1, Math.ceil(LABEL_PX / column));
-    const labels = buckets.flatMap(({ label }, i) => (i % every ? [] : [h("text.axis", { x: x(i) + Math.min(column, LABEL_PX) / 2, y: HEIGHT - 6, "text-anchor": "middle" }, label)]));
+    let free = 0; // from where on there is room for a label
+    const labels = buckets.flatMap(({ label }, i) => {
+      if (!label || x(i) < free) return [];
+      free = x(i) + LABEL_PX;
+      return [h("text.axis", { x: x(i) + Math.min(column, LABEL_PX) / 2, y: HEIGHT - 6, "text-anchor": "middle" }, label)];
+    });
     const gap = column > 5 ? Math.min(3, column * 0.2) : 0.4;
     const bars = buckets.flatMap((_, i) => {
       let from = 0;

@@ -121,7 +121,8 @@ export function open(shell, root, place) {
       figure("95 of 100 within", length(quantiles.p95)),
       figure("Active now", compact(summary.active_tasks)),
     ]);
-    const buckets = costs.buckets.map(({ start }) => labels(start, costs.meta.granularity, asked.tz));
+    const days = asked.period !== "24h";
+    const buckets = costs.buckets.map(({ start }) => labels(start, costs.meta.granularity, asked.tz, days));
     const grouped = (answer, measure) => largest(answer.meta.groups.map((name) => ({ name, values: answer.buckets.map(({ groups: found }) => found?.[name]?.[measure] ?? 0) })));
     const plain = (answer, measure, name, tone) => ({ name, tone, values: answer.buckets.map((bucket) => bucket[measure]) });
     cost.show({ buckets, series: grouped(costs, "cost_usd"), before: { name: "the period before", values: earlier.buckets.slice(-buckets.length).map(({ cost_usd }) => cost_usd) } });
@@ -179,13 +180,14 @@ function length(ms) {
   return ms == null ? "–" : duration(ms);
 }
 
-/* What a column is called on the axis, and in full, in the zone asked for. */
-function labels(start, granularity, timeZone) {
+/* What a column is called on the axis, and in full, in the zone asked for; of hours of many days only the first. */
+function labels(start, granularity, timeZone, days) {
   const time = new Date(start);
   const fine = granularity === "hour" || granularity === "15m";
   const options = fine ? { hour: "2-digit", minute: "2-digit" } : granularity === "month" ? { month: "short", year: "numeric" } : { day: "numeric", month: "short" };
   const midnight = fine && /T00:00/.test(start);
   const shown = midnight ? { day: "numeric", month: "short" } : options;
   const long = fine ? { weekday: "short", day: "numeric", month: "short", hour: "2-digit", minute: "2-digit" } : { weekday: "short", day: "numeric", month: "short", year: "numeric" };
-  return { label: time.toLocaleString("en-GB", { ...shown, timeZone }), long: time.toLocaleString("en-GB", { ...long, timeZone }) };
+  const label = fine && days && !midnight ? "" : time.toLocaleString("en-GB", { ...shown, timeZone });
+  return { label, long: time.toLocaleString("en-GB", { ...long, timeZone }) };
 }

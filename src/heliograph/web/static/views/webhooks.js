@@ -16,8 +16,9 @@ export function open(shell, root, place) {
   const list = h("section.panel", {}, h("p.hint-block", { role: "status" }, "Loading…"));
   const refusals = h("section.panel", { hidden: true });
   const of = h("select", { "aria-label": "Deliveries of", onchange: ({ target }) => shell.amend({ webhook: target.value }) });
-  const what = h("select", { "aria-label": "Status", onchange: ({ target }) => shell.amend({ status: target.value }) }, ...["", "received", "matched", "task_created", "skipped"].map((status) => new Option(status ? status.replace("_", " ") : "any status", status)));
+  const what = h("select", { "aria-label": "Status", onchange: ({ target }) => shell.amend({ status: target.value }) }, ...["", "received", "accepted", "skipped"].map((status) => new Option(status ? status.replace("_", " ") : "any status", status)));
   const chosen = {};
+  const names = new Map(); // of webhooks, by id
   let subscription = null;
   let timer = null;
   let closed = false;
@@ -25,8 +26,8 @@ export function open(shell, root, place) {
   const deliveries = new Pages({
     caption: "Deliveries",
     columns: [
-      { title: "When", number: true, text: (one) => ago(one.created_at, shell.now()) },
-      { title: "Webhook", text: (one) => one.webhook_id ?? one.provider ?? "" },
+      { title: "When", text: (one) => ago(one.created_at, shell.now()) },
+      { title: "Webhook", text: (one) => names.get(one.webhook_id) ?? one.webhook_id ?? one.provider ?? "" },
       { title: "Event", text: (one) => one.event_type ?? "" },
       { title: "Became", text: (one) => pill(one.status) },
       { title: "Command", name: "optional", text: (one) => one.matched_command ?? "" },
@@ -99,6 +100,7 @@ export function open(shell, root, place) {
     ]);
     refusals.hidden = !refused.length;
     fill(refusals, [h("h2", {}, "Refused, and why"), table("Refused", [{ title: "Reason", text: ([reason]) => reason.replaceAll("_", " ") }, { title: "Deliveries", number: true, text: ([, count]) => compact(count) }], refused)]);
+    for (const { webhook_id, name } of webhooks) names.set(webhook_id, name);
     of.replaceChildren(new Option("of all", ""), ...webhooks.map(({ webhook_id, name }) => new Option(`of ${name}`, webhook_id)));
     of.value = chosen.webhook;
   }

@@ -1,0 +1,195 @@
+"""The monitor: how this node and its machine are, as of a second ago.
+
+Whoever asks within the same second gets the same answer, so a hundred dashboards that poll cost one look.
+Looking at the machine and at the parts that the service needs takes a moment, and may take three seconds
+while a part has fallen silent; that is waited for by the one who looks, and by those who ask meanwhile.
+
+While somebody watches the channel ``status``, the state is also told there every few seconds. With nobody
+there nothing is told: what nobody reads need not be kept.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+import attrs
+import orjson
+import psutil
+import structlog
+import trio
+
+from heliograph.model.channels import MACHINE_STATUS, STATUS
+from heliograph.model.errors import HeliographError
+from heliograph.model.event import JSON_OPTIONS, Draft
+
+FRESH_SECONDS = 1.0
+TELL_SECONDS = 5.0
+RATE_SECONDS = 10
+"""The rate of events is that of so many seconds."""
+
+log = structlog.get_logger(__name__)
+
+
+@attrs.frozen
+class Part:
+    """A part that the service needs.
+
+    Args:
+        state: Whether it answers as it should.
+        since: Since when it has been so.
+        latency_ms: How long it took to answer; ``None`` where it is in this process.
+        error: What is wrong with it.
+    """
+
+    state: Literal["ok", "down"]
+    since: datetime
+    latency_ms: float | None
+    error: str | None
+
+
+@attrs.frozen
+class MachineState:
+    """The machine of this node.
+
+    Args:
+        cpu_percent: Of all its processors, since the look before.
+        load_average: Over 1, 5 and 15 minutes.
+        disk_total_bytes: Of the disk that has the data of this node.
+    """
+
+    cpu_percent: float
+    cpu_count: int | None
+    load_average: Sequence[float]
+    memory_total_bytes: int
+    memory_available_bytes: int
+    memory_percent: float
+    process_memory_bytes: int
+    disk_total_bytes: int
+    disk_free_bytes: int
+    disk_percent: float
+
+
+@attrs.frozen
+class NodeState:
+    """How this node is.
+
+    Args:
+        at: When it was looked at.
+        machine: Its machine.
+        parts: What it needs, by name.
+        events_per_second: That its hub has carried, of late.
+    """
+
+    at: datetime
+    machine: MachineState
+    parts: Mapping[str, Part]
+    events_per_second: float
+
+
+class Monitor:
+    """Looks after one node.
+
+    Args:
+        node: What it is called.
+        folder: On the disk whose room matters.
+        check: Tells of each part what is wrong with it, ``None`` if nothing is.
+        latencies: How long parts took to answer that ``check``, in milliseconds.
+        carried: How many events the hub has carried.
+        watched: Tells whether somebody watches a channel.
+        append: Appends drafts to the log.
+    """
+
+    def __init__(
+        self,
+        node: str,
+        folder: Path,
+        check: Callable[[], Awaitable[Mapping[str, str | None]]],
+        latencies: Mapping[str, float],
+        carried: Callable[[], int],
+        watched: Callable[[str], bool],
+        append: Callable[[Sequence[Draft]], Awaitable[object]],
+    ) -> None:
+        self.node = node
+        self._folder = folder
+        self._check = check
+        self._latencies = latencies
+        self._carried = carried
+        self._watched = watched
+        self._append = append
+        self._looking = trio.Lock()
+        self._state: NodeState | None = None
+        self._looked_at = -FRESH_SECONDS
+        self._counts: deque[tuple[float, int]] = deque(maxlen=RATE_SECONDS + 1)
+        self._parts: dict[str, Part] = {}
+        self._process = psutil.Process()
+
+    async def run(self) -> None:
+        """Count events each second, and tell who watches, until cancelled."""
+        psutil.cpu_percent()  # the first look has nothing to compare with
+        told_at = -TELL_SECONDS
+        while True:
+            self._counts.append((trio.current_time(), self._carried()))
+            if self._watched(STATUS) and trio.current_time() >= told_at + TELL_SECONDS:
+                told_at = trio.current_time()
+                await self._tell()
+            await trio.sleep(1)
+
+    async def state(self) -> NodeState:
+        """Return how it is, as of at most a second ago."""
+        async with self._looking:
+            if self._state is None or trio.current_time() >= self._looked_at + FRESH_SECONDS:
+                machine = await trio.to_thread.run_sync(self._look)
+                self._note(await self._check())
+                self._state = NodeState(datetime.now(UTC), machine, dict(self._parts), self._rate())
+                self._looked_at = trio.current_time()
+            return self._state
+
+    def _look(self) -> MachineState:
+        memory, disk = psutil.virtual_memory(), psutil.disk_usage(str(_there(self._folder)))
+        return MachineState(
+            cpu_percent=psutil.cpu_percent(),
+            cpu_count=os.cpu_count(),
+            load_average=os.getloadavg(),
+            memory_total_bytes=memory.total,
+            memory_available_bytes=memory.available,
+            memory_percent=memory.percent,
+            process_memory_bytes=self._process.memory_info().rss,
+            disk_total_bytes=disk.total,
+            disk_free_bytes=disk.free,
+            disk_percent=disk.percent,
+        )
+
+    def _note(self, problems: Mapping[str, str | None]) -> None:
+        """Take in what was found out about the parts, each with the time since when it has been so."""
+        now = datetime.now(UTC)
+        for name, problem in problems.items():
+            state: Literal["ok", "down"] = "ok" if problem is None else "down"
+            before = self._parts.get(name)
+            since = before.since if before is not None and before.state == state else now
+            latency = self._latencies.get(name)
+            self._parts[name] = Part(state, since, None if latency is None else round(latency, 2), problem)
+
+    def _rate(self) -> float:
+        if len(self._counts) < 2:
+            return 0.0
+        (first_at, first), (last_at, last) = self._counts[0], self._counts[-1]
+        return round((last - first) / max(last_at - first_at, 0.001), 2)
+
+    async def _tell(self) -> None:
+        state = await self.state()
+        payload: dict[str, Any] = {"node": self.node, **attrs.asdict(state)}
+        body = orjson.dumps(payload, option=JSON_OPTIONS)
+        try:
+            await self._append([Draft(STATUS, MACHINE_STATUS, orjson.loads(body), body, sender=self.node)])
+        except HeliographError as error:
+            log.info("status not told", reason=str(error))
+
+
+def _there(folder: Path) -> Path:
+    """Return a folder, or the nearest one above that is there."""
+    return next((one for one in (folder, *folder.absolute().parents) if one.exists()), Path("/"))
