@@ -1,4 +1,5 @@
 import hashlib
+import time
 from types import SimpleNamespace
 
 import attrs
@@ -6,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from itsdangerous import URLSafeTimedSerializer
-from tests.conformance.clients import open_ws
+from tests.conformance.clients import open_sse, open_ws
 from tests.http.conftest import Api, Start, output
 from werkzeug.datastructures import Headers
 
@@ -293,6 +294,29 @@ async def test_a_ticket_opens_a_stream(guarded: Api) -> None:
     assert (await guarded.http.post("/api/v1/stream-tickets", headers={"X-API-Key": "w"})).status_code == 403
 
 
+async def test_a_ticket_is_good_for_coming_back(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Too old to open a stream, it still opens the one its client has been on, until it is far too old."""
+    api = await start(auth={"keys": KEYS, "ticket_seconds": 60, "ticket_return_seconds": 600})
+    answer = await api.http.post("/api/v1/stream-tickets", headers={"X-API-Key": "r"})
+    query = f"?channel=task:1&ticket={answer.json()['ticket']}"
+    path, header = f"/api/v1/events/stream{query}", {"Last-Event-ID": "0-0"}
+    now = time.time()
+
+    async def opens(age: float, path: str, headers: dict[str, str]) -> bool:
+        monkeypatch.setattr(time, "time", lambda: now + age)
+        async with await open_sse(api.url, path, headers) as watch:
+            return watch.status == 200
+
+    assert await opens(30, path, {})
+    assert not await opens(120, path, {})
+    assert await opens(120, path, header)
+    assert await opens(120, f"{path}&lastEventId=0-0", {})
+    assert not await opens(1200, path, header)
+    monkeypatch.setattr(time, "time", lambda: now + 120)
+    ticket = answer.json()["ticket"]
+    assert (await api.http.get(f"/api/v1/tasks?ticket={ticket}", headers=header)).status_code == 401
+
+
 async def test_a_ticket_only_looks_on(guarded: Api) -> None:
     """With a ticket everything can be read; it buys no other ticket and publishes nothing."""
     answer = await guarded.http.post("/api/v1/stream-tickets", headers={"X-API-Key": "o"})
@@ -359,6 +383,7 @@ async def test_a_named_network_is_served(start: Start) -> None:
     api = await start(auth={"keys": KEYS, "open_networks": ("127.0.0.0/8",)})
     await api.publish(output())
     assert (await api.get("/api/v1/session"))["by"] == "network"
+    assert (await api.problem("GET", "/api/v1/nothing"))["status"] == 404
     for way in ({}, {"Expect": "100-continue"}):  # by the shortcut, and by the route
         found = await api.problem("GET", "/api/v1/tasks", headers={"Host": "evil.example", **way})
         assert found["status"] == 403

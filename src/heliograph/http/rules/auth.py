@@ -20,7 +20,7 @@ from werkzeug.http import parse_cookie
 
 from heliograph.config import AuthSettings, is_loopback
 from heliograph.http.rules.access import is_within
-from heliograph.http.rules.asked import Fields
+from heliograph.http.rules.asked import HeaderFields
 from heliograph.model.channels import selector_covers
 from heliograph.model.errors import Forbidden, Unauthenticated
 from heliograph.model.settings import SCOPES
@@ -116,7 +116,12 @@ class Authenticator:
         return not self._identities and not self._networks
 
     def from_headers(
-        self, headers: Fields, ticket: str | None = None, peer: str | None = None
+        self,
+        headers: HeaderFields,
+        ticket: str | None = None,
+        peer: str | None = None,
+        *,
+        returning: bool = False,
     ) -> Identity | None:
         """Identify a request; ``None`` when it carries no credentials but needs them.
 
@@ -124,6 +129,8 @@ class Authenticator:
             headers: The request's.
             ticket: The ticket in its query.
             peer: The address that it came from.
+            returning: It comes back to an event stream, whose ticket is then good for longer: a browser's
+                EventSource repeats its URL, and is dead for good once that is refused.
 
         Raises:
             Unauthenticated: It carries wrong ones.
@@ -135,7 +142,7 @@ class Authenticator:
         if key is None and scheme.lower() == "bearer":
             key = token.strip()
         if key is not None or ticket is not None:
-            return self.authenticate(key, ticket)
+            return self.authenticate(key, ticket, returning=returning)
         cookie = headers.get("Cookie")
         session = None if cookie is None else parse_cookie(cookie).get(COOKIE)
         if session is not None and _from_own_page(headers):
@@ -143,19 +150,26 @@ class Authenticator:
         near = peer is not None and (is_loopback(peer) or is_within(peer, self._networks))
         return NETWORK if self._networks and near else None
 
-    def require(self, headers: Fields, ticket: str | None = None, peer: str | None = None) -> Identity:
+    def require(
+        self,
+        headers: HeaderFields,
+        ticket: str | None = None,
+        peer: str | None = None,
+        *,
+        returning: bool = False,
+    ) -> Identity:
         """Identify a request that must not be anonymous.
 
         Raises:
             Unauthenticated: It carries no credentials but needs them, or wrong ones.
         """
-        who = self.from_headers(headers, ticket, peer)
+        who = self.from_headers(headers, ticket, peer, returning=returning)
         if who is None:
             raise Unauthenticated("send X-API-Key or Authorization: Bearer")
         return who
 
-    def authenticate(self, key: str | None, ticket: str | None) -> Identity:
-        """Identify a key or a ticket.
+    def authenticate(self, key: str | None, ticket: str | None, *, returning: bool = False) -> Identity:
+        """Identify a key or a ticket; see ``from_headers``.
 
         Raises:
             Unauthenticated: It is unknown, or the ticket is too old.
@@ -167,7 +181,9 @@ class Authenticator:
             if identity is None:
                 raise Unauthenticated("unknown API key")
             return identity
-        return self._read(ticket or "", TICKET, self._settings.ticket_seconds)
+        settings = self._settings
+        longer = max(settings.ticket_seconds, settings.ticket_return_seconds)
+        return self._read(ticket or "", TICKET, longer if returning else settings.ticket_seconds)
 
     def ticket_for(self, identity: Identity) -> tuple[str, float]:
         """Make a ticket; return it with the time (seconds since the epoch) at which it expires."""
@@ -199,7 +215,7 @@ class Authenticator:
         return URLSafeTimedSerializer(self._signing(), salt=f"heliograph {purpose}")
 
 
-def _from_own_page(headers: Fields) -> bool:
+def _from_own_page(headers: HeaderFields) -> bool:
     """Tell whether a page of our own origin asks, or nobody says which.
 
     A browser sends a Strict cookie also for pages of the same host on other ports: their origin is another.

@@ -42,7 +42,7 @@ from typing import Protocol
 
 import trio
 
-from heliograph.http.wire.body import Body, SizedBody
+from heliograph.http.wire.body import MeasuredBody, SizedBody
 from heliograph.http.wire.head import Head, HeadRefused
 from heliograph.http.wire.inbox import READ_BYTES, Inbox
 
@@ -149,7 +149,7 @@ class Connection:
         self._idle_timeout = idle_timeout
         self._has_shortcut = has_shortcut
         self._inbox = Inbox(stream.socket)
-        self._body: Body = SizedBody(0)  # of the request that hypercorn is given
+        self._body: MeasuredBody = SizedBody(0)  # of the request that hypercorn is given
         self._short: tuple[Head, bytes] | None = None
         self._reading = trio.CancelScope()  # in which hypercorn waits
         self._last = False  # hypercorn closes after it
