@@ -51,7 +51,7 @@ OPEN = 200
 """Dispatches that are looked after at a time."""
 
 FAILURES = 3
-"""After so many failures in a row the breaker opens."""
+"""Failures in a row that open the breaker."""
 
 FAREWELL_SECONDS = 1.0
 

@@ -169,7 +169,7 @@ class Outbox:
         """Wait until everything of a closed outbox is acknowledged; ``send`` runs in another task.
 
         Args:
-            patience: Give up after so many seconds without progress; at once if the service refuses.
+            patience: Seconds without progress after which to give up; at once if the service refuses.
 
         Returns:
             Whether everything was sent.

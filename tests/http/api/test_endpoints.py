@@ -356,6 +356,20 @@ async def test_every_request_has_a_span(spans: InMemorySpanExporter, api: Api) -
         assert span.status.status_code is StatusCode.UNSET
 
 
+@pytest.mark.parametrize(
+    ("host", "address", "port"),
+    [("localhost:5", "localhost", 5), ("[::1]:5", "::1", 5), ("[::1]", "::1", None), ("a", "a", None)],
+)
+async def test_a_span_has_the_address_that_was_asked(
+    spans: InMemorySpanExporter, start: Start, host: str, address: str, port: int | None
+) -> None:
+    """Address and port are told apart, in whatever form the host is written."""
+    api = await start()
+    await exchange(api.url, request_head("GET", "/api/v1/tasks", {"Host": host}))
+    attributes = dict(spans.get_finished_spans()[0].attributes or {})
+    assert (attributes["server.address"], attributes.get("server.port")) == (address, port)
+
+
 async def test_a_stream_has_a_span_for_its_handshake(spans: InMemorySpanExporter, api: Api) -> None:
     """The span of a stream ends when the stream begins."""
     async with await open_ws(api.url) as watch:

@@ -383,6 +383,7 @@ async def test_a_named_network_is_served(start: Start) -> None:
     api = await start(auth={"keys": KEYS, "open_networks": ("127.0.0.0/8",)})
     await api.publish(output())
     assert (await api.get("/api/v1/session"))["by"] == "network"
+    assert (await api.problem("GET", "/api/v1/nothing"))["status"] == 404
     for way in ({}, {"Expect": "100-continue"}):  # by the shortcut, and by the route
         found = await api.problem("GET", "/api/v1/tasks", headers={"Host": "evil.example", **way})
         assert found["status"] == 403

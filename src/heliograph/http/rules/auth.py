@@ -20,7 +20,7 @@ from werkzeug.http import parse_cookie
 
 from heliograph.config import AuthSettings, is_loopback
 from heliograph.http.rules.access import is_within
-from heliograph.http.rules.asked import Fields
+from heliograph.http.rules.asked import HeaderFields
 from heliograph.model.channels import selector_covers
 from heliograph.model.errors import Forbidden, Unauthenticated
 from heliograph.model.settings import SCOPES
@@ -116,7 +116,12 @@ class Authenticator:
         return not self._identities and not self._networks
 
     def from_headers(
-        self, headers: Fields, ticket: str | None = None, peer: str | None = None, *, returning: bool = False
+        self,
+        headers: HeaderFields,
+        ticket: str | None = None,
+        peer: str | None = None,
+        *,
+        returning: bool = False,
     ) -> Identity | None:
         """Identify a request; ``None`` when it carries no credentials but needs them.
 
@@ -146,7 +151,12 @@ class Authenticator:
         return NETWORK if self._networks and near else None
 
     def require(
-        self, headers: Fields, ticket: str | None = None, peer: str | None = None, *, returning: bool = False
+        self,
+        headers: HeaderFields,
+        ticket: str | None = None,
+        peer: str | None = None,
+        *,
+        returning: bool = False,
     ) -> Identity:
         """Identify a request that must not be anonymous.
 
@@ -205,7 +215,7 @@ class Authenticator:
         return URLSafeTimedSerializer(self._signing(), salt=f"heliograph {purpose}")
 
 
-def _from_own_page(headers: Fields) -> bool:
+def _from_own_page(headers: HeaderFields) -> bool:
     """Tell whether a page of our own origin asks, or nobody says which.
 
     A browser sends a Strict cookie also for pages of the same host on other ports: their origin is another.

@@ -2,10 +2,10 @@
 
 The language is Jinja2's, as far as filling in goes: values, conditions, loops, filters. The sandbox keeps
 it from Python, and the rest keeps it small. There is nothing to assign to, so nothing can be doubled again
-and again; all loops together have so many turns, and the whole so much time; the filters and methods that
-can make a gigabyte of a letter are not there; joining and replacing look at the length first; and the
-output has an end. What a delivery lacks is empty, since deliveries of one kind differ; objects and lists
-are written as JSON.
+and again; the turns of all loops together are limited, and so is the time of the whole; the filters and
+methods that can make a gigabyte of a letter are not there; joining and replacing look at the length first;
+and the output has an end. What a delivery lacks is empty, since deliveries of one kind differ; objects and
+lists are written as JSON.
 """
 
 from __future__ import annotations

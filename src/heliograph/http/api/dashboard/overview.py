@@ -112,7 +112,7 @@ async def _queued(services: Services) -> int:
 
 @attrs.frozen
 class Registered:
-    """What a fleet has, by name."""
+    """Something that a fleet has, by its name."""
 
     name: str
     description: str

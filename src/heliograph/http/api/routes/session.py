@@ -20,7 +20,7 @@ from heliograph.model.errors import Forbidden, Invalid
 
 @attrs.frozen
 class Caller:
-    """Who asks, and what they may do."""
+    """The caller, and their rights."""
 
     name: str
     scopes: Sequence[str]
@@ -61,7 +61,7 @@ async def end_session(services: Services, who: Identity) -> Answer:
 
 
 async def show_session(services: Services, who: Identity, asked: Nothing) -> Caller:
-    """Tell who asks, and what they may do."""
+    """Return the caller and their rights."""
     return Caller(who.name, who.scopes, who.channels, who.by)
 
 
@@ -81,7 +81,7 @@ ENDPOINTS = [
         "/api/v1/session",
         show_session,
         "service",
-        Described("Who asks."),
+        Described("The caller."),
         refuses=(Invalid,),
         example=Caller("ops", ["read"], [], "session"),
     ),

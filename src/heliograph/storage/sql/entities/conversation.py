@@ -28,7 +28,7 @@ from sqlalchemy import (
 
 from heliograph.model.channels import Selection
 from heliograph.model.conversations.conversation import CONVERSATION, Conversation, words
-from heliograph.model.conversations.message import DELTA, MESSAGES, Message, grown
+from heliograph.model.conversations.message import DELTA, MESSAGES, ConversationMessage, grown
 from heliograph.model.ids import EventId
 from heliograph.storage.sql import queries
 from heliograph.storage.sql.entity import Beside, Entity, Merging, Retired
@@ -127,7 +127,7 @@ def _count(connection: Connection, condition: ColumnElement[bool]) -> int:
     return connection.scalar(select(func.count()).select_from(some)) or 0
 
 
-def _complete(connection: Connection, message: Message) -> None:
+def _complete(connection: Connection, message: ConversationMessage) -> None:
     """Give a message that has grown the text that was said before this batch, too."""
     if message.growing:
         message.content = None
@@ -135,7 +135,7 @@ def _complete(connection: Connection, message: Message) -> None:
         message.content = grown(message.message_id, _pieces(connection, message))
 
 
-def _pieces(connection: Connection, message: Message) -> Sequence[dict[str, object]]:
+def _pieces(connection: Connection, message: ConversationMessage) -> Sequence[dict[str, object]]:
     selection = Selection((f"conversation:{message.conversation_id}",), DELTA)
     after, found = EventId(message.text_from - 1), []
     more = True
