@@ -9,6 +9,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import attrs
+import orjson
 import pytest
 import structlog
 import trio
@@ -39,8 +41,9 @@ def write(root: Path) -> Write:
     def write_file(name: str, text: str) -> Path:
         file = root / name
         file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(text)
-        return file
+        beside = file.with_name(".being-written")
+        beside.write_text(text)
+        return beside.replace(file)
 
     return write_file
 
@@ -84,8 +87,9 @@ async def until(condition: Callable[[], object]) -> None:
 
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let the registry look often."""
+    """Let the registry look often, and believe at once what it sees."""
     monkeypatch.setattr(registry, "INTERVAL_SECONDS", 0.01)
+    monkeypatch.setattr(folders, "SETTLED_AFTER", 0)
 
 
 def reasons(catalogue: Catalogue) -> dict[str, list[str]]:
@@ -335,6 +339,30 @@ async def test_only_what_changed_is_read_again(
     nursery.cancel_scope.cancel()
 
 
+async def test_a_file_that_is_being_saved_is_not_read_yet(
+    root: Path, write: Write, monkeypatch: pytest.MonkeyPatch, nursery: trio.Nursery
+) -> None:
+    """What was changed just now may be half written: until it has settled, what was read before is shown."""
+    monkeypatch.setattr(registry, "INTERVAL_SECONDS", 0.01)
+    write("a/manifest.yaml", "name: a")
+    announced = Announced()
+    made = Registry([root], announced.append)
+    await nursery.start(made.run)
+    monkeypatch.setattr(folders, "SETTLED_AFTER", 3600)
+    file = root / "a" / "manifest.yaml"
+    file.write_text("")
+    for _ in range(3):
+        looked = made.catalogue
+        await until(partial(lambda before: made.catalogue is not before, looked))
+    assert list(made.catalogue.workflows) == ["a"]
+    file.write_text("name: a\nversion: '2'")
+    monkeypatch.setattr(folders, "SETTLED_AFTER", 0)
+    await until(lambda: announced.changes)
+    assert made.catalogue.get("a").manifest.version == "2"
+    assert announced.changes == [("workflow:a", "changed")]
+    nursery.cancel_scope.cancel()
+
+
 async def test_a_problem_is_logged_once(root: Path, write: Write, quick: None, nursery: trio.Nursery) -> None:
     """However often the folder is looked at, what is wrong is said once, and when it is mended."""
     file = write("a/manifest.yaml", "name: a\ntags: 5")
@@ -362,6 +390,18 @@ async def test_three_hundred_workflows_are_read(root: Path, write: Write) -> Non
     catalogue = await catalogue_of(root)
     assert len(catalogue.workflows) == 300
     assert all(isinstance(workflow, Workflow) for workflow in catalogue.workflows.values())
+
+
+async def test_names_may_be_any_bytes(root: Path, write: Write) -> None:
+    """A folder or a card whose name is no UTF-8 is read, or a problem that can be written as JSON."""
+    os.makedirs(os.fsencode(root) + b"/\xff\xfe")
+    write("good/manifest.yaml", "name: good")
+    os.makedirs(os.fsencode(root) + b"/good/agents")
+    os.close(os.open(os.fsencode(root) + b"/good/agents/\xff.agent.yaml", os.O_CREAT | os.O_WRONLY))
+    catalogue = await catalogue_of(root)
+    assert [broken.folder for broken in catalogue.broken] == ["??"]
+    assert [problem.file for problem in catalogue.get("good").problems] == ["agents/?.agent.yaml"]
+    orjson.dumps([attrs.asdict(broken) for broken in catalogue.broken])
 
 
 async def test_too_many_folders_are_a_problem(

@@ -68,5 +68,5 @@ async def test_an_answer_after_the_end_says_the_end_again(api: Api) -> None:
         said = {"role": "assistant", "content": "Hello.", "task_id": task}
         await api.send("POST", f"/api/conversations/{conversation}/messages", said)
     events = (await api.get(f"/api/v1/events?channel=task:{task}&topic=task.status"))["events"]
-    assert [event["payload"]["status"] for event in events] == ["completed", "completed"]
+    assert [event["payload"]["status"] for event in events] == ["completed", "completed", "queued"]
     assert (await api.get(f"/api/tasks/{task}"))["cost_usd"] == 0.5

@@ -220,12 +220,19 @@ async def test_a_task_is_whole(page: Page) -> None:
 async def test_the_page_hears_the_end_of_a_task(page: Page) -> None:
     """On the page's own socket, which it never speaks on, a task's end is told in its form."""
     async with await open_ws(page.api.url, "/ws/dashboard", {"Origin": page.api.url}) as socket:
-        await socket.until("subscribed")
+        await socket.say("ping")
+        await socket.until("pong")
         assert (await page.overview())["cards"][1:] == [1, 1]
         await page.api.publish(status("completed", "task-3"))
         with trio.fail_after(5):
             (told,) = await socket.story(1)
-    assert told.fields["payload"]["status"] == "completed"
+        assert told.fields["payload"]["status"] == "completed"
+        asked = await page.api.send("POST", "/api/chat?session_id=s", {"message": "What is new?"})
+        told = await socket.next()
+    assert (told.fields["payload"]["task_id"], told.fields["payload"]["status"]) == (
+        asked["data"]["task_id"],
+        "queued",
+    )
 
 
 # What an engine says by REST

@@ -14,6 +14,7 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -24,6 +25,8 @@ from heliograph.model.workflows import cards, manifest, pipeline
 from heliograph.model.workflows.reading import FileProblem
 from heliograph.model.workflows.workflow import Broken, Workflow, put_together
 
+SETTLED_AFTER = 0.2
+"""Seconds after a change in which more may follow: whoever saves a file may empty it first."""
 MAX_FOLDERS = 5_000
 MAX_CARDS = 500
 
@@ -88,6 +91,12 @@ def look_at(folder: Path, names: list[str]) -> Iterator[tuple[str, int, int, int
         except OSError:
             continue
         yield name, found.st_ctime_ns, found.st_size, found.st_ino
+
+
+def settled(signature: Signature) -> bool:
+    """Tell whether none of the files was changed just now."""
+    now = time.time_ns()
+    return not any(now - SETTLED_AFTER * 10**9 < changed <= now for _, changed, _, _ in signature)
 
 
 def read(folder: Path, root: Path, cards_folder: str = manifest.CARDS) -> Found:

@@ -21,7 +21,6 @@ from pathlib import Path
 from typing import Any
 
 import attrs
-import orjson
 import structlog
 import trio
 
@@ -151,19 +150,18 @@ class Registry:
             if problems:
                 broken.append(Broken(str(root), tuple(problems)))
             for folder in there:
-                found[folder] = self._still(folder) or self._read_again(folder, root)
+                found[folder] = self._current(folder, root)
         self._found = found
         return _catalogue(found, broken)
 
-    def _still(self, folder: Path) -> Found | None:
-        """Return what was read of a folder, if it has not changed."""
+    def _current(self, folder: Path, root: Path) -> Found:
+        """Return what is in a folder: as it was read, unless it has changed since, and not just now."""
         known = self._found.get(folder)
-        same = known is not None and folders.look(folder, known.cards) == known.signature
-        return known if same else None
-
-    def _read_again(self, folder: Path, root: Path) -> Found:
+        if known is not None:
+            signature = folders.look(folder, known.cards)
+            if signature == known.signature or not folders.settled(signature):
+                return known
         self._read += 1
-        known = self._found.get(folder)
         return folders.read(folder, root, CARDS if known is None else known.cards)
 
     def _note_changes(self, before: Catalogue, after: Catalogue) -> None:
@@ -228,4 +226,4 @@ def _catalogue(found: Mapping[Path, Found], broken: list[Broken]) -> Catalogue:
 
 
 def _draft(name: str, payload: dict[str, Any], key: str) -> Draft:
-    return Draft(f"workflow:{name}", TOPIC, payload, orjson.dumps(payload), sender="registry", key=key)
+    return Draft.own(f"workflow:{name}", TOPIC, payload, sender="registry", key=key)

@@ -43,6 +43,14 @@ class Draft(NamedTuple):
     correlation_id: str | None = None
     key: str | None = None
 
+    @classmethod
+    def own(
+        cls, channel: str, topic: str, payload: dict[str, Any], *, sender: str, key: str | None = None
+    ) -> Draft:
+        """Make the draft of something that the service itself says: its payload needs no check."""
+        body = orjson.dumps(payload, option=JSON_OPTIONS)
+        return cls(channel, topic, payload, body, sender=sender, key=key)
+
     def of(self, publisher: str) -> Draft:
         """Return it with its idempotency key as one of a publisher's own: nobody else can use or probe it."""
         return self if self.key is None else self._replace(key=f"{publisher}{OWNER_END}{self.key}")
@@ -121,9 +129,9 @@ def event_json(event: Event) -> bytes:
 def message_json(event: Event) -> bytes:
     """Write an event as the WebSocket carries it.
 
-    ``task.output`` and ``task.status`` take the forms ``task_output`` and ``task_status``, with the
-    payload's own fields at the top; any other event is ``{"type": "event", …}``. All carry ``id``,
-    ``channel`` and ``seq``.
+    ``task.output``, ``task.status`` and ``cli.status`` take the forms ``task_output``, ``task_status`` and
+    ``cli_status_update``, with the payload's own fields at the top; any other event is
+    ``{"type": "event", …}``. All carry ``id``, ``channel`` and ``seq``.
     """
     data = _message(event)
     return plain_json(data) if b"\xe2\x80" in data or b"\xc2\x85" in data else data
@@ -131,6 +139,11 @@ def message_json(event: Event) -> bytes:
 
 def _message(event: Event) -> bytes:
     place: dict[str, Any] = {"id": format_id(event.id), "channel": event.channel, "seq": event.seq}
+    if event.topic == CLI_STATUS:
+        ours = {"type": "cli_status_update", "timestamp": event.timestamp, **place}
+        return orjson.dumps(
+            {"session_id": None, "active": False, **event.payload, **ours}, option=JSON_OPTIONS
+        )
     if event.topic not in SEED_TYPES or not event.channel.startswith("task:"):
         message = {
             "type": "event",
@@ -148,5 +161,8 @@ def _message(event: Event) -> bytes:
         return b"%b,%b" % (event.json[:-1], orjson.dumps(ours, option=JSON_OPTIONS)[1:])
     return orjson.dumps({**event.payload, **ours, "task_id": task_id}, option=JSON_OPTIONS)
 
+
+CLI_STATUS = "cli.status"
+"""The topic that tells whether the engine's command line is ready to work."""
 
 SEED_TYPES = {"task.output": "task_output", "task.status": "task_status"}

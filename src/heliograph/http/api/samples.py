@@ -7,7 +7,8 @@ from typing import Any
 
 from heliograph.http.api.shared import ListMeta, Meta
 from heliograph.model import yaml
-from heliograph.model.event import Event
+from heliograph.model.channels import STATUS
+from heliograph.model.event import CLI_STATUS, Event
 from heliograph.model.ids import EventId, make_id, to_microseconds
 from heliograph.model.prices import NO_PRICES
 from heliograph.model.task import Task
@@ -37,6 +38,8 @@ ENDED = _event(
     {"task_id": "42", "status": "completed", "result": {"cost_usd": 0.05, "input_tokens": 1200}},
 )
 OTHER = _event(1, "pipeline.completed", {"workflow_id": "nightly", "stages": 3}, "workflow:nightly")
+
+READY = _event(1, CLI_STATUS, {"step": "ready", "status": "healthy", "active": True}, STATUS)
 
 
 def _task() -> Task:

@@ -41,6 +41,7 @@ class WatchRequest:
         task_end: That event, when the task has finished already.
         names: Whether an event stream names its events (``event: task.output``).
         ref: Returned to the client as it came.
+        told: Whether the client hears ``subscribed``; one that never asked does not.
     """
 
     selection: Selection
@@ -53,6 +54,7 @@ class WatchRequest:
     task_end: EventId | None = None
     names: bool = True
     ref: Any = None
+    told: bool = True
 
 
 @attrs.frozen

@@ -35,7 +35,7 @@ from heliograph.http.wire.frames import (
     json_frame,
     whole_messages,
 )
-from heliograph.model.channels import Selection, parse_selector, parse_topic_pattern
+from heliograph.model.channels import STATUS, Selection, parse_selector, parse_topic_pattern
 from heliograph.model.errors import (
     Forbidden,
     HeliographError,
@@ -44,6 +44,7 @@ from heliograph.model.errors import (
     Unauthenticated,
     Unavailable,
 )
+from heliograph.model.event import CLI_STATUS
 from heliograph.model.ids import EventId, format_id, is_time, parse_position
 from heliograph.model.intake import parse_json
 
@@ -56,7 +57,10 @@ MAX_EVERY = 60
 RETURNING = (Reason.SHUTDOWN, Reason.ROTATE, Reason.SLOW)
 """Endings after which it makes sense to come back at a time and a place that we name."""
 
-SESSION_WATCHES = (WatchRequest(Selection(("task:*",), "task.status"), overflow=Overflow.LATEST),)
+SESSION_WATCHES = (
+    WatchRequest(Selection(("task:*",), "task.status"), overflow=Overflow.LATEST, told=False),
+    WatchRequest(Selection((STATUS,), CLI_STATUS), overflow=Overflow.LATEST, told=False),
+)
 """What a page with a stream of its own, ``/ws/<session>``, watches from the start."""
 
 NOT_YET = ("chat.message", "task.stop", "task.input")
@@ -149,7 +153,8 @@ class WebSocketStream(Stream):
             "recovered": request.after is not None and reset is None,
             "ref": request.ref,
         }
-        self.sink.write(self.notice("subscribed", fields))
+        if request.told:
+            self.sink.write(self.notice("subscribed", fields))
         if reset is not None:
             self.send_reset(request.selection, reset, cursor)
 
@@ -163,9 +168,10 @@ class WebSocketStream(Stream):
 
     async def _watch_as_page(self) -> None:
         if self.session is not None and self._identity is not None:
+            self._identity.require("read", "task:*")
             for request in SESSION_WATCHES:
-                self._identity.require("read", *request.selection.selectors)
-                await self.watch(request)
+                if self._identity.covers(*request.selection.selectors):
+                    await self.watch(request)
 
     def beat(self, now: float) -> None:
         """Ping, and end a client that does not pong or does not subscribe."""

@@ -48,6 +48,7 @@ NOTICES: Mapping[str, Mapping[str, Any]] = {
 MESSAGES: Mapping[str, Mapping[str, Any]] = {
     "task_output": orjson.loads(message_json(samples.OUTPUT)),
     "task_status": orjson.loads(message_json(samples.ENDED)),
+    "cli_status_update": orjson.loads(message_json(samples.READY)),
     "event": orjson.loads(message_json(samples.OTHER)),
 }
 ASKED: Mapping[str, Mapping[str, Any]] = {
