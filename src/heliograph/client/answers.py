@@ -40,13 +40,8 @@ T = TypeVar("T")
 
 
 _FAULTS: Mapping[int, type[ClientFault]] = {
-    400: Malformed,
-    401: Unauthenticated,
-    403: Forbidden,
-    404: NotFound,
-    409: Conflict,
-    413: TooLarge,
-    415: UnsupportedMedia,
+    cls.status: cls
+    for cls in (Malformed, Unauthenticated, Forbidden, NotFound, Conflict, TooLarge, UnsupportedMedia)
 }
 
 

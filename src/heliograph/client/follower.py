@@ -57,9 +57,7 @@ MAX_MESSAGE_BYTES = 80 * 1024 * 1024
 NO_RETURN_CODES = range(4500, 5000)
 
 _FAULTS: Mapping[str, type[HeliographError]] = {
-    "unauthenticated": Unauthenticated,
-    "forbidden": Forbidden,
-    "unavailable": Unavailable,
+    cls.code: cls for cls in (Unauthenticated, Forbidden, Unavailable)
 }
 _TOPICS = {"cli_status_update": CLI_STATUS, **{kind: topic for topic, kind in SEED_TYPES.items()}}
 _ENVELOPE = frozenset({"type", "id", "channel", "seq", "timestamp"})

@@ -228,6 +228,8 @@ def _open_message(item: dict[str, Any]) -> tuple[str, dict[str, Any], str]:
     if form is None:
         raise Invalid.field("type", f"must be one of {', '.join(MESSAGE_FORMS)}")
     topic, rules = form
+    if topic == "task.status":
+        item = _with_object(item)
     _raise_if(rules.check(item))
     kind = KIND_OF[topic]
     payload = {name: value for name, value in item.items() if name not in _AROUND}
@@ -238,11 +240,19 @@ def _open_event(item: dict[str, Any]) -> tuple[str, dict[str, Any]]:
     """Check the envelope of an item in the event form; return the topic and the payload."""
     _raise_if(ENVELOPE.check(item))
     payload = item.get("payload") or {}
+    if item["topic"] == "task.status":
+        payload = _with_object(payload)
     channel = item.get("channel") or ""
     kind = KIND_OF.get(item["topic"])
     if kind is not None and kind.field not in payload and channel.startswith(f"{kind.family}:"):
         payload = {kind.field: channel.partition(":")[2], **payload}
     return item["topic"], payload
+
+
+def _with_object(said: dict[str, Any]) -> dict[str, Any]:
+    """Return a status whose result is an object: engines whose result is text mean what they wrote."""
+    result = said.get("result")
+    return {**said, "result": {"stdout": result}} if isinstance(result, str) else said
 
 
 def _payload_errors(topic: str, payload: dict[str, Any], channel: str) -> list[FieldError]:

@@ -177,15 +177,19 @@ def read_parameters(
     values: dict[str, Any] = {}
     declared: Any = cls
     parameters = parameters_of(declared)
+    args = asked.args
     for one in parameters:
+        if one.where == "query" and not args:
+            values[one.field] = one.default
+            continue
         try:
             values[one.field] = one.read(asked, path, settings)
         except Invalid as invalid:
             errors += invalid.errors
-    if known is not None and asked.args:
+    if known is not None and args:
         names = [*(one.name for one in parameters if one.where == "query"), *known]
         help_text = f"is unknown; this takes {', '.join(names) or 'no parameters'}"
-        errors += [FieldError(name[:100], help_text) for name in asked.args if name not in names]
+        errors += [FieldError(name[:100], help_text) for name in args if name not in names]
     if errors:
         raise Invalid(errors)
     return cls(**values)

@@ -88,7 +88,7 @@ class Items:
     def reader(self, asked: Asked, settings: Settings) -> ItemReader:
         """Make the reader of a body."""
         most, items = settings.server.max_request_bytes, settings.events.max_per_request
-        parse = _read_leniently if asked.args.get("lenient") == "true" else parse_json
+        parse = _read_leniently if asked.args and asked.args.get("lenient") == "true" else parse_json
         return ItemReader(asked.mimetype, most, items, parse)
 
     def describe(self, settings: Settings, components: Components) -> Mapping[str, Any]:
@@ -144,7 +144,9 @@ async def publish(services: Services, who: Identity, asked: Publishing, items: l
     if who.channels:
         for channel in {draft.channel for draft in drafts}:
             who.require_channel(channel)
-    receipt = await services.appender.append([draft.of(who.name) for draft in drafts])
+    receipt = await services.appender.append(
+        [draft if draft.key is None else draft.of(who.name) for draft in drafts]
+    )
     return Published(len(receipt.ids), receipt.ids, receipt.cursor, mended)
 
 
