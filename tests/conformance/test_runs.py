@@ -22,9 +22,11 @@ from tests.polling import until
 from tests.recorded import BEGUN, EXAMPLES, NODES, RUN_ID, WORKFLOW, recorded_run
 from tests.storages import DistributedForm, Form, Storage, archived
 
+from heliograph.actors.clock import Clock
 from heliograph.actors.retention import Retention
 from heliograph.model.errors import Invalid
 from heliograph.model.event import Draft, Event
+from heliograph.model.ids import OLDEST
 from heliograph.model.intake import parse_items
 from heliograph.model.settings import RetentionSettings
 from heliograph.model.workflows.record import RECORD, RecordFilter
@@ -279,7 +281,7 @@ async def test_old_runs_go_with_what_they_left_behind(form: Form, tmp_path: Path
             await publish(storage, drafts, 3)
             await artifacts.write("w", name, "s.json", b"{}")
         policy = RetentionSettings(runs_max_age_seconds=30 * 86400)
-        retention = Retention(storage.keeper, artifacts, policy)
+        retention = Retention(storage.keeper, artifacts, policy, Clock(lambda: OLDEST))
         async with trio.open_nursery() as nursery:
             nursery.start_soon(retention.run)
 
