@@ -3,6 +3,7 @@
 from heliograph.actors.appender import Appender
 from heliograph.actors.archiver import Archiver
 from heliograph.actors.bridge import Bridge
+from heliograph.actors.clock import Clock
 from heliograph.actors.engine import Engine
 from heliograph.actors.histogram import Histogram
 from heliograph.actors.hub import Hub
@@ -19,6 +20,7 @@ __all__ = [
     "Appender",
     "Archiver",
     "Bridge",
+    "Clock",
     "Engine",
     "Histogram",
     "Hub",
