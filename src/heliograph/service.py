@@ -24,6 +24,7 @@ import trio
 from heliograph.actors.appender import Appender
 from heliograph.actors.archiver import Archiver
 from heliograph.actors.bridge import Bridge
+from heliograph.actors.clock import Clock
 from heliograph.actors.engine import Engine, HttpLink, Link, QueueLink
 from heliograph.actors.histogram import Histogram
 from heliograph.actors.hub import Hub
@@ -156,6 +157,7 @@ async def _run_streams(
                 checks["archive"] = checks.get("archive") or archiver.error
             return {
                 **checks,
+                "clock": staff.clock.problem(),
                 "subscriber": "catching up with the log" if behind else None,
                 "analytics": None if histogram.loaded else "loading the rollups",
             }
@@ -257,15 +259,18 @@ class Staff:
     Args:
         actors: By name.
         stats: Takes a snapshot of their counters.
+        clock: What retention goes by.
     """
 
     actors: Mapping[str, Callable[[], Awaitable[None]]]
     stats: Callable[[], StorageStats]
+    clock: Clock
 
     @classmethod
     def of(cls, storage: Storage, artifacts: Artifacts, settings: Settings) -> Staff:
         """Make the actors that a form of storage needs."""
-        retention = Retention(storage.keeper, artifacts, settings.retention)
+        clock = Clock(lambda: storage.log.position)
+        retention = Retention(storage.keeper, artifacts, settings.retention, clock)
         archiver = None if storage.archive is None else Archiver(storage.archive)
         bridge = None if storage.listener is None else Bridge(storage.listener, settings.events.max_bytes)
         named = {"retention": retention, "archiver": archiver, "bridge": bridge}
@@ -279,7 +284,7 @@ class Staff:
                 None if bridge is None else bridge.stats(),
             )
 
-        return cls({**storage.background, **actors}, stats)
+        return cls({**storage.background, **actors}, stats, clock)
 
 
 def open_storage(settings: Settings) -> AbstractAsyncContextManager[Storage]:
