@@ -226,6 +226,7 @@ class AuthSettings:
     ticket_return_seconds: float = number(86400.0, 1, 30 * 86400)
     """How long the ticket of an event stream is good for coming back to it."""
     session_seconds: float = number(12 * 3600.0, 60, 30 * 86400)
+    task_key_seconds: float = number(7 * 86400.0, 60, 90 * 86400)
     open_networks: tuple[str, ...] = attrs.field(default=(), validator=_networks)
 
 

@@ -131,6 +131,7 @@ MATRIX = {
     "dashboard_change_task": CHANGES_TASK_1,
     "stop_task": CHANGES_TASK_1,
     "dashboard_stop_task": CHANGES_TASK_1,
+    "make_task_key": CREATES_TASK_1,
     "task_log": OF_TASK_1,
     "whole_log": OF_TASK_1,
     "log_part": OF_TASK_1,
@@ -175,6 +176,7 @@ PATHS = {
 BODIES = {
     "publish": output("1"),
     "create_task": {"task_id": "1", "source": "webhook"},
+    "make_task_key": {"task_id": "1"},
     "dashboard_create_task": {"task_id": "1", "source": "webhook"},
     "change_task": {"status": "running"},
     "dashboard_change_task": {"status": "running"},

@@ -150,6 +150,48 @@ def test_a_secret_that_was_replaced_is_still_believed(authenticator: Authenticat
         older.authenticate(None, ticket)
 
 
+def test_a_task_key_reaches_its_task_and_those_beneath(authenticator: Authenticator) -> None:
+    """It has its key's scopes, but never admin, and reaches one task and ids that begin with it and a dot."""
+    ops = authenticator.authenticate("o", None)
+    text, _ = authenticator.task_key_for(ops, "build-1")
+    who = authenticator.authenticate(text, None)
+    assert (who.scopes, who.by) == (("read", "publish"), "task key")
+    for channel in ("task:build-1", "task:build-1.sub", "task:build-1.sub.sub"):
+        who.require("publish", channel)
+    for channel in ("task:build-10", "task:build", "task:*", "*", "workflow:build-1", "topic:build-1.x"):
+        with pytest.raises(Forbidden):
+            who.require_channel(channel)
+
+
+def test_a_task_key_buys_nothing(authenticator: Authenticator) -> None:
+    """What is signed for who has a task's key stands for nobody, and not for the key that it came from."""
+    text, _ = authenticator.task_key_for(authenticator.authenticate("o", None), "build-1")
+    who = authenticator.authenticate(text, None)
+    ticket, _ = authenticator.ticket_for(who)
+    with pytest.raises(Unauthenticated):
+        authenticator.authenticate(None, ticket)
+    with pytest.raises(Unauthenticated):
+        authenticator.authenticate(None, text.removeprefix("task."))
+    more, _ = authenticator.task_key_for(who, "another")
+    with pytest.raises(Unauthenticated):
+        authenticator.authenticate(more, None)
+    for forged in ("task.", "task.x", text[:-1], "task." + ticket):
+        with pytest.raises(Unauthenticated):
+            authenticator.authenticate(forged, None)
+
+
+async def test_a_task_key_makes_no_others(start: Start) -> None:
+    """Only a key makes a task's key; an id that is none is refused by its name."""
+    api = await start(auth={"keys": KEYS})
+    made = await api.http.post("/api/v1/task-keys", json={"task_id": "t1"}, headers={"X-API-Key": "w"})
+    assert made.status_code == 201
+    for caller, task_id, status in ((made.json()["key"], "t1", 403), ("w", "-", 422), ("r", "t1", 403)):
+        answer = await api.http.post(
+            "/api/v1/task-keys", json={"task_id": task_id}, headers={"X-API-Key": caller}
+        )
+        assert answer.status_code == status
+
+
 def cookie_of(text: str) -> dict[str, str]:
     """Return the headers with a session's cookie."""
     return {"Cookie": f"other=1; heliograph_session={text}", "Host": "dash.example"}

@@ -25,7 +25,10 @@ class Caller:
     name: str
     scopes: Sequence[str]
     channels: Annotated[Sequence[str], says("Selectors that it may read and publish; empty: all.")]
-    by: Annotated[str, says("How it was recognized.", enum=("key", "ticket", "session", "network"))]
+    by: Annotated[
+        str,
+        says("The way in which it was recognized.", enum=("key", "ticket", "session", "network", "task key")),
+    ]
 
 
 @attrs.frozen
