@@ -11,7 +11,7 @@ import click
 import orjson
 from rich.console import Console
 
-from bench import calls, client, machine, programs, report, scenarios, storage
+from bench import calls, client, conversations, machine, programs, report, scenarios, storage
 from bench.peer import Peer
 from bench.peers.fastapi import FastApiPeer
 from bench.peers.floor import FloorPeer
@@ -29,6 +29,7 @@ SCENARIOS = (
     *scenarios.SCENARIOS,
     *storage.SCENARIOS,
     *calls.SCENARIOS,
+    *conversations.SCENARIOS,
     *client.SCENARIOS,
     *programs.SCENARIOS,
 )

@@ -4,6 +4,8 @@ Three measurements. *Answers*: a node over Redis and PostgreSQL whose store hold
 tasks of the same fleet and month; each endpoint's time and server CPU over HTTP, and the time of a
 ``GROUP BY`` over the tasks on the same PostgreSQL. *Delta*: from a publish request's begin to the
 delta at a watcher, on the embedded form. *Fold*: the aggregator's CPU per event, alone in its process.
+
+A long module, since the three measure the same fleet, which is made here.
 """
 
 from __future__ import annotations

@@ -90,6 +90,17 @@ ROWS = (
     Row("backlog", "seconds", "1,000,000 events wait: seconds until all are archived"),
     Row("backlog", "rows_per_second", "1,000,000 events wait: rows/s", digits=0),
     Row("backlog", "peak_mib", "1,000,000 events wait: resident MiB of the node at the peak", digits=0),
+    *(
+        Row("conversations", f"{name}_{unit}", f"100,000 conversations: {what}, {said}", digits=2)
+        for name, what in (
+            ("list", "a page of them"),
+            ("rare", "a search for a rare word"),
+            ("common", "a search for common words"),
+            ("messages", "a page of messages"),
+            ("tail", "the last messages"),
+        )
+        for unit, said in (("ms", "ms"), ("factor", "times what it costs with 100"))
+    ),
     Row("calls", "alone", "Python calls to publish an event alone", digits=0),
     Row("calls", "together", "Python calls to publish an event, 20 in a request"),
     Row("exec", "kept_us", "exec: CPU µs to read and keep a line", digits=2),

@@ -44,6 +44,11 @@ SEAMS = {
 """Where a library may be imported: elsewhere its names and exceptions do not exist."""
 
 
+LONG = 400
+"""Lines of a module without a reason to be longer."""
+REASON = "A long module, since "
+
+
 def module_name(file: Path) -> str:
     """Return a file's module, without the leading ``heliograph.``."""
     return ".".join(file.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
@@ -107,6 +112,14 @@ def test_no_module_imports_itself_by_way_of_others() -> None:
     while leaves := {name for name, found in graph.items() if not found & graph.keys()}:
         graph = {name: found for name, found in graph.items() if name not in leaves}
     assert not graph, "in a circle, or importing one"
+
+
+def test_a_long_module_says_why() -> None:
+    """A module of more than 400 lines gives the reason in its docstring, as ``A long module, since …``."""
+    texts = {module: file.read_text(encoding="utf-8") for module, file in MODULES.items()}
+    long = {module: text for module, text in texts.items() if text.count("\n") > LONG}
+    silent = [name for name, text in long.items() if REASON not in (ast.get_docstring(ast.parse(text)) or "")]
+    assert not silent
 
 
 def test_nobody_imports_the_top() -> None:

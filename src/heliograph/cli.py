@@ -1,9 +1,11 @@
 """The command ``heliograph``.
 
 Each command imports what it needs when it runs, so that ``heliograph --help`` and short commands start at
-once. Exit statuses: 0 done, 1 refused, 2
-wrong usage or settings, 3 the service can't be reached, 130 interrupted; ``exec`` passes on its command's
-own.
+once. Exit statuses: 0 done, 1 refused, 2 wrong usage or settings, 3 the service can't be reached, 130
+interrupted; ``exec`` passes on its command's own.
+
+A long module, since the options of all commands are declared side by side, so that the same thing is called
+the same everywhere. What a command does is elsewhere.
 """
 
 from __future__ import annotations
@@ -289,7 +291,10 @@ def _publish_spooled(url: str, api_key: str | None, wait: float) -> None:
 @click.argument("channel")
 @click.option("--after", help="Begin after this cursor; 0-0 for the oldest that is kept.")
 @click.option(
-    "--tail", "-n", type=click.IntRange(min=0), help="Begin with so many of the newest; by default 100."
+    "--tail",
+    "-n",
+    type=click.IntRange(min=0),
+    help="The number of the newest events to begin with; by default 100.",
 )
 @click.option("--topic", help="Only events of this topic, or of a pattern such as pipeline.*")
 @click.option("--follow", "-f", is_flag=True, help="Go on after the task has ended.")

@@ -127,7 +127,8 @@ class ArtifactSettings:
 class EventSettings:
     """What is taken from publishers."""
 
-    max_bytes: int = number(1 * MIB, KIB, 64 * MIB)
+    max_bytes: int = number(1 * MIB - 16 * KIB, KIB, 64 * MIB)
+    """With its envelope an event then fits the 1 MiB that clients of WebSockets mostly read."""
     key_ttl_seconds: int = number(86400, 1, 30 * 86400)
     max_per_request: int = number(20_000, 1, 100_000)
     append_queue: int = number(1024, 1, 100_000)
@@ -222,7 +223,10 @@ class AuthSettings:
 
     keys: tuple[KeySettings, ...] = attrs.field(default=(), validator=_distinct_names)
     ticket_seconds: float = number(60.0, 1, 3600)
+    ticket_return_seconds: float = number(86400.0, 1, 30 * 86400)
+    """How long the ticket of an event stream is good for coming back to it."""
     session_seconds: float = number(12 * 3600.0, 60, 30 * 86400)
+    task_key_seconds: float = number(7 * 86400.0, 60, 90 * 86400)
     open_networks: tuple[str, ...] = attrs.field(default=(), validator=_networks)
 
 

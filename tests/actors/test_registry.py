@@ -9,6 +9,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import attrs
+import orjson
 import pytest
 import structlog
 import trio
@@ -388,6 +390,18 @@ async def test_three_hundred_workflows_are_read(root: Path, write: Write) -> Non
     catalogue = await catalogue_of(root)
     assert len(catalogue.workflows) == 300
     assert all(isinstance(workflow, Workflow) for workflow in catalogue.workflows.values())
+
+
+async def test_names_may_be_any_bytes(root: Path, write: Write) -> None:
+    """A folder or a card whose name is no UTF-8 is read, or a problem that can be written as JSON."""
+    os.makedirs(os.fsencode(root) + b"/\xff\xfe")
+    write("good/manifest.yaml", "name: good")
+    os.makedirs(os.fsencode(root) + b"/good/agents")
+    os.close(os.open(os.fsencode(root) + b"/good/agents/\xff.agent.yaml", os.O_CREAT | os.O_WRONLY))
+    catalogue = await catalogue_of(root)
+    assert [broken.folder for broken in catalogue.broken] == ["??"]
+    assert [problem.file for problem in catalogue.get("good").problems] == ["agents/?.agent.yaml"]
+    orjson.dumps([attrs.asdict(broken) for broken in catalogue.broken])
 
 
 async def test_too_many_folders_are_a_problem(

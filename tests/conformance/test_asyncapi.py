@@ -97,7 +97,7 @@ async def test_streams_say_what_is_documented(launch: Launch, heard: Heard) -> N
     await publish(served.url, piece, output("1", "a line"), ended, ready, other, status("2", "running"))
     for transport in TRANSPORTS:
         async with await watch(transport, served.url, "*", after="0-0") as one:
-            await one.story(5)
+            await one.story(6)
             if transport == "ws":
                 await one.say("ping", ref={"a": [1]})
                 await one.say("unsubscribe", channel="*", ref=2)

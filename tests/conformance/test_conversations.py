@@ -13,7 +13,7 @@ from tests.conformance.test_storage import event, kept, read_all, status
 from tests.storages import Form, Storage, archived
 
 from heliograph.model.conversations.conversation import CONVERSATION, Conversation, ConversationFilter
-from heliograph.model.conversations.message import MESSAGES, Message, MessageFilter
+from heliograph.model.conversations.message import MESSAGES, ConversationMessage, MessageFilter
 from heliograph.model.event import Draft, Event
 
 START = datetime(2026, 1, 31, 12, tzinfo=UTC)
@@ -104,7 +104,7 @@ def recount(events: Iterable[Event]) -> tuple[dict[str, dict[str, Any]], dict[st
 async def told(storage: Storage, conversation: Conversation) -> list[tuple[str, str | None]]:
     """Return the messages that are shown of a conversation, page by page."""
     wanted = MessageFilter(conversation.conversation_id, since=conversation.cleared_id)
-    found: list[Message] = []
+    found: list[ConversationMessage] = []
     more = True
     while more:
         after = MESSAGES.position(found[-1]) if found else None

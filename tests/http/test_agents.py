@@ -4,6 +4,7 @@ from typing import Any
 
 from tests.http.conftest import Api, Start, created, output, status
 from tests.http.rules.test_auth import KEYS
+from tests.recorded import EXAMPLES
 
 from heliograph.model.task import STATUSES
 
@@ -32,12 +33,48 @@ async def test_agents_are_told_by_their_tasks(api: Api) -> None:
     assert found["build"] == {
         "name": "build",
         "agent_type": "llm",
+        "description": "",
+        "known_by": ["tasks"],
+        "workflows": [],
         "tasks": {**none, "running": 1, "failed": 1},
+        "running": 1,
+        "success_rate": 0.0,
+        "cost_today_usd": 0.0,
         "last_seen": newest,
     }
+    assert found["review"]["success_rate"] is None
     assert found["review"]["agent_type"] is None
     assert found["review"]["tasks"] == {**none, "queued": 1}
     assert list(found) == ["build", "review"]
+
+
+async def test_an_agent_is_one_whoever_tells_of_it(start: Start) -> None:
+    """An agent that tasks name and that two workflows have cards of is there once; so is the engine's."""
+    api = await start(workflows=(EXAMPLES,), engine={"url": "http://127.0.0.1:9"})
+    cards = {card["name"] for card in await cards_of(api)}
+    known = min(cards)
+    await api.publish(
+        created("1", agent=known, agent_type="own"),
+        status("completed", "1", result={"cost_usd": 0.25}),
+        status("completed", "2", result={"cost_usd": 0.5}, timestamp="2026-01-31T12:00:00Z"),
+        created("2", agent=known),
+    )
+    listed = (await api.get("/api/v1/agents?limit=500"))["agents"]
+    names = [agent["name"] for agent in listed]
+    assert names == sorted(set(names)) == sorted(cards | {"brain"})
+    found = {agent["name"]: agent for agent in listed}
+    assert found["brain"]["known_by"] == ["engine"]
+    one = found[known]
+    assert (one["known_by"], one["agent_type"], one["success_rate"]) == (["tasks", "cards"], "own", 1.0)
+    assert one["cost_today_usd"] == 0.25
+    assert one["workflows"]
+
+
+async def cards_of(api: Api) -> list[dict[str, Any]]:
+    """Return the cards of all workflows."""
+    workflows = (await api.get("/api/v1/workflows"))["workflows"]
+    paths = [f"/api/v1/workflows/{workflow['id']}/agents" for workflow in workflows]
+    return [card for path in paths for card in (await api.get(path))["agents"]]
 
 
 async def test_agents_come_in_pages(api: Api) -> None:

@@ -323,3 +323,15 @@ def test_a_description_has_a_limit_in_characters_and_in_bytes(field: str, text: 
         assert error.field == f"payload.{field}"
         assert "1000 characters" in str(caught.value)
         assert f"{DESCRIPTION_BYTES} bytes" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "item",
+    [
+        {"type": "task_status", "task_id": "1", "status": "completed", "result": "done"},
+        {"topic": "task.status", "payload": {"task_id": "1", "status": "completed", "result": "done"}},
+    ],
+)
+def test_a_result_may_be_text(item: dict[str, Any]) -> None:
+    """A result that is text is what was written to stdout, in either form."""
+    assert parse_item(item, 1000).payload["result"] == {"stdout": "done"}

@@ -34,7 +34,7 @@ from heliograph.model.channels import Selection
 from heliograph.model.ids import EventId
 
 INLINE_WATCHERS = 512
-"""Up to so many watchers are written to within one call of the hub."""
+"""The most watchers that are written to within one call of the hub."""
 
 JOIN_BYTES = 256 * 1024
 """How much of the ring, roughly, a newcomer is given at once."""

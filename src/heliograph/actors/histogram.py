@@ -71,7 +71,7 @@ FRESH_SECONDS = 1.0
 """How long a question waits for what was appended before it; later it is answered as of the last delta."""
 
 URGENCY = 10
-"""Questions, and many changed places, make deltas come at most so many times as often as they would."""
+"""The most by which questions, and many changed places, multiply how often deltas come."""
 
 TRIES = 3
 """How often an answer is made again because the sums changed under it; then it is made in one go."""

@@ -19,7 +19,6 @@ from secrets import token_hex
 from typing import Any
 
 import attrs
-import orjson
 import structlog
 import trio
 
@@ -40,7 +39,7 @@ from heliograph.model.errors import (
 from heliograph.model.event import Draft
 from heliograph.model.mend import mend
 from heliograph.model.webhooks import reading, signatures
-from heliograph.model.webhooks.commands import Asked, find_command, input_of
+from heliograph.model.webhooks.commands import CommandCall, find_command, input_of
 from heliograph.model.webhooks.delivery import DELIVERY, RECEIVED, SKIPPED, TASK_CREATED, DeliveryFilter
 from heliograph.model.webhooks.reading import Said, digest, read_delivery
 from heliograph.model.webhooks.templates import BadTemplate
@@ -236,7 +235,7 @@ class Receiver:
         items = [_item(RECEIVED, WEBHOOKS, first)]
         asked = find_command(config, said)
         text = ""
-        if isinstance(asked, Asked):
+        if isinstance(asked, CommandCall):
             try:
                 text = input_of(asked, config, said)
             except BadTemplate as error:
@@ -244,7 +243,7 @@ class Receiver:
                     "template failed", webhook=hook.webhook_id, command=asked.command.name, reason=str(error)
                 )
                 asked = str(error)
-        if isinstance(asked, Asked):
+        if isinstance(asked, CommandCall):
             task_id = f"task-{token_hex(6)}"
             command = asked.command
             received = attrs.evolve(received, matched_command=command.name, task_id=task_id)
@@ -317,7 +316,9 @@ class _Question:
     found: set[str] | None = None
 
 
-def _task(hook: Hook, said: Said, asked: Asked, text: str, event_id: str, task_id: str) -> dict[str, Any]:
+def _task(
+    hook: Hook, said: Said, asked: CommandCall, text: str, event_id: str, task_id: str
+) -> dict[str, Any]:
     command = asked.command
     return {
         "task_id": task_id,
@@ -352,7 +353,7 @@ def _measured(webhook_id: str, refused: Counter[str] | None, latencies: Counter[
         "refused": refused or {},
         "latencies": latencies or {},
     }
-    return Draft(WEBHOOKS, MEASURED, payload, orjson.dumps(payload), sender="webhooks")
+    return Draft.own(WEBHOOKS, MEASURED, payload, sender="webhooks")
 
 
 def _event_id(hook: Hook, said: Said) -> str:

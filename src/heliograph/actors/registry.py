@@ -21,7 +21,6 @@ from pathlib import Path
 from typing import Any
 
 import attrs
-import orjson
 import structlog
 import trio
 
@@ -227,4 +226,4 @@ def _catalogue(found: Mapping[Path, Found], broken: list[Broken]) -> Catalogue:
 
 
 def _draft(name: str, payload: dict[str, Any], key: str) -> Draft:
-    return Draft(f"workflow:{name}", TOPIC, payload, orjson.dumps(payload), sender="registry", key=key)
+    return Draft.own(f"workflow:{name}", TOPIC, payload, sender="registry", key=key)

@@ -94,7 +94,7 @@ class Replay:
         return await self._once(selection, partial(self._log.bounds, selection))
 
     async def tail_start(self, selection: Selection, count: int) -> EventId:
-        """Ask where a selection's last so many messages begin.
+        """Return the position just before a selection's last ``count`` messages.
 
         Raises:
             Unavailable: The log can't be read now.

@@ -80,7 +80,7 @@ class Ring:
             self.floor = after
 
     def after(self, position: EventId, at_most: int) -> tuple[list[Message], bool]:
-        """Return what is newer than a position, about so many bytes, and whether that is not all of it."""
+        """Return the messages after a position, up to about ``at_most`` bytes, and whether there are more."""
         newer: list[Message] = []
         if not self._messages or self._messages[-1].event.id <= position:
             return newer, False

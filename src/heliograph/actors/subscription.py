@@ -116,7 +116,7 @@ class Watcher(Protocol):
         ...
 
     def keep_rest(self, subscription: Subscription, batch: Batch, sent: int) -> None:
-        """Take over a batch of which only so many bytes went to the descriptor."""
+        """Take over a batch of which only ``sent`` bytes went to the descriptor."""
         ...
 
     def task_ended(self, subscription: Subscription) -> None:

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import attrs
-import orjson
 import structlog
 import trio
 
@@ -233,7 +232,7 @@ class Webhooks:
 
     async def _say(self, topic: str, webhook_id: str, **more: Any) -> Receipt:
         payload = {"webhook_id": webhook_id, **more}
-        draft = Draft(WEBHOOKS, topic, payload, orjson.dumps(payload), sender="webhooks")
+        draft = Draft.own(WEBHOOKS, topic, payload, sender="webhooks")
         receipt = await self._append([draft])
         self._known[webhook_id] = receipt.cursor
         return receipt

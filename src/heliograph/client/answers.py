@@ -17,7 +17,7 @@ import attrs
 import orjson
 
 from heliograph.client.following import read_event
-from heliograph.client.paths import EVENTS, TASKS
+from heliograph.client.paths import EVENTS, TASK_KEYS, TASKS
 from heliograph.model.errors import (
     ClientFault,
     Conflict,
@@ -40,13 +40,8 @@ T = TypeVar("T")
 
 
 _FAULTS: Mapping[int, type[ClientFault]] = {
-    400: Malformed,
-    401: Unauthenticated,
-    403: Forbidden,
-    404: NotFound,
-    409: Conflict,
-    413: TooLarge,
-    415: UnsupportedMedia,
+    cls.status: cls
+    for cls in (Malformed, Unauthenticated, Forbidden, NotFound, Conflict, TooLarge, UnsupportedMedia)
 }
 
 
@@ -236,6 +231,14 @@ def task_logs(task_id: str, query: Mapping[str, Any]) -> Call[tuple[OutputLine, 
 def full_log_path(task_id: str) -> str:
     """Return where a task's whole output is."""
     return f"{TASKS}/{task_id}/logs/full"
+
+
+def make_task_key(task_id: str) -> Call[str]:
+    """Ask for a key that reaches one task."""
+    body = orjson.dumps({"task_id": task_id})
+    return Call(
+        lambda answer: str(answer["key"]), TASK_KEYS, "POST", body=body, content_type="application/json"
+    )
 
 
 def put_bytes(path: str, data: bytes) -> Call[None]:

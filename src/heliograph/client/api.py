@@ -36,6 +36,7 @@ from heliograph.model.errors import HeliographError
 
 T = TypeVar("T")
 
+TASK_KEY_PREFIX = "task."
 TIMEOUT = 30.0
 CONNECT_TIMEOUT = 5.0
 MAX_PROBLEM_BYTES = 64 * 1024
@@ -51,6 +52,7 @@ class Client:
 
     def __init__(self, url: str = DEFAULT_URL, api_key: str | None = None) -> None:
         self.url = url.rstrip("/")
+        self.limited = (api_key or "").startswith(TASK_KEY_PREFIX)  # what it may not say now, it never may
         self.headers = {} if api_key is None else {"X-API-Key": api_key}
         self._http = httpx.AsyncClient(**options(self.url, api_key))
 
@@ -90,6 +92,14 @@ class Client:
         """
         return await self._ask(answers.post_events(ndjson))
 
+    async def task_key(self, task_id: str) -> str:
+        """Return a key that reaches one task, and those that it begins.
+
+        Raises:
+            HeliographError: The service refuses or can't be reached.
+        """
+        return await self._ask(answers.make_task_key(task_id))
+
     async def put(self, path: str, data: bytes) -> None:
         """Put bytes at a path of the service, in a single try.
 
@@ -104,7 +114,7 @@ class Client:
         """List tasks, newest first.
 
         Args:
-            limit: At most so many, up to 500.
+            limit: The most to return, up to 500.
             cursor: ``next_cursor`` of the page before.
             **filters: ``status``, ``agent``, ``model``, ``text``, ``since``, ``until``.
 
@@ -128,7 +138,7 @@ class Client:
         """List events, newest first.
 
         Args:
-            limit: At most so many, up to 500.
+            limit: The most to return, up to 500.
             cursor: ``next_cursor`` of the page before.
             **filters: ``channel``, ``topic``.
 
@@ -152,8 +162,8 @@ class Client:
             task_id: The task.
             from_seq: First ``seq`` wanted.
             to_seq: Last ``seq`` wanted.
-            tail: Only the last so many of the range.
-            limit: Only the first so many of the range.
+            tail: The number of lines to return from the end of the range.
+            limit: The number of lines to return from its beginning.
 
         Raises:
             NotFound: The service knows no such task.

@@ -46,7 +46,7 @@ from heliograph.model.errors import (
     Unauthenticated,
     Unavailable,
 )
-from heliograph.model.event import SEED_TYPES
+from heliograph.model.event import CLI_STATUS, SEED_TYPES
 
 PONG_SECONDS = 20.0
 CONNECT_SECONDS = 10.0
@@ -57,11 +57,9 @@ MAX_MESSAGE_BYTES = 80 * 1024 * 1024
 NO_RETURN_CODES = range(4500, 5000)
 
 _FAULTS: Mapping[str, type[HeliographError]] = {
-    "unauthenticated": Unauthenticated,
-    "forbidden": Forbidden,
-    "unavailable": Unavailable,
+    cls.code: cls for cls in (Unauthenticated, Forbidden, Unavailable)
 }
-_TOPICS = {kind: topic for topic, kind in SEED_TYPES.items()}
+_TOPICS = {"cli_status_update": CLI_STATUS, **{kind: topic for topic, kind in SEED_TYPES.items()}}
 _ENVELOPE = frozenset({"type", "id", "channel", "seq", "timestamp"})
 
 

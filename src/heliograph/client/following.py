@@ -82,7 +82,7 @@ class Following:
         channel: A channel or a pattern.
         topic: Only events of this topic or pattern of topics.
         after: Begin after this position; ``0-0`` from the oldest kept.
-        tail: Begin with so many of the newest instead.
+        tail: The number of the newest events to begin with instead.
     """
 
     channel: str

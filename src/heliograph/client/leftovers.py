@@ -34,7 +34,7 @@ async def send_leftovers(
         url: What the spools call the service.
         client: Of the service.
         notify: Told, in sentences for people, what goes wrong.
-        patience: Give up after so many seconds without progress; at once if the service refuses.
+        patience: Seconds without progress after which to give up; at once if the service refuses.
 
     Returns:
         How many spools were sent, and how many stay. Spools for other services, and of processes that live,

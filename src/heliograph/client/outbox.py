@@ -23,7 +23,7 @@ import trio
 from heliograph.client.api import Client
 from heliograph.client.spool import Run, Spool, expand
 from heliograph.model.backoff import Backoff
-from heliograph.model.errors import ClientFault, HeliographError, Invalid, TooLarge, TooMany
+from heliograph.model.errors import ClientFault, Forbidden, HeliographError, Invalid, TooLarge, TooMany
 
 SPOOL_LIMIT = 256 * 1024 * 1024
 BATCH_BYTES = 1024 * 1024
@@ -150,10 +150,11 @@ class Outbox:
         try:
             await self._client.post_events(body)
         except TooLarge as error:
-            lines = body.splitlines(keepends=True)
-            if len(lines) > 1:
-                return [b"".join(lines[: len(lines) // 2]), b"".join(lines[len(lines) // 2 :])]
-            return smaller(body) or self._without(body, {0}, error)
+            return _halves(body) or smaller(body) or self._without(body, {0}, error)
+        except Forbidden as error:
+            if not self._client.limited:
+                raise
+            return _halves(body) or self._without(body, {0}, error)
         except Invalid as error:
             if not (blamed := _blamed(error)):
                 raise
@@ -169,7 +170,7 @@ class Outbox:
         """Wait until everything of a closed outbox is acknowledged; ``send`` runs in another task.
 
         Args:
-            patience: Give up after so many seconds without progress; at once if the service refuses.
+            patience: Seconds without progress after which to give up; at once if the service refuses.
 
         Returns:
             Whether everything was sent.
@@ -202,6 +203,13 @@ class Outbox:
     def _tell(self, sentence: str) -> bool:
         self._notify(sentence)
         return True
+
+
+def _halves(body: bytes) -> list[bytes]:
+    """Return a request as two; nothing if it has but one item."""
+    lines = body.splitlines(keepends=True)
+    middle = len(lines) // 2
+    return [b"".join(lines[:middle]), b"".join(lines[middle:])] if middle else []
 
 
 def smaller(line: bytes) -> list[bytes]:

@@ -7,6 +7,7 @@ from urllib.parse import quote
 EVENTS = "/api/v1/events"
 STREAM = "/api/v1/events/stream"
 TASKS = "/api/v1/tasks"
+TASK_KEYS = "/api/v1/task-keys"
 WORKFLOWS = "/api/v1/workflows"
 
 

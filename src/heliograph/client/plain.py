@@ -67,7 +67,7 @@ class Client:
         """List tasks, newest first.
 
         Args:
-            limit: At most so many, up to 500.
+            limit: The most to return, up to 500.
             cursor: ``next_cursor`` of the page before.
             **filters: ``status``, ``agent``, ``model``, ``text``, ``since``, ``until``.
 
@@ -91,7 +91,7 @@ class Client:
         """List events, newest first.
 
         Args:
-            limit: At most so many, up to 500.
+            limit: The most to return, up to 500.
             cursor: ``next_cursor`` of the page before.
             **filters: ``channel``, ``topic``.
 
@@ -115,8 +115,8 @@ class Client:
             task_id: The task.
             from_seq: First ``seq`` wanted.
             to_seq: Last ``seq`` wanted.
-            tail: Only the last so many of the range.
-            limit: Only the first so many of the range.
+            tail: The number of lines to return from the end of the range.
+            limit: The number of lines to return from its beginning.
 
         Raises:
             NotFound: The service knows no such task.

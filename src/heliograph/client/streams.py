@@ -272,7 +272,7 @@ def follow(
         channel: A channel such as ``task:ID``, or a pattern such as ``task:*`` or ``*``.
         after: Begin after this cursor; ``0-0``: with the oldest event that is kept. By default: now.
         topic: Only events of this topic, or of a pattern such as ``pipeline.*``.
-        tail: Begin with so many of the newest instead.
+        tail: The number of the newest events to begin with instead.
         url: Where the service is; by default as ``configure`` or ``HELIOGRAPH_URL`` says.
         api_key: The key to read with, likewise.
 

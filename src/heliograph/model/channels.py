@@ -17,10 +17,10 @@ from heliograph.model.errors import Invalid
 
 NAME = r"[A-Za-z0-9][A-Za-z0-9._:@+=~-]{0,127}"
 TOPIC = r"[A-Za-z0-9_-]{1,64}(?:\.[A-Za-z0-9_-]{1,64}){0,7}"
-CHANNEL = rf"(?:task|workflow|conversation):{NAME}|topic:{TOPIC}|webhooks|analytics|status"
+SINGLE_CHANNELS = ("webhooks", "analytics", "status")
+CHANNEL = rf"(?:task|workflow|conversation):{NAME}|topic:{TOPIC}|{'|'.join(SINGLE_CHANNELS)}"
 TOPIC_PATTERN = rf"\*|{TOPIC}(?:\.\*)?"
 KINDS_WITH_ID = ("task", "workflow", "conversation", "topic")
-SINGLE_CHANNELS = ("webhooks", "analytics", "status")
 EVERYTHING = "*"
 WEBHOOKS = "webhooks"
 ANALYTICS = "analytics"
@@ -151,7 +151,7 @@ class Selection:
         selectors: Channels and patterns, sorted and without those that another one covers, so that equal
             selections are equal values.
         topic: A topic, a pattern such as ``pipeline.*``, or ``*``.
-        every: Of each channel only the newest event per so many seconds; 0: all of them.
+        every: Seconds: of each channel only the newest event of such an interval; 0: all of them.
         run: Only events of this run of a workflow; ``None``: of any, and of none.
     """
 

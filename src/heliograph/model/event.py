@@ -43,6 +43,14 @@ class Draft(NamedTuple):
     correlation_id: str | None = None
     key: str | None = None
 
+    @classmethod
+    def own(
+        cls, channel: str, topic: str, payload: dict[str, Any], *, sender: str, key: str | None = None
+    ) -> Draft:
+        """Make the draft of something that the service itself says: its payload needs no check."""
+        body = orjson.dumps(payload, option=JSON_OPTIONS)
+        return cls(channel, topic, payload, body, sender=sender, key=key)
+
     def of(self, publisher: str) -> Draft:
         """Return it with its idempotency key as one of a publisher's own: nobody else can use or probe it."""
         return self if self.key is None else self._replace(key=f"{publisher}{OWNER_END}{self.key}")

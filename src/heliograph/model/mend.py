@@ -29,7 +29,7 @@ MESSAGE = "task.message"
 MAX_NOTES = 20
 LONG_NOTE = 300
 LONG_TEXT = 1000
-"""Texts up to so many characters are not cut to make an item fit: something else is too much then."""
+"""Characters of a text that is not cut to make an item fit: something else is too much then."""
 
 _DEEP = MAX_DEPTH - 10
 _ODD = re.compile(rb"\\u0000|\d{19}")
@@ -78,7 +78,7 @@ def name_of(text: Any) -> str:
 
 
 def plain(value: Any, levels: int = _DEEP) -> Any:
-    """Return a value as it can be kept; what is nested deeper than so many levels becomes its JSON text."""
+    """Return a value as it can be kept; what is nested deeper than ``levels`` becomes its JSON text."""
     match value:
         case str():
             return _kept(value)

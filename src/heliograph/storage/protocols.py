@@ -1,8 +1,12 @@
-"""The two protocols that the rest of the service knows storage by.
+"""The protocols that the rest of the service knows storage by.
 
 The **log** is the ordered, durable record of events: what it acknowledged survives anything. The
 **store** is what is folded out of it, and answers questions. Embedded, one SQLite database is both;
-distributed, Redis is the log and PostgreSQL the store. One conformance suite runs over both forms.
+distributed, Redis is the log and PostgreSQL the store. The others are what single actors need. One
+conformance suite runs over both forms.
+
+A long module, since it is the only one of its room that other rooms may import: all that storage promises is
+read in one place.
 """
 
 from __future__ import annotations
@@ -145,7 +149,7 @@ class Log(Protocol):
         ...
 
     async def tail_start(self, selection: Selection, count: int) -> EventId:
-        """Return the position behind which a selection has its last so many events, or all that are kept.
+        """Return the position just before the selection's last ``count`` events, or before all that are kept.
 
         Raises:
             Unavailable: It can't be known now.

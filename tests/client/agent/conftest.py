@@ -7,7 +7,7 @@ import os
 import random
 import sys
 import threading
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any, Protocol
@@ -24,12 +24,13 @@ import heliograph
 class Service(Server):
     """``heliograph serve`` in the embedded form, on a port that it keeps."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, settings: Mapping[str, str] | None = None) -> None:
         folder.mkdir(exist_ok=True)
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         command = [sys.executable, "-m", "heliograph", "serve", "--port", str(self.port)]
         environment = {**os.environ, "HELIOGRAPH_DATA": str(folder / "data"), "LOG_LEVEL": "WARNING"}
+        environment |= settings or {}
         super().__init__(command, folder / "log", self._healthy, env=environment, cwd=folder)
 
     def _healthy(self) -> bool:

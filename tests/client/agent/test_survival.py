@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
+from tests.client.agent.conftest import Service
 from tests.servers import free_port, wait_until
 
 import heliograph
@@ -24,7 +25,7 @@ from heliograph.client.agent import courier
 from heliograph.client.spool import spools as folders
 
 if TYPE_CHECKING:
-    from tests.client.agent.conftest import Service, World
+    from tests.client.agent.conftest import World
 
 LINES = 1000
 
@@ -417,3 +418,54 @@ def test_publishing_under_asyncio_waits_for_the_service(mortal: Service) -> None
 
     assert asyncio.run(publish()).accepted == 1
     assert mortal.lines("aio") == ["hi"]
+
+
+KEYED = """
+import heliograph
+heliograph.current_task().cost(0.5)
+with heliograph.task("sub") as task:
+    task.print("beneath")
+with heliograph.task("stranger", task_id="another-task") as task:
+    task.print("not mine")
+heliograph.current_task().event("after.that")
+"""
+
+
+def test_the_key_of_a_command_reaches_its_own_tasks(tmp_path: Path, spools: Path) -> None:
+    """Where keys are used, a command of ``exec`` may add to its task and begin others beneath it."""
+    service = Service(tmp_path / "keyed", {"HELIOGRAPH_API_KEYS": "fleet:secret:read+publish"})
+    service.start()
+    environment = {
+        **os.environ,
+        "HELIOGRAPH_URL": service.url,
+        "HELIOGRAPH_API_KEY": "secret",
+        "XDG_STATE_HOME": str(spools),
+    }
+    command = [sys.executable, "-m", "heliograph", "exec", "--task-id", "keyed", "--"]
+    try:
+        show = "import os; print(os.environ['HELIOGRAPH_API_KEY'])"
+        for program in (KEYED, show):
+            done = subprocess.run(
+                [*command, sys.executable, "-c", program],
+                env=environment,
+                capture_output=True,
+                text=True,
+                check=True,
+                timeout=60,
+            )
+        assert done.stdout.startswith("task.")
+        assert "secret" not in done.stdout
+        with heliograph.Client(service.url, "secret") as client:
+            tasks = {task.task_id: task for task in client.tasks().tasks}
+            topics = [event.topic for event in client.events(channel="task:keyed").events]
+        [beneath] = [name for name in tasks if name.startswith("keyed.")]
+        assert set(tasks) == {"keyed", beneath}
+        assert tasks[beneath].status == "completed"
+        assert tasks["keyed"].cost_usd == 0.5
+        assert "after.that" in topics
+        with heliograph.Client(service.url, done.stdout.strip()) as limited:
+            assert limited.task("keyed").task_id == "keyed"
+            with pytest.raises(heliograph.ClientFault, match="may not use the channel"):
+                limited.tasks()
+    finally:
+        service.kill()

@@ -230,6 +230,7 @@ CHATS = ("/api/chat", "/api/v1/chat")
 SENT: dict[tuple[str, str], Any] = {
     EVENTS: output(),
     **{("POST", path): {"message": "m"} for path in CHATS},
+    ("POST", "/api/v1/task-keys"): {"task_id": "42"},
     ("POST", TALKS): {"title": "t"},
     ("PUT", TALK): {"is_archived": False},
     ("POST", f"{TALK}/messages"): {"role": "user", "content": "c"},
@@ -269,6 +270,7 @@ GOOD: list[tuple[str, str, str, dict[str, Any], int]] = [
     ("GET", "/api/v1/events", "?channel=task:*&topic=task.*&since=2026-01-31", {}, 200),
     ("GET", "/api/v1/events/stream", "?channel=task:1&tail=1", {}, 200),
     ("POST", "/api/v1/stream-tickets", "", {}, 201),
+    ("POST", "/api/v1/task-keys", "", {"json": {"task_id": "42"}}, 201),
     *(
         (
             "POST",

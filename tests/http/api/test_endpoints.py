@@ -131,6 +131,7 @@ MATRIX = {
     "dashboard_change_task": CHANGES_TASK_1,
     "stop_task": CHANGES_TASK_1,
     "dashboard_stop_task": CHANGES_TASK_1,
+    "make_task_key": CREATES_TASK_1,
     "task_log": OF_TASK_1,
     "whole_log": OF_TASK_1,
     "log_part": OF_TASK_1,
@@ -175,6 +176,7 @@ PATHS = {
 BODIES = {
     "publish": output("1"),
     "create_task": {"task_id": "1", "source": "webhook"},
+    "make_task_key": {"task_id": "1"},
     "dashboard_create_task": {"task_id": "1", "source": "webhook"},
     "change_task": {"status": "running"},
     "dashboard_change_task": {"status": "running"},
@@ -354,6 +356,20 @@ async def test_every_request_has_a_span(spans: InMemorySpanExporter, api: Api) -
         assert (attributes["url.path"], attributes["http.request.method"]) == ("/api/v1/tasks/none", "GET")
         assert (attributes["server.address"], attributes["server.port"]) == ("localhost", 5)
         assert span.status.status_code is StatusCode.UNSET
+
+
+@pytest.mark.parametrize(
+    ("host", "address", "port"),
+    [("localhost:5", "localhost", 5), ("[::1]:5", "::1", 5), ("[::1]", "::1", None), ("a", "a", None)],
+)
+async def test_a_span_has_the_address_that_was_asked(
+    spans: InMemorySpanExporter, start: Start, host: str, address: str, port: int | None
+) -> None:
+    """Address and port are told apart, in whatever form the host is written."""
+    api = await start()
+    await exchange(api.url, request_head("GET", "/api/v1/tasks", {"Host": host}))
+    attributes = dict(spans.get_finished_spans()[0].attributes or {})
+    assert (attributes["server.address"], attributes.get("server.port")) == (address, port)
 
 
 async def test_a_stream_has_a_span_for_its_handshake(spans: InMemorySpanExporter, api: Api) -> None:

@@ -1,4 +1,5 @@
 import hashlib
+import time
 from types import SimpleNamespace
 
 import attrs
@@ -6,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from itsdangerous import URLSafeTimedSerializer
-from tests.conformance.clients import open_ws
+from tests.conformance.clients import open_sse, open_ws
 from tests.http.conftest import Api, Start, output
 from werkzeug.datastructures import Headers
 
@@ -147,6 +148,48 @@ def test_a_secret_that_was_replaced_is_still_believed(authenticator: Authenticat
     ticket, _ = authenticator.ticket_for(authenticator.authenticate("r", None))
     with pytest.raises(Unauthenticated):
         older.authenticate(None, ticket)
+
+
+def test_a_task_key_reaches_its_task_and_those_beneath(authenticator: Authenticator) -> None:
+    """It has its key's scopes, but never admin, and reaches one task and ids that begin with it and a dot."""
+    ops = authenticator.authenticate("o", None)
+    text, _ = authenticator.task_key_for(ops, "build-1")
+    who = authenticator.authenticate(text, None)
+    assert (who.scopes, who.by) == (("read", "publish"), "task key")
+    for channel in ("task:build-1", "task:build-1.sub", "task:build-1.sub.sub"):
+        who.require("publish", channel)
+    for channel in ("task:build-10", "task:build", "task:*", "*", "workflow:build-1", "topic:build-1.x"):
+        with pytest.raises(Forbidden):
+            who.require_channel(channel)
+
+
+def test_a_task_key_buys_nothing(authenticator: Authenticator) -> None:
+    """What is signed for who has a task's key stands for nobody, and not for the key that it came from."""
+    text, _ = authenticator.task_key_for(authenticator.authenticate("o", None), "build-1")
+    who = authenticator.authenticate(text, None)
+    ticket, _ = authenticator.ticket_for(who)
+    with pytest.raises(Unauthenticated):
+        authenticator.authenticate(None, ticket)
+    with pytest.raises(Unauthenticated):
+        authenticator.authenticate(None, text.removeprefix("task."))
+    more, _ = authenticator.task_key_for(who, "another")
+    with pytest.raises(Unauthenticated):
+        authenticator.authenticate(more, None)
+    for forged in ("task.", "task.x", text[:-1], "task." + ticket):
+        with pytest.raises(Unauthenticated):
+            authenticator.authenticate(forged, None)
+
+
+async def test_a_task_key_makes_no_others(start: Start) -> None:
+    """Only a key makes a task's key; an id that is none is refused by its name."""
+    api = await start(auth={"keys": KEYS})
+    made = await api.http.post("/api/v1/task-keys", json={"task_id": "t1"}, headers={"X-API-Key": "w"})
+    assert made.status_code == 201
+    for caller, task_id, status in ((made.json()["key"], "t1", 403), ("w", "-", 422), ("r", "t1", 403)):
+        answer = await api.http.post(
+            "/api/v1/task-keys", json={"task_id": task_id}, headers={"X-API-Key": caller}
+        )
+        assert answer.status_code == status
 
 
 def cookie_of(text: str) -> dict[str, str]:
@@ -293,6 +336,29 @@ async def test_a_ticket_opens_a_stream(guarded: Api) -> None:
     assert (await guarded.http.post("/api/v1/stream-tickets", headers={"X-API-Key": "w"})).status_code == 403
 
 
+async def test_a_ticket_is_good_for_coming_back(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Too old to open a stream, it still opens the one its client has been on, until it is far too old."""
+    api = await start(auth={"keys": KEYS, "ticket_seconds": 60, "ticket_return_seconds": 600})
+    answer = await api.http.post("/api/v1/stream-tickets", headers={"X-API-Key": "r"})
+    query = f"?channel=task:1&ticket={answer.json()['ticket']}"
+    path, header = f"/api/v1/events/stream{query}", {"Last-Event-ID": "0-0"}
+    now = time.time()
+
+    async def opens(age: float, path: str, headers: dict[str, str]) -> bool:
+        monkeypatch.setattr(time, "time", lambda: now + age)
+        async with await open_sse(api.url, path, headers) as watch:
+            return watch.status == 200
+
+    assert await opens(30, path, {})
+    assert not await opens(120, path, {})
+    assert await opens(120, path, header)
+    assert await opens(120, f"{path}&lastEventId=0-0", {})
+    assert not await opens(1200, path, header)
+    monkeypatch.setattr(time, "time", lambda: now + 120)
+    ticket = answer.json()["ticket"]
+    assert (await api.http.get(f"/api/v1/tasks?ticket={ticket}", headers=header)).status_code == 401
+
+
 async def test_a_ticket_only_looks_on(guarded: Api) -> None:
     """With a ticket everything can be read; it buys no other ticket and publishes nothing."""
     answer = await guarded.http.post("/api/v1/stream-tickets", headers={"X-API-Key": "o"})
@@ -359,6 +425,7 @@ async def test_a_named_network_is_served(start: Start) -> None:
     api = await start(auth={"keys": KEYS, "open_networks": ("127.0.0.0/8",)})
     await api.publish(output())
     assert (await api.get("/api/v1/session"))["by"] == "network"
+    assert (await api.problem("GET", "/api/v1/nothing"))["status"] == 404
     for way in ({}, {"Expect": "100-continue"}):  # by the shortcut, and by the route
         found = await api.problem("GET", "/api/v1/tasks", headers={"Host": "evil.example", **way})
         assert found["status"] == 403

@@ -1,3 +1,4 @@
+from bisect import bisect
 from datetime import UTC, datetime
 
 import orjson
@@ -8,6 +9,7 @@ from hypothesis import strategies as st
 from tests.http.received import EventSource, read_chunked, read_frames, read_texts
 from tests.strategies import EVENTS, TEXT, json_objects
 
+from heliograph.config import EventSettings
 from heliograph.http.wire.frames import (
     LAST_CHUNK,
     PING,
@@ -26,8 +28,10 @@ from heliograph.http.wire.frames import (
 from heliograph.http.wire.frames import (
     TEXT as TEXT_FRAME,
 )
-from heliograph.model.event import Event, event_json, message_json
-from heliograph.model.ids import format_id, make_id
+from heliograph.model.errors import TooLarge
+from heliograph.model.event import Draft, Event, event_json, message_json, plain_json
+from heliograph.model.ids import EventId, format_id, make_id
+from heliograph.model.intake import parse_item
 
 WHEN = datetime(2026, 1, 31, 12, tzinfo=UTC)
 LOOK_ALIKES = ["\r", "\n", "\r\n", "\u2028", "\x85", "data: x", "id: 9", "\n\n", ""]
@@ -191,3 +195,30 @@ def test_the_data_of_a_block_is_one_line(text: str) -> None:
     made = sse_block("x", orjson.dumps(text), "1-1")
     assert made.count(b"\n") == 4
     assert b"\r" not in made
+
+
+TOPICS_OF_LARGE_EVENTS = ("task.output", ".".join(["x" * 64] * 8))
+
+
+@pytest.mark.parametrize("text", ["x", "\u2028", "\u0085", "\x01", "é", "\U0001f600"])
+@pytest.mark.parametrize("topic", TOPICS_OF_LARGE_EVENTS)
+def test_the_largest_event_fits_a_frame_that_clients_read(topic: str, text: str) -> None:
+    """Whatever is accepted by default is, with the largest envelope, a frame of at most 1 MiB."""
+    limit = EventSettings().max_bytes
+    around = {"sender": "\U0001f600" * 200, "correlation_id": "\u2028" * 200}
+
+    def accepted(size: int) -> Draft | None:
+        try:
+            return parse_item(
+                {"topic": topic, "payload": {"task_id": "x" * 128, "output": text * size}, **around}, limit
+            )
+        except TooLarge:
+            return None
+
+    size = bisect(range(limit), False, key=lambda size: accepted(size) is None) - 1
+    largest = accepted(size)
+    assert largest is not None
+    assert len(plain_json(largest.body)) > limit - 20
+    place = EventId(2**62), largest.channel, 2**40, largest.topic
+    event = Event(*place, WHEN, largest.payload, largest.sender, largest.correlation_id)
+    assert len(event_frame(event)) <= 2**20

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from tests.strategies import json_values
 
 from heliograph.model.errors import Malformed
-from heliograph.model.webhooks.commands import Asked, find_command, input_of
+from heliograph.model.webhooks.commands import CommandCall, find_command, input_of
 from heliograph.model.webhooks.config import PROVIDERS, Command, WebhookConfig
 from heliograph.model.webhooks.reading import FORM, Said, read_delivery
 
@@ -193,7 +193,7 @@ CONFIG = WebhookConfig(
 )
 
 
-def asked(text: str, **more: Any) -> Asked | str:
+def asked(text: str, **more: Any) -> CommandCall | str:
     """Return what a delivery with a text asks for."""
     said = {"event_type": "issue_comment.created", "payload": {}, "text": text, **more}
     return find_command(CONFIG, Said(**said))
@@ -213,20 +213,20 @@ def asked(text: str, **more: Any) -> Asked | str:
 def test_a_text_names_a_command(text: str, command: str, rest: str) -> None:
     """Behind the prefix or an alias, the first word names a command; if it doesn't, the default is meant."""
     found = asked(text)
-    assert isinstance(found, Asked)
+    assert isinstance(found, CommandCall)
     assert (found.command.name, found.text) == (command, rest)
 
 
 def test_what_asks_without_a_text() -> None:
     """Being assigned means the default; an event means the command of highest priority that waits for it."""
     found = asked("", assignee="agent-bot")
-    assert isinstance(found, Asked)
+    assert isinstance(found, CommandCall)
     assert found.command.name == "plan"
     found = asked("It breaks", event_type="issues.opened", payload={"action": "opened"})
-    assert isinstance(found, Asked)
+    assert isinstance(found, CommandCall)
     assert found.command.name == "triage"
     found = asked("It breaks", event_type="issues.edited", payload={"action": "opened"})
-    assert isinstance(found, Asked)
+    assert isinstance(found, CommandCall)
     assert found.command.name == "greet"
 
 
@@ -241,5 +241,5 @@ def test_the_input_is_the_filled_template() -> None:
     """A template has the payload's own names and what was read of it."""
     said = read("github", COMMENT, x_github_event="issue_comment")
     found = find_command(CONFIG, said)
-    assert isinstance(found, Asked)
+    assert isinstance(found, CommandCall)
     assert input_of(found, CONFIG, said) == "Fix the login in It breaks (issue_comment.created)"

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from heliograph.model.webhooks import templates
 from heliograph.model.webhooks.templates import MOST_OUTPUT, MOST_TEMPLATE, BadTemplate, check, fill
 
 VALUES: dict[str, Any] = {
@@ -83,3 +84,14 @@ def test_the_output_has_an_end() -> None:
     said = fill("{{ big }}", VALUES)
     assert said == "x" * MOST_OUTPUT + "…"
     assert len(fill("{% for a in range(9000) %}" + "y" * 100 + "{% endfor %}", {})) == MOST_OUTPUT + 1
+
+
+@pytest.mark.parametrize(
+    "template", ["{{ text }}", "{% for a in range(3) %}{% if a > 5 %}x{% endif %}{% endfor %}"]
+)
+def test_filling_has_a_time(template: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What takes longer than it may ends, in a loop that says nothing as well."""
+    assert fill(template, VALUES) is not None
+    monkeypatch.setattr(templates, "MOST_SECONDS", -1)
+    with pytest.raises(BadTemplate, match="takes longer"):
+        fill(template, VALUES)

@@ -146,7 +146,7 @@ class Courier:
             return is_sent()
 
     def close(self, timeout: float) -> None:
-        """Send the rest, at most for so many seconds, and end the thread."""
+        """Send the rest, for at most ``timeout`` seconds, and end the thread."""
         self._ready.wait(START_SECONDS)
         if self._delivery is not None:
             self._delivery.finish_soon(timeout)

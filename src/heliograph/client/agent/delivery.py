@@ -73,7 +73,7 @@ class Delivery:
             self._soon(self._look)
 
     def finish_soon(self, patience: float) -> None:
-        """Send the rest, at most for so many seconds, and end."""
+        """Send the rest, for at most ``patience`` seconds, and end."""
         self._patience = patience
         self._soon(self._finish.set)
 

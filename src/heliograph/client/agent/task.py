@@ -36,6 +36,7 @@ R = TypeVar("R")
 
 TRACEBACK_CHARACTERS = 64 * 1024
 NAME_CHARACTERS = 200
+MAX_OUTER_ID = 110
 DESCRIPTION_BYTES = 2000
 
 
@@ -231,7 +232,7 @@ class TaskBlock(AbstractContextManager[Task], AbstractAsyncContextManager[AsyncT
                 **(description["metadata"] or {}),
             }
         record = self._record = Record(
-            self._task_id or f"task-{secrets.token_hex(6)}",
+            self._task_id or _new_id(),
             description["agent"],
             description["session_id"],
             description["conversation_id"],
@@ -318,6 +319,14 @@ def current_task() -> Task:
             )
         record = Record(task_id)
     return Task(record)
+
+
+def _new_id() -> str:
+    """Make an id; under ``heliograph exec`` one beneath the command's task, which its key reaches as well."""
+    outer = environment.task_id()
+    if outer is not None and len(outer) <= MAX_OUTER_ID:
+        return f"{outer}.{secrets.token_hex(4)}"
+    return f"task-{secrets.token_hex(6)}"
 
 
 def _program() -> str:

@@ -13,6 +13,8 @@ from typing import Any
 
 import attrs
 
+from heliograph.client.environment import API_KEY, TASK_ID, URL
+
 NAME_CHARACTERS = 200
 COMMAND_WORDS = 100
 WORD_CHARACTERS = 1000
@@ -37,6 +39,7 @@ class Job:
         detached: Without the terminal: no input, and out of reach of its Ctrl-C.
         pty: Its output goes to a pseudo-terminal, so that stdout and stderr are one stream in their order.
         url: The service, for programs that talk to it themselves.
+        api_key: A key for them, which reaches this task.
     """
 
     task_id: str
@@ -49,12 +52,12 @@ class Job:
     detached: bool = False
     pty: bool = False
     url: str | None = None
+    api_key: str | None = None
 
     def environment(self) -> dict[str, str]:
-        """Return the environment of the command: where the service is and which task this is, and no keys."""
-        ours = {"HELIOGRAPH_TASK_ID": self.task_id}
-        if self.url is not None:
-            ours["HELIOGRAPH_URL"] = self.url
+        """Return the environment of the command: where the service is, which task it is, and its own key."""
+        said = {TASK_ID: self.task_id, URL: self.url, API_KEY: self.api_key}
+        ours = {name: text for name, text in said.items() if text is not None}
         return {name: value for name, value in os.environ.items() if name not in SECRETS} | ours
 
     def event(self, topic: str, payload: Mapping[str, Any]) -> dict[str, Any]:

@@ -18,6 +18,7 @@ import os
 import signal
 import sys
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from pathlib import Path
 
 import attrs
@@ -29,9 +30,11 @@ from heliograph.client.exec.job import Job
 from heliograph.client.leftovers import how_to_send, send_leftovers
 from heliograph.client.outbox import Outbox
 from heliograph.client.spool import About, Spool
+from heliograph.model.errors import HeliographError
 
 SIGNALS_UNTIL_KILL = 3
 SILENT_SECONDS = 1.0
+KEY_SECONDS = 2.0
 
 
 @attrs.frozen
@@ -79,6 +82,8 @@ async def execute(job: Job, service: Service, *, quiet: bool) -> int:
         ) as spool,
     ):
         async with Client(service.url, service.api_key) as client:
+            if service.api_key is not None:
+                job = attrs.evolve(job, api_key=await _key_for(job, client))
             outbox = Outbox(spool, client, say, service.spool_limit)
             execution = Execution(job, outbox, {} if quiet else {"stdout": 1, "stderr": 2})
             waiting, told = trio.CancelScope(), trio.Event()
@@ -103,6 +108,13 @@ async def execute(job: Job, service: Service, *, quiet: bool) -> int:
                 f" {service.url} sends them, or at once: {how_to_send(service.url)}"
             )
     return outcome.exit_code
+
+
+async def _key_for(job: Job, client: Client) -> str | None:
+    """Ask for a key for the command; ``None`` if the service is away, or does not give out any."""
+    with trio.move_on_after(KEY_SECONDS), suppress(HeliographError):
+        return await client.task_key(job.task_id)
+    return None
 
 
 async def _all_sent(outbox: Outbox, service: Service, told: trio.Event) -> bool:

@@ -93,7 +93,7 @@ def _item(channel: str, text: str) -> dict[str, Any]:
 
 @attrs.frozen
 class Plan:
-    """What a run does: so many streams, evenly over transports and channels, and messages for so long."""
+    """The plan of a run: how many streams, evenly over transports and channels, and messages for how long."""
 
     streams: int
     transport: str

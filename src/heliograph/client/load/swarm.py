@@ -15,6 +15,9 @@ or got late, and a run proves it for all of them, across reconnects. Channels mu
 message has number 1.
 
 How one server is spoken to (paths, subscribing, publishing) is a ``Dialect``; the engine knows none.
+
+A long module, since reading, recognising and counting share their state for the sake of speed: taken apart,
+each read would cost several calls more.
 """
 
 from __future__ import annotations
@@ -445,7 +448,7 @@ def _object(text: bytes | str) -> dict[str, Any]:
 class Swarm:
     """All streams and publishers of a run, moved by ``run``.
 
-    ``pause`` makes every round of reading wait so many seconds first: fewer reads, of more bytes each, at
+    ``pause`` is how many seconds every round of reading waits first: fewer reads, of more bytes each, at
     the price of latency. It is for finding out what a server can deliver, not how soon.
 
     Args:
@@ -590,7 +593,7 @@ class Swarm:
 
 
 def allow_sockets(count: int) -> None:
-    """Raise this process's limit of open files so that so many sockets fit.
+    """Raise this process's limit of open files so that ``count`` sockets fit.
 
     Raises:
         LoadError: The hard limit is lower.

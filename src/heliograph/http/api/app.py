@@ -20,6 +20,7 @@ from heliograph.http.api.serve import Outcome, serve
 from heliograph.http.api.services import Services
 from heliograph.http.rules.access import common_headers, preflight_headers, require_host
 from heliograph.http.rules.answer import Answer
+from heliograph.http.rules.parameters import TICKET
 from heliograph.http.rules.problems import answer_to
 from heliograph.http.wire import connection
 
@@ -98,7 +99,7 @@ def _refusal(services: Services, error: Exception) -> Answer:
     if isinstance(error, HTTPException):
         try:
             require_host(services.settings, request)
-            services.authenticator.require(request.headers, request.args.get("ticket"))
+            services.authenticator.require(request.headers, request.args.get(TICKET), request.remote_addr)
         except Exception as refused:
             error = refused
     answer = answer_to(error)

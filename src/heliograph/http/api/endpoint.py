@@ -162,7 +162,7 @@ class Endpoint:
     """Whether a page of another origin must not ask: it changes something, or opens a WebSocket."""
 
     takes_tickets: bool = attrs.field(init=False)
-    """Whether a ticket will do: it is for looking on. If it could do more, it could buy others for ever."""
+    """Whether a ticket is enough: it is for reading. If it could do more, it could buy others for ever."""
 
     other_names: tuple[str, ...] | None = attrs.field(init=False)
     """Names in the query besides its parameters'; ``None``: any, since nothing that is open is strict."""

@@ -8,6 +8,7 @@ from heliograph.http.api.routes.documents import with_descriptions
 PLATFORM = (
     routes.tasks,
     routes.changes,
+    routes.keys,
     routes.sessions,
     routes.conversations,
     routes.chat,

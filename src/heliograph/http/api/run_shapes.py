@@ -25,8 +25,8 @@ class RunView:
     id: str
     workflow_id: str
     status: Status
-    trigger_type: Annotated[str | None, says("What set it off.")]
-    trigger_data: Annotated[dict[str, Any], says("What that had to say.")]
+    trigger_type: Annotated[str | None, says("The kind of trigger, such as manual.")]
+    trigger_data: Annotated[dict[str, Any], says("The trigger's own data.")]
     trigger: Annotated[str | None, says("The trigger's type again.")]
     result: dict[str, Any]
     error: str | None
@@ -81,7 +81,7 @@ class Spread:
 
 @attrs.frozen
 class Stats:
-    """What a workflow's runs add up to."""
+    """Sums over a workflow's runs."""
 
     total: Annotated[int, says(minimum=0)]
     successful: Annotated[int, says(minimum=0)]

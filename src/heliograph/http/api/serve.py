@@ -125,7 +125,8 @@ def _admit(endpoint: Endpoint, services: Services, asked: Asked, path: Mapping[s
         if endpoint.upgrade:
             who = services.authenticator.from_headers(asked.headers, ticket, peer) or NOBODY
         else:
-            who = services.authenticator.require(asked.headers, ticket, peer)
+            returning = TakeOver in endpoint.forms and _comes_back(asked)
+            who = services.authenticator.require(asked.headers, ticket, peer, returning=returning)
             who.require_scope(endpoint.scope)
     if endpoint.parameters is None:
         return [services, who]
@@ -134,6 +135,11 @@ def _admit(endpoint: Endpoint, services: Services, asked: Asked, path: Mapping[s
         for selector in endpoint.channels(values):
             who.require_channel(selector)
     return [services, who, values]
+
+
+def _comes_back(asked: Asked) -> bool:
+    """Tell whether a client has been on this event stream before: it says which event it heard last."""
+    return bool(asked.headers.get("Last-Event-ID") or asked.args.get("lastEventId"))
 
 
 def _present(endpoint: Endpoint, services: Services, asked: Asked, found: Any) -> Outcome:

@@ -1,4 +1,4 @@
-"""What many answers have: where they stand, and how tasks, events and lines are written."""
+"""Parts of many answers: where they stand, and how tasks, events and lines are written."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def task_fields(components: Components) -> dict[str, Schema]:
         "cost_computed": said(components.of(bool), "Whether the cost comes from the price table."),
         "attempts": said(components.of(int), "How often it began; more than once when it was resumed."),
         "duration_ms": said(nullable(COUNT), "From start to finish; null until finished."),
-        "input": said(ANYTHING, "What its creator gave."),
+        "input": said(ANYTHING, "The input that its creator gave."),
     }
 
 
@@ -72,7 +72,7 @@ def _describe_event(components: Components) -> Schema:
         "seq": said(whole(1), "1, 2, 3, … without holes within its channel."),
         "topic": text(TOPIC),
     }
-    return record(fields, description="What happened.")
+    return record(fields, description="One event: something that happened.")
 
 
 written_as(Task, task_json, _describe_task)

@@ -32,7 +32,7 @@ def request_span(method: str, path: str, asked: Asked) -> Iterator[Span]:
         asked: The request.
     """
     carrier = {name: value for name in TRACE_HEADERS if (value := asked.headers.get(name)) is not None}
-    host, _, port = asked.headers.get("Host", "").partition(":")
+    host, port = _address(asked.headers.get("Host", ""))
     attributes: dict[str, str | int] = {
         "http.request.method": asked.method,
         "http.route": path,
@@ -42,8 +42,8 @@ def request_span(method: str, path: str, asked: Asked) -> Iterator[Span]:
         "server.address": host,
         "user_agent.original": asked.headers.get("User-Agent", ""),
     }
-    if port.isascii() and port.isdigit():
-        attributes["server.port"] = int(port)
+    if port is not None:
+        attributes["server.port"] = port
     with trace.get_tracer("heliograph").start_as_current_span(
         f"{method} {path}",
         context=propagate.extract(carrier),
@@ -59,3 +59,11 @@ def note_status(span: Span, status: int) -> None:
     if status >= 500:
         span.set_attribute("error.type", str(status))
         span.set_status(Status(StatusCode.ERROR))
+
+
+def _address(host: str) -> tuple[str, int | None]:
+    """Split a ``Host`` header; an address of IPv6 stands in brackets there, and without them in a span."""
+    name, _, port = host.rpartition(":")
+    if port.isascii() and port.isdigit():
+        return name.strip("[]"), int(port)
+    return host.strip("[]"), None

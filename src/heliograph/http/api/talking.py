@@ -16,7 +16,14 @@ from heliograph.http.api.services import Services
 from heliograph.model.channels import Selection, is_name
 from heliograph.model.conversations import conversation as topics
 from heliograph.model.conversations.conversation import CONVERSATION, Conversation
-from heliograph.model.conversations.message import DELTA, MESSAGE, MESSAGES, Message, MessageFilter, grown
+from heliograph.model.conversations.message import (
+    DELTA,
+    MESSAGE,
+    MESSAGES,
+    ConversationMessage,
+    MessageFilter,
+    grown,
+)
 from heliograph.model.dispatch import REQUESTED
 from heliograph.model.errors import Conflict, NotFound
 from heliograph.model.event import Draft, Event
@@ -112,7 +119,7 @@ async def change(
     return conversation
 
 
-async def say(services: Services, conversation_id: str, said: Mapping[str, Any]) -> Message:
+async def say(services: Services, conversation_id: str, said: Mapping[str, Any]) -> ConversationMessage:
     """Store a message.
 
     An assistant's message that answers a task is that task's answer: there is one. An engine that was started
@@ -143,7 +150,7 @@ async def say(services: Services, conversation_id: str, said: Mapping[str, Any])
             raise
         return first
     event = event_of(made, receipt.ids[0])
-    message = Message.first_seen(event)
+    message = ConversationMessage.first_seen(event)
     message.apply(event, NO_PRICES)
     return message
 
@@ -158,7 +165,7 @@ async def ask(
     session_id: str | None,
     conversation: Conversation | None,
     seed: str | None = None,
-) -> tuple[Conversation, Message]:
+) -> tuple[Conversation, ConversationMessage]:
     """Ask the engine something: store the message, and make the task that answers it, all or nothing.
 
     Args:
@@ -175,7 +182,7 @@ async def ask(
         made = draft(services, topics.CREATED, new_id("conv", seed), {"title": message[:TITLE_CHARACTERS]})
         drafts.append(made._replace(key=seed and f"heliograph/chat/{seed}/conversation"))
         name = made.channel.partition(":")[2]
-        context: Sequence[Message] = ()
+        context: Sequence[ConversationMessage] = ()
     else:
         name = conversation.conversation_id
         context = await last_messages(services, conversation, CONTEXT_MESSAGES)
@@ -205,12 +212,12 @@ async def ask(
         conversation = Conversation.first_seen(events[0])
         conversation.apply(events[0], NO_PRICES)
     (spoken,) = (event for event in events if event.topic == MESSAGE)
-    stored = Message.first_seen(spoken)
+    stored = ConversationMessage.first_seen(spoken)
     stored.apply(spoken, NO_PRICES)
     return conversation, stored
 
 
-def prompt(context: Sequence[Message], message: str) -> str:
+def prompt(context: Sequence[ConversationMessage], message: str) -> str:
     """Return what the engine is asked: what was said before, and the message."""
     lines = [f"{one.role}: {one.content}" for one in context]
     before = "\n".join(lines)[-CONTEXT_CHARACTERS:]
@@ -225,14 +232,14 @@ def _of_task(services: Services, topic: str, payload: Mapping[str, Any]) -> Draf
 
 async def last_messages(
     services: Services, conversation: Conversation, count: int, roles: Sequence[str] = ()
-) -> list[Message]:
+) -> list[ConversationMessage]:
     """Return the last ``count`` messages, oldest first."""
     wanted = MessageFilter(conversation.conversation_id, conversation.cleared_id, tuple(roles))
     found, _ = await services.store.list(MESSAGES, wanted, None, count, sort="newest")
     return list(reversed(found))
 
 
-async def growing_messages(services: Services, conversation: Conversation) -> list[Message]:
+async def growing_messages(services: Services, conversation: Conversation) -> list[ConversationMessage]:
     """Return the messages that grow, each with its text so far: up to its ``last_event_id``."""
     wanted = MessageFilter(conversation.conversation_id, growing=True)
     found, _ = await services.store.list(MESSAGES, wanted, None, 100)
@@ -243,7 +250,7 @@ async def growing_messages(services: Services, conversation: Conversation) -> li
     ]
 
 
-async def _text_so_far(services: Services, message: Message) -> str:
+async def _text_so_far(services: Services, message: ConversationMessage) -> str:
     selection = Selection((f"conversation:{message.conversation_id}",), DELTA)
     before, after = EventId(message.last_event_id + 1), EventId(message.text_from - 1)
     pieces: list[Mapping[str, Any]] = []

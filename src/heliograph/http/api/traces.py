@@ -32,7 +32,7 @@ OUTPUT, ANSWER = ".json", ".llm.json"
 
 @attrs.frozen
 class TokenMetrics:
-    """What a step's models read and wrote."""
+    """Tokens that a step's models read and wrote, and their cost."""
 
     prompt_tokens: int
     candidates_tokens: int
@@ -69,7 +69,7 @@ class TraceStep:
 
 @attrs.frozen
 class Documents:
-    """What a step left behind, as far as it can be shown.
+    """The artifacts of a step, as far as they can be shown.
 
     Args:
         key: Of its output, if there is one.

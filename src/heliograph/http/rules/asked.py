@@ -11,7 +11,7 @@ from typing import Protocol, overload
 from werkzeug.datastructures import MultiDict
 
 
-class Fields(Protocol):
+class HeaderFields(Protocol):
     """Header fields, by names in whatever letters."""
 
     @overload
@@ -35,7 +35,7 @@ class Asked(Protocol):
         """Without the query."""
 
     @property
-    def headers(self) -> Fields:
+    def headers(self) -> HeaderFields:
         """The header fields."""
 
     @property

@@ -4,7 +4,8 @@ Keys are known by their SHA-256 only. Without any configured key everybody is th
 then binds to loopback only (``service`` sees to that), unless networks are named that need none. Two signed
 texts stand for a key: a short-lived *ticket* for the query string, since browsers can't set headers on
 EventSource and WebSocket, and a *session*, the cookie of our own page. Any node with the same keys and
-signing secrets (``actors.signing``) accepts them; each is good for its own purpose alone.
+signing secrets (``actors.signing``) accepts them; each is good for its own purpose alone. A third, a *task
+key*, is sent as a key is, and reaches one task: the program that the task runs need not be trusted with more.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import hashlib
 import secrets
 import time
 from collections.abc import Callable
+from typing import Any
 
 import attrs
 from itsdangerous import BadData, SignatureExpired, URLSafeTimedSerializer
@@ -20,13 +22,15 @@ from werkzeug.http import parse_cookie
 
 from heliograph.config import AuthSettings, is_loopback
 from heliograph.http.rules.access import is_within
-from heliograph.http.rules.asked import Fields
+from heliograph.http.rules.asked import HeaderFields
 from heliograph.model.channels import selector_covers
 from heliograph.model.errors import Forbidden, Unauthenticated
 from heliograph.model.settings import SCOPES
 
 TICKET = "ticket"
 SESSION = "session"
+TASK_KEY = "task key"
+TASK_KEY_PREFIX = "task."
 COOKIE = "heliograph_session"
 
 
@@ -38,7 +42,8 @@ class Identity:
         name: The key's name.
         scopes: What it may do: ``read``, ``publish``, ``admin``.
         channels: Selectors that it may read and publish; empty: all.
-        by: How it was recognized: by its ``key``, a ``ticket``, a ``session`` or its ``network``.
+        by: How it was recognized: by its ``key``, a ``ticket``, a ``session``, a ``task key`` or its
+            ``network``.
     """
 
     name: str
@@ -77,8 +82,12 @@ class Identity:
     def covers(self, *selectors: str) -> bool:
         """Tell whether channels, or patterns of channels, are all covered."""
         return not self.channels or all(
-            any(selector_covers(one, selector) for one in self.channels) for selector in selectors
+            any(self._covers(one, selector) for one in self.channels) for selector in selectors
         )
+
+    def _covers(self, own: str, selector: str) -> bool:
+        beneath = self.by == TASK_KEY and selector.startswith(f"{own}.")  # tasks that the task begins
+        return beneath or selector_covers(own, selector)
 
 
 CREDENTIALS = ("Authorization", "Cookie", "X-API-Key")
@@ -116,7 +125,12 @@ class Authenticator:
         return not self._identities and not self._networks
 
     def from_headers(
-        self, headers: Fields, ticket: str | None = None, peer: str | None = None
+        self,
+        headers: HeaderFields,
+        ticket: str | None = None,
+        peer: str | None = None,
+        *,
+        returning: bool = False,
     ) -> Identity | None:
         """Identify a request; ``None`` when it carries no credentials but needs them.
 
@@ -124,6 +138,8 @@ class Authenticator:
             headers: The request's.
             ticket: The ticket in its query.
             peer: The address that it came from.
+            returning: It comes back to an event stream, whose ticket is then good for longer: a browser's
+                EventSource repeats its URL, and is dead for good once that is refused.
 
         Raises:
             Unauthenticated: It carries wrong ones.
@@ -135,7 +151,7 @@ class Authenticator:
         if key is None and scheme.lower() == "bearer":
             key = token.strip()
         if key is not None or ticket is not None:
-            return self.authenticate(key, ticket)
+            return self.authenticate(key, ticket, returning=returning)
         cookie = headers.get("Cookie")
         session = None if cookie is None else parse_cookie(cookie).get(COOKIE)
         if session is not None and _from_own_page(headers):
@@ -143,19 +159,26 @@ class Authenticator:
         near = peer is not None and (is_loopback(peer) or is_within(peer, self._networks))
         return NETWORK if self._networks and near else None
 
-    def require(self, headers: Fields, ticket: str | None = None, peer: str | None = None) -> Identity:
+    def require(
+        self,
+        headers: HeaderFields,
+        ticket: str | None = None,
+        peer: str | None = None,
+        *,
+        returning: bool = False,
+    ) -> Identity:
         """Identify a request that must not be anonymous.
 
         Raises:
             Unauthenticated: It carries no credentials but needs them, or wrong ones.
         """
-        who = self.from_headers(headers, ticket, peer)
+        who = self.from_headers(headers, ticket, peer, returning=returning)
         if who is None:
             raise Unauthenticated("send X-API-Key or Authorization: Bearer")
         return who
 
-    def authenticate(self, key: str | None, ticket: str | None) -> Identity:
-        """Identify a key or a ticket.
+    def authenticate(self, key: str | None, ticket: str | None, *, returning: bool = False) -> Identity:
+        """Identify a key or a ticket; see ``from_headers``.
 
         Raises:
             Unauthenticated: It is unknown, or the ticket is too old.
@@ -164,10 +187,14 @@ class Authenticator:
             return LOCAL
         if key is not None:
             identity = self._identities.get(hashlib.sha256(key.encode()).hexdigest())
+            if identity is None and key.startswith(TASK_KEY_PREFIX):
+                return self._read_task_key(key.removeprefix(TASK_KEY_PREFIX))
             if identity is None:
                 raise Unauthenticated("unknown API key")
             return identity
-        return self._read(ticket or "", TICKET, self._settings.ticket_seconds)
+        settings = self._settings
+        longer = max(settings.ticket_seconds, settings.ticket_return_seconds)
+        return self._read(ticket or "", TICKET, longer if returning else settings.ticket_seconds)
 
     def ticket_for(self, identity: Identity) -> tuple[str, float]:
         """Make a ticket; return it with the time (seconds since the epoch) at which it expires."""
@@ -176,6 +203,19 @@ class Authenticator:
     def session_for(self, identity: Identity) -> tuple[str, float]:
         """Make what a session's cookie holds; return it with the time at which it expires."""
         return self._sign(identity, SESSION), time.time() + self._settings.session_seconds
+
+    def task_key_for(self, identity: Identity, task_id: str) -> tuple[str, float]:
+        """Make a key that reaches one task; return it with the time at which it expires."""
+        key = TASK_KEY_PREFIX + str(self._signer(TASK_KEY).dumps([identity.name, task_id]))
+        return key, time.time() + self._settings.task_key_seconds
+
+    def _read_task_key(self, text: str) -> Identity:
+        name, task_id = self._signed(text, TASK_KEY, self._settings.task_key_seconds)
+        if name not in self._names:
+            raise Unauthenticated(f"the {TASK_KEY} is of a key that has another name now")
+        scopes = tuple(scope for scope in self._names[name].scopes if scope != "admin")
+        # Its name is no key's, so a ticket that it buys stands for nobody.
+        return Identity(f"{name} for task {task_id}", scopes, (f"task:{task_id}",), TASK_KEY)
 
     def _sign(self, identity: Identity, purpose: str) -> str:
         return str(self._signer(purpose).dumps(identity.name))
@@ -186,20 +226,23 @@ class Authenticator:
         Raises:
             Unauthenticated: It is none of ours, of another purpose, too old, or of a key that is gone.
         """
-        try:
-            name = self._signer(purpose).loads(text, max_age=int(seconds))
-        except BadData as error:
-            why = "has expired" if isinstance(error, SignatureExpired) else "is none of ours"
-            raise Unauthenticated(f"the {purpose} {why}; ask for another") from None
+        name = self._signed(text, purpose, seconds)
         if not isinstance(name, str) or name not in self._names:
             raise Unauthenticated(f"the {purpose} is of a key that has another name now")
         return attrs.evolve(self._names[name], by=purpose)
+
+    def _signed(self, text: str, purpose: str, seconds: float) -> Any:
+        try:
+            return self._signer(purpose).loads(text, max_age=int(seconds))
+        except BadData as error:
+            why = "has expired" if isinstance(error, SignatureExpired) else "is none of ours"
+            raise Unauthenticated(f"the {purpose} {why}; ask for another") from None
 
     def _signer(self, purpose: str) -> URLSafeTimedSerializer:
         return URLSafeTimedSerializer(self._signing(), salt=f"heliograph {purpose}")
 
 
-def _from_own_page(headers: Fields) -> bool:
+def _from_own_page(headers: HeaderFields) -> bool:
     """Tell whether a page of our own origin asks, or nobody says which.
 
     A browser sends a Strict cookie also for pages of the same host on other ports: their origin is another.

@@ -6,9 +6,11 @@ known types::
     @attrs.frozen
     class TaskListing:
         status: tuple[str, ...] = query(Words(STATUSES), "Any of these.", default=())
-        limit: int = query(Whole(1, 500), "At most so many on a page.", default=50)
+        limit: int = query(Whole(1, 500), "The most that a page has.", default=50)
 
 An empty parameter counts as absent. Whatever is wrong is named, all of it in one answer.
+
+A long module, since it has all kinds of values that a parameter may be; each is a small class of one form.
 """
 
 from __future__ import annotations
@@ -58,7 +60,7 @@ T = TypeVar("T")
 
 
 class Kind(Protocol):
-    """What a parameter's text may be."""
+    """A kind of values: reads a parameter's text, and describes it."""
 
     def read(self, texts: Sequence[str], name: str, settings: Settings) -> Any:
         """Read its value.
@@ -175,15 +177,19 @@ def read_parameters(
     values: dict[str, Any] = {}
     declared: Any = cls
     parameters = parameters_of(declared)
+    args = asked.args
     for one in parameters:
+        if one.where == "query" and not args:
+            values[one.field] = one.default
+            continue
         try:
             values[one.field] = one.read(asked, path, settings)
         except Invalid as invalid:
             errors += invalid.errors
-    if known is not None and asked.args:
+    if known is not None and args:
         names = [*(one.name for one in parameters if one.where == "query"), *known]
         help_text = f"is unknown; this takes {', '.join(names) or 'no parameters'}"
-        errors += [FieldError(name[:100], help_text) for name in asked.args if name not in names]
+        errors += [FieldError(name[:100], help_text) for name in args if name not in names]
     if errors:
         raise Invalid(errors)
     return cls(**values)
@@ -453,7 +459,7 @@ class Coding:
 
 def page_limit(most: int = MAX_LIMIT, default: int = DEFAULT_LIMIT) -> Any:
     """Declare ``limit``, as lists take it."""
-    return query(Whole(1, most), "At most so many on a page.", default=default)
+    return query(Whole(1, most), "The most that a page has.", default=default)
 
 
 def page_cursor(make: Callable[..., Any], *kinds: type) -> Any:

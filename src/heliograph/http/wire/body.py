@@ -13,7 +13,7 @@ SIZE_LINE = re.compile(rb"([0-9A-Fa-f]{1,8})\r\n")
 BEGUN_SIZE_LINE = re.compile(rb"[0-9A-Fa-f]{0,8}\r?")
 
 
-class Body(Protocol):
+class MeasuredBody(Protocol):
     """The rest of a request."""
 
     @property
@@ -44,7 +44,7 @@ class SizedBody:
         return not self._left
 
     def measure(self, data: bytearray, most: int) -> int:
-        """Take the next bytes; see ``Body``."""
+        """Take the next bytes; see ``MeasuredBody``."""
         size = min(len(data), self._left, most)
         self._left -= size
         return size
@@ -69,7 +69,7 @@ class ChunkedBody:
         self.ended = False
 
     def measure(self, data: bytearray, most: int) -> int:
-        """Take the next bytes; see ``Body``."""
+        """Take the next bytes; see ``MeasuredBody``."""
         at, end = 0, len(data)
         while at < min(end, most) and not self.ended:
             if self._doubtful:

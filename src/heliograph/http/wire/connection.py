@@ -42,7 +42,7 @@ from typing import Protocol
 
 import trio
 
-from heliograph.http.wire.body import Body, SizedBody
+from heliograph.http.wire.body import MeasuredBody, SizedBody
 from heliograph.http.wire.head import Head, HeadRefused
 from heliograph.http.wire.inbox import READ_BYTES, Inbox
 
@@ -149,7 +149,7 @@ class Connection:
         self._idle_timeout = idle_timeout
         self._has_shortcut = has_shortcut
         self._inbox = Inbox(stream.socket)
-        self._body: Body = SizedBody(0)  # of the request that hypercorn is given
+        self._body: MeasuredBody = SizedBody(0)  # of the request that hypercorn is given
         self._short: tuple[Head, bytes] | None = None
         self._reading = trio.CancelScope()  # in which hypercorn waits
         self._last = False  # hypercorn closes after it
@@ -161,24 +161,27 @@ class Connection:
     @contextmanager
     def request(self) -> Iterator[None]:
         """Mark a request as under way: until it has ended, silence is no reason to close."""
-        with self._under_way():
+        self.begin()
+        try:
             yield
             if self.phase is Phase.ENGINE:  # after an error hypercorn has still to close
                 self.phase = Phase.ANSWERED
             if len(self._inbox):
                 self._reading.cancel()  # what waits may be the next request
+        finally:
+            self.end()
 
-    @contextmanager
-    def _under_way(self) -> Iterator[None]:
+    def begin(self) -> None:
+        """Mark a request as under way; ``request`` does so for hypercorn."""
         self._busy = True
         self.due = math.inf
-        try:
-            yield
-        finally:
-            self._busy = False
-            self.due = trio.current_time() + self._idle_timeout
-            if self._stopping:
-                self._read_no_more()
+
+    def end(self) -> None:
+        """Mark it as ended."""
+        self._busy = False
+        self.due = trio.current_time() + self._idle_timeout
+        if self._stopping:
+            self._read_no_more()
 
     def stop(self) -> None:
         """Close as soon as no request is under way."""
@@ -259,8 +262,12 @@ class Connection:
             return True
         if length > SHORT_BODY_BYTES:
             return False
-        with self._under_way(), trio.move_on_after(SHORT_BODY_SECONDS):
-            return await self._inbox.wait_for(length)
+        self.begin()
+        try:
+            with trio.move_on_after(SHORT_BODY_SECONDS):
+                return await self._inbox.wait_for(length)
+        finally:
+            self.end()
         return False
 
     # What hypercorn calls

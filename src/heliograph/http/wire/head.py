@@ -23,7 +23,7 @@ import attrs
 import h11
 from werkzeug.datastructures import ImmutableMultiDict, MultiDict
 
-from heliograph.http.wire.body import Body, ChunkedBody, SizedBody
+from heliograph.http.wire.body import ChunkedBody, MeasuredBody, SizedBody
 
 HEAD_LIMIT = 32 * 1024
 """Bytes of a head."""
@@ -136,7 +136,7 @@ class Head:
             return False
         return self.upgrades or self.headers.get("connection", "keep-alive").lower() == "keep-alive"
 
-    def body(self) -> Body:
+    def body(self) -> MeasuredBody:
         """Return the measure of the whole request."""
         if self.length is None:
             return ChunkedBody(len(self.raw))

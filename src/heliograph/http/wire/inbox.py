@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import trio
 
-from heliograph.http.wire.body import Body
+from heliograph.http.wire.body import MeasuredBody
 from heliograph.http.wire.head import END_OF_HEAD, HEAD_LIMIT, Head, HeadRefused, read_head
 
 READ_BYTES = 64 * 1024
@@ -39,7 +39,7 @@ class Inbox:
         del self._data[:size]
         return taken
 
-    def take_of(self, body: Body, most: int) -> bytes:
+    def take_of(self, body: MeasuredBody, most: int) -> bytes:
         """Take the first bytes out that belong to a request."""
         return self.take(body.measure(self._data, most))
 

@@ -195,10 +195,13 @@ class Server:
         return (head.method, head.path) in self.shortcuts
 
     async def _serve_short(self, connection: Connection, head: Head, body: bytes) -> None:
-        with connection.request():
+        connection.begin()
+        try:
             outcome = await self.shortcuts[head.method, head.path](head, body)
             if isinstance(outcome, bytes):
                 await connection.answer(outcome)
+        finally:
+            connection.end()
         if outcome is None:
             connection.decline(head, body)
         elif not isinstance(outcome, bytes):

@@ -15,6 +15,9 @@ when the budget is used up the subscription's overflow policy can act on whole m
 What the last two take away is told in one ``gap`` per run of losses, in the place of what was lost. A
 piece that was partly sent is never touched, and one piece is always taken, however large.
 
+A long module, since the policies, the budget and the socket work on one list of pieces, and whatever one of
+them does must hold for the others before it returns.
+
 Writing by file descriptor: ``os.write`` on the non-blocking socket is the plain system call; it must
 never be done after the socket was closed (the number may be somebody else's), so ``close`` comes first.
 """

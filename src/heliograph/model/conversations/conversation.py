@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import attrs
 
-from heliograph.model.conversations.message import DELTA, MESSAGES, Message
+from heliograph.model.conversations.message import DELTA, MESSAGES, ConversationMessage
 from heliograph.model.event import Event
 from heliograph.model.ids import OLDEST, EventId
 from heliograph.model.kind import Key, Kind
@@ -28,7 +28,7 @@ DELETED = "conversation.deleted"
 DEFAULT_USER = "default-user"
 TITLE_WORDS = 32
 WORD_CHARACTERS = 40
-"""By so many words of its title a conversation is found, and by so much of each."""
+"""The number of words of a title by which a conversation is found, and the characters of each."""
 
 _WORD = re.compile(r"\w+")
 
@@ -161,7 +161,7 @@ def _of_task(task: Task) -> ConversationShare | None:
     )
 
 
-def _of_message(message: Message) -> ConversationShare | None:
+def _of_message(message: ConversationMessage) -> ConversationShare | None:
     if message.growing:
         return None
     return ConversationShare(message.conversation_id, message.updated_at, messages=1)

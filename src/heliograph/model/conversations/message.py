@@ -26,11 +26,11 @@ MESSAGE = "conversation.message"
 DELTA = "conversation.delta"
 
 MAX_TEXT = 2_000_000
-"""Characters that a growing message keeps; no single event has so many."""
+"""Characters that a growing message keeps; no single event has that many."""
 
 
 @attrs.define
-class Message:
+class ConversationMessage:
     """The state of a message.
 
     Args:
@@ -57,7 +57,7 @@ class Message:
     last_event_id: EventId = OLDEST
 
     @classmethod
-    def first_seen(cls, event: Event) -> Message:
+    def first_seen(cls, event: Event) -> ConversationMessage:
         """Begin a message at its first event."""
         conversation = event.channel.partition(":")[2]
         message: str = event.payload["message_id"]
@@ -97,8 +97,8 @@ def grown(message_id: str, pieces: Iterable[Mapping[str, Any]]) -> str:
 
     Args:
         message_id: The message.
-        pieces: The payloads of its conversation's deltas from ``Message.text_from`` on, in order; those of
-            other messages are left out.
+        pieces: The payloads of its conversation's deltas from ``text_from`` on, in order; those of other
+            messages are left out.
     """
     text = "".join(piece["content"] for piece in pieces if piece["message_id"] == message_id)
     return text[:MAX_TEXT]
@@ -137,7 +137,7 @@ _COMMON = {
 
 MESSAGES = Kind(
     name="message",
-    value=Message,
+    value=ConversationMessage,
     key=("id",),
     order=("stored_id", "id"),
     ascending=True,
@@ -148,5 +148,5 @@ MESSAGES = Kind(
         DELTA: Rules({**_COMMON, "role": one_of(ROLES), "done": FLAG, "rewind": FLAG}),
     },
     key_of=_key_of,
-    first_seen=Message.first_seen,
+    first_seen=ConversationMessage.first_seen,
 )

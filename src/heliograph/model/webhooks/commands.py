@@ -21,8 +21,8 @@ from heliograph.model.webhooks.templates import fill
 
 
 @attrs.frozen
-class Asked:
-    """A command that was asked for.
+class CommandCall:
+    """A command that a delivery asks for.
 
     Args:
         command: The command.
@@ -33,7 +33,7 @@ class Asked:
     text: str
 
 
-def find_command(config: WebhookConfig, said: Said) -> Asked | str:
+def find_command(config: WebhookConfig, said: Said) -> CommandCall | str:
     """Return the command that a delivery asks for; if it asks for none, a sentence that says why."""
     if said.by_bot:
         return "it was written by a bot"
@@ -43,20 +43,20 @@ def find_command(config: WebhookConfig, said: Said) -> Asked | str:
         word, *behind = rest.split(maxsplit=1) or [""]
         named = config.command(word.strip("/:,.!?"))
         if named is not None:
-            return Asked(named, "".join(behind).strip())
+            return CommandCall(named, "".join(behind).strip())
         if default is not None and (rest or config.prefix):
-            return Asked(default, rest)
+            return CommandCall(default, rest)
     if config.assignee and said.assignee.casefold() == config.assignee.casefold() and default is not None:
-        return Asked(default, said.text)
+        return CommandCall(default, said.text)
     awaited = _awaited(config, said)
     if awaited is not None:
-        return Asked(awaited, said.text)
+        return CommandCall(awaited, said.text)
     if rest is None:
         return f"it does not address {config.prefix or config.name}"
     return "it names no command, and there is no default"
 
 
-def input_of(asked: Asked, config: WebhookConfig, said: Said) -> str:
+def input_of(asked: CommandCall, config: WebhookConfig, said: Said) -> str:
     """Fill the template of a command.
 
     Raises:

@@ -19,7 +19,6 @@ from heliograph.model.kind import Key, Kind
 from heliograph.model.prices import Prices
 
 RECEIVED = "webhook.received"
-MATCHED = "webhook.matched"
 TASK_CREATED = "webhook.task_created"
 SKIPPED = "webhook.skipped"
 ANSWERED = "response.immediate"

@@ -2,15 +2,17 @@
 
 The language is Jinja2's, as far as filling in goes: values, conditions, loops, filters. The sandbox keeps
 it from Python, and the rest keeps it small. There is nothing to assign to, so nothing can be doubled again
-and again; all loops together have so many turns; the filters and methods that can make a gigabyte of a letter
-are not there; joining and replacing look at the length first; and the output has an end. What a delivery
-lacks is empty, since deliveries of one kind differ; objects and lists are written as JSON.
+and again; the turns of all loops together are limited, and so is the time of the whole; the filters and
+methods that can make a gigabyte of a letter are not there; joining and replacing look at the length first;
+and the output has an end. What a delivery lacks is empty, since deliveries of one kind differ; objects and
+lists are written as JSON.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from functools import lru_cache
+from time import monotonic
 from typing import Any
 
 import orjson
@@ -27,6 +29,8 @@ MOST_TEXT = 1_000_000
 MOST_TURNS = 10_000
 MOST_NESTED = 3
 """Turns of all loops together, and how deep they may be in each other."""
+MOST_SECONDS = 0.5
+"""The time of one filling: each of its steps is short, but nothing else goes on meanwhile."""
 
 FILTERS = (
     *("abs", "capitalize", "count", "d", "default", "dictsort", "first", "float", "int", "items", "join"),
@@ -82,10 +86,13 @@ def fill(template: str, values: Mapping[str, Any]) -> str:
         BadTemplate: It asks for what there is not, or for too much.
     """
     turns = iter(range(MOST_TURNS))
+    deadline = monotonic() + MOST_SECONDS
 
     def turn() -> str:
         if next(turns, None) is None:
             raise SecurityError(f"its loops take more than {MOST_TURNS} turns")
+        if monotonic() > deadline:
+            raise SecurityError(f"it takes longer than {MOST_SECONDS} s")
         return ""
 
     said: list[str] = []
@@ -94,6 +101,8 @@ def fill(template: str, values: Mapping[str, Any]) -> str:
         for piece in _compiled(template).generate({**values, _TURN: turn, _JOIN: _join}):
             said.append(piece[:left])
             left -= len(piece)
+            if monotonic() > deadline:
+                raise SecurityError(f"it takes longer than {MOST_SECONDS} s")
             if left < 0:
                 return "".join(said) + "…"
     except (TemplateError, ArithmeticError, LookupError, TypeError, ValueError, RecursionError) as error:

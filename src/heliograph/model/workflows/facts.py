@@ -70,8 +70,8 @@ def remember(entries: dict[str, Value], key: str, value: Value, most: int) -> Va
         entries: By keys whose order is their age.
         key: Of the entry; with one that is there already it is joined.
         value: The entry.
-        most: How many are kept. When so many are there, one that is older than all of them counts as one
-            that had to go before.
+        most: The number that is kept. When the set is full, an entry that is older than all of them counts as
+            one that had to go before.
     """
     if key in entries:
         entries[key] = joined(entries[key], value)

@@ -14,6 +14,11 @@ import attrs
 from heliograph.model.yaml import Document, Place
 
 
+def printable(name: str) -> str:
+    """Return a file's name as text; bytes of it that are no UTF-8, as Python passes them on, become ``?``."""
+    return name.encode("utf-8", "replace").decode()
+
+
 @attrs.frozen
 class FileProblem:
     """Something in a workflow's files that is not as it should be.
@@ -25,8 +30,8 @@ class FileProblem:
         line: Its line, from 1, if it is known.
     """
 
-    file: str
-    detail: str
+    file: str = attrs.field(converter=printable)
+    detail: str = attrs.field(converter=printable)
     field: str = ""
     line: int | None = None
 

@@ -9,7 +9,7 @@ import attrs
 from heliograph.model.workflows.cards import Card, read_card
 from heliograph.model.workflows.manifest import Manifest
 from heliograph.model.workflows.pipeline import Pipeline, read_pipeline
-from heliograph.model.workflows.reading import FileProblem
+from heliograph.model.workflows.reading import FileProblem, printable
 from heliograph.model.yaml import Document
 
 
@@ -44,7 +44,7 @@ class Broken:
         problems: What is wrong; at least one.
     """
 
-    folder: str
+    folder: str = attrs.field(converter=printable)
     problems: tuple[FileProblem, ...]
 
 

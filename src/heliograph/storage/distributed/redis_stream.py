@@ -14,6 +14,9 @@ finds archived events missing says so in ``lost``.
 
 *Full.* Nothing is ever dropped to make room: when the stream or Redis's memory nears its bound because
 nobody archives, append refuses; and so it does under a policy by which Redis would delete what is kept.
+
+A long module, since no call may reach a Redis that is not prepared: all of them go through one gate (``do``),
+and nobody else has the connection.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@
 (a hash). The state's fields:
 
 - ``generation``, ``lost``, ``server``: which preparation this is, which one last found events missing,
-  and the run of the server that was prepared (see ``redis``);
+  and the run of the server that was prepared (see ``redis_stream``);
 - ``head``: the newest id, ``<ms>-<n>``; at least the stream's own;
 - ``oldest``: every event from this id on is in the stream; missing: all there ever were;
 - ``removed``: retention may have removed events up to this id from the store.

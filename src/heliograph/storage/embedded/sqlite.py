@@ -5,6 +5,8 @@ are committed together (the caller hands in groups), and the fold runs in the sa
 tables can never disagree with the log. One process owns the folder (a lock file says so), because the
 newest events are handed to the ``tail`` from memory (``recent``), and only a follower that fell behind
 reads the database.
+
+A long module, since the log, its database and the lock on its folder are opened and closed as one.
 """
 
 from __future__ import annotations

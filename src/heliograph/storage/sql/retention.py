@@ -45,7 +45,7 @@ class Removed:
 
 
 def count(connection: Connection, change: int) -> None:
-    """Note that so many events more (or fewer) are kept."""
+    """Add ``change``, which may be negative, to the number of events that are kept."""
     COUNT.run(connection, [{"counter": EVENTS, "change": change}])
 
 

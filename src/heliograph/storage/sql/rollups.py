@@ -1,8 +1,8 @@
 """Rollups: written by the fold, read whole once, when an aggregator starts.
 
-What the fold changed in the tasks of a batch is added up in memory (``model.rollup``) and then written
-into the few rows it concerns, in the fold's own transaction. The checkpoint ``rollups`` is the id of the
-last event that changed any.
+What the fold changed in the tasks of a batch is added up in memory (``model.analytics.rollup``) and then
+written into the few rows it concerns, in the fold's own transaction. The checkpoint ``rollups`` is the id of
+the last event that changed any.
 
 **Corrections.** An aggregator that follows the log keeps no finished tasks. When an event changes one
 after all, it has to know what the task was just before that event; but the tasks table may be ahead

@@ -38,7 +38,7 @@ class Today:
 
 @attrs.frozen
 class DashboardSummary:
-    """What today and all time come to."""
+    """Sums of today and of all time."""
 
     today_cost: float
     today_tasks: int
@@ -56,14 +56,14 @@ async def overview(services: Services, who: Identity, asked: Today) -> Dashboard
 
 @attrs.frozen
 class Days:
-    """How far back."""
+    """The period, in days."""
 
     days: int = query(Whole(1, 365), "Days before now.", default=30)
 
 
 @attrs.frozen
 class DaysOrHours(Days):
-    """How far back, in which pieces."""
+    """The period in days, and the size of its buckets."""
 
     granularity: str = query(Word(tuple(FORMS)), "The pieces.", default="day")
 

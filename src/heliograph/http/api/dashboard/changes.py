@@ -27,7 +27,7 @@ class Changed:
 
 @attrs.frozen
 class Done:
-    """Whether something was done."""
+    """The outcome of a change."""
 
     success: bool
     message: str

@@ -33,7 +33,7 @@ from heliograph.model.conversations.message import MESSAGES, MessageFilter
 from heliograph.model.errors import Invalid, NotFound, Unavailable
 
 MAX_OFFSET = 10_000
-"""How far a list can be turned over: a page further on costs all those before it."""
+"""The greatest offset into a list: a page further on costs all those before it."""
 
 MAX_SUMMED = 500
 """Conversations that one question sums up."""
@@ -46,7 +46,7 @@ class ConversationRows:
     user_id: str | None = query(Text(), "Exactly this.")
     include_archived: bool = query(Flag(), "Those that are archived, too.", default=False)
     search: str | None = query(Text(), "The title has each of these words, or one that begins so.")
-    limit: int = query(Whole(1, 200), "At most so many.", default=50)
+    limit: int = query(Whole(1, 200), "The most that a page has.", default=50)
     offset: int = query(Whole(0, MAX_OFFSET), "How many to leave out.", default=0)
 
 
@@ -54,7 +54,7 @@ class ConversationRows:
 class MessageRows(OfConversation):
     """Which of its messages, from where on."""
 
-    limit: int = query(Whole(1, 500), "At most so many.", default=100)
+    limit: int = query(Whole(1, 500), "The most that a page has.", default=100)
     offset: int = query(Whole(0, MAX_OFFSET), "How many to leave out.", default=0)
 
 
@@ -129,7 +129,7 @@ class Between:
 
 @attrs.frozen
 class ConversationSums:
-    """What the newest conversations of a range come to, and these themselves."""
+    """The newest conversations of a range, and sums over them."""
 
     total_conversations: int
     total_messages: int

@@ -2,6 +2,8 @@
 
 The parts are lists of entries, made of the events on the task's channel. The list of what the agent said may
 be long: it is written as it is read, and begins with the newest ``MAX_ENTRIES``.
+
+A long module, since each part has a class and a reader of its own, and the full log has all of them.
 """
 
 from __future__ import annotations
@@ -54,7 +56,7 @@ PAGE = 500
 
 @attrs.frozen
 class TaskLog:
-    """What a task has written, as one text."""
+    """The output of a task, as one text."""
 
     task_id: str
     status: str
@@ -118,7 +120,7 @@ class KnowledgeInteraction:
 
 @attrs.frozen
 class TaskMetadata:
-    """What is known of the task itself."""
+    """The task itself."""
 
     task_id: str
     session_id: str | None
@@ -135,7 +137,7 @@ class TaskMetadata:
 
 @attrs.frozen
 class TaskInput:
-    """What the task was asked."""
+    """The task's input."""
 
     message: str
     enriched_prompt: str | None = None
@@ -143,7 +145,7 @@ class TaskInput:
 
 @attrs.frozen
 class FinalMetrics:
-    """What the task took."""
+    """Cost, tokens and duration of the task."""
 
     cost_usd: float
     duration_seconds: float
@@ -153,7 +155,7 @@ class FinalMetrics:
 
 @attrs.frozen
 class FinalResult:
-    """How the task ended."""
+    """The end of the task."""
 
     success: bool
     result: str | None
@@ -377,7 +379,7 @@ async def _once(body: bytes) -> AsyncIterator[bytes]:
 
 @attrs.frozen
 class KnowledgeSummary:
-    """How often knowledge bases were asked."""
+    """Counts of the questions to knowledge bases."""
 
     total_queries: int
     total_results: int

@@ -112,7 +112,7 @@ async def _queued(services: Services) -> int:
 
 @attrs.frozen
 class Registered:
-    """What a fleet has, by name."""
+    """Something that a fleet has, by its name."""
 
     name: str
     description: str
@@ -128,7 +128,7 @@ class DashboardAgent(Registered):
 
 def _agent(agent: Agent) -> DashboardAgent:
     running = agent.tasks["running"]
-    about = f"{sum(agent.tasks.values())} tasks, {running} of them running"
+    about = agent.description or f"{sum(agent.tasks.values())} tasks, {running} of them running"
     return DashboardAgent(agent.name, about, is_builtin=False, agent_type=agent.agent_type)
 
 

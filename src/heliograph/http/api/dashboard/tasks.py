@@ -38,14 +38,14 @@ SHOWN_INPUT = 200
 """Characters of a task's input in a list."""
 
 MAX_PAGE = 500
-"""How far a table can be turned over: a page further on costs all those before it."""
+"""The greatest offset into a table: a page further on costs all those before it."""
 
 SHOWN_LINES = 2000
 SHOWN_CHARACTERS = 256 * 1024
 """The newest of the output that a page polls for."""
 
 SORTS = {"created_at": None, "updated_at": "updated", "cost_usd": "cost", "duration_seconds": "duration"}
-"""What a table can be sorted by, with the service's word for it."""
+"""The orders of a table, with the service's word for each."""
 
 Count = Annotated[int, says(minimum=0)]
 
@@ -195,7 +195,7 @@ class TablePage:
         Words(STATUSES), "Any of these; repeated, or separated by commas.", default=()
     )
     subagent: str | None = query(Text(), "The agent, exactly.")
-    sort_by: str = query(Word(tuple(SORTS)), "What to sort by.", default="created_at")
+    sort_by: str = query(Word(tuple(SORTS)), "The order of the table.", default="created_at")
     sort_order: str = query(
         Word(("desc", "asc")), "Largest and newest first, or smallest and oldest.", default="desc"
     )

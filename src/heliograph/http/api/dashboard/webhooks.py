@@ -76,7 +76,7 @@ class RecentDeliveries:
 
 @attrs.frozen
 class WebhookDone:
-    """What was done to a webhook."""
+    """The outcome of a change of a webhook."""
 
     success: bool
     message: str

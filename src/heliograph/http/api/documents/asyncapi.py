@@ -72,14 +72,15 @@ _SAID: Mapping[str, Schema] = {
     "topic": nullable(TOPIC_FILTER),
     "after": said(nullable(POSITION), "Resume behind this; without it, live only."),
     "tail": said(
-        nullable(whole(0, MAX_TAIL)), "Where no after is given: begin with the last so many events."
+        nullable(whole(0, MAX_TAIL)), "Without after: the number of the newest events to begin with."
     ),
     "every": said(
         nullable({"type": "number", "minimum": 0, "maximum": MAX_EVERY}),
-        "Of each channel only the newest event per so many seconds; with neither after nor tail.",
+        "Seconds: of each channel only the newest event of such an interval; with neither after nor tail.",
     ),
     "overflow": said(
-        nullable(one_of(Overflow)), "What happens when the client does not keep up; disconnect by default."
+        nullable(one_of(Overflow)),
+        "The overflow policy, for a client that does not keep up; disconnect by default.",
     ),
     "key": nullable(TEXT),
     "ticket": nullable(TEXT),
@@ -125,7 +126,7 @@ NOTICES: Mapping[str, Schema] = {
     ),
     "reconnect": record(
         {
-            "after_ms": said(COUNT, "Come back after so many milliseconds."),
+            "after_ms": said(COUNT, "The milliseconds to wait before the client comes back."),
             "cursor": said(nullable(CURSOR), "Resume behind this; null: behind the last id that was heard."),
             "reason": TEXT,
         },
@@ -172,7 +173,7 @@ def _told() -> Mapping[str, Schema]:
         for name in ("topic", "sender", "correlation_id")
     }
     codes = one_of(kind.code for kind in REFUSALS)
-    own = {"additionalProperties": said(ANYTHING, "What else its publisher says, as it came.")}
+    own = {"additionalProperties": said(ANYTHING, "Further fields of its publisher, as they came.")}
     return {
         "task_output": record({**output, **_PLACE}, optional=["stream"], **own),
         "task_status": record({**status, **_PLACE}, optional=["result"], **own),
@@ -228,7 +229,7 @@ def _blocks() -> Mapping[str, Part]:
     notices = {kind: _notice(kind, schema, examples.NOTICES[kind]) for kind, schema in NOTICES.items()}
     return {
         "event": {
-            "summary": "What happened, called by its topic.",
+            "summary": "An event, called by its topic.",
             "headers": record({"event": text(TOPIC), "id": CURSOR}),
             "payload": ref("Event"),
             "examples": [{"headers": {"event": event["topic"], "id": event["id"]}, "payload": event}],
@@ -267,7 +268,7 @@ def document(settings: Settings) -> Mapping[str, Any]:
         "info": {
             "title": "Heliograph's streams",
             "version": __version__,
-            "description": "What is watched, as it happens. The HTTP endpoints are in /openapi.json.",
+            "description": "Events, as they happen. The HTTP endpoints are in /openapi.json.",
             "license": {"name": "MIT"},
         },
         "defaultContentType": JSON,
@@ -295,8 +296,8 @@ def document(settings: Settings) -> Mapping[str, Any]:
             },
         },
         "operations": {
-            "say": _operation("receive", "ws", asked, "What a client may say."),
-            "hear": _operation("send", "ws", told, "What a client hears."),
+            "say": _operation("receive", "ws", asked, "Messages of a client."),
+            "hear": _operation("send", "ws", told, "Messages to a client."),
             "streamEvents": {**_operation("send", "events", blocks, "Events as they happen."), **_BY_GET},
             "streamTask": {**_operation("send", "task", blocks, "One task's events."), **_BY_GET},
         },

@@ -29,8 +29,8 @@ from heliograph.http.rules.shapes import write
 from heliograph.model import errors
 
 DESCRIPTION = """\
-What agents do, kept and shown. An event that is acknowledged is kept; its id is a cursor, and the cursor that
-an answer carries (`meta.stream_cursor`) is where a stream goes on from.
+Heliograph keeps what agents do, and shows it. An event that is acknowledged is kept; its id is a cursor. A
+stream goes on from the cursor that an answer carries (`meta.stream_cursor`).
 
 Every GET is answered to HEAD as well, without its body, and every path answers OPTIONS; another method than
 a path has is answered by 405 with `Allow`. An endpoint that may answer 422 refuses query parameters that it
@@ -40,13 +40,13 @@ event streams say, is in `/asyncapi.json`.
 """
 
 TAGS = {
-    "tasks": "What agents work on, folded from events.",
-    "events": "What happened, as it was published.",
+    "tasks": "The work of agents, folded from events.",
+    "events": "Events, as they were published.",
     "streams": "Events as they happen, as server-sent events; a WebSocket is at /ws.",
-    "conversations": "What people and agents say to each other.",
+    "conversations": "Conversations of people with agents, and their messages.",
     "workflows": "Workflows by their files, their runs, and the traces of these.",
-    "sessions": "What the tasks of a session add up to.",
-    "webhooks": "What other systems send here, how it is configured, and what becomes of it.",
+    "sessions": "Sums over the tasks of each session.",
+    "webhooks": "Deliveries of other systems, their configuration, and the tasks that are made of them.",
     "agents": "The fleet, as its tasks tell of it.",
     "analytics": "Sums, averages and percentiles over any period.",
     "dashboard": "The dashboard API: bare lists, cursors in headers, and 0 or empty text for null.",

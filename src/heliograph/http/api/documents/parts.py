@@ -53,7 +53,7 @@ HEADERS: Mapping[str, Part] = {
     "ETag": _header(TEXT, "Changes with the content; send it back as If-None-Match."),
     "Retry-After": _header(whole(1), "Seconds to wait before the same request is worth another try."),
     "Set-Cookie": _header(TEXT, "The session's cookie."),
-    "WWW-Authenticate": _header(TEXT, "How to say who asks."),
+    "WWW-Authenticate": _header(TEXT, "The way to name a key."),
     "X-Stream-Cursor": _header(CURSOR, "Where the answer stands: a stream goes on from here."),
 }
 

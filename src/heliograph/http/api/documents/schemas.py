@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from heliograph.http.rules.schema import Schema, nullable, record, ref, said, text
+from heliograph.http.rules.schema import TEXT, Schema, nullable, record, ref, said, text
 from heliograph.model.ids import ID
 from heliograph.model.intake import ENVELOPE, KIND_OF, MESSAGE_FORMS
 from heliograph.model.rules import Rules
@@ -30,12 +30,13 @@ def ruled(rules: Rules, **overrides: Schema) -> Schema:
 # What publishers send
 
 
+_RESULT = {"anyOf": [ref("Result"), said(TEXT, "The same as an object with it as stdout."), {"type": "null"}]}
+
+
 def _payload_rule(topic: str) -> Schema:
     """Say what a payload must be for one topic; the channel may name what it belongs to instead."""
     kind = KIND_OF[topic]
-    schema = ruled(
-        kind.topics[topic], **({"result": nullable(ref("Result"))} if topic == "task.status" else {})
-    )
+    schema = ruled(kind.topics[topic], **({"result": _RESULT} if topic == "task.status" else {}))
     schema = {**schema, "required": [name for name in schema["required"] if name != kind.field]}
     of_topic = {"properties": {"topic": {"const": topic}}}
     return {"if": of_topic, "then": {"properties": {"payload": nullable(schema)}}}
@@ -48,9 +49,7 @@ EVENT_ITEM = {
     "else a payload says is kept as it is; one of output may say partial and rewind, as a Line does.",
 }
 _MESSAGE_ITEMS = {
-    kind: ruled(
-        rules, type={"const": kind}, **({"result": nullable(ref("Result"))} if kind == "task_status" else {})
-    )
+    kind: ruled(rules, type={"const": kind}, **({"result": _RESULT} if kind == "task_status" else {}))
     for kind, (_, rules) in MESSAGE_FORMS.items()
 }
 GIVEN: Mapping[str, Schema] = {

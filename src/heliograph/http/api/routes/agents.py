@@ -1,4 +1,4 @@
-"""The agents of the fleet, as far as their tasks tell of them.
+"""The agents of the fleet: those that tasks name, those that workflows have cards of, and the engine's.
 
 Counts come from the aggregator's memory, and what the newest task of each agent says from one look into an
 index for each agent of the page; so an answer costs the same however many tasks there were.
@@ -7,7 +7,7 @@ index for each agent of the page; so an answer costs the same however many tasks
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Annotated
 
 import attrs
@@ -17,20 +17,23 @@ from heliograph.http.api import samples
 from heliograph.http.api.endpoint import Described, Endpoint
 from heliograph.http.api.services import Services
 from heliograph.http.api.shared import ListMeta
+from heliograph.http.api.talking import AGENT
 from heliograph.http.rules.auth import Identity
 from heliograph.http.rules.parameters import encode_cursor, page_cursor, page_limit, require_utf8
 from heliograph.http.rules.schema import COUNT, record, says
 from heliograph.model.analytics.cube import ALL_TIME, View
-from heliograph.model.analytics.rollup import DIMENSIONS, UNKNOWN
+from heliograph.model.analytics.rollup import DIMENSIONS, UNKNOWN, slot_of
 from heliograph.model.analytics.totals import unpack
 from heliograph.model.errors import Invalid, Unavailable
-from heliograph.model.task import STATUSES, TASK
+from heliograph.model.task import STATUSES, TASK, TERMINAL, Task
+from heliograph.model.workflows.cards import Card
 
 
 def _with_status(status: str) -> View:
     return View("agent", tuple(frozenset({status}) if name == "status" else None for name in DIMENSIONS))
 
 
+NO_FILTERS: tuple[None, ...] = (None,) * len(DIMENSIONS)
 QUESTIONS = [Question(_with_status(status), [ALL_TIME], most=None) for status in STATUSES]
 
 
@@ -48,11 +51,17 @@ class AgentListing:
 
 @attrs.frozen
 class Agent:
-    """An agent, as its tasks tell of it."""
+    """An agent: one of its name, whoever tells of it."""
 
     name: str
     agent_type: str | None
+    description: Annotated[str, says("What its card says that it does.")]
+    known_by: Annotated[Sequence[str], says("Who tells of it: tasks, cards of workflows, the engine.")]
+    workflows: Annotated[Sequence[str], says("Those that have a card of it.")]
     tasks: Annotated[Mapping[str, int], says(**record(dict.fromkeys(STATUSES, COUNT)))]
+    running: Annotated[int, says("Tasks that it works on now.", minimum=0)]
+    success_rate: Annotated[float | None, says("Of its tasks that have ended; null when none has.")]
+    cost_today_usd: Annotated[float, says("Of what has ended since midnight, UTC.")]
     last_seen: datetime | None
 
 
@@ -65,29 +74,86 @@ class AgentList:
 
 
 async def list_agents(services: Services, who: Identity, asked: AgentListing) -> AgentList:
-    """List agents by name, with their tasks by status and when they were last heard of."""
+    """List agents by name, each once: those of tasks, of workflows' cards, and the engine."""
     after = asked.cursor or ""
-    answer = await services.histogram.ask(QUESTIONS, services.log.position)
+    midnight = slot_of(datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0))
+    today = Question(View("agent", NO_FILTERS), [(midnight, ALL_TIME[1])], most=None)
+    answer = await services.histogram.ask([*QUESTIONS, today], services.log.position)
+    *by_status, (costs,) = answer.sums
     counts: dict[str, dict[str, int]] = {}
-    for status, (sums,) in zip(STATUSES, answer.sums, strict=True):
+    for status, (sums,) in zip(STATUSES, by_status, strict=True):
         for name, value in sums.items():
-            if value and name > after and name != UNKNOWN:
+            if value and name != UNKNOWN:
                 counts.setdefault(name, dict.fromkeys(STATUSES, 0))[status] = unpack(value).created
-    names = sorted(counts)
+    cards = _cards(services)
+    engines = {AGENT} if services.engine.configured else set()
+    names = sorted(name for name in counts.keys() | cards.keys() | engines if name > after)
     more, names = len(names) > asked.limit, names[: asked.limit]
     latest = await services.store.newest(TASK, "agent", names)
     agents = [
-        Agent(
+        _agent(
             name,
-            latest[name].agent_type if name in latest else None,
-            counts[name],
-            latest[name].updated_at if name in latest else None,
+            counts.get(name),
+            latest.get(name),
+            cards.get(name, {}),
+            unpack(costs.get(name, 0)).cost_nanos,
+            of_engine=name in engines,
         )
         for name in names
     ]
     following = encode_cursor(names[-1]) if more else None
     return AgentList(agents, ListMeta(following, answer.cursor))
 
+
+def _cards(services: Services) -> Mapping[str, Mapping[str, Card]]:
+    """Return the cards of each agent, by the workflow that has it."""
+    found: dict[str, dict[str, Card]] = {}
+    for name, workflow in services.registry.catalogue.workflows.items():
+        for card in workflow.cards:
+            found.setdefault(card.name, {})[name] = card
+    return found
+
+
+def _agent(
+    name: str,
+    counted: Mapping[str, int] | None,
+    newest: Task | None,
+    cards: Mapping[str, Card],
+    cost_nanos: int,
+    *,
+    of_engine: bool,
+) -> Agent:
+    card = next(iter(cards.values()), None)
+    tasks = counted or dict.fromkeys(STATUSES, 0)
+    ended = sum(tasks[status] for status in TERMINAL)
+    agent_type = None if newest is None else newest.agent_type
+    tellers = {"tasks": counted is not None, "cards": card is not None, "engine": of_engine}
+    return Agent(
+        name=name,
+        agent_type=card.type if agent_type is None and card is not None else agent_type,
+        description="" if card is None else card.description,
+        known_by=[teller for teller, tells in tellers.items() if tells],
+        workflows=sorted(cards),
+        tasks=tasks,
+        running=tasks["running"],
+        success_rate=tasks["completed"] / ended if ended else None,
+        cost_today_usd=cost_nanos / 10**9,
+        last_seen=None if newest is None else newest.updated_at,
+    )
+
+
+_EXAMPLE = Agent(
+    name="planner",
+    agent_type="llm",
+    description="Plans the day",
+    known_by=["tasks", "cards"],
+    workflows=["nightly"],
+    tasks={**dict.fromkeys(STATUSES, 0), "completed": 1},
+    running=0,
+    success_rate=1.0,
+    cost_today_usd=0.05,
+    last_seen=samples.TASK.updated_at,
+)
 
 ENDPOINTS = [
     Endpoint(
@@ -98,9 +164,6 @@ ENDPOINTS = [
         Described("A page of agents."),
         channels=lambda asked: ("task:*",),
         refuses=(Invalid, Unavailable),
-        example=AgentList(
-            [Agent("planner", None, {**dict.fromkeys(STATUSES, 0), "completed": 1}, samples.TASK.updated_at)],
-            samples.LAST_PAGE,
-        ),
+        example=AgentList([_EXAMPLE], samples.LAST_PAGE),
     )
 ]

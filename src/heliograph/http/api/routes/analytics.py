@@ -3,6 +3,9 @@
 Every endpoint takes the same parameters and answers from the aggregator's memory, all of one moment:
 ``meta.stream_cursor`` is where the channel ``analytics`` goes on from exactly these numbers. It checks all
 parameters and ignores those that it has no use for. JSON, or CSV by ``Accept: text/csv``.
+
+A long module, since the endpoints share their parameters, their question and their tables; what is measured
+stands in ``measures``.
 """
 
 from __future__ import annotations

@@ -76,7 +76,7 @@ class Storing(OfArtifact):
 
 @attrs.frozen
 class ArtifactView:
-    """What is known of an artifact."""
+    """An artifact, without its bytes."""
 
     key: str
     size: Annotated[int, says("In bytes.", minimum=0)]

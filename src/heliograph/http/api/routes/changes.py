@@ -67,7 +67,7 @@ class NewTask:
 
 @attrs.frozen
 class TaskChange:
-    """What has become of a task; other fields join its result."""
+    """A task's new status, and its result: other fields join that."""
 
     status: Annotated[str, says(enum=tuple(STATUS_WORDS))]
     output: Annotated[str | None, says("Its answer.")] = None
@@ -82,7 +82,7 @@ class TaskChange:
 
 @attrs.frozen
 class Creating:
-    """How to create a task."""
+    """Headers of a request that creates a task."""
 
     request_key: str | None = header("Idempotency-Key", Text(1, MAX_REQUEST_KEY), FOREVER_KEY)
 
@@ -114,7 +114,7 @@ class TaskChanged:
 
 @attrs.frozen
 class TaskStopped:
-    """Whether a task was stopped."""
+    """The outcome of stopping a task."""
 
     task_id: str
     stopped: Annotated[bool, says("False where it had ended already.")]

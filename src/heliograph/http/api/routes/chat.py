@@ -40,13 +40,13 @@ class Chatting:
 
 @attrs.frozen
 class ChatMessage:
-    """What is asked."""
+    """A question to the engine."""
 
     message: Annotated[str, says(minLength=1)]
 
 
 @attrs.frozen
-class Asked:
+class ChatTask:
     """The task that answers, and where."""
 
     task_id: str
@@ -59,7 +59,7 @@ class ChatAnswer:
 
     success: bool
     message: str
-    data: Asked
+    data: ChatTask
     error: str | None
 
 
@@ -72,7 +72,7 @@ async def chat(services: Services, who: Identity, asked: Chatting, body: ChatMes
         services, body.message, asked.session_id, conversation, asked.request_key
     )
     done = "the engine will answer" if services.engine.configured else "kept; no engine is configured"
-    data = Asked(str(stored.task_id), conversation.conversation_id)
+    data = ChatTask(str(stored.task_id), conversation.conversation_id)
     return ChatAnswer(success=True, message=done, data=data, error=None)
 
 
@@ -94,7 +94,7 @@ ENDPOINTS = [
         example=ChatAnswer(
             success=True,
             message="the engine will answer",
-            data=Asked(samples.TASK.task_id, "conv-0123456789ab"),
+            data=ChatTask(samples.TASK.task_id, "conv-0123456789ab"),
             error=None,
         ),
     ),

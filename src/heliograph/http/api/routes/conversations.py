@@ -1,4 +1,8 @@
-"""Conversations and their messages, as the platform API has them."""
+"""Conversations and their messages, as the platform API has them.
+
+A long module, since a third of it are the declarations of its endpoints with their examples; what is done to
+a conversation stands in ``talking``.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +40,7 @@ from heliograph.model.conversations.conversation import (
     Conversation,
     ConversationFilter,
 )
-from heliograph.model.conversations.message import MESSAGES, ROLES, Message, MessageFilter
+from heliograph.model.conversations.message import MESSAGES, ROLES, ConversationMessage, MessageFilter
 from heliograph.model.errors import (
     Invalid,
     Malformed,
@@ -93,7 +97,7 @@ class OfFlow:
 class MessageListing(OfConversation):
     """Which of its messages to list."""
 
-    tail: int | None = query(Whole(1, 500), "The last so many, instead of a page.")
+    tail: int | None = query(Whole(1, 500), "The number of the newest messages to return, instead of a page.")
     limit: int = page_limit()
     cursor: tuple[EventId, str] | None = page_cursor(_message_key, int, str)
 
@@ -107,9 +111,9 @@ class Saying(OfConversation):
 
 @attrs.frozen
 class Context(OfConversation):
-    """How much of a conversation to give an engine."""
+    """The part of a conversation to give an engine."""
 
-    max_messages: int = query(Whole(1, 500), "The last so many messages.", default=20)
+    max_messages: int = query(Whole(1, 500), "The number of the newest messages to return.", default=20)
     roles: tuple[str, ...] = query(Words(ROLES), "Of any of these roles.", default=("user", "assistant"))
 
 
@@ -136,7 +140,7 @@ class NewConversation:
 
 @attrs.frozen
 class ConversationChange:
-    """What is to be different; what is left out stays."""
+    """Changes of a conversation; a field that is left out stays as it is."""
 
     title: Line | None = None
     is_archived: bool | None = None
@@ -167,7 +171,7 @@ class ConversationView:
     is_archived: bool
     metadata: Mapping[str, Any]
     message_count: int
-    total_cost_usd: Annotated[float, says("What its tasks cost, in dollars.")]
+    total_cost_usd: Annotated[float, says("The cost of its tasks in dollars.")]
     total_tasks: int
     total_duration_seconds: Annotated[float, says("For how long its tasks ran.")]
     started_at: Annotated[datetime | None, says("When the first of its tasks began.")]
@@ -234,7 +238,7 @@ class ContextList:
 
 @attrs.frozen
 class ConversationMetrics:
-    """What the tasks of a conversation add up to."""
+    """Sums over the tasks of a conversation."""
 
     conversation_id: str
     message_count: int
@@ -247,7 +251,7 @@ class ConversationMetrics:
 
 @attrs.frozen
 class Outcome:
-    """Whether something was done."""
+    """The outcome of a change."""
 
     success: bool
     message: str
@@ -279,7 +283,7 @@ def conversation_view(conversation: Conversation) -> ConversationView:
     )
 
 
-def message_view(message: Message) -> MessageView:
+def message_view(message: ConversationMessage) -> MessageView:
     """Return a message as answers have it."""
     return MessageView(
         message.message_id,
@@ -357,7 +361,7 @@ async def list_messages(services: Services, who: Identity, asked: MessageListing
     conversation = await talking.known(services, asked.conversation_id)
     growing = await talking.growing_messages(services, conversation)
     if asked.tail is not None:
-        found: Sequence[Message] = await talking.last_messages(services, conversation, asked.tail)
+        found: Sequence[ConversationMessage] = await talking.last_messages(services, conversation, asked.tail)
         more = False
     else:
         wanted = MessageFilter(conversation.conversation_id, conversation.cleared_id)

@@ -16,7 +16,7 @@ from heliograph.http.api.endpoint import Described, Endpoint
 from heliograph.http.api.routes.webhooks import EXAMPLE, Count, OfWebhook, of_webhooks, rows_of
 from heliograph.http.api.services import Services
 from heliograph.http.api.shared import ListMeta
-from heliograph.http.rules.asked import Asked, Fields
+from heliograph.http.rules.asked import Asked, HeaderFields
 from heliograph.http.rules.auth import Identity
 from heliograph.http.rules.bodies import JSON
 from heliograph.http.rules.parameters import (
@@ -52,7 +52,7 @@ QUANTILES = (0.5, 0.9, 0.99)
 class Parcel:
     """A delivery, unopened."""
 
-    headers: Fields
+    headers: HeaderFields
     body: bytes
 
 
@@ -69,7 +69,7 @@ class AnyBody:
 
 
 class _ParcelReader:
-    def __init__(self, headers: Fields, most: int) -> None:
+    def __init__(self, headers: HeaderFields, most: int) -> None:
         self._headers = headers
         self._most = most
         self._read = bytearray()
@@ -85,13 +85,13 @@ class _ParcelReader:
 
 @attrs.frozen
 class DeliveryReceipt:
-    """What became of a delivery."""
+    """A delivery, and what became of it."""
 
     success: bool
     webhook_id: str
     event_type: str
     event_id: Annotated[str | None, says("Our id of it.")]
-    matched_command: Annotated[str | None, says("What it asks for.")]
+    matched_command: Annotated[str | None, says("The command that it asks for.")]
     task_id: Annotated[str | None, says("The task that was made of it.")]
     reason: Annotated[str | None, says("Why none was made.")]
     challenge: Annotated[str | None, says("Given back to a provider that asks for it.")] = None
@@ -192,7 +192,7 @@ class HourOfWebhook:
 
 @attrs.frozen
 class WebhookStats:
-    """What one webhook has done."""
+    """Counters of one webhook."""
 
     webhook_id: str
     name: str
@@ -208,7 +208,7 @@ class WebhookStats:
 
 @attrs.frozen
 class WebhooksStats:
-    """What all webhooks have done."""
+    """Counters of all webhooks."""
 
     total_webhooks: Count
     active_webhooks: Count
@@ -318,7 +318,7 @@ ENDPOINTS = [
         "webhooks",
         Described(
             "It is kept.",
-            more="What it must be signed by depends on its provider. No key is asked for: the signature is.",
+            more="Its signature is checked as its provider makes it; no API key is asked for.",
         ),
         scope=None,
         body=AnyBody(),

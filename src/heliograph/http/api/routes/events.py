@@ -55,7 +55,7 @@ WHEN = "the log took it; a time or date in ISO 8601, or an id."
 
 @attrs.frozen
 class Publishing:
-    """What a publish request says in its head."""
+    """Headers of a publish request."""
 
     request_key: str | None = header(
         "Idempotency-Key",
@@ -88,7 +88,7 @@ class Items:
     def reader(self, asked: Asked, settings: Settings) -> ItemReader:
         """Make the reader of a body."""
         most, items = settings.server.max_request_bytes, settings.events.max_per_request
-        parse = _read_leniently if asked.args.get("lenient") == "true" else parse_json
+        parse = _read_leniently if asked.args and asked.args.get("lenient") == "true" else parse_json
         return ItemReader(asked.mimetype, most, items, parse)
 
     def describe(self, settings: Settings, components: Components) -> Mapping[str, Any]:
@@ -126,8 +126,8 @@ class Mended:
 
 
 @attrs.frozen
-class Receipt:
-    """What was kept."""
+class Published:
+    """The events that were kept."""
 
     accepted: Annotated[int, says("How many items the request had.", minimum=1)]
     ids: Annotated[
@@ -137,15 +137,17 @@ class Receipt:
     mended: Annotated[Sequence[Mended], says("With lenient: what was changed to be kept.")] = ()
 
 
-async def publish(services: Services, who: Identity, asked: Publishing, items: list[Any]) -> Receipt:
+async def publish(services: Services, who: Identity, asked: Publishing, items: list[Any]) -> Published:
     """Append events; answered when they are durable, all or nothing."""
     read = partial(_drafts, services, asked, items)
     drafts, mended = read() if len(items) < MANY_ITEMS else await trio.to_thread.run_sync(read)
     if who.channels:
         for channel in {draft.channel for draft in drafts}:
             who.require_channel(channel)
-    receipt = await services.appender.append([draft.of(who.name) for draft in drafts])
-    return Receipt(len(receipt.ids), receipt.ids, receipt.cursor, mended)
+    receipt = await services.appender.append(
+        [draft if draft.key is None else draft.of(who.name) for draft in drafts]
+    )
+    return Published(len(receipt.ids), receipt.ids, receipt.cursor, mended)
 
 
 def _drafts(services: Services, asked: Publishing, items: list[Any]) -> tuple[list[Draft], Sequence[Mended]]:
@@ -189,7 +191,7 @@ class EventListing:
 
     @property
     def selection(self) -> Selection:
-        """What is selected by channel and topic."""
+        """The selection by channel and topic."""
         return Selection.of(self.channel, self.topic or EVERYTHING)
 
     def channels(self) -> Sequence[str]:
@@ -234,7 +236,7 @@ ENDPOINTS = [
         body=Items(),
         status=201,
         refuses=(Malformed, RequestTimeout, Conflict, TooLarge, UnsupportedMedia, Invalid, Unavailable),
-        example=Receipt(1, [samples.OTHER.id], samples.OTHER.id),
+        example=Published(1, [samples.OTHER.id], samples.OTHER.id),
     ),
     Endpoint(
         "GET",

@@ -1,4 +1,4 @@
-"""What analytics tell: measures of sums, and the classes of answers that are made of them."""
+"""Measures of sums, and the classes of answers that are made of them."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ Count = Annotated[int, says(minimum=0)]
 
 @attrs.frozen
 class Measures:
-    """What every histogram shows."""
+    """Measures that every histogram has."""
 
     cost_usd: float
     tasks: int
@@ -45,7 +45,7 @@ class Measures:
 
 @attrs.frozen
 class CostMeasures(Measures):
-    """What was spent."""
+    """Measures of cost."""
 
     cost_nanos: int
     costs_computed: int
@@ -54,7 +54,7 @@ class CostMeasures(Measures):
 
 @attrs.frozen
 class TaskMeasures(Measures):
-    """How tasks went."""
+    """Measures of how tasks ended."""
 
     created: int
     cancelled: int
@@ -63,7 +63,7 @@ class TaskMeasures(Measures):
 
 @attrs.frozen
 class TokenMeasures(Measures):
-    """What models read and wrote."""
+    """Measures of tokens."""
 
     total_tokens: int
 
@@ -137,7 +137,7 @@ class Change:
 
 @attrs.frozen(kw_only=True)
 class Summary(SummaryMeasures):
-    """What a period comes to."""
+    """Sums over a period."""
 
     active_tasks: Annotated[int, says("Tasks that are not finished now, of whatever time.", minimum=0)]
     by_model: Mapping[str, SummaryMeasures]
@@ -168,7 +168,7 @@ class PerformanceMeasures(SummaryMeasures):
 
 @attrs.frozen(kw_only=True)
 class Performance(PerformanceMeasures):
-    """How long tasks take, how often they succeed and why they fail."""
+    """Durations of tasks, their success and the kinds of their failures."""
 
     by_agent: Mapping[str, PerformanceMeasures]
     by_agent_type: Mapping[str, PerformanceMeasures]

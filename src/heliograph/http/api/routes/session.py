@@ -20,12 +20,14 @@ from heliograph.model.errors import Forbidden, Invalid
 
 @attrs.frozen
 class Caller:
-    """Who asks, and what they may do."""
+    """The caller, and their rights."""
 
     name: str
     scopes: Sequence[str]
     channels: Annotated[Sequence[str], says("Selectors that it may read and publish; empty: all.")]
-    by: Annotated[str, says("How it was recognized.", enum=("key", "ticket", "session", "network"))]
+    by: Annotated[
+        str, says("How it was recognized.", enum=("key", "ticket", "session", "network", "task key"))
+    ]
 
 
 @attrs.frozen
@@ -61,7 +63,7 @@ async def end_session(services: Services, who: Identity) -> Answer:
 
 
 async def show_session(services: Services, who: Identity, asked: Nothing) -> Caller:
-    """Tell who asks, and what they may do."""
+    """Return the caller and their rights."""
     return Caller(who.name, who.scopes, who.channels, who.by)
 
 
@@ -81,7 +83,7 @@ ENDPOINTS = [
         "/api/v1/session",
         show_session,
         "service",
-        Described("Who asks."),
+        Described("The caller."),
         refuses=(Invalid,),
         example=Caller("ops", ["read"], [], "session"),
     ),

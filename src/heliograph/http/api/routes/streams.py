@@ -72,7 +72,7 @@ class Resuming:
     )
     overflow: str = query(
         Word(tuple(Overflow)),
-        "What happens when the client does not keep up.",
+        "The overflow policy, for a client that does not keep up.",
         default=Overflow.DISCONNECT.value,
     )
     names: str = query(
@@ -123,7 +123,7 @@ class WatchingEvents(Watching):
 
     @property
     def selection(self) -> Selection:
-        """What is selected by channel and topic."""
+        """The selection by channel and topic."""
         return Selection.of(self.channel, self.topic or EVERYTHING)
 
 
@@ -199,7 +199,7 @@ def _response_head(headers: Mapping[str, str]) -> bytes:
 
 @attrs.frozen
 class Upgrading:
-    """What opens a WebSocket."""
+    """The handshake of a WebSocket."""
 
     upgrade: str | None = header("Upgrade", Text(), "websocket")
     key: str | None = header("Sec-WebSocket-Key", Text(), "Of the client.")
@@ -207,7 +207,7 @@ class Upgrading:
 
 @attrs.frozen
 class UpgradingPage(Upgrading):
-    """What opens the WebSocket of a page."""
+    """The handshake of a page's WebSocket."""
 
     session: str = path(Text(), "Any name.")
 
@@ -250,7 +250,7 @@ def _upgrade(services: Services, who: Identity, asked: Upgrading, session: str |
 
 @attrs.frozen
 class Ticket:
-    """What stands for a key in a query."""
+    """A ticket, which stands for a key in a query."""
 
     ticket: str
     expires_at: Annotated[float, says("Seconds since 1970.")]

@@ -36,7 +36,7 @@ Count = Annotated[int, says(minimum=0)]
 
 @attrs.frozen
 class Workflows:
-    """How many workflows there are."""
+    """Counts of workflows."""
 
     total: Count
     enabled: Count
@@ -44,7 +44,7 @@ class Workflows:
 
 @attrs.frozen
 class Bus:
-    """What this node has carried."""
+    """Counters of the bus on this node."""
 
     published: Count
     delivered: Count
@@ -104,7 +104,7 @@ class EngineView:
 
 @attrs.frozen
 class Status:
-    """How the machine and the service are doing."""
+    """The state of the machine and of the service."""
 
     status: Literal["healthy"]
     node: str

@@ -71,7 +71,7 @@ class TaskListing:
     since: datetime | None = query(Moment(), "Created at or after this ISO 8601 time or date.")
     until: datetime | None = query(Moment(), "Created before this ISO 8601 time or date.")
     sort: str | None = query(
-        Word(tuple(SORTS)), "What to sort by, largest first; by default the newest come first."
+        Word(tuple(SORTS)), "The order, largest first; by default the newest come first."
     )
     counts: bool = query(Flag(), "Whether meta.counts is wanted.", default=False)
     limit: int = page_limit()
@@ -112,7 +112,7 @@ class LineRange(OfTask):
     tail: int | None = query(Whole(1, MAX_LINES), "The last `tail` lines of the range.")
     text: str | None = query(Text(1, 1000), "Only lines with this; ASCII letters of either case.")
     stream: str | None = query(Word(STREAMS), "Only lines of this stream.")
-    limit: int = query(Whole(1, MAX_LINES), "At most so many lines.", default=MAX_LIMIT)
+    limit: int = query(Whole(1, MAX_LINES), "The most lines to return.", default=MAX_LIMIT)
 
     def __attrs_post_init__(self) -> None:
         """Refuse a range that ends before it begins."""

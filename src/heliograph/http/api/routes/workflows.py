@@ -6,7 +6,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Annotated, Any
 
 import attrs
-import orjson
 from werkzeug.exceptions import RequestTimeout
 
 from heliograph.http.api import samples
@@ -94,7 +93,7 @@ class WorkflowSummary:
     total_runs: Annotated[int, says(minimum=0)]
     success_rate: Annotated[float, says("Percent of the runs that have ended.", minimum=0, maximum=100)]
     last_run: Annotated[RunView | None, says("The run that began last.")]
-    problems: Annotated[Sequence[FileProblem], says("What is wrong in its files.")]
+    problems: Annotated[Sequence[FileProblem], says("Mistakes in its files.")]
 
 
 @attrs.frozen
@@ -129,7 +128,7 @@ class CardList:
 
 @attrs.frozen
 class WorkflowChange:
-    """What can be changed of a workflow here."""
+    """A change of a workflow."""
 
     enabled: Annotated[bool, says("Whether it is switched on.")]
 
@@ -179,7 +178,7 @@ async def change_workflow(
     """Switch a workflow on or off; kept, and told on its channel."""
     workflow = services.registry.catalogue.get(asked.workflow_id)
     payload = {"workflow_id": workflow.id, "enabled": change.enabled}
-    draft = Draft(f"workflow:{workflow.id}", TOPIC, payload, orjson.dumps(payload), sender=who.name)
+    draft = Draft.own(f"workflow:{workflow.id}", TOPIC, payload, sender=who.name)
     await services.appender.append([draft])
     kept = await services.store.get(RECORD, workflow.id) or Record(workflow.id)
     last = await last_runs(services.store, [kept])

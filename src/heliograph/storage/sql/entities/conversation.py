@@ -28,13 +28,13 @@ from sqlalchemy import (
 
 from heliograph.model.channels import Selection
 from heliograph.model.conversations.conversation import CONVERSATION, Conversation, words
-from heliograph.model.conversations.message import DELTA, MESSAGES, Message, grown
+from heliograph.model.conversations.message import DELTA, MESSAGES, ConversationMessage, grown
 from heliograph.model.ids import EventId
 from heliograph.storage.sql import queries
 from heliograph.storage.sql.entity import Beside, Entity, Merging, Retired
 from heliograph.storage.sql.schema import Big, Json, Moment, metadata
 
-RARE = 2000
+RARE = 300
 """A word that no more conversations have is rare."""
 
 PIECES = 5000
@@ -78,8 +78,9 @@ conversations = Table(
     Column("deleted", Boolean, nullable=False),
     Column("last_event_id", Big, nullable=False),
     Index("conversations_updated", "known", "deleted", "is_archived", "updated_at", "conversation_id"),
-    Index("conversations_user", "user_id", "updated_at", "conversation_id"),
-    Index("conversations_flow", "flow_id", "updated_at", "conversation_id"),
+    Index("conversations_all", "known", "deleted", "updated_at", "conversation_id"),
+    Index("conversations_user", "user_id", "known", "deleted", "updated_at", "conversation_id"),
+    Index("conversations_flow", "flow_id", "known", "deleted", "updated_at", "conversation_id"),
 )
 
 Bytewise = Text().with_variant(Text(collation="C"), "postgresql")
@@ -111,8 +112,13 @@ def _searched(connection: Connection, text: str) -> ColumnElement[bool]:
         exists().where(mine == conversations.c.conversation_id, one) for one in ranges
     ]
     rarest = min(range(len(ranges)), key=counts.__getitem__)
-    if counts[rarest] <= RARE:
-        there[rarest] = conversations.c.conversation_id.in_(select(mine).where(ranges[rarest]))
+    if (
+        counts[rarest] <= RARE
+    ):  # named one by one, or SQLite would look through all conversations nevertheless
+        names = connection.scalars(select(mine).where(ranges[rarest])).all()
+        if not names:
+            return false()
+        there[rarest] = conversations.c.conversation_id.in_(set(names))
     return and_(*there)
 
 
@@ -127,7 +133,7 @@ def _count(connection: Connection, condition: ColumnElement[bool]) -> int:
     return connection.scalar(select(func.count()).select_from(some)) or 0
 
 
-def _complete(connection: Connection, message: Message) -> None:
+def _complete(connection: Connection, message: ConversationMessage) -> None:
     """Give a message that has grown the text that was said before this batch, too."""
     if message.growing:
         message.content = None
@@ -135,7 +141,7 @@ def _complete(connection: Connection, message: Message) -> None:
         message.content = grown(message.message_id, _pieces(connection, message))
 
 
-def _pieces(connection: Connection, message: Message) -> Sequence[dict[str, object]]:
+def _pieces(connection: Connection, message: ConversationMessage) -> Sequence[dict[str, object]]:
     selection = Selection((f"conversation:{message.conversation_id}",), DELTA)
     after, found = EventId(message.text_from - 1), []
     more = True

@@ -19,6 +19,7 @@ dispatches = Table(
     Column("alias", Text, index=True),
     Column("open", Boolean, nullable=False),
     Column("last_event_id", Big, nullable=False),
+    Index("dispatches_requested", "requested_at"),
 )
 Index(
     "dispatches_open",
