@@ -76,6 +76,8 @@ async def test_status(page: Page, served: Service) -> None:
     """The state of the service's parts is told, and where its documents are."""
     await page.go(f"{served.url}/#/status")
     await page.until(f"{TEXT}.includes('subscriber') && {TEXT}.includes('ready')")
+    for told in ("% busy", "Disk free", "Events a second"):
+        assert await page.evaluate(f"{TEXT}.includes({told!r})"), told
     assert await page.evaluate("document.querySelectorAll('.links a').length") == 3
     assert page.messages == []
 
