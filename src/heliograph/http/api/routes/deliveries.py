@@ -16,7 +16,7 @@ from heliograph.http.api.endpoint import Described, Endpoint
 from heliograph.http.api.routes.webhooks import EXAMPLE, Count, OfWebhook, of_webhooks, rows_of
 from heliograph.http.api.services import Services
 from heliograph.http.api.shared import ListMeta
-from heliograph.http.rules.asked import Asked, HeaderFields
+from heliograph.http.rules.asked import Asked, Headers
 from heliograph.http.rules.auth import Identity
 from heliograph.http.rules.bodies import JSON
 from heliograph.http.rules.parameters import (
@@ -52,7 +52,7 @@ QUANTILES = (0.5, 0.9, 0.99)
 class Parcel:
     """A delivery, unopened."""
 
-    headers: HeaderFields
+    headers: Headers
     body: bytes
 
 
@@ -69,7 +69,7 @@ class AnyBody:
 
 
 class _ParcelReader:
-    def __init__(self, headers: HeaderFields, most: int) -> None:
+    def __init__(self, headers: Headers, most: int) -> None:
         self._headers = headers
         self._most = most
         self._read = bytearray()
@@ -202,7 +202,7 @@ class WebhookStats:
     skipped: Count
     refused: Annotated[Mapping[str, int], says("By reason: unsigned, mismatch, stale, repeated, …")]
     last_event_at: datetime | None
-    latency_ms: Annotated[Mapping[str, float], says("How long it took until they were kept: p50, p90, p99.")]
+    latency_ms: Annotated[Mapping[str, float], says("The time until they were kept: p50, p90, p99.")]
     per_hour: Annotated[Sequence[HourOfWebhook], says("The newest 48 with any.")]
 
 

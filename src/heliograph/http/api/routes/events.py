@@ -71,6 +71,11 @@ class Publishing:
     )
 
 
+def largest_item(max_event_bytes: int) -> int:
+    """Return how many bytes an item may have as it comes: with escapes, spaces, and what is around it."""
+    return 4 * max_event_bytes + 64 * 1024
+
+
 def _read_leniently(body: bytes, what: str) -> Any:
     try:
         return read_json(body)
@@ -89,7 +94,7 @@ class Items:
         """Make the reader of a body."""
         most, items = settings.server.max_request_bytes, settings.events.max_per_request
         parse = _read_leniently if asked.args and asked.args.get("lenient") == "true" else parse_json
-        return ItemReader(asked.mimetype, most, items, parse)
+        return ItemReader(asked.mimetype, most, items, parse, largest_item(settings.events.max_bytes))
 
     def describe(self, settings: Settings, components: Components) -> Mapping[str, Any]:
         """Describe it for OpenAPI."""
@@ -129,7 +134,7 @@ class Mended:
 class Published:
     """The events that were kept."""
 
-    accepted: Annotated[int, says("How many items the request had.", minimum=1)]
+    accepted: Annotated[int, says("The number of items of the request.", minimum=1)]
     ids: Annotated[
         Sequence[EventId], says("Of each item in order; what was published before has its old id.")
     ]
@@ -204,7 +209,7 @@ class EventList:
     """A page of events."""
 
     events: Sequence[Event]
-    total: Annotated[int, says("How many this page has.", minimum=0)]
+    total: Annotated[int, says("The number of events on this page.", minimum=0)]
     meta: ListMeta
 
 
