@@ -12,7 +12,10 @@ import heliograph
 
 ROOT = Path(heliograph.__file__).parent
 
-FRONT_DOORS = ("", "actors", "client", "http.streams", "http.wire")
+FRONT_DOORS = (
+    *("", "actors", "client", "http.api", "http.streams", "http.wire"),
+    *("storage.distributed", "storage.embedded"),
+)
 """Packages, without the leading ``heliograph.``; the first is ``heliograph`` itself."""
 
 CLIENT_PACKAGES = ("demo", "exec", "load")

@@ -21,35 +21,35 @@ import attrs
 import structlog
 import trio
 
-from heliograph.actors.appender import Appender
-from heliograph.actors.archiver import Archiver
-from heliograph.actors.bridge import Bridge
-from heliograph.actors.engine import Engine, HttpLink, Link, QueueLink
-from heliograph.actors.histogram import Histogram
-from heliograph.actors.hub import Hub
-from heliograph.actors.monitor import Monitor
-from heliograph.actors.receiver import Receiver
-from heliograph.actors.registry import Registry
-from heliograph.actors.retention import Retention
-from heliograph.actors.signing import SigningSecrets
-from heliograph.actors.subscriber import Subscriber
-from heliograph.actors.sweeper import Sweeper
-from heliograph.actors.webhooks import Webhooks
+from heliograph.actors import (
+    Appender,
+    Archiver,
+    Bridge,
+    Clock,
+    Engine,
+    Histogram,
+    Hub,
+    Monitor,
+    Receiver,
+    Registry,
+    Retention,
+    SigningSecrets,
+    Subscriber,
+    Sweeper,
+    Webhooks,
+)
+from heliograph.actors.engine import HttpLink, Link, QueueLink
 from heliograph.config import Settings, hide_password, is_loopback
-from heliograph.http.api.app import create_app
-from heliograph.http.api.registry import ENDPOINTS
-from heliograph.http.api.services import Services, StorageStats
-from heliograph.http.api.shortcuts import Shortcuts
+from heliograph.http.api import ENDPOINTS, Services, Shortcuts, StorageStats, create_app
 from heliograph.http.rules.auth import Authenticator
 from heliograph.http.streams import StreamRegistry, drain
-from heliograph.http.wire.server import Server, open_listener
+from heliograph.http.wire import Server, open_listener
 from heliograph.model.errors import SettingsError, Unavailable
 from heliograph.model.ids import OLDEST, format_id
 from heliograph.model.prices import Prices
 from heliograph.storage.artifacts import FolderArtifacts
-from heliograph.storage.distributed.form import migrate_database, open_distributed
-from heliograph.storage.embedded.form import open_embedded
-from heliograph.storage.embedded.sqlite import migrate_sqlite
+from heliograph.storage.distributed import migrate_database, open_distributed
+from heliograph.storage.embedded import migrate_sqlite, open_embedded
 from heliograph.storage.objects import ObjectArtifacts, open_bucket
 from heliograph.storage.protocols import Artifacts, Storage
 from heliograph.storage.sql.migrate import HEAD
@@ -156,6 +156,7 @@ async def _run_streams(
                 checks["archive"] = checks.get("archive") or archiver.error
             return {
                 **checks,
+                "clock": staff.clock.problem(),
                 "subscriber": "catching up with the log" if behind else None,
                 "analytics": None if histogram.loaded else "loading the rollups",
             }
@@ -257,15 +258,18 @@ class Staff:
     Args:
         actors: By name.
         stats: Takes a snapshot of their counters.
+        clock: What retention goes by.
     """
 
     actors: Mapping[str, Callable[[], Awaitable[None]]]
     stats: Callable[[], StorageStats]
+    clock: Clock
 
     @classmethod
     def of(cls, storage: Storage, artifacts: Artifacts, settings: Settings) -> Staff:
         """Make the actors that a form of storage needs."""
-        retention = Retention(storage.keeper, artifacts, settings.retention)
+        clock = Clock(lambda: storage.log.position)
+        retention = Retention(storage.keeper, artifacts, settings.retention, clock)
         archiver = None if storage.archive is None else Archiver(storage.archive)
         bridge = None if storage.listener is None else Bridge(storage.listener, settings.events.max_bytes)
         named = {"retention": retention, "archiver": archiver, "bridge": bridge}
@@ -279,7 +283,7 @@ class Staff:
                 None if bridge is None else bridge.stats(),
             )
 
-        return cls({**storage.background, **actors}, stats)
+        return cls({**storage.background, **actors}, stats, clock)
 
 
 def open_storage(settings: Settings) -> AbstractAsyncContextManager[Storage]:

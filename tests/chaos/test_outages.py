@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from tests.chaos.conftest import NodeMaker
     from tests.servers import PostgresServer
 
-EVERYTHING_OK = {"redis": "ok", "postgres": "ok", "archive": "ok", "subscriber": "ok", "analytics": "ok"}
+PARTS = ("redis", "postgres", "archive", "clock", "subscriber", "analytics")
+EVERYTHING_OK = dict.fromkeys(PARTS, "ok")
 
 
 def line(text: str, size: int = 0) -> dict[str, str]:

@@ -275,6 +275,7 @@ async def test_a_webhook_made_over_http(start: Start, api: Api) -> None:
     assert (changed.json()["description"], changed.json()["has_secret"]) == ("Nightly runs", True)
     assert (await api.http.post(f"{path}/disable")).json()["enabled"] is False
     assert (await api.http.post(data["endpoint"], content=body, headers=headers)).status_code == 403
+    assert (await api.http.put(path, json={"description": "Off"})).json()["enabled"] is False
     assert (await api.http.post(f"{path}/enable")).json()["enabled"] is True
     for shown in (
         "/api/v1/webhooks",
@@ -289,6 +290,21 @@ async def test_a_webhook_made_over_http(start: Start, api: Api) -> None:
     assert (await api.http.delete(f"/api/webhooks/{data['webhook_id']}")).json()["success"]
     assert (await api.http.post(data["endpoint"], content=body, headers=headers)).status_code == 404
     assert (await api.http.get(path)).status_code == 404
+
+
+async def test_an_endpoint_that_nobody_names(api: Api) -> None:
+    """It is made of the name, differs for another webhook of that name, and stays when the name changes."""
+    made = [
+        (await api.http.post("/api/v1/webhooks", json={"name": name})).json() for name in ("A B", "a b", "é")
+    ]
+    assert made[0]["endpoint"] == "/webhooks/a-b"
+    assert made[1]["endpoint"] == f"/webhooks/a-b-{made[1]['webhook_id'][-6:]}"
+    assert made[2]["endpoint"] == f"/webhooks/{made[2]['webhook_id']}"
+    path = f"/api/v1/webhooks/{made[0]['webhook_id']}"
+    changed = (await api.http.put(path, json={"name": "Another"})).json()
+    assert (changed["name"], changed["endpoint"]) == ("Another", "/webhooks/a-b")
+    for hook in made:
+        assert (await api.http.post(hook["endpoint"], json={"text": "x"})).status_code == 200
 
 
 async def test_what_is_wrong_with_a_webhook_is_named(api: Api) -> None:

@@ -404,7 +404,7 @@ async def test_the_log_of_events_for_every_topic(recorded: Api) -> None:
 async def test_what_is_wrong_in_the_files_shows(start: Start, tmp_path: Path) -> None:
     """A cycle is in its workflow's problems; a folder that is no workflow is listed apart."""
     for name, files in {
-        "round": {"manifest.yaml": "name: round", "pipeline.yaml": CYCLE},
+        "round": {"manifest.yaml": "name: round\nagents: [one, two]", "pipeline.yaml": CYCLE},
         "torn": {"manifest.yaml": "name: [\n"},
     }.items():
         (tmp_path / "w" / name).mkdir(parents=True)
@@ -412,6 +412,7 @@ async def test_what_is_wrong_in_the_files_shows(start: Start, tmp_path: Path) ->
             (tmp_path / "w" / name / file).write_text(text)
     api = await start(workflows=(tmp_path / "w",))
     answer = await api.get(V1)
+    assert answer["workflows"][0]["agent_count"] == 2
     (problem,) = answer["workflows"][0]["problems"]
     assert (problem["file"], problem["line"]) == ("pipeline.yaml", 3)
     assert problem["detail"].startswith("waits for itself")

@@ -3,10 +3,33 @@
 from heliograph.actors.appender import Appender
 from heliograph.actors.archiver import Archiver
 from heliograph.actors.bridge import Bridge
+from heliograph.actors.clock import Clock
+from heliograph.actors.engine import Engine
 from heliograph.actors.histogram import Histogram
 from heliograph.actors.hub import Hub
+from heliograph.actors.monitor import Monitor
+from heliograph.actors.receiver import Receiver
+from heliograph.actors.registry import Registry
 from heliograph.actors.retention import Retention
+from heliograph.actors.signing import SigningSecrets
 from heliograph.actors.subscriber import Subscriber
 from heliograph.actors.sweeper import Sweeper
+from heliograph.actors.webhooks import Webhooks
 
-__all__ = ["Appender", "Archiver", "Bridge", "Histogram", "Hub", "Retention", "Subscriber", "Sweeper"]
+__all__ = [
+    "Appender",
+    "Archiver",
+    "Bridge",
+    "Clock",
+    "Engine",
+    "Histogram",
+    "Hub",
+    "Monitor",
+    "Receiver",
+    "Registry",
+    "Retention",
+    "SigningSecrets",
+    "Subscriber",
+    "Sweeper",
+    "Webhooks",
+]

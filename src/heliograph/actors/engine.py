@@ -35,7 +35,7 @@ from heliograph.model.dispatch import DISPATCH, SENT, SETTLED, Dispatch, Dispatc
 from heliograph.model.errors import Conflict, Unavailable
 from heliograph.model.event import Draft
 from heliograph.model.intake import parse_item
-from heliograph.model.task import TASK
+from heliograph.model.task import TASK, Task
 from heliograph.storage.protocols import Queue, Receipt, Store, Turn
 
 POLL_SECONDS = 0.25
@@ -272,16 +272,19 @@ class Engine:
             found, _ = await self._store.list(DISPATCH, DispatchFilter(open=True), None, OPEN)
             self._waiting = len(found)
             await self._look_at_engine(bool(found))
+            if self._state == "down":  # until it is back there is nothing to do, however much comes
+                await trio.sleep(POLL_SECONDS)
+                continue
+            tasks = await self._store.newest(TASK, "task_id", [dispatch.task_id for dispatch in found])
             for dispatch in found:
                 await self._turn.hold()
-                await self._attend(dispatch)
+                await self._attend(dispatch, tasks.get(dispatch.task_id))
             self._poke = trio.Event()
             with trio.move_on_after(POLL_SECONDS if found else IDLE_SECONDS):
                 await self._poke.wait()
 
-    async def _attend(self, dispatch: Dispatch) -> None:
-        """Do what a dispatch needs next."""
-        task = await self._store.get(TASK, dispatch.task_id)
+    async def _attend(self, dispatch: Dispatch, task: Task | None) -> None:
+        """Do what a dispatch needs next, given its task as it is."""
         if task is not None and task.finished:
             self._again.discard(dispatch.task_id)
             await self._tell(SETTLED, dispatch, "settled")

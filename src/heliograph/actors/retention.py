@@ -6,11 +6,10 @@ them for those who write. It never removes silently: what is gone is remembered 
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
-
 import attrs
 import trio
 
+from heliograph.actors.clock import Clock
 from heliograph.actors.retry import until_it_works
 from heliograph.model.settings import RetentionSettings
 from heliograph.storage.protocols import Artifacts, Keeper
@@ -34,9 +33,11 @@ class Retention:
         keeper: The store's side.
         artifacts: What runs have left behind, which goes with them.
         policy: What is kept.
+        clock: Says what is old; while it can't be believed nothing is removed.
     """
 
-    def __init__(self, keeper: Keeper, artifacts: Artifacts, policy: RetentionSettings) -> None:
+    def __init__(self, keeper: Keeper, artifacts: Artifacts, policy: RetentionSettings, clock: Clock) -> None:
+        self._clock = clock
         self._keeper = keeper
         self._artifacts = artifacts
         self._policy = policy
@@ -58,10 +59,14 @@ class Retention:
             await trio.sleep(INTERVAL_SECONDS)
 
     async def _sweep(self) -> int:
-        return await self._keeper.sweep(self._policy, datetime.now(UTC))
+        if self._clock.problem() is not None:
+            return 0
+        return await self._keeper.sweep(self._policy, self._clock.now())
 
     async def _sweep_runs(self) -> int:
-        old = await self._keeper.old_runs(self._policy, datetime.now(UTC))
+        if self._clock.problem() is not None:
+            return 0
+        old = await self._keeper.old_runs(self._policy, self._clock.now())
         for run in old:  # first, since nobody would find them any more
             await self._artifacts.delete_all(run.workflow_id, run.run_id)
         if old:

@@ -187,17 +187,21 @@ class Webhooks:
         if known is None and len(self._made) >= MOST_WEBHOOKS:
             raise TooMany(f"there may be {MOST_WEBHOOKS} webhooks besides those in files")
         owner = self._by_slug.get(config.slug)
-        if owner is not None and owner.webhook_id != webhook_id:
+        taken = owner is not None and owner.webhook_id != webhook_id
+        if taken and "endpoint" not in said:
+            config = attrs.evolve(config, endpoint=f"{config.endpoint}-{webhook_id[-6:]}")
+        elif owner is not None and taken:
             detail = f"is the endpoint of the webhook {owner.webhook_id} already"
             raise WebhookValidationError([FieldError("endpoint", detail)])
         if secret is not None:
             await self._vault.keep(webhook_id, secret or None)
         kept = known.secret if secret is None and known is not None else secret or None
+        definition = {**said, "endpoint": config.endpoint}  # it stays when the name changes
         receipt = await self._say(
-            CONFIGURED, webhook_id, enabled=config.enabled, definition=dict(said), created_by=who
+            CONFIGURED, webhook_id, enabled=config.enabled, definition=definition, created_by=who
         )
         made_at = time_of(receipt.cursor) if known is None else known.created_at
-        self._made[webhook_id] = Hook(config, kept, created_at=made_at, created_by=who, said=dict(said))
+        self._made[webhook_id] = Hook(config, kept, created_at=made_at, created_by=who, said=definition)
         self._enabled[webhook_id] = config.enabled
         self._arrange()
         return self.get(webhook_id)

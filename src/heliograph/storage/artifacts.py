@@ -3,7 +3,7 @@
 An artifact is one plain file, so a platform that writes its own needs no help to do so. Ours are written
 beside and put in place when they are on the disk: a reader sees the old one or the new one, never a part,
 and what was acknowledged is there after a crash. Names are checked here, whoever has checked them before:
-they never lead out of the folder, and a link in it is not followed.
+they never lead out of the folder, and an artifact that is a link is not followed.
 """
 
 from __future__ import annotations

@@ -597,3 +597,11 @@ def test_sums_stay_within_what_databases_hold() -> None:
     events += [told("step.completed", n, step=f"s{n}", **most) for n in range(200)]
     run = run_after(*events)
     assert (run.cost_nanos, run.input_tokens) == (MAX_COST_USD * 10**9, MAX_TOKENS)
+
+
+def test_a_share_of_a_run_that_was_removed_begins_it_anew() -> None:
+    """What steps and calls still add finds a run, whatever has become of the first one."""
+    run = Run.fed(spendings.SpendingShare("r", "w", Spent(5)))
+    run.feed(spendings.SpendingShare("r", "w", Spent(5)), 1)
+    run.feed(steps.StepShare("r", "w", START, "success", Spent(2)), 1)
+    assert (run.id, run.status, run.cost_nanos, run.steps) == ("r/w", "pending", 7, {"success": 1})

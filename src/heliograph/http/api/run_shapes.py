@@ -39,7 +39,7 @@ class RunView:
     input_tokens: Tokens
     output_tokens: Tokens
     cached_tokens: Tokens
-    steps: Annotated[Mapping[str, int], says("How many of its steps have each status.")]
+    steps: Annotated[Mapping[str, int], says("The number of its steps by status.")]
 
 
 def view_of(run: Run) -> RunView:

@@ -28,21 +28,21 @@ from heliograph.model.ids import EventId
 from heliograph.model.task import STATUSES, Task, task_json
 
 StreamCursor = Annotated[
-    EventId, says("Where the answer stands: a stream goes on from here, given it as after.")
+    EventId, says("The cursor of this answer: a stream that is given it as after goes on from here.")
 ]
 NextCursor = Annotated[str | None, says("Opaque: give it back as cursor for the next page; null at the end.")]
 
 
 @attrs.frozen
 class Meta:
-    """Where an answer stands."""
+    """The place of an answer in the log."""
 
     stream_cursor: StreamCursor
 
 
 @attrs.frozen
 class ListMeta:
-    """Where a page of a list stands, and how to get the next one."""
+    """The place of a page, and the cursor of the next one."""
 
     next_cursor: NextCursor
     stream_cursor: StreamCursor

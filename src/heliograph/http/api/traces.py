@@ -58,7 +58,7 @@ class TraceStep:
     started_at: datetime | None
     finished_at: datetime | None
     offset_ms: Annotated[float | None, says("From the run's start to the step's.")]
-    attempts: Annotated[int, says("How often it began.", minimum=0)]
+    attempts: Annotated[int, says("The number of its attempts.", minimum=0)]
     tries: Annotated[Sequence[Attempt], says("Its attempts, the earliest first; the newest of many.")]
     error: str | None
     cost_usd: Dollars

@@ -144,7 +144,7 @@ def read_config(
     name = fields.text("name", name).strip()
     if not name:
         fields.wrong("name", "is missing")
-    endpoint = fields.text("endpoint", f"/webhooks/{_slug(name)}")
+    endpoint = fields.text("endpoint", f"/webhooks/{_slug(name) or _slug(webhook_id)}")
     if not _endpoint.fullmatch(endpoint):
         fields.wrong("endpoint", ENDPOINT_HELP)
     commands = tuple(_read_command(one, template_file) for one in fields.each("commands"))

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import attrs
 
 from heliograph.model.event import Event
-from heliograph.model.ids import OLDEST, EventId, from_microseconds, to_microseconds
+from heliograph.model.ids import EPOCH, OLDEST, EventId, from_microseconds, to_microseconds
 from heliograph.model.kind import Key, Kind
 from heliograph.model.prices import Prices
 from heliograph.model.rules import OBJECT, Rule, Rules, one_of, text
@@ -112,10 +112,11 @@ class Run:
         return cls(name, run_id, workflow_id, at, at, first_event_id=event.id)
 
     @classmethod
-    def fed(cls, share: StepShare) -> Run:
-        """Begin a run at the first share of a step."""
+    def fed(cls, share: StepShare | SpendingShare) -> Run:
+        """Begin a run at a share: the run itself was removed before."""
         (name,) = share.owner
-        return cls(name, share.run_id, share.workflow_id, share.started_at, share.started_at)
+        at = share.started_at if isinstance(share, StepShare) else EPOCH
+        return cls(name, share.run_id, share.workflow_id, at, at)
 
     @property
     def ended(self) -> bool:

@@ -59,6 +59,6 @@ ENDPOINTS = [
         "/api/tasks/{task_id}", "It is kept.", changed
     ),
     of_view(changes.ENDPOINTS, changes.stop_task).in_dashboard(
-        "/api/tasks/{task_id}/stop", "Whether it was stopped.", stopped
+        "/api/tasks/{task_id}/stop", "The outcome.", stopped
     ),
 ]

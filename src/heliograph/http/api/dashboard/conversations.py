@@ -47,7 +47,7 @@ class ConversationRows:
     include_archived: bool = query(Flag(), "Those that are archived, too.", default=False)
     search: str | None = query(Text(), "The title has each of these words, or one that begins so.")
     limit: int = query(Whole(1, 200), "The most that a page has.", default=50)
-    offset: int = query(Whole(0, MAX_OFFSET), "How many to leave out.", default=0)
+    offset: int = query(Whole(0, MAX_OFFSET), "The number of entries to leave out first.", default=0)
 
 
 @attrs.frozen
@@ -55,7 +55,7 @@ class MessageRows(OfConversation):
     """Which of its messages, from where on."""
 
     limit: int = query(Whole(1, 500), "The most that a page has.", default=100)
-    offset: int = query(Whole(0, MAX_OFFSET), "How many to leave out.", default=0)
+    offset: int = query(Whole(0, MAX_OFFSET), "The number of entries to leave out first.", default=0)
 
 
 @attrs.frozen

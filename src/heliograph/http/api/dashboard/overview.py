@@ -35,7 +35,7 @@ Count = Annotated[int, says(minimum=0)]
 
 @attrs.frozen
 class DashboardHealth:
-    """That the process answers, and how busy it is."""
+    """The answer of a process that works, and its load."""
 
     status: Literal["healthy"]
     service: str
@@ -180,7 +180,7 @@ ENDPOINTS = [
         "/api/status",
         machine,
         DASHBOARD,
-        Described("How it is."),
+        Described("The state of the service."),
         refuses=(Invalid,),
         example=_STATUS,
     ),

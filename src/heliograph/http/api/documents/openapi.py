@@ -50,7 +50,7 @@ TAGS = {
     "agents": "The fleet, as its tasks tell of it.",
     "analytics": "Sums, averages and percentiles over any period.",
     "dashboard": "The dashboard API: bare lists, cursors in headers, and 0 or empty text for null.",
-    "service": "How the service is doing, and what it offers.",
+    "service": "The state of the service, and its documents.",
 }
 """By name, in the order in which they are shown; a new tag of an endpoint must stand here."""
 

@@ -54,7 +54,7 @@ HEADERS: Mapping[str, Part] = {
     "Retry-After": _header(whole(1), "Seconds to wait before the same request is worth another try."),
     "Set-Cookie": _header(TEXT, "The session's cookie."),
     "WWW-Authenticate": _header(TEXT, "The way to name a key."),
-    "X-Stream-Cursor": _header(CURSOR, "Where the answer stands: a stream goes on from here."),
+    "X-Stream-Cursor": _header(CURSOR, "The cursor of this answer: a stream goes on from here."),
 }
 
 KEYS = ("key", "bearer")

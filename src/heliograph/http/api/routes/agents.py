@@ -55,8 +55,10 @@ class Agent:
 
     name: str
     agent_type: str | None
-    description: Annotated[str, says("What its card says that it does.")]
-    known_by: Annotated[Sequence[str], says("Who tells of it: tasks, cards of workflows, the engine.")]
+    description: Annotated[str, says("The description on its card.")]
+    known_by: Annotated[
+        Sequence[str], says("The sources that name it: tasks, cards of workflows, the engine.")
+    ]
     workflows: Annotated[Sequence[str], says("Those that have a card of it.")]
     tasks: Annotated[Mapping[str, int], says(**record(dict.fromkeys(STATUSES, COUNT)))]
     running: Annotated[int, says("Tasks that it works on now.", minimum=0)]

@@ -207,7 +207,7 @@ ENDPOINTS = [
         "/api/v1/tasks/{task_id}/stop",
         stop_task,
         "tasks",
-        Described("Whether it was stopped."),
+        Described("The outcome."),
         scope="publish",
         channels=of_task,
         refuses=(NotFound, Invalid, Unavailable),

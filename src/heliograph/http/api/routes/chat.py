@@ -29,7 +29,7 @@ from heliograph.model.rules import DESCRIPTION_CHARACTERS
 
 @attrs.frozen
 class Chatting:
-    """In which session and conversation."""
+    """The session and the conversation of a question."""
 
     session_id: str | None = query(Text(1, DESCRIPTION_CHARACTERS), "The session of the task.")
     conversation_id: str | None = query(Text(), "The conversation; without one, one is made.")
@@ -55,7 +55,7 @@ class ChatTask:
 
 @attrs.frozen
 class ChatAnswer:
-    """That it is kept, and will be given to the engine."""
+    """The answer to a question that is kept, and will be given to the engine."""
 
     success: bool
     message: str

@@ -202,7 +202,7 @@ class WebhookStats:
     skipped: Count
     refused: Annotated[Mapping[str, int], says("By reason: unsigned, mismatch, stale, repeated, …")]
     last_event_at: datetime | None
-    latency_ms: Annotated[Mapping[str, float], says("How long it took until they were kept: p50, p90, p99.")]
+    latency_ms: Annotated[Mapping[str, float], says("The time until they were kept: p50, p90, p99.")]
     per_hour: Annotated[Sequence[HourOfWebhook], says("The newest 48 with any.")]
 
 

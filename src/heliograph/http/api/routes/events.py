@@ -129,7 +129,7 @@ class Mended:
 class Published:
     """The events that were kept."""
 
-    accepted: Annotated[int, says("How many items the request had.", minimum=1)]
+    accepted: Annotated[int, says("The number of items of the request.", minimum=1)]
     ids: Annotated[
         Sequence[EventId], says("Of each item in order; what was published before has its old id.")
     ]
@@ -204,7 +204,7 @@ class EventList:
     """A page of events."""
 
     events: Sequence[Event]
-    total: Annotated[int, says("How many this page has.", minimum=0)]
+    total: Annotated[int, says("The number of events on this page.", minimum=0)]
     meta: ListMeta
 
 

@@ -26,7 +26,8 @@ class Caller:
     scopes: Sequence[str]
     channels: Annotated[Sequence[str], says("Selectors that it may read and publish; empty: all.")]
     by: Annotated[
-        str, says("How it was recognized.", enum=("key", "ticket", "session", "network", "task key"))
+        str,
+        says("The way in which it was recognized.", enum=("key", "ticket", "session", "network", "task key")),
     ]
 
 

@@ -112,11 +112,13 @@ class Status:
     uptime_seconds: Count
     at: Annotated[datetime, says("As of when: at most a second ago.")]
     machine: MachineState
-    parts: Annotated[Mapping[str, Part], says("What the service needs: log, store, postgres, redis, …")]
-    lag_ms: Annotated[Mapping[str, int], says("How far the subscriber and the store are behind the log.")]
+    parts: Annotated[
+        Mapping[str, Part], says("The parts that the service needs: log, store, postgres, redis, …")
+    ]
+    lag_ms: Annotated[Mapping[str, int], says("The delay of the subscriber and of the store behind the log.")]
     events_per_second: float
     tasks: Annotated[
-        Mapping[str, Count], says("How many there are by status.", propertyNames=one_of(STATUSES))
+        Mapping[str, Count], says("The number of tasks by status.", propertyNames=one_of(STATUSES))
     ]
     engine: EngineView
     streams: Count
@@ -217,7 +219,7 @@ ENDPOINTS = [
         "/api/v1/status",
         status,
         "service",
-        Described("How it is."),
+        Described("The state of the service."),
         refuses=(Invalid, Unavailable),
         example=Status(
             status="healthy",

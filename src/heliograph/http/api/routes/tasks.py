@@ -129,7 +129,7 @@ class FullLog(OfTask):
 
 @attrs.frozen
 class TaskListMeta(ListMeta):
-    """Where a page of tasks stands; and where that was asked for, how many there are."""
+    """The place of a page of tasks, and the counts that were asked for."""
 
     counts: Annotated[
         Mapping[str, int] | None,
@@ -162,7 +162,7 @@ written_as(OneTask, lambda one: {**task_json(one.task), "meta": plain(one.meta)}
 
 @attrs.frozen
 class LineMeta:
-    """Where some lines stand in their log."""
+    """The place of some lines in their log."""
 
     first_seq: Annotated[int | None, says(minimum=1)]
     last_seq: Annotated[int | None, says(minimum=1)]

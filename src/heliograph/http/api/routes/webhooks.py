@@ -192,7 +192,8 @@ async def _make(services: Services, who: Identity, new: NewWebhook) -> Hook:
 
 
 async def _change(services: Services, who: Identity, webhook_id: str, change: NewWebhook) -> Hook:
-    said = {**services.webhooks.definition(webhook_id), **change.said()}
+    enabled = services.webhooks.get(webhook_id).config.enabled
+    said = {**services.webhooks.definition(webhook_id), "enabled": enabled, **change.said()}
     return await services.webhooks.configure(webhook_id, said, change.secret, who.name)
 
 

@@ -89,7 +89,9 @@ class WorkflowSummary:
     tags: Sequence[str]
     strategy: Annotated[str, says("SEQUENTIAL or DAG.")]
     step_count: Annotated[int, says("Steps of the top level.", minimum=0)]
-    agent_count: Annotated[int, says("Cards of agents.", minimum=0)]
+    agent_count: Annotated[
+        int, says("Agents: those with cards, or else those that the manifest names.", minimum=0)
+    ]
     total_runs: Annotated[int, says(minimum=0)]
     success_rate: Annotated[float, says("Percent of the runs that have ended.", minimum=0, maximum=100)]
     last_run: Annotated[RunView | None, says("The run that began last.")]
@@ -235,7 +237,7 @@ def _summary(workflow: Workflow, kept: Record, last: Run | None) -> WorkflowSumm
         tags=said.tags,
         strategy=workflow.pipeline.strategy,
         step_count=len(workflow.pipeline.nodes),
-        agent_count=len(workflow.cards),
+        agent_count=len(said.agents),
         total_runs=kept.total,
         success_rate=kept.success_rate,
         last_run=None if last is None else view_of(last),

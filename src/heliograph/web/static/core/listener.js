@@ -27,7 +27,8 @@ export class Listener {
    * @param {string|null} [wanted.after] cursor to go on from; null begins with what is new
    * @param {number|null} [wanted.seq] of the channel's last event that is known
    * @param {number} [wanted.every] seconds: of each channel only the newest event per so long
-   * @param {object} on `message`, `gap` and `reset` take a message of the service
+   * @param {object} on `message`, `gap` and `reset` take a message of the service; `subscribed` is told whenever
+   *   the subscription begins or goes on
    */
   constructor({ channel, topic = "*", after = null, seq = null, every = 0 }, on) {
     Object.assign(this, { channel, topic, cursor: after, seq, every, on });

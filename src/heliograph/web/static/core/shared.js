@@ -87,7 +87,7 @@ export function serve(make) {
       restart: () => streams.restart(),
       subscribe: (id, wanted) => {
         const tell = (name) => (message) => port.postMessage([name, id, message]);
-        const on = Object.fromEntries(["message", "gap", "reset"].map((name) => [name, tell(name)]));
+        const on = Object.fromEntries(["message", "gap", "reset", "subscribed"].map((name) => [name, tell(name)]));
         tab.listeners.set(id, streams.subscribe(wanted, on));
       },
       cancel: (id) => {

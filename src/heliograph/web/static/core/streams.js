@@ -124,6 +124,7 @@ export class Streams {
     switch (message.type) {
       case "subscribed":
         this.#become("live");
+        for (const one of [...this.#listeners]) if (one.key === message.ref) one.on.subscribed?.();
         break;
       case "gap":
       case "reset":

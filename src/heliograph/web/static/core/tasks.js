@@ -2,7 +2,8 @@
 
    What a filter finds, how many that is and what comes on the next page are the service's answers; the page
    moves tasks and counts at once by what it hears, and asks again for the counts a little later. Of every task the streams
-   carry changes of status and descriptions; of output the newest line of each task at most once a second. No DOM here. */
+   carry changes of status, descriptions and costs. Of output they carry the newest line of each task now and then, the more
+   seldom the more tasks run, and of those in view once a second: so a tab hears no more than can be read. No DOM here. */
 
 import { paths } from "./api.js";
 import { Fleet, passing } from "./fleet.js";
@@ -17,7 +18,14 @@ const GLIMPSES = 40; // running tasks whose last line is fetched at the start
 const MOST_WANTED = 300; // of them that wait for it
 const LATER_MS = 2_000;
 const COUNT_MS = 3_000;
-const LATEST_SECONDS = 1;
+const LATEST_SECONDS = [1, 2, 5, 10, 30]; // between two lines of a task
+const LATEST_RATE = 30; // of such lines a second that are enough
+const MOST_IN_VIEW = 40; // tasks whose lines are heard once a second
+
+/** How seldom the newest line of each of so many running tasks is to be heard, in seconds. */
+export function seldom(running) {
+  return LATEST_SECONDS.find((seconds) => running / seconds <= LATEST_RATE) ?? LATEST_SECONDS[LATEST_SECONDS.length - 1];
+}
 
 export class Tasks {
   /** Whether there has been an answer. */
@@ -35,6 +43,8 @@ export class Tasks {
   #turn = 0; // counts snapshots: what belongs to an older one is ignored
   #attempts = 0;
   #subscriptions = [];
+  #latest = { every: 0, subscription: null };
+  #inView = new Map(); // task id → subscription
   #wanted = [];
   #fetching = 0;
   #counting = null; // timer
@@ -70,8 +80,7 @@ export class Tasks {
   /** Take a new snapshot and go on live from it. */
   async begin() {
     const turn = ++this.#turn;
-    for (const one of this.#subscriptions) one.cancel();
-    this.#subscriptions = [];
+    this.#unsubscribe();
     let cursor;
     try {
       cursor = await this.#load(true);
@@ -88,10 +97,22 @@ export class Tasks {
       gap: ({ count, reason }) => this.#anew(`The stream left out ${count ?? "some"} events (${reason}); the list was loaded anew.`),
       reset: ({ reason }) => this.#anew(`The stream could not be resumed (${reason}); the list was loaded anew.`),
     };
-    const topics = ["task.status", "task.created", "task.cost"].map((topic) => this.streams.subscribe({ channel: "task:*", topic, after: cursor }, on));
-    const latest = this.streams.subscribe({ channel: "task:*", topic: "task.output", every: LATEST_SECONDS }, { message: on.message });
-    this.#subscriptions = [...topics, latest];
+    this.#subscriptions = ["task.status", "task.created", "task.cost"].map((topic) => this.streams.subscribe({ channel: "task:*", topic, after: cursor }, on));
+    this.#hearLatest();
     this.#glimpse(turn).catch(() => {}); // the next lines come anyway
+  }
+
+  /** Hear the lines of these tasks, which are in view, once a second. */
+  watch(ids) {
+    const wanted = new Set(this.#latest.every > LATEST_SECONDS[0] ? ids.slice(0, MOST_IN_VIEW) : []);
+    for (const [id, subscription] of this.#inView) {
+      if (wanted.has(id)) continue;
+      subscription.cancel();
+      this.#inView.delete(id);
+    }
+    for (const id of wanted) {
+      if (!this.#inView.has(id)) this.#inView.set(id, this.#lines(`task:${id}`, LATEST_SECONDS[0]));
+    }
   }
 
   /** Whether the service has more of a status than is loaded. */
@@ -137,7 +158,30 @@ export class Tasks {
 
   #count(counts) {
     this.counts = { ...counts };
-    if (!Object.values(this.filter).some(Boolean)) this.totals = this.counts;
+    if (Object.values(this.filter).some(Boolean)) return;
+    this.totals = this.counts;
+    if (this.#subscriptions.length) this.#hearLatest();
+  }
+
+  #lines(channel, every, subscribed) {
+    return this.streams.subscribe({ channel, topic: "task.output", every }, { message: (message) => this.#take(message), subscribed });
+  }
+
+  #hearLatest() {
+    const every = seldom(this.totals.running);
+    if (every === this.#latest.every) return;
+    this.#latest.subscription?.cancel();
+    // What began with a line while nobody listened is known to the service alone.
+    const catchUp = () => this.#load().catch(() => {});
+    this.#latest = { every, subscription: this.#lines("task:*", every, catchUp) };
+  }
+
+  #unsubscribe() {
+    this.watch([]);
+    for (const one of this.#subscriptions) one.cancel();
+    this.#subscriptions = [];
+    this.#latest.subscription?.cancel();
+    this.#latest = { every: 0, subscription: null };
   }
 
   #anew(notice) {

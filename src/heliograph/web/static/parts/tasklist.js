@@ -24,6 +24,10 @@ export class TaskList {
 
   #sections = new Map();
   #rows = new Map();
+  #seen = new Set(); // rows that are in view
+  #views = new IntersectionObserver((entries) => {
+    for (const { target, isIntersecting } of entries) isIntersecting ? this.#seen.add(target) : this.#seen.delete(target);
+  });
   #begun = false;
   #folded;
 
@@ -70,7 +74,12 @@ export class TaskList {
       return;
     }
     const used = new Set(wanted.flatMap(({ shown }) => shown.map((task) => task.task_id)));
-    for (const id of this.#rows.keys()) if (!used.has(id)) this.#rows.delete(id);
+    for (const [id, { node }] of this.#rows) {
+      if (used.has(id)) continue;
+      this.#views.unobserve(node);
+      this.#seen.delete(node);
+      this.#rows.delete(id);
+    }
     for (const { section, shown } of wanted) {
       section.node.hidden = !section.given.total && !section.given.tasks.length;
       section.shown = shown.length;
@@ -88,6 +97,11 @@ export class TaskList {
       if (task) row.draw(task, now, absolute);
       row.link.toggleAttribute("aria-current", id === this.open);
     }
+  }
+
+  /** Ids of the tasks whose rows are in view and that may say something. */
+  get inView() {
+    return [...this.#rows.values()].filter(({ node, link }) => this.#seen.has(node) && link.dataset.status === "running").map(({ id }) => id);
   }
 
   /** The links of all rows, from top to bottom. */
@@ -122,6 +136,7 @@ export class TaskList {
       row = new Row(id, this.address(id));
       row.node.classList.toggle("fresh", this.#begun);
       this.#rows.set(id, row);
+      this.#views.observe(row.node);
     }
     return row;
   }

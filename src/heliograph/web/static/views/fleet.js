@@ -162,6 +162,7 @@ export function open(shell, root, place) {
     fresh.hidden = list.pending === 0;
     put(fresh, `${list.pending} new`);
     list.draw((id) => fleet.get(id), shell.now(), shell.preferences.get("times") === "absolute");
+    tasks.watch(document.hidden ? [] : list.inView);
     drawTotals();
     drawAgents();
     drawChosen();
@@ -238,8 +239,16 @@ export function open(shell, root, place) {
     shell.amend(Object.fromEntries(Object.keys(filter).map((name) => [name, ""])));
   });
 
+  const unwatch = () => document.hidden && tasks.watch([]); // a hidden page draws nothing
+  document.addEventListener("visibilitychange", unwatch);
   moved(place);
   drawSpent();
   const spending = setInterval(() => document.hidden || drawSpent(), SPENT_MS);
-  return { draw, moved, key, close: () => clearInterval(spending) };
+  function close() {
+    clearInterval(spending);
+    tasks.watch([]);
+    document.removeEventListener("visibilitychange", unwatch);
+  }
+
+  return { draw, moved, key, close };
 }

@@ -1,0 +1,67 @@
+"""The clock: whether the time that this machine tells can be believed.
+
+Ids of events are made of the time, and retention goes by it. A clock that is set to next year for a moment
+would have all events removed as old. So the wall clock is compared with the machine's uptime, which nobody
+sets, and with the newest event.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+
+import structlog
+
+from heliograph.model.ids import EventId, time_of
+
+MOST_SECONDS = 120.0
+"""So far the clock may run away from the uptime, or events be ahead of it; corrections are far smaller."""
+
+log = structlog.get_logger(__name__)
+
+
+class Clock:
+    """Watches the clock since it was made.
+
+    Args:
+        position: Returns the newest event's id.
+        wall: Returns the time in seconds since the epoch.
+        uptime: Returns seconds that nobody sets, and that go on while the machine sleeps.
+    """
+
+    def __init__(
+        self,
+        position: Callable[[], EventId],
+        wall: Callable[[], float] = time.time,
+        uptime: Callable[[], float] = lambda: time.clock_gettime(time.CLOCK_BOOTTIME),
+    ) -> None:
+        self._position = position
+        self._wall, self._uptime = wall, uptime
+        self._begun = wall() - uptime()
+        self._said: str | None = None
+
+    def now(self) -> datetime:
+        """Return the time, believed or not."""
+        return datetime.fromtimestamp(self._wall(), UTC)
+
+    def problem(self) -> str | None:
+        """Say why the time can't be believed; ``None`` if it can. It is logged when that begins and ends."""
+        found = self._problem()
+        if (found is None) != (self._said is None):
+            if found is None:
+                log.info("the clock is right again")
+            else:
+                log.error("the clock is wrong", reason=found)
+        self._said = found
+        return found
+
+    def _problem(self) -> str | None:
+        ahead = self._wall() - self._uptime() - self._begun
+        if abs(ahead) > MOST_SECONDS:
+            way = "forward" if ahead > 0 else "back"
+            return f"the clock was set {way} by {abs(ahead):.0f} s; nothing is removed by it"
+        newest = self._position()
+        if newest and (lead := (time_of(newest) - self.now()).total_seconds()) > MOST_SECONDS:
+            return f"the newest event is {lead:.0f} s ahead of the clock; nothing is removed by it"
+        return None
