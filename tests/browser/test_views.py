@@ -76,6 +76,8 @@ async def test_status(page: Page, served: Service) -> None:
     """The state of the service's parts is told, and where its documents are."""
     await page.go(f"{served.url}/#/status")
     await page.until(f"{TEXT}.includes('subscriber') && {TEXT}.includes('ready')")
+    for told in ("% busy", "Disk free", "Events a second"):
+        assert await page.evaluate(f"{TEXT}.includes({told!r})"), told
     assert await page.evaluate("document.querySelectorAll('.links a').length") == 3
     assert page.messages == []
 
@@ -207,7 +209,8 @@ async def test_webhooks_and_their_deliveries(page: Page, served: Service) -> Non
         await page.until(f"{TEXT}.includes('Deploys') && {TEXT}.includes('Nothing was delivered')")
         delivered = await client.post(f"/webhooks/{webhook}", json={"text": "build it"})
         assert delivered.is_success, delivered.text
-        await page.until(f"{TEXT}.includes('accepted')")
+        became = "document.querySelector('tbody .pill')?.innerText"
+        await page.until(f"{became} === 'accepted'")
         await page.evaluate("document.querySelector('.switch').click()")
         await page.until("document.querySelector('.figure dd').innerText.startsWith('0 of 1')")
         await page.evaluate("[...document.querySelectorAll('tbody a')].at(-1).click()")

@@ -3,13 +3,13 @@ from typing import Any
 import orjson
 import pytest
 import trio
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from tests.actors.conftest import run_in_virtual_time
-from tests.strategies import json_objects
+from tests.strategies import json_objects, json_values
 from werkzeug.exceptions import RequestTimeout
 
-from heliograph.http.rules.bodies import BODY_SECONDS, InTime, ItemReader
+from heliograph.http.rules.bodies import BODY_SECONDS, InTime, ItemReader, split_array
 from heliograph.model.errors import ClientFault, Invalid, Malformed, TooLarge, UnsupportedMedia
 
 
@@ -125,3 +125,49 @@ def test_a_body_that_trickles_in_is_given_up() -> None:
         assert [piece async for piece in body] == [b"[1,", b"2]"]
 
     run_in_virtual_time(main)
+
+
+@given(st.lists(json_values(), max_size=6), st.sampled_from(["", " ", "\n  "]))
+def test_an_array_is_split_into_its_entries(values: list[Any], space: str) -> None:
+    """Entries come out whole, whatever strings and structures they hold."""
+    body = f"{space}[{space}".encode() + f"{space},{space}".encode().join(map(orjson.dumps, values))
+    pieces = list(split_array(body + f"{space}]{space}".encode()))
+    assert [orjson.loads(piece) for piece in pieces] == values
+
+
+@given(st.text('[]{},:"\\ 01', max_size=30).map(lambda text: f"[{text}".encode()))
+@example(b"[0,]")
+@example(b"[1}")
+@example(b"[,]")
+@example(b"[] ]")
+def test_any_array_is_split_or_malformed(body: bytes) -> None:
+    """What can be split and parsed is what the whole is; nothing that is not JSON passes."""
+    try:
+        values = [orjson.loads(piece) for piece in split_array(body)]
+    except (Malformed, orjson.JSONDecodeError):
+        with pytest.raises(orjson.JSONDecodeError):
+            orjson.loads(body)
+    else:
+        assert orjson.loads(body) == values
+
+
+def test_a_large_array_is_read_item_by_item() -> None:
+    """A large body has the same items as a small one, its limits are checked before they are parsed."""
+    items = [{"n": number, "text": "x" * 200} for number in range(2000)]
+    body = orjson.dumps(items)
+    assert read(body, limit=10**6, most=2000) == items
+    with pytest.raises(TooLarge, match="at most 1999 events"):
+        read(body, limit=10**6, most=1999)
+    with pytest.raises(Malformed, match="item 2000"):
+        read(body[:-1] + b',{"a"}]', limit=10**6, most=3000)
+    reader = ItemReader("application/json", 10**6, 10, max_item_bytes=1000)
+    reader.feed(b'{"a":"%b"}' % (b"x" * 300_000))
+    with pytest.raises(TooLarge, match="an item has 300008 bytes"):
+        reader.end()
+
+
+def test_a_line_has_a_limit() -> None:
+    """A line that can be no item is refused before its end has come."""
+    reader = ItemReader(NDJSON, 10**6, 10, max_item_bytes=1000)
+    with pytest.raises(TooLarge, match="an item has"):
+        reader.feed(b'{"a":"' + b"x" * 2000)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import zlib
-from collections.abc import AsyncIterable, Callable, Mapping
+from collections.abc import AsyncIterable, Callable, Iterator, Mapping
 from typing import Any, Protocol
 
 import attrs
@@ -35,6 +36,9 @@ CODINGS = {"gzip": 31, "deflate": 15}
 """Content codings that are unpacked, and what zlib calls their windows."""
 
 UNPACKED_PIECE = 64 * 1024
+_STRUCTURE = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"|[\[\]{},]', re.DOTALL)
+"""Strings, of which none is looked into, and what gives JSON its structure."""
+
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 """Some programs write it in front of UTF-8."""
 
@@ -215,15 +219,22 @@ class ItemReader:
         max_bytes: Limit of the body.
         max_items: Limit of items.
         parse: Reads JSON, given its bytes and what it is.
+        max_item_bytes: Limit of an item as it comes: what is larger can't be within the limit of its event.
 
     Raises:
         UnsupportedMedia: Neither JSON nor NDJSON.
     """
 
     def __init__(
-        self, kind: str, max_bytes: int, max_items: int, parse: Callable[[bytes, str], Any] = parse_json
+        self,
+        kind: str,
+        max_bytes: int,
+        max_items: int,
+        parse: Callable[[bytes, str], Any] = parse_json,
+        max_item_bytes: int | None = None,
     ) -> None:
         self._parse = parse
+        self._max_item_bytes = max_item_bytes or max_bytes
         self._ndjson = kind in NDJSON
         if kind and kind != JSON and not self._ndjson:
             raise UnsupportedMedia(f"{kind} is not read here; send {JSON} or {NDJSON[0]}")
@@ -247,7 +258,9 @@ class ItemReader:
             *lines, self._rest = self._rest.split(b"\n")
             for text in lines:
                 self._add_line(text)
-            self._require_few()
+            self._require_few(len(self._items))
+        if self._ndjson:
+            self._require_small(len(self._rest))
 
     def end(self) -> list[Any]:
         """Return the items of the whole body.
@@ -260,9 +273,13 @@ class ItemReader:
         if self._ndjson:
             self._add_line(self._rest)
         else:
-            value = self._parse(bytes(self._rest).removeprefix(BYTE_ORDER_MARK), "the body")
-            self._items = value if isinstance(value, list) else [value]
-        self._require_few()
+            body = bytes(self._rest).removeprefix(BYTE_ORDER_MARK)
+            if len(body) < LARGE_BODY:
+                value = self._parse(body, "the body")
+                self._items = value if isinstance(value, list) else [value]
+            else:
+                self._add_pieces(body)
+        self._require_few(len(self._items))
         if not self._items:
             raise Invalid.field("", "the request has no events")
         return self._items
@@ -278,8 +295,53 @@ class ItemReader:
                 here = len(self._items)
                 raise Invalid([attrs.evolve(error, index=here) for error in invalid.errors]) from None
 
-    def _require_few(self) -> None:
-        if len(self._items) > self._max_items:
+    def _add_pieces(self, body: bytes) -> None:
+        """Parse a large body item by item.
+
+        The parser lets nobody else run until it has done: it is given no more than one item at a time.
+        """
+        pieces = []
+        for piece in split_array(body):
+            pieces.append(piece)
+            self._require_few(len(pieces))
+            self._require_small(len(piece))
+        self._items = [self._parse(piece, f"item {number}") for number, piece in enumerate(pieces)]
+
+    def _require_small(self, size: int) -> None:
+        if size > self._max_item_bytes:
+            raise TooLarge(f"an item has {size} bytes; at most {self._max_item_bytes} are read")
+
+    def _require_few(self, count: int) -> None:
+        if count > self._max_items:
             raise TooLarge(
                 f"a request may have at most {self._max_items} events: send the others in further requests"
             )
+
+
+def split_array(body: bytes) -> Iterator[bytes]:
+    """Yield the entries of a JSON array as they stand there; of anything else the whole.
+
+    Raises:
+        Malformed: The array does not end, or something stands behind it.
+    """
+    if body.lstrip()[:1] != b"[":
+        yield body
+        return
+    depth, start, several = 0, 0, False
+    for token in _STRUCTURE.finditer(body):
+        match token[0]:
+            case b"[" | b"{":
+                depth += 1
+                start = start or token.end()
+            case b"]" | b"}":
+                depth -= 1
+                if depth == 0:
+                    break
+            case b"," if depth == 1:
+                yield body[start : token.start()]
+                start, several = token.end(), True
+    if depth or token[0] != b"]" or body[token.end() :].strip():
+        raise Malformed("the body is not valid JSON: the array does not end, or something stands behind it")
+    last = body[start : token.start()].strip()
+    if last or several:
+        yield last

@@ -8,20 +8,24 @@ A long module, since each part has a class and a reader of its own, and the full
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
-from datetime import datetime
 from typing import Annotated, Any
 
 import attrs
 
 from heliograph.http.api import samples
+from heliograph.http.api.dashboard.parts import (
+    LISTS,
+    PARTS,
+    TaskInput,
+    final_result,
+    metadata,
+    text_or_none,
+)
 from heliograph.http.api.dashboard.tasks import (
     SHOWN_CHARACTERS,
-    about,
-    duration_seconds,
     newest_output,
-    result_text,
     text_of,
 )
 from heliograph.http.api.endpoint import DASHBOARD, Described, Endpoint, Streamed, of_view
@@ -75,181 +79,6 @@ async def task_log(services: Services, who: Identity, asked: OfTask) -> TaskLog:
 # Parts
 
 
-@attrs.frozen
-class AgentOutput:
-    """Something that the agent said or did."""
-
-    timestamp: datetime
-    type: str
-    content: str
-    tool_name: str | None
-    tool_input: Annotated[str | None, says("As JSON.")]
-    is_error: bool
-
-
-@attrs.frozen
-class UserInput:
-    """Something that the user answered."""
-
-    timestamp: datetime
-    type: str
-    question_type: str | None
-    content: str
-
-
-@attrs.frozen
-class WebhookStage:
-    """A stage in the life of the webhook that the task came from."""
-
-    timestamp: datetime
-    stage: str
-    data: Any
-
-
-@attrs.frozen
-class KnowledgeInteraction:
-    """A question to a knowledge base, or its answer."""
-
-    timestamp: datetime
-    type: str
-    tool_name: str | None
-    input: str | None
-    content: str | None
-    is_error: bool
-
-
-@attrs.frozen
-class TaskMetadata:
-    """The task itself."""
-
-    task_id: str
-    session_id: str | None
-    conversation_id: str | None
-    flow_id: str | None
-    source: str | None
-    assigned_agent: str | None
-    status: str
-    cost_usd: float
-    created_at: datetime
-    completed_at: datetime | None
-    duration_seconds: float | None
-
-
-@attrs.frozen
-class TaskInput:
-    """The task's input."""
-
-    message: str
-    enriched_prompt: str | None = None
-
-
-@attrs.frozen
-class FinalMetrics:
-    """Cost, tokens and duration of the task."""
-
-    cost_usd: float
-    duration_seconds: float
-    input_tokens: int
-    output_tokens: int
-
-
-@attrs.frozen
-class FinalResult:
-    """The end of the task."""
-
-    success: bool
-    result: str | None
-    error: str | None
-    metrics: FinalMetrics
-    completed_at: datetime
-
-
-def _metadata(task: Task) -> TaskMetadata:
-    return TaskMetadata(
-        task_id=task.task_id,
-        session_id=task.session_id,
-        conversation_id=task.conversation_id,
-        flow_id=_text(about(task, "flow_id")),
-        source=_text(about(task, "source")),
-        assigned_agent=task.agent,
-        status=task.status,
-        cost_usd=(task.cost_nanos or 0) / 10**9,
-        created_at=task.created_at,
-        completed_at=task.finished_at,
-        duration_seconds=duration_seconds(task),
-    )
-
-
-def _final_result(task: Task) -> FinalResult | None:
-    if task.finished_at is None:
-        return None
-    metrics = FinalMetrics(
-        (task.cost_nanos or 0) / 10**9,
-        duration_seconds(task) or 0,
-        task.input_tokens or 0,
-        task.output_tokens or 0,
-    )
-    succeeded = task.status == "completed" and (task.result or {}).get("success") is not False
-    return FinalResult(succeeded, result_text(task), task.error, metrics, task.finished_at)
-
-
-def _agent_output(event: Event) -> AgentOutput | None:
-    said = event.payload
-    match event.topic.removeprefix("task."):
-        case "output":
-            return AgentOutput(event.timestamp, "output", said["output"], None, None, is_error=False)
-        case "thinking" | "raw_output" as kind:
-            content = said.get("content", said.get("raw_output"))
-            return AgentOutput(event.timestamp, kind, text_of(content), None, None, is_error=False)
-        case "tool_call" | "tool_result" as kind:
-            given = None if said.get("input") is None else text_of(said["input"])
-            failed = bool(said.get("is_error"))
-            name = _text(said.get("name"))
-            return AgentOutput(event.timestamp, kind, text_of(said.get("content")), name, given, failed)
-    return None
-
-
-def _user_input(event: Event) -> UserInput | None:
-    if event.topic not in {"task.user_response", "task.user_input"}:
-        return None
-    said = event.payload
-    kind = _text(said.get("question_type"))
-    return UserInput(event.timestamp, "user_response", kind, text_of(said.get("content")))
-
-
-def _webhook_stage(event: Event) -> WebhookStage | None:
-    family, _, name = event.topic.partition(".")
-    return WebhookStage(event.timestamp, name if family == "webhook" else f"{family}_{name}", event.payload)
-
-
-def _knowledge(event: Event) -> KnowledgeInteraction | None:
-    said = event.payload
-    return KnowledgeInteraction(
-        event.timestamp,
-        event.topic.removeprefix("knowledge."),
-        _text(said.get("tool_name")),
-        _text(said.get("query")),
-        _text(said.get("results_preview", said.get("content"))),
-        bool(said.get("is_error")),
-    )
-
-
-def _text(value: Any) -> str | None:
-    return None if value is None else text_of(value)
-
-
-Entry = Callable[[Event], Any]
-LISTS: Mapping[str, tuple[tuple[str, ...], Entry]] = {
-    "user_inputs": (("task.user_response", "task.user_input"), _user_input),
-    "webhook_flow": (("webhook.*", "response.*", "notification.*"), _webhook_stage),
-    "agent_output": (("task.*",), _agent_output),
-    "knowledge_interactions": (("knowledge.*",), _knowledge),
-}
-"""By the part's name: the topics of its events, and what makes an entry of one."""
-
-PARTS = ("metadata", "input", *LISTS, "final_result")
-
-
 async def _events(log: Log, task_id: str, topics: tuple[str, ...]) -> AsyncGenerator[Event, None]:
     """Yield a task's events of some topics; of one alone the newest, of several all in the order of time."""
     selections = [Selection.of([f"task:{task_id}"], topic) for topic in topics]
@@ -289,21 +118,21 @@ async def _entries(log: Log, task_id: str, part: str) -> AsyncGenerator[bytes, N
 async def _object_part(services: Services, task: Task, part: str) -> Any:
     match part:
         case "metadata":
-            return _metadata(task)
+            return metadata(task)
         case "input":
             topics = ("task.context_built",)
             async with aclosing(_events(services.log, task.task_id, topics)) as events:
                 prompts = [event.payload.get("enriched_prompt") async for event in events]
             said = text_of(task.input)
-            prompt = _text(prompts[-1]) if prompts else None
+            prompt = text_or_none(prompts[-1]) if prompts else None
             return TaskInput(said, prompt) if said or prompt else None
         case _:
-            return _final_result(task)
+            return final_result(task)
 
 
 async def _whole(services: Services, task: Task) -> AsyncIterator[bytes]:
     """Write all parts that there are as one object."""
-    yield b'{"metadata":' + write(_metadata(task))
+    yield b'{"metadata":' + write(metadata(task))
     for part in PARTS[1:]:
         opened = f',"{part}":'.encode()
         if part not in LISTS:

@@ -71,6 +71,11 @@ class Publishing:
     )
 
 
+def largest_item(max_event_bytes: int) -> int:
+    """Return how many bytes an item may have as it comes: with escapes, spaces, and what is around it."""
+    return 4 * max_event_bytes + 64 * 1024
+
+
 def _read_leniently(body: bytes, what: str) -> Any:
     try:
         return read_json(body)
@@ -89,7 +94,7 @@ class Items:
         """Make the reader of a body."""
         most, items = settings.server.max_request_bytes, settings.events.max_per_request
         parse = _read_leniently if asked.args and asked.args.get("lenient") == "true" else parse_json
-        return ItemReader(asked.mimetype, most, items, parse)
+        return ItemReader(asked.mimetype, most, items, parse, largest_item(settings.events.max_bytes))
 
     def describe(self, settings: Settings, components: Components) -> Mapping[str, Any]:
         """Describe it for OpenAPI."""

@@ -21,7 +21,6 @@ export const paths = {
   histogram: (kind) => `${V1}/analytics/${kind}/histogram`,
   performance: `${V1}/analytics/performance`,
   status: `${V1}/status`,
-  ready: "api/ready",
   health: `${V1}/health`,
   events: `${V1}/events`,
   sessions: `${V1}/sessions`,

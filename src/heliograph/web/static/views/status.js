@@ -2,7 +2,7 @@
 
 import { paths } from "../core/api.js";
 import { bytes, count, duration } from "../core/format.js";
-import { figure, pill } from "../parts/chips.js";
+import { ago, figure, pill } from "../parts/chips.js";
 import { fill, h } from "../parts/dom.js";
 import { table } from "../parts/table.js";
 
@@ -20,24 +20,14 @@ export function open(shell, root) {
 
   async function load() {
     try {
-      const [status, ready, health] = await Promise.all([api.get(paths.status), readiness(), api.get(paths.health)]);
-      if (!closed) show(status, ready, health);
+      const [status, health] = await Promise.all([api.get(paths.status), api.get(paths.health)]);
+      if (!closed) show(status, health);
     } catch (problem) {
       if (!closed && problem.status) shell.report(problem);
     }
   }
 
-  /* Not ready is an answer as well. */
-  async function readiness() {
-    try {
-      return await api.get(paths.ready);
-    } catch (problem) {
-      if (problem.answer) return problem.answer;
-      throw problem;
-    }
-  }
-
-  function show(status, ready, health) {
+  function show(status, health) {
     const { machine: of } = status;
     fill(figures, [
       figure("Version", status.version),
@@ -45,18 +35,28 @@ export function open(shell, root) {
       figure("Streams", count(status.streams)),
       figure("Subscriptions", count(status.subscriptions)),
       figure("Events", count(status.events)),
+      figure("Events a second", status.events_per_second.toFixed(1)),
       figure("Deliveries", count(status.deliveries)),
       figure("Published here", count(health.bus.published)),
       figure("Not taken", count(health.bus.errors)),
     ]);
-    const checks = Object.entries(ready.checks);
-    fill(parts, [
-      h("h2", {}, "Parts ", pill(ready.status.replace("not ready", "failed"))),
-      table("Parts", [{ title: "Part", text: ([name]) => name.replaceAll("_", " ") }, { title: "State", text: ([, said]) => (said === "ok" ? pill("ok") : h("span.bad-text", {}, said)) }], checks),
-    ]);
+    const { engine } = status;
+    const checks = Object.entries(status.parts);
+    if (engine.form !== "none") checks.push(["engine", engine]);
+    const columns = [
+      { title: "Part", text: ([name]) => name.replaceAll("_", " ") },
+      { title: "State", text: ([, part]) => (part.error ? h("span.bad-text", {}, part.error) : pill(part.state)) },
+      { title: "Since", text: ([, part]) => ago(part.since, shell.now()) },
+      { title: "Answered in", number: true, text: ([, part]) => (part.latency_ms == null ? "" : `${part.latency_ms.toFixed(1)} ms`) },
+    ];
+    const well = checks.every(([, part]) => part.state !== "down");
+    fill(parts, [h("h2", {}, "Parts ", pill(well ? "ready" : "failed")), table("Parts", columns, checks)]);
     const rows = [
+      ["Node", status.node],
+      ["Processors", `${of.cpu_percent.toFixed(0)} % busy`],
       ["Load of the last minute", `${of.load_average[0].toFixed(2)} on ${of.cpu_count} ${of.cpu_count === 1 ? "core" : "cores"}`],
       ["Memory available", `${bytes(of.memory_available_bytes)} of ${bytes(of.memory_total_bytes)}`],
+      ["Disk free", `${bytes(of.disk_free_bytes)} of ${bytes(of.disk_total_bytes)}`],
       ["Memory of the service", bytes(of.process_memory_bytes)],
       ["Position in the log", status.position],
       ["Folded up to", status.meta.stream_cursor],
