@@ -250,10 +250,10 @@ class Histogram:
         await self._look_up(self._ledger.unknown(events))
         for start in range(0, len(events), STEP_EVENTS):
             for event in events[start : start + STEP_EVENTS]:
-                if self._ledger.is_large(event):
+                if event.channel == ANALYTICS:
                     await self._take_over_in_steps(event)
                 else:
-                    self._take(event)
+                    self._ledger.apply(event)
             self._events += len(events[start : start + STEP_EVENTS])
             self._conditions.look()
             await trio.lowlevel.checkpoint()
@@ -262,10 +262,14 @@ class Histogram:
     def _fold_at_once(self, batch: Sequence[Event]) -> bool:
         """Fold a batch without an await, if it is small and needs nothing looked up, as most are."""
         events, ledger = self._new_ones(batch), self._ledger
-        if len(events) > STEP_EVENTS or ledger.unknown(events) or any(map(ledger.is_large, events)):
+        if len(events) > STEP_EVENTS or ledger.large or ledger.unknown(events):
             return False
         for event in events:
-            self._take(event)
+            if event.channel == ANALYTICS:
+                for part in ledger.take_over(event):
+                    self._cube.add(part)
+            else:
+                ledger.apply(event)
         self._events += len(events)
         ledger.forget()
         self._conditions.look()
@@ -277,15 +281,8 @@ class Histogram:
             return batch
         return [event for event in batch if event.id > position]
 
-    def _take(self, event: Event) -> None:
-        if event.channel == ANALYTICS:
-            for part in self._ledger.take_over(event):
-                self._cube.add(part)
-        else:
-            self._ledger.apply(event)
-
     async def _take_over_in_steps(self, event: Event) -> None:
-        """Take a delta over that is large; who asks or offers meanwhile waits for its end."""
+        """Take a delta over that may be large; who asks or offers meanwhile waits for its end."""
         self._adding = True
         try:
             for part in self._ledger.take_over(event):

@@ -11,6 +11,7 @@ following goes on from the log's head. Anything else that goes wrong here is a b
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 import attrs
 import trio
@@ -65,7 +66,7 @@ class Subscriber:
         try:
             while True:
                 try:
-                    batch = await until_it_works(lambda: self._log.tail(self._position), "following")
+                    batch = await until_it_works(partial(self._log.tail, self._position), "following")
                 except PositionLost as lost:
                     await self._hand_on(lost)
                     self._position = lost.head

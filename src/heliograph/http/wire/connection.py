@@ -112,8 +112,14 @@ class Phase(Enum):
     CLOSED = "nothing more is served"
 
 
-HYPERCORNS = frozenset({Phase.HEAD, Phase.ENGINE, Phase.ANSWERED, Phase.HANDSHAKE})
+HYPERCORNS = (Phase.HEAD, Phase.ENGINE, Phase.ANSWERED, Phase.HANDSHAKE)
 """In which hypercorn's reading may go on; in any other it reads the end of file."""
+
+TAKEN = (Phase.SHORT, Phase.STREAM, Phase.REFUSED)
+"""In which what hypercorn still writes is swallowed."""
+
+OVER = (Phase.STREAM, Phase.REFUSED, Phase.CLOSED)
+"""In which no request is to be served any more. (In a set a member's hash would be a Python call.)"""
 
 
 class Connection:
@@ -216,7 +222,7 @@ class Connection:
     @property
     def over(self) -> bool:
         """Whether no request is to be served any more."""
-        if self.phase in {Phase.STREAM, Phase.REFUSED, Phase.CLOSED}:
+        if self.phase in OVER:
             return True
         return self._inbox.ended and not len(self._inbox) and self.phase is not Phase.SHORT
 
@@ -323,7 +329,7 @@ class Connection:
 
     @property
     def _is_taken(self) -> bool:
-        return self.phase in {Phase.SHORT, Phase.STREAM, Phase.REFUSED}
+        return self.phase in TAKEN
 
     # Writing and ending
 

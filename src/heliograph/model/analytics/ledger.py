@@ -20,7 +20,6 @@ import attrs
 
 from heliograph.model.analytics import deltas
 from heliograph.model.analytics.rollup import Cell, Cells, Change, Contribution, contribution, record, summed
-from heliograph.model.channels import ANALYTICS
 from heliograph.model.event import Event
 from heliograph.model.ids import OLDEST, EventId
 from heliograph.model.prices import Prices
@@ -145,11 +144,9 @@ class Ledger:
 
     def apply(self, event: Event) -> None:
         """Fold the next event, unless it is a delta."""
-        if event.channel.startswith("task:"):
-            self._apply(event)
         self.position = event.id
-
-    def _apply(self, event: Event) -> None:
+        if not event.channel.startswith("task:"):
+            return
         name = event.channel[5:]
         tracked = self._tracked.get(name)
         if tracked is None:
@@ -179,9 +176,10 @@ class Ledger:
 
     # Deltas
 
-    def is_large(self, event: Event) -> bool:
-        """Tell whether taking a delta over is more than one step."""
-        return event.channel == ANALYTICS and max(self.pending, self.open_places) > STEP_PLACES
+    @property
+    def large(self) -> bool:
+        """Whether taking a delta over may be more than one step."""
+        return max(len(self._pending), len(self._open)) > STEP_PLACES
 
     def take_over(self, event: Event) -> Iterator[Cells]:
         """Move on to the end of a delta that is in the log.
