@@ -49,7 +49,12 @@ def recount(events: Iterable[Event]) -> dict[str, dict[str, Any]]:
     tasks: dict[str, dict[str, Any]] = {}
     seen: dict[str, list[datetime]] = defaultdict(list)
     for one in events:
-        new = {"status": "queued", "session": None, "moments": {"created": one.timestamp}, "spent": [{}]}
+        new: dict[str, Any] = {
+            "status": "queued",
+            "session": None,
+            "moments": {"created": one.timestamp},
+            "spent": [{}],
+        }
         task = tasks.setdefault(one.channel, new)
         said = one.payload.get("status")
         if one.topic == "task.created" and one.payload["session_id"] is not None:
