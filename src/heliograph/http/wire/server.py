@@ -172,7 +172,7 @@ class Server:
         if self.stopping:
             connection.stop()
         self._connections.add(connection)
-        current.set(connection)  # this task serves no other
+        token = current.set(connection)
         try:
             while not connection.over:
                 short = await connection.next_short()
@@ -186,6 +186,7 @@ class Server:
             return None, b""
         finally:
             self._connections.discard(connection)
+            current.reset(token)  # else the task of a stream would keep its connection and its handshake
         if connection.successor is None:
             await connection.linger()
             return None, b""
@@ -209,20 +210,16 @@ class Server:
 
     async def _run_engine(self, connection: Connection) -> None:
         """Let hypercorn serve requests until one has a shortcut, or the connection is closed or detached."""
-        token = current.set(connection)
-        try:
-            engine = TCPServer(
-                self._call_app,
-                self._config,
-                self._context,
-                ConnectionState({}),
-                connection,  # type: ignore[arg-type]  # it asks for less than the SSLStream it names
-            )
-            # The connection has an idle deadline of its own; a task per request would cost more than most.
-            engine.idle_task = NoIdleTask()
-            await engine.run()
-        finally:
-            current.reset(token)
+        engine = TCPServer(
+            self._call_app,
+            self._config,
+            self._context,
+            ConnectionState({}),
+            connection,  # type: ignore[arg-type]  # it asks for less than the SSLStream it names
+        )
+        # The connection has an idle deadline of its own; a task per request would cost more than most.
+        engine.idle_task = NoIdleTask()
+        await engine.run()
 
     async def _call_app(
         self,
