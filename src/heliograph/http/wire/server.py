@@ -16,6 +16,7 @@ import math
 import socket
 from collections.abc import Mapping
 from contextlib import ExitStack
+from contextvars import Context, copy_context
 from functools import partial
 
 import attrs
@@ -124,6 +125,7 @@ class Server:
     _context: WorkerContext = attrs.field(factory=partial(WorkerContext, None), init=False)
     _connections: set[Connection] = attrs.field(factory=set, init=False)
     _accepting: trio.CancelScope = attrs.field(factory=trio.CancelScope, init=False)
+    _variables: Context = attrs.field(factory=copy_context, init=False)
 
     @property
     def stopping(self) -> bool:
@@ -160,6 +162,9 @@ class Server:
         try:
             served, early = await self._serve_requests(stream)
             if served is not None:
+                # What requests have set in this task's context ends with them: a fresh copy of the one that
+                # all tasks here come from shares their variables instead of having its own.
+                trio.lowlevel.current_task().context = self._variables.copy()
                 # This frame lives as long as the stream: it holds nothing of the handshake.
                 await served.serve(early)
         except Exception:
@@ -172,7 +177,7 @@ class Server:
         if self.stopping:
             connection.stop()
         self._connections.add(connection)
-        token = current.set(connection)
+        current.set(connection)  # this task serves no other
         try:
             while not connection.over:
                 short = await connection.next_short()
@@ -186,7 +191,6 @@ class Server:
             return None, b""
         finally:
             self._connections.discard(connection)
-            current.reset(token)  # else the task of a stream would keep its connection and its handshake
         if connection.successor is None:
             await connection.linger()
             return None, b""
