@@ -40,6 +40,30 @@ class Counted:
     finished_at: datetime | None = None
     described: dict[str, str] = attrs.field(factory=dict)
     result: dict[str, Any] = attrs.field(factory=dict)
+    earlier: Counter[str] = attrs.field(factory=Counter)
+    earlier_nanos: int | None = None
+
+    def begin_again(self, moment: datetime) -> None:
+        """Begin another attempt: what the others have spent is added to what this one will."""
+        if self.said_cost:
+            self.earlier_nanos = self.nanos
+        elif self.computed is not None:
+            self.priced_nanos = round(self.computed)
+        self.earlier = self.used
+        self.status, self.started_at, self.finished_at, self.result = "running", moment, None, {}
+
+    priced_nanos: int = 0
+
+    @property
+    def said_cost(self) -> bool:
+        """Whether some attempt has told what it cost."""
+        return self.result.get("cost_usd") is not None or self.earlier_nanos is not None
+
+    @property
+    def used(self) -> Counter[str]:
+        """All tokens by their names."""
+        said = {name: self.result[name] for name in TOKENS if self.result.get(name) is not None}
+        return Counter({**self.earlier, **{name: self.earlier[name] + count for name, count in said.items()}})
 
     def value(self, dimension: str) -> str:
         """Return the group it belongs to."""
@@ -51,13 +75,16 @@ class Counted:
     def nanos(self) -> int:
         """What it cost: as said, else by the price of its model."""
         if self.result.get("cost_usd") is not None:
-            return round(Fraction(str(self.result["cost_usd"])) * 10**9)
+            before = self.priced_nanos if self.earlier_nanos is None else self.earlier_nanos
+            return before + round(Fraction(str(self.result["cost_usd"])) * 10**9)
+        if self.earlier_nanos is not None:
+            return self.earlier_nanos
         return round(self.computed) if self.computed is not None else 0
 
     @property
     def tokens(self) -> tuple[int, int, int, int] | None:
         """Tokens in that are fresh, from a cache and to one, and tokens out; ``None`` if none are said."""
-        said = {name: self.result[name] for name in TOKENS if self.result.get(name) is not None}
+        said = self.used
         whole, cached = said.get("input_tokens", 0), said.get("cached_tokens", 0)
         read, written = said.get("cache_read_input_tokens", 0), said.get("cache_creation_input_tokens", 0)
         fresh = whole if cached > whole else whole - cached
@@ -67,14 +94,14 @@ class Counted:
     def computed(self) -> Fraction | None:
         """The cost by the price table, if that is what counts."""
         price = PRICE.get(self.described.get("model", ""))
-        if self.result.get("cost_usd") is not None or self.tokens is None or price is None:
+        if self.said_cost or self.tokens is None or price is None:
             return None
         return sum((count * each for count, each in zip(self.tokens, price, strict=True)), Fraction(0))
 
     @property
     def unknown(self) -> bool:
         """Whether nobody knows what its tokens cost."""
-        return self.tokens is not None and self.computed is None and self.result.get("cost_usd") is None
+        return self.tokens is not None and self.computed is None and not self.said_cost
 
     @property
     def duration_ms(self) -> int:
@@ -99,7 +126,10 @@ def tasks_of(history: Iterable[Item]) -> list[Counted]:
         elif item["topic"] == "task.status" and payload["status"] in ("completed", "failed", "cancelled"):
             task.status, task.finished_at = payload["status"], task.finished_at or moment
             task.result.update(payload.get("result") or {})
-        elif task.finished_at is None and payload.get("status") != "queued":
+        elif task.finished_at is not None:
+            if payload.get("status") == "running" and moment >= task.finished_at:
+                task.begin_again(moment)
+        elif payload.get("status") != "queued":
             task.started_at = task.started_at or moment
             if task.status == "queued" or item["topic"] == "task.status":
                 task.status = payload.get("status", "running")

@@ -31,7 +31,18 @@ def run(*arguments: str) -> Result:
 def test_help() -> None:
     """Help names every command, with a sentence for each."""
     help_text = run("--help").output
-    for command in ("config", "exec", "load", "migrate", "publish", "serve", "tail"):
+    for command in (
+        "backup",
+        "check",
+        "config",
+        "exec",
+        "load",
+        "migrate",
+        "publish",
+        "restore",
+        "serve",
+        "tail",
+    ):
         assert f"\n  {command} " in help_text
 
 
@@ -76,6 +87,26 @@ def test_migrate_says_what_it_did(tmp_path: Path) -> None:
     assert first.startswith("heliograph-data has the schema ")
     assert first.endswith(" now; before it had none\n")
     assert second.endswith(" already: nothing to do\n")
+
+
+def test_a_copy_is_made_checked_and_put_back(tmp_path: Path) -> None:
+    """What is wrong with a copy, or in its way, is one line, and the status says so."""
+    environ = {"HELIOGRAPH_DATA": str(tmp_path / "data")}
+    copy = str(tmp_path / "copy.db")
+    commands = [
+        (["migrate"], 0, "has the schema"),
+        (["check"], 0, "nothing is wrong with it"),
+        (["backup", copy], 0, "is a copy"),
+        (["backup", copy], 2, "is there already"),
+        (["restore", copy], 2, "is there already"),
+    ]
+    for arguments, expected, says in commands:
+        result = CliRunner().invoke(main, arguments, env=environ)
+        assert (result.exit_code, says in result.output) == (expected, True), result.output
+    other = {"HELIOGRAPH_DATA": str(tmp_path / "other")}
+    assert CliRunner().invoke(main, ["restore", copy], env=other).exit_code == 0
+    away = CliRunner().invoke(main, ["check"], env={"HELIOGRAPH_DATA": str(tmp_path / "nothing")})
+    assert (away.exit_code, len(away.output.splitlines())) == (2, 1)
 
 
 @pytest.mark.parametrize("state", ["", "relative/folder"])

@@ -427,6 +427,60 @@ def migrate(file: Path | None) -> None:
         sys.exit(UNREACHABLE)
 
 
+_CONFIG = click.option(
+    "--config", "file", type=click.Path(path_type=Path), help="Settings; by default config.toml."
+)
+
+
+@main.command()
+@_CONFIG
+def check(file: Path | None) -> None:
+    """Check the data folder's database: its pages, and what is counted in it."""
+    from heliograph.storage.embedded.upkeep import check
+
+    problems = _of_folder(check, file)
+    for problem in problems:
+        _say(problem)
+    if problems:
+        sys.exit(REFUSED)
+    click.echo("nothing is wrong with it")
+
+
+@main.command()
+@click.argument("target", type=click.Path(path_type=Path))
+@_CONFIG
+def backup(target: Path, file: Path | None) -> None:
+    """Copy the data folder's database to TARGET, while it may be served."""
+    from heliograph.storage.embedded.upkeep import backup
+
+    _of_folder(lambda folder: backup(folder, target), file)
+    click.echo(f"{target} is a copy")
+
+
+@main.command()
+@click.argument("source", type=click.Path(path_type=Path, exists=True))
+@_CONFIG
+def restore(source: Path, file: Path | None) -> None:
+    """Make the data folder's database, which must not be there yet, of the copy SOURCE."""
+    from heliograph.storage.embedded.upkeep import restore
+
+    _of_folder(lambda folder: restore(source, folder), file)
+    click.echo("restored")
+
+
+def _of_folder(work: Callable[[Path], Result], file: Path | None) -> Result:
+    """Do something with the data folder; where there is PostgreSQL, its own tools are for that."""
+    from heliograph.model.errors import SettingsError
+
+    storage = _settings(file).storage
+    if storage.database_url is not None:
+        _refuse_settings(["the data is in PostgreSQL: use pg_amcheck, pg_dump and pg_restore"])
+    try:
+        return work(storage.data)
+    except SettingsError as error:
+        _refuse_settings(error.problems)
+
+
 def _settings(file: Path | None) -> Settings:
     from heliograph.config import load
     from heliograph.model.errors import SettingsError

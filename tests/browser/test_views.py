@@ -209,7 +209,8 @@ async def test_webhooks_and_their_deliveries(page: Page, served: Service) -> Non
         await page.until(f"{TEXT}.includes('Deploys') && {TEXT}.includes('Nothing was delivered')")
         delivered = await client.post(f"/webhooks/{webhook}", json={"text": "build it"})
         assert delivered.is_success, delivered.text
-        await page.until(f"{TEXT}.includes('accepted')")
+        became = "document.querySelector('tbody .pill')?.innerText"
+        await page.until(f"{became} === 'accepted'")
         await page.evaluate("document.querySelector('.switch').click()")
         await page.until("document.querySelector('.figure dd').innerText.startsWith('0 of 1')")
         await page.evaluate("[...document.querySelectorAll('tbody a')].at(-1).click()")

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections import Counter
+import random
+from collections import Counter, defaultdict
+from collections.abc import Sequence
 from typing import Any
 
 import orjson
 import pytest
-from tests.conformance.test_storage import kept
+from tests.conformance.test_storage import kept, read_all
 from tests.storages import Form, archived
 
 from heliograph.model.channels import WEBHOOKS
 from heliograph.model.errors import Invalid
-from heliograph.model.event import Draft
+from heliograph.model.event import Draft, Event
 from heliograph.model.intake import parse_item
 from heliograph.model.webhooks.delivery import DELIVERY, DeliveryFilter
 from heliograph.model.webhooks.webhook import OWN_TOPICS, WEBHOOK, WebhookFilter
@@ -77,6 +79,53 @@ async def test_deliveries_are_folded_and_added_up(form: Form) -> None:
     assert webhook.hours == {f"2026-01-31T1{number}:00:00Z": 1 for number in range(4)}
     assert (webhook.refused, webhook.latencies, webhook.received) == ({"mismatch": 4}, {"5": 2}, 4)
     assert webhook.last_event_at == found[0].created_at
+
+
+def recount(events: Sequence[Event]) -> tuple[dict[str, dict[str, Any]], dict[str, Counter[str]]]:
+    """Count deliveries, and what each webhook has of which status, the slow and simple way."""
+    told: dict[str, dict[str, Any]] = {}
+    for one in events:
+        name = one.payload["webhook_event_id"]
+        delivery = told.setdefault(name, {"status": "received", "task": None, "hook": None})
+        delivery["hook"] = (
+            one.payload.get("webhook_id") or delivery["hook"] or f"static-{one.payload['source']}"
+        )
+        delivery["task"] = one.payload.get("task_id") or delivery["task"]
+        if one.topic == "webhook.task_created":
+            delivery["status"] = "accepted"
+        elif one.topic == "webhook.skipped":
+            delivery["status"] = "skipped"
+    counts: dict[str, Counter[str]] = defaultdict(Counter)
+    for delivery in told.values():
+        counts[delivery["hook"]][delivery["status"]] += 1
+    return told, counts
+
+
+@pytest.mark.parametrize("seed", range(3))
+async def test_any_order_and_batches_come_to_the_same(form: Form, seed: int) -> None:
+    """Stages in any order, deliveries that move to another webhook, batches of any size: all is a recount."""
+    chance = random.Random(seed)
+    stages = ["received", "matched", "task_created", "skipped"]
+    async with form.open() as storage:
+        for _ in range(25):
+            batch = []
+            for _ in range(chance.randint(1, 6)):
+                about = {"webhook_event_id": f"e{chance.randrange(8)}", "source": chance.choice(["a", "b"])}
+                if chance.random() < 0.3:
+                    about["webhook_id"] = f"wh-{chance.randrange(3)}"
+                stage = chance.choice(stages)
+                more = {"task_id": f"t{chance.randrange(9)}"} if stage == "task_created" else {}
+                batch.append(told(f"webhook.{stage}", **about, **more))
+            await kept(storage, batch)
+        await archived(storage)
+        deliveries, counts = recount(await read_all(storage))
+        rows, _ = await storage.store.list(DELIVERY, DeliveryFilter(), None, 100)
+        hooks, _ = await storage.store.list(WEBHOOK, WebhookFilter(), None, 100)
+    assert {row.event_id: (row.status, row.task_id, row.webhook_id) for row in rows} == {
+        name: (one["status"], one["task"], one["hook"]) for name, one in deliveries.items()
+    }
+    assert {hook.webhook_id: hook.deliveries for hook in hooks if hook.deliveries} == dict(counts)
+    assert all(sum(hook.hours.values()) == hook.received for hook in hooks)
 
 
 async def test_a_configuration_lives_in_the_log(form: Form) -> None:

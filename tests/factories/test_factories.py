@@ -7,6 +7,8 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from tests.factories import (
     ConversationFactory,
     InvalidTransitionError,
@@ -20,8 +22,11 @@ from tests.factories import (
 from tests.factories.webhook_factory import WebhookValidationError
 
 from heliograph.model.errors import HeliographError
+from heliograph.model.event import Event
+from heliograph.model.ids import make_id
 from heliograph.model.prices import Price, Prices, Usage
 from heliograph.model.task import STATUSES, TERMINAL
+from heliograph.model.task import Task as ServiceTask
 
 FACTORIES = (TaskFactory, SessionFactory, ConversationFactory, WebhookFactory)
 
@@ -70,6 +75,23 @@ def test_a_task_goes_only_where_it_may(current: TaskStatus, wanted: TaskStatus) 
     else:
         with pytest.raises(InvalidTransitionError, match=f"from {current.value} to {wanted.value}"):
             steps[wanted]()
+
+
+@given(st.lists(st.sampled_from(TaskStatus), max_size=12))
+def test_the_service_follows_every_course_that_a_task_may_take(wanted: list[TaskStatus]) -> None:
+    """Published status by status, a course of valid transitions leaves the service's task where it went."""
+    ours, theirs = TaskFactory.create(), None
+    for number, status in enumerate(wanted, 1):
+        if not ours.can_transition_to(status):
+            continue
+        ours.status = status
+        payload = {"task_id": ours.task_id, "status": status.value}
+        event = Event(
+            make_id(number), f"task:{ours.task_id}", number, "task.status", ours.created_at, payload
+        )
+        theirs = theirs or ServiceTask.first_seen(event)
+        theirs.apply(event)
+    assert theirs is None or theirs.status == ours.status.value
 
 
 def test_tasks_as_they_are_made() -> None:

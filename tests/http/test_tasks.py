@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from tests.conformance.clients import open_sse
 from tests.http.conftest import Api, created, output, status
 
 from heliograph.model.task import STATUSES
@@ -54,3 +55,28 @@ async def test_logs_are_searched(api: Api) -> None:
     assert await found("text=error&to_seq=29&tail=1") == [20]
     assert await found("stream=stderr") == []
     assert await found("text=&limit=2") == [1, 2]
+
+
+async def test_the_stream_of_a_task_that_runs_again_goes_on(api: Api) -> None:
+    """A resumed task's own stream has both attempts, and ends when the last one does."""
+    await api.publish(
+        output("r", "first run"),
+        status("failed", "r", result={"error": "rate limited", "cost_usd": 0.5}),
+        status("running", "r"),
+        output("r", "working again"),
+    )
+    task = await api.get("/api/v1/tasks/r")
+    assert (task["status"], task["attempts"], task["error"]) == ("running", 2, None)
+    async with await open_sse(api.url, "/api/v1/tasks/r/stream") as stream:
+        told = await stream.story(4)
+        await api.publish(status("completed", "r", result={"cost_usd": 0.25}))
+        told += await stream.story(1)
+        await stream.to_end()
+    assert [one.fields["payload"].get("status", "line") for one in told] == [
+        *("line", "failed", "running", "line"),
+        "completed",
+    ]
+    assert (await api.get("/api/v1/tasks/r"))["cost_usd"] == 0.75
+    async with await open_sse(api.url, "/api/v1/tasks/r/stream") as again:
+        assert len(await again.story(5)) == 5
+        await again.to_end()

@@ -111,14 +111,15 @@ def test_any_event_makes_an_unknown_task(topic: str, payload: dict[str, Any], st
 def test_a_late_event_never_reopens_a_task(
     before: list[tuple[str, dict[str, Any]]], end: str, after: list[tuple[str, dict[str, Any]]]
 ) -> None:
-    """After a terminal status only another one changes the outcome; everything else leaves it finished."""
+    """Nothing that was said before the end reopens a task; another terminal status corrects the outcome."""
     history = History()
     for step in before:
         history.add(*step)
     history.status(end)
     ended, outcome, first = len(history.events), end, history.fold().finished_at
+    assert first is not None
     for topic, payload in after:
-        history.add(topic, payload)
+        history.add(topic, payload, (first - START).total_seconds() - 0.5)
         if payload.get("status") in TERMINAL:
             outcome, ended = payload["status"], len(history.events)
         task = history.fold()
@@ -226,7 +227,7 @@ def test_a_finished_task_still_counts_late_lines() -> None:
     history = History()
     history.status("completed", 1)
     history.output("late", 2)
-    history.status("running", 3)
+    history.status("waiting_input", 3)
     task = history.fold()
     assert (task.status, task.output_lines, task.started_at) == ("completed", 1, None)
 
@@ -297,4 +298,20 @@ def test_a_task_is_written_as_json(steps: list[tuple[str, dict[str, Any]]]) -> N
     assert view["last_event_id"] == f"{len(steps)}-0"
     assert (view["finished_event_id"] is None) == (task.finished_event_id is None)
     assert view["duration_ms"] == task.duration_ms
-    assert set(view) >= {field.name for field in attrs.fields(Task)} - {"cost_nanos"}
+    assert set(view) >= {field.name for field in attrs.fields(Task)} - {"cost_nanos", "earlier"}
+
+
+def test_a_task_that_runs_again_begins_another_attempt() -> None:
+    """A task that is resumed runs; its costs are added, and nothing of its first end is left."""
+    history = History()
+    history.status("running", 0)
+    history.status("failed", 1, cost_usd=0.5, input_tokens=10, error="rate limited")
+    history.status("running", 5)
+    again = history.fold()
+    assert (again.status, again.attempts, again.error, again.result) == ("running", 2, None, {})
+    assert (again.finished_at, again.finished_event_id, again.duration_ms) == (None, None, None)
+    history.status("completed", 7, cost_usd=0.25, input_tokens=4, output_tokens=2)
+    history.status("completed", 8, output_tokens=3)  # which corrects the second attempt
+    task = history.fold()
+    assert (task.status, task.cost_nanos, task.duration_ms) == ("completed", 750_000_000, 2000)
+    assert (task.input_tokens, task.output_tokens) == (14, 3)

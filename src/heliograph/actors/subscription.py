@@ -93,10 +93,10 @@ class Batch:
         newer = [message for message in self.messages if message.event.id > position]
         return Batch(newer) if newer else None
 
-    def to_task_end(self) -> Batch | None:
-        """Return the part up to the event that ends a task, ``None`` when none does."""
+    def to_task_end(self, after: EventId = OLDEST) -> Batch | None:
+        """Return the part up to the event after a position that ends a task, ``None`` when none does."""
         for index, message in enumerate(self.messages):
-            if ends_task(message.event):
+            if message.event.id > after and ends_task(message.event):
                 return Batch(self.messages[: index + 1])
         return None
 
@@ -151,6 +151,7 @@ class Subscription:
         selection: What is watched.
         overflow: What to do when the client does not keep up.
         ends_with_task: End after the event that finishes the task.
+        ends_after: The task has not finished up to this event for good: what ended it before was not the end.
         position: Everything up to this id was delivered or lies before the subscription.
         live: Whether a broadcaster has it; before that it is replayed at the pace of its client.
         lane: The lane of that broadcaster that it is in; it then has the lane's position.
@@ -160,6 +161,7 @@ class Subscription:
     selection: Selection
     overflow: Overflow = Overflow.DISCONNECT
     ends_with_task: bool = False
+    ends_after: EventId = OLDEST
     _position: EventId = OLDEST
     live: bool = False
     lane: InStep | None = None
@@ -193,7 +195,7 @@ class Subscription:
             if newer is None:
                 return
             batch = newer
-        ending = batch.to_task_end() if self.ends_with_task else None
+        ending = batch.to_task_end(self.ends_after) if self.ends_with_task else None
         if ending is not None:
             batch = ending
         self._position = batch.last_id

@@ -40,6 +40,9 @@ TOKENS = {
     "cache_read_input_tokens": "cache_read_tokens",
     "cache_creation_input_tokens": "cache_write_tokens",
 }
+
+SPENDING = ("cost_nanos", *TOKENS.values())
+"""The fields of a task that add up over its attempts."""
 """By their names in a result: the fields of a task that count tokens."""
 
 ORIGIN = ("source", "source_metadata", "user_id", "flow_id")
@@ -105,6 +108,9 @@ class Task:
     last_seq: int = 0
     last_event_id: EventId = OLDEST
     finished_event_id: EventId | None = None
+    attempts: int = 1
+    earlier: dict[str, int] | None = None
+    """What the attempts before this one have spent; the result of this one is added to it."""
 
     @classmethod
     def first_seen(cls, event: Event) -> Task:
@@ -201,9 +207,21 @@ class Task:
             self.finished_event_id = event.id
             if event.payload.get("result") is not None:
                 self._result(event.payload["result"])
-        elif status in {"running", "waiting_input"} and not self.finished:
-            self._run(event.timestamp)
-            self.status = status
+        elif status in {"running", "waiting_input"}:
+            # What was said before the end may arrive behind it: only what was said after it begins again.
+            if self.finished_at is not None and status == "running" and event.timestamp >= self.finished_at:
+                self._begin_again()
+            if not self.finished:
+                self._run(event.timestamp)
+                self.status = status
+
+    def _begin_again(self) -> None:
+        """Begin another attempt, as of a session that is resumed under its id."""
+        self.attempts += 1
+        self.earlier = {name: spent for name in SPENDING if isinstance(spent := getattr(self, name), int)}
+        self.status = "queued"
+        self.finished_at = self.finished_event_id = self.error = None
+        self.result = {}
 
     def _run(self, moment: datetime) -> None:
         if self.status == "queued":
@@ -212,12 +230,14 @@ class Task:
 
     def _result(self, result: dict[str, Any]) -> None:
         self.result = result if self.result is None else merged(self.result, result)
+        earlier = self.earlier or {}
         if result.get("cost_usd") is not None:
-            self.cost_nanos = nano_dollars(result["cost_usd"])
+            most = nano_dollars(MAX_COST_USD)
+            self.cost_nanos = min(earlier.get("cost_nanos", 0) + nano_dollars(result["cost_usd"]), most)
             self.cost_computed = False
         for name, field in TOKENS.items():
             if result.get(name) is not None:
-                setattr(self, field, result[name])
+                setattr(self, field, min(earlier.get(field, 0) + result[name], MAX_TOKENS))
         if "error" in result:
             self.error = error_text(result["error"])
         if self.model is None and isinstance(result.get("model"), str):
@@ -330,6 +350,7 @@ def task_json(task: Task) -> dict[str, Any]:
     view = attrs.asdict(task, recurse=False)
     cost = view.pop("cost_nanos")
     view["cost_usd"] = None if cost is None else cost / 10**9
+    del view["earlier"]
     view["duration_ms"] = task.duration_ms
     view["last_event_id"] = format_id(task.last_event_id)
     finished = task.finished_event_id

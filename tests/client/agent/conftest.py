@@ -137,6 +137,12 @@ class _Trio:
         return trio.run(coroutine)
 
 
+@pytest.fixture
+def worlds() -> list[World]:
+    """All three worlds."""
+    return [_Plain(), _Asyncio(), _Trio()]
+
+
 @pytest.fixture(params=[_Plain, _Asyncio, _Trio], ids=["plain", "asyncio", "trio"])
 def world(request: pytest.FixtureRequest) -> World:
     """Each of the three worlds."""

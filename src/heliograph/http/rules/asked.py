@@ -11,7 +11,7 @@ from typing import Protocol, overload
 from werkzeug.datastructures import MultiDict
 
 
-class HeaderFields(Protocol):
+class Headers(Protocol):
     """Header fields, by names in whatever letters."""
 
     @overload
@@ -35,7 +35,7 @@ class Asked(Protocol):
         """Without the query."""
 
     @property
-    def headers(self) -> HeaderFields:
+    def headers(self) -> Headers:
         """The header fields."""
 
     @property

@@ -22,7 +22,7 @@ from werkzeug.http import parse_cookie
 
 from heliograph.config import AuthSettings, is_loopback
 from heliograph.http.rules.access import is_within
-from heliograph.http.rules.asked import HeaderFields
+from heliograph.http.rules.asked import Headers
 from heliograph.model.channels import selector_covers
 from heliograph.model.errors import Forbidden, Unauthenticated
 from heliograph.model.settings import SCOPES
@@ -126,7 +126,7 @@ class Authenticator:
 
     def from_headers(
         self,
-        headers: HeaderFields,
+        headers: Headers,
         ticket: str | None = None,
         peer: str | None = None,
         *,
@@ -161,7 +161,7 @@ class Authenticator:
 
     def require(
         self,
-        headers: HeaderFields,
+        headers: Headers,
         ticket: str | None = None,
         peer: str | None = None,
         *,
@@ -242,7 +242,7 @@ class Authenticator:
         return URLSafeTimedSerializer(self._signing(), salt=f"heliograph {purpose}")
 
 
-def _from_own_page(headers: HeaderFields) -> bool:
+def _from_own_page(headers: Headers) -> bool:
     """Tell whether a page of our own origin asks, or nobody says which.
 
     A browser sends a Strict cookie also for pages of the same host on other ports: their origin is another.

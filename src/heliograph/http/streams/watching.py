@@ -39,6 +39,7 @@ class WatchRequest:
         overflow: The policy for a client that does not keep up.
         ends_with_task: End with the event that finishes the task.
         task_end: That event, when the task has finished already.
+        ends_after: The task runs again: what ended it up to this event was not its end.
         names: Whether an event stream names its events (``event: task.output``).
         ref: Returned to the client as it came.
         told: Whether the client hears ``subscribed``; one that never asked does not.
@@ -52,6 +53,7 @@ class WatchRequest:
     overflow: Overflow = Overflow.DISCONNECT
     ends_with_task: bool = False
     task_end: EventId | None = None
+    ends_after: EventId = OLDEST
     names: bool = True
     ref: Any = None
     told: bool = True
@@ -212,7 +214,9 @@ class Watching:
         """
         start, reset = await self._starting_point(request)
         await trio.lowlevel.checkpoint_if_cancelled()  # what was forgotten meanwhile must not be announced
-        subscription = Subscription(viewer, request.selection, request.overflow, request.ends_with_task)
+        subscription = Subscription(
+            viewer, request.selection, request.overflow, request.ends_with_task, request.ends_after
+        )
         subscription.position = start
         self.subscriptions.append(subscription)
         viewer.announce(request, start, reset)

@@ -65,6 +65,7 @@ FACTS = (
     "cached_tokens",
     "cache_read_tokens",
     "cache_write_tokens",
+    "earlier",
     "error",
 )
 """The fields of a task that decide its contribution, now or after further events."""

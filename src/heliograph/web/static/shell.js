@@ -181,14 +181,16 @@ function say(text, kind = "problem", action = null) {
 }
 
 function report(problem) {
-  if (problem.needsKey) needKey(problem);
+  if (problem.needsKey) needKey();
+  else if (problem.status === 403) say(problem.message, "problem", { title: "Use another key", does: () => giveKey() });
   else say(problem.message);
 }
 
-/* A handshake that is refused looks to a browser like no answer at all, so ask why over HTTP. */
+/* A handshake that is refused looks to a browser like no answer at all, so ask why over HTTP: by a request that, as
+   a handshake, needs a key and comes with the page's origin. */
 async function probe() {
   try {
-    await api.get(paths.tasks, { limit: 1 });
+    await api.send("POST", paths.ticket);
   } catch (problem) {
     if (problem.status) report(problem);
   }
@@ -196,10 +198,10 @@ async function probe() {
 
 let asking = false; // for a key: at most once at a time, and not again until the reader wants to
 
-function needKey(problem) {
+function needKey() {
   streams.stop();
   drawState({ name: "stopped", since: null, next: null });
-  if (!asking) giveKey(problem?.status === 403 ? problem.detail : "");
+  if (!asking) giveKey();
 }
 
 async function giveKey(refused = "") {

@@ -16,7 +16,7 @@ from heliograph.http.api.endpoint import Described, Endpoint
 from heliograph.http.api.routes.webhooks import EXAMPLE, Count, OfWebhook, of_webhooks, rows_of
 from heliograph.http.api.services import Services
 from heliograph.http.api.shared import ListMeta
-from heliograph.http.rules.asked import Asked, HeaderFields
+from heliograph.http.rules.asked import Asked, Headers
 from heliograph.http.rules.auth import Identity
 from heliograph.http.rules.bodies import JSON
 from heliograph.http.rules.parameters import (
@@ -52,7 +52,7 @@ QUANTILES = (0.5, 0.9, 0.99)
 class Parcel:
     """A delivery, unopened."""
 
-    headers: HeaderFields
+    headers: Headers
     body: bytes
 
 
@@ -69,7 +69,7 @@ class AnyBody:
 
 
 class _ParcelReader:
-    def __init__(self, headers: HeaderFields, most: int) -> None:
+    def __init__(self, headers: Headers, most: int) -> None:
         self._headers = headers
         self._most = most
         self._read = bytearray()

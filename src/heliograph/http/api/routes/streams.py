@@ -153,7 +153,10 @@ async def task_stream(services: Services, who: Identity, asked: WatchingTask) ->
             # All of the tail came after the end: with no end to come, the stream would stay open.
             if start >= end:
                 wanted = attrs.evolve(wanted, after=EventId(end - 1))
-    return open_stream(services, who, attrs.evolve(wanted, ends_with_task=True, task_end=end))
+    ends_after = task.last_event_id if end is None else EventId(end - 1)
+    return open_stream(
+        services, who, attrs.evolve(wanted, ends_with_task=True, task_end=end, ends_after=ends_after)
+    )
 
 
 def open_stream(services: Services, who: Identity, wanted: WatchRequest) -> TakeOver:

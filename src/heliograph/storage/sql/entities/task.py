@@ -11,6 +11,7 @@ from sqlalchemy import (
     ColumnElement,
     Connection,
     Index,
+    Integer,
     Table,
     Text,
     and_,
@@ -63,6 +64,8 @@ tasks = Table(
     Column("last_seq", Big, nullable=False),
     Column("last_event_id", Big, nullable=False),
     Column("finished_event_id", Big),
+    Column("attempts", Integer, nullable=False, server_default="1"),
+    Column("earlier", Json),
     Index("tasks_created", "created_at", "task_id"),
     Index("tasks_status_created", "status", "created_at", "task_id"),
     Index("tasks_agent_created", "agent", "created_at", "task_id"),
@@ -105,16 +108,18 @@ def _progress(events: Sequence[Event]) -> Mapping[str, Any]:
 
 
 def _kept(task: Task) -> Set[str]:
-    """Leave the error, which was read in part, unless a result came with another."""
-    return {"error"} if task.result is None else set()
+    """Leave an error, which was read in part, unless a result came with another."""
+    return {"error"} if task.result is None and task.error is not None else set()
 
 
 def _merge(connection: Connection, task: Task) -> None:
-    """Merge what a batch has said of a result into the one that is stored."""
+    """Merge what a batch has said of a result into the one that is stored, if that is of the same attempt."""
     if task.result is None:
         return
     mine = tasks.c.task_id == task.task_id
-    stored = connection.scalar(select(tasks.c.result).where(mine))
+    stored, attempts = connection.execute(select(tasks.c.result, tasks.c.attempts).where(mine)).one()
+    if attempts != task.attempts:
+        return
     values: dict[str, Any] = {"result": merged(stored or {}, task.result)}
     if "error" in task.result:
         values["error"] = task.error

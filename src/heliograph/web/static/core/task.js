@@ -2,8 +2,8 @@
 
    This is the same rule as the service's own fold, so a list that was fetched once stays equal to what
    the service would answer now. Statuses go queued → running ⇄ waiting_input → completed | failed |
-   cancelled; what is finished stays finished, and only another terminal status corrects the outcome: what it
-   leaves out keeps what it was. No DOM here. */
+   cancelled; another terminal status corrects the outcome: what it leaves out keeps what it was. A task that
+   is said to run after its end begins another attempt, whose costs are added. No DOM here. */
 
 export const STATUSES = ["queued", "running", "waiting_input", "completed", "failed", "cancelled"];
 export const TERMINAL = new Set(["completed", "failed", "cancelled"]);
@@ -51,6 +51,7 @@ export function firstSeen(message) {
     last_seq: 0,
     last_event_id: "0-0",
     finished_event_id: null,
+    attempts: 1,
   };
 }
 
@@ -80,10 +81,27 @@ function changeStatus(task, message) {
     const begun = micros(task.started_at ?? task.created_at);
     task.duration_ms = Math.max(0, Math.round((micros(task.finished_at) - begun) / 1000));
     if (message.result != null) takeResult(task, message.result);
-  } else if (!TERMINAL.has(task.status) && message.status !== "queued") {
+  } else if (message.status !== "queued") {
+    if (TERMINAL.has(task.status)) {
+      // What was said before the end may arrive behind it.
+      if (message.status !== "running" || micros(message.timestamp) < micros(task.finished_at)) return;
+      beginAgain(task);
+    }
     run(task, message.timestamp);
     task.status = message.status;
   }
+}
+
+/* By task: what its earlier attempts have spent. A list fetched while a task runs again does not say it; the
+   next answer of the service does. */
+const earlier = new WeakMap();
+
+function beginAgain(task) {
+  task.attempts += 1;
+  earlier.set(task, { cost_usd: task.cost_usd, ...Object.fromEntries(Object.values(TOKENS).map((field) => [field, task[field]])) });
+  task.status = "queued";
+  task.finished_at = task.finished_event_id = task.duration_ms = task.error = null;
+  task.result = {};
 }
 
 function addCost(task, { timestamp, payload }) {
@@ -107,8 +125,9 @@ function run(task, moment) {
 function takeResult(task, result) {
   const said = Object.fromEntries(Object.entries(result).filter(([name, value]) => value != null || name === "error"));
   task.result = { ...result, ...task.result, ...said };
-  if (said.cost_usd != null) task.cost_usd = dollars(said.cost_usd);
-  for (const [name, field] of Object.entries(TOKENS)) task[field] = said[name] ?? task[field];
+  const before = earlier.get(task) ?? {};
+  if (said.cost_usd != null) task.cost_usd = dollars((before.cost_usd ?? 0) + said.cost_usd);
+  for (const [name, field] of Object.entries(TOKENS)) if (said[name] != null) task[field] = (before[field] ?? 0) + said[name];
   if ("error" in said) task.error = said.error == null ? null : asText(said.error);
   if (task.model == null && typeof said.model === "string") task.model = said.model;
 }

@@ -1,0 +1,113 @@
+"""Looking after an embedded database from outside: to check, to copy while it is served, to restore."""
+
+from __future__ import annotations
+
+import shutil
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+from heliograph.model.errors import SettingsError
+from heliograph.storage.embedded.sqlite import FILE, migrate_sqlite
+
+COUNTS = {
+    "the counter of events differs from their number": """
+        SELECT 1 FROM counters WHERE name = 'events' AND value <> (SELECT count(*) FROM events)
+    """,
+    "a channel has events beyond its last number": """
+        SELECT 1 FROM channels WHERE head_seq < (SELECT max(seq) FROM events WHERE channel = channels.name)
+    """,
+    "a channel has a hole in its numbers": """
+        SELECT 1 FROM events JOIN channels ON channels.name = events.channel GROUP BY channel
+        HAVING count(*) <> max(seq) - min(seq) + 1 OR max(seq) <> max(head_seq)
+    """,
+    "the checkpoint is behind the newest event": """
+        SELECT 1 FROM checkpoints WHERE name = 'fold' AND event_id < (SELECT max(id) FROM events)
+    """,
+    "a task was never heard of": """
+        SELECT 1 FROM tasks LEFT JOIN channels ON channels.name = 'task:' || task_id
+        WHERE channels.name IS NULL OR tasks.last_seq > channels.head_seq
+    """,
+}
+"""What must find nothing, and what it means if it does."""
+
+
+def check(folder: Path) -> list[str]:
+    """Return what is wrong with the database in a folder, one line each; it may be served meanwhile.
+
+    Raises:
+        SettingsError: There is none, or it is no database.
+    """
+    with _opened(folder / FILE) as connection:
+        try:
+            found = [str(row[0]) for row in connection.execute("PRAGMA integrity_check(20)")]
+            if found != ["ok"]:
+                return [f"{folder / FILE} is damaged: {line}" for line in found]
+            return [
+                f"{folder / FILE}: {meaning}"
+                for meaning, query in COUNTS.items()
+                if connection.execute(f"{query} LIMIT 1").fetchone()
+            ]
+        except sqlite3.DatabaseError as error:
+            return [f"{folder / FILE} is damaged: {error}"]
+
+
+def backup(folder: Path, target: Path) -> None:
+    """Copy the database in a folder to a file, as of one moment, while it may be served.
+
+    Raises:
+        SettingsError: There is none, the target is there already, or it can't be written.
+    """
+    if target.exists():
+        raise SettingsError([f"{target} is there already"])
+    part = target.with_name(target.name + ".part")
+    try:
+        part.touch(mode=0o600)
+        with _opened(folder / FILE) as source, closing(sqlite3.connect(part)) as copy:
+            source.backup(copy, pages=1000)
+            copy.execute("PRAGMA journal_mode=DELETE")
+        part.rename(target)
+    except (OSError, sqlite3.Error) as error:
+        part.unlink(missing_ok=True)
+        raise SettingsError([f"{target}: {error}"]) from None
+
+
+def restore(source: Path, folder: Path) -> None:
+    """Put a copy into a folder that has no database yet, and bring it to today's schema.
+
+    Raises:
+        SettingsError: There is a database already, or the copy can't be used.
+    """
+    if (folder / FILE).exists():
+        raise SettingsError([f"{folder / FILE} is there already: move it away first"])
+    with _opened(source) as connection:
+        try:
+            sound = connection.execute("PRAGMA integrity_check(1)").fetchone() == ("ok",)
+        except sqlite3.DatabaseError:
+            sound = False
+    if not sound:
+        raise SettingsError([f"{source} is damaged"])
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        shutil.copyfile(source, folder / FILE)
+    except OSError as error:
+        raise SettingsError([f"{folder / FILE}: {error.strerror}"]) from None
+    migrate_sqlite(folder)
+
+
+class _opened:  # noqa: N801 - used as a function in a with statement
+    """Open a database to be read, without making one."""
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+
+    def __enter__(self) -> sqlite3.Connection:
+        try:
+            self._connection = sqlite3.connect(f"{self._file.absolute().as_uri()}?mode=ro", uri=True)
+            self._connection.execute("SELECT 1 FROM sqlite_master").fetchone()
+        except sqlite3.Error as error:
+            raise SettingsError([f"{self._file}: {error}"]) from None
+        return self._connection
+
+    def __exit__(self, *_: object) -> None:
+        self._connection.close()
