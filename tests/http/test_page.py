@@ -25,7 +25,7 @@ async def test_page_names_its_files_by_their_content(api: Api) -> None:
 
 
 async def test_files_are_compressed_for_who_takes_it(api: Api) -> None:
-    """The same file comes plain or as gzip, under tags of their own; without a version it is asked for"""
+    """The same file comes plain or as gzip, under tags of their own; without a version it is asked for."""
     plain = await api.http.get("/static/shell.js", headers={"Accept-Encoding": "identity"})
     packed = await api.http.get("/static/shell.js", headers={"Accept-Encoding": "gzip"})
     assert packed.headers["content-encoding"] == "gzip"
