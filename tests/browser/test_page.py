@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import random
 
+import httpx
 import pytest
 import trio
 from tests.browser.chromium import Page
@@ -570,3 +572,56 @@ async def test_own_events_stand_in_the_log(page: Page, served: Service) -> None:
     assert [line.split(" ")[0] for line in shown] == ["before", "task.tool_call", "task.tool_call", "after"]
     await page.evaluate("document.querySelector('.view .event button').click()")
     await page.until(f'{LINES}[1].includes(\'"for": "TODO"\')')
+
+
+async def test_page_ends_up_as_the_service_says(page: Page, served: Service) -> None:
+    """After a fleet has lived in front of the page, its counts and every row are what the service answers."""
+    await page.go(served.url)
+    await page.until(f"{STATE} === 'live'")
+    rng = random.Random(5)
+    names = [f"t{n}" for n in range(60)]
+    waiting = [(name, step) for name in names for step in range(8)]
+    waiting.sort(key=lambda one: (one[1] + rng.random() * 2, one[0]))
+    done: dict[str, int] = dict.fromkeys(names, 0)
+    items: list[dict[str, object]] = []
+    for name, _ in waiting:
+        done[name] += 1
+        match done[name]:
+            case 1 if rng.random() < 0.7:
+                items.append(created(name, f"Task {name}", agent=f"a{len(name)}"))
+            case 8:
+                outcome = rng.choice(["completed", "failed", "cancelled"])
+                items.append(status(name, outcome, cost_usd=rng.randrange(100) / 100))
+            case _:
+                output = {"type": "task_output", "task_id": name}
+                items += [{**output, "output": f"line {n}"} for n in range(rng.randrange(1, 9))]
+    for first in range(0, len(items), 40):
+        await served.publish(*items[first : first + 40])
+    async with httpx.AsyncClient(base_url=served.url) as client:
+        answer = (await client.get("/api/v1/tasks?counts=true&limit=100")).json()
+    for name in ("completed", "failed", "cancelled"):
+        total = f"document.querySelector('#totals [data-status={name}] b').innerText"
+        await page.until(f"{total} === '{answer['meta']['counts'][name]}'")
+    await page.evaluate(
+        "document.querySelectorAll('.fold[aria-expanded=false]').forEach((fold) => fold.click())"
+    )
+    for _ in range(4):
+        await page.evaluate(
+            "document.querySelectorAll('.more:not([hidden])').forEach((more) => more.click())"
+        )
+        await page.until("document.querySelectorAll('a.row').length > 0")
+    rows = (
+        "Object.fromEntries([...document.querySelectorAll('a.row')].map((row) => [row.hash.slice(8),"
+        " ['status', 'lines', 'cost'].map((name) => name === 'status' ? row.dataset.status"
+        " : row.querySelector('.' + name).textContent)]))"
+    )
+    expected = {
+        task["task_id"]: [task["status"], str(task["output_lines"] or ""), f"${task['cost_usd']:.2f}"]
+        for task in answer["tasks"]
+    }
+    await page.until(f"Object.keys({rows}).length === 60")
+    await page.until(f"JSON.stringify(Object.entries({rows}).sort()) === {json.dumps(_sorted(expected))}")
+
+
+def _sorted(rows: dict[str, list[str]]) -> str:
+    return json.dumps(sorted([name, row] for name, row in rows.items()), separators=(",", ":"))

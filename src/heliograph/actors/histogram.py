@@ -299,7 +299,7 @@ class Histogram:
         found = await until_it_works(partial(self._store.before, MEASURED, wanted), "counting")
         self._looked_up += len(wanted)
         for name, before in found.items():
-            missing = await self._between(f"task:{name}", before.through, wanted[name])
+            missing = await self._between(f"{MEASURED.family}:{name}", before.through, wanted[name])
             self._ledger.learn(name, before.value, missing)
 
     async def _between(self, channel: str, after: EventId, before: EventId) -> list[Event]:

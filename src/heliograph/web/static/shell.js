@@ -37,7 +37,9 @@ const streams = openStreams({
 function openStreams(on) {
   if (!globalThis.SharedWorker) return new Streams({ connect: () => api.connect(), on });
   const address = new URL(`core/worker.js#${new URLSearchParams({ base })}`, import.meta.url);
-  return new SharedStreams(new SharedWorker(address, { type: "module" }).port, on);
+  const worker = new SharedWorker(address, { type: "module" });
+  worker.onerror = () => say("The live connection could not be begun: the service is away, or was updated. Reload the page.");
+  return new SharedStreams(worker.port, on);
 }
 
 const preferences = new Preferences((chosen) => {
@@ -181,14 +183,16 @@ function say(text, kind = "problem", action = null) {
 }
 
 function report(problem) {
-  if (problem.needsKey) needKey(problem);
+  if (problem.needsKey) needKey();
+  else if (problem.status === 403) say(problem.message, "problem", { title: "Use another key", does: () => giveKey() });
   else say(problem.message);
 }
 
-/* A handshake that is refused looks to a browser like no answer at all, so ask why over HTTP. */
+/* A handshake that is refused looks to a browser like no answer at all, so ask why over HTTP: by a request that, as
+   a handshake, needs a key and comes with the page's origin. */
 async function probe() {
   try {
-    await api.get(paths.tasks, { limit: 1 });
+    await api.send("POST", paths.ticket);
   } catch (problem) {
     if (problem.status) report(problem);
   }
@@ -196,10 +200,10 @@ async function probe() {
 
 let asking = false; // for a key: at most once at a time, and not again until the reader wants to
 
-function needKey(problem) {
+function needKey() {
   streams.stop();
   drawState({ name: "stopped", since: null, next: null });
-  if (!asking) giveKey(problem?.status === 403 ? problem.detail : "");
+  if (!asking) giveKey();
 }
 
 async function giveKey(refused = "") {
@@ -240,7 +244,7 @@ function taskMoved(task, before) {
 
 function drawTitle() {
   const { running, failed } = tasks.totals;
-  const news = looked.ended.failed.length;
+  const news = looked.ended.failed.size;
   const view = [...open.values()].pop()?.instance.title?.() ?? `${running} running${failed ? `, ${failed} failed` : ""}`;
   const title = `${news ? `(${news}) ` : ""}${tasks.known || view ? view : "Heliograph"} · Heliograph`;
   if (document.title !== title) document.title = title;

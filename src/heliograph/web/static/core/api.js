@@ -37,6 +37,7 @@ export const paths = {
   webhookStats: `${V1}/webhooks/stats`,
   deliveries: `${V1}/webhooks/events`,
   session: `${V1}/session`,
+  ticket: `${V1}/stream-tickets`,
   socket: "ws",
   documents: ["openapi.json", "asyncapi.json", "metrics"],
 };
@@ -48,9 +49,9 @@ export class Problem extends Error {
     Object.assign(this, { title, detail, status, answer });
   }
 
-  /** Whether a key, or a better one, is what is missing. */
+  /** Whether a key is what is missing. */
   get needsKey() {
-    return this.status === 401 || this.status === 403;
+    return this.status === 401;
   }
 }
 

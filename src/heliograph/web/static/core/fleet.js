@@ -10,6 +10,12 @@ import { plain } from "./terminal.js";
 
 const MAX_TASKS = 20_000;
 const LATEST_CHARS = 240;
+const LATEST_RAW = 20_000; // characters of output in which its last line is looked for, with all their sequences
+
+const ORDERS = {
+  cost: (task) => task.cost_usd ?? -1,
+  duration: (task) => task.duration_ms ?? -1,
+};
 
 export class Fleet {
   /** Grows whenever the set of tasks, a status or a description changed: time to sort and filter anew. */
@@ -144,7 +150,7 @@ export class Fleet {
   }
 
   /**
-   * The tasks that pass a filter, by status, each status in its own order.
+   * The tasks that pass a filter, by status, each status in its own order, or by `sort`: `cost` or `duration`.
    *
    * @returns {Object<string, object[]>}
    */
@@ -152,7 +158,9 @@ export class Fleet {
     const passes = passing(filter);
     const sections = Object.fromEntries(STATUSES.map((status) => [status, []]));
     for (const task of this.#tasks.values()) if (passes(task)) sections[task.status]?.push(task);
-    for (const [status, tasks] of Object.entries(sections)) tasks.sort(TERMINAL.has(status) ? latestEndFirst : newestFirst);
+    const order = ORDERS[filter.sort];
+    const largestFirst = order && ((a, b) => order(b) - order(a) || newestFirst(a, b));
+    for (const [status, tasks] of Object.entries(sections)) tasks.sort(largestFirst ?? (TERMINAL.has(status) ? latestEndFirst : newestFirst));
     return sections;
   }
 }
@@ -210,7 +218,7 @@ function mentions(task, words) {
 }
 
 function lastLine(output) {
-  const end = output.slice(-4 * LATEST_CHARS);
+  const end = output.length > LATEST_RAW ? output.slice(-LATEST_RAW) : output;
   const lines = plain(end).trimEnd().split("\n");
   return lines[lines.length - 1].trim().slice(0, LATEST_CHARS);
 }

@@ -69,7 +69,7 @@ export class Tasks {
     });
   }
 
-  /** Ask for another filter: fields of a task, and `text`. */
+  /** Ask for another filter: fields of a task, `text`, and `sort`. */
   narrow(filter) {
     if (JSON.stringify(filter) === JSON.stringify(this.filter)) return;
     this.filter = filter;
@@ -148,7 +148,8 @@ export class Tasks {
   }
 
   #ask(status, query) {
-    return this.api.get(paths.tasks, { ...this.filter, status, ...query, ...(TERMINAL.has(status) && { sort: "updated" }) });
+    const sort = this.filter.sort || (TERMINAL.has(status) ? "updated" : null);
+    return this.api.get(paths.tasks, { ...this.filter, status, ...query, sort });
   }
 
   #show(status, page) {
@@ -158,7 +159,7 @@ export class Tasks {
 
   #count(counts) {
     this.counts = { ...counts };
-    if (Object.values(this.filter).some(Boolean)) return;
+    if (Object.entries(this.filter).some(([name, value]) => value && name !== "sort")) return;
     this.totals = this.counts;
     if (this.#subscriptions.length) this.#hearLatest();
   }

@@ -12,7 +12,7 @@ const PAGE = 100;
 
 export function open(shell, root) {
   const { api } = shell;
-  const tasksOf = (agent, status) => h("a", { href: format([], { agent: agent.name, status }) }, compact(agent.tasks[status] ?? 0));
+  const tasksOf = (agent, status) => (agent.tasks[status] ? h("a", { href: format([], { agent: agent.name, status }) }, compact(agent.tasks[status])) : h("span.quiet", {}, "0"));
   const columns = [
     { title: "Agent", text: (agent) => h("a", { href: format([], { agent: agent.name }) }, agent.name) },
     { title: "Type", name: "optional", text: (agent) => agent.agent_type ?? "" },

@@ -14,8 +14,9 @@ const ORDER = ["failed", "waiting_input", "silent", "running", "queued", "comple
 const TOTALS = ["running", "waiting_input", "queued", "failed", "completed", "cancelled"];
 const FIRST = { failed: 5, waiting_input: 30, silent: 10, running: 100, queued: 30, completed: 40, cancelled: 15 };
 const FIRST_OF_GROUP = 20;
-const FILTERS = ["text", "agent", "model", "session_id"];
+const FILTERS = ["text", "agent", "model", "session_id", "sort"];
 const GROUPS = { "": "Status", agent: "Agent", model: "Model", session_id: "Session" };
+const SORTS = { "": "Newest first", cost: "Dearest first", duration: "Longest first" };
 const LIST_MS = 200;
 const TYPING_MS = 250;
 const SPENT_MS = 30_000;
@@ -24,7 +25,7 @@ const FOLDED = "heliograph.folded";
 export function open(shell, root, place) {
   const { tasks } = shell;
   const { fleet } = tasks;
-  const filter = { text: "", agent: "", model: "", session_id: "", status: "", group: "" };
+  const filter = { text: "", agent: "", model: "", session_id: "", status: "", group: "", sort: "" };
   let selected = null; // id of the open task
   let drawn = 0;
   let force = false;
@@ -43,6 +44,7 @@ export function open(shell, root, place) {
   const find = h("input", { id: "filter", type: "search", placeholder: "Filter by name, id, agent, model or error", autocomplete: "off", spellcheck: "false", "aria-label": "Filter tasks" });
   const agents = h("select", { id: "agent", "aria-label": "Agent" }, new Option("All agents", ""));
   const group = h("select", { id: "group", "aria-label": "Group by" }, ...Object.entries(GROUPS).map(([value, text]) => new Option(`By ${text.toLowerCase()}`, value)));
+  const sort = h("select", { id: "sort", "aria-label": "Order" }, ...Object.entries(SORTS).map(([value, text]) => new Option(text, value)));
   const chosen = h("div.chosen");
   const pause = h("button", { id: "pause", "aria-pressed": "false", title: "Hold the list still (p)" }, "Pause");
   const looked = h("div.looked", { hidden: true }, h("span"), h("button", { "aria-label": "Dismiss" }, "✕"));
@@ -56,7 +58,7 @@ export function open(shell, root, place) {
   const scroll = h("div.scroll", { tabindex: "-1" }, head, sections, nothing, loading, hello);
   root.id = "fleet";
   root.setAttribute("aria-label", "Fleet");
-  root.append(h("h1.unseen", {}, "Fleet"), h("div.bar-row", {}, bar, h("span.gap"), spent), h("div.tools", {}, h("label.find", {}, find, h("kbd", { "aria-hidden": "true" }, "/")), agents, group, pause), chosen, looked, h("div.list", {}, fresh, scroll));
+  root.append(h("h1.unseen", {}, "Fleet"), h("div.bar-row", {}, bar, h("span.gap"), spent), h("div.tools", {}, h("label.find", {}, find, h("kbd", { "aria-hidden": "true" }, "/")), agents, group, sort, pause), chosen, looked, h("div.list", {}, fresh, scroll));
 
   const folded = new Set(JSON.parse(localStorage.getItem(FOLDED) ?? '["cancelled"]'));
   const list = new TaskList(scroll, sections, { address, changed, more, folded });
@@ -88,6 +90,7 @@ export function open(shell, root, place) {
     if (document.activeElement !== find) find.value = filter.text;
     agents.value = filter.agent;
     group.value = filter.group;
+    sort.value = filter.sort;
     tasks.narrow(Object.fromEntries(FILTERS.map((name) => [name, filter[name]])));
     list.readdress();
     if (was !== null && selected === null) list.focus(was);
@@ -175,7 +178,7 @@ export function open(shell, root, place) {
   /* What ended while nobody looked. */
   function drawLooked() {
     const { since, ended } = shell.looked;
-    const said = Object.entries(ended).filter(([, ids]) => ids.length).map(([status, ids]) => `${ids.length} ${status}`);
+    const said = Object.entries(ended).filter(([, ids]) => ids.size).map(([status, ids]) => `${compact(ids.size)} ${status}`);
     looked.hidden = !said.length || document.hidden;
     if (!looked.hidden) put(looked.firstElementChild, `Since you looked, ${duration(shell.now() - since)} ago: ${said.join(", ")}`);
   }
@@ -219,6 +222,7 @@ export function open(shell, root, place) {
     typing = setTimeout(() => shell.amend({ text: find.value.trim() }), TYPING_MS);
   });
   agents.addEventListener("change", () => shell.amend({ agent: agents.value }));
+  sort.addEventListener("change", () => shell.amend({ sort: sort.value }));
   group.addEventListener("change", () => shell.amend({ group: group.value }));
   pause.addEventListener("click", () => {
     list.paused = !list.paused;

@@ -12,7 +12,7 @@ const PAGE = 50;
 
 export function open(shell, root) {
   const { api } = shell;
-  const tasksOf = (session, status) => h("a", { href: format([], { session_id: session.session_id, status }) }, compact(session.tasks[status] ?? 0));
+  const tasksOf = (session, status) => (session.tasks[status] ? h("a", { href: format([], { session_id: session.session_id, status }) }, compact(session.tasks[status])) : h("span.quiet", {}, "0"));
   const list = new Pages({
     caption: "Sessions",
     columns: [
