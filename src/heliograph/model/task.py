@@ -40,10 +40,10 @@ TOKENS = {
     "cache_read_input_tokens": "cache_read_tokens",
     "cache_creation_input_tokens": "cache_write_tokens",
 }
+"""By their names in a result: the fields of a task that count tokens."""
 
 SPENDING = ("cost_nanos", *TOKENS.values())
 """The fields of a task that add up over its attempts."""
-"""By their names in a result: the fields of a task that count tokens."""
 
 ORIGIN = ("source", "source_metadata", "user_id", "flow_id")
 """Fields of ``task.created`` that tell where the task comes from; they join its metadata."""
