@@ -27,6 +27,13 @@ RUN = """
 """
 
 
+DIALOGS = {
+    "palette": "document.getElementById('open-palette').click()",
+    "keys": "document.body.dispatchEvent(new KeyboardEvent('keydown', { key: '?', bubbles: true }))",
+}
+"""By name: what opens a dialog."""
+
+
 @pytest.fixture(scope="session")
 def axe(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Give the source of axe-core."""
@@ -63,4 +70,10 @@ async def test_no_view_has_a_finding(
         await page.until(f"{STATE} === 'live' && Boolean({ready})")
         await page.evaluate(axe)
         found += [f"{name}: {finding}" for finding in await page.evaluate(RUN)]
+    for name, opens in DIALOGS.items():
+        await page.evaluate(opens)
+        await page.until("document.querySelector('dialog[open]') !== null")
+        found += [f"{name}: {finding}" for finding in await page.evaluate(RUN)]
+        await page.evaluate("document.querySelector('dialog').close()")
+        await page.until("document.querySelector('dialog') === null")
     assert not found, "\n".join(found)

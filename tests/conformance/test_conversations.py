@@ -67,10 +67,13 @@ def recount(events: Iterable[Event]) -> tuple[dict[str, dict[str, Any]], dict[st
         _, _, name = one.channel.partition(":")
         payload = one.payload
         if one.channel.startswith("task:"):
-            task = tasks.setdefault(name, {"of": None, "cost": 0, "status": "queued"})
+            task = tasks.setdefault(name, {"of": None, "cost": 0, "earlier": 0, "ended": False})
             task["of"] = payload.get("conversation_id") or task["of"]
             if payload.get("status") in ENDS:
-                task["cost"] = round(payload["result"]["cost_usd"] * 10**9)
+                task["cost"] = task["earlier"] + round(payload["result"]["cost_usd"] * 10**9)
+                task["ended"] = True
+            elif payload.get("status") == "running" and task["ended"]:  # another attempt
+                task.update(earlier=task["cost"], ended=False)
             continue
         if one.topic != "conversation.delta":
             mine = own.setdefault(name, {"title": None, "is_archived": False, "deleted": False})

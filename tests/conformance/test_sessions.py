@@ -49,12 +49,22 @@ def recount(events: Iterable[Event]) -> dict[str, dict[str, Any]]:
     tasks: dict[str, dict[str, Any]] = {}
     seen: dict[str, list[datetime]] = defaultdict(list)
     for one in events:
-        new = {"status": "queued", "session": None, "moments": {"created": one.timestamp}, "result": {}}
+        new: dict[str, Any] = {
+            "status": "queued",
+            "session": None,
+            "moments": {"created": one.timestamp},
+            "spent": [{}],
+        }
         task = tasks.setdefault(one.channel, new)
         said = one.payload.get("status")
         if one.topic == "task.created" and one.payload["session_id"] is not None:
             task["session"] = one.payload["session_id"]
         under_way = said in {"running", "waiting_input"}
+        ended = task["moments"].get("finished")
+        if said == "running" and ended is not None and one.timestamp >= ended:  # another attempt
+            task["status"] = "queued"
+            task["spent"].append({})
+            del task["moments"]["finished"]
         if (one.topic == "task.output" or under_way) and task["status"] == "queued":
             task["status"] = "running"
             task["moments"]["started"] = one.timestamp
@@ -63,19 +73,20 @@ def recount(events: Iterable[Event]) -> dict[str, dict[str, Any]]:
         if said in ENDS:
             task["moments"].setdefault("finished", one.timestamp)
             result = one.payload.get("result") or {}
-            task["result"].update({name: value for name, value in result.items() if value is not None})
+            task["spent"][-1].update({name: value for name, value in result.items() if value is not None})
         if task["session"]:
             seen[task["session"]] += task["moments"].values()
     sessions = {}
     for name, moments in seen.items():
         mine = [task for task in tasks.values() if task["session"] == name]
+        spent = [attempt for task in mine for attempt in task["spent"]]
         sessions[name] = {
             "first_seen": min(moments),
             "last_seen": max(moments),
             "tasks": dict(Counter(task["status"] for task in mine)),
-            "cost_nanos": sum(round(task["result"].get("cost_usd", 0) * 10**9) for task in mine),
-            "input_tokens": sum(task["result"].get("input_tokens") or 0 for task in mine),
-            "output_tokens": sum(task["result"].get("output_tokens") or 0 for task in mine),
+            "cost_nanos": sum(round(attempt.get("cost_usd", 0) * 10**9) for attempt in spent),
+            "input_tokens": sum(attempt.get("input_tokens", 0) for attempt in spent),
+            "output_tokens": sum(attempt.get("output_tokens", 0) for attempt in spent),
         }
     return sessions
 

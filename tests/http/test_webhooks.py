@@ -323,6 +323,16 @@ async def test_what_is_wrong_with_a_webhook_is_named(api: Api) -> None:
         assert problem["status"] == 422
         assert field in {error["field"] for error in problem["errors"]}, body
     assert len(await api.get("/api/webhooks")) == 2
+    long = await api.problem("POST", "/api/v1/webhooks", json={"name": "x" * 201})
+    assert [error["field"] for error in long["errors"]] == ["name"]
+    for query, field in (
+        ("cursor=x", "cursor"),
+        ("limit=0", "limit"),
+        ("status=odd", "status"),
+        ("a=1", "a"),
+    ):
+        problem = await api.problem("GET", f"/api/v1/webhooks/events?{query}")
+        assert [error["field"] for error in problem["errors"]] == [field]
     for method in ("PUT", "DELETE"):
         problem = await api.problem(method, "/api/v1/webhooks/static-github", json={"name": "x"})
         assert problem["status"] == 409

@@ -24,6 +24,8 @@ from heliograph.http.api.endpoint import Endpoint
 from heliograph.http.api.registry import ENDPOINTS
 from heliograph.http.api.services import Services
 from heliograph.http.api.spans import recording
+from heliograph.http.rules.answer import Answer
+from heliograph.http.rules.auth import Identity
 from heliograph.model.errors import SettingsError
 from heliograph.tracing import exporting
 
@@ -151,7 +153,7 @@ MATRIX = {
     "platform_health": ANY_READER,
     "ready": OPEN,
     "status": ANY_READER,
-    "prometheus": ANY_READER,
+    "prometheus": READ,
     "index": OPEN,
     "static_file": OPEN,
     "openapi_json": OPEN,
@@ -414,3 +416,21 @@ def test_views_know_no_framework() -> None:
     """The first argument of every view is the services: nothing of a request is found by the way."""
     for endpoint in ENDPOINTS:
         assert next(iter(endpoint.view.__annotations__.values())) in {"Services", Services}, endpoint.name
+
+
+async def test_the_fleet_is_for_keys_that_may_see_it(guarded: Api) -> None:
+    """A key for some channels is told nothing of the fleet's tasks."""
+    for caller, told in (("reader", True), ("of task 1", False)):
+        status = await guarded.get("/api/v1/status", headers=CALLERS[caller])
+        assert bool(status["tasks"]) == told
+
+
+def test_a_declaration_must_be_able_to_ask_for_channels() -> None:
+    """Channels follow from parameters: an endpoint that reads none could not check them."""
+
+    async def view(services: Services, who: Identity) -> Answer:
+        """Answer."""
+        return Answer(200, b"")
+
+    with pytest.raises(TypeError, match="must take parameters"):
+        Endpoint("GET", "/x", view, channels=lambda asked: ("*",))

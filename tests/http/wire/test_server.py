@@ -1,3 +1,4 @@
+import gc
 import inspect
 import math
 import re
@@ -547,6 +548,8 @@ async def test_nothing_of_the_handshake_is_kept(site: Site) -> None:
         await read_exactly(stream, 6)
     await trio.testing.wait_all_tasks_blocked()
     assert trio.lowlevel.current_statistics().tasks_living == before + 5
+    gc.collect()
+    assert not [one for one in gc.get_objects() if isinstance(one, connection.Connection)]
     for stream in streams:
         await stream.aclose()
     with trio.fail_after(10):

@@ -167,6 +167,11 @@ class Endpoint:
     other_names: tuple[str, ...] | None = attrs.field(init=False)
     """Names in the query besides its parameters'; ``None``: any, since nothing that is open is strict."""
 
+    def __attrs_post_init__(self) -> None:
+        """Refuse a declaration whose channels nobody would check."""
+        if self.parameters is None and self.channels is not _no_channels:
+            raise TypeError(f"{self.name} must take parameters, if only Nothing: its channels depend on them")
+
     @parameters.default
     def _parameters(self) -> type | None:
         names = list(inspect.signature(self.view).parameters)

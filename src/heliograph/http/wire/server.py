@@ -16,6 +16,7 @@ import math
 import socket
 from collections.abc import Mapping
 from contextlib import ExitStack
+from contextvars import Context, copy_context
 from functools import partial
 
 import attrs
@@ -124,6 +125,7 @@ class Server:
     _context: WorkerContext = attrs.field(factory=partial(WorkerContext, None), init=False)
     _connections: set[Connection] = attrs.field(factory=set, init=False)
     _accepting: trio.CancelScope = attrs.field(factory=trio.CancelScope, init=False)
+    _variables: Context = attrs.field(factory=copy_context, init=False)
 
     @property
     def stopping(self) -> bool:
@@ -160,6 +162,9 @@ class Server:
         try:
             served, early = await self._serve_requests(stream)
             if served is not None:
+                # What requests have set in this task's context ends with them: a fresh copy of the one that
+                # all tasks here come from shares their variables instead of having its own.
+                trio.lowlevel.current_task().context = self._variables.copy()
                 # This frame lives as long as the stream: it holds nothing of the handshake.
                 await served.serve(early)
         except Exception:
@@ -209,20 +214,16 @@ class Server:
 
     async def _run_engine(self, connection: Connection) -> None:
         """Let hypercorn serve requests until one has a shortcut, or the connection is closed or detached."""
-        token = current.set(connection)
-        try:
-            engine = TCPServer(
-                self._call_app,
-                self._config,
-                self._context,
-                ConnectionState({}),
-                connection,  # type: ignore[arg-type]  # it asks for less than the SSLStream it names
-            )
-            # The connection has an idle deadline of its own; a task per request would cost more than most.
-            engine.idle_task = NoIdleTask()
-            await engine.run()
-        finally:
-            current.reset(token)
+        engine = TCPServer(
+            self._call_app,
+            self._config,
+            self._context,
+            ConnectionState({}),
+            connection,  # type: ignore[arg-type]  # it asks for less than the SSLStream it names
+        )
+        # The connection has an idle deadline of its own; a task per request would cost more than most.
+        engine.idle_task = NoIdleTask()
+        await engine.run()
 
     async def _call_app(
         self,

@@ -9,6 +9,7 @@ that refuses them, and told once a second, together with how long the good ones 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -127,10 +128,19 @@ def _count(counts: dict[str, int], name: str, sign: int) -> None:
 
 
 def _key_of(event: Event) -> Key | None:
-    name = event.payload.get("webhook_id")
-    if event.topic in OWN_TOPICS and isinstance(name, str) and 0 < len(name) <= LONGEST:
-        return (name,)
-    return None
+    name, form = event.payload.get("webhook_id"), _FORMS.get(event.topic)
+    if form is None or not isinstance(name, str) or not 0 < len(name) <= LONGEST:
+        return None
+    # A log may be older than the rule that nobody else says these topics.
+    return (name,) if all(isinstance(event.payload.get(field), cls) for field, cls in form.items()) else None
+
+
+_FORMS: Mapping[str, Mapping[str, type]] = {
+    CONFIGURED: {"enabled": bool, "definition": dict},
+    SWITCHED: {"enabled": bool},
+    REMOVED: {},
+    MEASURED: {"refused": dict, "latencies": dict},
+}
 
 
 @attrs.frozen

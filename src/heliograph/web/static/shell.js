@@ -37,7 +37,9 @@ const streams = openStreams({
 function openStreams(on) {
   if (!globalThis.SharedWorker) return new Streams({ connect: () => api.connect(), on });
   const address = new URL(`core/worker.js#${new URLSearchParams({ base })}`, import.meta.url);
-  return new SharedStreams(new SharedWorker(address, { type: "module" }).port, on);
+  const worker = new SharedWorker(address, { type: "module" });
+  worker.onerror = () => say("The live connection could not be begun: the service is away, or was updated. Reload the page.");
+  return new SharedStreams(worker.port, on);
 }
 
 const preferences = new Preferences((chosen) => {
@@ -242,7 +244,7 @@ function taskMoved(task, before) {
 
 function drawTitle() {
   const { running, failed } = tasks.totals;
-  const news = looked.ended.failed.length;
+  const news = looked.ended.failed.size;
   const view = [...open.values()].pop()?.instance.title?.() ?? `${running} running${failed ? `, ${failed} failed` : ""}`;
   const title = `${news ? `(${news}) ` : ""}${tasks.known || view ? view : "Heliograph"} · Heliograph`;
   if (document.title !== title) document.title = title;

@@ -178,7 +178,7 @@ export function open(shell, root, place) {
   /* What ended while nobody looked. */
   function drawLooked() {
     const { since, ended } = shell.looked;
-    const said = Object.entries(ended).filter(([, ids]) => ids.length).map(([status, ids]) => `${ids.length} ${status}`);
+    const said = Object.entries(ended).filter(([, ids]) => ids.size).map(([status, ids]) => `${compact(ids.size)} ${status}`);
     looked.hidden = !said.length || document.hidden;
     if (!looked.hidden) put(looked.firstElementChild, `Since you looked, ${duration(shell.now() - since)} ago: ${said.join(", ")}`);
   }
