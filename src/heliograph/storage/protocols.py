@@ -319,7 +319,7 @@ ALL_LINES = LineFilter()
 
 @attrs.frozen
 class LogLine:
-    """One line of an entity's output, or a marked piece of one.
+    """One line of output, or a marked piece of one.
 
     Args:
         partial: The stream's next piece goes on in the same line.

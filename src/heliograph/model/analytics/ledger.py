@@ -160,9 +160,10 @@ class Ledger:
     def apply(self, event: Event) -> None:
         """Fold the next event, unless it is a delta."""
         self.position = event.id
-        if not event.channel.startswith(self._prefix):
+        prefix = self._prefix
+        if not event.channel.startswith(prefix):
             return
-        name = event.channel[len(self._prefix) :]
+        name = event.channel[len(prefix) :]
         tracked = self._tracked.get(name)
         if tracked is None:
             tracked = self._tracked[name] = _Tracked(self._first_seen(event), None)
