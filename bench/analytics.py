@@ -43,7 +43,8 @@ from bench.peer import ROOT
 from heliograph.actors.histogram import Histogram
 from heliograph.actors.subscriber import Outlet
 from heliograph.model.analytics.cube import Cube
-from heliograph.model.analytics.rollup import Cells, Change, contribution, record
+from heliograph.model.analytics.measured import contribution
+from heliograph.model.analytics.rollup import Cells, Change, record
 from heliograph.model.channels import ANALYTICS
 from heliograph.model.event import Draft, Event
 from heliograph.model.ids import OLDEST, EventId, make_id, time_of, to_microseconds

@@ -399,7 +399,7 @@ async def test_lines_are_searched(form: Form) -> None:
 
         async def found(text: str | None, stream: str | None = None, **more: Any) -> list[int]:
             wanted = LineFilter(text, stream)
-            page, _ = await storage.store.lines("t", 1, None, 10, wanted=wanted, **more)
+            page, _ = await storage.store.lines(TASK, "t", 1, None, 10, wanted=wanted, **more)
             return [line.seq for line in page]
 
         assert await found("error") == [1, 5, 6]
@@ -437,7 +437,7 @@ async def test_tasks_are_the_fold_of_the_log(form: Form) -> None:
         assert {task.task_id: task for task in tasks} == {task.task_id: task for task in folded.values()}
         counts = await storage.store.count(TASK, "status")
         assert counts == Counter(task.status for task in folded.values())
-        lines, more = await storage.store.lines("t19", 1, None, 5, newest=True)
+        lines, more = await storage.store.lines(TASK, "t19", 1, None, 5, newest=True)
         assert more
         assert [line.output for line in lines] == [f"line {k}" for k in range(14, 19)]
         assert {line.stream for line in lines} == {"stderr"}

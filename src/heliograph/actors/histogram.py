@@ -46,7 +46,8 @@ from heliograph.actors.subscriber import Followed
 from heliograph.model.analytics import deltas
 from heliograph.model.analytics.cube import ALL, ALL_TIME, ERRORS, Cube, View, greatest
 from heliograph.model.analytics.ledger import Ledger
-from heliograph.model.analytics.rollup import DIMENSIONS, MEASURED
+from heliograph.model.analytics.measured import MEASURED
+from heliograph.model.analytics.rollup import DIMENSIONS
 from heliograph.model.channels import ANALYTICS, Selection
 from heliograph.model.errors import Conflict, Unavailable
 from heliograph.model.event import Draft, Event
@@ -96,7 +97,7 @@ class Histogram:
 
     Args:
         log: To catch up from.
-        store: Has the rollups, and the tasks that are finished.
+        store: Has the rollups, and the entities that are finished.
         publish: Appends to the log; the appender's.
         prices: The same as the fold's.
         interval: Seconds between two deltas while there are changes.
@@ -110,7 +111,7 @@ class Histogram:
         self.inbox, self._receive = trio.open_memory_channel[Followed](INBOX_BATCHES)
         self._backlog: deque[Sequence[Event]] = deque()
         self._behind = self._lost = False
-        self._ledger = Ledger(prices)
+        self._ledger = Ledger(MEASURED, prices)
         self._cube = Cube()
         self._wanted = OLDEST
         self._loaded = self._resting = self._adding = False
@@ -293,13 +294,13 @@ class Histogram:
             self._conditions.look()
 
     async def _look_up(self, wanted: Mapping[str, EventId]) -> None:
-        """Learn what finished tasks were before an event of theirs."""
+        """Learn what finished entities were before an event of theirs."""
         if not wanted:
             return
-        found = await until_it_works(partial(self._store.before, MEASURED, wanted), "counting")
+        found = await until_it_works(partial(self._store.before, wanted), "counting")
         self._looked_up += len(wanted)
         for name, before in found.items():
-            missing = await self._between(f"{MEASURED.family}:{name}", before.through, wanted[name])
+            missing = await self._between(MEASURED.prefix + name, before.through, wanted[name])
             self._ledger.learn(name, before.value, missing)
 
     async def _between(self, channel: str, after: EventId, before: EventId) -> list[Event]:

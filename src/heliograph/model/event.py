@@ -165,4 +165,5 @@ def _message(event: Event) -> bytes:
 CLI_STATUS = "cli.status"
 """The topic that tells whether the engine's command line is ready to work."""
 
+# The kind of tasks takes its forms from here: it imports events, so these can't be derived from it.
 SEED_TYPES = {"task.output": "task_output", "task.status": "task_status"}

@@ -62,6 +62,7 @@ class Kind(Generic[V]):
         field: The field of a payload that names the rest of the channel; ``None``: the channel is the family.
         topics: The rules of the payloads of its topics; others on its channels are taken as they are.
         own: Those of its topics that only the service itself may publish.
+        lines: The topic whose events are lines of output, if any is.
         forms: The dashboard's forms of messages, and their topics.
         key_of: Returns the key of the entity that an event of the family touches, ``None`` if it is none.
         first_seen: Makes an entity at its first event, before that is applied.
@@ -79,6 +80,7 @@ class Kind(Generic[V]):
     field: str | None = None
     topics: Mapping[str, Rules] = attrs.field(factory=dict)
     own: frozenset[str] = frozenset()
+    lines: str | None = None
     forms: Mapping[str, str] = attrs.field(factory=dict)
     key_of: Callable[[Event], Key | None] = lambda event: (event.channel.partition(":")[2],)
     first_seen: Callable[[Event], V] | None = None

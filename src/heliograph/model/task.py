@@ -22,7 +22,7 @@ from typing import Any
 
 import attrs
 
-from heliograph.model.event import Event
+from heliograph.model.event import SEED_TYPES, Event
 from heliograph.model.ids import OLDEST, EventId, format_id, to_microseconds
 from heliograph.model.kind import Kind
 from heliograph.model.prices import NO_PRICES, Prices, Usage
@@ -116,6 +116,11 @@ class Task:
     def first_seen(cls, event: Event) -> Task:
         """Begin a task at the first event that mentions it, whatever that event is."""
         return cls(event.channel.removeprefix("task:"), event.timestamp, event.timestamp)
+
+    @property
+    def begun(self) -> bool:
+        """Whether it has left ``queued``."""
+        return self.status != "queued"
 
     @property
     def finished(self) -> bool:
@@ -333,7 +338,8 @@ TASK = Kind(
             {"task_id": NAME, "status": one_of(STATUSES, required=True), "result": of_object(RESULT)}
         ),
     },
-    forms={"task_output": "task.output", "task_status": "task.status"},
+    lines="task.output",
+    forms={form: topic for topic, form in SEED_TYPES.items()},
     first_seen=Task.first_seen,
 )
 

@@ -22,9 +22,8 @@ from heliograph.model.channels import EVERYTHING, Selection
 from heliograph.model.errors import HeliographError
 from heliograph.model.event import Draft, Event
 from heliograph.model.ids import OLDEST, EventId
-from heliograph.model.kind import Before, Kind, V
+from heliograph.model.kind import Before, Folded, Kind, V
 from heliograph.model.settings import RetentionSettings
-from heliograph.model.task import Task
 
 WHOLE_LOG = Selection((EVERYTHING,))
 
@@ -320,7 +319,7 @@ ALL_LINES = LineFilter()
 
 @attrs.frozen
 class LogLine:
-    """One line of a task's output, or a marked piece of one.
+    """One line of output, or a marked piece of one.
 
     Args:
         partial: The stream's next piece goes on in the same line.
@@ -344,14 +343,14 @@ class RollupSnapshot:
         checkpoint: The last folded event; everything here includes it and those before it.
         changed: The last event that changed any rollup.
         cube: The rollups.
-        unfinished: The tasks that are not finished, with the fields that decide their contribution.
+        unfinished: The measured entities that are not finished, with their facts (``analytics.measured``).
         last_delta: The newest event of the channel ``analytics``.
     """
 
     checkpoint: EventId
     changed: EventId
     cube: Cube
-    unfinished: Sequence[Task]
+    unfinished: Sequence[Folded]
     last_delta: Event | None
 
 
@@ -394,7 +393,8 @@ class Store(Protocol):
 
     async def lines(
         self,
-        task_id: str,
+        kind: Kind[Any],
+        name: str,
         first_seq: int,
         last_seq: int | None,
         limit: int,
@@ -407,6 +407,11 @@ class Store(Protocol):
         Large lines make the answer shorter than ``limit``; it is empty only when there are none.
 
         Args:
+            kind: A kind whose entities have lines (``Kind.lines``).
+            name: The id of one of them.
+            first_seq: The first number.
+            last_seq: The last one; ``None``: to the end.
+            limit: The most to return.
             newest: Take the last ``limit`` lines of the range instead of the first.
             wanted: Only these lines.
         """
@@ -436,11 +441,8 @@ class Store(Protocol):
         """Read the rollups, and what is needed to go on from them."""
         ...
 
-    async def before(self, kind: Kind[V], wanted: Mapping[str, EventId]) -> Mapping[str, Before[V]]:
-        """Return what finished entities were before an event of theirs, given by the entity's id.
-
-        It is known of the entities that rollups are made of.
-        """
+    async def before(self, wanted: Mapping[str, EventId]) -> Mapping[str, Before[Any]]:
+        """Return what finished measured entities were before an event of theirs, given by the entity's id."""
         ...
 
 

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from heliograph.model.analytics import deltas
 from heliograph.model.analytics.ledger import STEP_PLACES, Ledger
+from heliograph.model.analytics.measured import MEASURED
 from heliograph.model.analytics.rollup import Cell, Cells
 from heliograph.model.channels import ANALYTICS
 from heliograph.model.event import Event
@@ -37,7 +38,7 @@ def total(parts: list[Cells]) -> int:
 @given(st.integers(0, 400), st.integers(0, 400), st.booleans())
 def test_deltas_cover_each_change_once(before: int, after: int, ours: bool) -> None:
     """Whoever's delta comes by, what it covers goes into the sums in small parts, and the rest stays."""
-    ledger = Ledger(Prices(()))
+    ledger = Ledger(MEASURED, Prices(()))
     for number in range(1, before + 1):
         ledger.apply(created(number, number))
     span, _ = ledger.offer()
@@ -55,7 +56,7 @@ def test_deltas_cover_each_change_once(before: int, after: int, ours: bool) -> N
 
 def test_an_offer_in_vain_is_in_the_next() -> None:
     """What was offered and never came by in the log is offered again with what came since."""
-    ledger = Ledger(Prices(()))
+    ledger = Ledger(MEASURED, Prices(()))
     ledger.apply(created(1))
     ledger.offer()
     ledger.apply(created(2))

@@ -5,12 +5,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from heliograph.model.analytics.measured import LONGEST_MS, contribution
 from heliograph.model.analytics.rollup import (
-    LONGEST_MS,
     Cell,
     Change,
     Contribution,
-    contribution,
     error_kind,
     summed,
 )

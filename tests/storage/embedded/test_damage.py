@@ -10,6 +10,7 @@ import pytest
 from tests.strategies import output
 
 from heliograph.model.errors import Unavailable
+from heliograph.model.task import TASK
 from heliograph.storage.embedded.form import open_embedded
 
 DAY = timedelta(days=1)
@@ -33,7 +34,7 @@ async def test_a_damaged_file_is_named(tmp_path: Path) -> None:
     async with open_embedded(tmp_path, DAY) as storage:
         assert (await storage.checks())["store"] is None
         with pytest.raises(Unavailable, match=r"heliograph.db is damaged: database disk image is malformed"):
-            await storage.store.lines("t", 1, None, 5000)
+            await storage.store.lines(TASK, "t", 1, None, 5000)
         assert "heliograph.db is damaged" in str((await storage.checks())["store"])
 
 

@@ -426,8 +426,8 @@ async def test_lines_are_read_by_range(embedded: Embedded) -> None:
         for last in (None, 1, 7, 15, 99):
             for limit in (1, 4, 100):
                 inside = [one for one in lines if first <= one.seq and (last is None or one.seq <= last)]
-                ahead, more = await embedded.store.lines("1", first, last, limit)
-                back, more_before = await embedded.store.lines("1", first, last, limit, newest=True)
+                ahead, more = await embedded.store.lines(TASK, "1", first, last, limit)
+                back, more_before = await embedded.store.lines(TASK, "1", first, last, limit, newest=True)
                 assert more == more_before == (len(inside) > limit)
                 assert [(line.seq, line.id, line.output) for line in ahead] == [
                     (one.seq, one.id, one.payload["output"]) for one in inside[:limit]
@@ -441,7 +441,7 @@ async def test_large_lines_are_read_a_few_at_a_time(embedded: Embedded) -> None:
     seqs: list[int] = []
     more = True
     while more:
-        page, more = await embedded.store.lines("1", (seqs[-1] if seqs else 0) + 1, None, 100)
+        page, more = await embedded.store.lines(TASK, "1", (seqs[-1] if seqs else 0) + 1, None, 100)
         assert 0 < len(page) <= 3
         seqs += [line.seq for line in page]
     assert seqs == [1, 2, 3, 4, 5, 6, 7]
@@ -454,7 +454,7 @@ async def test_a_line_says_where_it_was_written(embedded: Embedded) -> None:
         output("1", "a"),
         draft("task.output", {"task_id": "1", "output": "b", "stream": "stderr", "partial": True}),
     )
-    lines, _ = await embedded.store.lines("1", 1, None, 10)
+    lines, _ = await embedded.store.lines(TASK, "1", 1, None, 10)
     assert [(line.output, line.stream, line.partial) for line in lines] == [
         ("a", "stdout", False),
         ("b", "stderr", True),
@@ -464,7 +464,7 @@ async def test_a_line_says_where_it_was_written(embedded: Embedded) -> None:
 async def test_what_is_not_there_is_none(embedded: Embedded) -> None:
     """An unknown task is ``None``, has no lines, and counts nothing."""
     assert await embedded.store.get(TASK, "nobody") is None
-    assert await embedded.store.lines("nobody", 1, None, 10) == ([], False)
+    assert await embedded.store.lines(TASK, "nobody", 1, None, 10) == ([], False)
     assert await embedded.store.count(TASK, "status") == {}
     assert await embedded.store.checkpoint() == OLDEST
 

@@ -35,16 +35,18 @@ UNCHANGING: frozenset[str] = frozenset()
 
 TOMORROW = """
 import sys
+import attrs
 import sqlalchemy
 from sqlalchemy import Column, Table, Text
-from heliograph.model.analytics import rollup
+from heliograph.model.analytics import measured
 
 def table(name, *parts, **options):
     there = any(part.name == "of_tomorrow" for part in parts if isinstance(part, Column))
     return Table(name, *parts, *[] if there else [Column("of_tomorrow", Text)], **options)
 
 sqlalchemy.Table = table
-rollup.FACTS = (*rollup.FACTS, "of_tomorrow")
+facts = (*measured.MEASURED.facts, "of_tomorrow")
+measured.MEASURED = attrs.evolve(measured.MEASURED, facts=facts)
 
 from heliograph.storage.sql import migrate, rollups, schema
 

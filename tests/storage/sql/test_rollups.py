@@ -17,7 +17,6 @@ from heliograph.model.analytics.rollup import DIMENSIONS, error_kind
 from heliograph.model.analytics.totals import unpack
 from heliograph.model.event import Event
 from heliograph.model.ids import make_id
-from heliograph.model.task import TASK
 from heliograph.storage.sql import rollups, schema
 from heliograph.storage.sql.fold import fold
 from heliograph.storage.sql.store import SqlStore
@@ -96,11 +95,11 @@ async def test_what_a_task_was_is_known_for_each_of_its_corrections(tmp_path: Pa
         await deployed.far.write(fold, events)
         store = SqlStore(deployed.far)
         for event, (status, cost) in zip([events[2], events[3], events[4]], ends, strict=True):
-            before = (await store.before(TASK, {"t": event.id}))["t"]
+            before = (await store.before({"t": event.id}))["t"]
             assert before.value is not None
             assert (before.value.status, before.value.cost_nanos) == (status, cost * 10**9)
             assert before.through >= event.id - 1
-        unknown = (await store.before(TASK, {"other": events[0].id}))["other"]
+        unknown = (await store.before({"other": events[0].id}))["other"]
         assert (unknown.value, unknown.through) == (None, 0)
 
 
@@ -109,7 +108,7 @@ async def test_a_task_that_retention_removed_begins_anew(tmp_path: Path) -> None
     late = _event(9, "task:t", 9, "task.output", output="late")
     async with deployment(tmp_path) as deployed:
         await deployed.far.write(fold, [late])
-        before = (await SqlStore(deployed.far).before(TASK, {"t": late.id}))["t"]
+        before = (await SqlStore(deployed.far).before({"t": late.id}))["t"]
     assert (before.value, before.through) == (None, late.id)
 
 
@@ -131,7 +130,7 @@ async def test_an_error_keeps_its_kind_when_its_task_moves(tmp_path: Path) -> No
         for events in (first, second):
             await deployed.far.write(fold, events)
         found = await deployed.far.read(_errors_by_agent)
-        befores = await SqlStore(deployed.far).before(TASK, {event.channel[5:]: event.id for event in second})
+        befores = await SqlStore(deployed.far).before({event.channel[5:]: event.id for event in second})
     expected = {name: {error_kind(error): 1} for name, error in errors.items()}
     assert found == expected
     for name, before in befores.items():

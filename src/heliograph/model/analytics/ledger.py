@@ -1,9 +1,9 @@
-"""The ledger: what all tasks add up to, event by event, and by how much that changed since the last delta.
+"""The ledger: what all entities add up to, event by event, and by how much that changed since the last delta.
 
 It takes events in the order of the log and gives cells to be added to the sums, and deltas to be told. Of
-tasks it keeps only those that are not finished, and a few that just did, so its memory follows the number of
-active tasks. It knows no log and no store: what it does not know of a finished task it asks for
-(``unknown``), and is told (``learn``).
+entities it keeps only those that are not finished, and a few that just did, so its memory follows the number
+of active ones. It knows no log and no store: what it does not know of a finished entity it asks for
+(``unknown``), and is told (``learn``). Of which kind they are is said to it (``Measured``).
 
 The sums stand at the end of the newest delta in the log. What was folded since is *pending*; the part of it
 that was put into a delta of this node is *offered*, the rest is *open*. When a delta comes by in the log,
@@ -13,17 +13,19 @@ this node's or another's, what it covers goes into the sums.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import islice, takewhile
+from typing import Any
 
 import attrs
 
 from heliograph.model.analytics import deltas
-from heliograph.model.analytics.rollup import Cell, Cells, Change, Contribution, contribution, record, summed
+from heliograph.model.analytics.measured import Measured
+from heliograph.model.analytics.rollup import Cell, Cells, Change, Contribution, record, summed
 from heliograph.model.event import Event
 from heliograph.model.ids import OLDEST, EventId
+from heliograph.model.kind import Folded
 from heliograph.model.prices import Prices
-from heliograph.model.task import Task
 
 RECENTLY_FINISHED = 1000
 STEP_PLACES = 100
@@ -32,10 +34,12 @@ STEP_PLACES = 100
 
 @attrs.define
 class _Tracked:
-    """A task and what it has been counted as."""
+    """An entity, and what it was when it was counted; asking it again for every event would take longer."""
 
-    task: Task
+    value: Folded
     counted: Contribution | None
+    steady: bool = False
+    finished: bool = False
 
 
 @attrs.define
@@ -43,6 +47,7 @@ class Ledger:
     """Adds up what happens.
 
     Args:
+        measured: What is added up.
         prices: The same as the fold's.
 
     Attributes:
@@ -52,6 +57,7 @@ class Ledger:
         owed: The last event whose change the sums had from the store, told by a delta or not.
     """
 
+    _measured: Measured[Any]
     _prices: Prices
     position: EventId = OLDEST
     boundary: EventId = OLDEST
@@ -62,9 +68,16 @@ class Ledger:
     _pending: deque[tuple[EventId, Change]] = attrs.field(factory=deque)
     _open: Cells = attrs.field(factory=dict)
     _offered: tuple[EventId, Cells] | None = None
+    _prefix: str = attrs.field(init=False)
+    _first_seen: Callable[[Event], Folded] = attrs.field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._prefix = self._measured.prefix
+        assert self._measured.kind.first_seen is not None
+        self._first_seen = self._measured.kind.first_seen
 
     def start(
-        self, checkpoint: EventId, changed: EventId, last_delta: Event | None, unfinished: Sequence[Task]
+        self, checkpoint: EventId, changed: EventId, last_delta: Event | None, unfinished: Sequence[Folded]
     ) -> None:
         """Begin from sums as of a checkpoint.
 
@@ -72,10 +85,11 @@ class Ledger:
             checkpoint: The last event that they include.
             changed: The last event that changed them.
             last_delta: The newest delta or reset in the log.
-            unfinished: The tasks that are not finished.
+            unfinished: The entities that are not finished.
         """
         self.position, self.owed = checkpoint, changed
-        self._tracked = {task.task_id: _Tracked(task, contribution(task)) for task in unfinished}
+        (key,) = self._measured.kind.key
+        self._tracked = {getattr(value, key): self._track(value) for value in unfinished}
         self._finished.clear()
         self._pending.clear()
         self._open, self._offered = {}, None
@@ -92,12 +106,12 @@ class Ledger:
 
     @property
     def active(self) -> int:
-        """Tasks that are not finished."""
+        """Entities that are not finished."""
         return len(self._tracked) - len(self._finished)
 
     @property
     def tracked(self) -> int:
-        """Tasks that are kept."""
+        """Entities that are kept."""
         return len(self._tracked)
 
     @property
@@ -113,64 +127,74 @@ class Ledger:
     # Events
 
     def unknown(self, events: Sequence[Event]) -> Mapping[str, EventId]:
-        """Return which tasks are not known here though they had events before: by id the first event now."""
+        """Return, by id, the first event of entities that are not known though they had events before."""
+        prefix = self._prefix
         seen: set[str] = set()
         unknown: dict[str, EventId] = {}
         for event in events:
-            if event.channel.startswith("task:"):
-                name = event.channel[5:]
+            if event.channel.startswith(prefix):
+                name = event.channel[len(prefix) :]
                 if name not in self._tracked and name not in seen:
                     seen.add(name)
                     if event.seq > 1:
                         unknown[name] = event.id
         return unknown
 
-    def learn(self, name: str, task: Task | None, missing: Sequence[Event]) -> None:
-        """Take in what a task was before the events to come.
+    def learn(self, name: str, value: Folded | None, missing: Sequence[Event]) -> None:
+        """Take in what an entity was before the events to come.
 
         Args:
             name: Its id.
-            task: As the store has it; ``None``: not at all.
+            value: As the store has it; ``None``: not at all.
             missing: Its events that the store had not folded yet.
         """
         for event in missing:
-            if task is None:
-                task = Task.first_seen(event)
-            task.apply(event, self._prices)
-        if task is not None:
-            self._tracked[name] = _Tracked(task, contribution(task))
-            if task.finished:
+            if value is None:
+                value = self._first_seen(event)
+            value.apply(event, self._prices)
+        if value is not None:
+            tracked = self._tracked[name] = self._track(value)
+            if tracked.finished:
                 self._finished.append(name)
 
     def apply(self, event: Event) -> None:
         """Fold the next event, unless it is a delta."""
         self.position = event.id
-        if not event.channel.startswith("task:"):
+        prefix = self._prefix
+        if not event.channel.startswith(prefix):
             return
-        name = event.channel[5:]
+        name = event.channel[len(prefix) :]
         tracked = self._tracked.get(name)
         if tracked is None:
-            tracked = self._tracked[name] = _Tracked(Task.first_seen(event), None)
-        task = tracked.task
-        if event.topic == "task.output" and task.status != "queued":
-            return  # the bulk of all events; output decides nothing but when a task began
-        finished = task.finished
-        task.apply(event, self._prices)
-        task.input = task.metadata = task.result = None  # they may be large, and decide nothing
-        if task.finished != finished:
-            if task.finished:
+            tracked = self._tracked[name] = _Tracked(self._first_seen(event), None)
+        measured = self._measured
+        if tracked.steady and event.topic not in measured.changing:
+            return  # the bulk of all events
+        value = tracked.value
+        value.apply(event, self._prices)
+        for field in measured.large:
+            setattr(value, field, None)
+        finished = measured.finished(value)
+        if finished != tracked.finished:
+            tracked.finished = finished
+            if finished:
                 self._finished.append(name)
             else:
                 self._finished.remove(name)
-        counted = contribution(task)
+        tracked.steady = tracked.steady or measured.steady(value)
+        counted = measured.contribution(value)
         if counted != tracked.counted:
             change = Change(tracked.counted, counted)
             self._pending.append((event.id, change))
             record(self._open, change)
             tracked.counted = counted
 
+    def _track(self, value: Folded) -> _Tracked:
+        measured = self._measured
+        return _Tracked(value, measured.contribution(value), measured.steady(value), measured.finished(value))
+
     def forget(self) -> None:
-        """Let the tasks go that finished a while ago."""
+        """Let those go that finished a while ago."""
         while len(self._finished) > RECENTLY_FINISHED:
             del self._tracked[self._finished.popleft()]
 

@@ -20,15 +20,9 @@ from typing import NamedTuple, TypeVar
 
 import attrs
 
-from heliograph.model.analytics import sketch
 from heliograph.model.analytics.sketch import Bins
 from heliograph.model.analytics.totals import Packed, Totals, pack
 from heliograph.model.ids import EPOCH
-from heliograph.model.prices import NO_USAGE
-from heliograph.model.task import TASK, Task
-
-MEASURED = TASK
-"""The kind of entity that is added up."""
 
 SLOT_MINUTES = 15
 SLOT = timedelta(minutes=SLOT_MINUTES)
@@ -43,32 +37,8 @@ DIMENSION_CHARACTERS = 100
 ERROR_CHARACTERS = 200
 """So much of an error's text, without the space before it, decides its kind."""
 
-LONGEST_MS = 100 * 365 * 86_400_000
-"""More than a hundred years of duration are counted as these: publishers name their own times, and sums of
-millions of tasks must stay within the databases' 64 bits."""
-
 Dimensions = tuple[str, str, str, str]
 Place = tuple[int, Dimensions]
-
-FACTS = (
-    "created_at",
-    "started_at",
-    "finished_at",
-    "status",
-    "agent_type",
-    "agent",
-    "model",
-    "cost_nanos",
-    "cost_computed",
-    "input_tokens",
-    "output_tokens",
-    "cached_tokens",
-    "cache_read_tokens",
-    "cache_write_tokens",
-    "earlier",
-    "error",
-)
-"""The fields of a task that decide its contribution, now or after further events."""
 
 K = TypeVar("K", int, str)
 
@@ -153,47 +123,6 @@ def error_kind(error: str | None) -> str:
     line = (error or "").strip().partition("\n")[0][:ERROR_CHARACTERS].strip()
     name = _ERROR_KIND.match(line)
     return name[0][:80] if name else _VARIABLE.sub("#", line)[:80].strip() or UNKNOWN
-
-
-def facts(task: Task) -> tuple[object, ...]:
-    """Return what of a task decides its contribution, to tell whether an event changed any of it."""
-    return tuple(getattr(task, name) for name in FACTS)
-
-
-def contribution(task: Task) -> Contribution:
-    """Return what a task adds to the sums as it stands."""
-    dimensions = (
-        dimension(task.agent_type),
-        dimension(task.agent),
-        dimension(task.model),
-        task.status,
-    )
-    created_slot = slot_of(task.created_at)
-    if task.finished_at is None:
-        return Contribution(dimensions, created_slot)
-    usage = task.usage or NO_USAGE
-    failed = task.status == "failed"
-    duration = min(task.duration_ms or 0, LONGEST_MS)
-    outcome = Totals(
-        created=0,
-        finished=1,
-        succeeded=task.status == "completed",
-        failed=failed,
-        cost_nanos=task.cost_nanos or 0,
-        costs_computed=task.cost_computed,
-        costs_unknown=task.cost_unknown,
-        input_tokens=usage.input,
-        output_tokens=usage.output,
-        duration_ms=duration,
-    )
-    return Contribution(
-        dimensions,
-        created_slot,
-        slot_of(task.finished_at),
-        pack(outcome),
-        sketch.bin_of(duration),
-        error_kind(task.error) if failed else None,
-    )
 
 
 @attrs.frozen

@@ -15,7 +15,7 @@ from typing import Any
 import attrs
 from sqlalchemy import Connection, and_, bindparam, delete, select
 
-from heliograph.model.analytics.rollup import MEASURED
+from heliograph.model.analytics.measured import MEASURED
 from heliograph.model.event import Event
 from heliograph.model.ids import OLDEST, EventId
 from heliograph.model.kind import Key, Kind, Share
@@ -175,7 +175,7 @@ class Batch:
         if kind.fed_by and kind.family is not None:
             steps = sorted(steps, key=lambda step: _when(step[1]))
         self._read({key for key, _ in steps})
-        measurement = Measurement(self._values) if kind is MEASURED else None
+        measurement = Measurement(self._values) if kind is MEASURED.kind else None
         for key, what in steps:
             if isinstance(what, Feeding):
                 self._feed(key, what)

@@ -1,4 +1,4 @@
-"""Lines of output: the events of a task's channel that are read by range of ``seq``."""
+"""Lines of output: the events of an entity's channel that are read by range of ``seq``."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import orjson
 from sqlalchemy import JSON, ColumnElement, Connection, Row, Text, and_, cast, func, select
 
 from heliograph.model.ids import EventId
+from heliograph.model.kind import Kind
 from heliograph.storage.protocols import LineFilter, LogLine
 from heliograph.storage.sql.queries import payload_size, within_bytes
 from heliograph.storage.sql.schema import events
@@ -17,21 +18,22 @@ from heliograph.storage.sql.schema import events
 
 def read_lines(
     connection: Connection,
-    task_id: str,
+    kind: Kind[Any],
+    name: str,
     first_seq: int,
     last_seq: int | None,
     limit: int,
     newest: bool,
     wanted: LineFilter,
 ) -> tuple[Sequence[LogLine], bool]:
-    """Read a task's lines of output in a range of ``seq`` (inclusive), in order; tell whether it has more.
+    """Read an entity's lines of output in a range of ``seq`` (inclusive), in order; tell whether it has more.
 
     Returns fewer than ``limit`` when they reach ``PAGE_BYTES``; none only when there are none.
     """
     where = [
-        events.c.channel == f"task:{task_id}",
+        events.c.channel == f"{kind.family}:{name}",
         events.c.seq >= first_seq,
-        events.c.topic == "task.output",
+        events.c.topic == kind.lines,
     ]
     if last_seq is not None:
         where.append(events.c.seq <= last_seq)

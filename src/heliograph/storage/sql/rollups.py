@@ -33,26 +33,22 @@ from sqlalchemy import (
 
 from heliograph.model.analytics import sketch
 from heliograph.model.analytics.cube import Cube, Resting
+from heliograph.model.analytics.measured import MEASURED
 from heliograph.model.analytics.rollup import (
     DIMENSIONS,
-    FACTS,
-    MEASURED,
     Cell,
     Cells,
     Change,
     Contribution,
     Place,
-    contribution,
     error_kind,
-    facts,
     summed,
 )
 from heliograph.model.analytics.totals import Totals, pack, unpack
 from heliograph.model.channels import ANALYTICS, Selection
 from heliograph.model.event import Event
 from heliograph.model.ids import OLDEST, EventId, make_id
-from heliograph.model.kind import Before, Key
-from heliograph.model.task import STATUSES, TERMINAL, Task
+from heliograph.model.kind import Before, Folded, Key
 from heliograph.storage.protocols import RollupSnapshot
 from heliograph.storage.sql import queries
 from heliograph.storage.sql.database import chunks
@@ -69,10 +65,11 @@ PLACES = 100
 ROWS = 2000
 """Rows fetched at a time when reading them all."""
 
-ENTITY = ENTITY_OF[MEASURED]
-tasks = ENTITY.table
+ENTITY = ENTITY_OF[MEASURED.kind]
+measured = ENTITY.table
+(KEY,) = ENTITY.key
 
-FACT_COLUMNS = [ENTITY.cut.get(name, tasks.c[name]) for name in FACTS]
+FACT_COLUMNS = [ENTITY.cut.get(name, measured.c[name]) for name in MEASURED.facts]
 
 rollups = Table(
     "rollups",
@@ -83,15 +80,15 @@ rollups = Table(
     Column("durations", LargeBinary, nullable=False),
     Column("errors", Json, nullable=False),
 )
-"""What tasks add up to, by slot of 15 minutes and dimensions; see ``model.analytics.rollup``."""
+"""What entities add up to, by slot of 15 minutes and dimensions; see ``model.analytics.rollup``."""
 
 corrections = Table(
     "corrections",
     metadata,
     Column("event_id", Big, primary_key=True, autoincrement=False),
-    Column("task_id", Text, nullable=False),
-    *(Column(name, tasks.c[name].type) for name in FACTS),
-    Index("corrections_task_event", "task_id", "event_id"),
+    Column(KEY.name, Text, nullable=False),
+    *(Column(name, measured.c[name].type) for name in MEASURED.facts),
+    Index(f"corrections_{MEASURED.kind.name}_event", KEY.name, "event_id"),
 )
 
 NEAR = select(rollups).where(
@@ -106,17 +103,17 @@ EMPTY = delete(rollups).where(*(rollups.c[name] == bindparam(f"at_{name}") for n
 
 @attrs.frozen
 class Correction:
-    """An event that changed a finished task.
+    """An event that changed a finished entity.
 
     Args:
         event_id: The event.
-        task_id: The task.
-        before: Its ``facts`` before the event; ``None`` when it was not there, though older events of it
+        name: The entity's id.
+        before: Its facts before the event; ``None`` when it was not there, though older events of it
             had been folded: retention had removed it.
     """
 
     event_id: EventId
-    task_id: str
+    name: str
     before: Sequence[object] | None
 
 
@@ -124,35 +121,41 @@ class Measurement:
     """Notes what a batch of events does to what is added up.
 
     Args:
-        values: The tasks that the batch touches, as they were read.
+        values: The entities that the batch touches, as they were read.
     """
 
-    def __init__(self, values: Mapping[Key, Task]) -> None:
-        self._before: dict[Key, Contribution] = {key: contribution(task) for key, task in values.items()}
+    def __init__(self, values: Mapping[Key, Folded]) -> None:
+        self._before: dict[Key, Contribution] = _contributions(values)
         self._corrections: list[Correction] = []
         self._finished: tuple[object, ...] | None = None
         self._through = OLDEST
 
-    def before(self, key: Key, task: Task | None, event: Event) -> None:
-        """Look at a task, ``None`` if there is none yet, before an event is applied."""
-        if task is None and event.seq > 1:
+    def before(self, key: Key, value: Any, event: Event) -> None:
+        """Look at an entity, ``None`` if there is none yet, before an event is applied."""
+        if value is None and event.seq > 1:
             self._corrections.append(Correction(event.id, key[0], None))
-        self._finished = facts(task) if task is not None and task.finished else None
+        self._finished = None
+        if value is not None and MEASURED.finished(value):
+            self._finished = MEASURED.facts_of(value)
         self._through = event.id
 
-    def after(self, key: Key, task: Task, event: Event) -> None:
+    def after(self, key: Key, value: Any, event: Event) -> None:
         """Look at it afterwards."""
-        if self._finished is not None and facts(task) != self._finished:
+        if self._finished is not None and MEASURED.facts_of(value) != self._finished:
             self._corrections.append(Correction(event.id, key[0], self._finished))
 
-    def write(self, connection: Connection, values: Mapping[Key, Task]) -> None:
-        """Write what has changed, given the tasks as they are now."""
-        after = {key: contribution(task) for key, task in values.items()}
+    def write(self, connection: Connection, values: Mapping[Key, Folded]) -> None:
+        """Write what has changed, given the entities as they are now."""
+        after = _contributions(values)
         changes = [
             Change(self._before.get(key), now) for key, now in after.items() if now != self._before.get(key)
         ]
         write_changes(connection, changes, self._through)
         write_corrections(connection, self._corrections)
+
+
+def _contributions(values: Mapping[Key, Any]) -> dict[Key, Contribution]:
+    return {key: MEASURED.contribution(value) for key, value in values.items()}
 
 
 def write_changes(connection: Connection, changes: Sequence[Change], event_id: EventId) -> None:
@@ -164,15 +167,15 @@ def write_changes(connection: Connection, changes: Sequence[Change], event_id: E
 
 
 def write_corrections(connection: Connection, made: Sequence[Correction]) -> None:
-    """Keep what finished tasks were before, and forget what no follower needs any more."""
+    """Keep what finished entities were before, and forget what no follower needs any more."""
     if not made:
         return
     rows = []
     for correction in made:
-        before = dict(zip(FACTS, correction.before or [None] * len(FACTS), strict=True))
+        before = dict(zip(MEASURED.facts, correction.before or [None] * len(MEASURED.facts), strict=True))
         if before["error"] is not None:
             before["error"] = error_kind(str(before["error"]))  # the kind is all that counts, and short
-        rows.append({"event_id": correction.event_id, "task_id": correction.task_id, **before})
+        rows.append({"event_id": correction.event_id, KEY.name: correction.name, **before})
     insert(connection, corrections, rows)
     keep = KEEP_CORRECTIONS // timedelta(milliseconds=1)
     oldest = make_id(max(0, (made[-1].event_id >> 20) - keep))
@@ -239,46 +242,43 @@ def read_snapshot(connection: Connection) -> RollupSnapshot:
     rows = connection.execution_options(yield_per=ROWS).execute(select(rollups))
     cube.fill(map(_resting, rows))
     unfinished = connection.execute(
-        select(tasks.c.task_id, *FACT_COLUMNS).where(
-            tasks.c.status.in_([status for status in STATUSES if status not in TERMINAL])
-        )
+        select(KEY, *FACT_COLUMNS).where(*ENTITY.narrowed(connection, MEASURED.unfinished))
     )
     newest, _ = queries.read_events(connection, Selection((ANALYTICS,)), 1, newest=True)
     return RollupSnapshot(
         checkpoint=marks.get(FOLDED, OLDEST),
         changed=marks.get(CHANGED, OLDEST),
         cube=cube,
-        unfinished=[_task(row) for row in unfinished.mappings()],
+        unfinished=[_value(row) for row in unfinished.mappings()],
         last_delta=newest[0] if newest else None,
     )
 
 
-def _task(row: RowMapping) -> Task:
-    facts = {name: row[name] for name in FACTS}
-    return Task(task_id=row["task_id"], updated_at=facts["created_at"], **facts)
+def _value(row: RowMapping) -> Any:
+    return MEASURED.of_facts(row[KEY.name], {name: row[name] for name in MEASURED.facts})
 
 
-def before(connection: Connection, wanted: Mapping[str, EventId]) -> dict[str, Before[Task]]:
-    """Return what finished tasks were before an event of theirs.
+def before(connection: Connection, wanted: Mapping[str, EventId]) -> dict[str, Before[Any]]:
+    """Return what finished entities were before an event of theirs.
 
     Args:
-        wanted: By id of the task the id of the event.
+        wanted: By id of the entity the id of the event.
     """
-    # Tasks are read before corrections: should the fold commit in between, its correction is seen.
-    found: dict[str, Before[Task]] = {name: Before(None, OLDEST) for name in wanted}
+    # Entities are read before corrections: should the fold commit in between, its correction is seen.
+    found: dict[str, Before[Any]] = {name: Before(None, OLDEST) for name in wanted}
     for some in chunks(sorted(wanted)):
-        columns = (tasks.c.task_id, tasks.c.last_event_id, *FACT_COLUMNS)
-        for row in connection.execute(select(*columns).where(tasks.c.task_id.in_(some))).mappings():
-            found[row["task_id"]] = Before(_task(row), row["last_event_id"])
+        columns = (KEY, measured.c.last_event_id, *FACT_COLUMNS)
+        for row in connection.execute(select(*columns).where(KEY.in_(some))).mappings():
+            found[row[KEY.name]] = Before(_value(row), row["last_event_id"])
         for row in _corrections_of(connection, some):
-            event_id = wanted[row["task_id"]]
+            event_id = wanted[row[KEY.name]]
             if row["event_id"] >= event_id:  # newest first, so the one next to the event is what stays
-                before = None if row["status"] is None else _task(row)
-                found[row["task_id"]] = Before(before, event_id)
+                missing = all(row[name] is None for name in MEASURED.facts)
+                found[row[KEY.name]] = Before(None if missing else _value(row), event_id)
     return found
 
 
 def _corrections_of(connection: Connection, names: Sequence[str]) -> Iterable[RowMapping]:
     return connection.execute(
-        select(corrections).where(corrections.c.task_id.in_(names)).order_by(corrections.c.event_id.desc())
+        select(corrections).where(corrections.c[KEY.name].in_(names)).order_by(corrections.c.event_id.desc())
     ).mappings()

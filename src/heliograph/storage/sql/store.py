@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from heliograph.model.analytics.rollup import MEASURED
 from heliograph.model.channels import Selection
 from heliograph.model.event import Event
 from heliograph.model.ids import EventId
@@ -51,7 +50,8 @@ class SqlStore:
 
     async def lines(
         self,
-        task_id: str,
+        kind: Kind[Any],
+        name: str,
         first_seq: int,
         last_seq: int | None,
         limit: int,
@@ -60,7 +60,7 @@ class SqlStore:
         wanted: LineFilter = ALL_LINES,
     ) -> tuple[Sequence[LogLine], bool]:
         """Read lines of output in a range of ``seq``; tell whether it has more."""
-        return await self._database.read(read_lines, task_id, first_seq, last_seq, limit, newest, wanted)
+        return await self._database.read(read_lines, kind, name, first_seq, last_seq, limit, newest, wanted)
 
     async def events(
         self,
@@ -93,8 +93,6 @@ class SqlStore:
         """Read the rollups, and what is needed to go on from them."""
         return await self._database.read_long(rollups.read_snapshot)
 
-    async def before(self, kind: Kind[V], wanted: Mapping[str, EventId]) -> Mapping[str, Before[V]]:
-        """Return what finished entities were before an event of theirs, given by the entity's id."""
-        assert kind is MEASURED
-        found: Mapping[str, Before[Any]] = await self._database.read(rollups.before, wanted)
-        return found
+    async def before(self, wanted: Mapping[str, EventId]) -> Mapping[str, Before[Any]]:
+        """Return what finished measured entities were before an event of theirs."""
+        return await self._database.read(rollups.before, wanted)

@@ -158,7 +158,7 @@ def task_rows(found: TaskList) -> list[TaskRow]:
 
 async def newest_output(store: Store, task: Task) -> str:
     """Return the newest output of a task as one text; of one that only told its result, that."""
-    lines, _ = await store.lines(task.task_id, 1, MAX_SEQ, SHOWN_LINES, newest=True)
+    lines, _ = await store.lines(TASK, task.task_id, 1, MAX_SEQ, SHOWN_LINES, newest=True)
     text = Terminal().text(lines).removesuffix("\n")
     if not lines and task.status == "completed":
         text = result_text(task) or ""

@@ -230,6 +230,7 @@ async def read_log(services: Services, who: Identity, asked: LineRange) -> LineL
     position = await services.store.checkpoint()
     await known_task(services.store, asked.task_id)
     lines, more = await services.store.lines(
+        TASK,
         asked.task_id,
         asked.from_seq,
         asked.to_seq or MAX_SEQ,
@@ -281,7 +282,7 @@ async def known_task(store: Store, task_id: str) -> Task:
 async def _pages(store: Store, task_id: str) -> AsyncGenerator[Sequence[LogLine], None]:
     seq, more = 1, True
     while more:
-        page, more = await store.lines(task_id, seq, None, FULL_LOG_PAGE)
+        page, more = await store.lines(TASK, task_id, seq, None, FULL_LOG_PAGE)
         if page:
             yield page
             seq = page[-1].seq + 1

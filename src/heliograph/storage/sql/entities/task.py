@@ -154,7 +154,7 @@ TASKS = Entity(
     large=("input", "metadata", "result"),
     cut={"error": SHORT_ERROR},
     kept=_kept,
-    steady=Steady(CHANGING, lambda task: task.status != "queued", PROGRESS, _progress),
+    steady=Steady(CHANGING, lambda task: task.begun, PROGRESS, _progress),
     retired=Retired(
         tasks.c.created_at,
         lambda moment: and_(tasks.c.updated_at < moment, tasks.c.status.in_(sorted(TERMINAL))),

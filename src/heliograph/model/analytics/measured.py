@@ -1,0 +1,129 @@
+"""What is added up: one kind of entity, and what of it counts.
+
+The ledger, the aggregator and the rollups know it by this declaration alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from operator import attrgetter
+from typing import Any, Generic
+
+import attrs
+
+from heliograph.model.analytics import sketch
+from heliograph.model.analytics.rollup import Contribution, dimension, error_kind, slot_of
+from heliograph.model.analytics.totals import Totals, pack
+from heliograph.model.kind import Kind, V
+from heliograph.model.prices import NO_USAGE
+from heliograph.model.task import CHANGING, STATUSES, TASK, TERMINAL, Task, TaskFilter
+
+LONGEST_MS = 100 * 365 * 86_400_000
+"""More than a hundred years of duration are counted as these: publishers name their own times, and sums of
+millions of tasks must stay within the databases' 64 bits."""
+
+
+@attrs.frozen(eq=False)
+class Measured(Generic[V]):
+    """A kind of entity that is added up; each has a channel of its own.
+
+    Args:
+        kind: What they are.
+        facts: The fields that decide an entity's contribution, now or after further events.
+        of_facts: Makes an entity of its id and its facts.
+        contribution: Returns what an entity adds to the sums as it stands.
+        finished: Tells whether it is at its end. Then it hardly ever changes, and followers need not keep it.
+        unfinished: The kind's filter that finds all others.
+        steady: Tells whether only events of some topics can change its facts; once it is so, it remains so.
+        changing: Those topics.
+        large: Fields that are no facts and may be large; ``None`` will do for them.
+    """
+
+    kind: Kind[V]
+    facts: tuple[str, ...]
+    of_facts: Callable[[str, Mapping[str, Any]], V]
+    contribution: Callable[[V], Contribution]
+    finished: Callable[[V], bool]
+    unfinished: Any
+    steady: Callable[[V], bool]
+    changing: frozenset[str]
+    large: tuple[str, ...]
+
+    @property
+    def prefix(self) -> str:
+        """What the channels begin with; an entity's id follows."""
+        return f"{self.kind.family}:"
+
+    def facts_of(self, value: V) -> tuple[object, ...]:
+        """Return an entity's facts, to tell whether an event changed any of them."""
+        return tuple(getattr(value, name) for name in self.facts)
+
+
+def contribution(task: Task) -> Contribution:
+    """Return what a task adds to the sums as it stands."""
+    dimensions = (
+        dimension(task.agent_type),
+        dimension(task.agent),
+        dimension(task.model),
+        task.status,
+    )
+    created_slot = slot_of(task.created_at)
+    if task.finished_at is None:
+        return Contribution(dimensions, created_slot)
+    usage = task.usage or NO_USAGE
+    failed = task.status == "failed"
+    duration = min(task.duration_ms or 0, LONGEST_MS)
+    outcome = Totals(
+        created=0,
+        finished=1,
+        succeeded=task.status == "completed",
+        failed=failed,
+        cost_nanos=task.cost_nanos or 0,
+        costs_computed=task.cost_computed,
+        costs_unknown=task.cost_unknown,
+        input_tokens=usage.input,
+        output_tokens=usage.output,
+        duration_ms=duration,
+    )
+    return Contribution(
+        dimensions,
+        created_slot,
+        slot_of(task.finished_at),
+        pack(outcome),
+        sketch.bin_of(duration),
+        error_kind(task.error) if failed else None,
+    )
+
+
+def _of_facts(task_id: str, facts: Mapping[str, Any]) -> Task:
+    return Task(task_id=task_id, updated_at=facts["created_at"], **facts)
+
+
+MEASURED = Measured(
+    kind=TASK,
+    facts=(
+        "created_at",
+        "started_at",
+        "finished_at",
+        "status",
+        "agent_type",
+        "agent",
+        "model",
+        "cost_nanos",
+        "cost_computed",
+        "input_tokens",
+        "output_tokens",
+        "cached_tokens",
+        "cache_read_tokens",
+        "cache_write_tokens",
+        "earlier",
+        "error",
+    ),
+    of_facts=_of_facts,
+    contribution=contribution,
+    finished=attrgetter("finished"),
+    unfinished=TaskFilter(statuses=tuple(status for status in STATUSES if status not in TERMINAL)),
+    steady=attrgetter("begun"),
+    changing=CHANGING,
+    large=("input", "metadata", "result"),
+)
