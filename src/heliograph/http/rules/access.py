@@ -44,20 +44,16 @@ def require_host(settings: Settings, asked: Asked) -> None:
         Forbidden: It does not.
     """
     host = asked.headers.get("Host")  # no browser leaves it out
-    if _needs_no_name(settings, host) or host is None or _is_ours(host):
+    auth = settings.auth
+    # Where keys are asked for, a page of a rebound name can do nothing; and an address is nobody's name.
+    safe = _is_address(host or "") if auth.open_networks else auth.keys
+    if safe or host is None or _is_ours(host):
         return
     if not _is_configured(settings.server, host):
         raise Forbidden(
             f"the host {host[:100]} is not served without API keys: ask for 127.0.0.1 or localhost, "
             "set HELIOGRAPH_API_KEYS, or name its origin in CORS_ORIGINS"
         )
-
-
-def _needs_no_name(settings: Settings, host: str | None) -> bool:
-    """Tell whether a page of a rebound name could do nothing: it has no key, or the host is an address."""
-    if not settings.auth.open_networks:
-        return bool(settings.auth.keys)
-    return host is not None and _is_address(host)
 
 
 @lru_cache(maxsize=256)

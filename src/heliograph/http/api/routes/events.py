@@ -71,9 +71,8 @@ class Publishing:
     )
 
 
-def largest_item(max_event_bytes: int) -> int:
-    """Return how many bytes an item may have as it comes: with escapes, spaces, and what is around it."""
-    return 4 * max_event_bytes + 64 * 1024
+AROUND_ITEM = 64 * 1024
+"""Bytes of an item as it comes, besides its payload, which escapes may make four times as long."""
 
 
 def _read_leniently(body: bytes, what: str) -> Any:
@@ -94,7 +93,7 @@ class Items:
         """Make the reader of a body."""
         most, items = settings.server.max_request_bytes, settings.events.max_per_request
         parse = _read_leniently if asked.args and asked.args.get("lenient") == "true" else parse_json
-        return ItemReader(asked.mimetype, most, items, parse, largest_item(settings.events.max_bytes))
+        return ItemReader(asked.mimetype, most, items, parse, 4 * settings.events.max_bytes + AROUND_ITEM)
 
     def describe(self, settings: Settings, components: Components) -> Mapping[str, Any]:
         """Describe it for OpenAPI."""
