@@ -36,6 +36,13 @@ def test_forms(objects: list[dict[str, int]], form: str, cuts: list[int]) -> Non
     assert read(data, cuts) == objects
 
 
+@pytest.mark.parametrize("data", [b'{"a": 1}\n{"a": 2}\n', b'[{"a": 1}, {"a": 2}]'])
+@given(cuts=st.lists(st.integers(0, 30)))
+def test_a_byte_order_mark_is_skipped(data: bytes, cuts: list[int]) -> None:
+    """What begins with a byte order mark, cut anywhere, is read as if it had none."""
+    assert read(b"\xef\xbb\xbf" + data, cuts) == [{"a": 1}, {"a": 2}]
+
+
 def test_live() -> None:
     """Each line is given out as soon as it is complete."""
     reader = ItemParser()

@@ -7,6 +7,7 @@ shows in the first line that is not blank: NDJSON if it is a JSON object of its 
 
 from __future__ import annotations
 
+from codecs import BOM_UTF8
 from typing import Any
 
 import orjson
@@ -30,6 +31,9 @@ class ItemParser:
         """
         searched = len(self._buffer)  # so that one long line is not looked through for each piece of it
         self._buffer += data
+        if self._line == 1 and self._buffer.startswith(BOM_UTF8):  # as Windows' programs begin a file
+            del self._buffer[: len(BOM_UTF8)]
+            searched = 0
         items: list[Any] = []
         start = 0
         while self._lines is not False:
