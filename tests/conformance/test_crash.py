@@ -89,17 +89,26 @@ def recount(story: list[Told]) -> dict[str, dict[str, Any]]:
     tasks = {}
     for name, events in by_task.items():
         lines = [told.output for told in events if told.fields["topic"] == "task.output"]
-        statuses = [told.fields["payload"] for told in events if told.fields["topic"] == "task.status"]
-        final = [one for one in statuses if one["status"] in STATUSES[2:]]
-        started = lines or [one for one in statuses if one["status"] == "running"]
-        results = [one["result"] for one in final if "result" in one]
-        cost = results[-1]["cost_usd"] if results else None
+        status = "queued"
+        attempts: list[dict[str, Any]] = [{}]
+        for payload in (told.fields["payload"] for told in events):
+            said = payload.get("status", "running")  # a line begins what is queued
+            if said in STATUSES[2:]:
+                status = said
+                attempts[-1] |= payload.get("result", {})
+            elif payload.get("status") == "running" and status in STATUSES[2:]:
+                status = "running"
+                attempts.append({})
+            elif status == "queued":
+                status = said
+        results = [attempt for attempt in attempts if attempt]
+        cost = sum(round(result["cost_usd"] * 10**9) for result in results) / 10**9 if results else None
         tasks[name] = {
-            "status": final[-1]["status"] if final else "running" if started else "queued",
+            "status": status,
             "output_lines": len(lines),
             "output_bytes": sum(len(line.encode()) for line in lines),
             "cost_usd": cost,
-            "input_tokens": results[-1]["input_tokens"] if results else None,
+            "input_tokens": sum(result["input_tokens"] for result in results) if results else None,
             "last_seq": events[-1].seq,
             "last_event_id": events[-1].id,
         }
