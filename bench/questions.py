@@ -1,6 +1,6 @@
 """``python -m bench.questions``: what a question costs, beside a dashboard's backend over the same data.
 
-Four sides are asked in turns: both forms of Heliograph, and a FastAPI backend over SQLite and over PostgreSQL.
+Four sides are asked in turns: both forms of Heliograph, a FastAPI over SQLite and one over PostgreSQL.
 All have the same tasks with the same lines. ``--data FOLDER`` keeps what was made, for the next run.
 """
 

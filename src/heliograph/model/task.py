@@ -18,6 +18,7 @@ import json
 from collections.abc import Callable, Mapping
 from datetime import datetime
 from decimal import ROUND_HALF_EVEN, Decimal
+from operator import attrgetter
 from typing import Any
 
 import attrs
@@ -353,12 +354,14 @@ def error_text(error: Any) -> str | None:
 
 def task_json(task: Task) -> dict[str, Any]:
     """Return a task as REST gives it; ``cost_usd`` in dollars, times as datetimes."""
-    view = attrs.asdict(task, recurse=False)
-    cost = view.pop("cost_nanos")
-    view["cost_usd"] = None if cost is None else cost / 10**9
-    del view["earlier"]
-    view["duration_ms"] = task.duration_ms
+    view = dict(zip(SHOWN, SHOWN_OF(task), strict=True))
+    cost, finished = task.cost_nanos, task.finished_event_id
     view["last_event_id"] = format_id(task.last_event_id)
-    finished = task.finished_event_id
     view["finished_event_id"] = None if finished is None else format_id(finished)
+    view["cost_usd"] = None if cost is None else cost / 10**9
+    view["duration_ms"] = task.duration_ms
     return view
+
+
+SHOWN = tuple(f.name for f in attrs.fields(Task) if f.name not in {"cost_nanos", "earlier"})
+SHOWN_OF = attrgetter(*SHOWN)

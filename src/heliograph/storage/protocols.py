@@ -317,9 +317,9 @@ class LineFilter:
 ALL_LINES = LineFilter()
 
 
-@attrs.frozen
+@attrs.define
 class LogLine:
-    """One line of output, or a marked piece of one.
+    """One line of output, or a marked piece of one; not frozen, since thousands are made at once.
 
     Args:
         partial: The stream's next piece goes on in the same line.

@@ -198,7 +198,11 @@ def line_json(line: LogLine) -> dict[str, Any]:
         "stream": line.stream,
         "output": line.output,
     }
-    return shown | {mark: True for mark in ("partial", "rewind") if getattr(line, mark)}
+    if line.partial:
+        shown["partial"] = True
+    if line.rewind:
+        shown["rewind"] = True
+    return shown
 
 
 written_as(LogLine, line_json, _describe_line)

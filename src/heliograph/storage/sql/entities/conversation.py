@@ -22,6 +22,7 @@ from sqlalchemy import (
     exists,
     false,
     func,
+    literal,
     select,
     true,
 )
@@ -118,7 +119,7 @@ def _searched(connection: Connection, text: str) -> ColumnElement[bool]:
         names = connection.scalars(select(mine).where(ranges[rarest])).all()
         if not names:
             return false()
-        there[rarest] = conversations.c.conversation_id.in_(set(names))
+        there[rarest] = conversations.c.conversation_id.in_([literal(name) for name in set(names)])
     return and_(*there)
 
 

@@ -140,10 +140,10 @@ TASKS = Entity(
     table=tasks,
     filters={
         "statuses": tasks.c.status.in_,
-        "text": lambda text: and_(*map(_mentions, text.split())),
         "since": lambda moment: tasks.c.created_at >= moment,
         "until": lambda moment: tasks.c.created_at < moment,
     },
+    probed={"text": lambda connection, text: and_(*map(_mentions, text.split()))},
     sorts={
         "updated": type_coerce(tasks.c.updated_at, Big),
         "duration": type_coerce(
