@@ -179,7 +179,7 @@ async def open_distributed(
             except Unavailable as error:
                 log.warning("begins without the log", reason=str(error))
         store = ArchivedStore(database, the_log)
-        archive = PostgresArchive(stream, database, url, postgres, prices)
+        archive = PostgresArchive(stream, the_log, database, url, postgres, prices)
         listener = RedisListener(stream, the_log, redis) if redis.bridge else None
         start = the_log.position if the_log.reached else None
         yield Distributed(the_log, store, database, archive, stream, listener, start)

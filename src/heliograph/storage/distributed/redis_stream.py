@@ -99,16 +99,41 @@ class StreamState:
 
 
 @attrs.frozen
+class Appended:
+    """What an append did: nothing stands between ``head`` and its first event.
+
+    Args:
+        generation: In which it was done.
+        head: The newest id before it.
+        answers: For each request its receipt, or the error that refused it alone.
+        events: What is new, in order.
+    """
+
+    generation: int
+    head: EventId
+    answers: Sequence[Receipt | HeliographError]
+    events: Sequence[Event]
+
+
+@attrs.frozen
 class Reading:
-    """Events of the stream and its state at that moment; ``bodies`` are their JSON."""
+    """Events of the stream and its state at that moment.
+
+    Args:
+        bodies: Their JSON.
+        known: The events themselves, where they need not be decoded.
+    """
 
     state: StreamState
     ids: Sequence[EventId]
     bodies: Sequence[bytes]
+    known: Sequence[Event] | None = None
 
     @cached_property
     def events(self) -> Sequence[Event]:
         """All of them, decoded."""
+        if self.known is not None:
+            return self.known
         return [decode(*pair) for pair in zip(self.ids, self.bodies, strict=True)]
 
 
@@ -189,9 +214,7 @@ class RedisStream:
             self.prepare()
             return work()
 
-    def append(
-        self, requests: Sequence[Sequence[Draft]], lease: Lease | None = None
-    ) -> list[Receipt | HeliographError]:
+    def append(self, requests: Sequence[Sequence[Draft]], lease: Lease | None = None) -> Appended:
         """Append requests in one atomic call; see ``protocols.Log.append``.
 
         Args:
@@ -217,10 +240,15 @@ class RedisStream:
             answers = self.do(lambda: self._run_append(arguments))
         except Unavailable as error:
             raise _refused(error) from error.__cause__
-        return [
-            _receipt(answer) if isinstance(answer, bytes) else conflict(answer, request[answer])
-            for answer, request in zip(answers, requests, strict=True)
-        ]
+        generation, head = _texts(answers[:2])
+        receipts: list[Receipt | HeliographError] = []
+        events: list[Event] = []
+        for answer, request in zip(answers[2:], requests, strict=True):
+            if isinstance(answer, bytes):
+                receipts.append(_take(answer, request, events))
+            else:
+                receipts.append(conflict(answer, request[answer]))
+        return Appended(int(generation or 0), parse(head or "0-0"), receipts, events)
 
     def _run_append(self, arguments: Sequence[str | bytes | int]) -> list[bytes | int]:
         self._look_at_memory()
@@ -459,5 +487,26 @@ def parse(text: str) -> EventId:
     return EventId(int(milliseconds) << SEQUENCE_BITS | int(sequence))
 
 
-def _receipt(answer: bytes) -> Receipt:
-    return Receipt(tuple(parse(one) for one in answer.decode().split(",")) if answer else ())
+def _take(answer: bytes, request: Sequence[Draft], events: list[Event]) -> Receipt:
+    """Return a request's receipt, and add the events that are new."""
+    ids = []
+    for draft, said in zip(request, answer.decode().split(",") if answer else (), strict=True):
+        text, _, seq = said.partition(":")
+        event_id = parse(text)
+        ids.append(event_id)
+        if seq:
+            moment = draft.timestamp or time_of(event_id)
+            events.append(
+                Event(
+                    event_id,
+                    draft.channel,
+                    int(seq),
+                    draft.topic,
+                    moment,
+                    draft.payload,
+                    draft.sender,
+                    draft.correlation_id,
+                    draft.body,
+                )
+            )
+    return Receipt(tuple(ids))
