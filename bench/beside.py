@@ -30,6 +30,7 @@ PAIRS = {"embedded": "SQLite", "distributed": "PostgreSQL + Redis"}
 """By form of ours: the peer's databases."""
 
 ANSWER_SECONDS = 60.0
+START_SECONDS = 120.0
 
 
 @attrs.frozen
@@ -147,7 +148,7 @@ def _running(command: list[str], environment: dict[str, str], folder: Path, port
             return probe.connect_ex((HOST, port)) == 0
 
     try:
-        wait_until(listens, command[2])
+        wait_until(listens, command[2], START_SECONDS)
         yield process.pid
     finally:
         process.terminate()

@@ -148,13 +148,24 @@ def _watchers(one: Side, count: int) -> Iterator[Watchers | None]:
             watchers.close()
 
 
+def _begin_tasks(one: Side, row: Row) -> None:
+    """Write a line of each task, so that all are there."""
+    tasks = row.watchers or row.connections * TASKS
+
+    def request(connection: int, number: int) -> bytes:
+        return _request(one, Row(row.connections, 50, row.watchers), connection, number)
+
+    drive(one, request, 1, 0.0, at_least=-(-tasks // 50))
+
+
 def _measure(one: Side, row: Row, seconds: float) -> dict[str, float]:
     with _watchers(one, row.watchers) as watchers:
 
         def request(connection: int, number: int) -> bytes:
             return _request(one, row, connection, number)
 
-        drive(one, request, row.connections, seconds / 4, rate=row.rate or None)  # the tasks are there now
+        _begin_tasks(one, row)
+        drive(one, request, row.connections, seconds / 4, rate=row.rate or None)
         if watchers is not None:
             sleep(0.5)
             watchers.heard = 0

@@ -336,6 +336,19 @@ class LogLine:
 
 
 @attrs.frozen
+class LogText:
+    """Lines of output, none of them marked, as one text.
+
+    Args:
+        text: In UTF-8, each line with its end; ``None``: they must be read as lines.
+        last_seq: Of the last of them.
+    """
+
+    text: bytes | None
+    last_seq: int
+
+
+@attrs.frozen
 class RollupSnapshot:
     """What an aggregator starts from, all as of one moment.
 
@@ -414,6 +427,14 @@ class Store(Protocol):
             limit: The most to return.
             newest: Take the last ``limit`` lines of the range instead of the first.
             wanted: Only these lines.
+        """
+        ...
+
+    async def text(self, kind: Kind[Any], name: str, first_seq: int) -> LogText | None:
+        """Read many lines of output at once as text, from a ``seq`` on; ``None``: there are none.
+
+        Raises:
+            Unavailable: The store can't be read now.
         """
         ...
 

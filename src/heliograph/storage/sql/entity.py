@@ -111,6 +111,21 @@ class Retired:
     along: tuple[Column[Any], ...] = ()
 
 
+@attrs.frozen
+class Probed:
+    """A condition of which the database was asked first how to go about it.
+
+    Args:
+        shape: Equal ones have the same condition; ``None``: it is compiled each time.
+        condition: Makes it.
+        values: Of its parameters.
+    """
+
+    shape: tuple[Any, ...] | None
+    condition: Callable[[], ColumnElement[bool]] = attrs.field(eq=False)
+    values: Mapping[str, Any] = attrs.field(factory=dict, eq=False)
+
+
 @attrs.frozen(eq=False)
 class Entity(Generic[V]):
     """A kind of entity, and how it is kept.
@@ -129,8 +144,7 @@ class Entity(Generic[V]):
         merging: How a large column is corrected; ``None``: what a batch sets replaces what it holds.
         beside: Rows that follow from it.
         retired: Which of them retention removes; ``None``: none.
-        probed: Filters for which the database may be asked first how to go about it; they take values alone,
-            and a list that is narrowed so is compiled each time.
+        probed: Filters for which the database must be asked first how to go about it.
     """
 
     kind: Kind[V]
@@ -144,7 +158,7 @@ class Entity(Generic[V]):
     merging: Merging[V] | None = None
     beside: Beside[V] | None = None
     retired: Retired | None = None
-    probed: Mapping[str, Callable[[Connection, Any], ColumnElement[bool]]] = attrs.field(factory=dict)
+    probed: Mapping[str, Callable[[Connection, Any], Probed]] = attrs.field(factory=dict)
 
     @property
     def key(self) -> Sequence[Column[Any]]:
@@ -200,15 +214,11 @@ class Entity(Generic[V]):
             if (value := getattr(wanted, name)) is not None and value != ()
         }
 
-    def narrowed(self, connection: Connection, wanted: Any) -> list[ColumnElement[bool]]:
-        """Return the conditions of a filter."""
-        return [
-            self.probed[name](connection, value) if name in self.probed else self.condition(name, value)
-            for name, value in self.given(wanted).items()
-        ]
-
     def condition(self, name: str, value: Any) -> ColumnElement[bool]:
-        """Return the condition of one field of a filter; the value may be a parameter, or a list of them."""
+        """Return the condition of one field of a filter that is not probed.
+
+        The value may be a parameter, or a list of them.
+        """
         return self.filters[name](value) if name in self.filters else self.table.c[name] == value
 
     def sorted_by(self, sort: str) -> Sequence[ColumnElement[Any]]:

@@ -8,11 +8,13 @@ from functools import cache
 from typing import Any
 
 import orjson
-from sqlalchemy import JSON, ColumnElement, Connection, Text, bindparam, cast, func, select
+from sqlalchemy import JSON, ColumnElement, Connection, Text, bindparam, cast, func, literal, select
+from sqlalchemy.dialects.postgresql import aggregate_order_by
 
 from heliograph.model.ids import from_microseconds
 from heliograph.model.kind import Kind
-from heliograph.storage.protocols import LineFilter, LogLine
+from heliograph.storage.protocols import LineFilter, LogLine, LogText
+from heliograph.storage.sql.prepared import Prepared
 from heliograph.storage.sql.queries import Asked, Raw, asked_of, within_bytes
 from heliograph.storage.sql.schema import events
 
@@ -49,6 +51,52 @@ def read_lines(
     found, more = within_bytes(connection, asked, values)
     lines = _lines(found[:limit])
     return lines[::-1] if newest else lines, more or len(found) > limit
+
+
+TEXT_LINES = 8000
+TEXT_CHARACTERS = 4 * 1024 * 1024
+"""A page of text: the database joins it, so it is measured before."""
+
+
+def read_text(connection: Connection, kind: Kind[Any], name: str, first_seq: int) -> LogText | None:
+    """Read many lines of output at once as their text alone, from a ``seq`` on; ``None``: there are none.
+
+    Their payloads are joined where they lie, and decoded as one. The text is ``None`` where some are marked,
+    or they are large: then they must be read as lines.
+    """
+    values = {"channel": f"{kind.family}:{name}", "topic": kind.lines, "first": first_seq}
+    ((size, last),) = MEASURED.fetch(connection, **values)
+    if last is None:
+        return None
+    if size > TEXT_CHARACTERS:
+        return LogText(None, last)
+    ((joined,),) = _joined(connection.dialect.name).fetch(connection, **values)
+    if '"partial"' in joined or '"rewind"' in joined:
+        return LogText(None, last)
+    texts = [payload["output"] for payload in orjson.loads(f"[{joined}]")]
+    text = "".join([text if text.endswith("\n") else f"{text}\n" for text in texts])
+    return LogText(text.encode(), last)
+
+
+PAGE = (
+    select(events.c.seq, events.c.payload)
+    .where(
+        events.c.channel == bindparam("channel"),
+        events.c.seq >= bindparam("first"),
+        events.c.topic == bindparam("topic"),
+    )
+    .order_by(events.c.seq)
+    .limit(TEXT_LINES)
+    .subquery()
+)
+MEASURED = Prepared(select(func.sum(func.length(PAGE.c.payload)), func.max(PAGE.c.seq)))
+
+
+@cache
+def _joined(dialect: str) -> Prepared:
+    if dialect == "sqlite":
+        return Prepared(select(func.group_concat(PAGE.c.payload, ",")))
+    return Prepared(select(func.string_agg(PAGE.c.payload, aggregate_order_by(literal(","), PAGE.c.seq))))
 
 
 @cache

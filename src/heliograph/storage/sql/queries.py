@@ -23,7 +23,6 @@ from sqlalchemy import (
     func,
     literal,
     select,
-    text,
     union_all,
 )
 
@@ -31,7 +30,7 @@ from heliograph.model.channels import EVERYTHING, Selection
 from heliograph.model.event import Event
 from heliograph.model.ids import OLDEST, EventId, from_microseconds
 from heliograph.model.kind import Key, V
-from heliograph.storage.sql.entity import Entity
+from heliograph.storage.sql.entity import Entity, Probed
 from heliograph.storage.sql.prepared import Prepared
 from heliograph.storage.sql.schema import channels, events
 
@@ -47,7 +46,7 @@ def see_one_moment(connection: Connection) -> None:
     """Let everything that is asked from here on be answered as of one moment; to be called first."""
     if connection.dialect.name == "postgresql":  # SQLite's transactions see one moment anyway
         connection.rollback()  # something may have been asked already, to check the connection
-        connection.execute(text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY"))
+        connection.execution_options(isolation_level="REPEATABLE READ")
 
 
 def to_event(row: Raw) -> Event:
@@ -274,18 +273,12 @@ def list_entities(
 
     Returns fewer than ``limit`` when they reach ``PAGE_BYTES``; none only when there are none.
     """
-    given = entity.given(wanted)
-    values: dict[str, Any] = {"most": limit + 1, "skip": skip}
-    for name, value in given.items():
-        values |= {f"{name}_{n}": one for n, one in enumerate(value)} if _is_list(value) else {name: value}
+    shape, probed, values = _narrowing(connection, entity, wanted)
+    values |= {"most": limit + 1, "skip": skip}
     if after is not None:
         values |= {f"after_{n}": value for n, value in enumerate(after)}
-    shape = tuple((name, _form(value)) for name, value in given.items() if name not in entity.probed)
-    probed = [probe(connection, given[name]) for name, probe in entity.probed.items() if name in given]
-    if probed:
-        asked = _list(entity, [*_conditions(entity, shape), *probed], after is not None, sort, skip > 0)
-    else:
-        asked = _list_asked(entity, shape, after is not None, sort, skip > 0)
+    compiled = _list_asked if _is_shaped(probed) else _list_asked.__wrapped__
+    asked = compiled(entity, shape, probed, after is not None, sort, skip > 0)
     found, more = within_bytes(connection, asked, values)
     return list(map(_decoder(entity), found[:limit])), more or len(found) > limit
 
@@ -303,31 +296,47 @@ Shape = tuple[tuple[str, Any], ...]
 """The fields of a filter that narrow, with the form of each."""
 
 
+def _narrowing(
+    connection: Connection, entity: Entity[Any], wanted: Any
+) -> tuple[Shape, tuple[Probed, ...], dict[str, Any]]:
+    """Return how a filter narrows: its shape, the conditions that were probed for, and all parameters."""
+    shape, probed, values = [], [], dict[str, Any]()
+    for name, value in entity.given(wanted).items():
+        if name in entity.probed:
+            one = entity.probed[name](connection, value)
+            probed.append(one)
+            values |= one.values
+        else:
+            shape.append((name, _form(value)))
+            values |= {f"{name}_{n}": v for n, v in enumerate(value)} if _is_list(value) else {name: value}
+    return tuple(shape), tuple(probed), values
+
+
+def _is_shaped(probed: Iterable[Probed]) -> bool:
+    return all(one.shape is not None for one in probed)
+
+
 @lru_cache(maxsize=SHAPES)
-def _list_asked(entity: Entity[Any], shape: Shape, after: bool, sort: str | None, skip: bool) -> Asked:
-    return _list(entity, _conditions(entity, shape), after, sort, skip)
-
-
-def _conditions(entity: Entity[Any], shape: Shape) -> list[ColumnElement[bool]]:
-    conditions = []
-    for name, form in shape:
-        value: Any = bindparam(name) if form is None else form
-        if isinstance(form, int) and not isinstance(form, bool):
-            value = [bindparam(f"{name}_{n}") for n in range(form)]
-        conditions.append(entity.condition(name, value))
-    return conditions
-
-
-def _list(
-    entity: Entity[Any], conditions: Sequence[ColumnElement[bool]], after: bool, sort: str | None, skip: bool
+def _list_asked(
+    entity: Entity[Any], shape: Shape, probed: tuple[Probed, ...], after: bool, sort: str | None, skip: bool
 ) -> Asked:
-    statement = select(entity.table).where(*conditions)
+    statement = select(entity.table).where(*_conditions(entity, shape, probed))
     if after:
         statement = statement.where(entity.after(sort))
     if skip:
         statement = statement.offset(bindparam("skip", type_=Integer))
     order = [column.desc() for column in entity.sorted_by(sort)] if sort else entity.listed
     return asked_of(statement, order, entity.long)
+
+
+def _conditions(entity: Entity[Any], shape: Shape, probed: Iterable[Probed]) -> list[ColumnElement[bool]]:
+    conditions = [one.condition() for one in probed]
+    for name, form in shape:
+        value: Any = bindparam(name) if form is None else form
+        if isinstance(form, int) and not isinstance(form, bool):
+            value = [bindparam(f"{name}_{n}") for n in range(form)]
+        conditions.append(entity.condition(name, value))
+    return conditions
 
 
 @cache
@@ -350,10 +359,15 @@ def get_entity(connection: Connection, entity: Entity[V], key: Key) -> V | None:
 
 def count_entities(connection: Connection, entity: Entity[V], name: str, wanted: Any) -> dict[Any, int]:
     """Count the entities of each value of a column, of those that pass a filter."""
+    shape, probed, values = _narrowing(connection, entity, wanted) if wanted is not None else ((), (), {})
+    compiled = _count_asked if _is_shaped(probed) else _count_asked.__wrapped__
+    return dict(compiled(entity, name, shape, probed).rows(connection, values))
+
+
+@lru_cache(maxsize=SHAPES)
+def _count_asked(entity: Entity[Any], name: str, shape: Shape, probed: tuple[Probed, ...]) -> Prepared:
     column = entity.table.c[name]
-    narrowed = [] if wanted is None else entity.narrowed(connection, wanted)
-    rows = connection.execute(select(column, func.count()).where(*narrowed).group_by(column))
-    return {row[0]: row[1] for row in rows}
+    return Prepared(select(column, func.count()).where(*_conditions(entity, shape, probed)).group_by(column))
 
 
 def newest_entities(

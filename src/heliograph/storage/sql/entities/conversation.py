@@ -32,7 +32,7 @@ from heliograph.model.conversations.conversation import CONVERSATION, Conversati
 from heliograph.model.conversations.message import DELTA, MESSAGES, ConversationMessage, grown
 from heliograph.model.ids import EventId
 from heliograph.storage.sql import queries
-from heliograph.storage.sql.entity import Beside, Entity, Merging, Retired
+from heliograph.storage.sql.entity import Beside, Entity, Merging, Probed, Retired
 from heliograph.storage.sql.schema import Big, Json, Moment, metadata
 
 RARE = 300
@@ -102,7 +102,12 @@ def _words_of(conversation: Conversation) -> frozenset[tuple[str, str]]:
     return frozenset((word, conversation.conversation_id) for word in words(conversation.title))
 
 
-def _searched(connection: Connection, text: str) -> ColumnElement[bool]:
+def _searched(connection: Connection, text: str) -> Probed:
+    condition = _has_words(connection, text)
+    return Probed(None, lambda: condition)
+
+
+def _has_words(connection: Connection, text: str) -> ColumnElement[bool]:
     """Return the condition that a title has every word of a text, or one that begins so."""
     ranges = [_begins(word) for word in sorted(words(text))]
     if not ranges:

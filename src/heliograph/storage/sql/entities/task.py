@@ -8,7 +8,6 @@ from typing import Any
 from sqlalchemy import (
     Boolean,
     Column,
-    ColumnElement,
     Connection,
     Index,
     Integer,
@@ -19,7 +18,6 @@ from sqlalchemy import (
     case,
     false,
     func,
-    or_,
     select,
     type_coerce,
     update,
@@ -29,6 +27,7 @@ from heliograph.model.analytics.rollup import ERROR_CHARACTERS
 from heliograph.model.event import Event
 from heliograph.model.ids import to_microseconds
 from heliograph.model.task import CHANGING, TASK, TERMINAL, Progress, Task, merged
+from heliograph.storage.sql.entities.task_text import mentions
 from heliograph.storage.sql.entity import Entity, Merging, Retired, Steady
 from heliograph.storage.sql.prepared import Prepared
 from heliograph.storage.sql.schema import Big, Json, Moment, metadata
@@ -70,8 +69,6 @@ tasks = Table(
     Index("tasks_status_created", "status", "created_at", "task_id"),
     Index("tasks_agent_created", "agent", "created_at", "task_id"),
 )
-
-SEARCHED = ("task_id", "name", "agent", "agent_type", "model", "error")
 
 SPACE = "".join(filter(str.isspace, map(chr, range(0x10000))))
 
@@ -127,10 +124,6 @@ def _merge(connection: Connection, task: Task) -> None:
     task.result = None
 
 
-def _mentions(word: str) -> ColumnElement[bool]:
-    return or_(*(tasks.c[name].icontains(word, autoescape=True) for name in SEARCHED))
-
-
 LASTED = type_coerce(tasks.c.finished_at, Big) - type_coerce(
     func.coalesce(tasks.c.started_at, tasks.c.created_at), Big
 )
@@ -143,7 +136,7 @@ TASKS = Entity(
         "since": lambda moment: tasks.c.created_at >= moment,
         "until": lambda moment: tasks.c.created_at < moment,
     },
-    probed={"text": lambda connection, text: and_(*map(_mentions, text.split()))},
+    probed={"text": lambda connection, text: mentions(connection, tasks, text)},
     sorts={
         "updated": type_coerce(tasks.c.updated_at, Big),
         "duration": type_coerce(
