@@ -308,7 +308,7 @@ ENDPOINTS = [
         refuses=(NotFound, Invalid, Unavailable),
     ),
     Endpoint("GET", "/ws", web_socket, upgrade=True),
-    Endpoint("GET", "/ws/{session}", page_socket, upgrade=True),
+    Endpoint("GET", "/ws/{session:path}", page_socket, upgrade=True),
     Endpoint(
         "POST",
         "/api/v1/stream-tickets",
