@@ -22,7 +22,7 @@ def test_a_killed_node_leaves_no_question_unanswered(make_node: NodeMaker) -> No
     try:
         asked = []
         for number in range(3):
-            answer = first._http.post("/api/chat", json={"message": f"question {number}"})
+            answer = first._http.post("/api/chat?session_id=s", json={"message": f"question {number}"})
             assert answer.status_code == 200, answer.text
             asked.append(answer.json()["data"]["conversation_id"])
             time.sleep(0.05 * number)

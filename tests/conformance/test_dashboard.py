@@ -400,8 +400,16 @@ def sign(body: bytes, secret: str) -> str:
 COMMANDS = """
 default_command: analyze
 commands:
-  - {{name: analyze, aliases: [look], description: Look, target_agent: planning, prompt_template: "{template}"}}
-  - {{name: fix_it, description: Fix, target_agent: planning, template_file: fix.md, requires_approval: true}}
+  - name: analyze
+    aliases: [look]
+    description: Look
+    target_agent: planning
+    prompt_template: "{template}"
+  - name: fix_it
+    description: Fix
+    target_agent: planning
+    template_file: fix.md
+    requires_approval: true
 """
 SOURCES = {
     "github": ("X-Hub-Signature-256", "{{ text }}"),
@@ -804,7 +812,7 @@ class Page:
 
 
 async def test_the_page_shows_what_happens_without_a_word(launch: Launch) -> None:
-    """Empty and full it draws every view; an answer that comes after the end of its task appears by itself."""
+    """Empty and full it draws every view; an answer that comes after its task's end appears by itself."""
     served = await launch()
     headers = {"Origin": served.url}
     async with client(served.url) as one, await open_ws(served.url, "/ws/dashboard", headers) as socket:
@@ -1028,7 +1036,7 @@ async def test_every_message_that_is_published(
 async def test_the_engine_is_asked_on_its_list(
     nursery: trio.Nursery, distributed: DistributedForm, tmp_path: Path
 ) -> None:
-    """A question becomes an entry of the engine's list with just its fields, the conversation in its prompt."""
+    """A question becomes an entry of the engine's list with just its fields, and a prompt that remembers."""
     engine = {"queue": "agent:tasks"}
     async with with_redis(nursery, distributed, tmp_path, engine=engine) as (one, redis, _):
         chat = "/api/chat?session_id=default-session"
@@ -1052,8 +1060,7 @@ async def test_the_engine_is_asked_on_its_list(
         }
         assert by_prompt[1].keys() == by_prompt[0].keys()
         assert "My name is Ada." in by_prompt[1]["prompt"]
-        for _ in range(len(entries)):
-            assert redis.lpop("agent:tasks") is None
+        assert redis.llen("agent:tasks") == 0
 
 
 # What tasks, sessions, conversations and webhooks are
@@ -1070,8 +1077,8 @@ async def test_every_status_and_every_step_between_them(launch: Launch) -> None:
                 told = await one.send("PATCH", f"/api/tasks/{task}", {"status": status})
                 assert told == {"task_id": task, "status": status}
             assert (await one.http.get(f"/api/tasks/{task}")).json()["status"] == after
-        for said, status in (("in_progress", "running"), ("success", "completed")):
-            assert (await one.send("PATCH", f"/api/tasks/{said}", {"status": said}))["status"] == status
+        for said, meant in (("in_progress", "running"), ("success", "completed")):
+            assert (await one.send("PATCH", f"/api/tasks/{said}", {"status": said}))["status"] == meant
         kinds = ("planning", "executor", "code_implementation", "question_asking", "consultation", "custom")
         for kind in kinds:
             for source in ("dashboard", "webhook", "api"):
@@ -1079,9 +1086,9 @@ async def test_every_status_and_every_step_between_them(launch: Launch) -> None:
                 await one.send("POST", "/api/tasks", body)
                 found = (await one.http.get(f"/api/tasks/{kind}-{source}")).json()
                 assert (found["agent_type"], found["source"]) == (kind, source)
-        for status in STATUSES:
-            listed = (await one.http.get(f"/api/tasks?status={status}")).json()
-            assert {row["status"] for row in listed} == {status}
+        for name in STATUSES:
+            listed = (await one.http.get(f"/api/tasks?status={name}")).json()
+            assert {row["status"] for row in listed} == {name}
 
 
 FACTORY_FIELDS: dict[type, dict[str, Any]] = {
@@ -1125,16 +1132,17 @@ FACTORY_NAMES: dict[type, str] = {
     factories.Task: "status session_id source_metadata created_at start wait_for_input resume complete fail "
     "cancel can_transition_to VALID_TRANSITIONS",
     factories.TaskFactory: "create create_queued create_running create_completed create_failed reset",
-    factories.Session: "user_id machine_id connected_at add_completed_task disconnect set_rate_limited validate",
+    factories.Session: "user_id machine_id connected_at add_completed_task disconnect set_rate_limited "
+    "validate",
     factories.SessionFactory: "create create_active create_disconnected create_rate_limited reset",
-    factories.Conversation: "user_id title created_at updated_at metadata messages add_message add_task archive "
-    "get_messages_ordered",
+    factories.Conversation: "user_id title created_at updated_at metadata messages add_message add_task "
+    "archive get_messages_ordered",
     factories.ConversationMessage: "message_id role content task_id created_at",
     factories.ConversationFactory: "create create_with_messages create_archived reset",
     factories.WebhookConfig: "name provider commands created_at created_by validate is_mutable",
     factories.WebhookCommand: "name trigger action template agent conditions priority",
-    factories.WebhookFactory: "create create_github_webhook create_jira_webhook create_builtin create_dynamic "
-    "reset",
+    factories.WebhookFactory: "create create_github_webhook create_jira_webhook create_builtin "
+    "create_dynamic reset",
 }
 """What else they have."""
 
@@ -1178,7 +1186,7 @@ def test_every_signature_of_the_factories() -> None:
 async def test_every_source_is_checked_by_its_own_signature(
     launch: Launch, hooks: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A delivery without a signature, or with another's, is refused; without any secret nothing is checked."""
+    """A delivery with no signature, or another's, is refused; without any secret nothing is checked."""
     monkeypatch.delenv("JIRA_WEBHOOK_SECRET")
     (hooks / "jira" / "config.yaml").write_text(
         (hooks / "jira" / "config.yaml")

@@ -322,6 +322,11 @@ async def test_what_is_wrong_with_a_webhook_is_named(api: Api) -> None:
         problem = await api.problem("POST", "/api/v1/webhooks", json=body)
         assert problem["status"] == 422
         assert field in {error["field"] for error in problem["errors"]}, body
+    for name in ("name", "provider"):  # the dashboard says both
+        said = {"name": "x", "provider": "custom", "enabled": True, "commands": []}
+        del said[name]
+        problem = await api.problem("POST", "/api/webhooks", json=said)
+        assert [(error["field"], error["detail"]) for error in problem["errors"]] == [(name, "is missing")]
     assert len(await api.get("/api/webhooks")) == 2
     long = await api.problem("POST", "/api/v1/webhooks", json={"name": "x" * 201})
     assert [error["field"] for error in long["errors"]] == ["name"]

@@ -31,6 +31,7 @@ from heliograph.http.rules.answer import Answer
 from heliograph.http.rules.bodies import Body
 from heliograph.http.rules.parameters import TICKET
 from heliograph.http.wire.connection import Successor
+from heliograph.model.errors import Unavailable
 
 View = Callable[..., Awaitable[Any]]
 Part = Mapping[str, Any]
@@ -205,7 +206,7 @@ class Endpoint:
 
     @finds_all_told.default
     def _finds_all_told(self) -> bool:
-        return self.tag == DASHBOARD and self.scope is not None
+        return self.tag == DASHBOARD and self.scope is not None and Unavailable in self.refuses
 
     @property
     def answers(self) -> tuple[type, ...]:
