@@ -41,7 +41,7 @@ SHOWN: Asked = [
     {"channel": "task:*", "topic": "task.output", "every": 30},
     *({"channel": f"task:task-{n}", "topic": "task.output", "every": 1} for n in range(24)),
 ]
-"""What the list of a thousand tasks subscribes to, of which two dozen are in view."""
+"""The subscriptions of the list of a thousand tasks, of which two dozen are in view."""
 
 LIVE = "document.getElementById('connection')?.dataset.state === 'live'"
 TOTALS = "[...document.querySelectorAll('#totals b')].map((total) => total.textContent).join()"

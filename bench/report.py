@@ -23,9 +23,9 @@ class Row:
     """One line of the table.
 
     Args:
-        scenario: Where the figure comes from.
+        scenario: The scenario of the figure.
         figure: Its name there.
-        title: What it is, with its unit.
+        title: The figure's meaning, with its unit.
         targets: By peer, the bound of the ratio ours/theirs.
         at_least: Whether the ratio must reach the bound, instead of staying within it.
         digits: Decimals shown.

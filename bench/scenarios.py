@@ -1,4 +1,4 @@
-"""What is measured. Each scenario takes a fresh server and returns figures by name.
+"""The scenarios. Each takes a fresh server and returns figures by name.
 
 Streams are all open before anything is published. The clock and the CPU count start after a warm-up and
 stop when everything published was delivered, so no server gains by leaving work for later.
@@ -35,13 +35,13 @@ Figures = dict[str, float]
 
 @attrs.frozen
 class Scale:
-    """How much of everything; ``--quick`` is for developing, its figures are rough.
+    """The extent of the measurements; ``--quick`` is for developing, its figures are rough.
 
     Args:
         streams: Factor on the number of streams.
         seconds: Length of a measurement.
         warm_up: Seconds of the same traffic before it.
-        rounds: How often each is repeated.
+        rounds: The number of times that each is repeated.
     """
 
     streams: float = 1.0
@@ -154,7 +154,7 @@ def _faults(swarm: Swarm) -> Figures:
 def _steady(
     transport: str, streams: int, rate: float, burst: int = 1, channels: int = 1
 ) -> Callable[[Peer, Scale], Figures]:
-    """So many messages a second; with more than one channel, a burst goes over channels in turn."""
+    """Publish at a fixed rate; with more than one channel, a burst goes over channels in turn."""
 
     def measure(peer: Peer, scale: Scale) -> Figures:
         watched = scale.count(channels) if channels > 1 else 1
@@ -168,7 +168,7 @@ def _steady(
 
 
 def _saturation(transport: str) -> Callable[[Peer, Scale], Figures]:
-    """As many messages as are delivered, to 500 streams in bursts of 20."""
+    """Publish as fast as messages are delivered, to 500 streams in bursts of 20."""
 
     def measure(peer: Peer, scale: Scale) -> Figures:
         count, burst = scale.count(500), 20

@@ -107,7 +107,7 @@ class ServerSettings:
 
 @attrs.frozen
 class StorageSettings:
-    """Where the log and the store are; without URLs the embedded SQLite in the folder ``data``."""
+    """The places of the log and the store; without URLs the embedded SQLite in the folder ``data``."""
 
     data: Path = Path("heliograph-data")
     database_url: str | None = None
@@ -116,7 +116,7 @@ class StorageSettings:
 
 @attrs.frozen
 class ArtifactSettings:
-    """What runs leave behind: a folder, by default ``artifacts`` below ``storage.data``, or a bucket."""
+    """The place of runs' artifacts: a folder (by default ``artifacts`` in ``storage.data``) or a bucket."""
 
     folder: Path | None = None
     url: str | None = None
@@ -125,7 +125,7 @@ class ArtifactSettings:
 
 @attrs.frozen
 class EventSettings:
-    """What is taken from publishers."""
+    """The limits of what publishers send."""
 
     max_bytes: int = number(1 * MIB - 16 * KIB, KIB, 64 * MIB)
     """With its envelope an event then fits the 1 MiB that clients of WebSockets mostly read."""
@@ -159,14 +159,14 @@ class StreamSettings:
 
 @attrs.frozen
 class EngineSettings:
-    """What works on tasks.
+    """The engine that works on tasks.
 
     Args:
-        url: Where it is asked over HTTP.
+        url: Its URL, if it is asked over HTTP.
         queue: The list in Redis (``storage.redis_url``) that it takes tasks from; it goes before ``url``.
-        timeout_seconds: In which it must answer.
+        timeout_seconds: The time in which it must answer.
         patience_seconds: After so long without a sign of a task it is given the task again.
-        attempts: How often it is given a task at most.
+        attempts: The most times that it is given a task.
         repo_path: The folder that it is told to work in.
     """
 
@@ -180,7 +180,7 @@ class EngineSettings:
 
 @attrs.frozen
 class LogSettings:
-    """What the service says of itself."""
+    """The service's own reports."""
 
     level: str = attrs.field(default="INFO", validator=validators.in_(LOG_LEVELS), converter=_upper)
 
@@ -219,12 +219,12 @@ class KeySettings:
 
 @attrs.frozen
 class AuthSettings:
-    """Who may do what; without keys only loopback is served."""
+    """The callers and their rights; without keys only loopback is served."""
 
     keys: tuple[KeySettings, ...] = attrs.field(default=(), validator=_distinct_names)
     ticket_seconds: float = number(60.0, 1, 3600)
     ticket_return_seconds: float = number(86400.0, 1, 30 * 86400)
-    """How long the ticket of an event stream is good for coming back to it."""
+    """Seconds for which an event stream's ticket is good for coming back to it."""
     session_seconds: float = number(12 * 3600.0, 60, 30 * 86400)
     task_key_seconds: float = number(7 * 86400.0, 60, 90 * 86400)
     open_networks: tuple[str, ...] = attrs.field(default=(), validator=_networks)

@@ -58,7 +58,7 @@ from heliograph.tracing import exporting
 log = structlog.get_logger(__name__)
 
 GRACE_SECONDS = 0.5
-"""What is left for requests and farewells after the drain window."""
+"""Seconds for requests and farewells after the drain window."""
 
 
 async def run(settings: Settings, *, task_status: trio.TaskStatus[str] = trio.TASK_STATUS_IGNORED) -> None:
@@ -258,7 +258,7 @@ class Staff:
     Args:
         actors: By name.
         stats: Takes a snapshot of their counters.
-        clock: What retention goes by.
+        clock: The clock that retention goes by.
     """
 
     actors: Mapping[str, Callable[[], Awaitable[None]]]

@@ -31,7 +31,7 @@ MAX_FOLDERS = 5_000
 MAX_CARDS = 500
 
 Signature = tuple[tuple[str, int, int, int], ...]
-"""Of each file: its name, when its inode was changed (by a new right, too), its size and its number."""
+"""For each file: its name, the time of its inode's last change (by a new right, too), its size and number."""
 
 
 @attrs.frozen
@@ -41,7 +41,7 @@ class Found:
     Args:
         signature: Its files as they were just before.
         cards: Its folder of cards, which is looked at too.
-        content: What it is.
+        content: The parsed content.
     """
 
     signature: Signature
@@ -105,7 +105,7 @@ def read(folder: Path, root: Path, cards_folder: str = manifest.CARDS) -> Found:
     Args:
         folder: The folder.
         root: The folder of workflows that it must be in.
-        cards_folder: Where its cards are, as far as is known.
+        cards_folder: The folder of its cards, as far as it is known.
     """
     if not inside(folder, root):
         problem = FileProblem(".", "is a link that leads out of the folder of workflows")

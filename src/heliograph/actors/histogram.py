@@ -66,16 +66,16 @@ STEP_EVENTS = 250
 """Events folded between two pauses for others."""
 
 WAIT_SECONDS = 5.0
-"""How long a question waits for the rollups to be loaded."""
+"""Seconds that a question waits for the rollups to be loaded."""
 
 FRESH_SECONDS = 1.0
-"""How long a question waits for what was appended before it; later it is answered as of the last delta."""
+"""Seconds that a question waits for earlier appends; after that it is answered as of the last delta."""
 
 URGENCY = 10
 """The most by which questions, and many changed places, multiply how often deltas come."""
 
 TRIES = 3
-"""How often an answer is made again because the sums changed under it; then it is made in one go."""
+"""The most times that an answer is made again because its sums changed; then it is made in one go."""
 
 USUAL_VIEWS = (
     View(),
@@ -84,7 +84,7 @@ USUAL_VIEWS = (
     View(ERRORS),
 )
 LOST_SECONDS = 10.0
-"""How long a delta that was published is waited for; the log may have lost what it had acknowledged."""
+"""Seconds that a published delta is waited for; the log may have lost what it had acknowledged."""
 
 WARM_PAUSE = 0.002
 """Seconds for others between two bits of getting ready."""
@@ -165,7 +165,7 @@ class Histogram:
         """Answer some questions, all as of the same moment.
 
         Args:
-            questions: What to add up.
+            questions: The sums that are asked for.
             known: The newest event that the asker may know of; it is in the answer, unless the log can't
                 take a delta now.
 

@@ -31,8 +31,8 @@ class HookFile:
     Args:
         file: Its name, from the root.
         signature: It, and the templates beside it, as they were just before.
-        config: What it says; ``None``: it is broken.
-        error: What is wrong with it.
+        config: The configuration in the file; ``None``: the file is broken.
+        error: The fault in the file.
         secret: The secret, if the file itself has it.
     """
 

@@ -22,12 +22,12 @@ W = TypeVar("W")
 
 @attrs.define
 class _Watched(Generic[W]):
-    """Who watches what one selector covers.
+    """The watchers of what one selector covers.
 
     Args:
-        whole: Those who want all of it, as nearly all do.
-        by_topic: Those who want a topic, or a pattern of topics.
-        by_run: Those who want one run, and of it all or some topics.
+        whole: The watchers of all of it, as nearly all are.
+        by_topic: The watchers of a topic, or of a pattern of topics.
+        by_run: The watchers of one run: of all its events, or of some topics.
     """
 
     whole: list[W] = attrs.field(factory=list)

@@ -26,10 +26,10 @@ KEPT_SECONDS = ROTATE_SECONDS + 2 * 86400.0
 
 @attrs.define
 class SigningSecrets:
-    """Those in force.
+    """The secrets in force.
 
     Args:
-        vault: Where they are kept; ``None``: a secret of this process alone.
+        vault: The vault that keeps them; ``None``: one secret, of this process alone.
     """
 
     vault: Vault | None = None

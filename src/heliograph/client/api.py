@@ -46,7 +46,7 @@ class Client:
     """Talks to one service; use it as an async context manager.
 
     Args:
-        url: Where the service is, such as ``http://127.0.0.1:5000``.
+        url: The service's URL, such as ``http://127.0.0.1:5000``.
         api_key: Sent as ``X-API-Key``; ``None``: none is sent.
     """
 
@@ -191,7 +191,7 @@ class Client:
 
         Args:
             path: From the root of the service.
-            query: Of the URL.
+            query: The URL's query.
             headers: Besides the usual ones.
             idle: Seconds of silence after which the connection counts as lost.
 

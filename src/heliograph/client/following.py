@@ -29,10 +29,10 @@ class Gap:
     """Events that this stream did not get.
 
     Args:
-        channel: Where they were.
+        channel: The channel of the lost events.
         start: Position before the first of them, or its id, as the service says it.
         end: Position of the last of them.
-        count: How many, if the service knows.
+        count: The number of lost events, if the service knows it.
         reason: Why.
     """
 
@@ -48,7 +48,7 @@ class Reset:
     """The position asked for can't be honoured: what was built from the events before is out of date.
 
     Args:
-        channel: Where.
+        channel: The channel of the reset.
         oldest: The oldest position that is kept.
         head: The newest position.
         reason: Why.
@@ -76,7 +76,7 @@ class Finished(Exception):
 
 @attrs.define
 class Following:
-    """What is followed, and how far.
+    """A selection that is followed, and the position in it.
 
     Args:
         channel: A channel or a pattern.
@@ -128,7 +128,7 @@ class SseReader:
         items: list[Item] = []
         for block in self._parser.feed(chunk):
             fields = orjson.loads(block.data or "{}")
-            # Whatever its name: a log may hold events named like the stream's own words.
+            # Any name may stand here: a log may hold events named like the stream's own words.
             if "topic" in fields and "payload" in fields:
                 items.append(read_event(fields, fields["topic"], fields["payload"]))
             elif block.event == "reconnect":

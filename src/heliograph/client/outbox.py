@@ -40,7 +40,7 @@ class Outbox:
 
     Args:
         spool: Written and emptied here; whoever made it closes it.
-        client: Of the service that it goes to.
+        client: The client of the service that it sends to.
         notify: Told, in a sentence for people, when the service is away or refuses, and when it is back.
         limit: Bytes that may wait in the spool before ``put`` waits.
 

@@ -1,4 +1,4 @@
-"""Where things are at the service: every path that a client asks."""
+"""The service's paths: all that a client asks."""
 
 from __future__ import annotations
 

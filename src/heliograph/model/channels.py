@@ -33,7 +33,7 @@ RESERVED_TOPICS = (
     *("authenticated", "gap", "keepalive", "pong", "reconnect", "reset", "subscribed", "unsubscribed"),
     *("error", "message", "open"),
 )
-"""What streams say themselves, and EventSource's own events: on SSE an event is called by its topic."""
+"""The streams' own words, and EventSource's own events: on SSE an event is called by its topic."""
 
 NAME_HELP = "1 to 128 of A-Z a-z 0-9 . _ : @ + = ~ -, beginning with a letter or digit"
 TOPIC_HELP = "a dotted name such as task.output (letters, digits, _ and -, at most 8 parts)"
@@ -145,7 +145,7 @@ def channel_for(topic: str, payload: Mapping[str, Any]) -> str:
 
 @attrs.frozen
 class Selection:
-    """What one subscription watches: some selectors, and a filter on topics.
+    """The selection of one subscription: some selectors, and a filter on topics.
 
     Args:
         selectors: Channels and patterns, sorted and without those that another one covers, so that equal

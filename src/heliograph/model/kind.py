@@ -27,7 +27,7 @@ Key = tuple[str, ...]
 
 
 class Share(Protocol):
-    """What one entity adds to another; compared by value."""
+    """The share of one entity in another; compared by value."""
 
     @property
     def owner(self) -> Key:
@@ -51,7 +51,7 @@ class Kind(Generic[V]):
     """A kind of entity.
 
     Args:
-        name: What one of them is called.
+        name: The word for one of them.
         value: The class of their state, an attrs class whose fields are the columns of its table. It has the
             methods of ``Folded`` if events are applied to it, and ``feed`` if shares are.
         key: The names of the fields that identify one.
@@ -61,7 +61,7 @@ class Kind(Generic[V]):
         further: More such parts, of channels whose events concern it too.
         field: The field of a payload that names the rest of the channel; ``None``: the channel is the family.
         topics: The rules of the payloads of its topics; others on its channels are taken as they are.
-        own: Those of its topics that only the service itself may publish.
+        own: The topics that only the service itself may publish.
         lines: The topic whose events are lines of output, if any is.
         forms: The dashboard's forms of messages, and their topics.
         key_of: Returns the key of the entity that an event of the family touches, ``None`` if it is none.

@@ -17,7 +17,7 @@ from heliograph.model.task import TASK, Task
 
 
 class SessionShare(NamedTuple):
-    """What one task adds to its session."""
+    """The share of one task in its session."""
 
     session_id: str
     status: str
@@ -54,7 +54,7 @@ class Session:
         """Add a share, or take it away again.
 
         Args:
-            share: What a task adds.
+            share: The share of a task.
             sign: 1 to add it, -1 to take it away.
         """
         count = self.tasks.pop(share.status, 0) + sign

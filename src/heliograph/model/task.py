@@ -110,7 +110,7 @@ class Task:
     finished_event_id: EventId | None = None
     attempts: int = 1
     earlier: dict[str, int] | None = None
-    """What the attempts before this one have spent; the result of this one is added to it."""
+    """The spending of the attempts before this one; the result of this one is added to it."""
 
     @classmethod
     def first_seen(cls, event: Event) -> Task:
@@ -213,7 +213,7 @@ class Task:
             if event.payload.get("result") is not None:
                 self._result(event.payload["result"])
         elif status in {"running", "waiting_input"}:
-            # What was said before the end may arrive behind it: only what was said after it begins again.
+            # Words from before the end may arrive behind it. Only words from after it begin again.
             if self.finished_at is not None and status == "running" and event.timestamp >= self.finished_at:
                 self._begin_again()
             if not self.finished:
@@ -256,7 +256,7 @@ class Task:
 
 @attrs.define
 class Progress:
-    """What events of other topics than ``CHANGING`` add to a task that has left ``queued``."""
+    """The changes by events of other topics than ``CHANGING`` to a task that has left ``queued``."""
 
     updated_at: datetime
     output_lines: int = 0
@@ -315,7 +315,7 @@ SORTS: Mapping[str, Callable[[Task], int]] = {
     "duration": duration_micros,
     "cost": lambda task: -1 if task.cost_nanos is None else task.cost_nanos,
 }
-"""What lists of tasks can be sorted by besides their creation, largest first; -1 where nothing is known."""
+"""The keys that lists of tasks sort by besides creation, largest first; -1 where nothing is known."""
 
 
 SPENT = {"cost_usd": amount(MAX_COST_USD), **dict.fromkeys(TOKENS, whole(MAX_TOKENS))}

@@ -30,7 +30,7 @@ WHOLE_LOG = Selection((EVERYTHING,))
 
 @attrs.frozen
 class Receipt:
-    """What an append answers: the ids, one per draft and in their order."""
+    """The answer to an append: the ids, one per draft and in their order."""
 
     ids: tuple[EventId, ...]
 
@@ -60,7 +60,7 @@ class Page:
 
 @attrs.frozen
 class Bounds:
-    """What is kept of a selection.
+    """The extent of a selection that is kept.
 
     Args:
         trimmed: Some of its events up to this id were removed by retention; 0 when none were.
@@ -73,12 +73,12 @@ class Bounds:
 
 @attrs.frozen
 class LogStats:
-    """How following a log on another server goes.
+    """The state of following a log on another server.
 
     Args:
         reachable: Whether the last try reached it.
-        outages: How often it became unreachable since the start.
-        losses: How often the position was lost.
+        outages: The number of times that it became unreachable since the start.
+        losses: The number of times that the position was lost.
         error: Why it is not reachable now.
     """
 
@@ -307,7 +307,7 @@ class LineFilter:
 
     Args:
         text: Found in the line as it was written, ignoring the case of ASCII letters.
-        stream: Of this stream.
+        stream: Only lines of this stream.
     """
 
     text: str | None = None
@@ -337,7 +337,7 @@ class LogLine:
 
 @attrs.frozen
 class RollupSnapshot:
-    """What an aggregator starts from, all as of one moment.
+    """The state that an aggregator starts from, all as of one moment.
 
     Args:
         checkpoint: The last folded event; everything here includes it and those before it.
@@ -355,7 +355,7 @@ class RollupSnapshot:
 
 
 class Store(Protocol):
-    """What is folded out of the log, to be asked."""
+    """The entities that are folded out of the log."""
 
     async def list(
         self,
@@ -369,13 +369,13 @@ class Store(Protocol):
         """List entities in their order until the limit or about a mebibyte; tell whether there are more.
 
         Args:
-            kind: Which entities.
+            kind: The kind of entity.
             wanted: The kind's filter, such as ``TaskFilter``.
             after: The position of the last entity of the page before: ``Kind.position``, or when sorted the
                 value that it is sorted by, and its key.
             limit: The most to return.
             sort: The name of what to sort by instead, largest first.
-            skip: How many to leave out first; they cost as if they were listed, so bound them.
+            skip: The number of entities to leave out first; they cost as if they were listed, so bound it.
         """
         ...
 
@@ -468,12 +468,12 @@ class Vault(Protocol):
 
 @attrs.frozen
 class ArtifactInfo:
-    """What is known of an artifact without reading it.
+    """The facts about an artifact that need no reading of it.
 
     Args:
         key: Its name within the run.
         size: In bytes.
-        modified: When it was written.
+        modified: The time at which it was written.
         etag: Another one after each change.
     """
 
@@ -484,7 +484,7 @@ class ArtifactInfo:
 
 
 class Artifacts(Protocol):
-    """What runs leave behind: files by workflow, run and key. All of these are names without slashes.
+    """The files that runs leave behind, by workflow, run and key. All of these are names without slashes.
 
     Every method raises ``Unavailable`` when the place where they are kept is away.
     """
@@ -613,7 +613,7 @@ class Storage(Protocol):
 
     @property
     def background(self) -> Mapping[str, Callable[[], Awaitable[None]]]:
-        """What must run, by name, for as long as it is used."""
+        """The tasks that must run while the storage is used, by name."""
         ...
 
     @property
@@ -623,7 +623,7 @@ class Storage(Protocol):
 
     @property
     def latencies(self) -> Mapping[str, float]:
-        """How long parts on other machines took to answer when they were last checked, in milliseconds."""
+        """The milliseconds that parts on other machines took to answer the last check."""
         ...
 
     async def checks(self) -> dict[str, str | None]:

@@ -20,7 +20,7 @@ from heliograph.model.event import Event
 QUESTION = "task.question"
 ANSWER = "task.input"
 FIELDS = ("content", "answer", "input", "text", "message")
-"""Where an answer may stand; the first that is there counts."""
+"""The fields in which an answer may stand; the first that is present counts."""
 
 
 class _Nothing:

@@ -32,10 +32,10 @@ if TYPE_CHECKING:
 
 THREAD_NAME = "heliograph"
 PAUSE_SECONDS = 30.0
-"""Where no spool can be made, the next try is so much later."""
+"""Seconds until the next try when no spool could be made."""
 
 START_SECONDS = 10.0
-"""How long importing what the thread needs may take, on a machine that is busy."""
+"""Seconds in which the thread's modules must be imported; a machine may be busy."""
 
 log = logging.getLogger("heliograph")
 
@@ -44,7 +44,7 @@ class Courier:
     """Takes items from every thread of this process and sends them.
 
     Args:
-        settings: How.
+        settings: The settings of this process.
 
     Raises:
         OSError: There is no place for its spool.

@@ -42,7 +42,7 @@ class Delivery:
 
     Args:
         spool: Appended to by other threads; closed by whoever made it.
-        settings: How.
+        settings: The settings of this process.
         beats: Returns what is to be called for each task that runs.
         progress: Told of each change.
     """
@@ -140,7 +140,7 @@ class Delivery:
     async def _adopt(self, client: Client) -> None:
         """Send what processes that are gone have left."""
         folder, url = self._settings.spools, self._settings.url
-        # What keeps these from being sent keeps this process's own items too, and is told there.
+        # A fault that keeps these from being sent keeps this process's own items too, and is told there.
         try:
             await send_leftovers(folder, url, client, lambda sentence: None, LOOK_AROUND_SECONDS)
         except (OSError, ValueError) as error:

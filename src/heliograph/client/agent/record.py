@@ -27,7 +27,7 @@ _current: ContextVar[Record | None] = ContextVar("heliograph_task", default=None
 
 
 class Usage:
-    """What something has cost so far; dollars are added exactly."""
+    """The running cost of something; dollars are added exactly."""
 
     def __init__(self) -> None:
         self._dollars = Decimal(0)
@@ -66,8 +66,8 @@ class Record:
     """One task.
 
     Args:
-        task_id: Of the task.
-        sender: Who says what it says.
+        task_id: The task's id.
+        sender: The sender of its events.
         session: Its session, which the tasks within it share.
         conversation: Its conversation, likewise.
     """

@@ -30,7 +30,7 @@ from heliograph.client.paths import artifact_path
 from heliograph.model.channels import NAME_HELP, is_name, is_topic
 
 MAX_ARTIFACT_BYTES = 32 * 1024 * 1024
-"""Of one artifact: the service's own limit by default."""
+"""The most bytes of one artifact: the service's own limit by default."""
 
 MAX_ARTIFACT_KEY = 200
 _ARTIFACT_KEY = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._:@+=~ -]*", re.ASCII)
@@ -204,8 +204,8 @@ def run(workflow: str, *, run_id: str | None = None, trigger: str | Mapping[str,
 
     Args:
         workflow: Its id.
-        run_id: Of the run; by default a new one.
-        trigger: What set it off: a type such as ``schedule``, or an object with ``type`` and more.
+        run_id: The run's id; by default a new one.
+        trigger: The cause of the run: a type such as ``schedule``, or an object with ``type`` and more.
 
     Raises:
         ValueError: An id that the service does not take.

@@ -41,7 +41,7 @@ DESCRIPTION_BYTES = 2000
 
 
 class TaskHandle:
-    """What ``Task`` and ``AsyncTask`` have in common: to tell of one task. Any thread may."""
+    """The common part of ``Task`` and ``AsyncTask``: it tells of one task. Any thread may use it."""
 
     def __init__(self, record: Record) -> None:
         self._record = record
@@ -65,7 +65,7 @@ class TaskHandle:
         """Publish an event of the task.
 
         Args:
-            topic: What kind of thing happened, such as ``tool.call``.
+            topic: The kind of event, such as ``tool.call``.
             payload: An object; what is no JSON in it becomes its text.
 
         Raises:
@@ -85,8 +85,8 @@ class TaskHandle:
 
         Args:
             usd: Dollars. If none are ever given, the service's price table computes them.
-            input_tokens: That went into a model.
-            output_tokens: That came out.
+            input_tokens: Tokens that went into a model.
+            output_tokens: Tokens that came out of it.
             cached_tokens: Input tokens that came from a cache.
 
         Raises:
@@ -273,13 +273,13 @@ def task(
     A task that begins within another one knows it as its parent, and shares its session and conversation.
 
     Args:
-        name: What it is called; by default the function or the program.
-        agent: Who does it.
-        agent_type: What kind of agent that is.
+        name: The task's name; by default that of the function or the program.
+        agent: The agent that does the task.
+        agent_type: The kind of agent.
         model: The model that it uses.
         session: The session that it belongs to.
         conversation: The conversation that it belongs to.
-        input: What it was given: text or any JSON.
+        input: The task's input: text or any JSON.
         metadata: Anything else to be kept with it.
         task_id: Its id; by default a new one.
 

@@ -46,7 +46,7 @@ class Work:
 
     Args:
         program: A program of ``programs``, and its arguments.
-        name: Of the task.
+        name: The task's name.
         stopped_after: Seconds after which it is stopped; ``None``: it ends by itself.
     """
 

@@ -35,7 +35,7 @@ class Told:
 
     Args:
         client: To publish with.
-        folder: Where it is noted.
+        folder: The folder in which it is noted.
         workflow_id: The workflow.
         run_id: The run.
     """
@@ -79,7 +79,7 @@ async def run(client: Client, folder: Path) -> None:
 
     Args:
         client: To publish with.
-        folder: Of the fleet's spools.
+        folder: The folder of the fleet's spools.
     """
     for workflow_id, run_id in _read(folder):
         left = Told(client, folder, workflow_id, run_id)

@@ -54,7 +54,7 @@ STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 
 @attrs.frozen
 class Outcome:
-    """How a command ended.
+    """The outcome of a command.
 
     Args:
         status: ``completed``, ``failed`` or ``cancelled``.
@@ -73,8 +73,8 @@ class Execution:
     """One run of a job.
 
     Args:
-        job: What to run.
-        outbox: Where its events go.
+        job: The command to run.
+        outbox: The outbox that its events go to.
         echo: File descriptors to copy the output to, by stream: ``stdout``, ``stderr``.
     """
 
@@ -92,7 +92,7 @@ class Execution:
         """Note that the user asked for the end by a signal.
 
         Args:
-            number: Of the signal.
+            number: The signal's number.
             pass_on: Send it to the program too.
         """
         self._asked = signal.Signals(number)

@@ -42,7 +42,7 @@ TRANSPORTS = {"ws": ("ws",), "sse": ("sse",), "both": ("ws", "sse")}
 
 @attrs.frozen
 class Heliograph:
-    """How Heliograph is spoken to.
+    """The dialect of Heliograph.
 
     Args:
         host: Value of the ``Host`` header.
@@ -117,8 +117,8 @@ class Run:
     """One load test: ramp, publish, drain; its report can be asked for at any moment.
 
     Args:
-        plan: What to do.
-        url: Where the instance is, ``http://…``.
+        plan: The plan of the run.
+        url: The instance's URL, ``http://…``.
         api_key: A key that may read and publish; ``None``: none is needed.
 
     Raises:

@@ -33,7 +33,7 @@ class Sample:
 
     Args:
         name: Without the prefix ``heliograph_``.
-        help: What it counts, with its unit.
+        help: The meaning of the metric, with its unit.
         kind: ``counter``, ``gauge``, or ``histogram``, whose values are ``Durations``.
         labels: Names of the labels.
         values: By tuples of the labels' values.

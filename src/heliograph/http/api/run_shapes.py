@@ -73,7 +73,7 @@ def dollars(nanos: float | None) -> float | None:
 
 @attrs.frozen
 class Spread:
-    """Of the runs that have ended; each at most 1 % off."""
+    """Percentiles of the runs that have ended; each is at most 1 % off."""
 
     p50: float | None
     p95: float | None

@@ -46,8 +46,8 @@ def serve(
     """Answer a request.
 
     Args:
-        endpoint: What is asked.
-        services: What the view works with.
+        endpoint: The endpoint that is asked.
+        services: The actors and stores that the view works with.
         asked: The request's head.
         path: The parameters in its path.
         body: All of its body, or as it comes.

@@ -1,4 +1,4 @@
-"""What views work with."""
+"""The actors and stores that views work with."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from heliograph.storage.protocols import Artifacts, Log, LogStats, Store
 
 @attrs.frozen
 class StorageStats:
-    """What runs under this node's storage; the embedded form has nothing but retention."""
+    """The actors under this node's storage; the embedded form has retention only."""
 
     retention: RetentionStats
     log: LogStats | None = None

@@ -72,9 +72,9 @@ class Documents:
     """The artifacts of a step, as far as they can be shown.
 
     Args:
-        key: Of its output, if there is one.
+        key: The key of its output, if there is one.
         output: Its output.
-        answer: What a model answered.
+        answer: The answer of a model.
         error: Why one of them is not shown.
     """
 
@@ -93,10 +93,10 @@ async def traced(
     """Return the trace of some steps of a run.
 
     Args:
-        artifacts: Where they left something behind.
+        artifacts: The files that runs left behind.
         run: The run.
         steps: In the order in which they began.
-        pipeline: Where these are all of the run's steps, the workflow's pipeline: it gives the order, and
+        pipeline: The workflow's pipeline, where these are all of the run's steps: it gives the order, and
             names those that have not begun.
     """
     sizes, failure = await _sizes(artifacts, run)

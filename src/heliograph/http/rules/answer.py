@@ -18,7 +18,7 @@ class Answer:
     Args:
         status: HTTP status.
         body: With its length known.
-        content_type: What the body is.
+        content_type: The media type of the body.
         headers: Further ones.
     """
 

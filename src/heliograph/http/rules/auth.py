@@ -1,4 +1,4 @@
-"""Who asks, and what they may do.
+"""Authentication: the caller of a request, and the caller's rights.
 
 Keys are known by their SHA-256 only. Without any configured key everybody is the local user, and the service
 then binds to loopback only (``service`` sees to that), unless networks are named that need none. Two signed
@@ -40,9 +40,9 @@ class Identity:
 
     Args:
         name: The key's name.
-        scopes: What it may do: ``read``, ``publish``, ``admin``.
+        scopes: The caller's rights: ``read``, ``publish``, ``admin``.
         channels: Selectors that it may read and publish; empty: all.
-        by: How it was recognized: by its ``key``, a ``ticket``, a ``session``, a ``task key`` or its
+        by: The kind of proof: a ``key``, a ``ticket``, a ``session``, a ``task key`` or its
             ``network``.
     """
 

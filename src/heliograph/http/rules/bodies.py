@@ -27,7 +27,7 @@ NDJSON = (
     "application/x-jsonlines",
 )
 BODY_SECONDS = 60.0
-"""How long a body may take, however it trickles in."""
+"""Seconds that a body may take, however it trickles in."""
 
 LARGE_BODY = 256 * 1024
 """Bytes of JSON that take milliseconds to parse."""
@@ -54,7 +54,7 @@ class Reader(Protocol):
 
 
 class Body(Protocol):
-    """What an endpoint takes as the body of a request."""
+    """The form of an endpoint's body."""
 
     def reader(self, asked: Asked, settings: Settings) -> Reader:
         """Make the reader of a body.

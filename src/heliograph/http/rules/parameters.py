@@ -68,7 +68,7 @@ class Kind(Protocol):
         Args:
             texts: As often as it was given, and never empty.
             name: For the errors.
-            settings: Those in force.
+            settings: The settings in force.
 
         Raises:
             Invalid: It is not of this kind.
@@ -84,9 +84,9 @@ class Parameter:
 
     Args:
         name: As a client writes it.
-        field: Of the class that takes its value.
+        field: The field of the class that takes its value.
         kind: Reads and describes its text.
-        text: What it means.
+        text: The meaning of the parameter.
         where: ``query``, ``path`` or ``header``.
         default: The value without it.
     """
@@ -166,8 +166,8 @@ def read_parameters(
     Args:
         cls: Declares them.
         asked: The request.
-        path: What its path says.
-        settings: Those in force.
+        path: The values of its path.
+        settings: The settings in force.
         known: Names in the query that somebody else reads; ``None``: whatever else is there is ignored.
 
     Raises:
@@ -352,7 +352,7 @@ class Position:
 
 @attrs.frozen
 class ClientPosition:
-    """Where a client of an event stream says that it stands, as a ``Place``; nothing is refused."""
+    """The position of an event stream's client, as a ``Place``; nothing is refused."""
 
     def read(self, texts: Sequence[str], name: str, settings: Settings) -> Place:
         """Read it."""

@@ -25,7 +25,7 @@ OTHERS = "others"
 
 @attrs.frozen(eq=False)
 class Says:
-    """What an annotation adds to the schema of its type."""
+    """An annotation's addition to the schema of its type."""
 
     more: Schema
 

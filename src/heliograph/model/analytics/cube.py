@@ -49,7 +49,7 @@ OTHER = "(other)"
 """The group that stands for all that are not among the greatest."""
 
 RECENT_SLOTS = 32
-"""So many slots that changed last are taken for those where changes come."""
+"""The number of slots, the latest changed ones, in which changes are expected."""
 
 ALL_TIME = (0, 1 << 30)
 """Every slot there can be."""
@@ -58,7 +58,7 @@ ALL = ""
 """The only group of a view that does not group."""
 
 ERRORS = "error"
-"""What a view groups by to count failures by kind of error."""
+"""The grouping of a view that counts failures by kind of error."""
 
 Groups = Mapping[str, int]
 """By group one integer: packed sums, and above them the sketch of durations if the view wants it."""
@@ -71,7 +71,7 @@ Block = tuple[int, int]
 
 @attrs.frozen
 class View:
-    """What a question asks of each cell.
+    """The part of each cell that a question needs.
 
     Args:
         group_by: One of the dimensions, ``ERRORS``, or ``None``.
@@ -108,12 +108,12 @@ class Cube:
 
     @property
     def cells(self) -> int:
-        """How many cells there are."""
+        """The number of cells."""
         return sum(map(len, self._slots.values()))
 
     @property
     def views(self) -> int:
-        """How many views have blocks."""
+        """The number of views that have blocks."""
         return len(self._views)
 
     @property
@@ -174,7 +174,7 @@ class Cube:
         """Make the sums by group of stretches of slots, piece by piece; yields between pieces.
 
         Args:
-            view: What to add up.
+            view: The sums that are asked for.
             spans: Pairs of first slot and slot after the last.
 
         Returns:
@@ -301,7 +301,7 @@ def greatest(sums: Sequence[dict[str, int]], most: int) -> list[dict[str, int]]:
 
     Args:
         sums: By group, of each span.
-        most: How many groups there may be, ``OTHER`` among them.
+        most: The most groups, ``OTHER`` among them.
     """
     names = set().union(*sums)
     if len(names) <= most:

@@ -47,7 +47,7 @@ def delta(span: Span, changes: Cells, open_sums: Packed) -> Draft:
     """Write a delta.
 
     Args:
-        span: What it covers.
+        span: The period that it covers.
         changes: By how much the sums change.
         open_sums: All of the open slot after the change; see ``open_slot``.
     """

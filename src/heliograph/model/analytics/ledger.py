@@ -47,7 +47,7 @@ class Ledger:
     """Adds up what happens.
 
     Args:
-        measured: What is added up.
+        measured: The kind of entity that is added up.
         prices: The same as the fold's.
 
     Attributes:

@@ -1,4 +1,4 @@
-"""What topics say of runs and their steps.
+"""The meaning of topics about runs and their steps.
 
 Two vocabularies are understood, also mixed in one run:
 
@@ -21,7 +21,7 @@ ENDS = frozenset({"success", "failed", "skipped", "cancelled"})
 """The statuses of a run that has come to an end."""
 
 FINISHED = {**{status: status for status in ENDS}, "completed": "success", "error": "failed"}
-"""What ``run.finished`` may say, and the status that it means."""
+"""The outcomes that ``run.finished`` may name, and their statuses."""
 
 OF_RUNS: Mapping[str, tuple[str, str]] = {
     "run.created": ("run", "pending"),

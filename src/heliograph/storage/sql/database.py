@@ -42,7 +42,7 @@ class Database:
 
     Args:
         engine: With a pool of at least ``threads`` connections.
-        threads: How many calls may run at once; more wait their turn.
+        threads: The number of calls that may run at once; more wait their turn.
     """
 
     def __init__(self, engine: Engine, threads: int) -> None:

@@ -80,7 +80,7 @@ rollups = Table(
     Column("durations", LargeBinary, nullable=False),
     Column("errors", Json, nullable=False),
 )
-"""What entities add up to, by slot of 15 minutes and dimensions; see ``model.analytics.rollup``."""
+"""The sums over entities, by slot of 15 minutes and dimensions; see ``model.analytics.rollup``."""
 
 corrections = Table(
     "corrections",

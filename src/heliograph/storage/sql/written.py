@@ -1,4 +1,4 @@
-"""What a writer remembers of the channels that it has written to lately.
+"""The writer's memory of the channels that it has written to lately.
 
 The one writer of the tables need not read back what it has just written: where a channel's numbers
 stand, and whether its entity is stored and steady, so that events are only added to it (see ``fold``).

@@ -26,12 +26,12 @@ from heliograph.model.errors import Invalid, Unavailable
 EVERYTHING = View()
 UTC_ZONE = ZoneInfo("UTC")
 FORMS = {"day": "%Y-%m-%d", "hour": "%Y-%m-%d %H:00:00"}
-"""How a bucket is named; the page puts a Z behind it."""
+"""The format of a bucket's name; the page puts a Z behind it."""
 
 
 @attrs.frozen
 class Today:
-    """Where today begins."""
+    """The bucket in which today begins."""
 
     tz: str = query(Text(example="Europe/Berlin"), "An IANA time zone.", default="UTC")
 

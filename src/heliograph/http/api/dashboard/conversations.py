@@ -41,7 +41,7 @@ MAX_SUMMED = 500
 
 @attrs.frozen
 class ConversationRows:
-    """Which conversations, from where on."""
+    """The filters and the page of a list of conversations."""
 
     user_id: str | None = query(Text(), "Exactly this.")
     include_archived: bool = query(Flag(), "Those that are archived, too.", default=False)
@@ -52,7 +52,7 @@ class ConversationRows:
 
 @attrs.frozen
 class MessageRows(OfConversation):
-    """Which of its messages, from where on."""
+    """The page of a conversation's messages."""
 
     limit: int = query(Whole(1, 500), "The most that a page has.", default=100)
     offset: int = query(Whole(0, MAX_OFFSET), "The number of entries to leave out first.", default=0)
@@ -121,7 +121,7 @@ async def say_in_dashboard(
 
 @attrs.frozen
 class Between:
-    """Which conversations, by when they last changed."""
+    """The order and the page of a list of conversations, by their last change."""
 
     start_date: datetime | None = query(Moment(), "Changed at or after this ISO 8601 time or date.")
     end_date: datetime | None = query(Moment(), "Changed before it.")

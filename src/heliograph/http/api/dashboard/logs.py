@@ -180,7 +180,7 @@ class WholeLog(OfTask):
 
 @attrs.frozen
 class LogPart(OfTask):
-    """Which part of the log."""
+    """A range of the log."""
 
     part: str = path(Word([part.replace("_", "-") for part in PARTS]), "The part.")
 

@@ -28,7 +28,7 @@ from heliograph.model.errors import Invalid, Unavailable
 
 QUEUED = View(None, tuple(frozenset({"queued"}) if name == "status" else None for name in DIMENSIONS))
 COUNTING_SECONDS = 0.2
-"""How long counting may take: health must be answered whenever the process can."""
+"""Seconds that counting may take: health must be answered whenever the process can."""
 
 Count = Annotated[int, says(minimum=0)]
 

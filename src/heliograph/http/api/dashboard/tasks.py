@@ -186,7 +186,7 @@ def _detail(task: Task, output: str) -> TaskDetail:
 
 @attrs.frozen
 class TablePage:
-    """Which page of which tasks."""
+    """The filters, the order and the page of a list of tasks."""
 
     page: int = query(Whole(1, MAX_PAGE), "Number of the page, from 1.", default=1)
     page_size: int = query(Whole(1, 100), "Tasks on a page.", default=20)

@@ -65,7 +65,7 @@ COMPONENTS.of(Event)
 REF = said(ANYTHING, "Returned as it came.")
 CHANNEL_TOLD = said(TEXT, "The channel or pattern; of an event stream all of them, separated by commas.")
 
-# What a client says
+# Messages that a client sends
 
 _SAID: Mapping[str, Schema] = {
     "channel": SELECTOR,
@@ -101,7 +101,7 @@ def _asked(kind: str) -> Schema:
     return record(properties, optional, additionalProperties=False)
 
 
-# What a client hears
+# Messages that a client receives
 
 _PLACE = {"id": CURSOR, "channel": TEXT, "seq": whole(1)}
 NOTICES: Mapping[str, Schema] = {

@@ -27,7 +27,7 @@ def ruled(rules: Rules, **overrides: Schema) -> Schema:
     return record(properties, optional, additionalProperties=not rules.closed)
 
 
-# What publishers send
+# Messages that publishers send
 
 
 _RESULT = {"anyOf": [ref("Result"), said(TEXT, "The same as an object with it as stdout."), {"type": "null"}]}

@@ -43,7 +43,7 @@ def _agent_name(name: str) -> str:
 
 @attrs.frozen
 class AgentListing:
-    """Which agents to list."""
+    """The filters and the page of a list of agents."""
 
     limit: int = page_limit()
     cursor: str | None = page_cursor(_agent_name, str)

@@ -42,21 +42,21 @@ not run as one of ours."""
 
 @attrs.frozen
 class OfRunsArtifacts(OfWorkflow):
-    """Whose artifacts."""
+    """The run whose artifacts are listed."""
 
     run_id: str = path(Text(), "The run's id.")
 
 
 @attrs.frozen
 class OfArtifact(OfRunsArtifacts):
-    """Which artifact."""
+    """The key of an artifact, and its run."""
 
     key: str = path(Text(), "Its name within the run.")
 
 
 @attrs.frozen
 class Fetching(OfArtifact):
-    """Which part of an artifact, and what the client has of it."""
+    """A range of an artifact, and the version that the client has."""
 
     range_: str | None = header("Range", Text(), "One range of bytes, such as bytes=0-99.")
     if_range: str | None = header(
@@ -67,7 +67,7 @@ class Fetching(OfArtifact):
 
 @attrs.frozen
 class Storing(OfArtifact):
-    """Where to keep an artifact."""
+    """The key under which an artifact is kept."""
 
     digest: str | None = header(
         "Content-Digest", Text(), "sha-256=:…: of the body (RFC 9530); what differs from it is not kept."

@@ -89,7 +89,7 @@ class Creating:
 
 @attrs.frozen
 class Changing(OfTask):
-    """Which task to change."""
+    """The task to change."""
 
     request_key: str | None = header("Idempotency-Key", Text(1, MAX_REQUEST_KEY), FOREVER_KEY)
 

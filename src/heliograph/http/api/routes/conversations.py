@@ -69,7 +69,7 @@ def _message_key(stored_id: int, name: str) -> tuple[EventId, str]:
 
 @attrs.frozen
 class ConversationListing:
-    """Which conversations to list."""
+    """The filters and the page of a list of conversations."""
 
     search: str | None = query(Text(), "The title has each of these words, or one that begins so.")
     archived: bool = query(Flag(), "Those that are archived, instead of those that are not.", default=False)
@@ -81,21 +81,21 @@ class ConversationListing:
 
 @attrs.frozen
 class OfConversation:
-    """Which conversation."""
+    """One conversation."""
 
     conversation_id: str = path(Text(), "The conversation's id.")
 
 
 @attrs.frozen
 class OfFlow:
-    """Which flow."""
+    """One flow."""
 
     flow_id: str = path(Text(), "The flow's id, such as github:acme/app#12, escaped.")
 
 
 @attrs.frozen
 class MessageListing(OfConversation):
-    """Which of its messages to list."""
+    """The filters and the page of a conversation's messages."""
 
     tail: int | None = query(Whole(1, 500), "The number of the newest messages to return, instead of a page.")
     limit: int = page_limit()
@@ -104,7 +104,7 @@ class MessageListing(OfConversation):
 
 @attrs.frozen
 class Saying(OfConversation):
-    """Where to say it."""
+    """The conversation that a message is added to."""
 
     run: bool = query(Flag(), "Whether a user's message without a task asks the engine.", default=True)
 

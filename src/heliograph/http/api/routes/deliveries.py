@@ -111,7 +111,7 @@ def _delivery_key(microseconds: int, event_id: str) -> tuple[datetime, str]:
 
 @attrs.frozen
 class DeliveryListing:
-    """Which deliveries to list."""
+    """The filters and the page of a list of deliveries."""
 
     webhook_id: str | None = query(Text(), "Of this webhook.")
     provider: str | None = query(Text(), "Of this provider.")
@@ -128,7 +128,7 @@ class DeliveryListing:
 
 @attrs.frozen
 class OfDelivery:
-    """Which delivery."""
+    """One delivery."""
 
     event_id: str = path(Text(), "The delivery's id.")
 

@@ -83,7 +83,7 @@ def _read_leniently(body: bytes, what: str) -> Any:
 
 
 MANY_ITEMS = 500
-"""So many items take milliseconds to check: others are served meanwhile."""
+"""Items that are checked in one go; it takes milliseconds, and others are served between."""
 
 
 class Items:
@@ -180,7 +180,7 @@ def _event_key(event_id: int) -> EventId:
 
 @attrs.frozen
 class EventListing:
-    """Which events to list."""
+    """The filters and the page of a list of events."""
 
     channel: tuple[str, ...] = query(
         Selectors(), "Channels and patterns; repeatable, all if none is named.", default=()

@@ -25,7 +25,7 @@ MEASURED: Mapping[str, Callable[[Totals], float | None]] = {
     "average_cost_usd": lambda t: t.cost_nanos / t.finished / 10**9 if t.finished else None,
     "average_duration_ms": lambda t: t.duration_ms / t.finished if t.finished else None,
 }
-"""What can be shown of sums; averages are of finished tasks."""
+"""The measures that follow from sums; averages are of finished tasks."""
 
 IsoTime = Annotated[str, says(format="date-time")]
 Count = Annotated[int, says(minimum=0)]
@@ -124,7 +124,7 @@ class HistogramMeta(PeriodMeta):
 
 @attrs.frozen
 class Change:
-    """By what share of the previous each measure changed; null where there is nothing to compare with."""
+    """The change of each measure, as a share of the previous value; null where there was none."""
 
     cost_usd: float | None
     tasks: float | None

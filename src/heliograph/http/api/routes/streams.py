@@ -114,7 +114,7 @@ class Watching(Resuming):
 
 @attrs.frozen
 class WatchingEvents(Watching):
-    """Which events a stream shows."""
+    """The selection of a stream, and the position at which it begins."""
 
     channel: tuple[str, ...] = query(
         Selectors(), "Channels and patterns; repeatable, all if none is named.", default=()
@@ -129,7 +129,7 @@ class WatchingEvents(Watching):
 
 @attrs.frozen
 class WatchingTask(Watching):
-    """Which task a stream shows."""
+    """The task that a stream shows."""
 
     task_id: str = path(Text(), "The task's id.")
 

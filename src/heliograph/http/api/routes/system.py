@@ -76,7 +76,7 @@ async def platform_health(services: Services, who: Identity, asked: Nothing) -> 
 
 @attrs.frozen
 class Readiness:
-    """Which parts are reachable."""
+    """The state of each part that the service needs."""
 
     status: Literal["ready", "not ready"]
     checks: Mapping[str, Annotated[str, says("ok, or what is wrong.")]]

@@ -55,7 +55,7 @@ def _task_key(sorted_by: int, task_id: str) -> tuple[int, str]:
 
 @attrs.frozen
 class TaskListing:
-    """Which tasks to list."""
+    """The filters and the page of a list of tasks."""
 
     status: tuple[str, ...] = query(
         Words(STATUSES), "Any of these; repeated, or separated by commas.", default=()
@@ -93,7 +93,7 @@ class TaskListing:
 
 @attrs.frozen
 class OfTask:
-    """Which task."""
+    """One task."""
 
     task_id: str = path(Text(), "The task's id.")
 
@@ -105,7 +105,7 @@ def of_task(asked: Any) -> tuple[str, ...]:
 
 @attrs.frozen
 class LineRange(OfTask):
-    """Which lines of a task's output."""
+    """A range of a task's output."""
 
     from_seq: int = query(Whole(1, MAX_SEQ), "The first line of the range.", default=1)
     to_seq: int | None = query(Whole(1, MAX_SEQ), "The last line of the range.")
@@ -321,7 +321,7 @@ async def _as_ndjson(pages: AsyncGenerator[Sequence[LogLine], None]) -> AsyncIte
 
 
 ONE_TASK = (NotFound, Invalid, Unavailable)
-"""How an endpoint of one task refuses."""
+"""The refusals of an endpoint of one task."""
 
 ENDPOINTS = [
     Endpoint(

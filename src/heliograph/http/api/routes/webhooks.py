@@ -33,7 +33,7 @@ from heliograph.model.webhooks.config import PROVIDERS, Command
 from heliograph.model.webhooks.webhook import WEBHOOK, Webhook, WebhookFilter
 
 DEFAULT_COMMAND: Mapping[str, Any] = {"name": "run", "template": "{{ full_text or payload }}"}
-"""What a webhook does that was made without commands: hand on what it is told."""
+"""The one command of a webhook that was made without commands: it hands on the text of a delivery."""
 
 Count = Annotated[int, says(minimum=0)]
 
@@ -70,7 +70,7 @@ class NewWebhook:
 
 @attrs.frozen
 class OfWebhook:
-    """Which webhook."""
+    """One webhook."""
 
     webhook_id: str = path(Text(), "The webhook's id; to deliver to, its endpoint's last part will do.")
 

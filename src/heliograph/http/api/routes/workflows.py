@@ -40,7 +40,7 @@ from heliograph.storage.protocols import Store
 ONLY_WHERE_SAID: Mapping[type, tuple[str, ...]] = {
     Node: ("body", "condition_expr", "max_iterations", "children")
 }
-"""What is left out where a file does not say it; all other fields are always there."""
+"""Fields that are left out where a file does not say them; all other fields are always there."""
 
 
 def _whole(cls: type) -> None:
@@ -64,7 +64,7 @@ for _cls in (Manifest, Setting, Pipeline, Node, Edge, Card, FileProblem, Broken)
 
 @attrs.frozen
 class OfWorkflow:
-    """Which workflow."""
+    """One workflow."""
 
     workflow_id: str = path(Text(), "The workflow's id.")
 
@@ -247,7 +247,7 @@ def _summary(workflow: Workflow, kept: Record, last: Run | None) -> WorkflowSumm
 
 _SUMMARY = _summary(samples.WORKFLOW, samples.RECORD, samples.RUN)
 ONE_WORKFLOW = (WorkflowNotFound, Invalid, Unavailable)
-"""How an endpoint of one workflow refuses."""
+"""The refusals of an endpoint of one workflow."""
 
 ENDPOINTS = [
     Endpoint(
