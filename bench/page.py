@@ -208,9 +208,9 @@ def add(sizes: dict[str, int], name: str, size: int) -> None:
 
 @click.command()
 @click.option("--tasks", default=1000, help="Tasks that run.")
-@click.option("--minutes", default=1.0, help="How long lines come.")
-@click.option("--lines", default=200_000, help="Of the long log.")
-@click.option("--steps", default=10_000, help="Of the run.")
+@click.option("--minutes", default=1.0, help="Minutes in which lines come.")
+@click.option("--lines", default=200_000, help="Lines of the long log.")
+@click.option("--steps", default=10_000, help="Steps of the run.")
 def main(tasks: int, minutes: float, lines: int, steps: int) -> None:
     """Measure the dashboard in a browser."""
     table = Table("what", "measured")

@@ -174,8 +174,8 @@ def time_of(client: httpx.Client, path: str) -> float:
 
 
 @click.command()
-@click.option("--runs", default=1_000_000, help="Of the large service.")
-@click.option("--times", default=100, help="How often each question is asked.")
+@click.option("--runs", default=1_000_000, help="Runs of the large service.")
+@click.option("--times", default=100, help="The number of times that each question is asked.")
 def main(runs: int, times: int) -> None:
     """Measure, and print a table."""
     sizes = (1000, runs)

@@ -128,7 +128,7 @@ class EventSettings:
     """The limits of what publishers send."""
 
     max_bytes: int = number(1 * MIB - 16 * KIB, KIB, 64 * MIB)
-    """With its envelope an event then fits the 1 MiB that clients of WebSockets mostly read."""
+    """The default leaves room for the envelope in the 1 MiB that most clients of WebSockets read."""
     key_ttl_seconds: int = number(86400, 1, 30 * 86400)
     max_per_request: int = number(20_000, 1, 100_000)
     append_queue: int = number(1024, 1, 100_000)
@@ -165,7 +165,7 @@ class EngineSettings:
         url: Its URL, if it is asked over HTTP.
         queue: The list in Redis (``storage.redis_url``) that it takes tasks from; it goes before ``url``.
         timeout_seconds: The time in which it must answer.
-        patience_seconds: After so long without a sign of a task it is given the task again.
+        patience_seconds: The time without a sign of a task after which it is given the task again.
         attempts: The most times that it is given a task.
         repo_path: The folder that it is told to work in.
     """
@@ -260,7 +260,7 @@ def load(file: Path | None = None, environ: Mapping[str, str] = os.environ) -> S
         environ: The environment.
 
     Raises:
-        SettingsError: With one line per mistake: where it is and what would be right.
+        SettingsError: The mistakes, a line for each: its place, and the value that would be right.
     """
     tree = _read_file(file)
     problems: list[str] = []

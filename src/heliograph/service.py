@@ -256,7 +256,7 @@ class Staff:
     """The actors that run under a node's storage; they outlive everything that appends.
 
     Args:
-        actors: By name.
+        actors: The actors by name.
         stats: Takes a snapshot of their counters.
         clock: The clock that retention goes by.
     """

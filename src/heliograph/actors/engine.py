@@ -189,7 +189,7 @@ class Engine:
         store: Tells of open dispatches, and of what became of their tasks.
         append: Appends events.
         max_bytes: Limit of one event's payload.
-        patience_seconds: After so long without a sign of a task it is given again.
+        patience_seconds: The time without a sign of a task after which it is given again.
         attempts: The most times that a task is given to the engine.
     """
 

@@ -68,7 +68,7 @@ class Figures:
 
     Args:
         cursor: The delta: the stream after it continues these numbers.
-        sums: For each question, for each of its spans, the sums by group.
+        sums: The sums by group, for each span of each question.
     """
 
     cursor: EventId

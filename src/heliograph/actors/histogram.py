@@ -96,8 +96,8 @@ class Histogram:
     """Adds up what happens, and tells.
 
     Args:
-        log: To catch up from.
-        store: Has the rollups, and the entities that are finished.
+        log: The log to catch up from.
+        store: The store of the rollups and of finished entities.
         publish: Appends to the log; the appender's.
         prices: The same as the fold's.
         interval: Seconds between two deltas while there are changes.

@@ -96,7 +96,7 @@ class Monitor:
 
     Args:
         node: The name of the node.
-        folder: On the disk whose room matters.
+        folder: A folder on the disk whose room matters.
         check: Tells of each part what is wrong with it, ``None`` if nothing is.
         latencies: The time that each part took to answer ``check``, in milliseconds.
         carried: Returns the number of events that the hub has carried.

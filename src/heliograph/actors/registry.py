@@ -47,7 +47,7 @@ class Catalogue:
     """All workflows at one moment.
 
     Args:
-        workflows: By id, sorted.
+        workflows: The workflows by id, sorted.
         broken: Folders that should be workflows and are none.
         marks: For each workflow, a text that changes with its files.
     """

@@ -59,7 +59,7 @@ class Hook:
         secret: The secret that it shares with its provider; ``None``: there is none.
         file: The file of its configuration, from the root; empty: it was made over HTTP.
         created_at: The time at which it was made over HTTP.
-        created_by: By whom.
+        created_by: The name of the key that made it.
         said: The body that it was made of.
     """
 
@@ -72,7 +72,7 @@ class Hook:
 
     @property
     def webhook_id(self) -> str:
-        """Its id."""
+        """The webhook's id."""
         return self.config.webhook_id
 
 
@@ -83,7 +83,7 @@ class Webhooks:
         root: The folder with files; ``None``: none.
         environ: The environment with the secrets of webhooks in files.
         store: Asked for those that were made over HTTP.
-        vault: Has their secrets.
+        vault: The vault of their secrets.
         append: Appends drafts to the log.
     """
 

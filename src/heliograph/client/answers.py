@@ -71,7 +71,7 @@ class TaskState:
         updated_at: The time of the last event that changed it.
         started_at: The time at which it began.
         finished_at: The time at which it ended.
-        duration_ms: From beginning to end.
+        duration_ms: The time from beginning to end.
         name: The task's name.
         agent: The agent that does it.
         agent_type: The kind of agent.
@@ -176,7 +176,7 @@ class Call(Generic[T]):
 
     Args:
         read: Reads the JSON object of its answer.
-        path: From the root of the service.
+        path: The path from the root of the service.
         method: The HTTP method.
         query: The URL's query; a value of ``None`` is left out.
         body: As it is sent.

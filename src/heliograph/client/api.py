@@ -190,7 +190,7 @@ class Client:
         """Open an answer that is read piece by piece.
 
         Args:
-            path: From the root of the service.
+            path: The path from the root of the service.
             query: The URL's query.
             headers: Besides the usual ones.
             idle: Seconds of silence after which the connection counts as lost.
@@ -270,7 +270,7 @@ async def raise_for_problem(response: httpx.Response) -> None:
         response: A streaming response whose body was not read yet.
 
     Raises:
-        HeliographError: By the answer's status; ``Unavailable`` for every 5xx.
+        HeliographError: The error of the answer's status; ``Unavailable`` for every 5xx.
     """
     if not response.is_success:
         body = b""

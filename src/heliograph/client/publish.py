@@ -25,7 +25,7 @@ async def publish_items(client: Client, items: Sequence[Any], patience: float) -
 
     Args:
         client: The client of the service.
-        items: In either form.
+        items: The items, in either form.
         patience: Seconds to go on trying while the service is away; it is tried once in any case.
 
     Raises:
@@ -53,7 +53,7 @@ async def publish_stream(
 
     Args:
         client: The client of the service.
-        descriptor: To read from, until its end.
+        descriptor: The file to read from, until its end.
         patience: Seconds to go on trying while the service is away, each time.
         on_kept: Told of each batch that the service keeps.
 

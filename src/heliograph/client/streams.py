@@ -93,7 +93,7 @@ class EventStream:
         """Connect, if need be, and read once.
 
         Args:
-            deadline: By the monotonic clock.
+            deadline: The deadline by the monotonic clock.
 
         Raises:
             TimeoutError: The deadline has passed.

@@ -35,7 +35,7 @@ async def show_channel(
         client: The client of the service.
         following: The selection to show.
         transport: ``sse`` or ``ws``.
-        show: Given each item.
+        show: Called with each item.
         notify: Told, in sentences for people, what is waited for.
         follow_on: Go on after the end of the task.
 

@@ -48,7 +48,7 @@ _OWNERS = {
     "run": (_WORKFLOW, _TASK, _CONVERSATION),
     "step": (_WORKFLOW, _TASK, _CONVERSATION),
 }
-"""By the first part of a topic: what an event may belong to, and the field that says so, likeliest first."""
+"""The families that an event may belong to, likeliest first, with their fields; by the topic's first part."""
 
 _name = re.compile(NAME, re.ASCII)
 _topic = re.compile(TOPIC, re.ASCII)
@@ -94,7 +94,7 @@ def parse_topic_pattern(text: str, field: str = "topic") -> str:
     """Check a topic filter: a topic, ``pipeline.*`` (everything below it), or ``*``.
 
     Raises:
-        Invalid: Not of that form.
+        Invalid: The text is not of that form.
     """
     if _topic_pattern.fullmatch(text):
         return text

@@ -65,7 +65,7 @@ _TYPE = Rule(
 )
 
 KIND_OF = {topic: kind for kind in KINDS for topic in kind.topics}
-"""By topic: the kind of entity whose rules its payload keeps to."""
+"""The kind of entity whose rules the payload of a topic keeps to, by topic."""
 
 OWN_TOPICS = frozenset(topic for kind in KINDS for topic in kind.own) | {channels.MACHINE_STATUS}
 """The topics of the service itself: a key that may publish need not be one that may configure."""
@@ -78,14 +78,14 @@ MESSAGE_FORMS = {
 
 
 _LONG_NUMBER = re.compile(rb"[0-9]{19}")
-"""In JSON: what may be a whole number beyond 64 bits."""
+"""Digits in JSON that may be a whole number beyond 64 bits."""
 
 
 def parse_json(body: bytes, what: str) -> Any:
     """Read JSON strictly (UTF-8, no NaN, no lone surrogates).
 
     Raises:
-        Malformed: Not JSON; the message names ``what`` and the position.
+        Malformed: The data is not JSON; the message names ``what`` and the position.
         Invalid: It has whole numbers beyond 64 bits.
     """
     try:
@@ -101,7 +101,7 @@ def _refuse_large_numbers(body: bytes, what: str) -> None:
     """Refuse whole numbers beyond 64 bits: they would come back rounded.
 
     Raises:
-        Invalid: With one entry for each.
+        Invalid: The bad items, an entry for each.
     """
     try:
         value = json.loads(body, parse_int=_whole)
@@ -146,7 +146,7 @@ def parse_items(items: Iterable[Any], max_event_bytes: int, request_key: str | N
         request_key: The request's idempotency key, from which items without a ``key`` get theirs.
 
     Raises:
-        Invalid: With one entry for each bad field of each item.
+        Invalid: The bad fields of the items, an entry for each.
         TooLarge: An item is over the limit; the message names its index.
     """
     drafts: list[Draft] = []

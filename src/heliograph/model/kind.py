@@ -66,7 +66,7 @@ class Kind(Generic[V]):
         forms: The dashboard's forms of messages, and their topics.
         key_of: Returns the key of the entity that an event of the family touches, ``None`` if it is none.
         first_seen: Makes an entity at its first event, before that is applied.
-        fed_by: By kind, what one entity of that kind adds to one of these; ``None`` if nothing.
+        fed_by: The share of an entity of another kind in one of these, by that kind; ``None``: no share.
         fed: Makes an entity at its first share, before that is added.
     """
 
@@ -101,7 +101,7 @@ class Before(Generic[V]):
     """An entity as it was before some event, as far as the store knows.
 
     Args:
-        value: With the fields that decide what it counts for; ``None`` when the store knows of none.
+        value: The state, with the fields that decide its share; ``None`` when the store has none.
         through: Its events up to this id are in ``value``; those between it and the event in question have
             not been folded yet.
     """

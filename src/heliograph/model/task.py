@@ -40,7 +40,7 @@ TOKENS = {
     "cache_read_input_tokens": "cache_read_tokens",
     "cache_creation_input_tokens": "cache_write_tokens",
 }
-"""By their names in a result: the fields of a task that count tokens."""
+"""The fields of a task that count tokens, by their names in a result."""
 
 SPENDING = ("cost_nanos", *TOKENS.values())
 """The fields of a task that add up over its attempts."""
@@ -162,7 +162,7 @@ class Task:
 
         Args:
             event: Newer than every event folded before.
-            prices: To compute a cost that the result does not say.
+            prices: The table for a cost that the result does not say.
         """
         self.last_seq = event.seq
         self.last_event_id = event.id

@@ -45,7 +45,7 @@ class Page:
     """Some events in order, and how far the reading got.
 
     Args:
-        events: At most as many as were asked for.
+        events: The events, at most as many as were asked for.
         through: Everything of the selection up to this id is in ``events`` or before them.
         more: Whether there may be more behind ``through``.
         trimmed: Some of the selection's events up to this id were removed by retention before this reading,
@@ -306,7 +306,7 @@ class LineFilter:
     """The lines of output that a search finds; ``None`` does not filter.
 
     Args:
-        text: Found in the line as it was written, ignoring the case of ASCII letters.
+        text: A text in the line as it was written; the case of ASCII letters is ignored.
         stream: Only lines of this stream.
     """
 
@@ -472,7 +472,7 @@ class ArtifactInfo:
 
     Args:
         key: Its name within the run.
-        size: In bytes.
+        size: The size in bytes.
         modified: The time at which it was written.
         etag: Another one after each change.
     """
@@ -594,12 +594,12 @@ class Storage(Protocol):
 
     @property
     def archive(self) -> Archive | None:
-        """For the archiver; ``None`` where log and store are one."""
+        """The archiver's side; ``None`` where log and store are one."""
         ...
 
     @property
     def listener(self) -> Listener | None:
-        """For the bridge; ``None`` when nothing is to be bridged."""
+        """The bridge's side; ``None`` when nothing is to be bridged."""
         ...
 
     @property

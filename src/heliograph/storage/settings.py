@@ -40,7 +40,7 @@ class PostgresSettings:
     Args:
         pool_size: Connections of one node for questions.
         statement_timeout: Seconds after which PostgreSQL gives up a statement.
-        takeover_seconds: After so much silence PostgreSQL ends the archiver's session, so that another
+        takeover_seconds: The silence after which PostgreSQL ends the archiver's session, so that another
             node takes over from one that is paused or cut off.
     """
 

@@ -35,7 +35,7 @@ class Told:
 
     Args:
         client: To publish with.
-        folder: The folder in which it is noted.
+        folder: The folder in which the run is noted.
         workflow_id: The workflow.
         run_id: The run.
     """

@@ -126,8 +126,8 @@ class Endpoint:
     """One method of one path.
 
     Args:
-        method: In capitals; HEAD comes with GET.
-        path: With parameters in braces; ``{name:path}`` takes slashes too.
+        method: The method in capitals; HEAD comes with GET.
+        path: The path with parameters in braces; ``{name:path}`` takes slashes too.
         view: Answers, given the services, who asks, the parameters and the body, as far as it names them.
         tag: The group it stands in; empty: it is not described.
         described: The documents' descriptions of its answers.
@@ -226,7 +226,7 @@ class Endpoint:
 
     @property
     def name(self) -> str:
-        """Its name among all endpoints."""
+        """The endpoint's name among all endpoints."""
         return self.view.__name__ if self.present is None else f"dashboard_{self.view.__name__}"
 
     @property

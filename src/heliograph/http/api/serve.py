@@ -111,7 +111,7 @@ def _admit(endpoint: Endpoint, services: Services, asked: Asked, path: Mapping[s
     """Judge a request by its head; return what the view is called with.
 
     Raises:
-        Forbidden: By its host, its origin, its scope or its channels.
+        Forbidden: The host, the origin, the scope or the channels forbid it.
         Unauthenticated: It must say who asks, or the key or ticket that it has is wrong.
         Invalid: Some parameters are wrong.
     """

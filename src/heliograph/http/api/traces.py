@@ -48,18 +48,18 @@ class TraceStep:
 
     name: str
     status: Annotated[str, says("pending, running, success, failed, skipped or cancelled.")]
-    artifact_key: Annotated[str | None, says("Of its output; null where it left none.")]
-    artifact_error: Annotated[str | None, says("Why an artifact of it is not shown.")]
-    output: Annotated[Any, says("The whole document of its artifact, or what its events told.")]
+    artifact_key: Annotated[str | None, says("The key of its output; null where it left none.")]
+    artifact_error: Annotated[str | None, says("The reason why an artifact of it is not shown.")]
+    output: Annotated[Any, says("The whole document of its artifact, or else the output in its events.")]
     duration_ms: float
     has_llm_response: bool
-    llm_response: Annotated[Any, says("The whole document of what a model answered; null if there is none.")]
+    llm_response: Annotated[Any, says("The whole document of a model's answer; null if there is none.")]
     token_metrics: TokenMetrics | None
     started_at: datetime | None
     finished_at: datetime | None
-    offset_ms: Annotated[float | None, says("From the run's start to the step's.")]
+    offset_ms: Annotated[float | None, says("The time from the run's start to the step's.")]
     attempts: Annotated[int, says("The number of its attempts.", minimum=0)]
-    tries: Annotated[Sequence[Attempt], says("Its attempts, the earliest first; the newest of many.")]
+    tries: Annotated[Sequence[Attempt], says("Its attempts, the earliest first; of many only the newest.")]
     error: str | None
     cost_usd: Dollars
     input_tokens: Tokens
@@ -95,7 +95,7 @@ async def traced(
     Args:
         artifacts: The files that runs left behind.
         run: The run.
-        steps: In the order in which they began.
+        steps: The steps in the order in which they began.
         pipeline: The workflow's pipeline, where these are all of the run's steps: it gives the order, and
             names those that have not begun.
     """

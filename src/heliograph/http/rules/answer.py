@@ -17,7 +17,7 @@ class Answer:
 
     Args:
         status: HTTP status.
-        body: With its length known.
+        body: The body, of known length.
         content_type: The media type of the body.
         headers: Further ones.
     """

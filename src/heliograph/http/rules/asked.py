@@ -28,7 +28,7 @@ class Asked(Protocol):
 
     @property
     def method(self) -> str:
-        """In capitals."""
+        """The method in capitals."""
 
     @property
     def path(self) -> str:

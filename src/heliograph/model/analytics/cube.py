@@ -61,7 +61,7 @@ ERRORS = "error"
 """The grouping of a view that counts failures by kind of error."""
 
 Groups = Mapping[str, int]
-"""By group one integer: packed sums, and above them the sketch of durations if the view wants it."""
+"""One integer for each group: packed sums, and above them the sketch of durations if the view wants it."""
 
 _NONE: Groups = {}
 
@@ -75,7 +75,7 @@ class View:
 
     Args:
         group_by: One of the dimensions, ``ERRORS``, or ``None``.
-        filters: For each dimension the values that count; ``None`` for all.
+        filters: The values that count, for each dimension; ``None`` for all.
         durations: Whether the sketch of durations is wanted, too.
     """
 
@@ -300,7 +300,7 @@ def greatest(sums: Sequence[dict[str, int]], most: int) -> list[dict[str, int]]:
     """Keep the greatest groups over all spans, by cost and then by number of tasks; ``OTHER`` has the rest.
 
     Args:
-        sums: By group, of each span.
+        sums: The sums by group, for each span.
         most: The most groups, ``OTHER`` among them.
     """
     names = set().union(*sums)

@@ -48,7 +48,7 @@ def delta(span: Span, changes: Cells, open_sums: Packed) -> Draft:
 
     Args:
         span: The period that it covers.
-        changes: By how much the sums change.
+        changes: The differences of the sums.
         open_sums: All of the open slot after the change; see ``open_slot``.
     """
     buckets = [

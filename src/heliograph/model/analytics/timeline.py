@@ -93,7 +93,7 @@ def parse_moment(text: str, now: datetime, zone: ZoneInfo, field: str) -> dateti
     Args:
         text: As it came in a query; a ``+`` of an offset that arrived as a space is understood.
         now: Aware.
-        zone: For a time or date without an offset.
+        zone: The zone of a time or date without an offset.
         field: The name of the field in the error.
 
     Raises:

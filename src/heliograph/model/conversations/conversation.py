@@ -58,7 +58,7 @@ class Conversation:
     Args:
         message_count: Its messages since it was cleared.
         total_cost_nanos: The cost of its tasks.
-        total_duration_ms: For how long its tasks ran that have ended.
+        total_duration_ms: The sum of the durations of its ended tasks.
         started_at: The time at which the first of its tasks began.
         completed_at: The time at which the last of them ended.
         cleared_id: Messages that became whole up to this event are not shown any more.

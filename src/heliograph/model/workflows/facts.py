@@ -67,7 +67,7 @@ def remember(entries: dict[str, Value], key: str, value: Value, most: int) -> Va
     """Add an entry to a set of the newest; return the one that had to go.
 
     Args:
-        entries: By keys whose order is their age.
+        entries: The entries by keys whose order is their age.
         key: The key of the entry; it is joined with one that is there already.
         value: The entry.
         most: The number that is kept. When the set is full, an entry that is older than all of them counts as

@@ -28,7 +28,7 @@ class Setting:
         type: One of ``SETTING_TYPES``.
         required: Whether it must be set.
         default: The value when none is set; of a secret it is never told.
-        description: For whom sets it.
+        description: The description for people who set it.
         options: The values that a ``select`` may have.
     """
 
@@ -53,7 +53,7 @@ class Manifest:
         color: As in CSS.
         enabled: Whether it is switched on, as the file says.
         triggers: The causes that start it: each has a ``type``, and the fields that the type needs.
-        tags: To find it by.
+        tags: The tags to find it by.
         settings: The settings that it has.
         memory: The value in the file, of any form.
         agents: Names of its agents.

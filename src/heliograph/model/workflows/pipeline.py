@@ -67,7 +67,7 @@ class Pipeline:
 
     Args:
         strategy: ``SEQUENTIAL`` or ``DAG``.
-        nodes: In the file's order.
+        nodes: The steps in the file's order.
         edges: Between nodes that exist.
         layers: Names, sorted within each layer.
     """

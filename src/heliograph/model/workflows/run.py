@@ -276,7 +276,7 @@ class RunFilter:
 
     Args:
         workflow_id: Only runs of this workflow.
-        statuses: With one of these; empty: any.
+        statuses: Only runs in one of these statuses; empty: any.
         ids: Only runs with these ids, as ``id_of`` makes them; empty: any.
         since: Started at or after.
         until: Started before.

@@ -38,7 +38,7 @@ OF_RUNS: Mapping[str, tuple[str, str]] = {
         for topic, word in (("started", "began"), ("completed", "success"), ("failed", "failed"))
     },
 }
-"""By topic: who speaks, and what that says of the run."""
+"""The speaker of each topic, and the topic's meaning for the run."""
 
 OF_STEPS: Mapping[str, str] = {
     "step.started": "began",
@@ -51,7 +51,7 @@ OF_STEPS: Mapping[str, str] = {
     "stage.completed": "success",
     "agent.failed": "failed",
 }
-"""By topic: what it says of a step. Runners tell of no node that failed; its agent does."""
+"""The meaning of each topic for a step. Runners tell of no node that failed; its agent does."""
 
 CALL = "pipeline.adk_completed"
 """The topic that tells the cost of a model's calls."""

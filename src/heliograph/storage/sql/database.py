@@ -41,7 +41,7 @@ class Database:
     """An engine whose calls run in worker threads.
 
     Args:
-        engine: With a pool of at least ``threads`` connections.
+        engine: An engine whose pool has at least ``threads`` connections.
         threads: The number of calls that may run at once; more wait their turn.
     """
 
@@ -96,7 +96,7 @@ class Writer:
     It is made within Trio.
 
     Args:
-        engine: Has room for one more connection; its connections begin no transaction inside another.
+        engine: An engine with room for one more connection, whose connections begin no nested transaction.
     """
 
     def __init__(self, engine: Engine) -> None:

@@ -96,8 +96,8 @@ class Entity(Generic[V]):
 
     Args:
         kind: The kind of entity.
-        table: With a column for each field of the kind's values.
-        sorts: By name, what lists may be sorted by instead of the kind's order, largest first; never null.
+        table: The table, with a column for each field of the kind's values.
+        sorts: The columns that lists may be sorted by, by name, largest first and never null.
         filters: By field of the kind's filter, how a value narrows a list; a field that is not here is a
             column, and must be equal.
         large: Columns of up to a megabyte that the fold never reads: a batch over thousands of entities must

@@ -72,7 +72,7 @@ class DaysOrHours(Days):
 class DashboardHistogram:
     """Parallel lists, with an entry for each piece that has any tasks."""
 
-    dates: Annotated[Sequence[str], says("When each begins, in UTC.")]
+    dates: Annotated[Sequence[str], says("The beginning of each, in UTC.")]
     costs: Sequence[float]
     task_counts: Sequence[int]
     tokens: Sequence[int]

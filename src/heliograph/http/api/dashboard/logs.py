@@ -175,7 +175,7 @@ async def _listed(services: Services, task: Task, part: str) -> AsyncIterator[by
 class WholeLog(OfTask):
     """The whole log, in some form."""
 
-    form: str = header("Accept", Media((JSON, TEXT_PLAIN, NDJSON)), "How to write it.", default=JSON)
+    form: str = header("Accept", Media((JSON, TEXT_PLAIN, NDJSON)), "The form of the answer.", default=JSON)
 
 
 @attrs.frozen
@@ -234,7 +234,7 @@ ENDPOINTS = [
         "/api/tasks/{task_id}/logs",
         task_log,
         DASHBOARD,
-        Described("The newest of it."),
+        Described("The newest output."),
         channels=of_task,
         refuses=ONE_TASK,
         example=TaskLog("42", "completed", samples.LINE.output, None, is_live=False),
@@ -245,7 +245,7 @@ ENDPOINTS = [
         whole_log,
         DASHBOARD,
         Described(
-            "All of it, as Accept prefers.",
+            "The whole output, in the form that Accept prefers.",
             media={
                 JSON: {"schema": _OBJECT},
                 TEXT_PLAIN: {"schema": TEXT},

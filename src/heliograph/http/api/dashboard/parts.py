@@ -22,7 +22,7 @@ class AgentOutput:
     type: str
     content: str
     tool_name: str | None
-    tool_input: Annotated[str | None, says("As JSON.")]
+    tool_input: Annotated[str | None, says("The input, as JSON.")]
     is_error: bool
 
 
@@ -187,6 +187,6 @@ LISTS: Mapping[str, tuple[tuple[str, ...], Entry]] = {
     "agent_output": (("task.*",), _agent_output),
     "knowledge_interactions": (("knowledge.*",), _knowledge),
 }
-"""By the part's name: the topics of its events, and what makes an entry of one."""
+"""The topics of each part's events, and the function that makes an entry of one."""
 
 PARTS = ("metadata", "input", *LISTS, "final_result")

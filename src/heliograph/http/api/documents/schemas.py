@@ -30,7 +30,13 @@ def ruled(rules: Rules, **overrides: Schema) -> Schema:
 # Messages that publishers send
 
 
-_RESULT = {"anyOf": [ref("Result"), said(TEXT, "The same as an object with it as stdout."), {"type": "null"}]}
+_RESULT = {
+    "anyOf": [
+        ref("Result"),
+        said(TEXT, "A text is the same as an object with the text as stdout."),
+        {"type": "null"},
+    ]
+}
 
 
 def _payload_rule(topic: str) -> Schema:
@@ -63,4 +69,4 @@ GIVEN: Mapping[str, Schema] = {
     "TaskStatusItem": _MESSAGE_ITEMS["task_status"],
     "Item": {"oneOf": [ref("EventItem"), ref("TaskOutputItem"), ref("TaskStatusItem")]},
 }
-"""By name."""
+"""The schemas by name."""

@@ -90,11 +90,11 @@ class DeliveryReceipt:
     success: bool
     webhook_id: str
     event_type: str
-    event_id: Annotated[str | None, says("Our id of it.")]
+    event_id: Annotated[str | None, says("The delivery's id here.")]
     matched_command: Annotated[str | None, says("The command that it asks for.")]
     task_id: Annotated[str | None, says("The task that was made of it.")]
-    reason: Annotated[str | None, says("Why none was made.")]
-    challenge: Annotated[str | None, says("Given back to a provider that asks for it.")] = None
+    reason: Annotated[str | None, says("The reason why no task was made.")]
+    challenge: Annotated[str | None, says("The answer to a provider's challenge.")] = None
 
 
 async def receive(services: Services, who: Identity, asked: OfWebhook, parcel: Parcel) -> DeliveryReceipt:
@@ -113,11 +113,11 @@ def _delivery_key(microseconds: int, event_id: str) -> tuple[datetime, str]:
 class DeliveryListing:
     """The filters and the page of a list of deliveries."""
 
-    webhook_id: str | None = query(Text(), "Of this webhook.")
-    provider: str | None = query(Text(), "Of this provider.")
+    webhook_id: str | None = query(Text(), "Only deliveries of this webhook.")
+    provider: str | None = query(Text(), "Only deliveries of this provider.")
     status: str | None = query(Word(DELIVERY_STATUSES), "Only these.")
-    event_type: str | None = query(Text(), "Of just this event.")
-    task_id: str | None = query(Text(), "Of which this task was made.")
+    event_type: str | None = query(Text(), "Only deliveries of this event.")
+    task_id: str | None = query(Text(), "Only the delivery that this task was made of.")
     limit: int = page_limit()
     cursor: tuple[datetime, str] | None = page_cursor(_delivery_key, int, str)
 
@@ -200,10 +200,12 @@ class WebhookStats:
     received: Count
     accepted: Count
     skipped: Count
-    refused: Annotated[Mapping[str, int], says("By reason: unsigned, mismatch, stale, repeated, …")]
+    refused: Annotated[
+        Mapping[str, int], says("The number by reason: unsigned, mismatch, stale, repeated, …")
+    ]
     last_event_at: datetime | None
-    latency_ms: Annotated[Mapping[str, float], says("The time until they were kept: p50, p90, p99.")]
-    per_hour: Annotated[Sequence[HourOfWebhook], says("The newest 48 with any.")]
+    latency_ms: Annotated[Mapping[str, float], says("The time until deliveries were kept: p50, p90, p99.")]
+    per_hour: Annotated[Sequence[HourOfWebhook], says("The newest 48 hours with deliveries.")]
 
 
 @attrs.frozen
@@ -317,7 +319,7 @@ ENDPOINTS = [
         receive,
         "webhooks",
         Described(
-            "It is kept.",
+            "The delivery is kept.",
             more="Its signature is checked as its provider makes it; no API key is asked for.",
         ),
         scope=None,

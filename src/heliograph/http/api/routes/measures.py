@@ -139,7 +139,9 @@ class Change:
 class Summary(SummaryMeasures):
     """Sums over a period."""
 
-    active_tasks: Annotated[int, says("Tasks that are not finished now, of whatever time.", minimum=0)]
+    active_tasks: Annotated[
+        int, says("The tasks that are not finished now, whenever they were created.", minimum=0)
+    ]
     by_model: Mapping[str, SummaryMeasures]
     by_agent_type: Mapping[str, SummaryMeasures]
     by_agent: Mapping[str, SummaryMeasures] | None = None

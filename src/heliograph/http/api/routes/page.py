@@ -109,7 +109,7 @@ class Site:
 
     Args:
         version: Names the content of all of them.
-        assets: By their path below ``static/``.
+        assets: The files by their path below ``static/``.
         index: The page itself.
     """
 

@@ -54,7 +54,7 @@ class SessionView:
     input_tokens: int
     output_tokens: int
     first_seen: datetime
-    last_seen: Annotated[datetime, says("When a task of it last began, started or ended.")]
+    last_seen: Annotated[datetime, says("The last time at which a task of it began, started or ended.")]
 
 
 @attrs.frozen

@@ -79,7 +79,7 @@ class Readiness:
     """The state of each part that the service needs."""
 
     status: Literal["ready", "not ready"]
-    checks: Mapping[str, Annotated[str, says("ok, or what is wrong.")]]
+    checks: Mapping[str, Annotated[str, says("ok, or the fault.")]]
 
 
 async def ready(services: Services, who: Identity) -> Readiness | Answer:
@@ -97,8 +97,8 @@ class EngineView:
     form: Literal["http", "queue", "none"]
     state: Annotated[Literal["ok", "down", "unknown", "none"], says("unknown: another node looks after it.")]
     since: datetime
-    latency_ms: Annotated[float | None, says("Of its last answer.")]
-    waiting: Annotated[Count, says("Tasks that are dispatched, or will be, and have not ended.")]
+    latency_ms: Annotated[float | None, says("The time that its last answer took.")]
+    waiting: Annotated[Count, says("Tasks that are dispatched or will be, and that have not ended.")]
     error: str | None
 
 
@@ -110,7 +110,7 @@ class Status:
     node: str
     version: str
     uptime_seconds: Count
-    at: Annotated[datetime, says("As of when: at most a second ago.")]
+    at: Annotated[datetime, says("The time of these figures, at most a second ago.")]
     machine: MachineState
     parts: Annotated[
         Mapping[str, Part], says("The parts that the service needs: log, store, postgres, redis, …")

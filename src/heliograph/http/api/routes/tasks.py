@@ -44,7 +44,7 @@ FULL_LOG_PAGE = 2000
 TEXT_PLAIN = "text/plain"
 NDJSON = "application/x-ndjson"
 
-EXACTLY = "Exactly this."
+EXACTLY = "Only this value, exactly."
 
 
 def _task_key(sorted_by: int, task_id: str) -> tuple[int, str]:
@@ -73,7 +73,7 @@ class TaskListing:
     sort: str | None = query(
         Word(tuple(SORTS)), "The order, largest first; by default the newest come first."
     )
-    counts: bool = query(Flag(), "Whether meta.counts is wanted.", default=False)
+    counts: bool = query(Flag(), "Whether to answer meta.counts, too.", default=False)
     limit: int = page_limit()
     cursor: tuple[int, str] | None = page_cursor(_task_key, int, str)
 
@@ -110,7 +110,9 @@ class LineRange(OfTask):
     from_seq: int = query(Whole(1, MAX_SEQ), "The first line of the range.", default=1)
     to_seq: int | None = query(Whole(1, MAX_SEQ), "The last line of the range.")
     tail: int | None = query(Whole(1, MAX_LINES), "The last `tail` lines of the range.")
-    text: str | None = query(Text(1, 1000), "Only lines with this; ASCII letters of either case.")
+    text: str | None = query(
+        Text(1, 1000), "Only lines with this text; the case of ASCII letters is ignored."
+    )
     stream: str | None = query(Word(STREAMS), "Only lines of this stream.")
     limit: int = query(Whole(1, MAX_LINES), "The most lines to return.", default=MAX_LIMIT)
 
@@ -124,7 +126,7 @@ class LineRange(OfTask):
 class FullLog(OfTask):
     """The whole log, in some form."""
 
-    form: str = header("Accept", Media((TEXT_PLAIN, NDJSON)), "How to write it.", default=TEXT_PLAIN)
+    form: str = header("Accept", Media((TEXT_PLAIN, NDJSON)), "The form of the answer.", default=TEXT_PLAIN)
 
 
 @attrs.frozen
@@ -133,7 +135,7 @@ class TaskListMeta(ListMeta):
 
     counts: Annotated[
         Mapping[str, int] | None,
-        says("Tasks of each status that pass the filter, leaving its status out; absent unless asked for."),
+        says("The number of tasks in each status that pass the other filters; absent unless asked for."),
     ] = None
 
 
@@ -366,10 +368,10 @@ ENDPOINTS = [
         full_log,
         "tasks",
         Described(
-            "All of it, as Accept prefers.",
+            "The whole output, in the form that Accept prefers.",
             media={
                 TEXT_PLAIN: {
-                    "schema": said(TEXT, "As a terminal would have got it."),
+                    "schema": said(TEXT, "The text as a terminal would have got it."),
                     "example": samples.LINE.output,
                 },
                 NDJSON: {

@@ -48,7 +48,8 @@ class NewWebhook:
     description: Annotated[str | None, says(maxLength=2000)] = None
     enabled: bool | None = None
     secret: Annotated[
-        str | None, says("Kept apart, and never shown; empty: there is none any more.", maxLength=500)
+        str | None,
+        says("The secret; it is kept apart and never shown. Empty text removes it.", maxLength=500),
     ] = None
     commands: Annotated[
         Sequence[Mapping[str, Any]] | None,
@@ -276,7 +277,7 @@ def _changing(
         url,
         view,
         "webhooks",
-        Described("As it is now."),
+        Described("The changed webhook."),
         scope="admin",
         channels=of_webhooks,
         refuses=refuses,
@@ -318,7 +319,7 @@ ENDPOINTS = [
         ALL,
         list_webhooks,
         "webhooks",
-        Described("All of them."),
+        Described("All webhooks."),
         channels=of_webhooks,
         refuses=(Invalid, Unavailable),
         example=WebhookList([EXAMPLE], [], samples.META),

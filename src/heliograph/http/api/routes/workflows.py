@@ -85,15 +85,19 @@ class WorkflowSummary:
     icon: str
     color: str
     enabled: bool
-    triggers: Annotated[Sequence[dict[str, Any]], says("Each has a type, and what that type needs.")]
+    triggers: Annotated[
+        Sequence[dict[str, Any]], says("Each has a type, and the fields that the type needs.")
+    ]
     tags: Sequence[str]
     strategy: Annotated[str, says("SEQUENTIAL or DAG.")]
     step_count: Annotated[int, says("Steps of the top level.", minimum=0)]
     agent_count: Annotated[
-        int, says("Agents: those with cards, or else those that the manifest names.", minimum=0)
+        int, says("The agents with cards; without cards, the agents that the manifest names.", minimum=0)
     ]
     total_runs: Annotated[int, says(minimum=0)]
-    success_rate: Annotated[float, says("Percent of the runs that have ended.", minimum=0, maximum=100)]
+    success_rate: Annotated[
+        float, says("The percentage of ended runs that succeeded.", minimum=0, maximum=100)
+    ]
     last_run: Annotated[RunView | None, says("The run that began last.")]
     problems: Annotated[Sequence[FileProblem], says("Mistakes in its files.")]
 
@@ -255,7 +259,7 @@ ENDPOINTS = [
         "/api/v1/workflows",
         list_workflows,
         "workflows",
-        Described("All of them, by id."),
+        Described("All workflows, by id."),
         channels=lambda asked: ("workflow:*",),
         refuses=(Invalid, Unavailable),
         example=WorkflowList([_SUMMARY], 1, [], samples.META),
@@ -282,7 +286,7 @@ ENDPOINTS = [
         "/api/v1/workflows/{workflow_id}",
         change_workflow,
         "workflows",
-        Described("As it is now."),
+        Described("The changed workflow."),
         scope="publish",
         channels=of_workflow,
         body=JsonBody(WorkflowChange),
