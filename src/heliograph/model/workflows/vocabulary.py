@@ -20,7 +20,7 @@ from heliograph.model.workflows import facts
 ENDS = frozenset({"success", "failed", "skipped", "cancelled"})
 """The statuses of a run that has come to an end."""
 
-FINISHED = {**{status: status for status in ENDS}, "completed": "success", "error": "failed"}
+FINISHED = {**{status: status for status in sorted(ENDS)}, "completed": "success", "error": "failed"}
 """The outcomes that ``run.finished`` may name, and their statuses."""
 
 OF_RUNS: Mapping[str, tuple[str, str]] = {
