@@ -18,7 +18,7 @@ from heliograph.http.api.services import Services
 from heliograph.http.api.shared import ListMeta
 from heliograph.http.rules.asked import Asked, Headers
 from heliograph.http.rules.auth import Identity
-from heliograph.http.rules.bodies import JSON
+from heliograph.http.rules.bodies import JSON, WholeReader
 from heliograph.http.rules.parameters import (
     Nothing,
     Text,
@@ -68,19 +68,13 @@ class AnyBody:
         return {"required": True, "content": {JSON: {"schema": {"type": "object"}}}}
 
 
-class _ParcelReader:
+class _ParcelReader(WholeReader):
     def __init__(self, headers: Headers, most: int) -> None:
+        super().__init__(most)
         self._headers = headers
-        self._most = most
-        self._read = bytearray()
-
-    def feed(self, data: bytes) -> None:
-        if len(self._read) + len(data) > self._most:
-            raise TooLarge(f"the body may have at most {self._most} bytes")
-        self._read += data
 
     def end(self) -> Parcel:
-        return Parcel(self._headers, bytes(self._read))
+        return Parcel(self._headers, self.whole())
 
 
 @attrs.frozen

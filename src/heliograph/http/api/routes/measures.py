@@ -90,7 +90,7 @@ def names_of(cls: type) -> tuple[str, ...]:
 
 
 def measure(value: int, names: Iterable[str]) -> dict[str, Any]:
-    """Return some measures of packed sums by name."""
+    """Return some measures of packed sums by name, as arguments of a class that has them as fields."""
     totals = unpack(value)
     return {name: MEASURED[name](totals) for name in names}
 
@@ -180,33 +180,33 @@ class Performance(PerformanceMeasures):
     meta: PeriodMeta
 
 
-@attrs.frozen(kw_only=True)
-class CostBucket(CostMeasures):
-    """A piece of the period; ``groups`` only with group_by, of those that have something here."""
+@attrs.frozen(kw_only=True, slots=False)
+class BucketBounds:
+    """The bounds of a bucket; without slots, since two classes with slots can't be joined in one."""
 
     start: IsoTime
     end: IsoTime
     utc_offset: str
+
+
+@attrs.frozen(kw_only=True)
+class CostBucket(BucketBounds, CostMeasures):
+    """A piece of the period; ``groups`` only with group_by, of those that have something here."""
+
     groups: Mapping[str, CostMeasures] | None = None
 
 
 @attrs.frozen(kw_only=True)
-class TaskBucket(TaskMeasures):
+class TaskBucket(BucketBounds, TaskMeasures):
     """A piece of the period; ``groups`` only with group_by, of those that have something here."""
 
-    start: IsoTime
-    end: IsoTime
-    utc_offset: str
     groups: Mapping[str, TaskMeasures] | None = None
 
 
 @attrs.frozen(kw_only=True)
-class TokenBucket(TokenMeasures):
+class TokenBucket(BucketBounds, TokenMeasures):
     """A piece of the period; ``groups`` only with group_by, of those that have something here."""
 
-    start: IsoTime
-    end: IsoTime
-    utc_offset: str
     groups: Mapping[str, TokenMeasures] | None = None
 
 

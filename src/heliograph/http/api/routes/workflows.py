@@ -44,7 +44,7 @@ ONLY_WHERE_SAID: Mapping[type, tuple[str, ...]] = {
 
 
 def _whole(cls: type) -> None:
-    """Write all fields of a class."""
+    """Have a class of the model written with all its fields; only the API knows which it may leave out."""
     names = [field.name for field in attrs.fields(cls)]
     optional = ONLY_WHERE_SAID.get(cls, ())
 
