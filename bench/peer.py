@@ -9,7 +9,7 @@ from typing import ClassVar, Protocol
 import attrs
 import orjson
 
-from heliograph.client.load.swarm import Dialect
+from heliograph.client.load import Dialect
 
 ROOT = Path(__file__).resolve().parent.parent
 BUILD = ROOT / "build" / "bench"

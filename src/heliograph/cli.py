@@ -42,7 +42,7 @@ DEFAULT_TAIL = 100
 
 
 _ELSEWHERE = {
-    "load": "heliograph.client.load.run",
+    "load": "heliograph.client.load",
     **dict.fromkeys(("ask", "cost", "event"), "heliograph.client.agent.commands"),
 }
 """Commands that live with their own machinery, and are imported at their first use."""
@@ -165,8 +165,7 @@ def exec_(
     """
     import trio
 
-    from heliograph.client.exec.job import Job, new_task_id
-    from heliograph.client.exec.run import Service, execute
+    from heliograph.client.exec import Job, Service, execute, new_task_id
     from heliograph.client.invocation import command_line
     from heliograph.model.intake import parse_item
 
@@ -393,7 +392,7 @@ def serve(demo: bool, file: Path | None, host: str | None, port: int | None, api
 
 
 async def _run_demo(url: str, api_key: str | None, spools: Path) -> None:
-    from heliograph.client.demo.fleet import run
+    from heliograph.client.demo import run
 
     try:
         await run(url, api_key, spools=spools)

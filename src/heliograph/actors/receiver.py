@@ -98,9 +98,9 @@ class Receiver:
 
     Args:
         webhooks: The webhooks that exist.
-        store: Has the deliveries of before.
+        store: The store of earlier deliveries.
         append: Appends drafts to the log.
-        engine: Is given the tasks that are made, a moment later.
+        engine: The engine, which is given the tasks that are made, a moment later.
         repo_path: The folder in which the engine finds the code.
         max_bytes: Limit of an event's payload.
     """
@@ -294,7 +294,7 @@ class _Known:
     def __init__(self, store: Store) -> None:
         self._store = store
         self._asking = trio.Lock()
-        self._next = _Question()
+        self._next = _Lookup()
 
     async def has(self, event_id: str) -> bool:
         """Tell whether the store has a delivery."""
@@ -303,7 +303,7 @@ class _Known:
         async with self._asking:
             if question.found is None:
                 if self._next is question:
-                    self._next = _Question()
+                    self._next = _Lookup()
                 wanted = DeliveryFilter(event_ids=tuple(question.ids))
                 found, _ = await self._store.list(DELIVERY, wanted, None, len(question.ids))
                 question.found = {delivery.event_id for delivery in found}
@@ -311,7 +311,7 @@ class _Known:
 
 
 @attrs.define
-class _Question:
+class _Lookup:
     ids: set[str] = attrs.field(factory=set)
     found: set[str] | None = None
 

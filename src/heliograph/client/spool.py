@@ -64,7 +64,7 @@ class About:
 
 
 @attrs.frozen
-class Run:
+class OutputRun:
     """Lines of output, one behind the other.
 
     Args:
@@ -152,7 +152,7 @@ class Spool:
         """Bytes that are appended but not acknowledged."""
         return self.appended - self.acknowledged
 
-    def append(self, items: Iterable[Mapping[str, Any] | Run]) -> None:
+    def append(self, items: Iterable[Mapping[str, Any] | OutputRun]) -> None:
         """Append items and runs of them, giving each item its key.
 
         Raises:
@@ -160,7 +160,7 @@ class Spool:
         """
         records = []
         for item in items:
-            if isinstance(item, Run):
+            if isinstance(item, OutputRun):
                 records.append(orjson.dumps([self._keys, self._count + 1, item.item, item.text]))
                 self._count += item.text.count("\n") + 1
             else:

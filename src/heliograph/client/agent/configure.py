@@ -6,7 +6,7 @@ import os
 from typing import Any
 
 from heliograph.client.agent import courier
-from heliograph.client.agent.settings import Overflow, Settings
+from heliograph.client.agent.settings import ClientSettings, Overflow
 
 
 def configure(
@@ -49,4 +49,4 @@ def configure(
         "exit_seconds": exit_seconds,
         "heartbeat_seconds": heartbeat_seconds,
     }
-    courier.use(Settings(**{name: value for name, value in given.items() if value is not None}))
+    courier.use(ClientSettings(**{name: value for name, value in given.items() if value is not None}))

@@ -16,7 +16,7 @@ from typing import Any, Protocol
 
 import trio
 
-from heliograph.client.agent.settings import Settings
+from heliograph.client.agent.settings import ClientSettings
 from heliograph.client.api import Client
 from heliograph.client.attachments import send_attachments
 from heliograph.client.leftovers import send_leftovers
@@ -30,14 +30,14 @@ LOOK_AROUND_SECONDS = 30.0
 log = logging.getLogger("heliograph")
 
 
-class Progress(Protocol):
+class DeliveryProgress(Protocol):
     """Told after each change: something was appended, acknowledged or refused."""
 
     def __call__(self, *, refused: bool) -> None:
         """Take it; ``refused``: the service refuses, and waiting for it is of no use."""
 
 
-class Delivery:
+class Sender:
     """Sends one spool until it is told to finish.
 
     Args:
@@ -50,9 +50,9 @@ class Delivery:
     def __init__(
         self,
         spool: Spool,
-        settings: Settings,
+        settings: ClientSettings,
         beats: Callable[[], list[Callable[[], object]]],
-        progress: Progress,
+        progress: DeliveryProgress,
     ) -> None:
         self._spool = spool
         self._settings = settings
@@ -62,7 +62,7 @@ class Delivery:
         self._awake = False
         self._attaching = trio.Lock()
 
-    def run(self, on_ready: Callable[[Delivery], object]) -> None:
+    def run(self, on_ready: Callable[[Sender], object]) -> None:
         """Send, in this thread; ``on_ready`` is called once the methods below may be called from others."""
         trio.run(self._deliver, on_ready)
 
@@ -85,7 +85,7 @@ class Delivery:
         self._awake = False
         self._outbox.wake()
 
-    async def _deliver(self, on_ready: Callable[[Delivery], object]) -> None:
+    async def _deliver(self, on_ready: Callable[[Sender], object]) -> None:
         trio.socket.set_custom_hostname_resolver(_Resolver())
         settings = self._settings
         async with Client(settings.url, settings.api_key) as client, trio.open_nursery() as nursery:

@@ -25,7 +25,7 @@ from typing import Any, Self
 from heliograph.client.agent import courier
 from heliograph.client.agent.outcome import error_text, outcome
 from heliograph.client.agent.payload import write_json
-from heliograph.client.agent.record import Amount, Usage, publish_alone
+from heliograph.client.agent.record import Amount, RunningCost, publish_alone
 from heliograph.client.paths import artifact_path
 from heliograph.model.channels import NAME_HELP, is_name, is_topic
 
@@ -47,7 +47,7 @@ class Run(AbstractContextManager["Run"], AbstractAsyncContextManager["Run"]):
         self._trigger = trigger
         self._attempts: dict[str, int] = {}
         self._lock = threading.Lock()
-        self._usage = Usage()
+        self._usage = RunningCost()
         self._result: Any = None
         self._begun = 0.0
         self._before: Run | None = None
@@ -145,7 +145,7 @@ class Step(AbstractContextManager["Step"], AbstractAsyncContextManager["Step"]):
         self.run = run
         self.name = name
         self.attempt = attempt
-        self._usage = Usage()
+        self._usage = RunningCost()
         self._output: Any = None
         self._begun = 0.0
 

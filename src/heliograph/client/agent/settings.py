@@ -15,7 +15,7 @@ MIB = 1024 * 1024
 
 
 @attrs.frozen
-class Settings:
+class ClientSettings:
     """The settings of this process's publishing.
 
     Args:

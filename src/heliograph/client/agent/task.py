@@ -27,7 +27,7 @@ import attrs
 from heliograph.client import environment
 from heliograph.client.agent.outcome import error_text, outcome
 from heliograph.client.agent.payload import text_of
-from heliograph.client.agent.record import Record, current, enter
+from heliograph.client.agent.record import TaskRecord, current, enter
 from heliograph.client.agent.run import current_run
 from heliograph.model.channels import NAME_HELP, is_name
 
@@ -43,7 +43,7 @@ DESCRIPTION_BYTES = 2000
 class TaskHandle:
     """The common part of ``Task`` and ``AsyncTask``: it tells of one task. Any thread may use it."""
 
-    def __init__(self, record: Record) -> None:
+    def __init__(self, record: TaskRecord) -> None:
         self._record = record
 
     @property
@@ -162,8 +162,8 @@ class TaskBlock(AbstractContextManager[Task], AbstractAsyncContextManager[AsyncT
     _description: Mapping[str, Any]
     _name: str | None
     _task_id: str | None
-    _record: Record | None = None
-    _before: Record | None = None
+    _record: TaskRecord | None = None
+    _before: TaskRecord | None = None
 
     def __enter__(self) -> Task:
         return Task(self._begin())
@@ -212,7 +212,7 @@ class TaskBlock(AbstractContextManager[Task], AbstractAsyncContextManager[AsyncT
 
         return run
 
-    def _begin(self) -> Record:
+    def _begin(self) -> TaskRecord:
         if self._record is not None:
             raise RuntimeError("a task begins once: call heliograph.task again for another one")
         parent = current()
@@ -231,7 +231,7 @@ class TaskBlock(AbstractContextManager[Task], AbstractAsyncContextManager[AsyncT
                 "run_id": workflow_run.id,
                 **(description["metadata"] or {}),
             }
-        record = self._record = Record(
+        record = self._record = TaskRecord(
             self._task_id or _new_id(),
             description["agent"],
             description["session_id"],
@@ -317,7 +317,7 @@ def current_task() -> Task:
             raise LookupError(
                 "no task here: neither a block 'with heliograph.task(…)' around this, nor heliograph exec"
             )
-        record = Record(task_id)
+        record = TaskRecord(task_id)
     return Task(record)
 
 

@@ -38,7 +38,7 @@ import trio
 from heliograph.client.exec.job import Job, visible
 from heliograph.client.exec.lines import LineAssembler, Piece
 from heliograph.client.outbox import Outbox
-from heliograph.client.spool import Run
+from heliograph.client.spool import OutputRun
 
 LINE_DELAY = 0.1
 LINGER = 1.0
@@ -53,7 +53,7 @@ STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 
 
 @attrs.frozen
-class Outcome:
+class CommandOutcome:
     """The outcome of a command.
 
     Args:
@@ -104,7 +104,7 @@ class Execution:
         for pump in self._pumps:
             pump.stop()
 
-    async def run(self) -> Outcome:
+    async def run(self) -> CommandOutcome:
         """Run the program to its end; every event of the task is in the outbox when this returns.
 
         Raises:
@@ -112,7 +112,7 @@ class Execution:
         """
         job, begun = self._job, trio.current_time()
         self._outbox.append([job.created()])
-        outcome = Outcome("cancelled", 128 + signal.SIGKILL, "interrupted")
+        outcome = CommandOutcome("cancelled", 128 + signal.SIGKILL, "interrupted")
         try:
             process, pipes = await self._start()
         except OSError as error:
@@ -190,18 +190,20 @@ class Execution:
                 if not pump.echoing and (pump.count >= end or pump.count == count):
                     pump.stop()
 
-    def _judge(self, process: trio.Process) -> Outcome:
+    def _judge(self, process: trio.Process) -> CommandOutcome:
         code = process.returncode
         assert code is not None
         exit_code = code if code >= 0 else 128 - code
         if self._asked is not None:
-            return Outcome("cancelled", exit_code, f"stopped by {self._asked.name}")
+            return CommandOutcome("cancelled", exit_code, f"stopped by {self._asked.name}")
         if code < 0:
             number = signal.Signals(-code)
             if number in STOP_SIGNALS:
-                return Outcome("cancelled", exit_code, f"stopped by {number.name}")
-            return Outcome("failed", exit_code, f"killed by {number.name}")
-        return Outcome("failed", code, f"exit status {code}") if code else Outcome("completed", 0)
+                return CommandOutcome("cancelled", exit_code, f"stopped by {number.name}")
+            return CommandOutcome("failed", exit_code, f"killed by {number.name}")
+        return (
+            CommandOutcome("failed", code, f"exit status {code}") if code else CommandOutcome("completed", 0)
+        )
 
 
 class _Pump:
@@ -302,8 +304,8 @@ class _Pump:
                 held += data
         return held
 
-    def _items(self, pieces: list[Piece]) -> list[dict[str, Any] | Run]:
-        items: list[dict[str, Any] | Run] = []
+    def _items(self, pieces: list[Piece]) -> list[dict[str, Any] | OutputRun]:
+        items: list[dict[str, Any] | OutputRun] = []
         for piece in pieces:
             payload: dict[str, Any] = {"stream": self._stream}
             if piece.partial:
@@ -312,7 +314,7 @@ class _Pump:
                 payload["rewind"] = True
             event = self._job.event("task.output", payload)
             if "\n" in piece.text:
-                items.append(Run(event, piece.text))
+                items.append(OutputRun(event, piece.text))
             else:
                 event["payload"]["output"] = piece.text
                 items.append(event)
@@ -333,11 +335,11 @@ def open_pty() -> tuple[int, int]:
     return ours, theirs
 
 
-def _not_started(program: str, error: OSError) -> Outcome:
+def _not_started(program: str, error: OSError) -> CommandOutcome:
     if isinstance(error, FileNotFoundError):
-        return Outcome("failed", NOT_FOUND, f"command not found: {visible(program)}", False)
+        return CommandOutcome("failed", NOT_FOUND, f"command not found: {visible(program)}", False)
     why = f"can't be executed: {visible(program)}: {error.strerror}"
-    return Outcome("failed", NOT_EXECUTABLE, why, False)
+    return CommandOutcome("failed", NOT_EXECUTABLE, why, False)
 
 
 def _kill(process: trio.Process, *, group: bool) -> None:

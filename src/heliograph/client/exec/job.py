@@ -31,12 +31,12 @@ class Job:
     Args:
         task_id: The task's id.
         command: The program and its arguments.
-        name: For people; by default the command.
+        name: The name for people; by default the command.
         agent: The agent that runs it.
         model: The model it uses.
         metadata: Anything else to be kept with the task.
         usage: Fields for the task's result, such as ``cost_usd``, that the program does not tell itself.
-        detached: Without the terminal: no input, and out of reach of its Ctrl-C.
+        detached: Whether it runs without the terminal: no input, and out of reach of its Ctrl-C.
         pty: Its output goes to a pseudo-terminal, so that stdout and stderr are one stream in their order.
         url: The service, for programs that talk to it themselves.
         api_key: A key for them, which reaches this task.

@@ -42,7 +42,7 @@ class Piece:
     """A line, a run of lines, or a marked piece of a line.
 
     Args:
-        text: Without the last line end.
+        text: The text without the last line end.
         partial: More of the same line follows.
         rewind: It is written over what the line held so far.
     """

@@ -18,7 +18,7 @@ _RETRY_AFTER = re.compile(rb"(?i)\r\nretry-after: *(\d+)").search
 
 
 @attrs.frozen
-class Traffic:
+class TrafficShape:
     """The traffic of a publisher.
 
     Args:
@@ -57,12 +57,12 @@ class Publishing:
 
     Attributes:
         bursts: The number of bursts begun.
-        last: After how many it ends by itself; ``None``: after none.
+        last: The number of bursts after which it ends by itself; ``None``: it does not.
         active: Whether it goes on.
     """
 
     def __init__(
-        self, swarm: Swarm, traffic: Traffic, pace: Pace, connections: int = 1, depth: int = 1
+        self, swarm: Swarm, traffic: TrafficShape, pace: Pace, connections: int = 1, depth: int = 1
     ) -> None:
         self.swarm = swarm
         self.traffic = traffic
@@ -268,7 +268,7 @@ class Feed:
 
 
 @attrs.frozen
-class Steady:
+class SteadyPace:
     """A fixed number of messages a second, whether they are delivered or not.
 
     Args:

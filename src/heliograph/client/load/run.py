@@ -27,7 +27,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from heliograph.client.load.publishing import Publishing, Steady, Traffic
+from heliograph.client.load.publishing import Publishing, SteadyPace, TrafficShape
 from heliograph.client.load.scan import TEXT, client_frame
 from heliograph.client.load.swarm import LoadError, Swarm, allow_sockets
 
@@ -113,7 +113,7 @@ class Plan:
         ]
 
 
-class Run:
+class LoadRun:
     """One load test: ramp, publish, drain; its report can be asked for at any moment.
 
     Args:
@@ -179,8 +179,8 @@ class Run:
         begun = perf_counter()
         publishing = Publishing(
             self.swarm,
-            Traffic(self.channels, plan.burst, plan.size),
-            Steady(begun, plan.burst / plan.rate),
+            TrafficShape(self.channels, plan.burst, plan.size),
+            SteadyPace(begun, plan.burst / plan.rate),
             CONNECTIONS,
         )
         self.swarm.publishers.append(publishing)
@@ -300,7 +300,7 @@ def load_command(
     plan = Plan(streams, transport, channels, rate, burst, duration, size)
     notes = Console(stderr=True)
     try:
-        run = Run(plan, url, api_key)
+        run = LoadRun(plan, url, api_key)
     except LoadError as error:
         notes.print(f"heliograph load: {error}", highlight=False, markup=False)
         sys.exit(2)
@@ -327,7 +327,7 @@ def load_command(
 
 
 @contextmanager
-def _stopped_by_interrupt(run: Run) -> Iterator[None]:
+def _stopped_by_interrupt(run: LoadRun) -> Iterator[None]:
     """Let the first Ctrl-C stop a run; raised anywhere, it would leave messages half counted."""
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -345,7 +345,7 @@ def _stopped_by_interrupt(run: Run) -> Iterator[None]:
         signal.signal(signal.SIGINT, before)
 
 
-def _with_progress(run: Run, console: Console) -> None:
+def _with_progress(run: LoadRun, console: Console) -> None:
     plan = run.plan
     columns = (
         TextColumn("{task.description}"),

@@ -6,7 +6,7 @@ known types::
     @attrs.frozen
     class TaskListing:
         status: tuple[str, ...] = query(Words(STATUSES), "Any of these.", default=())
-        limit: int = query(Whole(1, 500), "The most that a page has.", default=50)
+        limit: int = query(Whole(1, 500), "The most items on a page.", default=50)
 
 An empty parameter counts as absent. Whatever is wrong is named, all of it in one answer.
 
@@ -59,7 +59,7 @@ _PARAMETER = object()
 T = TypeVar("T")
 
 
-class Kind(Protocol):
+class ParameterKind(Protocol):
     """A kind of values: reads a parameter's text, and describes it."""
 
     def read(self, texts: Sequence[str], name: str, settings: Settings) -> Any:
@@ -67,7 +67,7 @@ class Kind(Protocol):
 
         Args:
             texts: As often as it was given, and never empty.
-            name: For the errors.
+            name: The parameter's name in errors.
             settings: The settings in force.
 
         Raises:
@@ -93,7 +93,7 @@ class Parameter:
 
     name: str
     field: str
-    kind: Kind
+    kind: ParameterKind
     text: str
     where: str
     default: Any
@@ -125,22 +125,22 @@ class Nothing:
     """No parameters."""
 
 
-def query(kind: Kind, text: str, *, default: Any = None, name: str | None = None) -> Any:
+def query(kind: ParameterKind, text: str, *, default: Any = None, name: str | None = None) -> Any:
     """Declare a field that is read from the query; its name there is the field's, if no other is given."""
     return _field("query", kind, text, default, name)
 
 
-def header(name: str, kind: Kind, text: str, *, default: Any = None) -> Any:
+def header(name: str, kind: ParameterKind, text: str, *, default: Any = None) -> Any:
     """Declare a field that is read from a header."""
     return _field("header", kind, text, default, name)
 
 
-def path(kind: Kind, text: str) -> Any:
+def path(kind: ParameterKind, text: str) -> Any:
     """Declare a field that is read from the path."""
     return _field("path", kind, text, attrs.NOTHING, None)
 
 
-def _field(where: str, kind: Kind, text: str, default: Any, name: str | None) -> Any:
+def _field(where: str, kind: ParameterKind, text: str, default: Any, name: str | None) -> Any:
     return attrs.field(default=default, metadata={_PARAMETER: (name, kind, text, where)}, kw_only=True)
 
 
@@ -459,7 +459,7 @@ class Coding:
 
 def page_limit(most: int = MAX_LIMIT, default: int = DEFAULT_LIMIT) -> Any:
     """Declare ``limit``, as lists take it."""
-    return query(Whole(1, most), "The most that a page has.", default=default)
+    return query(Whole(1, most), "The most items on a page.", default=default)
 
 
 def page_cursor(make: Callable[..., Any], *kinds: type) -> Any:

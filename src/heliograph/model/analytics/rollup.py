@@ -126,7 +126,7 @@ def error_kind(error: str | None) -> str:
 
 
 @attrs.frozen
-class Change:
+class Effect:
     """The change that one event makes to the sums, by changing one task.
 
     Args:
@@ -138,14 +138,14 @@ class Change:
     after: Contribution
 
 
-def record(cells: Cells, change: Change) -> None:
+def record(cells: Cells, change: Effect) -> None:
     """Write a change into cells; those that come to nothing stay, empty."""
     if change.before is not None:
         _contribute(cells, change.before, -1)
     _contribute(cells, change.after, 1)
 
 
-def summed(changes: Iterable[Change]) -> Cells:
+def summed(changes: Iterable[Effect]) -> Cells:
     """Add changes up into the cells that they changed."""
     cells: Cells = {}
     for change in changes:

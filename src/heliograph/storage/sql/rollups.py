@@ -38,8 +38,8 @@ from heliograph.model.analytics.rollup import (
     DIMENSIONS,
     Cell,
     Cells,
-    Change,
     Contribution,
+    Effect,
     Place,
     error_kind,
     summed,
@@ -148,7 +148,7 @@ class Measurement:
         """Write what has changed, given the entities as they are now."""
         after = _contributions(values)
         changes = [
-            Change(self._before.get(key), now) for key, now in after.items() if now != self._before.get(key)
+            Effect(self._before.get(key), now) for key, now in after.items() if now != self._before.get(key)
         ]
         write_changes(connection, changes, self._through)
         write_corrections(connection, self._corrections)
@@ -158,7 +158,7 @@ def _contributions(values: Mapping[Key, Any]) -> dict[Key, Contribution]:
     return {key: MEASURED.contribution(value) for key, value in values.items()}
 
 
-def write_changes(connection: Connection, changes: Sequence[Change], event_id: EventId) -> None:
+def write_changes(connection: Connection, changes: Sequence[Effect], event_id: EventId) -> None:
     """Add what a batch changed to the rollups; ``event_id`` is its last event."""
     if not changes:
         return
@@ -262,7 +262,7 @@ def before(connection: Connection, wanted: Mapping[str, EventId]) -> dict[str, B
     """Return what finished entities were before an event of theirs.
 
     Args:
-        wanted: By id of the entity the id of the event.
+        wanted: The id of the event, by id of the entity.
     """
     # Entities are read before corrections: should the fold commit in between, its correction is seen.
     found: dict[str, Before[Any]] = {name: Before(None, OLDEST) for name in wanted}
