@@ -297,7 +297,7 @@ def _fetch(connection: psycopg.Connection[Any], query: str, parameters: dict[str
 
 
 def _timed(call: Callable[P, object], *args: P.args, **kwargs: P.kwargs) -> float:
-    """Return how many milliseconds a call takes."""
+    """Return the milliseconds that a call takes."""
     began = time.perf_counter()
     call(*args, **kwargs)
     return (time.perf_counter() - began) * 1000

@@ -116,7 +116,7 @@ async def count_bytes(url: str, subscriptions: Asked, told: Callable[[int], None
 
 
 async def opening(page: Page, url: str, until: str) -> float:
-    """Return how many seconds it takes until an address is shown."""
+    """Return the seconds until an address is shown."""
     await page.go("about:blank")
     begun = time.perf_counter()
     await page.go(url)

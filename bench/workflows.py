@@ -57,7 +57,7 @@ def write_folders(root: Path) -> None:
 
 
 def runs_of(number: int) -> Iterator[Run]:
-    """Make so many runs, spread over the workflows; the last of each has begun last."""
+    """Make a number of runs, spread over the workflows; the last of each has begun last."""
     for n in range(number):
         began = BEGUN + timedelta(seconds=n)
         failed = n % 10 == 0
@@ -148,7 +148,7 @@ class Question:
 
 
 def questions(number: int) -> Sequence[Question]:
-    """Return what is asked of a service with so many runs."""
+    """Return the questions to a service with a number of runs."""
     deep = encode_cursor(to_microseconds(BEGUN + timedelta(seconds=number // 2)), "")
     last = encode_cursor(to_microseconds(BEGUN + timedelta(milliseconds=LONG_RUN - 500)), "")
     flow = "/api/v1/workflows/flow-1"

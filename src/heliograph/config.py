@@ -291,21 +291,21 @@ def _halves(storage: StorageSettings) -> list[str]:
 
 
 def _queue(engine: EngineSettings, storage: StorageSettings) -> list[str]:
-    """Return what is wrong: a list in Redis needs a Redis."""
+    """Return the faults of the engine's settings: a list in Redis needs a Redis."""
     if engine.queue is None or storage.redis_url is not None:
         return []
     return ["engine.queue: is a list in Redis, and storage.redis_url is missing (REDIS_URL)"]
 
 
 def _room(redis: RedisSettings) -> list[str]:
-    """Return what is wrong: what stays in the stream in any case must leave room for what comes."""
+    """Return the faults of Redis's settings: events that always stay must leave room for new ones."""
     if redis.max_events > redis.keep_events:
         return []
     return [f"redis.max_events: must be more than redis.keep_events, which is {redis.keep_events}"]
 
 
 def _one_place(artifacts: ArtifactSettings) -> list[str]:
-    """Return what is wrong: artifacts are kept in one place."""
+    """Return the faults of the artifacts' settings: they are kept in one place."""
     if artifacts.folder is None or artifacts.url is None:
         return []
     return ["artifacts.url: artifacts.folder is set too; name one of them"]

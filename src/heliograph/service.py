@@ -353,7 +353,7 @@ def refuse_open_bind(settings: Settings) -> None:
 
 
 def sweep_interval(settings: Settings) -> float:
-    """Return how often streams are looked at: often enough for the shortest of their deadlines."""
+    """Return the seconds between two looks at streams: few enough for the shortest of their deadlines."""
     streams = settings.streams
     shortest = min(
         streams.keepalive_seconds,

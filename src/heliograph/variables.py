@@ -115,7 +115,7 @@ def read_environment(
 
 
 def _unknown(name: str, text: str) -> str | None:
-    """Return what is wrong with a variable that has our prefix and means nothing."""
+    """Return the fault of a variable that has our prefix and means nothing."""
     ours = (*ENVIRONMENT, *CLIENT_VARIABLES)
     prefixed = [known for known in ours if known.startswith("HELIOGRAPH_")]
     if not name.startswith("HELIOGRAPH_") or name in ours or OF_KUBERNETES.fullmatch(f"{name}={text}"):

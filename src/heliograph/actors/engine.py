@@ -237,7 +237,7 @@ class Engine:
         )
 
     def poke(self) -> None:
-        """Say that there is something to dispatch; it is found without this, a moment later."""
+        """Wake the engine's side for a new dispatch; without this it is found a moment later."""
         self._poke.set()
 
     async def our_name(self, task_id: str) -> str:
@@ -284,7 +284,7 @@ class Engine:
                 await self._poke.wait()
 
     async def _attend(self, dispatch: Dispatch, task: Task | None) -> None:
-        """Do what a dispatch needs next, given its task as it is."""
+        """Take the next step of a dispatch, given its task as it is."""
         if task is not None and task.finished:
             self._again.discard(dispatch.task_id)
             await self._tell(SETTLED, dispatch, "settled")

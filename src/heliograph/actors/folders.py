@@ -77,7 +77,7 @@ def _counts(entry: os.DirEntry[str]) -> bool:
 
 
 def look(folder: Path, cards_folder: str) -> Signature:
-    """Return what tells whether a folder changed; what can't be looked at is left out."""
+    """Return a signature that changes with a folder; files that can't be looked at are left out."""
     names = [*manifest.FILES, pipeline.FILE]
     names += [f"{cards_folder}/{name}" for name in _card_names(folder / cards_folder)]
     return tuple(look_at(folder, names))

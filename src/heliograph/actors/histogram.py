@@ -228,7 +228,7 @@ class Histogram:
         self._conditions.look()
 
     async def _warm(self) -> None:
-        """Make what is usually asked for ready, bit by bit, so that the first question finds it."""
+        """Make the usual views ready, bit by bit, so that the first question finds them."""
         for view in USUAL_VIEWS:
             for _ in self._cube.prepare(view, *ALL_TIME):
                 await trio.sleep(WARM_PAUSE)

@@ -63,7 +63,7 @@ def _found(root: Path, names: list[str]) -> Iterator[Path]:
 
 
 def look(file: Path) -> Signature:
-    """Return what tells whether a file, or a template in its folder, has changed."""
+    """Return a signature that changes with a file, and with the templates in its folder."""
     names = [file.name]
     if file.name in CONFIG:
         for place, inner, found in os.walk(file.parent):

@@ -140,7 +140,7 @@ class Monitor:
             await trio.sleep(1)
 
     async def state(self) -> NodeState:
-        """Return how it is, as of at most a second ago."""
+        """Return the state of the node, at most a second old."""
         async with self._looking:
             if self._state is None or trio.current_time() >= self._looked_at + FRESH_SECONDS:
                 machine = await trio.to_thread.run_sync(self._look)

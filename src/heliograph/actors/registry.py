@@ -155,7 +155,7 @@ class Registry:
         return _catalogue(found, broken)
 
     def _current(self, folder: Path, root: Path) -> Found:
-        """Return what is in a folder: as it was read, unless it has changed since, and not just now."""
+        """Return the content of a folder. It is read again once a change of it has settled."""
         known = self._found.get(folder)
         if known is not None:
             signature = folders.look(folder, known.cards)

@@ -53,7 +53,7 @@ class SigningSecrets:
             await trio.sleep(LOOK_SECONDS)
 
     async def refresh(self) -> None:
-        """Read what the vault has, renewing and forgetting what is due.
+        """Read the vault's secrets, renewing and forgetting those that are due.
 
         Raises:
             Unavailable: The vault is away.

@@ -72,7 +72,7 @@ class Turns:
         self.error = None
 
     def fault(self, error: Exception) -> None:
-        """Note what is wrong; the first of a series is logged."""
+        """Note a fault; the first of a series is logged."""
         if self.error is None:
             log.warning(f"not {self._work}", reason=str(error))
         self.error = str(error)

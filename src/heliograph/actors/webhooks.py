@@ -132,7 +132,7 @@ class Webhooks:
         return hook
 
     def definition(self, webhook_id: str) -> Mapping[str, Any]:
-        """Return what a webhook that was made over HTTP was made of.
+        """Return the body that a webhook was made of over HTTP.
 
         Raises:
             NotFound: There is no such webhook.

@@ -229,7 +229,7 @@ def task_logs(task_id: str, query: Mapping[str, Any]) -> Call[tuple[OutputLine, 
 
 
 def full_log_path(task_id: str) -> str:
-    """Return where a task's whole output is."""
+    """Return the path of a task's whole output."""
     return f"{TASKS}/{task_id}/logs/full"
 
 

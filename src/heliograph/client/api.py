@@ -244,7 +244,7 @@ class _Body(httpx.AsyncByteStream):
 
 
 def options(url: str, api_key: str | None) -> dict[str, Any]:
-    """Return how a client of httpx is made for a service."""
+    """Return the options of an httpx client of a service."""
     return {
         "base_url": url,
         "headers": {} if api_key is None else {"X-API-Key": api_key},

@@ -14,7 +14,7 @@ TASK_ID = "HELIOGRAPH_TASK_ID"
 
 
 def service_url() -> str:
-    """Return where the service is."""
+    """Return the service's URL."""
     return (os.environ.get(URL) or DEFAULT_URL).rstrip("/")
 
 

@@ -92,7 +92,7 @@ class Following:
     last: EventId = OLDEST
 
     def query(self) -> dict[str, Any]:
-        """Return what is asked for next, in the names of both transports."""
+        """Return the query of the next request, in the names of both transports."""
         tail = None if self.after else self.tail
         wanted = {"channel": self.channel, "topic": self.topic, "after": self.after, "tail": tail}
         return {name: value for name, value in wanted.items() if value is not None}
@@ -124,7 +124,7 @@ class SseReader:
         self._parser = Parser(following.after or "")
 
     def feed(self, chunk: bytes) -> list[Item]:
-        """Take what was read; return the items that are complete by it."""
+        """Take bytes that were read; return the items that are complete by them."""
         items: list[Item] = []
         for block in self._parser.feed(chunk):
             fields = orjson.loads(block.data or "{}")

@@ -140,7 +140,7 @@ class EventPrinter:
         self._shown = 0
 
     def _colours_of(self, place: Place) -> AnsiDecoder:
-        """Return what knows the colour in force in a stream; the streams begun longest ago are forgotten."""
+        """Return the decoder with the colour in force in a stream; the oldest streams are forgotten."""
         colours = self._colours.pop(place, None) or AnsiDecoder()
         self._colours[place] = colours
         if len(self._colours) > MOST_COLOURS:

@@ -92,7 +92,7 @@ class Kind(Generic[V]):
         return str(self.family) if self.field is None else f"{self.family}:{payload[self.field]}"
 
     def position(self, value: V) -> tuple[Any, ...]:
-        """Return where an entity stands in lists: a keyset cursor."""
+        """Return the place of an entity in lists: a keyset cursor."""
         return tuple(getattr(value, name) for name in self.order)
 
 

@@ -89,7 +89,7 @@ class Price:
         return self.valid_from or date.min, self.valid_until or date.max
 
     def of(self, usage: Usage) -> int:
-        """Return what tokens cost, in nano-dollars."""
+        """Return the cost of tokens, in nano-dollars."""
         cached = self.input if self.cached is None else self.cached
         written = self.input if self.cache_write is None else self.cache_write
         cost = usage.fresh * self.input + usage.output * self.output

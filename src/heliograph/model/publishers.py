@@ -126,7 +126,7 @@ def status_word(said: Any) -> str | None:
 
 
 def _object(data: bytes) -> dict[str, Any]:
-    """Read what should be a JSON object; of anything else make one with its text."""
+    """Read a JSON object; make one of the text of anything else."""
     try:
         value = read_json(data)
     except Malformed:
@@ -151,7 +151,7 @@ def _task_of(channel: str) -> tuple[str, bool]:
 
 
 def _of(data: dict[str, Any], task_id: Any) -> dict[str, Any]:
-    """Return what is said with the task it is about: the one that it names, else the given one."""
+    """Return fields with the id of their task: the one that they name, else the given one."""
     named = data.get("task_id") or task_id
     return {**data, "task_id": named if is_name(named) else name_of(named)}
 

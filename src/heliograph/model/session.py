@@ -69,7 +69,7 @@ class Session:
 
 
 def share_of(task: Task) -> SessionShare | None:
-    """Return what a task adds to its session, ``None`` if it names none."""
+    """Return the share of a task in its session, ``None`` if it names none."""
     if not task.session_id:
         return None
     usage = task.usage or NO_USAGE

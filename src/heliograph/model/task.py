@@ -304,7 +304,7 @@ class TaskFilter:
 
 
 def duration_micros(task: Task) -> int:
-    """Return how long a task took, in microseconds; -1 while it has not ended."""
+    """Return the duration of a task, in microseconds; -1 while it has not ended."""
     if task.finished_at is None:
         return -1
     return max(0, to_microseconds(task.finished_at) - to_microseconds(task.started_at or task.created_at))
@@ -345,7 +345,7 @@ TASK = Kind(
 
 
 def error_text(error: Any) -> str | None:
-    """Return what a result says of its error as text; one that is no text is written as JSON."""
+    """Return the error in a result as text; one that is no text is written as JSON."""
     if error is None or isinstance(error, str):
         return error
     return json.dumps(error, ensure_ascii=False, separators=(",", ":"))

@@ -156,7 +156,7 @@ class Log(Protocol):
         ...
 
     async def bounds(self, selection: Selection) -> Bounds:
-        """Tell what is kept of a selection.
+        """Return the extent of a selection that is kept.
 
         Raises:
             Unavailable: It can't be known now.
@@ -217,7 +217,7 @@ class Listener(Protocol):
         ...
 
     async def hear(self) -> Sequence[Heard | Entry]:
-        """Return what came since, waiting a while for something. Only after ``begin``.
+        """Return the entries since the last call, waiting a while for one. Only after ``begin``.
 
         The messages of pub/sub come first, once. Then come the entries that follow the one that was done
         last: they come again until they are ``done``, on this node or another.
@@ -442,7 +442,7 @@ class Store(Protocol):
         ...
 
     async def before(self, wanted: Mapping[str, EventId]) -> Mapping[str, Before[Any]]:
-        """Return what finished measured entities were before an event of theirs, given by the entity's id."""
+        """Return the state of finished measured entities before an event, given by entity."""
         ...
 
 
@@ -561,7 +561,7 @@ class Queue(Protocol):
         ...
 
     async def length(self, name: str) -> int:
-        """Return how many texts wait in a list.
+        """Return the number of texts that wait in a list.
 
         Raises:
             Unavailable: It can't be reached.
@@ -631,5 +631,5 @@ class Storage(Protocol):
         ...
 
     def log_stats(self) -> LogStats | None:
-        """Tell how following the log goes, where it is on another server."""
+        """Return the state of following the log, where it is on another server."""
         ...

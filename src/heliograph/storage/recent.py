@@ -56,7 +56,7 @@ class Recent:
         return after >= self.since
 
     def after(self, position: EventId) -> list[Event]:
-        """Return what is here after a position, oldest first."""
+        """Return the events here after a position, oldest first."""
         newer: list[Event] = []
         for event, _ in reversed(self._events):
             if event.id <= position:

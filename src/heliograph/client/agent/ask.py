@@ -78,7 +78,7 @@ async def ask_async(
 
 
 def read_answer(item: Item, question_id: str) -> Any:
-    """Return what an item answers to a question, ``NOTHING`` if it does not."""
+    """Return the answer in an item to a question, ``NOTHING`` if there is none."""
     if not isinstance(item, Event) or item.topic != ANSWER:
         return NOTHING
     if item.payload.get("question_id") not in (None, question_id):

@@ -211,7 +211,7 @@ _silent_until = 0.0
 
 
 def settings() -> ClientSettings:
-    """Return how this process publishes."""
+    """Return the settings of this process's publishing."""
     return _settings or ClientSettings()
 
 

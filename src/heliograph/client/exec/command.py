@@ -263,7 +263,7 @@ class _Pump:
                 await self._copy(data, self._echo)
 
     def held(self) -> int:
-        """Return how many bytes the pipe holds now."""
+        """Return the number of bytes in the pipe now."""
         held = bytearray(4)
         with contextlib.suppress(OSError, ValueError):  # it was closed
             fcntl.ioctl(self._pipe.fileno(), termios.FIONREAD, held)
@@ -297,7 +297,7 @@ class _Pump:
         self.echoing = False
 
     def _read_now(self, limit: int) -> bytes:
-        """Return what the pipe holds, without waiting."""
+        """Return the bytes in the pipe, without waiting."""
         held = b""
         with contextlib.suppress(OSError):  # it is empty but held open by someone, or closed by us
             while len(held) < limit and (data := os.read(self._pipe.fileno(), READ_BYTES)):

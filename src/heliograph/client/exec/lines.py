@@ -70,7 +70,7 @@ class LineAssembler:
         return bool(self._text)
 
     def feed(self, data: bytes) -> list[Piece]:
-        """Take what was read; return the pieces that are complete by it."""
+        """Take bytes that were read; return the pieces that are complete by them."""
         return self._take(self._decoder.decode(data))
 
     def flush(self) -> list[Piece]:

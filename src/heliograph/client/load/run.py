@@ -200,7 +200,7 @@ class LoadRun:
         self.drain_seconds = perf_counter() - begun
 
     def report(self) -> dict[str, Any]:
-        """Return what was measured so far."""
+        """Return the measurements so far."""
         swarm, plan = self.swarm, self.plan
         tally = swarm.settle()
         seconds = self.publish_seconds + self.drain_seconds

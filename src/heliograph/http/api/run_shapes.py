@@ -92,7 +92,7 @@ class Stats:
 
 
 def stats_of(kept: Record) -> Stats:
-    """Return what a record adds up to."""
+    """Return the sums of a record."""
     p50, p95 = _percentiles(kept.costs)
     return Stats(
         total=kept.total,

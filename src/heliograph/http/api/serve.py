@@ -166,7 +166,7 @@ def _kept_from_others(endpoint: Endpoint, services: Services, headers: dict[str,
 
 
 def _cursors(asked: Asked, meta: Any) -> dict[str, str]:
-    """Return what an answer says of where it stands, as headers; the next page relative to this one."""
+    """Return the cursors of an answer as headers, and the next page's address, relative to this one."""
     headers = {}
     if (stream_cursor := getattr(meta, "stream_cursor", None)) is not None:
         headers["X-Stream-Cursor"] = format_id(stream_cursor)

@@ -218,7 +218,7 @@ async def ask(
 
 
 def prompt(context: Sequence[ConversationMessage], message: str) -> str:
-    """Return what the engine is asked: what was said before, and the message."""
+    """Return the engine's input: the messages before, and the message."""
     lines = [f"{one.role}: {one.content}" for one in context]
     before = "\n".join(lines)[-CONTEXT_CHARACTERS:]
     return f"{before}\nuser: {message}" if before else message

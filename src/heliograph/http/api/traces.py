@@ -198,7 +198,7 @@ async def _sizes(artifacts: Artifacts, run: Run) -> tuple[Mapping[str, int], str
 async def _documents(
     artifacts: Artifacts, run: Run, name: str, sizes: Mapping[str, int], room: int
 ) -> tuple[int, Documents]:
-    """Read what a step left behind; return how many bytes may still be shown, and what was read."""
+    """Read the artifacts of a step; return the bytes that may still be shown, and the documents."""
     documents: dict[str, Any] = {}
     errors = []
     for key in (name + OUTPUT, name + ANSWER):
@@ -235,7 +235,7 @@ def _spent(answer: Any) -> Spent | None:
 
 
 def _metrics(spent: Spent) -> TokenMetrics | None:
-    """Return what was spent in the platform's words; ``None`` where nothing is known of it."""
+    """Return spending in the platform's words; ``None`` where it is unknown."""
     if spent == Spent():
         return None
     read, written = spent.input_tokens or 0, spent.output_tokens or 0

@@ -201,7 +201,7 @@ class Authenticator:
         return self._sign(identity, TICKET), time.time() + self._settings.ticket_seconds
 
     def session_for(self, identity: Identity) -> tuple[str, float]:
-        """Make what a session's cookie holds; return it with the time at which it expires."""
+        """Make the text of a session's cookie; return it with the time at which it expires."""
         return self._sign(identity, SESSION), time.time() + self._settings.session_seconds
 
     def task_key_for(self, identity: Identity, task_id: str) -> tuple[str, float]:
@@ -221,7 +221,7 @@ class Authenticator:
         return str(self._signer(purpose).dumps(identity.name))
 
     def _read(self, text: str, purpose: str, seconds: float) -> Identity:
-        """Return who a signed text stands for.
+        """Return the caller that a signed text stands for.
 
         Raises:
             Unauthenticated: It is none of ours, of another purpose, too old, or of a key that is gone.

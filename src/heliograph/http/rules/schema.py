@@ -167,7 +167,7 @@ _BY_CLASS: dict[type, Describe] = {}
 
 
 def described_by(cls: type, describe: Describe) -> None:
-    """Say how values of a class look in JSON, where it is not by their fields."""
+    """Set the schema of a class whose JSON does not follow from its fields."""
     _BY_CLASS[cls] = describe
 
 

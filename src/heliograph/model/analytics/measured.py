@@ -60,7 +60,7 @@ class Measured(Generic[V]):
 
 
 def contribution(task: Task) -> Contribution:
-    """Return what a task adds to the sums as it stands."""
+    """Return the contribution of a task to the sums as it stands."""
     dimensions = (
         dimension(task.agent_type),
         dimension(task.agent),

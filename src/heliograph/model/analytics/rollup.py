@@ -110,7 +110,7 @@ def slot_start(slot: int) -> datetime:
 
 
 def dimension(text: str | None) -> str:
-    """Return how a dimension's value is kept: cut to length, and never empty."""
+    """Return a dimension's value in its kept form: cut to length, and never empty."""
     return text[:DIMENSION_CHARACTERS] if text else UNKNOWN
 
 

@@ -40,7 +40,7 @@ def dump(bins: Bins) -> bytes:
 
 
 def load(dumped: bytes) -> Bins:
-    """Read what ``dump`` wrote."""
+    """Read a sketch that ``dump`` wrote."""
     return dict(_ENTRY.iter_unpack(dumped))
 
 

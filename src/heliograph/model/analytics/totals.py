@@ -76,5 +76,5 @@ def _lane(packed: Packed, position: int) -> int:
 
 
 def above(packed: Packed) -> int:
-    """Return what was packed above the sums."""
+    """Return the integer that was packed above the sums."""
     return packed + _HALVES >> BITS

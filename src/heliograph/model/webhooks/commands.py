@@ -80,7 +80,7 @@ def input_of(asked: CommandCall, config: WebhookConfig, said: Said) -> str:
 
 
 def _addressed(text: str, config: WebhookConfig) -> str | None:
-    """Return what stands behind the prefix, ``None`` if that is not there."""
+    """Return the text behind the prefix, ``None`` where there is no prefix."""
     prefixes = tuple(filter(None, (config.prefix, *config.aliases)))
     if not prefixes:
         return text.strip()

@@ -230,7 +230,7 @@ def _check_commands(fields: Fields, commands: Sequence[Command]) -> None:
 
 
 def _either(fields: Fields, *names: str) -> str:
-    """Return that of the names which is there, else the first."""
+    """Return the first of the names that is present, else the first of all."""
     return next((name for name in names if fields.get(name) is not None), names[0])
 
 

@@ -115,7 +115,7 @@ def _static(provider: str | None) -> str | None:
 
 
 def share_of(delivery: Delivery) -> DeliveryShare | None:
-    """Return what a delivery adds to its webhook, ``None`` if it is not known whose it is."""
+    """Return the share of a delivery in its webhook, ``None`` while its webhook is unknown."""
     if delivery.webhook_id is None:
         return None
     return DeliveryShare(

@@ -69,7 +69,7 @@ def read_delivery(provider: str, headers: Mapping[str, str], body: bytes) -> Sai
 
 
 def digest(body: bytes) -> str:
-    """Return what stands for the id of a signed delivery that has none."""
+    """Return a digest that serves as the id of a signed delivery without one."""
     return hashlib.sha256(body).hexdigest()
 
 
@@ -90,7 +90,7 @@ def _payload(headers: Mapping[str, str], body: bytes) -> dict[str, Any]:
 
 
 def _at(value: Any, way: str) -> Any:
-    """Return what is at the end of a way such as ``issue.user.login``, ``None`` if it leads nowhere."""
+    """Return the value at a path such as ``issue.user.login``, ``None`` if it leads nowhere."""
     for part in way.split("."):
         value = value.get(part) if isinstance(value, dict) else None
     return value

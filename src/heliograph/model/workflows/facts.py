@@ -103,7 +103,7 @@ class Spent(NamedTuple):
 
     @classmethod
     def told(cls, said: Mapping[str, Any]) -> Spent | None:
-        """Read what an object tells of it, in the words of those who publish; ``None`` if nothing."""
+        """Read the spending that an object tells, in its publisher's words; ``None`` if it tells none."""
         cost = first(said, "cost_usd", "estimated_cost_usd", "est_cost_usd")
         outputs = [
             tokens(first(said, "output_tokens", "candidates_tokens")),

@@ -72,7 +72,7 @@ class Fields:
         return cls(document, file, problems, (), value or {})
 
     def wrong(self, name: str, detail: str, *further: str | int) -> None:
-        """Note what is wrong with a field, or with something further inside it."""
+        """Note a problem of a field, or of a value further inside it."""
         place = (*self._place, *((name,) if name else ()), *further)
         self._problems.append(FileProblem(self._file, detail, written(place), self._document.line(*place)))
 

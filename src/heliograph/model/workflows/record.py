@@ -75,7 +75,7 @@ class Record:
             self.enabled = event.payload["enabled"]
 
     def feed(self, share: RunShare, sign: int) -> None:
-        """Add what a run counts for, or take it away (``sign`` -1)."""
+        """Add the share of a run, or take it away (``sign`` -1)."""
         _count(self.runs, share.status, sign)
         if share.duration_ms is not None:
             _count(self.durations, str(bin_of(round(share.duration_ms))), sign)

@@ -137,7 +137,7 @@ class Run:
         self._conclude()
 
     def feed(self, share: StepShare | SpendingShare, sign: int) -> None:
-        """Add what a step, or its model calls, count for, or take it away (``sign`` -1)."""
+        """Add the share of a step, or of model calls, or take it away (``sign`` -1)."""
         if isinstance(share, StepShare):
             count = self.steps.pop(share.status, 0) + sign
             if count:
@@ -259,7 +259,7 @@ class RunShare(NamedTuple):
 
 
 def share_of(run: Run) -> RunShare:
-    """Return what a run adds to its workflow: how it stands, and when it has ended how much it took."""
+    """Return the share of a run in its workflow: its status, and after its end its duration and cost."""
     return RunShare(
         run.workflow_id,
         run.run_id,

@@ -83,7 +83,7 @@ class SpendingShare(NamedTuple):
 
 
 def share_of(spending: Spending) -> SpendingShare | None:
-    """Return what calls add to their run, ``None`` as long as nobody knows its workflow."""
+    """Return the share of calls in their run, ``None`` while the run's workflow is unknown."""
     if spending.workflow_id is None:
         return None
     return SpendingShare(spending.run_id, spending.workflow_id, spending.spent)

@@ -203,7 +203,7 @@ class StepShare(NamedTuple):
 
 
 def share_of(step: Step) -> StepShare:
-    """Return what a step adds to its run."""
+    """Return the share of a step in its run."""
     return StepShare(step.run_id, step.workflow_id, step.started_at, step.status, step.spent)
 
 

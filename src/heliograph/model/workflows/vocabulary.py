@@ -90,7 +90,7 @@ def step_of(event: Event) -> str | None:
 
 
 def id_of(run_id: str, workflow_id: str, *step: str) -> str:
-    """Return what a run, or one step of it, is kept under; names of runs and workflows have no slash."""
+    """Return the key of a run, or of one of its steps; names of runs and workflows have no slash."""
     return "/".join((run_id, workflow_id, *step))
 
 

@@ -145,7 +145,7 @@ class Measurement:
             self._corrections.append(Correction(event.id, key[0], self._finished))
 
     def write(self, connection: Connection, values: Mapping[Key, Folded]) -> None:
-        """Write what has changed, given the entities as they are now."""
+        """Write the changes, given the entities as they are now."""
         after = _contributions(values)
         changes = [
             Effect(self._before.get(key), now) for key, now in after.items() if now != self._before.get(key)
@@ -159,7 +159,7 @@ def _contributions(values: Mapping[Key, Any]) -> dict[Key, Contribution]:
 
 
 def write_changes(connection: Connection, changes: Sequence[Effect], event_id: EventId) -> None:
-    """Add what a batch changed to the rollups; ``event_id`` is its last event."""
+    """Add the changes of a batch to the rollups; ``event_id`` is its last event."""
     if not changes:
         return
     _add(connection, {place: cell for place, cell in summed(changes).items() if cell})
@@ -167,7 +167,7 @@ def write_changes(connection: Connection, changes: Sequence[Effect], event_id: E
 
 
 def write_corrections(connection: Connection, made: Sequence[Correction]) -> None:
-    """Keep what finished entities were before, and forget what no follower needs any more."""
+    """Keep the former state of finished entities, and forget states that no follower needs any more."""
     if not made:
         return
     rows = []
@@ -259,7 +259,7 @@ def _value(row: RowMapping) -> Any:
 
 
 def before(connection: Connection, wanted: Mapping[str, EventId]) -> dict[str, Before[Any]]:
-    """Return what finished entities were before an event of theirs.
+    """Return the state of finished entities before an event of theirs.
 
     Args:
         wanted: The id of the event, by id of the entity.

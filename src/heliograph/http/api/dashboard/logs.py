@@ -216,7 +216,7 @@ class KnowledgeSummary:
 
 
 async def knowledge_summary(services: Services, who: Identity, asked: OfTask) -> KnowledgeSummary:
-    """Tell how often a task asked knowledge bases, and which tools it asked."""
+    """Count a task's questions to knowledge bases, by tool."""
     await known_task(services.store, asked.task_id)
     topics, make = LISTS["knowledge_interactions"]
     async with aclosing(_events(services.log, asked.task_id, topics)) as events:

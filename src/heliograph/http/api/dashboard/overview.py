@@ -79,7 +79,7 @@ async def health(services: Services, who: Identity) -> DashboardHealth:
 
 
 async def machine(services: Services, who: Identity, asked: Nothing) -> DashboardStatus:
-    """Tell which machine this is, and how busy."""
+    """Describe the machine, and its load."""
     state = await services.monitor.state()
     return DashboardStatus(
         machine_id=services.monitor.node,

@@ -104,7 +104,7 @@ class FinalResult:
 
 
 def metadata(task: Task) -> TaskMetadata:
-    """Return what is known of a task itself."""
+    """Return the facts about a task itself."""
     return TaskMetadata(
         task_id=task.task_id,
         session_id=task.session_id,
@@ -121,7 +121,7 @@ def metadata(task: Task) -> TaskMetadata:
 
 
 def final_result(task: Task) -> FinalResult | None:
-    """Return how a task ended; ``None`` while it goes on."""
+    """Return the outcome of a task; ``None`` while it goes on."""
     if task.finished_at is None:
         return None
     metrics = FinalMetrics(
@@ -176,7 +176,7 @@ def _knowledge(event: Event) -> KnowledgeInteraction | None:
 
 
 def text_or_none(value: Any) -> str | None:
-    """Return what a publisher gave as text, ``None`` as it is."""
+    """Return a publisher's value as text; ``None`` stays ``None``."""
     return None if value is None else text_of(value)
 
 

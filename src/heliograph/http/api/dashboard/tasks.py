@@ -97,7 +97,7 @@ class TaskTable:
 
 
 def text_of(value: Any) -> str:
-    """Return what a publisher gave as text; what is no text, as JSON."""
+    """Return a publisher's value as text; a value that is no text becomes JSON."""
     if value is None:
         return ""
     return value if isinstance(value, str) else orjson.dumps(value, option=JSON_OPTIONS).decode()
@@ -114,7 +114,7 @@ def result_text(task: Task) -> str | None:
 
 
 def about(task: Task, name: str) -> Any:
-    """Return what a task's creator said of where it comes from."""
+    """Return a field of a task's metadata, which its creator gave."""
     return (task.metadata or {}).get(name)
 
 
@@ -140,7 +140,7 @@ def _row(task: Task, most: int | None = SHOWN_INPUT) -> TaskRow:
 
 
 def duration_seconds(task: Task) -> float | None:
-    """Return how long a task took: what its engine measured, else the time between its events."""
+    """Return the duration of a task: the one that its engine measured, else the time between its events."""
     told = (task.result or {}).get("duration_seconds")
     if isinstance(told, int | float) and not isinstance(told, bool):
         return float(told)

@@ -40,7 +40,7 @@ _RESULT = {
 
 
 def _payload_rule(topic: str) -> Schema:
-    """Say what a payload must be for one topic; the channel may name what it belongs to instead."""
+    """Return the schema of one topic's payload; the channel may name its entity instead."""
     kind = KIND_OF[topic]
     schema = ruled(kind.topics[topic], **({"result": _RESULT} if topic == "task.status" else {}))
     schema = {**schema, "required": [name for name in schema["required"] if name != kind.field]}

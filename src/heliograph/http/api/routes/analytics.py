@@ -140,7 +140,7 @@ class Period:
 
 
 async def summary(services: Services, who: Identity, asked: Period) -> Summary | Answer:
-    """Tell what a period comes to, how it compares with the one before it, and what is active now."""
+    """Sum up a period, compare it with the one before it, and count the tasks that are active now."""
     span = asked.range()
     now, before = _slots(span), _slots(span.previous)
     groupings = _groupings(*SUMMARY_GROUPS, asked.group_by)
@@ -176,22 +176,22 @@ async def summary(services: Services, who: Identity, asked: Period) -> Summary |
 
 
 async def costs_histogram(services: Services, who: Identity, asked: Period) -> CostsHistogram | Answer:
-    """Tell what was spent, bucket by bucket."""
+    """Add up costs, bucket by bucket."""
     return await _histogram(services, asked, CostMeasures, CostBucket, CostsHistogram)
 
 
 async def tasks_histogram(services: Services, who: Identity, asked: Period) -> TasksHistogram | Answer:
-    """Tell how many tasks were created and how they ended, bucket by bucket."""
+    """Count created tasks and their outcomes, bucket by bucket."""
     return await _histogram(services, asked, TaskMeasures, TaskBucket, TasksHistogram)
 
 
 async def tokens_histogram(services: Services, who: Identity, asked: Period) -> TokensHistogram | Answer:
-    """Tell how many tokens went in and came out, bucket by bucket."""
+    """Add up input and output tokens, bucket by bucket."""
     return await _histogram(services, asked, TokenMeasures, TokenBucket, TokensHistogram)
 
 
 async def performance(services: Services, who: Identity, asked: Period) -> Performance | Answer:
-    """Tell how long tasks take, how often they succeed and why they fail, by agent, agent type and model."""
+    """Give durations, success rates and failures of tasks, by agent, agent type and model."""
     span = asked.range()
     slots = [_slots(span)]
     groupings = _groupings(*PERFORMANCE_GROUPS, asked.group_by)

@@ -140,7 +140,7 @@ async def create_task(services: Services, who: Identity, asked: Creating, body: 
 
 
 async def change_task(services: Services, who: Identity, asked: Changing, body: TaskChange) -> TaskChanged:
-    """Say how a task goes on, or how it ended.
+    """Change a task's status, or end it with its result.
 
     A task that nobody knows yet begins so: what its engine says of it may come before what created it.
     """

@@ -137,7 +137,7 @@ class NewConversation:
     metadata: Mapping[str, Any] | None = None
 
     def said(self) -> Mapping[str, Any]:
-        """Return what its first event says; where it comes from goes into its metadata."""
+        """Return the payload of its first event; its origin goes into its metadata."""
         metadata = {**(self.metadata or {}), **({"source": self.source} if self.source else {})}
         return {"title": self.title, "user_id": self.user_id, "flow_id": self.flow_id, "metadata": metadata}
 
@@ -399,7 +399,7 @@ async def get_context(services: Services, who: Identity, asked: Context) -> Cont
 
 
 async def get_metrics(services: Services, who: Identity, asked: OfConversation) -> ConversationMetrics:
-    """Return what the tasks of a conversation add up to."""
+    """Return the sums over the tasks of a conversation."""
     return metrics_of(await talking.known(services, asked.conversation_id))
 
 

@@ -116,7 +116,7 @@ class DeliveryListing:
     cursor: tuple[datetime, str] | None = page_cursor(_delivery_key, int, str)
 
     def filter(self) -> DeliveryFilter:
-        """Return what the store filters by."""
+        """Return the filter for the store."""
         return DeliveryFilter(self.webhook_id, self.provider, self.status, self.event_type, self.task_id)
 
 
@@ -217,7 +217,7 @@ class WebhooksStats:
 
 
 async def webhook_stats(services: Services, who: Identity, asked: Nothing) -> WebhooksStats:
-    """Tell what came, what was made of it, what was refused and why, and how long it took."""
+    """Count deliveries by outcome, and refusals by reason; tell how long deliveries took."""
     rows = await rows_of(services)
     hooks = services.webhooks.hooks
     names = {hook.webhook_id: hook for hook in hooks}

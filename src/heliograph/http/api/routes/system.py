@@ -61,7 +61,7 @@ class PlatformHealth:
 
 
 async def platform_health(services: Services, who: Identity, asked: Nothing) -> PlatformHealth:
-    """Tell how many workflows there are, and what this node has carried."""
+    """Count the workflows, and the events that this node has carried."""
     appender = services.appender.stats()
     deliveries = services.hub.stats().deliveries
     workflows = services.registry.catalogue.workflows
@@ -130,14 +130,14 @@ class Status:
 
 
 def engine_view(services: Services) -> EngineView:
-    """Return how the engine is."""
+    """Return the state of the engine."""
     stats = services.engine.stats()
     since = datetime.fromtimestamp(stats.since, UTC)
     return EngineView(stats.form, stats.state, since, stats.latency_ms, stats.waiting, stats.error)
 
 
 async def status(services: Services, who: Identity, asked: Nothing) -> Status:
-    """Tell how the machine and the service are doing."""
+    """Describe the state of the machine and of the service."""
     hub, state = services.hub.stats(), await services.monitor.state()
     checkpoint = await services.store.checkpoint()
     counts: dict[str, int] = {}

@@ -78,14 +78,14 @@ class TaskListing:
     cursor: tuple[int, str] | None = page_cursor(_task_key, int, str)
 
     def filter(self) -> TaskFilter:
-        """Return what the store filters by."""
+        """Return the filter for the store."""
         given = attrs.asdict(self, recurse=False)
         for name in ("status", "sort", "counts", "limit", "cursor"):
             del given[name]
         return TaskFilter(statuses=self.status, **given)
 
     def after(self) -> tuple[Any, str] | None:
-        """Return where the page before ended."""
+        """Return the end of the previous page."""
         if self.cursor is None or self.sort is not None:
             return self.cursor
         return from_microseconds(self.cursor[0]), self.cursor[1]

@@ -61,7 +61,7 @@ class NewWebhook:
     security: Annotated[Mapping[str, Any] | None, says("requires_signature, signature_header")] = None
 
     def said(self) -> dict[str, Any]:
-        """Return what is said, without the secret."""
+        """Return the configuration without the secret."""
         fields = attrs.asdict(self, recurse=False)
         del fields["secret"]
         if self.commands is not None:
@@ -199,7 +199,7 @@ async def _change(services: Services, who: Identity, webhook_id: str, change: Ne
 
 
 async def rows_of(services: Services) -> Mapping[str, Webhook]:
-    """Return what the deliveries of each webhook add up to, by its id."""
+    """Return the counters of each webhook, by its id."""
     rows: dict[str, Webhook] = {}
     after, more = None, True
     while more:
