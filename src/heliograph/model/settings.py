@@ -1,4 +1,4 @@
-"""How a setting with a range is declared, and the one section that several rooms know."""
+"""Settings with a range, and the one section that several rooms know."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import attrs
 from attrs import validators
 
 SCOPES = ("read", "publish", "admin")
-"""What a key may be allowed to do."""
+"""The rights of a key."""
 
 
 def number(default: float, low: float, high: float) -> Any:
@@ -18,7 +18,7 @@ def number(default: float, low: float, high: float) -> Any:
 
 @attrs.frozen
 class RetentionSettings:
-    """How long events, entities, and runs with what they left behind are kept; 0 keeps them for ever."""
+    """Seconds that events, entities, and runs with their artifacts are kept; 0 keeps them for ever."""
 
     max_age_seconds: int = number(0, 0, 100 * 366 * 86400)
     max_events: int = number(0, 0, 10**15)
