@@ -28,13 +28,13 @@ class RetentionSettings:
 
 @attrs.frozen
 class Quota:
-    """What one key may use; 0: as much as it likes.
+    """The limits of one key; 0: none.
 
     Args:
         requests: A minute.
-        events: That it publishes a minute.
-        bytes: Of the bodies that it sends a minute.
-        tasks: That it has under way at once.
+        events: The events that it may publish a minute.
+        bytes: The bytes of the bodies that it may send a minute.
+        tasks: The tasks that it may have under way at once.
     """
 
     requests: int = number(0, 0, 10**9)

@@ -54,7 +54,7 @@ class PageActions:
     """Does what pages ask for.
 
     Args:
-        services: What the views of the same requests work with.
+        services: The actors and stores that the views of the same requests work with.
     """
 
     def __init__(self, services: Services) -> None:

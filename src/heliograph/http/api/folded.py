@@ -23,8 +23,8 @@ class CaughtUp:
     """The position up to which the store is known to be folded.
 
     Args:
-        log: What this node has told its watchers, and its publishers.
-        store: What follows it.
+        log: The log that this node's watchers and publishers were told of.
+        store: The store that follows it.
     """
 
     def __init__(self, log: Log, store: Store) -> None:

@@ -50,7 +50,7 @@ class Identity:
         by: The kind of proof: a ``key``, a ``ticket``, a ``session``, a ``task key`` or its
             ``network``.
         key: The name of the key that all this comes from; empty: of none.
-        expires_at: When that key does; ``None``: never.
+        expires_at: The time at which that key expires; ``None``: never.
     """
 
     name: str
