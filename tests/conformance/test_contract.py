@@ -2,8 +2,8 @@
 
 It draws what the document allows and what it does not. No answer is an error of the service, and each has a
 status, a type, headers and a body that the document tells of. Event streams, which do not end, are watched by
-clients of their own in ``test_streams``. Publishing is walked value by value: schemathesis can't draw items of
-three forms at random.
+clients of their own in ``test_streams``. Publishing is walked value by value: schemathesis can't draw items
+of three forms at random.
 """
 
 from __future__ import annotations
