@@ -12,6 +12,7 @@ import attrs
 from heliograph.http.api import talking
 from heliograph.http.api.endpoint import DASHBOARD, Described, Endpoint, of_view
 from heliograph.http.api.routes import chat, conversations
+from heliograph.http.api.routes.chat import ChatAnswer, ChatMessage, Chatting
 from heliograph.http.api.routes.conversations import (
     ContextList,
     ContextMessage,
@@ -31,6 +32,7 @@ from heliograph.http.rules.schema import says
 from heliograph.model.conversations.conversation import CONVERSATION, ConversationFilter
 from heliograph.model.conversations.message import MESSAGES, MessageFilter
 from heliograph.model.errors import Invalid, NotFound, Unavailable
+from heliograph.model.rules import DESCRIPTION_CHARACTERS
 
 MAX_OFFSET = 10_000
 """The greatest offset into a list: a page further on costs all those before it."""
@@ -41,20 +43,20 @@ MAX_SUMMED = 500
 
 @attrs.frozen
 class ConversationRows:
-    """Which conversations, from where on."""
+    """The filters and the page of a list of conversations."""
 
-    user_id: str | None = query(Text(), "Exactly this.")
-    include_archived: bool = query(Flag(), "Those that are archived, too.", default=False)
+    user_id: str | None = query(Text(), "Only this value, exactly.")
+    include_archived: bool = query(Flag(), "Whether to list archived conversations, too.", default=False)
     search: str | None = query(Text(), "The title has each of these words, or one that begins so.")
-    limit: int = query(Whole(1, 200), "The most that a page has.", default=50)
+    limit: int = query(Whole(1, 200), "The most items on a page.", default=50)
     offset: int = query(Whole(0, MAX_OFFSET), "The number of entries to leave out first.", default=0)
 
 
 @attrs.frozen
 class MessageRows(OfConversation):
-    """Which of its messages, from where on."""
+    """The page of a conversation's messages."""
 
-    limit: int = query(Whole(1, 500), "The most that a page has.", default=100)
+    limit: int = query(Whole(1, 500), "The most items on a page.", default=100)
     offset: int = query(Whole(0, MAX_OFFSET), "The number of entries to leave out first.", default=0)
 
 
@@ -121,7 +123,7 @@ async def say_in_dashboard(
 
 @attrs.frozen
 class Between:
-    """Which conversations, by when they last changed."""
+    """The order and the page of a list of conversations, by their last change."""
 
     start_date: datetime | None = query(Moment(), "Changed at or after this ISO 8601 time or date.")
     end_date: datetime | None = query(Moment(), "Changed before it.")
@@ -173,6 +175,22 @@ def _summed(views: Sequence[ConversationView], *, truncated: bool) -> Conversati
     )
 
 
+@attrs.frozen
+class ChattingInSession(Chatting):
+    """The session and the conversation of a question."""
+
+    session_id: str = query(
+        Text(1, DESCRIPTION_CHARACTERS), "The session of the task.", default=attrs.NOTHING
+    )
+
+
+async def chat_in_session(
+    services: Services, who: Identity, asked: ChattingInSession, body: ChatMessage
+) -> ChatAnswer:
+    """Ask the engine; its answer comes as a message of the conversation."""
+    return await chat.chat(services, who, asked, body)
+
+
 def _twin(view: Callable[..., Any], answer: str, present: Callable[[Any], Any] | None = None) -> Endpoint:
     endpoint = of_view(conversations.ENDPOINTS, view)
     return endpoint.in_dashboard(endpoint.path.replace("/v1", ""), answer, present)
@@ -209,12 +227,14 @@ ENDPOINTS = [
     attrs.evolve(_twin(conversations.create_conversation, "The conversation."), status=200),
     _twin(conversations.conversation_of_flow, "The conversation."),
     _twin(conversations.get_conversation, "The conversation.", detail),
-    _twin(conversations.change_conversation, "The conversation as it is now."),
-    _twin(conversations.delete_conversation, "It is deleted."),
-    _twin(conversations.clear_conversation, "Its messages are gone."),
+    _twin(conversations.change_conversation, "The changed conversation."),
+    _twin(conversations.delete_conversation, "The conversation is deleted."),
+    _twin(conversations.clear_conversation, "The messages are removed."),
     _twin(conversations.get_context, "The last messages.", context_rows),
     _twin(conversations.get_metrics, "The sums."),
-    attrs.evolve(chat.ENDPOINTS[0].in_dashboard("/api/chat", "It is kept."), status=200),
+    attrs.evolve(
+        of_view(chat.ENDPOINTS, chat.chat), path="/api/chat", view=chat_in_session, tag=DASHBOARD, status=200
+    ),
     Endpoint(
         "GET",
         _MESSAGES,

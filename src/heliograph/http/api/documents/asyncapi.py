@@ -3,6 +3,8 @@
 The application that is described is the service: it receives what a client says, and sends what a client
 hears. A message of an event stream is a block: its ``headers`` here are the block's fields, its payload the
 block's data. Close codes, which AsyncAPI has no place for, are in ``x-close-codes``.
+
+A long module, since a third of it are the schemas of what streams say.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ from typing import Any
 from heliograph import __version__
 from heliograph.actors.subscription import Overflow
 from heliograph.config import Settings
+from heliograph.http.api.acting import ACTIONS
 from heliograph.http.api.documents import examples
 from heliograph.http.api.documents.schemas import GIVEN
 from heliograph.http.api.routes.streams import OVERLOADED_RETRY_MS, SSE_TYPE
@@ -62,15 +65,15 @@ NEVER_CLOSED_BY = (Reason.BROKEN, Reason.TASK_ENDED, Reason.UNAVAILABLE)
 COMPONENTS = Components(GIVEN)
 COMPONENTS.of(Event)
 
-REF = said(ANYTHING, "Returned as it came.")
+REF = said(ANYTHING, "The client's own text, which is returned as it came.")
 CHANNEL_TOLD = said(TEXT, "The channel or pattern; of an event stream all of them, separated by commas.")
 
-# What a client says
+# Messages that a client sends
 
 _SAID: Mapping[str, Schema] = {
     "channel": SELECTOR,
     "topic": nullable(TOPIC_FILTER),
-    "after": said(nullable(POSITION), "Resume behind this; without it, live only."),
+    "after": said(nullable(POSITION), "The position to resume behind; without it, live only."),
     "tail": said(
         nullable(whole(0, MAX_TAIL)), "Without after: the number of the newest events to begin with."
     ),
@@ -94,6 +97,24 @@ _SUMMARIES = {
 }
 
 
+_ACTION_SUMMARIES = {
+    "chat.message": "Ask the engine something, as POST /api/chat does.",
+    "task.stop": "Stop a task, as POST /api/tasks/{task_id}/stop does.",
+    "task.input": "Answer a task that waits for input.",
+}
+DONE: Schema = record(
+    {
+        "of": said(one_of(ACTIONS), "The type of the message that is done."),
+        "task_id": text(NAME),
+        "conversation_id": said(TEXT, "The conversation of a question."),
+        "stopped": said({"type": "boolean"}, "The outcome of a stop; false: the task had ended already."),
+        "status": said(one_of(STATUSES), "The task's status after a stop."),
+        "ref": REF,
+    },
+    optional=["conversation_id", "stopped", "status"],
+)
+
+
 def _asked(kind: str) -> Schema:
     """Return the schema of a client's message; the service takes no other fields."""
     properties = {name: schema for name, schema in _SAID.items() if name in FIELDS[kind]}
@@ -101,7 +122,7 @@ def _asked(kind: str) -> Schema:
     return record(properties, optional, additionalProperties=False)
 
 
-# What a client hears
+# Messages that a client receives
 
 _PLACE = {"id": CURSOR, "channel": TEXT, "seq": whole(1)}
 NOTICES: Mapping[str, Schema] = {
@@ -109,9 +130,9 @@ NOTICES: Mapping[str, Schema] = {
         {
             "channel": CHANNEL_TOLD,
             "from": said(CURSOR, "The first event that is not given."),
-            "to": said(CURSOR, "The last."),
-            "count": said(nullable(whole(1)), "How many; null: they can't be counted any more."),
-            "reason": said(TEXT, "The overflow policy, or that they are no longer kept."),
+            "to": said(CURSOR, "The last event that is not given."),
+            "count": said(nullable(whole(1)), "The number of events; null: they can't be counted any more."),
+            "reason": said(TEXT, "The overflow policy, or the sentence that the events are no longer kept."),
         },
         description="Events that are not given.",
     ),
@@ -119,7 +140,7 @@ NOTICES: Mapping[str, Schema] = {
         {
             "channel": CHANNEL_TOLD,
             "oldest": said(CURSOR, "The oldest position that could be resumed from."),
-            "head": said(CURSOR, "Where the stream goes on."),
+            "head": said(CURSOR, "The position at which the stream goes on."),
             "reason": TEXT,
         },
         description="The cursor can't be honoured: take a snapshot.",
@@ -138,8 +159,10 @@ NOTICES: Mapping[str, Schema] = {
 OPEN: Schema = record(
     {
         "channel": CHANNEL_TOLD,
-        "cursor": said(CURSOR, "Where the stream begins."),
-        "recovered": said({"type": "boolean"}, "The client's cursor is honoured, and nothing is missing."),
+        "cursor": said(CURSOR, "The position at which the stream begins."),
+        "recovered": said(
+            {"type": "boolean"}, "Whether the client's cursor is honoured, and nothing is missing."
+        ),
     },
     description="The first block of an event stream.",
 )
@@ -151,7 +174,7 @@ KEEPALIVE: Schema = record(
     description="A sign of life; its id moves the client's cursor where a filter hid events.",
 )
 BLOCK_ID = said({"anyOf": [CURSOR, {"const": ""}]}, "The client's cursor once it has read this.")
-RETRY = said(whole(0), "How many milliseconds an EventSource waits before it comes back.")
+RETRY = said(whole(0), "The milliseconds that an EventSource waits before it comes back.")
 
 
 def _told() -> Mapping[str, Schema]:
@@ -182,14 +205,14 @@ def _told() -> Mapping[str, Schema]:
         "subscribed": record(
             {
                 "channel": TEXT,
-                "cursor": said(CURSOR, "Where the subscription begins."),
-                "recovered": said({"type": "boolean"}, "after is honoured, and nothing is missing."),
+                "cursor": said(CURSOR, "The position at which the subscription begins."),
+                "recovered": said({"type": "boolean"}, "Whether after is honoured, and nothing is missing."),
                 "ref": REF,
             }
         ),
         "unsubscribed": record({"channel": TEXT, "ref": REF}),
         "pong": record({"ref": REF}),
-        "authenticated": record({"name": said(TEXT, "Of the key."), "ref": REF}),
+        "authenticated": record({"name": said(TEXT, "The name of the key."), "ref": REF}),
         "error": record({"code": codes, "title": TEXT, "detail": TEXT, "ref": REF}),
         **NOTICES,
         "reconnect": record(
@@ -216,6 +239,20 @@ def _asked_messages() -> Mapping[str, Part]:
         kind: {"summary": _SUMMARIES[kind], **_message(kind, _asked(kind), examples.ASKED[kind])}
         for kind in FIELDS
     }
+
+
+def _action_messages() -> Mapping[str, Part]:
+    """Describe what a page says on its own stream."""
+    messages = {}
+    for kind, cls in ACTIONS.items():
+        COMPONENTS.of(cls)
+        asked = COMPONENTS.schemas[cls.__name__]
+        schema = {**asked, "properties": {**asked["properties"], "ref": REF}, "additionalProperties": False}
+        messages[kind] = {
+            "summary": _ACTION_SUMMARIES[kind],
+            **_message(kind, schema, examples.ACTIONS[kind]),
+        }
+    return messages
 
 
 def _told_messages() -> Mapping[str, Part]:
@@ -263,6 +300,7 @@ def _notice(kind: str, schema: Schema, example: Mapping[str, Any]) -> Part:
 def document(settings: Settings) -> Mapping[str, Any]:
     """Make the document of a service with these settings."""
     asked, told, blocks = _asked_messages(), _told_messages(), _blocks()
+    actions, done = _action_messages(), {"done": _message("done", DONE, examples.DONE)}
     return {
         "asyncapi": "3.0.0",
         "info": {
@@ -278,6 +316,15 @@ def document(settings: Settings) -> Mapping[str, Any]:
                 "title": "WebSocket",
                 "description": _about_ws(settings),
                 "messages": _references("messages/ws", [*asked, *told]),
+                "bindings": {"ws": {"method": "GET", "bindingVersion": "0.1.0"}},
+                "x-close-codes": close_codes(),
+            },
+            "page": {
+                "address": "/ws/{session}",
+                "title": "WebSocket of a page",
+                "description": _ABOUT_PAGE,
+                "parameters": {"session": {"description": "Any name."}},
+                "messages": _references("messages/ws", [*asked, *actions, *told, *done]),
                 "bindings": {"ws": {"method": "GET", "bindingVersion": "0.1.0"}},
                 "x-close-codes": close_codes(),
             },
@@ -298,13 +345,15 @@ def document(settings: Settings) -> Mapping[str, Any]:
         "operations": {
             "say": _operation("receive", "ws", asked, "Messages of a client."),
             "hear": _operation("send", "ws", told, "Messages to a client."),
+            "sayAsPage": _operation("receive", "page", {**asked, **actions}, "Messages of a page."),
+            "hearAsPage": _operation("send", "page", {**told, **done}, "Messages to a page."),
             "streamEvents": {**_operation("send", "events", blocks, "Events as they happen."), **_BY_GET},
             "streamTask": {**_operation("send", "task", blocks, "One task's events."), **_BY_GET},
         },
         "components": {
             "schemas": {name: COMPONENTS.schemas[name] for name in ("Cursor", "Event", "Result")},
             "messages": {
-                **{f"ws.{kind}": message for kind, message in {**asked, **told}.items()},
+                **{f"ws.{kind}": message for kind, message in {**asked, **actions, **told, **done}.items()},
                 **{f"sse.{kind}": message for kind, message in blocks.items()},
             },
             "securitySchemes": _SECURITY,
@@ -318,6 +367,10 @@ _SECURITY = {
     "ticket": {"type": "httpApiKey", "in": "query", "name": "ticket"},
 }
 _BY_GET = {"bindings": {"http": {"method": "GET", "bindingVersion": "0.3.0"}}}
+_ABOUT_PAGE = (
+    "As /ws, for a page that may never say anything: from the start it hears task_status of all tasks and "
+    "cli_status_update, with overflow latest, and it is not closed for its silence."
+)
 _ABOUT_SSE = (
     f"{SSE_TYPE}: blocks whose fields are the headers of the messages here, and whose data is the payload. "
     "Every block has an event, an id and JSON data with a topic; names=off leaves the event out. open comes "

@@ -15,6 +15,7 @@ import trio
 
 from heliograph.actors.subscription import Overflow
 from heliograph.http.api import samples
+from heliograph.http.api.acting import PageActions
 from heliograph.http.api.documents import examples
 from heliograph.http.api.endpoint import Described, Endpoint, Handshake, Part, TakeOver
 from heliograph.http.api.routes.tasks import known_task, of_task
@@ -57,7 +58,7 @@ OVERLOADED_RETRY_MS = (5_000, 30_000)
 
 @attrs.frozen
 class Resuming:
-    """From where a stream goes on, and what becomes of it when its client is slow."""
+    """The position at which a stream goes on, and its overflow policy."""
 
     after: Place | None = query(
         ClientPosition(),
@@ -65,10 +66,10 @@ class Resuming:
         "answered by a reset on the stream.",
     )
     last_event_id: Place | None = header(
-        "Last-Event-ID", ClientPosition(), "As an EventSource sends it when it comes back."
+        "Last-Event-ID", ClientPosition(), "The position that an EventSource sends when it comes back."
     )
     kept_event_id: Place | None = query(
-        ClientPosition(), "As polyfills of EventSource send it.", name="lastEventId"
+        ClientPosition(), "The position that polyfills of EventSource send.", name="lastEventId"
     )
     overflow: str = query(
         Word(tuple(Overflow)),
@@ -100,11 +101,13 @@ class Resuming:
 
 
 @attrs.frozen
-class Watching(Resuming):
-    """From where a stream begins."""
+class StreamStart(Resuming):
+    """The position at which a stream begins."""
 
     tail: int = query(
-        Whole(0, MAX_TAIL), "Where no position is given: begin with the last `tail` events.", default=0
+        Whole(0, MAX_TAIL),
+        "The number of the newest events to begin with, where no position is given.",
+        default=0,
     )
 
     def request(self, selection: Selection, default: EventId | None = None) -> WatchRequest:
@@ -113,8 +116,8 @@ class Watching(Resuming):
 
 
 @attrs.frozen
-class WatchingEvents(Watching):
-    """Which events a stream shows."""
+class WatchingEvents(StreamStart):
+    """The selection of a stream, and the position at which it begins."""
 
     channel: tuple[str, ...] = query(
         Selectors(), "Channels and patterns; repeatable, all if none is named.", default=()
@@ -128,8 +131,8 @@ class WatchingEvents(Watching):
 
 
 @attrs.frozen
-class WatchingTask(Watching):
-    """Which task a stream shows."""
+class WatchingTask(StreamStart):
+    """The task that a stream shows."""
 
     task_id: str = path(Text(), "The task's id.")
 
@@ -171,7 +174,13 @@ def open_stream(services: Services, who: Identity, wanted: WatchRequest) -> Take
             except TooMany:
                 return Refused(stream, _come_back_later(wanted, handshake.headers).encoded())
             served = SseStream(
-                stream, services.hub, services.streams, who.name, wanted, chunked=handshake.chunked
+                stream,
+                services.hub,
+                services.streams,
+                who.name,
+                wanted,
+                chunked=handshake.chunked,
+                key=who.key,
             )
             served.sink.write(
                 _response_head({"Content-Type": SSE_TYPE, **SSE_HEADERS, **handshake.headers, **framing})
@@ -202,7 +211,7 @@ class Upgrading:
     """The handshake of a WebSocket."""
 
     upgrade: str | None = header("Upgrade", Text(), "websocket")
-    key: str | None = header("Sec-WebSocket-Key", Text(), "Of the client.")
+    key: str | None = header("Sec-WebSocket-Key", Text(), "The client's key.")
 
 
 @attrs.frozen
@@ -219,10 +228,16 @@ async def web_socket(services: Services, who: Identity, asked: Upgrading) -> Tak
 
 async def page_socket(services: Services, who: Identity, asked: UpgradingPage) -> TakeOver:
     """Open the WebSocket of a page that never subscribes: it hears the statuses of all tasks."""
-    return _upgrade(services, who, asked, asked.session)
+    return _upgrade(services, who, asked, asked.session, PageActions(services))
 
 
-def _upgrade(services: Services, who: Identity, asked: Upgrading, session: str | None) -> TakeOver:
+def _upgrade(
+    services: Services,
+    who: Identity,
+    asked: Upgrading,
+    session: str | None,
+    acting: PageActions | None = None,
+) -> TakeOver:
     key = asked.key
     if asked.upgrade is None or key is None:
         raise UpgradeRequired(
@@ -233,7 +248,7 @@ def _upgrade(services: Services, who: Identity, asked: Upgrading, session: str |
         def take_over(stream: trio.SocketStream) -> WebSocketStream | Refused:
             identity = None if who is NOBODY else who
             served = WebSocketStream(
-                stream, services.hub, services.streams, identity, services.authenticator, session
+                stream, services.hub, services.streams, identity, services.authenticator, session, acting
             )
             try:
                 services.streams.admit(served.transport, served.owner)
@@ -308,7 +323,7 @@ ENDPOINTS = [
         refuses=(NotFound, Invalid, Unavailable),
     ),
     Endpoint("GET", "/ws", web_socket, upgrade=True),
-    Endpoint("GET", "/ws/{session}", page_socket, upgrade=True),
+    Endpoint("GET", "/ws/{session:path}", page_socket, upgrade=True),
     Endpoint(
         "POST",
         "/api/v1/stream-tickets",
