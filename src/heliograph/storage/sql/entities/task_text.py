@@ -43,7 +43,7 @@ LONG = 4000
 GRAM = 3
 _SPECIAL = re.compile("([%_!])")
 
-RARE = 2000
+RARE = 1000
 """Of a word that more tasks have, the first are found soonest by looking at one task after the other."""
 
 _TEXTS = table("task_texts", column("id", Integer), column("task_id", Text), column("long", Integer))
