@@ -10,9 +10,11 @@
     │   ├── Unauthenticated    no key, or an unknown one
     │   │   └── BadSignature   of a webhook's delivery
     │   ├── Forbidden          a known key without the scope or channel
+    │   │   └── Elsewhere      a page, or a host, that is none of ours
     │   ├── NotFound           no such thing
     │   ├── Conflict           an idempotency key reused for something else
-    │   │   └── RepeatedDelivery  of a webhook
+    │   │   ├── RepeatedDelivery  of a webhook
+    │   │   └── NotAsked          an answer
     │   ├── TooLarge           over a byte limit
     │   ├── UnsupportedMedia   a content type nobody reads here
     │   └── TooMany            over a limit of count or rate
@@ -131,6 +133,13 @@ class Forbidden(ClientFault):
     title = "Not allowed"
 
 
+class Elsewhere(Forbidden):
+    """A page of another origin, or a host that is not ours: no key helps there."""
+
+    code = "elsewhere"
+    title = "Not from here"
+
+
 class NotFound(ClientFault):
     """Nothing of that name exists (any more)."""
 
@@ -173,6 +182,13 @@ class RepeatedDelivery(Conflict):
 
     code = "repeated_delivery"
     title = "The delivery was taken before"
+
+
+class NotAsked(Conflict):
+    """An answer that comes too late, or that nobody waits for."""
+
+    code = "not_asked"
+    title = "The task does not ask that"
 
 
 class TooLarge(ClientFault):
