@@ -184,8 +184,8 @@ function say(text, kind = "problem", action = null) {
 
 function report(problem) {
   if (problem.needsKey) needKey();
-  else if (problem.status === 403) say(problem.message, "problem", { title: "Use another key", does: () => giveKey() });
-  else say(problem.message);
+  else if (problem.status === 403 && problem.answer?.code !== "elsewhere") say(problem.message, "problem", { title: "Use another key", does: () => giveKey() });
+  else say(problem.message); // of a page elsewhere, which no key helps, the service says what would
 }
 
 /* A handshake that is refused looks to a browser like no answer at all, so ask why over HTTP: by a request that, as
