@@ -19,7 +19,7 @@ HEADS = (
 
 def rows(section: str) -> str:
     """Return the expression of the number of rows of a section."""
-    return f"document.querySelectorAll('[data-section={section!r}] a.row').length"
+    return f"document.querySelectorAll('[data-section=\"{section}\"] a.row').length"
 
 
 async def test_all_silent_tasks_are_counted(page: Page, served: Service) -> None:

@@ -76,7 +76,7 @@ export function open(shell, root, place) {
     { title: "Received", number: true, text: (one) => compact(one.event_count) },
     { title: "Last", number: true, text: (one) => ago(one.last_event_at, shell.now()) },
     { title: "On", text: (one) => toggle(one) },
-    { title: "", text: (one) => (one.is_builtin ? "" : [h("button.small", { "aria-label": `Edit ${one.name}`, onclick: () => configure(one) }, "Edit"), " ", h("button.small", { "aria-label": `Remove ${one.name}`, onclick: () => remove(one) }, "Remove")]) },
+    { title: h("span.unseen", {}, "Change"), text: (one) => (one.is_builtin ? "" : [h("button.small", { "aria-label": `Edit ${one.name}`, onclick: () => configure(one) }, "Edit"), " ", h("button.small", { "aria-label": `Remove ${one.name}`, onclick: () => remove(one) }, "Remove")]) },
   ];
 
   /* Make one, or change one: what is left as it is, is not sent. */
@@ -94,7 +94,7 @@ export function open(shell, root, place) {
       { name: "secret", label: "Secret", kind: "password", most: 500, hint: secret },
       ...(one?.has_secret ? [{ name: "forget", label: "Forget the secret", kind: "check" }] : []),
       { name: "requires_signature", label: "Refuse what is not signed", kind: "check", value: was.requires_signature, covers: ["security"] },
-      { name: "commands", label: "Commands", kind: "area", rows: 6, value: commands, hint: one ? "As JSON: each has a name and a template; also trigger, conditions, priority, agent, aliases." : "As JSON: each has a name and a template; also trigger, conditions, priority, agent, aliases. Empty: the text of a delivery becomes a task." },
+      { name: "commands", label: "Commands", kind: "area", rows: 4, value: commands, hint: one ? "As JSON: each has a name and a template; also trigger, conditions, priority, agent, aliases." : "As JSON: each has a name and a template; also trigger, conditions, priority, agent, aliases. Empty: the text of a delivery becomes a task." },
     ];
     const title = one ? `Edit ${one.name}` : "New webhook";
     const done = await ask({ title, fields, action: one ? "Save" : "Make it", does: (values) => send(one, was, values, commands) });
