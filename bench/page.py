@@ -2,8 +2,8 @@
 
 A fleet of running tasks is shown in Chromium without a graphics card. Measured are the main thread when
 nothing happens and while lines come, the heap before and after, how much rows move while the pointer is among
-them, what a tab is sent beside all lines, and how long it takes to open a long log and a run of many steps. At
-the end the page is held against the service's own answers.
+them, what a tab is sent beside all lines, and how long it takes to open a long log and a run of many steps.
+At the end the page is held against the service's own answers.
 """
 
 from __future__ import annotations
