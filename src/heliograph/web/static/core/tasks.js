@@ -308,7 +308,7 @@ export class Tasks {
   /* What the running tasks in view said last, so that the list speaks before the next line comes. */
   async #glimpse(turn) {
     const { waiting_input, running } = this.fleet.sections(this.filter);
-    await this.#questions(waiting_input.slice(0, GLIMPSES));
+    this.#questions(waiting_input.slice(0, GLIMPSES)).catch(() => {}); // they stand in the tasks' views as well
     for (const { task_id } of [...waiting_input, ...running].slice(0, GLIMPSES)) {
       if (turn !== this.#turn) return;
       const { lines } = await this.api.get(paths.log(task_id), { tail: 1 });
