@@ -48,7 +48,7 @@ function talk(shell, root, api, id) {
   let subscription = null;
   let closed = false;
   let follow = true;
-  root.replaceChildren(h("header.view-head", {}, h("a.button", { href: format(["conversations"]), "aria-label": "Back to the conversations" }, "←"), title, facts, h("span.gap"), rename, archive, clear, remove), scroller, form);
+  root.replaceChildren(h("header.view-head", {}, h("a.button", { href: format(["conversations"]), "aria-label": "Back to the conversations" }, "←"), title, facts, h("span.gap"), h("div.buttons", {}, rename, archive, clear, remove)), scroller, form);
 
   async function load() {
     subscription?.cancel();

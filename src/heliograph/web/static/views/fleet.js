@@ -38,7 +38,7 @@ export function open(shell, root, place) {
     "div.totals",
     { id: "totals", role: "group", "aria-label": "Show only tasks of one status" },
     ...TOTALS.map((status) =>
-      h("button", { dataset: { status }, "aria-pressed": "false", onclick: () => shell.amend({ status: filter.status === status ? "" : status }) }, h("i.dot"), totals[status], h("span", {}, ` ${status.replace("_input", "")}`)),
+      h("button", { dataset: { status }, title: `Only ${status.replace("_", " ")}`, "aria-pressed": "false", onclick: () => shell.amend({ status: filter.status === status ? "" : status }) }, h("i.dot"), totals[status], h("span", {}, ` ${status.replace("_input", "")}`)),
     ),
   );
   const spent = h("span.spent", { title: "The last hour" });

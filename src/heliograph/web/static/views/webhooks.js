@@ -69,7 +69,7 @@ export function open(shell, root, place) {
 
   const columns = [
     { title: "Webhook", text: (one) => [h("b", {}, one.name), h("span.quiet", {}, one.is_builtin ? " from a file" : "")] },
-    { title: "Provider", text: (one) => one.provider },
+    { title: "Provider", name: "optional", text: (one) => one.provider },
     { title: "Endpoint", text: (one) => endpoint(one) },
     { title: "Signed", name: "optional", text: (one) => (one.requires_signature ? (one.has_secret ? "must be" : h("span.bad-text", {}, "its secret is missing")) : one.has_secret ? "checked" : "no") },
     { title: "Commands", name: "optional", text: (one) => one.commands.map(({ name }) => name).join(", ") },
