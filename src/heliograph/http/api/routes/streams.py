@@ -172,7 +172,13 @@ def open_stream(services: Services, who: Identity, wanted: WatchRequest) -> Take
             except TooMany:
                 return Refused(stream, _come_back_later(wanted, handshake.headers).encoded())
             served = SseStream(
-                stream, services.hub, services.streams, who.name, wanted, chunked=handshake.chunked
+                stream,
+                services.hub,
+                services.streams,
+                who.name,
+                wanted,
+                chunked=handshake.chunked,
+                key=who.key,
             )
             served.sink.write(
                 _response_head({"Content-Type": SSE_TYPE, **SSE_HEADERS, **handshake.headers, **framing})
