@@ -43,7 +43,7 @@ from heliograph.storage.protocols import Log
 
 @attrs.frozen
 class Answering(OfTask):
-    """Which task to answer."""
+    """The task to answer."""
 
     request_key: str | None = header(
         "Idempotency-Key",

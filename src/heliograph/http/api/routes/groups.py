@@ -31,7 +31,7 @@ def _group_key(newest: int, name: str) -> tuple[int, str]:
 
 @attrs.frozen
 class GroupListing(TaskNarrowing):
-    """Which tasks to group, and by what."""
+    """The filters of tasks, and what they are grouped by."""
 
     by: str = query(Word(FIELDS), "What tasks of a group have in common.", default="agent")
     limit: int = page_limit()
