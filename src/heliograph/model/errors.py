@@ -10,7 +10,6 @@
     │   ├── Unauthenticated    no key, or an unknown one
     │   │   └── BadSignature   of a webhook's delivery
     │   ├── Forbidden          a known key without the scope or channel
-    │   │   └── Elsewhere      a page, or a host, that is none of ours
     │   ├── NotFound           no such thing
     │   ├── Conflict           an idempotency key reused for something else
     │   │   ├── RepeatedDelivery  of a webhook
@@ -131,13 +130,6 @@ class Forbidden(ClientFault):
     status = 403
     code = "forbidden"
     title = "Not allowed"
-
-
-class Elsewhere(Forbidden):
-    """A page of another origin, or a host that is not ours: no key helps there."""
-
-    code = "elsewhere"
-    title = "Not from here"
 
 
 class NotFound(ClientFault):

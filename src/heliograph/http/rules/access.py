@@ -12,7 +12,7 @@ import structlog
 from heliograph.config import ServerSettings, Settings, is_loopback
 from heliograph.http.rules.asked import Asked
 from heliograph.http.wire.connection import peer_address
-from heliograph.model.errors import Elsewhere
+from heliograph.model.errors import Forbidden
 
 log = structlog.get_logger(__name__)
 
@@ -46,7 +46,7 @@ def require_host(settings: Settings, asked: Asked, *, keyed: bool) -> None:
         keyed: Whether keys are asked for.
 
     Raises:
-        Elsewhere: It does not.
+        Forbidden: It does not.
     """
     host = asked.headers.get("Host")  # no browser leaves it out
     auth = settings.auth
@@ -55,7 +55,7 @@ def require_host(settings: Settings, asked: Asked, *, keyed: bool) -> None:
     if safe or host is None or _is_ours(host):
         return
     if not _is_configured(settings.server, host):
-        raise Elsewhere(
+        raise Forbidden(
             f"the host {host[:100]} is not served without API keys: ask for 127.0.0.1 or localhost, "
             "set HELIOGRAPH_API_KEYS, or name its origin in CORS_ORIGINS"
         )
@@ -89,13 +89,13 @@ def require_origin(settings: Settings, asked: Asked) -> None:
     """Check the page that asks; programs that are no browsers name none.
 
     Raises:
-        Elsewhere: It may not use the API.
+        Forbidden: It may not use the API.
     """
     origin = asked.headers.get("Origin")
     if origin is not None and not origin_allowed(settings.server, origin, asked):
         host = asked.headers.get("Host", "")
         log.warning("origin refused", origin=origin[:100], host=host[:100], path=asked.path[:100])
-        raise Elsewhere(
+        raise Forbidden(
             f"the origin {origin[:100]} is neither the page's own host, {host[:100]}, nor in CORS_ORIGINS; "
             "behind a proxy, have it pass Host on, or name it in HELIOGRAPH_TRUSTED_PROXIES"
         )

@@ -182,10 +182,13 @@ function say(text, kind = "problem", action = null) {
   banner.firstElementChild.replaceChildren(...[text, action && h("button", { onclick: action.does }, action.title)].filter(Boolean));
 }
 
+/* Refusals of this page's address, as the service words them: no key helps there, and the words say what would. */
+const ELSEWHERE = /^the (origin|host) /;
+
 function report(problem) {
   if (problem.needsKey) needKey();
-  else if (problem.status === 403 && problem.answer?.code !== "elsewhere") say(problem.message, "problem", { title: "Use another key", does: () => giveKey() });
-  else say(problem.message); // of a page elsewhere, which no key helps, the service says what would
+  else if (problem.status === 403 && !ELSEWHERE.test(problem.detail)) say(problem.message, "problem", { title: "Use another key", does: () => giveKey() });
+  else say(problem.message);
 }
 
 /* A handshake that is refused looks to a browser like no answer at all, so ask why over HTTP: by a request that, as

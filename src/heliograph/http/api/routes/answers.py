@@ -96,7 +96,7 @@ async def answer_task(services: Services, who: Identity, asked: Answering, body:
         receipt = await services.appender.append([draft])
     except Conflict:
         if question is None:
-            raise
+            raise NotAsked("another answer was given with this key") from None
         return await _given_before(services.log, task, question, body.content)
     return TaskAnswer(task.task_id, question_id, body.content, receipt.cursor)
 
