@@ -35,7 +35,7 @@ LONG_TEXT = 1000
 
 _DEEP = MAX_DEPTH - 10
 _ODD = re.compile(rb"\\u0000|\d{19}")
-"""In JSON that orjson takes: NUL, and whole numbers that may be beyond 64 bits, of which it makes floats."""
+"""JSON that orjson takes and must not: NUL, and whole numbers beyond 64 bits, of which it makes floats."""
 _HALVES = re.compile("[\ud800-\udfff]")
 _NEEDED = frozenset({"topic", "payload.status", "payload.output"})
 """Without these, or without what is missing already, an item is not what it says."""

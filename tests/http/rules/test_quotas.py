@@ -1,4 +1,4 @@
-"""What a key may use: refused by the head of a request, and told on every answer to who has a quota."""
+"""Quotas of keys: refused by the head of a request, and told on every answer to a key that has one."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ async def test_bytes_are_counted_as_they_come(start: Start) -> None:
 
 
 async def test_a_ticket_and_a_session_use_the_same_quota(start: Start) -> None:
-    """What was bought with a key counts as the key."""
+    """Tickets and sessions of a key count as the key."""
     api = await start(auth={"keys": limited(requests=2)})
     ticket = (await api.http.post("/api/v1/stream-tickets", headers=FLEET)).json()["ticket"]
     assert (await api.http.get(f"/api/v1/tasks?ticket={ticket}")).status_code == 200
@@ -132,7 +132,7 @@ def draft(item: dict[str, Any]) -> Any:
 
 
 async def test_a_bucket_fills_evenly(autojump_clock: MockClock) -> None:
-    """What is used comes back at the rate of the quota, up to a minute's worth."""
+    """A part that was used comes back at the rate of the quota, up to a minute's worth."""
     allowance = Allowance("k", Quota(requests=60))
     for _ in range(60):
         allowance.admit(sends=False)

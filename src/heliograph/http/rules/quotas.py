@@ -1,4 +1,4 @@
-"""Quotas: what one key may use, refused with 429 and told on every answer to a key that has one.
+"""Quotas: bounds of one key's use, refused with 429 and told on every answer to a key that has one.
 
 Rates are token buckets of a minute's worth that fill evenly. A request is let in while there is something in
 each bucket that it takes from, and may take more than is there: the bucket then owes, and whoever comes next
@@ -47,7 +47,7 @@ class QuotaExceeded(TooMany):
 
 @attrs.define
 class _Bucket:
-    """What is left of a rate."""
+    """The rest of a rate."""
 
     quota: int
     left: float
@@ -65,7 +65,7 @@ class _Bucket:
 
 
 class Allowance:
-    """What is left to one key of its quota, on this node.
+    """The rest of one key's quota, on this node.
 
     Args:
         name: The key's.

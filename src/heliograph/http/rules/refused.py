@@ -34,7 +34,7 @@ class _Address:
 
 @attrs.define
 class RefusedCredentials:
-    """What was refused, and from where of late.
+    """Counts of wrong credentials, and of the addresses that sent them of late.
 
     Attributes:
         total: Wrong keys, tickets and sessions.
@@ -48,7 +48,7 @@ class RefusedCredentials:
 
     @property
     def addresses(self) -> int:
-        """How many addresses are remembered."""
+        """The number of addresses that are remembered."""
         return len(self._addresses)
 
     def note(self, address: str | None, path: str, reason: str) -> TooMany | None:
