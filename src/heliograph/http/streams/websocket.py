@@ -25,6 +25,7 @@ from heliograph.actors.hub import Hub
 from heliograph.actors.subscription import Overflow
 from heliograph.http.rules.auth import Authenticator, Identity
 from heliograph.http.rules.problems import describe
+from heliograph.http.rules.quotas import QuotaExceeded
 from heliograph.http.streams.reason import Reason
 from heliograph.http.streams.registry import ANONYMOUS, StreamRegistry
 from heliograph.http.streams.stream import Stream
@@ -116,10 +117,12 @@ class WebSocketStream(Stream):
         session: Name of the page whose own stream it is. Such a page may never say anything: it watches the
             statuses of all tasks from the start, and is not closed for its silence.
         acting: Does what such a page asks for.
+        address: Where it comes from, if it must still say who it is.
     """
 
     __slots__ = (
         "_acting",
+        "_address",
         "_authenticator",
         "_identity",
         "_message",
@@ -142,12 +145,14 @@ class WebSocketStream(Stream):
         authenticator: Authenticator,
         session: str | None = None,
         acting: Acting | None = None,
+        address: str | None = None,
     ) -> None:
         owner, key = (ANONYMOUS, "") if identity is None else (identity.name, identity.key)
         super().__init__(trio_stream, hub, registry, owner, key, session)
         self._identity = identity
         self._authenticator = authenticator
         self._acting = acting
+        self._address = address
         self._parser: Connection | None = None
         self._message = bytearray()
         now = trio.current_time()
@@ -288,6 +293,8 @@ class WebSocketStream(Stream):
         except (Forbidden, Unauthenticated) as error:
             self._error(error, ref)
             self.end(Reason.BAD_KEY if isinstance(error, Unauthenticated) else Reason.FORBIDDEN)
+        except QuotaExceeded as error:  # what it watches it may watch all the same
+            self._error(error, ref)
         except TooMany as error:
             self._error(error, ref)
             self.end(Reason.TOO_MANY)
@@ -327,7 +334,11 @@ class WebSocketStream(Stream):
         self.sink.write(self.notice("done", {"of": kind, **did, "ref": ref}))
 
     async def _authenticate(self, key: str | None, ticket: str | None, ref: Any) -> None:
-        identity = self._authenticator.authenticate(key, ticket)
+        try:
+            identity = self._authenticator.authenticate(key, ticket)
+        except Unauthenticated as error:
+            self._authenticator.refused.note(self._address or self.owner, "auth on a WebSocket", str(error))
+            raise
         try:
             self._registry.rename(self, identity.name)
         except TooMany as error:  # of streams, of which some will end

@@ -214,6 +214,17 @@ class Entity(Generic[V]):
             if (value := getattr(wanted, name)) is not None and value != ()
         }
 
+    def narrowed(self, connection: Connection, wanted: Any) -> list[ColumnElement[bool]]:
+        """Return the conditions of a filter, with its values."""
+        conditions = []
+        for name, value in self.given(wanted).items():
+            if name in self.probed:
+                one = self.probed[name](connection, value)
+                conditions.append(one.condition().params(one.values))
+            else:
+                conditions.append(self.condition(name, value))
+        return conditions
+
     def condition(self, name: str, value: Any) -> ColumnElement[bool]:
         """Return the condition of one field of a filter that is not probed.
 

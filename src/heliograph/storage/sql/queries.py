@@ -26,13 +26,13 @@ from sqlalchemy import (
     union_all,
 )
 
-from heliograph.model.channels import EVERYTHING, Selection
+from heliograph.model.channels import EVERYTHING, Selection, topic_matches
 from heliograph.model.event import Event
 from heliograph.model.ids import OLDEST, EventId, from_microseconds
 from heliograph.model.kind import Key, V
 from heliograph.storage.sql.entity import Entity, Probed
 from heliograph.storage.sql.prepared import Prepared
-from heliograph.storage.sql.schema import channels, events
+from heliograph.storage.sql.schema import NO_OUTPUT, OUTPUT, channels, events
 
 PAGE_BYTES = 1024 * 1024
 SHAPES = 512
@@ -179,7 +179,8 @@ def _selected(
     topic = selection.topic
     form = "all" if topic == EVERYTHING else "prefix" if topic.endswith(".*") else "one"
     values |= _pattern("topic", topic, form)
-    return _events_asked(tuple(forms), form, window, newest, whole), values
+    no_output = not topic_matches(topic, OUTPUT)
+    return _events_asked(tuple(forms), form, no_output, window, newest, whole), values
 
 
 def _pattern(name: str, pattern: str, form: str) -> dict[str, Any]:
@@ -190,13 +191,23 @@ def _pattern(name: str, pattern: str, form: str) -> dict[str, Any]:
 
 @lru_cache(maxsize=SHAPES)
 def _events_asked(
-    channels: tuple[str, ...], topic: str, window: tuple[str, ...], newest: bool, whole: bool
+    channels: tuple[str, ...],
+    topic: str,
+    no_output: bool,
+    window: tuple[str, ...],
+    newest: bool,
+    whole: bool,
 ) -> Asked:
     what = select(events) if whole else select(events.c.id)
     order = events.c.id.desc() if newest else events.c.id
     conditions = [WINDOWS[name] for name in window] + _matches(events.c.topic, "topic", topic)
     ranges = [
-        what.where(*conditions, *_matches(events.c.channel, f"channel_{number}", form))
+        # No output is among a channel's other events: the index that leaves it out need be told.
+        what.where(
+            *conditions,
+            *_matches(events.c.channel, f"channel_{number}", form),
+            *([NO_OUTPUT] if no_output and form == "one" else []),
+        )
         for number, form in enumerate(channels)
     ]
     long = ("payload",) if whole else ()

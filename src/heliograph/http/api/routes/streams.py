@@ -248,7 +248,14 @@ def _upgrade(
         def take_over(stream: trio.SocketStream) -> WebSocketStream | Refused:
             identity = None if who is NOBODY else who
             served = WebSocketStream(
-                stream, services.hub, services.streams, identity, services.authenticator, session, acting
+                stream,
+                services.hub,
+                services.streams,
+                identity,
+                services.authenticator,
+                session,
+                acting,
+                handshake.address if identity is None else None,
             )
             try:
                 services.streams.admit(served.transport, served.owner)
