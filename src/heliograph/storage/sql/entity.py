@@ -214,16 +214,19 @@ class Entity(Generic[V]):
             if (value := getattr(wanted, name)) is not None and value != ()
         }
 
-    def narrowed(self, connection: Connection, wanted: Any) -> list[ColumnElement[bool]]:
-        """Return the conditions of a filter, with its values."""
-        conditions = []
+    def narrowed(
+        self, connection: Connection, wanted: Any
+    ) -> tuple[list[ColumnElement[bool]], dict[str, Any]]:
+        """Return the conditions of a filter, and the parameters of those that were probed for."""
+        conditions, values = [], dict[str, Any]()
         for name, value in self.given(wanted).items():
             if name in self.probed:
                 one = self.probed[name](connection, value)
-                conditions.append(one.condition().params(one.values))
+                conditions.append(one.condition())
+                values |= one.values
             else:
                 conditions.append(self.condition(name, value))
-        return conditions
+        return conditions, values
 
     def condition(self, name: str, value: Any) -> ColumnElement[bool]:
         """Return the condition of one field of a filter that is not probed.
