@@ -43,7 +43,7 @@ from heliograph.config import Settings, hide_password, is_loopback
 from heliograph.http.api import ENDPOINTS, Services, Shortcuts, StorageStats, create_app
 from heliograph.http.rules.auth import Authenticator
 from heliograph.http.streams import StreamRegistry, drain
-from heliograph.http.wire import Server, open_listener
+from heliograph.http.wire import Server, open_listener, open_lot
 from heliograph.model.errors import SettingsError, Unavailable
 from heliograph.model.ids import OLDEST, format_id
 from heliograph.model.prices import Prices
@@ -144,7 +144,8 @@ async def _run_streams(
             settings.events.max_bytes,
         )
         followers.start_soon(receiver.run, name="receiver")
-        streams = StreamRegistry(settings.streams, flushers.start_soon)
+        lot = open_lot()
+        streams = StreamRegistry(settings.streams, flushers.start_soon, lot)
         sweeper = Sweeper(lambda: streams.streams, sweep_interval(settings))
         followers.start_soon(sweeper.run, name="sweeper")
 
@@ -197,6 +198,7 @@ async def _run_streams(
             idle_timeout=settings.server.idle_timeout,
             grace=settings.server.drain_seconds + GRACE_SECONDS,
             shortcuts=Shortcuts(services, ENDPOINTS),
+            lot=lot,
         )
         async with trio.open_nursery() as front:
             front.start_soon(_stop_on_signal, signals, server, hub, streams, settings, front)

@@ -74,6 +74,11 @@ FIELDS = {
 }
 
 
+def owner_of(identity: Identity | None) -> str:
+    """Return for whom a stream is counted."""
+    return ANONYMOUS if identity is None else identity.name
+
+
 def handshake_response(key: str) -> bytes:
     """Make the answer to an opening handshake (RFC 6455, section 4.2.2)."""
     return (
@@ -117,7 +122,7 @@ class WebSocketStream(Stream):
         authenticator: Authenticator,
         session: str | None = None,
     ) -> None:
-        super().__init__(trio_stream, hub, registry, identity.name if identity else ANONYMOUS, session)
+        super().__init__(trio_stream, hub, registry, owner_of(identity), session)
         self._identity = identity
         self._authenticator = authenticator
         self._parser: Connection | None = None
@@ -158,20 +163,20 @@ class WebSocketStream(Stream):
         if reset is not None:
             self.send_reset(request.selection, reset, cursor)
 
-    async def opened(self) -> None:
+    def opened(self) -> None:
         """Have a page watch what it never asks for, as soon as it is known who it is."""
         try:
-            await self._watch_as_page()
+            self._watch_as_page()
         except (Forbidden, TooMany) as error:
             self._error(error, None)
             self.end(Reason.FORBIDDEN if isinstance(error, Forbidden) else Reason.TOO_MANY)
 
-    async def _watch_as_page(self) -> None:
+    def _watch_as_page(self) -> None:
         if self.session is not None and self._identity is not None:
             self._identity.require("read", "task:*")
             for request in SESSION_WATCHES:
                 if self._identity.covers(*request.selection.selectors):
-                    await self.watch(request)
+                    self.watch(request)
 
     def beat(self, now: float) -> None:
         """Ping, and end a client that does not pong or does not subscribe."""
@@ -200,7 +205,7 @@ class WebSocketStream(Stream):
 
     # In
 
-    async def received(self, data: bytes) -> None:
+    def received(self, data: bytes) -> None:
         """Parse what the client sent and act on each message."""
         self._pong_by = None
         if self.ending:
@@ -214,7 +219,7 @@ class WebSocketStream(Stream):
             parser.receive_data(data)
             for event in parser.events():
                 if isinstance(event, Message):
-                    await self._part(event)
+                    self._part(event)
                 elif isinstance(event, Ping):
                     self.sink.write(frame(PONG, bytes(event.payload)))
                 elif isinstance(event, CloseConnection):
@@ -230,7 +235,7 @@ class WebSocketStream(Stream):
         code = 1000 if event.code in {1005, 1006} else event.code
         self.close_with(Reason.PEER, close_frame(code, ""))
 
-    async def _part(self, event: Message[Any]) -> None:
+    def _part(self, event: Message[Any]) -> None:
         """Take a part of a message: a frame, or what has come of one."""
         data = event.data.encode() if isinstance(event, TextMessage) else bytes(event.data)
         if len(self._message) + len(data) > self.limits.max_message_bytes:
@@ -244,19 +249,19 @@ class WebSocketStream(Stream):
             self._error(Invalid.field("", "send text frames of JSON, not binary ones"), None)
             return
         try:
-            await self._answer(message)
+            self._answer(message)
         except Exception:
             log.exception("unexpected error in a message")
             self.end(Reason.INTERNAL)
 
-    async def _answer(self, text: bytes) -> None:
+    def _answer(self, text: bytes) -> None:
         ref: Any = None
         try:
             message = parse_json(text, "the message")
             if not isinstance(message, dict):
                 raise Invalid.field("", "a message must be a JSON object")
             ref = _ref(message)
-            await self._act(message, ref)
+            self._act(message, ref)
         except (Forbidden, Unauthenticated) as error:
             self._error(error, ref)
             self.end(Reason.BAD_KEY if isinstance(error, Unauthenticated) else Reason.FORBIDDEN)
@@ -266,7 +271,7 @@ class WebSocketStream(Stream):
         except HeliographError as error:
             self._error(error, ref)
 
-    async def _act(self, message: dict[str, Any], ref: Any) -> None:
+    def _act(self, message: dict[str, Any], ref: Any) -> None:
         kind = message.get("type")
         if self.session is not None and kind in NOT_YET:
             raise Invalid.field("type", f"{kind} is not served yet")
@@ -276,15 +281,15 @@ class WebSocketStream(Stream):
             raise Invalid.field(name[:100], f"is unknown; {kind} takes {', '.join(sorted(FIELDS[kind]))}")
         match kind:
             case "subscribe":
-                await self._subscribe(self._request(message))
+                self._subscribe(self._request(message))
             case "unsubscribe":
                 self._unsubscribe(self._selection(message), ref)
             case "ping":
                 self.sink.write(self.notice("pong", {"ref": ref}))
             case "auth":
-                await self._authenticate(_text(message, "key"), _text(message, "ticket"), ref)
+                self._authenticate(_text(message, "key"), _text(message, "ticket"), ref)
 
-    async def _authenticate(self, key: str | None, ticket: str | None, ref: Any) -> None:
+    def _authenticate(self, key: str | None, ticket: str | None, ref: Any) -> None:
         identity = self._authenticator.authenticate(key, ticket)
         try:
             self._registry.rename(self, identity.name)
@@ -295,7 +300,7 @@ class WebSocketStream(Stream):
         first, self._identity = self._identity is None, identity
         self.sink.write(self.notice("authenticated", {"name": identity.name, "ref": ref}))
         if first:
-            await self._watch_as_page()
+            self._watch_as_page()
         else:
             self._end_uncovered(identity)
 
@@ -336,14 +341,14 @@ class WebSocketStream(Stream):
             ref=message.get("ref"),
         )
 
-    async def _subscribe(self, request: WatchRequest) -> None:
+    def _subscribe(self, request: WatchRequest) -> None:
         if self._identity is None:
             raise Unauthenticated("say auth before subscribe")
         self._identity.require("read", *request.selection.selectors)
         self.watching.forget(request.selection)  # subscribing again begins anew
         if len(self.watching.selections) >= self.limits.max_channels:
             raise TooMany(f"a stream takes at most {self.limits.max_channels} subscriptions")
-        await self.watch(request)
+        self.watch(request)
 
     def _unsubscribe(self, selection: Selection, ref: Any) -> None:
         if not self.watching.forget(selection):

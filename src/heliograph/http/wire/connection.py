@@ -32,8 +32,6 @@ from __future__ import annotations
 import math
 import os
 import re
-import socket
-import struct
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
@@ -43,6 +41,7 @@ from typing import Protocol
 import trio
 
 from heliograph.http.wire.body import MeasuredBody, SizedBody
+from heliograph.http.wire.descriptor import reset_on_close
 from heliograph.http.wire.head import Head, HeadRefused
 from heliograph.http.wire.inbox import READ_BYTES, Inbox
 
@@ -89,14 +88,6 @@ def peer_address() -> str | None:
 
 
 """The connection that the running task serves; routes find it here."""
-
-
-def reset_on_close(sock: trio.socket.SocketType) -> None:
-    """Make the closing of a socket forget at once what its peer has not taken.
-
-    Otherwise the kernel keeps it, megabytes of it, and offers it for as long as a stalled peer likes.
-    """
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
 
 class Phase(Enum):
@@ -358,7 +349,7 @@ class Connection:
                 with trio.fail_after(self._write_timeout):
                     await self._stream.send_all(view[start : start + WRITE_BYTES])
         except trio.TooSlowError:
-            reset_on_close(self.socket)
+            reset_on_close(self.socket.fileno())
             raise trio.BrokenResourceError("the peer takes no bytes") from None
 
     def abort(self) -> None:
@@ -367,7 +358,7 @@ class Connection:
         The descriptor stays open until its owner closes it: another's could get its number meanwhile.
         """
         with suppress(OSError):
-            reset_on_close(self.socket)
+            reset_on_close(self.socket.fileno())
             self.socket.shutdown(trio.socket.SHUT_RDWR)
 
     def _shut_down(self) -> None:

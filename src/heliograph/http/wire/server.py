@@ -31,6 +31,7 @@ from quart_trio import QuartTrio
 from heliograph.actors.sweeper import Sweeper
 from heliograph.http.wire.connection import Connection, Served, Shortcut, current
 from heliograph.http.wire.head import HEAD_LIMIT, Head
+from heliograph.http.wire.lot import Lot, open_lot
 from heliograph.http.wire.refusal import refusal
 from heliograph.model.errors import SettingsError
 
@@ -113,6 +114,7 @@ class Server:
         idle_timeout: Seconds that a connection may be without a request.
         grace: Seconds that requests under way get after accepting has ended.
         shortcuts: By method and path.
+        lot: Where the streams are that took their connections over.
     """
 
     app: QuartTrio
@@ -121,6 +123,7 @@ class Server:
     idle_timeout: float
     grace: float
     shortcuts: Mapping[tuple[str, str], Shortcut] = attrs.field(factory=dict)
+    lot: Lot = attrs.field(factory=open_lot)
     _config: Config = attrs.field(factory=hypercorn_config, init=False)
     _context: WorkerContext = attrs.field(factory=partial(WorkerContext, None), init=False)
     _connections: set[Connection] = attrs.field(factory=set, init=False)
@@ -142,6 +145,7 @@ class Server:
         async with trio.open_nursery() as serving:
             serving.start_soon(self._abort_when_cancelled)
             serving.start_soon(sweeper.run, name="connection sweeper")
+            serving.start_soon(self.lot.run, name="parking lot")
             async with trio.open_nursery() as handlers:
                 with self._accepting:
                     await trio.serve_listeners(self._handle, [self.listener], handler_nursery=handlers)
@@ -149,6 +153,7 @@ class Server:
                 for connection in self._connections:
                     connection.stop()
                 serving.cancel_scope.deadline = trio.current_time() + self.grace
+            await self.lot.left()
             serving.cancel_scope.cancel()
 
     async def _abort_when_cancelled(self) -> None:

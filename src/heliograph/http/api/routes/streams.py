@@ -40,7 +40,7 @@ from heliograph.http.streams.reason import Reason
 from heliograph.http.streams.sse import SseStream
 from heliograph.http.streams.stream import RECONNECT_MS, Refused
 from heliograph.http.streams.watching import MAX_TAIL, WatchRequest
-from heliograph.http.streams.websocket import WebSocketStream, handshake_response
+from heliograph.http.streams.websocket import WebSocketStream, handshake_response, owner_of
 from heliograph.http.wire.connection import Successor
 from heliograph.http.wire.frames import notice_block, sse_block
 from heliograph.model.channels import EVERYTHING, Selection
@@ -232,14 +232,14 @@ def _upgrade(services: Services, who: Identity, asked: Upgrading, session: str |
     def successor(handshake: Handshake) -> Successor:
         def take_over(stream: trio.SocketStream) -> WebSocketStream | Refused:
             identity = None if who is NOBODY else who
-            served = WebSocketStream(
-                stream, services.hub, services.streams, identity, services.authenticator, session
-            )
             try:
-                services.streams.admit(served.transport, served.owner)
+                services.streams.admit(WebSocketStream.transport, owner_of(identity))
             except TooMany as error:
                 refusal = describe(error).answer({**handshake.headers, "Connection": "close"})
                 return Refused(stream, refusal.encoded())
+            served = WebSocketStream(
+                stream, services.hub, services.streams, identity, services.authenticator, session
+            )
             served.sink.write(handshake_response(key))
             return served
 
