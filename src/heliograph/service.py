@@ -82,21 +82,21 @@ async def _run_storage(
 ) -> None:
     artifacts = open_artifacts(settings)
     async with open_storage(settings) as storage:
-        listener = open_listener(settings.server.host, settings.server.port, settings.server.backlog)
-        async with listener, trio.open_nursery() as keepers:
-            staff = Staff.of(storage, artifacts, settings)
-            for name, actor in staff.actors.items():
-                keepers.start_soon(actor, name=name)
-            async with trio.open_nursery() as writers:
-                appender = Appender(storage.log, settings.events.append_queue)
-                writers.start_soon(appender.run, name="appender")
-                try:
-                    await _run_streams(
-                        settings, storage, artifacts, staff, appender, listener, signals, task_status
-                    )
-                finally:
-                    appender.close()
-            keepers.cancel_scope.cancel()
+        with open_listener(settings.server.host, settings.server.port, settings.server.backlog) as listener:
+            async with trio.open_nursery() as keepers:
+                staff = Staff.of(storage, artifacts, settings)
+                for name, actor in staff.actors.items():
+                    keepers.start_soon(actor, name=name)
+                async with trio.open_nursery() as writers:
+                    appender = Appender(storage.log, settings.events.append_queue)
+                    writers.start_soon(appender.run, name="appender")
+                    try:
+                        await _run_streams(
+                            settings, storage, artifacts, staff, appender, listener, signals, task_status
+                        )
+                    finally:
+                        appender.close()
+                keepers.cancel_scope.cancel()
 
 
 async def _run_streams(
@@ -105,7 +105,7 @@ async def _run_streams(
     artifacts: Artifacts,
     staff: Staff,
     appender: Appender,
-    listener: trio.SocketListener,
+    listener: socket.socket,
     signals: AsyncIterator[int],
     task_status: trio.TaskStatus[str],
 ) -> None:
@@ -366,7 +366,7 @@ def sweep_interval(settings: Settings) -> float:
     return min(1.0, shortest / 4)
 
 
-def url_of(listener: trio.SocketListener) -> str:
+def url_of(listener: socket.socket) -> str:
     """Return the URL of a listener."""
-    host, port = listener.socket.getsockname()[:2]
+    host, port = listener.getsockname()[:2]
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

@@ -175,8 +175,7 @@ async def test_cutting_a_stream_that_is_closed_is_harmless() -> None:
     )
     registry = StreamRegistry(StreamSettings(), lambda *_: None, TaskLot())
     request = WatchRequest(Selection.of(["task:1"]))
-    trio_stream = trio.SocketStream(trio.socket.from_stdlib_socket(ours))
-    stream = SseStream(trio_stream, hub, registry, "somebody", request, chunked=True)
+    stream = SseStream(ours, hub, registry, "somebody", request, chunked=True)
     registry.add(stream)
     with theirs:
         stream.cut(Reason.SLOW)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import select
 import socket
 import struct
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -13,7 +14,6 @@ import structlog
 import trio
 import trio.testing
 
-from heliograph.http.wire import lot as lot_module
 from heliograph.http.wire.descriptor import CLOSED, close
 from heliograph.http.wire.lot import BITE_SOCKETS, READ_BYTES, EpollLot, Lot, TaskLot, open_lot
 
@@ -51,6 +51,11 @@ class Stream:
             descriptor, self.descriptor = self.descriptor, CLOSED
             self.lot.leave(descriptor)
             close(descriptor)
+
+    async def until_said(self, words: bytes) -> None:
+        """Wait until it has heard just this."""
+        await self.until(lambda: bool(self.said))
+        assert self.said == [words]
 
     async def until(self, holds: Callable[[], bool]) -> None:
         """Wait until something holds of it."""
@@ -99,7 +104,7 @@ async def place(request: pytest.FixtureRequest) -> AsyncIterator[Place]:
 def captured() -> Iterator[list[structlog.typing.EventDict]]:
     """Return what is logged."""
     with structlog.testing.capture_logs() as logs:
-        yield logs  # type: ignore[misc]
+        yield logs
 
 
 async def test_each_hears_its_own_peer(place: Place) -> None:
@@ -108,8 +113,7 @@ async def test_each_hears_its_own_peer(place: Place) -> None:
     for number, stream in enumerate(streams):
         stream.peer.send(b"%d" % number)
     for number, stream in enumerate(streams):
-        await stream.until(lambda stream=stream: bool(stream.said))
-        assert stream.said == [b"%d" % number]
+        await stream.until_said(b"%d" % number)
     streams[0].peer.send(b" again")
     await streams[0].until(lambda: b"".join(streams[0].said) == b"0 again")
 
@@ -186,7 +190,7 @@ async def test_a_number_that_is_used_again_hears_nothing_of_its_predecessor(plac
     assert [successor.said for successor in successors] == [[], [], []]
     for successor in successors:
         successor.peer.send(b"hello")
-        await successor.until(lambda successor=successor: successor.said == [b"hello"])
+        await successor.until_said(b"hello")
 
 
 async def test_who_talks_without_end_holds_nobody_up(place: Place) -> None:
@@ -272,5 +276,5 @@ async def test_cancelling_ends_all(form: Callable[[], Lot]) -> None:
 def test_the_system_decides_on_the_form(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where there is no epoll, each stream has its task."""
     assert isinstance(open_lot(), EpollLot)
-    monkeypatch.delattr(lot_module.select, "epoll")
+    monkeypatch.delattr(select, "epoll")
     assert isinstance(open_lot(), TaskLot)

@@ -13,10 +13,9 @@ block, and a keepalive moves it where a filter hid events.
 from __future__ import annotations
 
 import random
+import socket
 from datetime import UTC, datetime
 from typing import Any, ClassVar
-
-import trio
 
 from heliograph.actors.hub import Hub
 from heliograph.actors.subscription import Encoder, Subscription
@@ -60,7 +59,7 @@ class SseStream(Stream):
 
     def __init__(
         self,
-        trio_stream: trio.SocketStream,
+        sock: socket.socket,
         hub: Hub,
         registry: StreamRegistry,
         owner: str,
@@ -68,14 +67,14 @@ class SseStream(Stream):
         *,
         chunked: bool,
     ) -> None:
-        super().__init__(trio_stream, hub, registry, owner)
+        super().__init__(sock, hub, registry, owner)
         self.encode = ENCODERS[chunked, request.names]
         self._chunked = chunked
         self._names = request.names
         self._came_with = request.after
         self._task_end = request.task_end
         self._request: WatchRequest | None = request  # until it is begun
-        self._keepalive_at = trio.current_time() + self.limits.keepalive_seconds
+        self._keepalive_at = self.due + registry.limits.keepalive_seconds
 
     def _block(
         self, kind: str, fields: dict[str, Any], position: EventId | None, retry_ms: int | None = None

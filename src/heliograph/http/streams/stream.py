@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import math
 import random
+import socket
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Any, ClassVar
@@ -32,6 +33,7 @@ from heliograph.config import StreamSettings
 from heliograph.http.streams.reason import Reason
 from heliograph.http.streams.registry import StreamRegistry
 from heliograph.http.streams.watching import CursorLost, Watching, WatchRequest
+from heliograph.http.wire.connection import stream_of
 from heliograph.http.wire.descriptor import CLOSED, close, reset_on_close
 from heliograph.http.wire.sink import Loss, Sink
 from heliograph.model.channels import Selection
@@ -48,7 +50,7 @@ class Stream:
     """What WebSocket and SSE have in common.
 
     Args:
-        trio_stream: The connection.
+        sock: The connection, of which the descriptor is taken.
         hub: Where subscriptions attach.
         registry: Where the stream is counted.
         owner: Name of the API key, for limits and logs.
@@ -80,7 +82,7 @@ class Stream:
 
     def __init__(
         self,
-        trio_stream: trio.SocketStream,
+        sock: socket.socket,
         hub: Hub,
         registry: StreamRegistry,
         owner: str,
@@ -93,13 +95,14 @@ class Stream:
         self.watched = 0
         self.watching = Watching(self, hub, registry.start_task)
         # What is left behind is an empty shell: who accepted the connection may close that.
-        self._descriptor = trio_stream.socket.detach()
+        self._descriptor = sock.detach()
         self._hub = hub
         self._registry = registry
-        self.sink = Sink(self._descriptor, self.limits.pending_bytes, self.limits.stall_seconds, self)
+        limits = registry.limits
+        self.sink = Sink(self._descriptor, limits.pending_bytes, limits.stall_seconds, self)
         now = trio.current_time()
         # Jittered, so that streams that came together do not ping and rotate together for ever.
-        self.rotate_at = now + self.limits.rotate_seconds * random.uniform(0.8, 1.2)
+        self.rotate_at = now + limits.rotate_seconds * random.uniform(0.8, 1.2)
         self.farewell_by: float | None = None
         self.due = now
 
@@ -359,17 +362,18 @@ class Refused:
     """What takes over the connection of a stream that is one too many.
 
     Args:
-        stream: The connection.
+        sock: The connection.
         answer: To its handshake.
     """
 
-    stream: trio.SocketStream
+    sock: socket.socket
     answer: bytes
 
     async def serve(self, early: bytes) -> None:
         """Answer, and let the peer read that before the connection is closed."""
+        stream = stream_of(self.sock)
         with trio.move_on_after(FAREWELL_SECONDS), suppress(trio.BrokenResourceError):
-            await self.stream.send_all(self.answer)
-            await self.stream.send_eof()
-            while await self.stream.receive_some(READ_BYTES):
+            await stream.send_all(self.answer)
+            await stream.send_eof()
+            while await stream.receive_some(READ_BYTES):
                 pass

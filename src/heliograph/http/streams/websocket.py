@@ -1,17 +1,17 @@
 """The WebSocket protocol of ``/ws``: what a client may say, and what it hears.
 
-Frames from the client are parsed by wsproto (masking, fragments, UTF-8, reserved bits); frames to it
-are made once for everybody in ``frames``. No extension is negotiated, so nothing is compressed. A
-message that makes no sense is answered by an ``error`` and the connection lives; only what breaks the
-protocol or a limit of the connection itself ends it.
+Frames from the client are parsed by wsproto (masking, fragments, UTF-8, reserved bits), but for whole short
+texts, pings and pongs (``plain_frames``); frames to it are made once for everybody in ``frames``. No
+extension is negotiated, so nothing is compressed. A message that makes no sense is answered by an ``error``
+and the connection lives; only what breaks the protocol or a limit of the connection itself ends it.
 """
 
 from __future__ import annotations
 
 import random
+import socket
 from typing import Any, ClassVar
 
-import orjson
 import structlog
 import trio
 from wsproto.connection import Connection, ConnectionType
@@ -22,20 +22,23 @@ from heliograph.actors.hub import Hub
 from heliograph.actors.subscription import Overflow
 from heliograph.http.rules.auth import Authenticator, Identity
 from heliograph.http.rules.problems import describe
+from heliograph.http.streams.messages import kind_of, ref_of, request_of, selection_of, text_of
 from heliograph.http.streams.reason import Reason
 from heliograph.http.streams.registry import ANONYMOUS, StreamRegistry
 from heliograph.http.streams.stream import Stream
-from heliograph.http.streams.watching import MAX_TAIL, CursorLost, WatchRequest
+from heliograph.http.streams.watching import CursorLost, WatchRequest
 from heliograph.http.wire.frames import (
     PING,
     PONG,
+    TEXT,
     close_frame,
     event_frame,
     frame,
     json_frame,
+    plain_frames,
     whole_messages,
 )
-from heliograph.model.channels import STATUS, Selection, parse_selector, parse_topic_pattern
+from heliograph.model.channels import STATUS, Selection
 from heliograph.model.errors import (
     Forbidden,
     HeliographError,
@@ -45,15 +48,12 @@ from heliograph.model.errors import (
     Unavailable,
 )
 from heliograph.model.event import CLI_STATUS
-from heliograph.model.ids import EventId, format_id, is_time, parse_position
+from heliograph.model.ids import EventId, format_id
 from heliograph.model.intake import parse_json
 
 log = structlog.get_logger(__name__)
 
 PING_FRAME = frame(PING, b"")
-MAX_EVERY = 60
-"""Seconds that a client which wants the newest only may ask to wait."""
-
 RETURNING = (Reason.SHUTDOWN, Reason.ROTATE, Reason.SLOW)
 """Endings after which it makes sense to come back at a time and a place that we name."""
 
@@ -65,13 +65,6 @@ SESSION_WATCHES = (
 
 NOT_YET = ("chat.message", "task.stop", "task.input")
 """What such a page may say beside the messages of every WebSocket; the service does none of it yet."""
-
-FIELDS = {
-    "subscribe": {"type", "channel", "topic", "after", "tail", "every", "overflow", "ref"},
-    "unsubscribe": {"type", "channel", "topic", "every", "ref"},
-    "ping": {"type", "ref"},
-    "auth": {"type", "key", "ticket", "ref"},
-}
 
 
 def owner_of(identity: Identity | None) -> str:
@@ -115,21 +108,21 @@ class WebSocketStream(Stream):
 
     def __init__(
         self,
-        trio_stream: trio.SocketStream,
+        sock: socket.socket,
         hub: Hub,
         registry: StreamRegistry,
         identity: Identity | None,
         authenticator: Authenticator,
         session: str | None = None,
     ) -> None:
-        super().__init__(trio_stream, hub, registry, owner_of(identity), session)
+        super().__init__(sock, hub, registry, owner_of(identity), session)
         self._identity = identity
         self._authenticator = authenticator
         self._parser: Connection | None = None
-        self._message = bytearray()
-        now = trio.current_time()
+        self._message: bytearray | None = None  # as far as it has come
+        now = self.due
         self._without_subscription_since = now
-        self._next_ping = now + self.limits.keepalive_seconds * random.uniform(0.5, 1.0)
+        self._next_ping = now + registry.limits.keepalive_seconds * random.uniform(0.5, 1.0)
         self._pong_by: float | None = None
 
     # Out
@@ -210,6 +203,20 @@ class WebSocketStream(Stream):
         self._pong_by = None
         if self.ending:
             return  # only the end of file matters now
+        plain = plain_frames(data) if self._parser is None else None
+        if plain is None:
+            self._parse(data)
+            return
+        for opcode, payload in plain:
+            if opcode == TEXT:
+                self._take(payload)
+            elif opcode == PING:
+                self.sink.write(frame(PONG, payload))
+            if self.ending:
+                return
+
+    def _parse(self, data: bytes) -> None:
+        """Have anything else than plain frames parsed, and act on it."""
         try:
             parser = self._parser
             if parser is None:
@@ -238,15 +245,24 @@ class WebSocketStream(Stream):
     def _part(self, event: Message[Any]) -> None:
         """Take a part of a message: a frame, or what has come of one."""
         data = event.data.encode() if isinstance(event, TextMessage) else bytes(event.data)
+        if self._message is None:
+            self._message = bytearray()
         if len(self._message) + len(data) > self.limits.max_message_bytes:
             self.end(Reason.TOO_BIG)
             return
         self._message += data
         if not event.message_finished:
             return
-        message, self._message = bytes(self._message), bytearray()
-        if not isinstance(event, TextMessage):
+        message, self._message = bytes(self._message), None
+        if isinstance(event, TextMessage):
+            self._take(message)
+        else:
             self._error(Invalid.field("", "send text frames of JSON, not binary ones"), None)
+
+    def _take(self, message: bytes) -> None:
+        """Act on a whole message of text."""
+        if len(message) > self.limits.max_message_bytes:
+            self.end(Reason.TOO_BIG)
             return
         try:
             self._answer(message)
@@ -260,7 +276,7 @@ class WebSocketStream(Stream):
             message = parse_json(text, "the message")
             if not isinstance(message, dict):
                 raise Invalid.field("", "a message must be a JSON object")
-            ref = _ref(message)
+            ref = ref_of(message)
             self._act(message, ref)
         except (Forbidden, Unauthenticated) as error:
             self._error(error, ref)
@@ -272,22 +288,15 @@ class WebSocketStream(Stream):
             self._error(error, ref)
 
     def _act(self, message: dict[str, Any], ref: Any) -> None:
-        kind = message.get("type")
-        if self.session is not None and kind in NOT_YET:
-            raise Invalid.field("type", f"{kind} is not served yet")
-        if not isinstance(kind, str) or kind not in FIELDS:
-            raise Invalid.field("type", f"must be one of {', '.join(FIELDS)}")
-        for name in message.keys() - FIELDS[kind]:
-            raise Invalid.field(name[:100], f"is unknown; {kind} takes {', '.join(sorted(FIELDS[kind]))}")
-        match kind:
+        match kind_of(message, () if self.session is None else NOT_YET):
             case "subscribe":
-                self._subscribe(self._request(message))
+                self._subscribe(request_of(message))
             case "unsubscribe":
-                self._unsubscribe(self._selection(message), ref)
+                self._unsubscribe(selection_of(message), ref)
             case "ping":
                 self.sink.write(self.notice("pong", {"ref": ref}))
             case "auth":
-                self._authenticate(_text(message, "key"), _text(message, "ticket"), ref)
+                self._authenticate(text_of(message, "key"), text_of(message, "ticket"), ref)
 
     def _authenticate(self, key: str | None, ticket: str | None, ref: Any) -> None:
         identity = self._authenticator.authenticate(key, ticket)
@@ -311,35 +320,6 @@ class WebSocketStream(Stream):
                 identity.require("read", *selection.selectors)
             except Forbidden:
                 self._unsubscribe(selection, None)
-
-    def _selection(self, message: dict[str, Any]) -> Selection:
-        selector = parse_selector(message.get("channel"))
-        topic = _text(message, "topic")
-        every = message.get("every") or 0
-        if isinstance(every, bool) or not isinstance(every, int | float) or not 0 <= every <= MAX_EVERY:
-            raise Invalid.field("every", f"must be a number of seconds from 0 to {MAX_EVERY}")
-        return Selection((selector,), "*" if topic is None else parse_topic_pattern(topic), every)
-
-    def _request(self, message: dict[str, Any]) -> WatchRequest:
-        after = _text(message, "after")
-        tail = message.get("tail")
-        if tail is not None and (
-            isinstance(tail, bool) or not isinstance(tail, int) or not 0 <= tail <= MAX_TAIL
-        ):
-            raise Invalid.field("tail", f"must be a whole number from 0 to {MAX_TAIL}")
-        if message.get("every") and (tail or after is not None):
-            raise Invalid.field("every", "goes with neither after nor tail: it begins with what is new")
-        overflow = _text(message, "overflow") or Overflow.DISCONNECT
-        if overflow not in list(Overflow):
-            raise Invalid.field("overflow", f"must be one of {', '.join(Overflow)}")
-        return WatchRequest(
-            selection=self._selection(message),
-            after=None if after is None else parse_position(after, "after"),
-            after_is_time=after is not None and is_time(after),
-            tail=tail or 0,
-            overflow=Overflow(overflow),
-            ref=message.get("ref"),
-        )
 
     def _subscribe(self, request: WatchRequest) -> None:
         if self._identity is None:
@@ -375,20 +355,3 @@ class WebSocketStream(Stream):
                 "error", {"code": problem.code, "title": problem.title, "detail": problem.detail, "ref": ref}
             )
         )
-
-
-def _ref(message: dict[str, Any]) -> Any:
-    """Return what goes back as it came; orjson reads deeper nesting than it writes."""
-    ref = message.get("ref")
-    try:
-        json_frame({"ref": ref})
-    except orjson.JSONEncodeError:
-        raise Invalid.field("ref", "is nested too deeply to be returned") from None
-    return ref
-
-
-def _text(message: dict[str, Any], name: str) -> str | None:
-    value = message.get(name)
-    if value is not None and not isinstance(value, str):
-        raise Invalid.field(name, "must be text")
-    return value

@@ -7,11 +7,11 @@ counted: checked any earlier, handshakes under way at the same time would all fi
 from __future__ import annotations
 
 import random
+import socket
 from collections.abc import Mapping
 from typing import Annotated
 
 import attrs
-import trio
 
 from heliograph.actors.subscription import Overflow
 from heliograph.http.api import samples
@@ -165,13 +165,13 @@ def open_stream(services: Services, who: Identity, wanted: WatchRequest) -> Take
     def successor(handshake: Handshake) -> Successor:
         framing = {"Transfer-Encoding": "chunked"} if handshake.chunked else {"Connection": "close"}
 
-        def take_over(stream: trio.SocketStream) -> SseStream | Refused:
+        def take_over(sock: socket.socket) -> SseStream | Refused:
             try:
                 services.streams.admit(SseStream.transport, who.name)
             except TooMany:
-                return Refused(stream, _come_back_later(wanted, handshake.headers).encoded())
+                return Refused(sock, _come_back_later(wanted, handshake.headers).encoded())
             served = SseStream(
-                stream, services.hub, services.streams, who.name, wanted, chunked=handshake.chunked
+                sock, services.hub, services.streams, who.name, wanted, chunked=handshake.chunked
             )
             served.sink.write(
                 _response_head({"Content-Type": SSE_TYPE, **SSE_HEADERS, **handshake.headers, **framing})
@@ -230,15 +230,15 @@ def _upgrade(services: Services, who: Identity, asked: Upgrading, session: str |
         )
 
     def successor(handshake: Handshake) -> Successor:
-        def take_over(stream: trio.SocketStream) -> WebSocketStream | Refused:
+        def take_over(sock: socket.socket) -> WebSocketStream | Refused:
             identity = None if who is NOBODY else who
             try:
                 services.streams.admit(WebSocketStream.transport, owner_of(identity))
             except TooMany as error:
                 refusal = describe(error).answer({**handshake.headers, "Connection": "close"})
-                return Refused(stream, refusal.encoded())
+                return Refused(sock, refusal.encoded())
             served = WebSocketStream(
-                stream, services.hub, services.streams, identity, services.authenticator, session
+                sock, services.hub, services.streams, identity, services.authenticator, session
             )
             served.sink.write(handshake_response(key))
             return served
