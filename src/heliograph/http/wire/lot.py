@@ -18,8 +18,8 @@ any more when its turn comes has left in the same bite, and nobody can have come
 *Errors.* The peer's end this connection. A mistake of ours in one of the calls ends that stream too, with its
 traceback in the log, as everything does that goes wrong while one connection is served.
 
-*Two forms.* Where the system has no epoll, or the stream is more than a socket, each stream is read in its
-connection's own task (``TaskLot``). ``open_lot`` is the only place that knows.
+*Two forms.* Where the system has no epoll each stream is read in its connection's own task (``TaskLot``).
+``open_lot`` is the only place that knows.
 
 *Refused alternatives.* Edge-triggered events: fewer wakings, but each socket would have to be emptied at
 once, or remembered. Trio's own epoll set: it knows no other waiters than tasks.
