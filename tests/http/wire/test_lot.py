@@ -220,6 +220,60 @@ async def test_who_talks_without_end_holds_nobody_up(place: Place) -> None:
     assert all(len(piece) <= READ_BYTES for stream in loud for piece in stream.said)
 
 
+async def test_who_is_on_hold_hears_the_rest_later(place: Place) -> None:
+    """While a stream is on hold its peer's words, and its peer's end, stay in the socket; others are heard."""
+    one, other = await place.park(), await place.park()
+
+    def hold(data: bytes) -> bool:
+        place.lot.hold(one.descriptor)
+        return True
+
+    one.act = hold
+    one.peer.send(b"do this")
+    await one.until_said(b"do this")
+    one.peer.send(b"and that")
+    one.peer.shutdown(socket.SHUT_WR)
+    other.peer.send(b"hello")
+    await other.until_said(b"hello")
+    assert one.said == [b"do this"]
+    one.act = lambda data: True
+    place.lot.resume(one.descriptor)
+    await one.until(lambda: one.ends == 1)
+    assert one.said == [b"do this", b"and that"]
+    place.lot.resume(one.descriptor)
+
+
+async def test_who_is_on_hold_may_be_cut(place: Place) -> None:
+    """A stream that is on hold can be closed, and its number be used again."""
+    one = await place.park()
+    descriptor = one.descriptor
+    place.lot.hold(descriptor)
+    one.gone()
+    place.lot.resume(descriptor)
+    other = await place.park()
+    other.peer.send(b"hello")
+    await other.until_said(b"hello")
+    assert one.said == []
+
+
+async def test_words_that_came_early_are_heard_first(place: Place) -> None:
+    """What was read before a stream was parked reaches it before the rest, and may put it on hold."""
+    stream = place.stream()
+
+    def hold(data: bytes) -> bool:
+        place.lot.hold(stream.descriptor)
+        return True
+
+    stream.act = hold
+    stream.peer.send(b"the rest")
+    place.nursery.start_soon(place.lot.keep, stream.descriptor, stream, b"early")
+    await trio.testing.wait_all_tasks_blocked()
+    assert stream.said == [b"early"]
+    stream.act = lambda data: True
+    place.lot.resume(stream.descriptor)
+    await stream.until(lambda: stream.said == [b"early", b"the rest"])
+
+
 async def test_cutting_wakes_and_leaving_twice_is_harmless(place: Place) -> None:
     """A stream that is closed by somebody else is heard no more, and may be told to leave again."""
     stream = await place.park()

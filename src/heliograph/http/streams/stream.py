@@ -329,15 +329,13 @@ class Stream:
                 self.end(Reason.SHUTDOWN)
             else:
                 self.opened()
-            if early:
-                self.received(early)
         except BaseException:
             self.gone()
             raise
         if self.sink.closed:
             self.gone()
         else:
-            await self._registry.lot.keep(self._descriptor, self)
+            await self._registry.lot.keep(self._descriptor, self, early)
 
     def heard(self, data: bytes) -> bool:
         """Act on what the peer has sent; tell whether it is to be heard further."""

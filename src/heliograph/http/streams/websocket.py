@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import random
 import socket
-from typing import Any, ClassVar
+from collections.abc import Iterator, Mapping
+from typing import Any, ClassVar, Protocol
 
 import structlog
 import trio
 from wsproto.connection import Connection, ConnectionType
-from wsproto.events import CloseConnection, Message, Ping, TextMessage
+from wsproto.events import CloseConnection, Event, Message, Ping, TextMessage
 from wsproto.utilities import RemoteProtocolError, generate_accept_token
 
 from heliograph.actors.hub import Hub
@@ -63,8 +64,8 @@ SESSION_WATCHES = (
 )
 """What a page with a stream of its own, ``/ws/<session>``, watches from the start."""
 
-NOT_YET = ("chat.message", "task.stop", "task.input")
-"""What such a page may say beside the messages of every WebSocket; the service does none of it yet."""
+ACTIONS = ("chat.message", "task.stop", "task.input")
+"""What such a page may say beside the messages of every WebSocket."""
 
 
 def owner_of(identity: Identity | None) -> str:
@@ -82,6 +83,26 @@ def handshake_response(key: str) -> bytes:
     )
 
 
+class Acting(Protocol):
+    """Does what a page asks for on its own stream."""
+
+    async def act(
+        self, who: Identity, session: str, kind: str, message: Mapping[str, Any]
+    ) -> Mapping[str, Any]:
+        """Do it; return what the page is told of it.
+
+        Args:
+            who: Asks.
+            session: Names the page.
+            kind: One of ``ACTIONS``.
+            message: Says the rest.
+
+        Raises:
+            HeliographError: It is refused, or can't be done.
+        """
+        ...
+
+
 class WebSocketStream(Stream):
     """One client on ``/ws``, or on ``/ws/<session>``.
 
@@ -90,15 +111,19 @@ class WebSocketStream(Stream):
         authenticator: For ``auth``.
         session: Name of the page whose own stream it is. Such a page may never say anything: it watches the
             statuses of all tasks from the start, and is not closed for its silence.
+        acting: Does what such a page asks for.
     """
 
     __slots__ = (
+        "_acting",
         "_authenticator",
+        "_doing",
         "_identity",
         "_message",
         "_next_ping",
         "_parser",
         "_pong_by",
+        "_rest",
         "_without_subscription_since",
     )
 
@@ -114,16 +139,22 @@ class WebSocketStream(Stream):
         identity: Identity | None,
         authenticator: Authenticator,
         session: str | None = None,
+        acting: Acting | None = None,
     ) -> None:
         super().__init__(sock, hub, registry, owner_of(identity), session)
         self._identity = identity
         self._authenticator = authenticator
+        self._acting = acting
         self._parser: Connection | None = None
         self._message: bytearray | None = None  # as far as it has come
         now = self.due
         self._without_subscription_since = now
         self._next_ping = now + registry.limits.keepalive_seconds * random.uniform(0.5, 1.0)
         self._pong_by: float | None = None
+        self._doing = False
+        self._rest: Iterator[tuple[int, bytes] | Event] | None = (
+            None  # of what it said, while something is done
+        )
 
     # Out
 
@@ -201,42 +232,51 @@ class WebSocketStream(Stream):
     def received(self, data: bytes) -> None:
         """Parse what the client sent and act on each message."""
         self._pong_by = None
-        if self.ending:
-            return  # only the end of file matters now
-        plain = plain_frames(data) if self._parser is None else None
-        if plain is None:
-            self._parse(data)
-            return
-        for opcode, payload in plain:
-            if opcode == TEXT:
-                self._take(payload)
-            elif opcode == PING:
-                self.sink.write(frame(PONG, payload))
-            if self.ending:
-                return
+        if not self.ending:  # then only the end of file matters
+            self._go_on(self._frames(data))
 
-    def _parse(self, data: bytes) -> None:
-        """Have anything else than plain frames parsed, and act on it."""
+    def _frames(self, data: bytes) -> Iterator[tuple[int, bytes] | Event]:
+        """Yield what the client sent: plain frames, or what the parser makes of it."""
+        plain = plain_frames(data) if self._parser is None else None
+        if plain is not None:
+            yield from plain
+            return
+        parser = self._parser
+        if parser is None:
+            parser = Connection(ConnectionType.SERVER)
+            # A parser is as large as a stream: it is kept only where it remembers something.
+            self._parser = None if whole_messages(data) else parser
+        parser.receive_data(data)
+        yield from parser.events()
+
+    def _go_on(self, frames: Iterator[tuple[int, bytes] | Event]) -> None:
+        """Act on one frame after the other, until one begins what takes its time."""
         try:
-            parser = self._parser
-            if parser is None:
-                parser = Connection(ConnectionType.SERVER)
-                # A parser is a fifth of a stream's memory: it is kept only where it remembers something.
-                self._parser = None if whole_messages(data) else parser
-            parser.receive_data(data)
-            for event in parser.events():
-                if isinstance(event, Message):
-                    self._part(event)
-                elif isinstance(event, Ping):
-                    self.sink.write(frame(PONG, bytes(event.payload)))
-                elif isinstance(event, CloseConnection):
-                    self._closed_by_peer(event)
+            for frame_or_event in frames:
+                match frame_or_event:
+                    case (int() as opcode, bytes() as payload):
+                        self._plain(opcode, payload)
+                    case Message():
+                        self._part(frame_or_event)
+                    case Ping():
+                        self.sink.write(frame(PONG, bytes(frame_or_event.payload)))
+                    case CloseConnection():
+                        self._closed_by_peer(frame_or_event)
                 if self.ending:
+                    return
+                if self._doing:
+                    self._rest = frames
                     return
         except RemoteProtocolError as error:
             hint = error.event_hint
             bad_data = isinstance(hint, CloseConnection) and hint.code == Reason.BAD_DATA.code
             self.end(Reason.BAD_DATA if bad_data else Reason.PROTOCOL)
+
+    def _plain(self, opcode: int, payload: bytes) -> None:
+        if opcode == TEXT:
+            self._take(payload)
+        elif opcode == PING:
+            self.sink.write(frame(PONG, payload))
 
     def _closed_by_peer(self, event: CloseConnection) -> None:
         code = 1000 if event.code in {1005, 1006} else event.code
@@ -264,31 +304,35 @@ class WebSocketStream(Stream):
         if len(message) > self.limits.max_message_bytes:
             self.end(Reason.TOO_BIG)
             return
-        try:
-            self._answer(message)
-        except Exception:
-            log.exception("unexpected error in a message")
-            self.end(Reason.INTERNAL)
-
-    def _answer(self, text: bytes) -> None:
         ref: Any = None
         try:
-            message = parse_json(text, "the message")
-            if not isinstance(message, dict):
+            said = parse_json(message, "the message")
+            if not isinstance(said, dict):
                 raise Invalid.field("", "a message must be a JSON object")
-            ref = ref_of(message)
-            self._act(message, ref)
-        except (Forbidden, Unauthenticated) as error:
-            self._error(error, ref)
-            self.end(Reason.BAD_KEY if isinstance(error, Unauthenticated) else Reason.FORBIDDEN)
-        except TooMany as error:
-            self._error(error, ref)
-            self.end(Reason.TOO_MANY)
-        except HeliographError as error:
-            self._error(error, ref)
+            ref = ref_of(said)
+            self._act(said, ref)
+        except Exception as error:  # a bug is logged
+            self._refuse(error, ref)
+
+    def _refuse(self, error: Exception, ref: Any) -> None:
+        """Tell the client what came of its message; some errors end the stream, and so does a bug of ours."""
+        if not isinstance(error, HeliographError):
+            log.exception("unexpected error in a message")
+            self.end(Reason.INTERNAL)
+            return
+        self._error(error, ref)
+        match error:
+            case Unauthenticated():
+                self.end(Reason.BAD_KEY)
+            case Forbidden():
+                self.end(Reason.FORBIDDEN)
+            case TooMany():
+                self.end(Reason.TOO_MANY)
 
     def _act(self, message: dict[str, Any], ref: Any) -> None:
-        match kind_of(message, () if self.session is None else NOT_YET):
+        actions = () if self.session is None else ACTIONS
+        kind = kind_of(message, actions)
+        match kind:
             case "subscribe":
                 self._subscribe(request_of(message))
             case "unsubscribe":
@@ -297,6 +341,34 @@ class WebSocketStream(Stream):
                 self.sink.write(self.notice("pong", {"ref": ref}))
             case "auth":
                 self._authenticate(text_of(message, "key"), text_of(message, "ticket"), ref)
+            case _:
+                said = {name: message[name] for name in message.keys() - {"type", "ref"}}
+                self._begin_action(kind, said, ref)
+
+    def _begin_action(self, kind: str, message: Mapping[str, Any], ref: Any) -> None:
+        """Do what a page asks for in a task; what the client says next is heard when that is done."""
+        if self._identity is None:
+            raise Unauthenticated(f"say auth before {kind}")
+        self._doing = True
+        self._registry.lot.hold(self._descriptor)
+        self._registry.start_task(self._do, self._identity, kind, message, ref)
+
+    async def _do(self, identity: Identity, kind: str, message: Mapping[str, Any], ref: Any) -> None:
+        assert self._acting is not None
+        assert self.session is not None
+        try:
+            did = await self._acting.act(identity, self.session, kind, message)
+            self.sink.write(self.notice("done", {"of": kind, **did, "ref": ref}))
+        except Forbidden as error:  # what it watches it may watch all the same
+            self._error(error, ref)
+        except Exception as error:  # a bug is logged
+            self._refuse(error, ref)
+        self._doing = False
+        rest, self._rest = self._rest, None
+        if rest is not None:
+            self._go_on(rest)
+        if not self._doing:
+            self._registry.lot.resume(self._descriptor)
 
     def _authenticate(self, key: str | None, ticket: str | None, ref: Any) -> None:
         identity = self._authenticator.authenticate(key, ticket)

@@ -6,7 +6,8 @@ stream that has taken its connection over hands its descriptor in here and its t
 in one epoll set, which is itself a descriptor: the lot waits until that is readable, and takes it from there.
 
 *What it calls must not wait.* A peer's words are acted upon by plain calls (``Parked.heard``). What takes its
-time is begun by them in a task of its own: a replay, the flushing of a full socket.
+time is begun by them in a task of its own: a replay, the flushing of a full socket, an answer. Where the peer's
+next words must wait for that, the stream is put on hold, and they stay in the socket.
 
 *Bites.* Events are taken a few at a time, and of each socket one piece is read; then everybody else has a
 turn. The set is level-triggered: a socket with more to say is simply told of again, behind the others.
@@ -58,13 +59,22 @@ class Parked(Protocol):
 class Lot(Protocol):
     """Where streams wait for what their peers say."""
 
-    async def keep(self, descriptor: int, parked: Parked) -> None:
+    async def keep(self, descriptor: int, parked: Parked, early: bytes = b"") -> None:
         """Hear a peer until its stream is gone: in this task, or, when this returns, without it.
 
         Args:
             descriptor: Of a connected socket that doesn't block.
             parked: Whose it is; it closes the descriptor.
+            early: The peer's first words, already read.
         """
+        ...
+
+    def hold(self, descriptor: int) -> None:
+        """Hear a peer no further for now."""
+        ...
+
+    def resume(self, descriptor: int) -> None:
+        """Hear a peer again that was put on hold; harmless if its stream is gone."""
         ...
 
     def leave(self, descriptor: int) -> None:
@@ -93,6 +103,11 @@ def _hear(descriptor: int, parked: Parked) -> None:
         return
     except OSError:
         data = b""
+    _tell(parked, data)
+
+
+def _tell(parked: Parked, data: bytes) -> None:
+    """Have a piece of what a peer has sent acted upon; nothing is its end."""
     try:
         goes_on = bool(data) and parked.heard(data)
     except Exception:
@@ -109,20 +124,37 @@ class EpollLot:
     def __init__(self) -> None:
         self._epoll = select.epoll()
         self._parked: dict[int, Parked] = {}
+        self._held: set[int] = set()
         self._empty: trio.Event | None = None
 
-    async def keep(self, descriptor: int, parked: Parked) -> None:
+    async def keep(self, descriptor: int, parked: Parked, early: bytes = b"") -> None:
         """Take a descriptor in, and return."""
         if self._epoll.closed:  # its handshake was under way when everything was cancelled
             parked.gone()
             return
         self._epoll.register(descriptor, select.EPOLLIN)
         self._parked[descriptor] = parked
+        if early:
+            _tell(parked, early)
+
+    def hold(self, descriptor: int) -> None:
+        """Take a descriptor out of the set: there a peer's end would be told of again and again."""
+        self._held.add(descriptor)
+        self._epoll.unregister(descriptor)
+
+    def resume(self, descriptor: int) -> None:
+        """Put it back."""
+        if descriptor in self._held:
+            self._held.remove(descriptor)
+            self._epoll.register(descriptor, select.EPOLLIN)
 
     def leave(self, descriptor: int) -> None:
         """Forget a descriptor."""
-        if self._parked.pop(descriptor, None) is not None and not self._epoll.closed:
-            self._epoll.unregister(descriptor)
+        if self._parked.pop(descriptor, None) is not None:
+            if descriptor in self._held:
+                self._held.remove(descriptor)
+            elif not self._epoll.closed:
+                self._epoll.unregister(descriptor)
         if self._empty is not None and not self._parked:
             self._empty.set()
 
@@ -153,22 +185,38 @@ class TaskLot:
 
     def __init__(self) -> None:
         self._kept: set[int] = set()
+        self._held: dict[int, trio.Event] = {}
 
-    async def keep(self, descriptor: int, parked: Parked) -> None:
+    async def keep(self, descriptor: int, parked: Parked, early: bytes = b"") -> None:
         """Hear the peer here, until the stream is gone or this is cancelled."""
         self._kept.add(descriptor)
         try:
+            if early:
+                _tell(parked, early)
             while descriptor in self._kept:
-                await trio.lowlevel.wait_readable(descriptor)
-                _hear(descriptor, parked)
+                if descriptor in self._held:
+                    await self._held[descriptor].wait()
+                else:
+                    await trio.lowlevel.wait_readable(descriptor)
+                    _hear(descriptor, parked)
         except trio.ClosedResourceError:
             pass  # it was cut
         finally:
             parked.gone()
 
+    def hold(self, descriptor: int) -> None:
+        """Have its task wait for something else."""
+        self._held[descriptor] = trio.Event()
+
+    def resume(self, descriptor: int) -> None:
+        """Have its task hear the peer again."""
+        if descriptor in self._held:
+            self._held.pop(descriptor).set()
+
     def leave(self, descriptor: int) -> None:
         """Forget a descriptor."""
         self._kept.discard(descriptor)
+        self.resume(descriptor)
 
     async def left(self) -> None:
         """Return: whoever is here has a task, and is waited for with that."""
