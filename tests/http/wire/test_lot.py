@@ -221,7 +221,7 @@ async def test_who_talks_without_end_holds_nobody_up(place: Place) -> None:
 
 
 async def test_who_is_on_hold_hears_the_rest_later(place: Place) -> None:
-    """While a stream is on hold its peer's words, and its peer's end, stay in the socket; others are heard."""
+    """While a stream is on hold what its peer says, and that it ends, waits; others are heard."""
     one, other = await place.park(), await place.park()
 
     def hold(data: bytes) -> bool:

@@ -13,6 +13,7 @@ from heliograph.http.wire.frames import json_frame
 from heliograph.model.channels import Selection, parse_selector, parse_topic_pattern
 from heliograph.model.errors import Invalid
 from heliograph.model.ids import is_time, parse_position
+from heliograph.model.intake import parse_json
 
 MAX_EVERY = 60
 """Seconds that a client which wants the newest only may ask to wait."""
@@ -23,6 +24,18 @@ FIELDS = {
     "ping": {"type", "ref"},
     "auth": {"type", "key", "ticket", "ref"},
 }
+
+
+def message_of(text: bytes) -> dict[str, Any]:
+    """Read a message.
+
+    Raises:
+        Invalid: It is no JSON, or no object.
+    """
+    message = parse_json(text, "the message")
+    if not isinstance(message, dict):
+        raise Invalid.field("", "a message must be a JSON object")
+    return message
 
 
 def kind_of(message: dict[str, Any], actions: Collection[str]) -> str:

@@ -4,6 +4,8 @@ Frames from the client are parsed by wsproto (masking, fragments, UTF-8, reserve
 texts, pings and pongs (``plain_frames``); frames to it are made once for everybody in ``frames``. No
 extension is negotiated, so nothing is compressed. A message that makes no sense is answered by an ``error``
 and the connection lives; only what breaks the protocol or a limit of the connection itself ends it.
+
+A long module, since it reads every message of the protocol, and a page's own stream has a few more.
 """
 
 from __future__ import annotations
@@ -23,7 +25,7 @@ from heliograph.actors.hub import Hub
 from heliograph.actors.subscription import Overflow
 from heliograph.http.rules.auth import Authenticator, Identity
 from heliograph.http.rules.problems import describe
-from heliograph.http.streams.messages import kind_of, ref_of, request_of, selection_of, text_of
+from heliograph.http.streams.messages import kind_of, message_of, ref_of, request_of, selection_of, text_of
 from heliograph.http.streams.reason import Reason
 from heliograph.http.streams.registry import ANONYMOUS, StreamRegistry
 from heliograph.http.streams.stream import Stream
@@ -50,7 +52,6 @@ from heliograph.model.errors import (
 )
 from heliograph.model.event import CLI_STATUS
 from heliograph.model.ids import EventId, format_id
-from heliograph.model.intake import parse_json
 
 log = structlog.get_logger(__name__)
 
@@ -152,9 +153,7 @@ class WebSocketStream(Stream):
         self._next_ping = now + registry.limits.keepalive_seconds * random.uniform(0.5, 1.0)
         self._pong_by: float | None = None
         self._doing = False
-        self._rest: Iterator[tuple[int, bytes] | Event] | None = (
-            None  # of what it said, while something is done
-        )
+        self._rest: Iterator[tuple[int, bytes] | Event] | None = None  # behind what is being done
 
     # Out
 
@@ -306,9 +305,7 @@ class WebSocketStream(Stream):
             return
         ref: Any = None
         try:
-            said = parse_json(message, "the message")
-            if not isinstance(said, dict):
-                raise Invalid.field("", "a message must be a JSON object")
+            said = message_of(message)
             ref = ref_of(said)
             self._act(said, ref)
         except Exception as error:  # a bug is logged
@@ -365,8 +362,11 @@ class WebSocketStream(Stream):
             self._refuse(error, ref)
         self._doing = False
         rest, self._rest = self._rest, None
-        if rest is not None:
-            self._go_on(rest)
+        try:
+            self._go_on(rest or iter(()))
+        except Exception:
+            log.exception("unexpected error behind an action")
+            self.failed()
         if not self._doing:
             self._registry.lot.resume(self._descriptor)
 

@@ -6,8 +6,8 @@ stream that has taken its connection over hands its descriptor in here and its t
 in one epoll set, which is itself a descriptor: the lot waits until that is readable, and takes it from there.
 
 *What it calls must not wait.* A peer's words are acted upon by plain calls (``Parked.heard``). What takes its
-time is begun by them in a task of its own: a replay, the flushing of a full socket, an answer. Where the peer's
-next words must wait for that, the stream is put on hold, and they stay in the socket.
+time is begun by them in a task of its own: a replay, the flushing of a full socket, an answer. Where the
+peer's next words must wait for that, the stream is put on hold, and they stay in the socket.
 
 *Bites.* Events are taken a few at a time, and of each socket one piece is read; then everybody else has a
 turn. The set is level-triggered: a socket with more to say is simply told of again, behind the others.
