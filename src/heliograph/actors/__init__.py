@@ -7,6 +7,7 @@ from heliograph.actors.clock import Clock
 from heliograph.actors.engine import Engine
 from heliograph.actors.histogram import Histogram
 from heliograph.actors.hub import Hub
+from heliograph.actors.keyring import Keyring
 from heliograph.actors.monitor import Monitor
 from heliograph.actors.receiver import Receiver
 from heliograph.actors.registry import Registry
@@ -24,6 +25,7 @@ __all__ = [
     "Engine",
     "Histogram",
     "Hub",
+    "Keyring",
     "Monitor",
     "Receiver",
     "Registry",

@@ -19,6 +19,7 @@ from prometheus_client.core import (
     Metric,
 )
 
+from heliograph.actors.keyring import Keyring
 from heliograph.actors.registry import RegistryStats
 from heliograph.http.api.counts import BOUNDS, Durations, RequestCounts
 from heliograph.http.api.services import Services, StorageStats
@@ -110,6 +111,7 @@ def snapshot(services: Services) -> list[Sample]:
         ),
         *_registry_samples(services.registry.stats()),
         *_webhook_samples(services),
+        *_key_samples(services.keyring, len(services.settings.auth.keys)),
         *_request_samples(services.requests),
         *_storage_samples(services.storage_stats()),
     ]
@@ -132,6 +134,11 @@ def _webhook_samples(services: Services) -> Iterable[Sample]:
     yield Sample(
         "webhook_refused", "Deliveries refused, by reason", "counter", ("reason",), _tuples(received.refused)
     )
+
+
+def _key_samples(keyring: Keyring, configured: int) -> Iterable[Sample]:
+    states = {"configured": configured, **keyring.stats()}
+    yield Sample("api_keys", "API keys, by what has become of them", "gauge", ("state",), _tuples(states))
 
 
 def _request_samples(requests: RequestCounts) -> Iterable[Sample]:

@@ -117,7 +117,7 @@ def _admit(endpoint: Endpoint, services: Services, asked: Asked, path: Mapping[s
         Unauthenticated: It must say who asks, or the key or ticket that it has is wrong.
         Invalid: Some parameters are wrong.
     """
-    require_host(services.settings, asked)
+    require_host(services.settings, asked, keyed=services.authenticator.keyed)
     if endpoint.changes:
         require_origin(services.settings, asked)
     who = NOBODY
@@ -162,7 +162,7 @@ def _present(endpoint: Endpoint, services: Services, asked: Asked, found: Any) -
 
 def _kept_from_others(endpoint: Endpoint, services: Services, headers: dict[str, str]) -> dict[str, str]:
     """Return an answer's headers so that no shared cache gives it to who has no key, where it takes one."""
-    if endpoint.scope is None or not services.settings.auth.keys:
+    if endpoint.scope is None or not services.authenticator.keyed:
         return headers
     return {"Cache-Control": "no-store", **joined(headers, {"Vary": ", ".join(CREDENTIALS)})}
 

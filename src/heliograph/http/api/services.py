@@ -12,6 +12,7 @@ from heliograph.actors.bridge import BridgeStats
 from heliograph.actors.engine import Engine
 from heliograph.actors.histogram import Histogram
 from heliograph.actors.hub import Hub
+from heliograph.actors.keyring import Keyring
 from heliograph.actors.monitor import Monitor
 from heliograph.actors.receiver import Receiver
 from heliograph.actors.registry import Registry
@@ -56,6 +57,7 @@ class Services:
     artifacts: Artifacts
     streams: StreamRegistry
     authenticator: Authenticator
+    keyring: Keyring
     ready: Callable[[], Awaitable[dict[str, str | None]]]
     storage_stats: Callable[[], StorageStats]
     requests: RequestCounts = attrs.field(factory=RequestCounts)

@@ -50,6 +50,7 @@ class SseStream(Stream):
     Args:
         request: What it watches.
         chunked: Whether the body is chunked (HTTP/1.1).
+        key: Name of the API key that it hangs on.
     """
 
     __slots__ = ("_came_with", "_chunked", "_keepalive_at", "_names", "_request", "_task_end", "encode")
@@ -66,8 +67,9 @@ class SseStream(Stream):
         request: WatchRequest,
         *,
         chunked: bool,
+        key: str = "",
     ) -> None:
-        super().__init__(sock, hub, registry, owner)
+        super().__init__(sock, hub, registry, owner, key)
         self.encode = ENCODERS[chunked, request.names]
         self._chunked = chunked
         self._names = request.names

@@ -142,7 +142,8 @@ class WebSocketStream(Stream):
         session: str | None = None,
         acting: Acting | None = None,
     ) -> None:
-        super().__init__(sock, hub, registry, owner_of(identity), session)
+        key = "" if identity is None else identity.key
+        super().__init__(sock, hub, registry, owner_of(identity), key, session)
         self._identity = identity
         self._authenticator = authenticator
         self._acting = acting
@@ -378,7 +379,7 @@ class WebSocketStream(Stream):
             self._error(error, ref)
             self.end(Reason.FULL)
             return
-        first, self._identity = self._identity is None, identity
+        first, self._identity, self.key = self._identity is None, identity, identity.key
         self.sink.write(self.notice("authenticated", {"name": identity.name, "ref": ref}))
         if first:
             self._watch_as_page()

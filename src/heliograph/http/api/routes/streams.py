@@ -172,7 +172,13 @@ def open_stream(services: Services, who: Identity, wanted: WatchRequest) -> Take
             except TooMany:
                 return Refused(sock, _come_back_later(wanted, handshake.headers).encoded())
             served = SseStream(
-                sock, services.hub, services.streams, who.name, wanted, chunked=handshake.chunked
+                sock,
+                services.hub,
+                services.streams,
+                who.name,
+                wanted,
+                chunked=handshake.chunked,
+                key=who.key,
             )
             served.sink.write(
                 _response_head({"Content-Type": SSE_TYPE, **SSE_HEADERS, **handshake.headers, **framing})
