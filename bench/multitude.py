@@ -13,7 +13,7 @@ import orjson
 from bench.peer import ROOT, Peer
 from bench.scenarios import OURS, Figures, Scale, Scenario, publishing, swarm_of
 from bench.server import HOST, BenchError, Server
-from heliograph.client.load.publishing import Steady
+from heliograph.client.load.publishing import SteadyPace
 from heliograph.client.load.swarm import Swarm, Tally
 
 MULTITUDE = 50_000
@@ -77,7 +77,7 @@ def _multitude(peer: Peer, scale: Scale) -> Figures:
             opened, connect = perf_counter() - begun, (server.cpu() - cpu) / max(1, live)
             idle = server.memory()
             publisher = Swarm(peer.dialect(f"{HOST}:{server.port}"), HOST, server.port)
-            sent = publishing(publisher, peer, CHANNELS, Steady(perf_counter(), 1 / RATE), connections=8)
+            sent = publishing(publisher, peer, CHANNELS, SteadyPace(perf_counter(), 1 / RATE), connections=8)
             publisher.run(lambda: False, scale.warm_up)
             _tell(crowds, publisher.kept)  # what the warm-up took is not counted
             begun, cpu, published = perf_counter(), server.cpu(), publisher.tally.published
@@ -121,7 +121,7 @@ def _return(peer: Peer, scale: Scale) -> Figures:
     """Kill the service under 5,000 streams; when it listens again, let all of them come back at once."""
     count, channels = scale.count(5_000), 50
     with Server(peer) as server, swarm_of(server, count, channels, ("ws", "sse")) as swarm:
-        sent = publishing(swarm, peer, channels, Steady(perf_counter(), 1 / 100), connections=8)
+        sent = publishing(swarm, peer, channels, SteadyPace(perf_counter(), 1 / 100), connections=8)
         swarm.run(lambda: False, scale.warm_up)
         sent.active = False
         swarm.run(lambda: swarm.drained, DRAIN_SECONDS)
