@@ -7,14 +7,15 @@ import subprocess
 import sys
 from collections import Counter
 from time import perf_counter
+from typing import Any
 
 import orjson
 
 from bench.peer import ROOT, Peer
 from bench.scenarios import OURS, Figures, Scale, Scenario, publishing, swarm_of
 from bench.server import HOST, BenchError, Server
-from heliograph.client.load.publishing import SteadyPace
-from heliograph.client.load.swarm import Swarm, Tally
+from heliograph.client.load import SteadyPace, Swarm
+from heliograph.client.load.swarm import Tally
 
 MULTITUDE = 50_000
 CHANNELS = 500
@@ -111,7 +112,7 @@ def _multitude(peer: Peer, scale: Scale) -> Figures:
     }
 
 
-def _tell(crowds: list[Watchers], kept: Counter[str]) -> list[dict[str, object] | Figures]:
+def _tell(crowds: list[Watchers], kept: Counter[str]) -> list[dict[str, Any]]:
     for crowd in crowds:
         crowd.tell(kept)
     return [orjson.loads(crowd.line()) for crowd in crowds]

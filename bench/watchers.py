@@ -16,7 +16,7 @@ import orjson
 
 from bench.peers.heliograph import HeliographPeer
 from bench.server import HOST
-from heliograph.client.load.swarm import Swarm, allow_sockets
+from heliograph.client.load import Swarm, allow_sockets
 
 RAMP_SECONDS = 240.0
 DRAIN_SECONDS = 60.0
