@@ -16,13 +16,14 @@ from werkzeug.exceptions import HTTPException
 
 from heliograph.http.api.endpoint import Endpoint, Streamed
 from heliograph.http.api.registry import ENDPOINTS
-from heliograph.http.api.serve import Outcome, serve
+from heliograph.http.api.serve import Outcome, note_refusal, serve
 from heliograph.http.api.services import Services
 from heliograph.http.rules.access import common_headers, preflight_headers, require_host
 from heliograph.http.rules.answer import Answer
 from heliograph.http.rules.parameters import TICKET
 from heliograph.http.rules.problems import answer_to
 from heliograph.http.wire import connection
+from heliograph.model.errors import Unauthenticated
 
 View = Callable[..., Awaitable[Any]]
 
@@ -103,5 +104,7 @@ def _refusal(services: Services, error: Exception) -> Answer:
             services.authenticator.require(asked.headers, asked.args.get(TICKET), asked.remote_addr)
         except Exception as refused:
             error = refused
+            if isinstance(refused, Unauthenticated):
+                error = note_refusal(services, asked, refused) or refused
     answer = answer_to(error)
     return Answer(answer.status, answer.body, answer.content_type, {**answer.headers, **headers})

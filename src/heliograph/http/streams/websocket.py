@@ -25,6 +25,7 @@ from heliograph.actors.hub import Hub
 from heliograph.actors.subscription import Overflow
 from heliograph.http.rules.auth import Authenticator, Identity
 from heliograph.http.rules.problems import describe
+from heliograph.http.rules.quotas import QuotaExceeded
 from heliograph.http.streams.messages import kind_of, message_of, ref_of, request_of, selection_of, text_of
 from heliograph.http.streams.reason import Reason
 from heliograph.http.streams.registry import ANONYMOUS, StreamRegistry
@@ -113,10 +114,12 @@ class WebSocketStream(Stream):
         session: Name of the page whose own stream it is. Such a page may never say anything: it watches the
             statuses of all tasks from the start, and is not closed for its silence.
         acting: Does what such a page asks for.
+        address: Where it comes from, if it must still say who it is.
     """
 
     __slots__ = (
         "_acting",
+        "_address",
         "_authenticator",
         "_doing",
         "_identity",
@@ -141,12 +144,14 @@ class WebSocketStream(Stream):
         authenticator: Authenticator,
         session: str | None = None,
         acting: Acting | None = None,
+        address: str | None = None,
     ) -> None:
         key = "" if identity is None else identity.key
         super().__init__(sock, hub, registry, owner_of(identity), key, session)
         self._identity = identity
         self._authenticator = authenticator
         self._acting = acting
+        self._address = address
         self._parser: Connection | None = None
         self._message: bytearray | None = None  # as far as it has come
         now = self.due
@@ -324,7 +329,7 @@ class WebSocketStream(Stream):
                 self.end(Reason.BAD_KEY)
             case Forbidden():
                 self.end(Reason.FORBIDDEN)
-            case TooMany():
+            case TooMany() if not isinstance(error, QuotaExceeded):  # over that it may watch all the same
                 self.end(Reason.TOO_MANY)
 
     def _act(self, message: dict[str, Any], ref: Any) -> None:
@@ -372,7 +377,11 @@ class WebSocketStream(Stream):
             self._registry.lot.resume(self._descriptor)
 
     def _authenticate(self, key: str | None, ticket: str | None, ref: Any) -> None:
-        identity = self._authenticator.authenticate(key, ticket)
+        try:
+            identity = self._authenticator.authenticate(key, ticket)
+        except Unauthenticated as error:
+            self._authenticator.refused.note(self._address or self.owner, "auth on a WebSocket", str(error))
+            raise
         try:
             self._registry.rename(self, identity.name)
         except TooMany as error:  # of streams, of which some will end

@@ -253,7 +253,14 @@ def _upgrade(
                 refusal = describe(error).answer({**handshake.headers, "Connection": "close"})
                 return Refused(sock, refusal.encoded())
             served = WebSocketStream(
-                sock, services.hub, services.streams, identity, services.authenticator, session, acting
+                sock,
+                services.hub,
+                services.streams,
+                identity,
+                services.authenticator,
+                session,
+                acting,
+                handshake.address if identity is None else None,
             )
             served.sink.write(handshake_response(key))
             return served
