@@ -139,6 +139,7 @@ class Hub:
             Unavailable: The log can't be read now.
         """
         broadcaster = self._broadcaster(subscription.selection)
+        subscription.selection = broadcaster.selection  # an equal one, of which there is one for all
         broadcaster.attaching.add(subscription)
         try:
             while not broadcaster.join(subscription):
@@ -154,6 +155,13 @@ class Hub:
                     return
         finally:
             broadcaster.attaching.remove(subscription)
+
+    def join(self, subscription: Subscription) -> None:
+        """Make a subscription live that begins at ``live_position``, asked for just now."""
+        broadcaster = self._broadcaster(subscription.selection)
+        subscription.selection = broadcaster.selection
+        joined = broadcaster.join(subscription)
+        assert joined, "nothing lies between the newest event and what comes next"
 
     def detach(self, subscription: Subscription) -> None:
         """End a subscription; harmless when it never was attached."""
@@ -256,6 +264,8 @@ class Hub:
         """Flush what was touched, or have it flushed when it is due."""
         self._position = step[-1].id
         self._events += len(step)
+        if not touched:
+            return
         now = trio.current_time()
         for broadcaster, urgent in touched.items():
             due = broadcaster.last_flush + broadcaster.interval
