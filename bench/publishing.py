@@ -29,7 +29,7 @@ from rich.table import Table
 from bench import machine
 from bench.beside import PAIRS, Side, drive, get, post, side
 from bench.server import CLIENT_CPUS, HOST, BenchError
-from heliograph.client.load.scan import TEXT, client_frame
+from heliograph.client.load import Heliograph
 
 TASKS = 50
 """Running tasks that each connection writes lines of, in turn."""
@@ -102,8 +102,7 @@ class Watchers:
         if b" 101 " not in received:
             raise BenchError(received.decode(errors="replace"))
         if self._one.ours:
-            message = {"type": "subscribe", "channel": f"task:t-{number}"}
-            sock.sendall(client_frame(TEXT, orjson.dumps(message)))
+            sock.sendall(Heliograph(HOST).subscribe(f"task:t-{number}", None))
             while b'"subscribed"' not in received:
                 received += sock.recv(4096)
         sock.setblocking(False)

@@ -12,6 +12,8 @@ together with the state: if the stream was trimmed past the position, ``tail`` c
 another generation began (see ``redis_stream``) and the position is not there any more, events are gone for
 good, and it raises ``PositionLost``. Own events wake the listening thread too; so it pauses while there are
 many, and an append that finds others' events before its own reads them at once.
+
+A long module, since memory, stream and archive overlap in each reading; one class knows how far each goes.
 """
 
 from __future__ import annotations
@@ -32,7 +34,7 @@ from heliograph.model.channels import Selection
 from heliograph.model.errors import HeliographError, Unavailable
 from heliograph.model.event import Draft, Event
 from heliograph.model.ids import OLDEST, EventId, format_id
-from heliograph.storage.distributed.redis_stream import Appended, Lease, Reading, RedisStream, StreamState
+from heliograph.storage.distributed.redis_stream import Added, Lease, Reading, RedisStream, StreamState
 from heliograph.storage.protocols import WHOLE_LOG, Bounds, LogStats, Page, PositionLost, Receipt
 from heliograph.storage.recent import Recent, size_of
 from heliograph.storage.sql import queries
@@ -134,7 +136,7 @@ class RedisLog:
 
     def _append(
         self, requests: Sequence[Sequence[Draft]], lease: Lease | None, through: EventId | None
-    ) -> tuple[Appended, Reading | None]:
+    ) -> tuple[Added, Reading | None]:
         """Append; read what others have appended since a position, if anything."""
         appended = self._stream.append(requests, lease)
         if through is None or appended.head <= through:

@@ -99,7 +99,7 @@ class StreamState:
 
 
 @attrs.frozen
-class Appended:
+class Added:
     """What an append did: nothing stands between ``head`` and its first event.
 
     Args:
@@ -214,7 +214,7 @@ class RedisStream:
             self.prepare()
             return work()
 
-    def append(self, requests: Sequence[Sequence[Draft]], lease: Lease | None = None) -> Appended:
+    def append(self, requests: Sequence[Sequence[Draft]], lease: Lease | None = None) -> Added:
         """Append requests in one atomic call; see ``protocols.Log.append``.
 
         Args:
@@ -248,7 +248,7 @@ class RedisStream:
                 receipts.append(_take(answer, request, events))
             else:
                 receipts.append(conflict(answer, request[answer]))
-        return Appended(int(generation or 0), parse(head or "0-0"), receipts, events)
+        return Added(int(generation or 0), parse(head or "0-0"), receipts, events)
 
     def _run_append(self, arguments: Sequence[str | bytes | int]) -> list[bytes | int]:
         self._look_at_memory()

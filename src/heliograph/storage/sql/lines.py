@@ -15,7 +15,7 @@ from heliograph.model.ids import from_microseconds
 from heliograph.model.kind import Kind
 from heliograph.storage.protocols import LineFilter, LogLine, LogText
 from heliograph.storage.sql.prepared import Prepared
-from heliograph.storage.sql.queries import Asked, Raw, asked_of, within_bytes
+from heliograph.storage.sql.queries import Paged, Raw, asked_of, within_bytes
 from heliograph.storage.sql.schema import events
 
 LAST = 2**62
@@ -100,7 +100,7 @@ def _joined(dialect: str) -> Prepared:
 
 
 @cache
-def _asked(dialect: str, newest: bool, by_text: bool, by_stream: bool) -> Asked:
+def _asked(dialect: str, newest: bool, by_text: bool, by_stream: bool) -> Paged:
     where = [
         events.c.channel == bindparam("channel"),
         events.c.seq >= bindparam("first"),

@@ -104,7 +104,7 @@ def last_ids(
 
 
 @attrs.frozen
-class Asked:
+class Paged:
     """A question whose answer may be large.
 
     Args:
@@ -119,13 +119,13 @@ class Asked:
     long: tuple[int, ...]
 
 
-def asked_of(statement: Select[Any], order: Sequence[ColumnElement[Any]], long: Sequence[str]) -> Asked:
+def asked_of(statement: Select[Any], order: Sequence[ColumnElement[Any]], long: Sequence[str]) -> Paged:
     """Make a question of what is asked, its order and the names of the columns that may be large."""
     names = list(statement.selected_columns.keys())
     statement = statement.limit(bindparam("most", type_=Integer))
     whole = Prepared(statement.order_by(*order))
     if not long:
-        return Asked(whole, None, ())
+        return Paged(whole, None, ())
     number = func.row_number().over(order_by=order).label("_number")
     inner = statement.add_columns(number).order_by(*order).subquery()
     size = sum((func.coalesce(func.octet_length(cast(inner.c[name], Text)), 0) for name in long), literal(0))
@@ -145,10 +145,10 @@ def asked_of(statement: Select[Any], order: Sequence[ColumnElement[Any]], long: 
         .where(sizes.c["_earlier"] < PAGE_BYTES)
         .order_by(sizes.c["_number"])
     )
-    return Asked(whole, Prepared(bounded), tuple(map(names.index, long)))
+    return Paged(whole, Prepared(bounded), tuple(map(names.index, long)))
 
 
-def within_bytes(connection: Connection, asked: Asked, values: Mapping[str, Any]) -> tuple[list[Raw], bool]:
+def within_bytes(connection: Connection, asked: Paged, values: Mapping[str, Any]) -> tuple[list[Raw], bool]:
     """Fetch rows until they reach ``PAGE_BYTES``; tell whether that cut the result."""
     found: list[Raw] = []
     if connection.dialect.name == "postgresql" and asked.bounded is not None:
@@ -169,7 +169,7 @@ def within_bytes(connection: Connection, asked: Asked, values: Mapping[str, Any]
 
 def _selected(
     selection: Selection, window: tuple[str, ...], *, newest: bool, whole: bool
-) -> tuple[Asked, dict[str, Any]]:
+) -> tuple[Paged, dict[str, Any]]:
     """Return the question for a selection's first (or last) events of a window, and its parameters."""
     forms, values = [], dict[str, Any]()
     for number, selector in enumerate(selection.selectors):
@@ -197,7 +197,7 @@ def _events_asked(
     window: tuple[str, ...],
     newest: bool,
     whole: bool,
-) -> Asked:
+) -> Paged:
     what = select(events) if whole else select(events.c.id)
     order = events.c.id.desc() if newest else events.c.id
     conditions = [WINDOWS[name] for name in window] + _matches(events.c.topic, "topic", topic)
@@ -330,7 +330,7 @@ def _is_shaped(probed: Iterable[Probed]) -> bool:
 @lru_cache(maxsize=SHAPES)
 def _list_asked(
     entity: Entity[Any], shape: Shape, probed: tuple[Probed, ...], after: bool, sort: str | None, skip: bool
-) -> Asked:
+) -> Paged:
     statement = select(entity.table).where(*_conditions(entity, shape, probed))
     if after:
         statement = statement.where(entity.after(sort))

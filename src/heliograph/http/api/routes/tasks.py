@@ -1,4 +1,7 @@
-"""Tasks: the list, one task, its log by range of ``seq``, and its full log in constant memory."""
+"""Tasks: the list, one task, its log by range of ``seq``, and its full log in constant memory.
+
+A long module, since the list, a task and its log share their parameters and refusals.
+"""
 
 from __future__ import annotations
 
