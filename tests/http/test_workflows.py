@@ -276,16 +276,78 @@ async def test_steps_that_never_ended_end_with_their_run(examples: Api) -> None:
     assert answer["run"]["error"] == "no more paper"
 
 
-async def test_a_long_trace_opens_in_pages(examples: Api) -> None:
-    """Of a run of many steps each page has some, in the order in which they began, and none is lost."""
-    await examples.publish(*(run("step.started", "r", n / 100, step=f"s{n}") for n in range(1200)))
-    names: list[str] = []
+async def pages_of(api: Api, path: str) -> list[list[dict[str, Any]]]:
+    """Read all pages of a trace."""
+    pages = []
     cursor = ""
     while cursor is not None:
-        answer = await examples.get(f"{V1}/nightly_quality/runs/r?start_after={cursor}")
-        names += [step["name"] for step in answer["steps"]]
+        answer = await api.get(f"{path}&start_after={cursor}")
+        pages.append(answer["steps"])
         cursor = answer["meta"]["next_cursor"]
-    assert names == [f"s{n}" for n in range(1200)]
+    return pages
+
+
+async def test_a_long_trace_opens_in_pages(examples: Api) -> None:
+    """Steps that the pipeline does not have come behind its own, in the order in which they began."""
+    await examples.publish(*(run("step.started", "r", n / 100, step=f"s{n}") for n in range(1200)))
+    pages = await pages_of(examples, f"{V1}/nightly_quality/runs/r?limit=500")
+    assert [len(page) for page in pages] == [500, 500, 204]
+    names = [step["name"] for page in pages for step in page]
+    assert names[:4] == ["sample_answers", "improve_prompts", "check_effects", "write_report"]
+    assert names[4:] == [f"s{n}" for n in range(1200)]
+
+
+async def test_a_long_pipeline_is_in_its_order_on_every_page(start: Start, tmp_path: Path) -> None:
+    """Pages follow the pipeline, with steps that have not begun; others come behind, none is lost or twice.
+
+    What begins between two pages moves nothing.
+    """
+    folder = tmp_path / "flows" / "long"
+    folder.mkdir(parents=True)
+    (folder / "manifest.yaml").write_text("name: long\n")
+    steps = ", ".join(f"{{name: p{n}}}" for n in range(1200))
+    (folder / "pipeline.yaml").write_text(f"strategy: sequential\nsteps: [{steps}]\n")
+    api = await start(workflows=(tmp_path / "flows",), artifacts={"folder": tmp_path / "artifacts"})
+
+    def began(name: str, second: int) -> dict[str, Any]:
+        payload = {"workflow_id": "long", "run_id": "r", "step": name}
+        at = (BEGUN + timedelta(seconds=second)).isoformat()
+        return {"topic": "step.started", "payload": payload, "timestamp": at}
+
+    await api.publish(*(began(f"p{n}", 5000 - n) for n in range(0, 1200, 2)))
+    await api.publish(*(began(f"x{n}", 6000 + n) for n in range(60)))
+    left = tmp_path / "artifacts" / "long" / "r"
+    left.mkdir(parents=True)
+    for name in ("p3", "p700", "x5", *(f"y{n:02}" for n in range(40))):
+        (left / f"{name}.json").write_bytes(orjson.dumps({"of": name}))
+    path = f"{V1}/long/runs/r?limit=500"
+    first = await api.get(path)
+    await api.publish(began("p1", 1), began("p1199", 2))
+    rest = await pages_of(api, f"{path}&start_after={first['meta']['next_cursor']}")
+    pages = [first["steps"], *rest]
+    assert [len(page) for page in pages] == [500, 500, 300]
+    shown = {step["name"]: step for page in pages for step in page}
+    assert list(shown) == [
+        *(f"p{n}" for n in range(1200)),
+        *(f"x{n}" for n in range(60)),
+        *(f"y{n:02}" for n in range(40)),
+    ]
+    assert [shown[name]["status"] for name in ("p0", "p1", "p3", "p5", "p1198", "p1199", "x1", "y39")] == [
+        *("running", "pending", "success", "pending", "running", "running", "running", "success")
+    ]
+    for name in ("p3", "p700", "x5", "y00", "y39"):
+        assert shown[name]["output"] == {"of": name}
+    exact = await api.get(f"{V1}/long/runs/r?limit=1&start_after={await last_but_one(api, path)}")
+    assert ([step["name"] for step in exact["steps"]], exact["meta"]["next_cursor"]) == (["y39"], None)
+
+
+async def last_but_one(api: Api, path: str) -> str:
+    """Return the cursor behind which a trace of 1,300 steps has one more."""
+    cursor = ""
+    for limit in (500, 500, 299):
+        answer = await api.get(f"{path.partition('?')[0]}?limit={limit}&start_after={cursor}")
+        cursor = answer["meta"]["next_cursor"]
+    return cursor
 
 
 async def test_what_steps_left_behind_is_in_the_trace(start: Start, tmp_path: Path) -> None:

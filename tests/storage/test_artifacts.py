@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,9 @@ from heliograph.model.errors import ArtifactNotFound, Invalid, SettingsError, Un
 from heliograph.storage import objects
 from heliograph.storage.artifacts import FolderArtifacts
 from heliograph.storage.objects import ObjectArtifacts, open_bucket
-from heliograph.storage.protocols import Artifacts
+from heliograph.storage.protocols import Artifacts, RunName
+
+LATER = datetime.now(UTC) + timedelta(hours=1)
 
 
 @pytest.fixture(params=["folder", "objects"])
@@ -44,15 +47,55 @@ async def test_what_is_written_is_read(artifacts: Artifacts) -> None:
     assert await artifacts.list("w", "r") == []
 
 
-async def test_all_of_a_run_goes_at_once(artifacts: Artifacts) -> None:
+async def test_what_is_old_goes_at_once(artifacts: Artifacts) -> None:
     """Everything that a run left behind is removed, and nothing of another run; twice is no error."""
     for key in ("a.json", "b.txt"):
         await artifacts.write("w", "r", key, b"x")
     await artifacts.write("w", "r2", "a.json", b"x")
-    for _ in range(2):
-        await artifacts.delete_all("w", "r")
+    assert not await artifacts.delete_old("w", "r", datetime.now(UTC) - timedelta(hours=1))
+    assert len(await artifacts.list("w", "r")) == 2
+    for removed in (True, False):
+        assert await artifacts.delete_old("w", "r", LATER) is removed
         assert await artifacts.list("w", "r") == []
     assert len(await artifacts.list("w", "r2")) == 1
+
+
+async def test_runs_are_walked_through(artifacts: Artifacts) -> None:
+    """Each run that left something behind is met once, whatever its name, in parts of any size."""
+    names = {RunName(w, r) for w in ("w", "w-1", "w0", "v") for r in ("r", "r-x", "r.1", "r0", "R")}
+    for workflow_id, run_id in names:
+        for key in ("a.json", "b.json"):
+            await artifacts.write(workflow_id, run_id, key, b"x")
+    for limit in (1, 3, 100):
+        met: list[RunName] = []
+        while part := await artifacts.runs(met[-1] if met else None, limit):
+            assert len(part) <= limit
+            met += part
+        assert sorted(met) == sorted(names)
+
+
+async def test_artifacts_are_listed_and_found_in_parts(artifacts: Artifacts) -> None:
+    """A part of the list goes on behind a key; those that are asked for are found among many others."""
+    keys = sorted(f"s{number}.json" for number in range(60))
+    for key in keys:
+        await artifacts.write("w", "r", key, key.encode())
+    listed: list[str] = []
+    while part := await artifacts.list("w", "r", listed[-1] if listed else None, 25):
+        listed += [info.key for info in part]
+    assert listed == keys
+    found = await artifacts.find("w", "r", ["s7.json", "t.json", "s33.json", "../a", "a.json", "s33.jso"])
+    assert {key: info.size for key, info in found.items()} == {"s7.json": 7, "s33.json": 8}
+    assert await artifacts.find("w", "none", keys) == {}
+
+
+async def test_keys_of_all_characters(artifacts: Artifacts) -> None:
+    """Every character that a key may have comes back as it was."""
+    key = "_A z09._:@+=~-.json"
+    await artifacts.write("w", "r", key, b"x")
+    assert [info.key for info in await artifacts.list("w", "r")] == [key]
+    assert list(await artifacts.find("w", "r", [key])) == [key]
+    assert (await artifacts.read("w", "r", key))[1] == b"x"
+    await artifacts.delete("w", "r", key)
 
 
 async def test_what_is_not_there(artifacts: Artifacts) -> None:

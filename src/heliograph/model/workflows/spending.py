@@ -7,18 +7,21 @@ and what was spent is added to the run.
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import NamedTuple
 
 import attrs
 
 from heliograph.model.event import Event
-from heliograph.model.ids import to_microseconds
+from heliograph.model.ids import OLDEST, EventId, to_microseconds
 from heliograph.model.kind import Key, Kind
 from heliograph.model.prices import Prices
 from heliograph.model.workflows import facts
 from heliograph.model.workflows.facts import Mark, Spent
 from heliograph.model.workflows.vocabulary import CALL, OF_RUNS, id_of, run_of
 
+WAITING = timedelta(days=7)
+"""How long what calls spent waits for somebody to name the workflow of their run."""
 MAX_CALLS = 1_000
 """How many calls of a run are told apart, so that one that is told twice counts once."""
 
@@ -32,12 +35,14 @@ class Spending:
         workflow_id: Its workflow, once something has named it.
         calls: What its calls spent, by time.
         earlier: What those spent that are not told apart any more.
+        last_event_id: The last event that told of it.
     """
 
     run_id: str
     workflow_id: str | None = None
     calls: dict[str, list[int | None]] = attrs.field(factory=dict)
     earlier: list[int | None] = attrs.field(factory=lambda: list(Spent()))
+    last_event_id: EventId = attrs.field(default=OLDEST, eq=False)
 
     @classmethod
     def first_seen(cls, event: Event) -> Spending:
@@ -56,6 +61,7 @@ class Spending:
 
     def apply(self, event: Event, prices: Prices) -> None:
         """Add one call, or the workflow; ``prices`` are not asked, since the caller tells the cost."""
+        self.last_event_id = event.id
         family, _, name = event.channel.partition(":")
         if family == "workflow":
             self.workflow_id = min(name, self.workflow_id or name)
