@@ -276,10 +276,9 @@ async def test_steps_that_never_ended_end_with_their_run(examples: Api) -> None:
     assert answer["run"]["error"] == "no more paper"
 
 
-async def pages_of(api: Api, path: str) -> list[list[dict[str, Any]]]:
-    """Read all pages of a trace."""
+async def pages_of(api: Api, path: str, cursor: str | None = "") -> list[list[dict[str, Any]]]:
+    """Read all pages of a trace behind a cursor."""
     pages = []
-    cursor = ""
     while cursor is not None:
         answer = await api.get(f"{path}&start_after={cursor}")
         pages.append(answer["steps"])
@@ -323,7 +322,7 @@ async def test_a_long_pipeline_is_in_its_order_on_every_page(start: Start, tmp_p
     path = f"{V1}/long/runs/r?limit=500"
     first = await api.get(path)
     await api.publish(began("p1", 1), began("p1199", 2))
-    rest = await pages_of(api, f"{path}&start_after={first['meta']['next_cursor']}")
+    rest = await pages_of(api, path, first["meta"]["next_cursor"])
     pages = [first["steps"], *rest]
     assert [len(page) for page in pages] == [500, 500, 300]
     shown = {step["name"]: step for page in pages for step in page}
