@@ -414,7 +414,9 @@ async def test_a_run_is_asked_for_and_streamed_over_both_forms(launch: Launch, n
     assert trace["run"]["cost_usd"] == 0.0063
     (listed,) = (await get(url, path))["runs"]
     assert listed == trace["run"]
-    mine = [message["topic"] for message in messages if "execution_id" in message["payload"]]
+    mine = [
+        message["topic"] for message in messages if {"execution_id", "session_id"} & message["payload"].keys()
+    ]
     async with await open_sse(url, f"{path}/{RUN_ID}/stream") as stream:
         story = await stream.story(len(mine))
     assert [told.fields["topic"] for told in story] == mine

@@ -503,6 +503,34 @@ async def test_a_bad_event_of_a_run_names_its_fields(examples: Api) -> None:
     await examples.publish(odd)
 
 
+async def test_what_names_only_its_session_is_in_its_runs_stream(examples: Api) -> None:
+    """Calls of models and tools of a run whose workflow is known belong to it; others stay on their topic.
+
+    A retry under the same key is the same event, wherever it was put at first.
+    """
+    call = {"topic": "tool.started", "payload": {"session_id": RUN_ID, "tool": "t"}, "key": "k"}
+    await examples.publish(call)
+    await examples.publish(*recorded_run())
+    await examples.publish(call)
+    await examples.publish({"topic": "model.started", "payload": {"session_id": "of nobody"}})
+    mine = [
+        message["topic"]
+        for message in recorded_run()
+        if {"execution_id", "session_id"} & message["payload"].keys()
+    ]
+    assert len(mine) == 45
+    async with await open_sse(examples.url, f"{V1}/{WORKFLOW}/runs/{RUN_ID}/stream") as stream:
+        story = await stream.story(len(mine))
+    assert [told.fields["topic"] for told in story] == mine
+    kept = await examples.get(f"/api/v1/events?channel=workflow:{WORKFLOW}&limit=100")
+    assert kept["total"] == 46  # and what triggered it
+    early = await examples.get("/api/v1/events?channel=topic:tool.started")
+    assert early["total"] == 1
+    assert (await examples.get("/api/v1/events?channel=topic:model.started"))["total"] == 1
+    trace = await examples.get(f"{V1}/{WORKFLOW}/runs/{RUN_ID}")
+    assert (trace["run"]["cost_usd"], trace["run"]["steps"]) == (0.0063, {"success": 10})
+
+
 async def test_a_stream_of_a_run_begins_with_what_was(examples: Api) -> None:
     """Who comes late is told the run from its first event on, then what happens, and of no other run."""
     await examples.publish(

@@ -6,12 +6,14 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 from obstore.store import MemoryStore
+from tests.bucket import BUCKET, Bucket, Stored, serving
 
 from heliograph.model.errors import ArtifactNotFound, Invalid, SettingsError, Unavailable
 from heliograph.storage import objects
@@ -19,13 +21,28 @@ from heliograph.storage.artifacts import FolderArtifacts
 from heliograph.storage.objects import ObjectArtifacts, open_bucket
 from heliograph.storage.protocols import Artifacts, RunName
 
+URL = f"s3://{BUCKET}/some/prefix"
 LATER = datetime.now(UTC) + timedelta(hours=1)
 
 
-@pytest.fixture(params=["folder", "objects"])
+@pytest.fixture(params=["folder", "objects", "s3"])
 def artifacts(request: pytest.FixtureRequest, folder: Path) -> Artifacts:
-    """Return each form in turn: a folder, and a bucket."""
-    return FolderArtifacts(folder) if request.param == "folder" else ObjectArtifacts(MemoryStore())
+    """Return each form in turn: a folder, a bucket in memory, and one that is asked over HTTP."""
+    if request.param == "folder":
+        return FolderArtifacts(folder)
+    if request.param == "objects":
+        return ObjectArtifacts(MemoryStore())
+    request.getfixturevalue("bucket")
+    return ObjectArtifacts(open_bucket(URL))
+
+
+@pytest.fixture
+def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[Bucket]:
+    """Serve a bucket, which the environment names."""
+    with serving(Bucket()) as served:
+        for name, value in served.environment.items():
+            monkeypatch.setenv(name, value)
+        yield served
 
 
 @pytest.fixture
@@ -155,6 +172,61 @@ async def test_an_outage_is_told(folder: Path, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.undo()
     assert (await artifacts.read("w", "r", "a.json"))[1] == b"old"
     assert os.listdir(folder / "w" / "r") == ["a.json"]
+
+
+async def test_an_outage_of_a_bucket_ends(bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While the storage is away that is said; when it is back everything goes on, and nothing is missing."""
+    monkeypatch.setattr(objects, "RETRIES", 0)
+    artifacts = ObjectArtifacts(open_bucket(URL))
+    written = await artifacts.write("w", "r", "a.json", b"0123456789")
+    bucket.stop()
+    for ask in (
+        artifacts.list("w", "r"),
+        artifacts.find("w", "r", ["a.json"]),
+        artifacts.read("w", "r", "a.json"),
+        artifacts.runs(None, 9),
+        artifacts.delete_old("w", "r", LATER),
+    ):
+        with pytest.raises(Unavailable, match="can't be reached"):
+            await ask
+    again = Bucket(bucket.server_port)
+    again.objects = bucket.objects
+    with serving(again):
+        assert await artifacts.list("w", "r") == [written]
+        assert (await artifacts.read("w", "r", "a.json", 8, 99))[1] == b"89"
+
+
+@pytest.mark.parametrize(
+    ("name", "code"),
+    [("AWS_ACCESS_KEY_ID", "InvalidAccessKeyId"), ("AWS_SECRET_ACCESS_KEY", "SignatureDoesNotMatch")],
+)
+async def test_wrong_credentials_are_named(
+    bucket: Bucket, monkeypatch: pytest.MonkeyPatch, name: str, code: str
+) -> None:
+    """A storage that does not let us in says why, in one line that shows no secret."""
+    monkeypatch.setenv(name, "something else")
+    artifacts = ObjectArtifacts(open_bucket(URL))
+    for ask in (artifacts.list("w", "r"), artifacts.write("w", "r", "a.json", b"x")):
+        with pytest.raises(Unavailable, match=code) as caught:
+            await ask
+        assert "\n" not in str(caught.value)
+        assert "something else" not in str(caught.value)
+    assert not bucket.objects
+
+
+async def test_what_a_page_needs_is_found_in_few_requests(bucket: Bucket) -> None:
+    """Of a run of ten thousand steps, what five hundred of them left is found by a few lists, and no more."""
+    for number in range(10_000):
+        for end in ("json", "llm.json"):
+            bucket.objects[f"some/prefix/w/r/step-{number:05}.{end}"] = Stored(b"{}", datetime.now(UTC))
+    artifacts = ObjectArtifacts(open_bucket(URL))
+    keys = [f"step-{number:05}.{end}" for number in range(7000, 7500) for end in ("json", "llm.json")]
+    assert sorted(await artifacts.find("w", "r", keys)) == sorted(keys)
+    assert bucket.asked["LIST"] <= 2
+    assert await artifacts.find("w", "none", keys) == {}
+    assert bucket.asked["LIST"] <= 3
+    assert (await artifacts.read("w", "r", keys[0]))[1] == b"{}"
+    assert set(bucket.asked) == {"LIST", "GET"}
 
 
 async def test_a_bucket_that_is_away(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,6 +10,7 @@ from heliograph.actors.appender import Appender
 from heliograph.actors.archiver import ArchiverStats
 from heliograph.actors.bridge import BridgeStats
 from heliograph.actors.engine import Engine
+from heliograph.actors.executions import Executions
 from heliograph.actors.histogram import Histogram
 from heliograph.actors.hub import Hub
 from heliograph.actors.monitor import Monitor
@@ -53,6 +54,7 @@ class Services:
     webhooks: Webhooks
     receiver: Receiver
     artifacts: Artifacts
+    executions: Executions
     streams: StreamRegistry
     authenticator: Authenticator
     ready: Callable[[], Awaitable[dict[str, str | None]]]

@@ -7,13 +7,13 @@ and what was spent is added to the run.
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import NamedTuple
 
 import attrs
 
 from heliograph.model.event import Event
-from heliograph.model.ids import OLDEST, EventId, to_microseconds
+from heliograph.model.ids import OLDEST, EventId, from_microseconds, to_microseconds
 from heliograph.model.kind import Key, Kind
 from heliograph.model.prices import Prices
 from heliograph.model.workflows import facts
@@ -59,6 +59,14 @@ class Spending:
             spent = spent.plus(Spent(*call))
         return spent.capped
 
+    @property
+    def times(self) -> tuple[datetime, datetime] | None:
+        """When its first call and its last call ended, of those that are told apart."""
+        if not self.calls:
+            return None
+        first, last = (int(key.partition(":")[0]) for key in (min(self.calls), max(self.calls)))
+        return from_microseconds(first), from_microseconds(last)
+
     def apply(self, event: Event, prices: Prices) -> None:
         """Add one call, or the workflow; ``prices`` are not asked, since the caller tells the cost."""
         self.last_event_id = event.id
@@ -81,6 +89,8 @@ class SpendingShare(NamedTuple):
     run_id: str
     workflow_id: str
     spent: Spent
+    times: tuple[datetime, datetime] | None = None
+    """Of the first call and the last, as far as they are told apart."""
 
     @property
     def owner(self) -> Key:
@@ -92,7 +102,7 @@ def share_of(spending: Spending) -> SpendingShare | None:
     """Return what calls add to their run, ``None`` as long as nobody knows its workflow."""
     if spending.workflow_id is None:
         return None
-    return SpendingShare(spending.run_id, spending.workflow_id, spending.spent)
+    return SpendingShare(spending.run_id, spending.workflow_id, spending.spent, spending.times)
 
 
 def _key_of(event: Event) -> Key | None:
