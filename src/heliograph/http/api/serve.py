@@ -88,6 +88,8 @@ async def _counted(
         arguments = _admit(endpoint, services, asked, path)
         if endpoint.body is not None:
             arguments.append(await read_body(endpoint.body.reader(asked, services.settings), asked, body))
+        if endpoint.finds_all_told:
+            await services.folded.wait()
         outcome = _present(endpoint, services, asked, await endpoint.view(*arguments))
     except Exception as error:
         if isinstance(error, Unauthenticated):

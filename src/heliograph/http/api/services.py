@@ -21,6 +21,7 @@ from heliograph.actors.subscriber import Subscriber
 from heliograph.actors.webhooks import Webhooks
 from heliograph.config import Settings
 from heliograph.http.api.counts import RequestCounts
+from heliograph.http.api.folded import Folded
 from heliograph.http.api.spans import recording
 from heliograph.http.rules.auth import Authenticator
 from heliograph.http.streams.registry import StreamRegistry
@@ -62,3 +63,10 @@ class Services:
     requests: RequestCounts = attrs.field(factory=RequestCounts)
     traced: bool = attrs.field(factory=recording)
     """Whether requests have spans; an SDK is set up before the service starts, or never."""
+
+    folded: Folded = attrs.field(init=False)
+    """Whether the store has followed the log."""
+
+    @folded.default
+    def _folded(self) -> Folded:
+        return Folded(self.log, self.store)
