@@ -30,7 +30,7 @@ BUCKET = "artifacts"
 REGION = "here"
 KEY_ID, SECRET = "tester", "a secret of tests"
 PAGE = 1000
-"""How many names one answer lists at most, as with S3."""
+"""The most names that one answer lists, as with S3."""
 
 
 @attrs.frozen
@@ -59,7 +59,7 @@ class Bucket(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", port), _Handler)
         self.objects: dict[str, Stored] = {}
         self.asked: Counter[str] = Counter()
-        """How often each method was asked for, and a listing as ``LIST``."""
+        """Requests by method, those for a list as ``LIST``."""
         self._connections: set[socket.socket] = set()
 
     def get_request(self) -> tuple[socket.socket, Any]:

@@ -76,8 +76,8 @@ async def page(api: Api) -> Page:
     first = TaskFactory.create_completed(
         task_id="task-1", session_id="s1", input_message="Say hello", input_tokens=10, output_tokens=5
     )
-    begun, *ended = told_of(first, agent="brain")
-    await api.publish(begun, output("task-1", "hello"), output("task-1", "world"), *ended)
+    *begun, ended = told_of(first, agent="brain")
+    await api.publish(*begun, output("task-1", "hello"), output("task-1", "world"), ended)
     second = TaskFactory.create_failed("no", task_id="task-2", session_id="s2")
     await api.publish(*told_of(second, agent="planner"), created("task-3"))
     return Page(api)

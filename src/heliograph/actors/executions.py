@@ -20,17 +20,17 @@ from heliograph.model.workflows.vocabulary import execution_of, session_of
 from heliograph.storage.protocols import Store
 
 REMEMBERED = 10_000
-"""How many sessions are remembered: those that were named last."""
+"""The number of sessions that are remembered: those that were named last."""
 UNKNOWN_SECONDS = 1.0
-"""For how long the store is not asked again for a session that it did not know."""
+"""The time for which the store is not asked again for a session that it did not know."""
 PATIENCE_SECONDS = 0.5
-"""How long the store is waited for within one request; its events are published in any case."""
+"""The time for which one request waits for the store; its events are published in any case."""
 
 T = TypeVar("T")
 
 
 class Executions:
-    """What one node knows of the workflows of sessions.
+    """The workflows of sessions, as far as one node knows them.
 
     Args:
         store: Asked for those of which nothing is remembered.

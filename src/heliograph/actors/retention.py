@@ -32,9 +32,9 @@ PAUSE_SECONDS = 0.02
 
 
 WALK_SECONDS = 3600.0
-"""How long after the beginning of a walk over all artifacts the next one begins, at the earliest."""
+"""The shortest time from the beginning of one walk over all artifacts to that of the next."""
 WALK_PART = 1000
-"""How many runs' artifacts are looked at in one part of it."""
+"""The number of runs whose artifacts are looked at in one part of it."""
 
 
 @attrs.frozen
@@ -51,8 +51,8 @@ class Retention:
 
     Args:
         keeper: The store's side.
-        artifacts: What runs have left behind, which goes with them.
-        policy: What is kept.
+        artifacts: The artifacts of runs, which are removed with their runs.
+        policy: The rules of what is kept, and for how long.
         clock: Says what is old; while it can't be believed nothing is removed.
     """
 

@@ -35,7 +35,7 @@ LONG_TEXT = 1000
 
 _DEEP = MAX_DEPTH - 10
 _ODD = re.compile(rb"\\u0000|\d{19}")
-"""In JSON that orjson takes: NUL, and whole numbers that may be beyond 64 bits, of which it makes floats."""
+"""JSON that orjson takes and must not: NUL, and whole numbers beyond 64 bits, of which it makes floats."""
 _HALVES = re.compile("[\ud800-\udfff]")
 _NEEDED = frozenset({"topic", "payload.status", "payload.output"})
 """Without these, or without what is missing already, an item is not what it says."""
@@ -137,8 +137,9 @@ def parse_leniently(item: Any, max_bytes: int, default_key: str | None) -> tuple
     Raises:
         Invalid: It is no object.
     """
+    changed: list[str] = []
     try:
-        draft, changed = parse_item(item, max_bytes, default_key), []
+        draft = parse_item(item, max_bytes, default_key)
     except (Invalid, TooLarge):
         if not isinstance(item, dict):
             raise

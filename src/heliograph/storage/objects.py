@@ -28,9 +28,9 @@ TIMEOUT = "10s"
 RETRIES = 3
 RETRY_FOR = timedelta(seconds=10)
 LISTED = 1000
-"""How many names a storage lists in one answer."""
+"""The number of names that a storage lists in one answer."""
 MAX_LISTS = 10
-"""How many answers are asked for to find runs."""
+"""The number of such answers that are asked for to find runs."""
 T = TypeVar("T")
 
 

@@ -86,7 +86,7 @@ def _options(services: Services, methods: Iterable[str]) -> View:
     settings = services.settings
 
     async def view(**path: str) -> Response:
-        require_host(settings, request)
+        require_host(settings, request, keyed=services.authenticator.keyed)
         headers = preflight_headers(settings.server, request, methods)
         return Answer(200, b"", headers=headers | common_headers(settings.server, request)).response()
 
@@ -99,7 +99,7 @@ def _refusal(services: Services, error: Exception) -> Answer:
     headers = common_headers(services.settings.server, asked)
     if isinstance(error, HTTPException):
         try:
-            require_host(services.settings, asked)
+            require_host(services.settings, asked, keyed=services.authenticator.keyed)
             services.authenticator.require(asked.headers, asked.args.get(TICKET), asked.remote_addr)
         except Exception as refused:
             error = refused

@@ -19,6 +19,7 @@ from prometheus_client.core import (
     Metric,
 )
 
+from heliograph.actors.keyring import Keyring
 from heliograph.actors.registry import RegistryStats
 from heliograph.http.api.counts import BOUNDS, Durations, RequestCounts
 from heliograph.http.api.services import Services, StorageStats
@@ -32,11 +33,11 @@ class Sample:
     """One metric with its values by label.
 
     Args:
-        name: Without the prefix ``heliograph_``.
-        help: What it counts, with its unit.
+        name: The name without the prefix ``heliograph_``.
+        help: The meaning of the metric, with its unit.
         kind: ``counter``, ``gauge``, or ``histogram``, whose values are ``Durations``.
         labels: Names of the labels.
-        values: By tuples of the labels' values.
+        values: The values by tuples of the labels' values.
     """
 
     name: str
@@ -110,6 +111,7 @@ def snapshot(services: Services) -> list[Sample]:
         ),
         *_registry_samples(services.registry.stats()),
         *_webhook_samples(services),
+        *_key_samples(services.keyring, len(services.settings.auth.keys)),
         *_request_samples(services.requests),
         *_storage_samples(services.storage_stats()),
     ]
@@ -120,7 +122,7 @@ def _registry_samples(registry: RegistryStats) -> Iterable[Sample]:
     yield one("workflows_troubled", "Workflows with problems in their files", "gauge", registry.troubled)
     yield one("workflows_broken", "Folders that are no workflows, and should be", "gauge", registry.broken)
     yield one("workflow_reads", "Workflow folders read", "counter", registry.read)
-    yield one("workflow_look_seconds", "How long the last look at all folders took", "gauge", registry.looked)
+    yield one("workflow_look_seconds", "Duration of the last look at all folders", "gauge", registry.looked)
 
 
 def _webhook_samples(services: Services) -> Iterable[Sample]:
@@ -134,6 +136,11 @@ def _webhook_samples(services: Services) -> Iterable[Sample]:
     )
 
 
+def _key_samples(keyring: Keyring, configured: int) -> Iterable[Sample]:
+    states = {"configured": configured, **keyring.stats()}
+    yield Sample("api_keys", "API keys, by what has become of them", "gauge", ("state",), _tuples(states))
+
+
 def _request_samples(requests: RequestCounts) -> Iterable[Sample]:
     answered = {(method, path, str(status)): n for (method, path, status), n in requests.answered.items()}
     labels = ("method", "route")
@@ -145,9 +152,7 @@ def _request_samples(requests: RequestCounts) -> Iterable[Sample]:
         requests.refused_credentials,
     )
     durations = {place: attrs.evolve(one, counts=[*one.counts]) for place, one in requests.durations.items()}
-    yield Sample(
-        "http_request_seconds", "How long requests took to be answered", "histogram", labels, durations
-    )
+    yield Sample("http_request_seconds", "Time until requests were answered", "histogram", labels, durations)
 
 
 def _storage_samples(storage: StorageStats) -> Iterable[Sample]:
@@ -158,15 +163,15 @@ def _storage_samples(storage: StorageStats) -> Iterable[Sample]:
     )
     if (log := storage.log) is not None:
         yield one("log_reachable", "Whether the log is reachable", "gauge", log.reachable)
-        yield one("log_outages", "How often the log became unreachable", "counter", log.outages)
-        yield one("log_losses", "How often the log had lost events", "counter", log.losses)
+        yield one("log_outages", "Times that the log became unreachable", "counter", log.outages)
+        yield one("log_losses", "Times that the log had lost events", "counter", log.losses)
     if (archiver := storage.archiver) is not None:
         yield one("archiver_active", "Whether this node archives", "gauge", archiver.active)
-        yield one("archiver_terms", "How often this node began to archive", "counter", archiver.terms)
+        yield one("archiver_terms", "Times that this node began to archive", "counter", archiver.terms)
         yield one("archived_events", "Events that this node archived", "counter", archiver.events)
     if (bridge := storage.bridge) is not None:
         yield one("bridge_active", "Whether this node bridges Redis's pub/sub", "gauge", bridge.active)
-        yield one("bridge_terms", "How often this node began to bridge", "counter", bridge.terms)
+        yield one("bridge_terms", "Times that this node began to bridge", "counter", bridge.terms)
         yield one("bridged_events", "Events made of what agents published to Redis", "counter", bridge.events)
         yield one("bridge_refused", "Messages that could not be taken", "counter", bridge.refused)
         yield one("bridge_dropped", "Messages dropped with a lost lease", "counter", bridge.dropped)

@@ -28,7 +28,7 @@ OUTPUT, ANSWER = ".json", ".llm.json"
 """The ends of the keys of what a step left behind: its output, and what a model answered."""
 IN_PIPELINE, BESIDE_IT, UNTOLD = range(3)
 LISTED = 1000
-"""How many artifacts are looked through at once."""
+"""The number of artifacts that are looked through at once."""
 
 
 class Place(NamedTuple):

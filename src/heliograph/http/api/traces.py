@@ -29,7 +29,7 @@ MAX_DOCUMENT = 1024 * 1024
 MAX_DOCUMENTS = 16 * MAX_DOCUMENT
 """Bytes of all artifacts that are shown on one page."""
 READERS = 16
-"""How many artifacts are read at once."""
+"""The number of artifacts that are read at once."""
 
 
 @attrs.frozen
@@ -50,18 +50,18 @@ class TraceStep:
 
     name: str
     status: Annotated[str, says("pending, running, success, failed, skipped or cancelled.")]
-    artifact_key: Annotated[str | None, says("Of its output; null where it left none.")]
-    artifact_error: Annotated[str | None, says("Why an artifact of it is not shown.")]
-    output: Annotated[Any, says("The whole document of its artifact, or what its events told.")]
+    artifact_key: Annotated[str | None, says("The key of its output; null where it left none.")]
+    artifact_error: Annotated[str | None, says("The reason why an artifact of it is not shown.")]
+    output: Annotated[Any, says("The whole document of its artifact, or else the output in its events.")]
     duration_ms: float
     has_llm_response: bool
-    llm_response: Annotated[Any, says("The whole document of what a model answered; null if there is none.")]
+    llm_response: Annotated[Any, says("The whole document of a model's answer; null if there is none.")]
     token_metrics: TokenMetrics | None
     started_at: datetime | None
     finished_at: datetime | None
-    offset_ms: Annotated[float | None, says("From the run's start to the step's.")]
+    offset_ms: Annotated[float | None, says("The time from the run's start to the step's.")]
     attempts: Annotated[int, says("The number of its attempts.", minimum=0)]
-    tries: Annotated[Sequence[Attempt], says("Its attempts, the earliest first; the newest of many.")]
+    tries: Annotated[Sequence[Attempt], says("Its attempts, the earliest first; of many only the newest.")]
     error: str | None
     cost_usd: Dollars
     input_tokens: Tokens
@@ -74,9 +74,9 @@ class Documents:
     """The artifacts of a step, as far as they can be shown.
 
     Args:
-        key: Of its output, if there is one.
+        key: The key of its output, if there is one.
         output: Its output.
-        answer: What a model answered.
+        answer: The answer of a model.
         error: Why one of them is not shown.
     """
 
@@ -88,7 +88,7 @@ class Documents:
 
 @attrs.frozen
 class Document:
-    """What an artifact holds, or why it is not shown."""
+    """The content of an artifact, or why it is not shown."""
 
     content: Any = None
     error: str | None = None
@@ -230,7 +230,7 @@ def _spent(answer: Any) -> Spent | None:
 
 
 def _metrics(spent: Spent) -> TokenMetrics | None:
-    """Return what was spent in the platform's words; ``None`` where nothing is known of it."""
+    """Return spending in the platform's words; ``None`` where it is unknown."""
     if spent == Spent():
         return None
     read, written = spent.input_tokens or 0, spent.output_tokens or 0

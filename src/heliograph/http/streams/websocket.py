@@ -143,7 +143,8 @@ class WebSocketStream(Stream):
         session: str | None = None,
         acting: Acting | None = None,
     ) -> None:
-        super().__init__(trio_stream, hub, registry, identity.name if identity else ANONYMOUS, session)
+        owner, key = (ANONYMOUS, "") if identity is None else (identity.name, identity.key)
+        super().__init__(trio_stream, hub, registry, owner, key, session)
         self._identity = identity
         self._authenticator = authenticator
         self._acting = acting
@@ -333,7 +334,7 @@ class WebSocketStream(Stream):
             self._error(error, ref)
             self.end(Reason.FULL)
             return
-        first, self._identity = self._identity is None, identity
+        first, self._identity, self.key = self._identity is None, identity, identity.key
         self.sink.write(self.notice("authenticated", {"name": identity.name, "ref": ref}))
         if first:
             await self._watch_as_page()

@@ -13,7 +13,7 @@ from heliograph.model.workflows.vocabulary import session_of
 from heliograph.storage.sql import schema
 
 PART = 1000
-"""How many keys are forgotten in one transaction."""
+"""The number of keys that one transaction forgets."""
 
 
 def fingerprint(draft: Draft) -> str:

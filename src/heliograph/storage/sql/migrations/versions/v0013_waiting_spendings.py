@@ -10,7 +10,8 @@ down_revision = "0012"
 
 
 def upgrade() -> None:
-    op.add_column("spendings", sa.Column("last_event_id", sa.BigInteger, nullable=False, server_default="0"))
+    big = sa.BigInteger().with_variant(sa.Integer, "sqlite")
+    op.add_column("spendings", sa.Column("last_event_id", big, nullable=False, server_default="0"))
     # What is there was heard at the latest just now.
     op.execute(
         "UPDATE spendings SET last_event_id ="
