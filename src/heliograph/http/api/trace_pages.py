@@ -31,7 +31,7 @@ LISTED = 1000
 """The number of artifacts that are looked through at once."""
 
 
-class Place(NamedTuple):
+class TracePlace(NamedTuple):
     """Where a step stands in its trace.
 
     Args:
@@ -45,7 +45,7 @@ class Place(NamedTuple):
     name: str
 
 
-def place_of(part: int, number: int, name: str) -> Place:
+def place_of(part: int, number: int, name: str) -> TracePlace:
     """Make a place of the parts of a cursor.
 
     Raises:
@@ -53,19 +53,19 @@ def place_of(part: int, number: int, name: str) -> Place:
     """
     if part not in {IN_PIPELINE, BESIDE_IT, UNTOLD} or not 0 <= number < 2**58 or "\0" in name:
         raise ValueError("no step stands there")
-    return Place(part, number, name)
+    return TracePlace(part, number, name)
 
 
-class Entry(NamedTuple):
+class PagedStep(NamedTuple):
     """One step of a page; ``step`` is ``None`` when no event told of it."""
 
     name: str
     step: Step | None
-    place: Place
+    place: TracePlace
 
 
 @attrs.frozen
-class Page:
+class TracePage:
     """Some steps of a trace.
 
     Args:
@@ -75,15 +75,20 @@ class Page:
         following: Behind where the next page goes on; ``None`` after the last.
     """
 
-    entries: Sequence[Entry]
+    entries: Sequence[PagedStep]
     artifacts: Mapping[str, ArtifactInfo]
     failure: str | None
-    following: Place | None
+    following: TracePlace | None
 
 
 async def page_of(
-    store: Store, artifacts: Artifacts, run: Run, pipeline: Pipeline | None, after: Place | None, limit: int
-) -> Page:
+    store: Store,
+    artifacts: Artifacts,
+    run: Run,
+    pipeline: Pipeline | None,
+    after: TracePlace | None,
+    limit: int,
+) -> TracePage:
     """Read a page of a run's trace.
 
     Args:
@@ -98,7 +103,7 @@ async def page_of(
     await reading.read(after)
     entries = reading.entries[:limit]
     more = reading.cut or len(reading.entries) > limit
-    return Page(entries, reading.found, reading.failure, entries[-1].place if more else None)
+    return TracePage(entries, reading.found, reading.failure, entries[-1].place if more else None)
 
 
 class _Reading:
@@ -118,7 +123,7 @@ class _Reading:
         self._known = {name: number for number, name in enumerate(dict.fromkeys(_names(nodes)))}
         self._always = {node.name for node in nodes}
         self._wanted = wanted
-        self.entries: list[Entry] = []
+        self.entries: list[PagedStep] = []
         self.found: dict[str, ArtifactInfo] = {}
         self.failure: str | None = None
         self.cut = False
@@ -128,7 +133,7 @@ class _Reading:
         """How many steps are still wanted."""
         return 0 if self.cut else self._wanted - len(self.entries)
 
-    async def read(self, after: Place | None) -> None:
+    async def read(self, after: TracePlace | None) -> None:
         """Read the parts in turn, the first of them from a place on."""
         part = IN_PIPELINE if after is None else after.part
         if part == IN_PIPELINE:
@@ -148,7 +153,9 @@ class _Reading:
             await self._find(some)
             for number, name in enumerate(some, start):
                 if name in told or name in self._always or name + OUTPUT in self.found:
-                    self.entries.append(Entry(name, told.get(name), Place(IN_PIPELINE, number, name)))
+                    self.entries.append(
+                        PagedStep(name, told.get(name), TracePlace(IN_PIPELINE, number, name))
+                    )
             start += count
             self.cut = count < len(asked) and bool(self.entries)
 
@@ -165,17 +172,17 @@ class _Reading:
                 return {step.name: step for step in steps}, count
             count //= 2
 
-    async def _read_others(self, after: Place | None) -> None:
+    async def _read_others(self, after: TracePlace | None) -> None:
         """Read steps that the pipeline does not have, behind a place."""
         wanted = StepFilter(self._run.run_id, self._run.workflow_id, but=tuple(self._known))
         position = None if after is None else (from_microseconds(after.number), after.name)
         steps, self.cut = await self._store.list(STEP, wanted, position, self._room)
         await self._find([step.name for step in steps])
         for step in steps:
-            place = Place(BESIDE_IT, to_microseconds(step.started_at), step.id)
-            self.entries.append(Entry(step.name, step, place))
+            place = TracePlace(BESIDE_IT, to_microseconds(step.started_at), step.id)
+            self.entries.append(PagedStep(step.name, step, place))
 
-    async def _read_untold(self, after: Place | None) -> None:
+    async def _read_untold(self, after: TracePlace | None) -> None:
         """Read steps that only left something behind, behind a place."""
         run, key = self._run, None if after is None else after.name + OUTPUT
         while self._room > 0 and self.failure is None:
@@ -192,7 +199,7 @@ class _Reading:
             told = await self._store.count(STEP, "name", StepFilter(ids=ids)) if ids else {}
             untold = [name for name in names if name not in told][: self._room]
             await self._find(untold)
-            self.entries += [Entry(name, None, Place(UNTOLD, 0, name)) for name in untold]
+            self.entries += [PagedStep(name, None, TracePlace(UNTOLD, 0, name)) for name in untold]
             if len(listed) < LISTED:
                 return
             key = listed[-1].key

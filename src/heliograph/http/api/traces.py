@@ -16,7 +16,7 @@ import orjson
 import trio
 
 from heliograph.http.api.run_shapes import Dollars, Tokens, dollars
-from heliograph.http.api.trace_pages import ANSWER, OUTPUT, Page
+from heliograph.http.api.trace_pages import ANSWER, OUTPUT, TracePage
 from heliograph.http.rules.schema import says
 from heliograph.model.errors import ArtifactNotFound, Unavailable
 from heliograph.model.workflows.facts import Spent, milliseconds
@@ -87,17 +87,17 @@ class Documents:
 
 
 @attrs.frozen
-class Document:
+class ShownArtifact:
     """The content of an artifact, or why it is not shown."""
 
     content: Any = None
     error: str | None = None
 
 
-NO_DOCUMENT = Document()
+NO_DOCUMENT = ShownArtifact()
 
 
-async def traced(artifacts: Artifacts, run: Run, page: Page) -> Sequence[TraceStep]:
+async def traced(artifacts: Artifacts, run: Run, page: TracePage) -> Sequence[TraceStep]:
     """Return the trace of the steps of a page."""
     read = await _documents(artifacts, run, page)
     traces = []
@@ -168,10 +168,10 @@ def _untold(run: Run, name: str, left: Documents) -> TraceStep:
     )
 
 
-async def _documents(artifacts: Artifacts, run: Run, page: Page) -> Mapping[str, Document]:
+async def _documents(artifacts: Artifacts, run: Run, page: TracePage) -> Mapping[str, ShownArtifact]:
     """Read what the steps of a page left behind, several at once; earlier steps have the room first."""
     room = MAX_DOCUMENTS
-    read: dict[str, Document] = {}
+    read: dict[str, ShownArtifact] = {}
     wanted = []
     for entry in page.entries:
         for key in (entry.name + OUTPUT, entry.name + ANSWER):
@@ -179,7 +179,7 @@ async def _documents(artifacts: Artifacts, run: Run, page: Page) -> Mapping[str,
             if info is None:
                 continue
             if info.size > min(room, MAX_DOCUMENT):
-                read[key] = Document(error=f"{key} has {info.size} bytes: fetch it by itself")
+                read[key] = ShownArtifact(error=f"{key} has {info.size} bytes: fetch it by itself")
             else:
                 room -= info.size
                 wanted.append(key)
@@ -195,20 +195,20 @@ async def _documents(artifacts: Artifacts, run: Run, page: Page) -> Mapping[str,
     return read
 
 
-async def _document(artifacts: Artifacts, run: Run, key: str) -> Document:
+async def _document(artifacts: Artifacts, run: Run, key: str) -> ShownArtifact:
     """Read one artifact; it may be gone, or another one, since it was found."""
     try:
         info, data = await artifacts.read(run.workflow_id, run.run_id, key, 0, MAX_DOCUMENT - 1)
         if info.size > len(data):
-            return Document(error=f"{key} has {info.size} bytes: fetch it by itself")
-        return Document(orjson.loads(data))
+            return ShownArtifact(error=f"{key} has {info.size} bytes: fetch it by itself")
+        return ShownArtifact(orjson.loads(data))
     except (ArtifactNotFound, Unavailable) as error:
-        return Document(error=str(error))
+        return ShownArtifact(error=str(error))
     except orjson.JSONDecodeError as error:
-        return Document(error=f"{key} is not JSON: {error}")
+        return ShownArtifact(error=f"{key} is not JSON: {error}")
 
 
-def _left(name: str, page: Page, read: Mapping[str, Document]) -> Documents:
+def _left(name: str, page: TracePage, read: Mapping[str, ShownArtifact]) -> Documents:
     """Put together what a step left behind."""
     output, answer = (read.get(name + end, NO_DOCUMENT) for end in (OUTPUT, ANSWER))
     errors = [one.error for one in (output, answer) if one.error is not None]

@@ -15,7 +15,7 @@ from heliograph.http.api.routes.workflows import OfWorkflow, of_workflow
 from heliograph.http.api.run_shapes import RunView, Stats, stats_of, view_of
 from heliograph.http.api.services import Services
 from heliograph.http.api.shared import ListMeta
-from heliograph.http.api.trace_pages import Place, page_of, place_of
+from heliograph.http.api.trace_pages import TracePlace, page_of, place_of
 from heliograph.http.api.traces import TraceStep, trace_of, traced
 from heliograph.http.rules.auth import Identity
 from heliograph.http.rules.parameters import (
@@ -156,7 +156,7 @@ class TraceAsked(OfRun):
     """The page of a run's trace."""
 
     limit: int = page_limit(MAX_STEPS, MAX_STEPS)
-    start_after: Place | None = query(
+    start_after: TracePlace | None = query(
         Keyset((int, int, str), place_of), "A next_cursor of this trace, unchanged."
     )
 
