@@ -4,5 +4,16 @@ from heliograph.http.wire.connection import Connection, Served, Shortcut, Succes
 from heliograph.http.wire.head import Head
 from heliograph.http.wire.server import Server, open_listener
 from heliograph.http.wire.sink import Sink
+from heliograph.http.wire.tls import Tls
 
-__all__ = ["Connection", "Head", "Served", "Server", "Shortcut", "Sink", "Successor", "open_listener"]
+__all__ = [
+    "Connection",
+    "Head",
+    "Served",
+    "Server",
+    "Shortcut",
+    "Sink",
+    "Successor",
+    "Tls",
+    "open_listener",
+]

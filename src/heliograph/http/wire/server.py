@@ -32,6 +32,7 @@ from heliograph.actors.sweeper import Sweeper
 from heliograph.http.wire.connection import Connection, Served, Shortcut, current
 from heliograph.http.wire.head import HEAD_LIMIT, Head
 from heliograph.http.wire.refusal import refusal
+from heliograph.http.wire.tls import Tls
 from heliograph.model.errors import SettingsError
 
 SWEEP_SECONDS = 1.0
@@ -113,6 +114,7 @@ class Server:
         idle_timeout: Seconds that a connection may be without a request.
         grace: Seconds that requests under way get after accepting has ended.
         shortcuts: By method and path.
+        tls: Of the listener; ``None``: it is plain.
     """
 
     app: QuartTrio
@@ -121,6 +123,7 @@ class Server:
     idle_timeout: float
     grace: float
     shortcuts: Mapping[tuple[str, str], Shortcut] = attrs.field(factory=dict)
+    tls: Tls | None = None
     _config: Config = attrs.field(factory=hypercorn_config, init=False)
     _context: WorkerContext = attrs.field(factory=partial(WorkerContext, None), init=False)
     _connections: set[Connection] = attrs.field(factory=set, init=False)
@@ -144,7 +147,7 @@ class Server:
             serving.start_soon(sweeper.run, name="connection sweeper")
             async with trio.open_nursery() as handlers:
                 with self._accepting:
-                    await trio.serve_listeners(self._handle, [self.listener], handler_nursery=handlers)
+                    await trio.serve_listeners(self._accepted, [self.listener], handler_nursery=handlers)
                 await self._context.terminated.set()
                 for connection in self._connections:
                     connection.stop()
@@ -158,9 +161,15 @@ class Server:
             for connection in self._connections:
                 connection.abort()
 
-    async def _handle(self, stream: trio.SocketStream) -> None:
+    async def _accepted(self, stream: trio.SocketStream) -> None:
+        if self.tls is None:
+            await self._handle(stream)
+        else:
+            await self.tls.serve(stream, self._handle)
+
+    async def _handle(self, stream: trio.SocketStream, peer: str | None = None) -> None:
         try:
-            served, early = await self._serve_requests(stream)
+            served, early = await self._serve_requests(stream, peer)
             if served is not None:
                 # What requests have set in this task's context ends with them: a fresh copy of the one that
                 # all tasks here come from shares their variables instead of having its own.
@@ -171,9 +180,11 @@ class Server:
             # A mistake in serving one connection must not end all the others.
             log.exception("a connection was lost to an unexpected error")
 
-    async def _serve_requests(self, stream: trio.SocketStream) -> tuple[Served | None, bytes]:
+    async def _serve_requests(
+        self, stream: trio.SocketStream, peer: str | None
+    ) -> tuple[Served | None, bytes]:
         """Serve requests until the connection ends or is taken over; return by whom, and the early bytes."""
-        connection = Connection(stream, self.write_timeout, self.idle_timeout, self._has_shortcut)
+        connection = Connection(stream, self.write_timeout, self.idle_timeout, self._has_shortcut, peer)
         if self.stopping:
             connection.stop()
         self._connections.add(connection)
