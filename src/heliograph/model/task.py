@@ -51,6 +51,10 @@ ORIGIN = ("source", "source_metadata", "user_id", "flow_id")
 CHANGING = frozenset({"task.created", "task.cost", "task.status"})
 """Topics that can change more than the ``Progress`` of a task that has left ``queued``."""
 
+QUESTION = "task.question"
+ANSWER = "task.input"
+"""Topics of what a task asks whoever watches it, and of what it is answered."""
+
 STREAMS = ("stdout", "stderr")
 MAX_TOKENS = 10**12
 MAX_COST_USD = 10**4
@@ -290,6 +294,7 @@ class TaskFilter:
         text: Words, each of them found in the id, name, agent, agent type, model or error, in either case.
         since: Created at or after.
         until: Created before.
+        heard_before: Nothing was heard of it since.
     """
 
     statuses: tuple[str, ...] = ()
@@ -301,6 +306,7 @@ class TaskFilter:
     text: str | None = None
     since: datetime | None = None
     until: datetime | None = None
+    heard_before: datetime | None = None
 
 
 def duration_micros(task: Task) -> int:
@@ -312,6 +318,7 @@ def duration_micros(task: Task) -> int:
 
 SORTS: Mapping[str, Callable[[Task], int]] = {
     "updated": lambda task: to_microseconds(task.updated_at),
+    "silence": lambda task: -to_microseconds(task.updated_at),
     "duration": duration_micros,
     "cost": lambda task: -1 if task.cost_nanos is None else task.cost_nanos,
 }

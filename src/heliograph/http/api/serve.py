@@ -153,7 +153,7 @@ def _admit(endpoint: Endpoint, services: Services, asked: Asked, path: Mapping[s
         require_origin(services.settings, asked)
     who = NOBODY
     if endpoint.scope is not None:
-        ticket = asked.args.get(TICKET) if endpoint.takes_tickets else None
+        ticket = asked.args.get(TICKET) if endpoint.takes_tickets and asked.args else None
         peer = peer_address() if services.settings.auth.open_networks else None
         if endpoint.upgrade:
             who = services.authenticator.from_headers(asked.headers, ticket, peer) or NOBODY

@@ -2,6 +2,7 @@
 
 from heliograph.http.wire.connection import Connection, Served, Shortcut, Successor
 from heliograph.http.wire.head import Head
+from heliograph.http.wire.lot import open_lot
 from heliograph.http.wire.server import Server, open_listener
 from heliograph.http.wire.sink import Sink
 from heliograph.http.wire.tls import Tls
@@ -16,4 +17,5 @@ __all__ = [
     "Successor",
     "Tls",
     "open_listener",
+    "open_lot",
 ]

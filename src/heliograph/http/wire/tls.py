@@ -12,6 +12,7 @@ shown the new one; open connections go on. A new one that can't be used is said,
 
 from __future__ import annotations
 
+import socket
 import ssl
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
@@ -21,6 +22,7 @@ import attrs
 import structlog
 import trio
 
+from heliograph.http.wire.connection import stream_of
 from heliograph.model.errors import SettingsError
 
 LOOK_SECONDS = 1.0
@@ -30,8 +32,8 @@ READ_BYTES = 64 * 1024
 
 log = structlog.get_logger(__name__)
 
-Handle = Callable[[trio.SocketStream, str | None], Awaitable[None]]
-"""Serves a connection whose peer has an address."""
+Handle = Callable[[socket.socket, str | None], Awaitable[None]]
+"""Serves, and sees to the closing of, a connection whose peer has an address."""
 
 Encrypted = trio.SSLStream[trio.SocketStream]
 
@@ -124,12 +126,13 @@ class Tls:
             await trio.sleep(LOOK_SECONDS)
             self.look()
 
-    async def serve(self, stream: trio.SocketStream, handle: Handle) -> None:
+    async def serve(self, sock: socket.socket, handle: Handle) -> None:
         """Have a connection served that is encrypted; return when it has ended."""
         try:
-            peer: str | None = str(stream.socket.getpeername()[0])
+            peer: str | None = str(sock.getpeername()[0])
         except OSError:
             peer = None
+        stream = stream_of(sock)
         encrypted = trio.SSLStream(stream, self._context, server_side=True)
         try:
             with trio.fail_after(HANDSHAKE_SECONDS):
@@ -140,16 +143,15 @@ class Tls:
             await trio.aclose_forcefully(encrypted)
             return
         self.stats.handshakes += 1
-        ours, theirs = (trio.SocketStream(one) for one in trio.socket.socketpair())
+        ours, other = socket.socketpair()
+        ours.setblocking(False)
+        theirs = stream_of(other)
         try:
             async with trio.open_nursery() as nursery:
                 reading = _Reading()
                 nursery.start_soon(_carry_in, encrypted, theirs, reading)
                 nursery.start_soon(_carry_out, theirs, encrypted, reading)
-                try:
-                    await handle(ours, peer)
-                finally:
-                    ours.socket.close()
+                await handle(ours, peer)
         finally:
             theirs.socket.close()
             await trio.aclose_forcefully(stream)
@@ -174,7 +176,7 @@ async def _carry_in(encrypted: Encrypted, inner: trio.SocketStream, reading: _Re
         while data := await encrypted.receive_some(READ_BYTES):
             await inner.send_all(data)
     with suppress(OSError):
-        inner.socket.shutdown(trio.socket.SHUT_WR)
+        inner.socket.shutdown(socket.SHUT_WR)
     reading.ended.set()
 
 
@@ -186,7 +188,7 @@ async def _carry_out(inner: trio.SocketStream, encrypted: Encrypted, reading: _R
     except LOST:
         reading.scope.cancel()
         with suppress(OSError):
-            inner.socket.shutdown(trio.socket.SHUT_RDWR)
+            inner.socket.shutdown(socket.SHUT_RDWR)
         return
     await reading.end()
     stream = encrypted.transport_stream

@@ -69,6 +69,8 @@ tasks = Table(
     Index("tasks_created", "created_at", "task_id"),
     Index("tasks_status_created", "status", "created_at", "task_id"),
     Index("tasks_agent_created", "agent", "created_at", "task_id"),
+    # All that groups and their counts are made of: a row may hold a megabyte.
+    Index("tasks_grouped", "status", "agent", "model", "session_id", "created_at"),
 )
 
 SEARCHED = ("task_id", "name", "agent", "agent_type", "model", "error")
@@ -143,9 +145,11 @@ TASKS = Entity(
         "text": lambda text: and_(*map(_mentions, text.split())),
         "since": lambda moment: tasks.c.created_at >= moment,
         "until": lambda moment: tasks.c.created_at < moment,
+        "heard_before": lambda moment: tasks.c.updated_at < moment,
     },
     sorts={
         "updated": type_coerce(tasks.c.updated_at, Big),
+        "silence": -type_coerce(tasks.c.updated_at, Big),
         "duration": type_coerce(
             case((tasks.c.finished_at.is_(None), -1), (LASTED < 0, 0), else_=LASTED), Big
         ),
