@@ -100,6 +100,8 @@ class ServerSettings:
     cors_origins: tuple[str, ...] = attrs.field(default=(), validator=_origins_of_browsers)
     trusted_proxies: tuple[str, ...] = attrs.field(default=(), validator=_networks)
     max_request_bytes: int = number(32 * MIB, KIB, 1024 * MIB)
+    max_questions_per_key: int = number(128, 1, 100_000)
+    max_long_answers_per_key: int = number(16, 1, 100_000)
     write_timeout: float = number(30.0, 0.1, 3600)
     idle_timeout: float = number(60.0, 0.1, 3600)
     drain_seconds: float = number(1.0, 0, 600)

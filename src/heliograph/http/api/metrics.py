@@ -94,6 +94,10 @@ def snapshot(services: Services) -> list[Sample]:
         ),
         one("analytics_backlog", "Batches waiting for the aggregator", "gauge", analytics.backlog),
         one("pending_bytes", "Bytes waiting for slow clients", "gauge", pending),
+        one("questions", "Questions under way", "gauge", services.questions.total),
+        one("questions_refused", "Questions over a key's bound", "counter", services.questions.refused),
+        one("long_answers", "Answers being written bit by bit", "gauge", services.long_answers.total),
+        one("long_answers_refused", "Those over a key's bound", "counter", services.long_answers.refused),
         Sample("streams", "Open streams", "gauge", ("transport",), open_streams),
         Sample("streams_opened", "Streams opened", "counter", ("transport",), _tuples(streams.opened)),
         Sample(
