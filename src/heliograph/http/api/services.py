@@ -27,6 +27,7 @@ from heliograph.http.api.spans import recording
 from heliograph.http.rules.auth import Authenticator, Identity
 from heliograph.http.rules.under_way import UnderWay
 from heliograph.http.streams.registry import StreamRegistry
+from heliograph.http.wire import Tls
 from heliograph.model.event import Draft
 from heliograph.storage.protocols import Artifacts, Log, LogStats, Receipt, Store
 
@@ -62,6 +63,7 @@ class Services:
     streams: StreamRegistry
     authenticator: Authenticator
     keyring: Keyring
+    tls: Tls | None
     ready: Callable[[], Awaitable[dict[str, str | None]]]
     storage_stats: Callable[[], StorageStats]
     requests: RequestCounts = attrs.field(factory=RequestCounts)
