@@ -135,6 +135,18 @@ class EventSettings:
 
 
 @attrs.frozen
+class TaskSettings:
+    """What is expected of tasks.
+
+    Args:
+        lost_after_seconds: A task that has announced a heartbeat and is silent for so long, and for three
+            heartbeats, is lost; 0: never.
+    """
+
+    lost_after_seconds: float = number(60.0, 0, 7 * 86400)
+
+
+@attrs.frozen
 class StreamSettings:
     """Every promise of the streams that has a number."""
 
@@ -241,6 +253,7 @@ class Settings:
     retention: RetentionSettings = attrs.field(factory=RetentionSettings)
     artifacts: ArtifactSettings = ArtifactSettings()
     events: EventSettings = EventSettings()
+    tasks: TaskSettings = TaskSettings()
     streams: StreamSettings = StreamSettings()
     log: LogSettings = LogSettings()
     auth: AuthSettings = AuthSettings()

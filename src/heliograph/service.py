@@ -27,6 +27,7 @@ from heliograph.actors import (
     Bridge,
     Clock,
     Engine,
+    Heartbeats,
     Histogram,
     Hub,
     Monitor,
@@ -127,6 +128,16 @@ async def _run_streams(
         followers.start_soon(subscriber.run, name="subscriber")
         engine = _engine(settings, storage, appender)
         followers.start_soon(engine.run, name="engine")
+        heartbeats = Heartbeats(
+            the_log,
+            storage.store,
+            appender.append,
+            storage.turn("heartbeats"),
+            staff.clock,
+            storage.checks,
+            settings.tasks.lost_after_seconds,
+        )
+        followers.start_soon(heartbeats.run, name="heartbeats")
         signing = SigningSecrets(storage.vault)
         with suppress(Unavailable):
             await signing.refresh()
@@ -182,6 +193,7 @@ async def _run_streams(
             registry=registry,
             monitor=monitor,
             engine=engine,
+            heartbeats=heartbeats,
             webhooks=webhooks,
             receiver=receiver,
             artifacts=artifacts,

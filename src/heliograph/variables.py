@@ -70,6 +70,7 @@ ENVIRONMENT: Mapping[str, tuple[str, Callable[[str], Any]]] = {
     "HELIOGRAPH_WEBHOOKS": ("webhooks", str),
     "WEBHOOK_PUBLIC_DOMAIN": ("webhook_public_domain", str),
     "HELIOGRAPH_TRUSTED_PROXIES": ("server.trusted_proxies", _listed),
+    "HELIOGRAPH_LOST_AFTER": ("tasks.lost_after_seconds", str),
     "AGENT_ENGINE_URL": ("engine.url", str),
     "LOG_LEVEL": ("log.level", str),
 }

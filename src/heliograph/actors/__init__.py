@@ -5,6 +5,7 @@ from heliograph.actors.archiver import Archiver
 from heliograph.actors.bridge import Bridge
 from heliograph.actors.clock import Clock
 from heliograph.actors.engine import Engine
+from heliograph.actors.heartbeats import Heartbeats
 from heliograph.actors.histogram import Histogram
 from heliograph.actors.hub import Hub
 from heliograph.actors.monitor import Monitor
@@ -22,6 +23,7 @@ __all__ = [
     "Bridge",
     "Clock",
     "Engine",
+    "Heartbeats",
     "Histogram",
     "Hub",
     "Monitor",

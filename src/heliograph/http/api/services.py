@@ -10,6 +10,7 @@ from heliograph.actors.appender import Appender
 from heliograph.actors.archiver import ArchiverStats
 from heliograph.actors.bridge import BridgeStats
 from heliograph.actors.engine import Engine
+from heliograph.actors.heartbeats import Heartbeats
 from heliograph.actors.histogram import Histogram
 from heliograph.actors.hub import Hub
 from heliograph.actors.monitor import Monitor
@@ -49,6 +50,7 @@ class Services:
     histogram: Histogram
     registry: Registry
     engine: Engine
+    heartbeats: Heartbeats
     monitor: Monitor
     webhooks: Webhooks
     receiver: Receiver

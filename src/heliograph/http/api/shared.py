@@ -51,12 +51,15 @@ class ListMeta:
 def task_fields(components: Components) -> dict[str, Schema]:
     """Return the schemas of a task's fields."""
     return {
-        **components.fields(Task, without=["cost_nanos", "earlier"]),
+        **components.fields(Task, without=["cost_nanos", "earlier", "heartbeat_ms"]),
         "status": one_of(STATUSES),
         "cost_usd": said(nullable(NUMBER), "Dollars, exact to the millionth."),
         "cost_computed": said(components.of(bool), "Whether the cost comes from the price table."),
         "attempts": said(components.of(int), "How often it began; more than once when it was resumed."),
         "duration_ms": said(nullable(COUNT), "From start to finish; null until finished."),
+        "heartbeat_seconds": said(
+            nullable(NUMBER), "How often at least something is to be heard of it; null: it has not said."
+        ),
         "input": said(ANYTHING, "The input that its creator gave."),
     }
 
