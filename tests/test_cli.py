@@ -36,6 +36,7 @@ def test_help() -> None:
         "check",
         "config",
         "exec",
+        "keys",
         "load",
         "migrate",
         "publish",

@@ -116,8 +116,7 @@ class Engine:
         self.tasks[task_id] = end["status"]
 
     def _say(self, task_id: str, task: dict[str, Any], line: str, *, first: bool) -> None:
-        item = {"type": "task_output", "task_id": task_id, "output": line}
-        self._service.send("POST", "/api/v1/events", item)
+        self._publish({"type": "task_output", "task_id": task_id, "output": line})
         # A task that is given again begins its answer again: it is written over what was said before.
         self._grow(task_id, task, {"content": line, **({"rewind": True} if first else {})})
 
@@ -126,8 +125,11 @@ class Engine:
             return
         payload = {"message_id": f"answer-{task_id}", "role": "assistant", "task_id": task_id, **piece}
         channel = f"conversation:{task['conversation_id']}"
-        item = {"topic": "conversation.delta", "channel": channel, "payload": payload}
-        self._service.send("POST", "/api/v1/events", item)
+        self._publish({"topic": "conversation.delta", "channel": channel, "payload": payload})
+
+    def _publish(self, item: dict[str, Any]) -> None:
+        # A service that ends before it has answered may have kept the item: by its key it is kept once.
+        self._service.send("POST", "/api/v1/events", {**item, "key": uuid4().hex})
 
 
 def _feed(stdin: Any, prompt: str) -> None:

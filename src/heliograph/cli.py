@@ -42,6 +42,7 @@ DEFAULT_TAIL = 100
 
 
 _ELSEWHERE = {
+    "keys": "heliograph.keys",
     "load": "heliograph.client.load.run",
     **dict.fromkeys(("ask", "cost", "event"), "heliograph.client.agent.commands"),
 }

@@ -4,6 +4,8 @@ Reading inwards is starting, reading outwards is stopping: storage is opened fir
 inside it the appender, which must outlive every publisher; then what follows the log (subscriber and
 hub); then the streams' own tasks; innermost the front, which ends first. A crash in any actor cancels
 everything inside and ends the process loudly.
+
+A long module, since the nesting can only be read, and changed, as one.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ import os
 import resource
 import signal
 import socket
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, suppress
 from datetime import timedelta
@@ -30,6 +33,7 @@ from heliograph.actors import (
     Heartbeats,
     Histogram,
     Hub,
+    Keyring,
     Monitor,
     Receiver,
     Registry,
@@ -43,7 +47,7 @@ from heliograph.actors.engine import HttpLink, Link, QueueLink
 from heliograph.config import Settings, hide_password, is_loopback
 from heliograph.http.api import ENDPOINTS, Services, Shortcuts, StorageStats, create_app
 from heliograph.http.rules.auth import Authenticator
-from heliograph.http.streams import StreamRegistry, drain
+from heliograph.http.streams import KeyNews, StreamRegistry, drain
 from heliograph.http.wire import Server, open_listener
 from heliograph.model.errors import SettingsError, Unavailable
 from heliograph.model.ids import OLDEST, format_id
@@ -58,6 +62,8 @@ from heliograph.tracing import exporting
 
 log = structlog.get_logger(__name__)
 
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+
 GRACE_SECONDS = 0.5
 """What is left for requests and farewells after the drain window."""
 
@@ -70,10 +76,9 @@ async def run(settings: Settings, *, task_status: trio.TaskStatus[str] = trio.TA
     Raises:
         SettingsError: Something in the settings can't be used: the address, the folder, the database.
     """
-    refuse_open_bind(settings)
     tune_process()
     # Outermost, so that an impatient second signal never strikes while storage is being closed.
-    with exporting(), trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+    with exporting(), trio.open_signal_receiver(*SIGNALS) as signals:
         await _run_storage(settings, signals, task_status)
     log.info("stopped")
 
@@ -82,22 +87,45 @@ async def _run_storage(
     settings: Settings, signals: AsyncIterator[int], task_status: trio.TaskStatus[str]
 ) -> None:
     artifacts = open_artifacts(settings)
+    problem: str | None = None
     async with open_storage(settings) as storage:
         listener = open_listener(settings.server.host, settings.server.port, settings.server.backlog)
         async with listener, trio.open_nursery() as keepers:
             staff = Staff.of(storage, artifacts, settings)
             for name, actor in staff.actors.items():
                 keepers.start_soon(actor, name=name)
-            async with trio.open_nursery() as writers:
-                appender = Appender(storage.log, settings.events.append_queue)
-                writers.start_soon(appender.run, name="appender")
-                try:
-                    await _run_streams(
-                        settings, storage, artifacts, staff, appender, listener, signals, task_status
-                    )
-                finally:
-                    appender.close()
+            keyring = Keyring(storage.vault)
+            with suppress(Unavailable):
+                await keyring.refresh()
+            problem = open_to_all(settings, keyring)
+            if problem is None:
+                await _run_writers(
+                    settings, storage, artifacts, staff, keyring, listener, signals, task_status
+                )
             keepers.cancel_scope.cancel()
+    if problem is not None:
+        raise SettingsError([problem])
+
+
+async def _run_writers(
+    settings: Settings,
+    storage: Storage,
+    artifacts: Artifacts,
+    staff: Staff,
+    keyring: Keyring,
+    listener: trio.SocketListener,
+    signals: AsyncIterator[int],
+    task_status: trio.TaskStatus[str],
+) -> None:
+    async with trio.open_nursery() as writers:
+        appender = Appender(storage.log, settings.events.append_queue)
+        writers.start_soon(appender.run, name="appender")
+        try:
+            await _run_streams(
+                settings, storage, artifacts, staff, keyring, appender, listener, signals, task_status
+            )
+        finally:
+            appender.close()
 
 
 async def _run_streams(
@@ -105,6 +133,7 @@ async def _run_streams(
     storage: Storage,
     artifacts: Artifacts,
     staff: Staff,
+    keyring: Keyring,
     appender: Appender,
     listener: trio.SocketListener,
     signals: AsyncIterator[int],
@@ -139,8 +168,9 @@ async def _run_streams(
         )
         followers.start_soon(heartbeats.run, name="heartbeats")
         signing = SigningSecrets(storage.vault)
-        with suppress(Unavailable):
-            await signing.refresh()
+        if keyring.loaded:  # the vault was there a moment ago
+            with suppress(Unavailable):
+                await signing.refresh()
         followers.start_soon(signing.run, name="signing secrets")
         registry = Registry(settings.workflows, appender.append)
         await followers.start(registry.run, name="registry")
@@ -156,6 +186,15 @@ async def _run_streams(
         )
         followers.start_soon(receiver.run, name="receiver")
         streams = StreamRegistry(settings.streams, flushers.start_soon)
+        authenticator = Authenticator(
+            settings.auth,
+            lambda: signing.current,
+            keyring,
+            guarded=not is_loopback(settings.server.host),
+        )
+        configured = frozenset(key.name for key in settings.auth.keys)
+        keyring.on_look = KeyNews(authenticator, streams, configured).hear
+        followers.start_soon(keyring.run, name="keyring")
         sweeper = Sweeper(lambda: streams.streams, sweep_interval(settings))
         followers.start_soon(sweeper.run, name="sweeper")
 
@@ -198,7 +237,8 @@ async def _run_streams(
             receiver=receiver,
             artifacts=artifacts,
             streams=streams,
-            authenticator=Authenticator(settings.auth, lambda: signing.current),
+            authenticator=authenticator,
+            keyring=keyring,
             ready=ready,
             storage_stats=staff.stats,
         )
@@ -211,7 +251,7 @@ async def _run_streams(
             shortcuts=Shortcuts(services, ENDPOINTS),
         )
         async with trio.open_nursery() as front:
-            front.start_soon(_stop_on_signal, signals, server, hub, streams, settings, front)
+            front.start_soon(_heed_signals, signals, server, hub, streams, keyring, settings, front)
             front.start_soon(_serve, server, front.cancel_scope)
             url = url_of(listener)
             log.info("serving", url=url, position=format_id(the_log.position))
@@ -244,15 +284,22 @@ async def _serve(server: Server, front: trio.CancelScope) -> None:
     front.cancel()
 
 
-async def _stop_on_signal(
+async def _heed_signals(
     signals: AsyncIterator[int],
     server: Server,
     hub: Hub,
     streams: StreamRegistry,
+    keyring: Keyring,
     settings: Settings,
     front: trio.Nursery,
 ) -> None:
+    terminal = sys.stderr.isatty()
     async for number in signals:
+        # A terminal that is closed hangs up too; then this process ends with it, as it always did.
+        if number == signal.SIGHUP and sys.stderr.isatty() == terminal:
+            log.info("reloading", signal="SIGHUP")
+            keyring.look_now()
+            continue
         if server.stopping:
             log.warning("stopping at once", signal=signal.Signals(number).name)
             front.cancel_scope.cancel()
@@ -349,19 +396,19 @@ def tune_process() -> None:
     gc.set_threshold(20_000, 20, 50)
 
 
-def refuse_open_bind(settings: Settings) -> None:
-    """Serve nothing but loopback as long as everybody may do everything.
-
-    Raises:
-        SettingsError: The host is not loopback and there are no keys.
-    """
+def open_to_all(settings: Settings, keyring: Keyring) -> str | None:
+    """Return what is wrong: nothing but loopback is served as long as everybody may do everything."""
     host = settings.server.host
     if settings.auth.open_networks:
         log.warning("no key is needed from these networks", networks=settings.auth.open_networks)
-    elif not is_loopback(host) and not settings.auth.keys:
-        raise SettingsError(
-            [f"server.host: {host} is not loopback; set HELIOGRAPH_API_KEYS first, or bind to 127.0.0.1"]
-        )
+    elif not is_loopback(host) and not settings.auth.keys and not keyring.keys:
+        if keyring.loaded:
+            return (
+                f"server.host: {host} is not loopback; make a key first (heliograph keys add NAME, or "
+                "HELIOGRAPH_API_KEYS), or bind to 127.0.0.1"
+            )
+        log.warning("nobody is let in until the keys can be read")
+    return None
 
 
 def sweep_interval(settings: Settings) -> float:

@@ -75,7 +75,7 @@ async def test_task_opens_at_its_tail_and_goes_on(page: Page, served: Service) -
     await page.until(f"{LINES}.at(-1) === 'line 1000'")
     await served.publish(status("t", "completed"))
     await page.until(f"{LINES}.at(-1) === 'completed'")
-    assert await page.evaluate("document.getElementById('log-status').textContent") == "completed"
+    await page.until("document.getElementById('log-status').textContent === 'completed'")
     await page.press("Home")
     await page.until(f"{LINES}[0] === 'running' && {LINES}[1] === 'line 1'")
 
@@ -157,8 +157,8 @@ async def test_output_is_text(page: Page, served: Service) -> None:
     await served.publish(status("t", "failed", error=attack))
     await page.go(f"{served.url}/#/tasks/t")
     await page.until(f"{LINES}.filter((line) => line === {attack!r}).length === 2")
-    assert await page.evaluate("document.getElementById('log-name').textContent") == attack
-    assert await page.evaluate("document.getElementById('failure').textContent") == attack
+    for place in ("log-name", "failure"):
+        await page.until(f"document.getElementById({place!r}).textContent === {attack!r}")
     assert await page.evaluate("document.querySelectorAll('main script, main img').length") == 0
     assert await page.evaluate("window.hit ?? null") is None
     assert await page.evaluate("document.querySelector('.view .line .fg-1').textContent") == attack
@@ -454,7 +454,7 @@ async def test_terminal_output_is_as_on_a_terminal(page: Page, served: Service) 
             "https://example.org/x?y=1",
             "noopener noreferrer nofollow",
         ]
-        assert await page.evaluate("document.getElementById('failure').textContent") == '{"code":7}'
+        await page.until("document.getElementById('failure').textContent === '{\"code\":7}'")
         await page.call("Page.reload")
 
 
@@ -602,14 +602,12 @@ async def test_page_ends_up_as_the_service_says(page: Page, served: Service) -> 
     for name in ("completed", "failed", "cancelled"):
         total = f"document.querySelector('#totals [data-status={name}] b').innerText"
         await page.until(f"{total} === '{answer['meta']['counts'][name]}'")
-    await page.evaluate(
-        "document.querySelectorAll('.fold[aria-expanded=false]').forEach((fold) => fold.click())"
-    )
-    for _ in range(4):
-        await page.evaluate(
-            "document.querySelectorAll('.more:not([hidden])').forEach((more) => more.click())"
-        )
-        await page.until("document.querySelectorAll('a.row').length > 0")
+    shut = "[...document.querySelectorAll('.fold[aria-expanded=false]')]"
+    await page.evaluate(f"{shut}.forEach((fold) => fold.click())")
+    await page.until(f"{shut}.length === 0")
+    # A section that was opened offers more once it is drawn: what offers it is clicked until none does.
+    more = "[...document.querySelectorAll('.more:not([hidden])')]"
+    await page.until(f"{more}.map((button) => button.click()).length === 0 && {ROWS}.length === 60")
     rows = (
         "Object.fromEntries([...document.querySelectorAll('a.row')].map((row) => [row.hash.slice(8),"
         " ['status', 'lines', 'cost'].map((name) => name === 'status' ? row.dataset.status"
@@ -619,7 +617,6 @@ async def test_page_ends_up_as_the_service_says(page: Page, served: Service) -> 
         task["task_id"]: [task["status"], str(task["output_lines"] or ""), f"${task['cost_usd']:.2f}"]
         for task in answer["tasks"]
     }
-    await page.until(f"Object.keys({rows}).length === 60")
     await page.until(f"JSON.stringify(Object.entries({rows}).sort()) === {json.dumps(_sorted(expected))}")
 
 

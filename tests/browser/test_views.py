@@ -77,7 +77,7 @@ async def test_status(page: Page, served: Service) -> None:
     await page.go(f"{served.url}/#/status")
     await page.until(f"{TEXT}.includes('subscriber') && {TEXT}.includes('ready')")
     for told in ("% busy", "Disk free", "Events a second"):
-        assert await page.evaluate(f"{TEXT}.includes({told!r})"), told
+        await page.until(f"{TEXT}.includes({told!r})")
     assert await page.evaluate("document.querySelectorAll('.links a').length") == 3
     assert page.messages == []
 

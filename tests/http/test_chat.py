@@ -23,8 +23,18 @@ async def test_a_question_makes_a_conversation_a_message_and_a_task(api: Api) ->
     task = await api.get(f"/api/tasks/{task_id}")
     assert (task["status"], task["assigned_agent"], task["agent_type"]) == ("queued", "brain", "planning")
     assert (task["session_id"], task["conversation_id"]) == ("s", conversation)
-    await api.send("POST", f"/api/chat?conversation_id={conversation}", {"message": "And now?"})
+    await api.send("POST", f"/api/chat?session_id=s&conversation_id={conversation}", {"message": "And now?"})
     assert (await api.get(f"/api/conversations/{conversation}/metrics"))["total_tasks"] == 2
+
+
+async def test_a_dashboard_says_its_session(api: Api) -> None:
+    """In the dashboard API a question has a session; without one it is refused by that name."""
+    for query in ("", "?session_id=", "?conversation_id=none"):
+        problem = await api.problem("POST", f"/api/chat{query}", json={"message": "Hi"})
+        assert problem["status"] == 422
+        assert [(one["field"], one["detail"]) for one in problem["errors"]] == [("session_id", "is missing")]
+    assert await api.get("/api/tasks") == []
+    assert (await api.send("POST", "/api/v1/chat", {"message": "Hi"}, 201))["success"]
 
 
 async def test_a_question_that_comes_again_is_asked_once(api: Api) -> None:
@@ -61,7 +71,7 @@ async def test_an_engine_is_given_what_was_said_before(start: Start) -> None:
 
 async def test_an_answer_after_the_end_says_the_end_again(api: Api) -> None:
     """An engine ends its task before it gives its answer; whoever watches for ends hears of it once more."""
-    asked = await api.send("POST", "/api/chat", {"message": "Hi"})
+    asked = await api.send("POST", "/api/chat?session_id=s", {"message": "Hi"})
     task, conversation = asked["data"]["task_id"], asked["data"]["conversation_id"]
     await api.send("PATCH", f"/api/tasks/{task}", {"status": "completed", "cost_usd": 0.5})
     for _ in range(2):

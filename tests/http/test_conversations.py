@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from tests.http.conftest import Api, created, status
+from tests.factories import ConversationFactory, TaskFactory
+from tests.factories.telling import told_of
+from tests.http.conftest import Api
 
 V1 = "/api/v1/conversations"
 
@@ -75,23 +78,28 @@ async def test_messages_come_oldest_first(api: Api) -> None:
 async def test_a_conversation_adds_up_its_tasks(api: Api) -> None:
     """Cost, number and time of its tasks count, failed ones too."""
     name = await make(api)
-    await api.publish(
-        created("1", "2026-01-31T12:00:00Z", conversation_id=name),
-        status("running", "1", timestamp="2026-01-31T12:00:01Z"),
-        status("completed", "1", timestamp="2026-01-31T12:00:03Z", result={"cost_usd": 0.25}),
-        created("2", "2026-01-31T11:00:00Z", conversation_id=name),
-        status("running", "2", timestamp="2026-01-31T11:00:01Z"),
-        status("failed", "2", timestamp="2026-01-31T11:00:02Z", result={"cost_usd": 0.5, "error": "no"}),
-    )
-    assert await api.get(f"{V1}/{name}/metrics") == {
+    began = datetime(2026, 1, 31, 12, tzinfo=UTC)
+    conversation = ConversationFactory.create(conversation_id=name)
+    for number, seconds in enumerate((2, 1)):
+        task = TaskFactory.create(created_at=began - timedelta(hours=number))
+        task.start()
+        task.complete("done", cost_usd=0.25) if number == 0 else task.fail("no")
+        task.cost_usd, task.duration_seconds = 0.25 * (number + 1), seconds
+        task.started_at = task.created_at + timedelta(seconds=1)
+        task.completed_at = task.started_at + timedelta(seconds=seconds)
+        conversation.add_task(task)
+        await api.publish(*told_of(task, conversation_id=name))
+    found = await api.get(f"{V1}/{name}/metrics")
+    for moment in ("started_at", "completed_at"):
+        assert datetime.fromisoformat(found.pop(moment)) == getattr(conversation, moment)
+    assert found == {
         "conversation_id": name,
         "message_count": 0,
-        "total_cost_usd": 0.75,
-        "total_tasks": 2,
-        "total_duration_seconds": 3.0,
-        "started_at": "2026-01-31T11:00:01Z",
-        "completed_at": "2026-01-31T12:00:03Z",
+        "total_cost_usd": conversation.total_cost_usd,
+        "total_tasks": conversation.total_tasks,
+        "total_duration_seconds": conversation.total_duration_seconds,
     }
+    assert (found["total_cost_usd"], found["total_duration_seconds"]) == (0.75, 3.0)
 
 
 async def test_an_answer_grows_and_is_stored_once(api: Api) -> None:

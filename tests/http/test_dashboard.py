@@ -9,6 +9,8 @@ import attrs
 import pytest
 import trio
 from tests.conformance.clients import open_ws
+from tests.factories import TaskFactory
+from tests.factories.telling import told_of
 from tests.http.conftest import Api, created, output, status
 
 from heliograph.http.api.dashboard import logs
@@ -71,17 +73,13 @@ class Page:
 @pytest.fixture
 async def page(api: Api) -> Page:
     """Start a service with some tasks, as an engine tells of them."""
-    await api.publish(
-        created(
-            "task-1", agent="brain", session_id="s1", input="Say hello", metadata={"source": "dashboard"}
-        ),
-        output("task-1", "hello"),
-        output("task-1", "world"),
-        status("completed", "task-1", result={"cost_usd": 0.05, "input_tokens": 10, "output_tokens": 5}),
-        created("task-2", agent="planner", session_id="s2"),
-        status("failed", "task-2", result={"error": "no"}),
-        created("task-3"),
+    first = TaskFactory.create_completed(
+        task_id="task-1", session_id="s1", input_message="Say hello", input_tokens=10, output_tokens=5
     )
+    *begun, ended = told_of(first, agent="brain")
+    await api.publish(*begun, output("task-1", "hello"), output("task-1", "world"), ended)
+    second = TaskFactory.create_failed("no", task_id="task-2", session_id="s2")
+    await api.publish(*told_of(second, agent="planner"), created("task-3"))
     return Page(api)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from tests.factories import SessionFactory, TaskFactory
+from tests.factories.telling import told_of
 from tests.http.conftest import Api, created, status
 
 from heliograph.model.task import STATUSES
@@ -30,6 +32,19 @@ async def test_a_session_adds_its_tasks_up(api: Api) -> None:
         "first_seen": "2026-01-31T12:00:00Z",
     }
     assert (await api.problem("GET", "/api/v1/sessions/chat"))["status"] == 404
+
+
+async def test_a_session_is_what_its_tasks_make_of_it(api: Api) -> None:
+    """Told task by task, the service's session adds up to what the session itself has counted."""
+    session = SessionFactory.create(session_id="desk")
+    for cost in (0.25, 0.5):
+        task = TaskFactory.create_completed(cost_usd=cost, session_id=session.session_id)
+        session.add_completed_task(task.cost_usd)
+        await api.publish(*told_of(task))
+    await api.publish(*told_of(TaskFactory.create_running(session_id=session.session_id)))
+    found = await api.get("/api/v1/sessions/desk")
+    assert (found["tasks"]["completed"], found["cost_usd"]) == (session.total_tasks, session.total_cost_usd)
+    assert found["tasks"]["running"] == 1
 
 
 async def test_sessions_come_in_pages(api: Api) -> None:

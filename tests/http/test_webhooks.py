@@ -14,6 +14,9 @@ from typing import Any
 import httpx
 import pytest
 import trio
+from tests.factories import WebhookCommand, WebhookFactory
+from tests.factories.telling import body_of
+from tests.factories.webhook_factory import WebhookValidationError
 from tests.http.conftest import Api, Start
 from tests.polling import until
 from tests.recorded import EXAMPLES
@@ -253,8 +256,10 @@ async def test_files_are_watched(api: Api, tmp_path: Path) -> None:
 async def test_a_webhook_made_over_http(start: Start, api: Api) -> None:
     """It takes deliveries at once, is changed, switched and removed; its secret is never shown, and stays."""
     secret = "very-secret-indeed"
-    new = {"name": "Nightly", "provider": "custom", "enabled": True, "secret": secret, "commands": []}
-    made = await api.http.post("/api/webhooks", json=new)
+    webhook = WebhookFactory.create_dynamic(
+        name="Nightly", provider="custom", endpoint="/webhooks/nightly", secret=secret, commands=[]
+    )
+    made = await api.http.post("/api/webhooks", json=body_of(webhook))
     assert made.status_code == 201
     data = made.json()["data"]
     assert made.json()["success"]
@@ -292,6 +297,25 @@ async def test_a_webhook_made_over_http(start: Start, api: Api) -> None:
     assert (await api.http.get(path)).status_code == 404
 
 
+async def test_what_the_factory_makes_is_made_over_http(api: Api) -> None:
+    """Each webhook that holds to the rules is taken with its commands, and each that does not is refused."""
+    for webhook in (WebhookFactory.create_jira_webhook(), WebhookFactory.create(default_command="analyze")):
+        webhook.validate()
+        made = await api.http.post("/api/v1/webhooks", json=body_of(webhook))
+        found = made.json()
+        assert (found["endpoint"], found["commands"][0]["name"]) == (webhook.endpoint, "analyze"), made.text
+    for wrong in (
+        WebhookFactory.create(endpoint="/webhooks/My-Hook"),
+        WebhookFactory.create(default_command="other"),
+        WebhookFactory.create(commands=[WebhookCommand(), WebhookCommand()]),
+    ):
+        with pytest.raises(WebhookValidationError) as refused:
+            wrong.validate()
+        problem = await api.problem("POST", "/api/webhooks", json=body_of(wrong))
+        fields = {error["field"] for error in problem["errors"]}
+        assert fields == {error.field for error in refused.value.errors}
+
+
 async def test_an_endpoint_that_nobody_names(api: Api) -> None:
     """It is made of the name, differs for another webhook of that name, and stays when the name changes."""
     made = [
@@ -322,6 +346,11 @@ async def test_what_is_wrong_with_a_webhook_is_named(api: Api) -> None:
         problem = await api.problem("POST", "/api/v1/webhooks", json=body)
         assert problem["status"] == 422
         assert field in {error["field"] for error in problem["errors"]}, body
+    for name in ("name", "provider"):  # the dashboard says both
+        said = {"name": "x", "provider": "custom", "enabled": True, "commands": []}
+        del said[name]
+        problem = await api.problem("POST", "/api/webhooks", json=said)
+        assert [(error["field"], error["detail"]) for error in problem["errors"]] == [(name, "is missing")]
     assert len(await api.get("/api/webhooks")) == 2
     long = await api.problem("POST", "/api/v1/webhooks", json={"name": "x" * 201})
     assert [error["field"] for error in long["errors"]] == ["name"]

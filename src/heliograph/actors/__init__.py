@@ -8,6 +8,7 @@ from heliograph.actors.engine import Engine
 from heliograph.actors.heartbeats import Heartbeats
 from heliograph.actors.histogram import Histogram
 from heliograph.actors.hub import Hub
+from heliograph.actors.keyring import Keyring
 from heliograph.actors.monitor import Monitor
 from heliograph.actors.receiver import Receiver
 from heliograph.actors.registry import Registry
@@ -26,6 +27,7 @@ __all__ = [
     "Heartbeats",
     "Histogram",
     "Hub",
+    "Keyring",
     "Monitor",
     "Receiver",
     "Registry",

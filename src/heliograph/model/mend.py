@@ -27,6 +27,8 @@ MESSAGE = "task.message"
 
 MAX_NOTES = 20
 LONG_NOTE = 300
+SHORT = 200
+"""Bytes of a member that says what an item is, and stays whatever must go."""
 LONG_TEXT = 1000
 """Characters of a text that is not cut to make an item fit: something else is too much then."""
 
@@ -96,20 +98,28 @@ def mend(item: dict[str, Any], max_bytes: int) -> Draft:
             named as the rules want it. Changed in place.
         max_bytes: Limit of its payload as JSON; what is longer is cut.
     """
+    return _mended(item, max_bytes)[0]
+
+
+def _mended(item: dict[str, Any], max_bytes: int) -> tuple[Draft, list[str]]:
+    """Make the draft of an item in the event form, and list what was left out of it."""
     notes: dict[str, str] = {}
     while True:
         try:
-            return parse_item(item, max_bytes)
+            return parse_item(item, max_bytes), _listed(notes)
         except TooLarge:
             if not _shorten(item["payload"], max_bytes, notes):
                 notes.popitem()
         except Invalid as invalid:
             notes.update((error.field, error.detail) for error in invalid.errors)
-            if any(error.field in _NEEDED or not _holds(item, error.field) for error in invalid.errors):
-                item["topic"] = MESSAGE  # for which nothing more is needed
+            places = [_place_of(item, error.field) for error in invalid.errors]
+            if None in places or any(error.field in _NEEDED for error in invalid.errors):
+                if item.get("topic") == MESSAGE:
+                    raise  # nothing is needed of a message, and whatever is wrong with one can be left out
+                item["topic"] = MESSAGE
             else:
-                for error in invalid.errors:
-                    _leave_out(item, error.field)
+                for error, place in zip(invalid.errors, filter(None, places), strict=True):
+                    _leave_out(item, error.field, place)
         _write_down(item, notes)
 
 
@@ -129,9 +139,7 @@ def parse_leniently(item: Any, max_bytes: int, default_key: str | None) -> tuple
     except (Invalid, TooLarge):
         if not isinstance(item, dict):
             raise
-        draft = mend(_opened(item), max_bytes)
-        place = draft.payload.get(_NAMED_IN.get(draft.topic, ""), draft.payload)
-        changed = list(place.get(LEFT_OUT, ()))
+        draft, changed = _mended(_opened(item), max_bytes)
         if draft.key is None and default_key is not None:
             draft = draft._replace(key=default_key)
     if any(mark in draft.body for mark in _REPLACED):
@@ -140,34 +148,34 @@ def parse_leniently(item: Any, max_bytes: int, default_key: str | None) -> tuple
 
 
 def _opened(item: dict[str, Any]) -> dict[str, Any]:
-    """Return an item in the event form."""
+    """Return an item in the event form; without a topic if it names none, and no known type."""
+    if "topic" in item:
+        payload = item.get("payload", {})
+        return {**item, "payload": payload if isinstance(payload, dict) else {"payload": payload}}
+    around = {name: item[name] for name in item if name in ENVELOPE.by_name and name != "payload"}
+    payload = {name: value for name, value in item.items() if name not in around}
     form = MESSAGE_FORMS.get(item["type"]) if isinstance(item.get("type"), str) else None
-    if form is not None and "topic" not in item:
-        around = {name: value for name, value in item.items() if name in ENVELOPE.by_name}
-        payload = {name: value for name, value in item.items() if name not in around and name != "type"}
-        return {**around, "topic": form[0], "payload": payload}
-    payload = item.get("payload", {})
-    return {**item, "payload": payload if isinstance(payload, dict) else {"payload": payload}}
+    if form is None:
+        return {**around, "payload": payload}
+    del payload["type"]
+    return {**around, "topic": form[0], "payload": payload}
 
 
-def _holds(item: dict[str, Any], field: str) -> bool:
-    place: Any = item
-    for part in field.split("."):
-        if not isinstance(place, dict) or part not in place:
-            return False
-        place = place[part]
-    return True
+def _place_of(place: Any, field: str) -> tuple[dict[str, Any], str] | None:
+    """Find the member that an error names by its path: what holds it, and its name, which may have dots."""
+    if not isinstance(place, dict):
+        return None
+    if field in place:
+        return place, field
+    ways = (name for name in place if field.startswith(f"{name}."))
+    return next(filter(None, (_place_of(place[name], field[len(name) + 1 :]) for name in ways)), None)
 
 
-def _leave_out(item: dict[str, Any], field: str) -> None:
-    if field == "payload":
+def _leave_out(item: dict[str, Any], field: str, place: tuple[dict[str, Any], str]) -> None:
+    if field == "payload":  # nested too deeply
         item["payload"] = plain(item["payload"])
-        return
-    *way, name = field.split(".")
-    place = item
-    for part in way:
-        place = place[part]
-    del place[name]
+    else:
+        place[0].pop(place[1], None)
 
 
 def _shorten(payload: dict[str, Any], max_bytes: int, notes: dict[str, str]) -> bool:
@@ -188,7 +196,7 @@ def _shorten(payload: dict[str, Any], max_bytes: int, notes: dict[str, str]) -> 
             (_size(value), place, name, f"{path}.{name}")
             for place, path in places
             for name, value in place.items()
-            if name not in _KEPT and value is not result
+            if value is not result and not (name in _KEPT and _size(value) <= SHORT)
         ]
         for size, place, name, path in sorted(members, key=lambda member: member[0], reverse=True):
             if excess <= 0:
@@ -229,9 +237,13 @@ def _write_down(item: dict[str, Any], notes: dict[str, str]) -> None:
     payload = item["payload"]
     name = _NAMED_IN.get(item["topic"])
     place = payload if name is None else payload.get(name) or {}
-    place[LEFT_OUT] = [f"{field}: {detail}"[:LONG_NOTE] for field, detail in notes.items()][:MAX_NOTES]
+    place[LEFT_OUT] = _listed(notes)
     if name is not None:
         payload[name] = place
+
+
+def _listed(notes: dict[str, str]) -> list[str]:
+    return [f"{field}: {detail}"[:LONG_NOTE] for field, detail in notes.items()][:MAX_NOTES]
 
 
 def _kept(text: str) -> str:

@@ -24,3 +24,20 @@ class RetentionSettings:
     max_events: int = number(0, 0, 10**15)
     entities_max_age_seconds: int = number(0, 0, 100 * 366 * 86400)
     runs_max_age_seconds: int = number(0, 0, 100 * 366 * 86400)
+
+
+@attrs.frozen
+class Quota:
+    """What one key may use; 0: as much as it likes.
+
+    Args:
+        requests: A minute.
+        events: That it publishes a minute.
+        bytes: Of the bodies that it sends a minute.
+        tasks: That it has under way at once.
+    """
+
+    requests: int = number(0, 0, 10**9)
+    events: int = number(0, 0, 10**9)
+    bytes: int = number(0, 0, 10**15)
+    tasks: int = number(0, 0, 10**6)

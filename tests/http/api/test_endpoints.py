@@ -87,7 +87,9 @@ MATRIX = {
         f"{dialect}{name}_webhook": {**READ, "reader": 403}
         for dialect in ("", "dashboard_")
         for name in ("make", "change", "remove", "enable", "disable")
+        if (dialect, name) != ("dashboard_", "make")
     },
+    "dashboard_configure_webhook": {**READ, "reader": 403},
     "list_sessions": READ,
     "get_session": READ,
     "dashboard_list_sessions": READ,
@@ -105,7 +107,7 @@ MATRIX = {
     "dashboard_clear_conversation": {**READ, "reader": 403, "writer": 200},
     "say_in_dashboard": {**READ, "reader": 403, "writer": 200},
     "chat": {**READ, "reader": 403, "writer": 201},
-    "dashboard_chat": {**READ, "reader": 403, "writer": 200},
+    "chat_in_session": {**READ, "reader": 403, "writer": 200},
     "list_conversations": READ,
     "create_conversation": {**READ, "reader": 403, "writer": 201},
     "conversation_of_flow": READ,
@@ -184,7 +186,7 @@ BODIES = {
     "dashboard_change_task": {"status": "running"},
     "change_workflow": {"enabled": True},
     "chat": {"message": "m"},
-    "dashboard_chat": {"message": "m"},
+    "chat_in_session": {"message": "m"},
     "receive": {},
     "dashboard_receive": {},
     "create_conversation": {"title": "t"},
@@ -194,6 +196,7 @@ BODIES = {
     "dashboard_change_conversation": {"title": "t"},
     "say_in_dashboard": {"role": "user", "content": "c"},
 }
+QUERIES = {"chat_in_session": "?session_id=s"}
 TALK = {
     "topic": "conversation.created",
     "channel": "conversation:1",
@@ -216,8 +219,9 @@ async def guarded(start: Start) -> Api:
 
 
 def url_of(endpoint: Endpoint) -> str:
-    """Return an endpoint's path with its parameters filled in."""
-    return re.sub(r"\{(\w+)\}", lambda match: PATHS[match[1]], endpoint.plain_path)
+    """Return an endpoint's path with its parameters filled in, and the query that it must have."""
+    path = re.sub(r"\{(\w+)\}", lambda match: PATHS[match[1]], endpoint.plain_path)
+    return f"{path}{QUERIES.get(endpoint.name, '')}"
 
 
 async def ask(api: Api, endpoint: Endpoint, headers: dict[str, str]) -> httpx.Response:

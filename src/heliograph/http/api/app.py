@@ -10,7 +10,7 @@ from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 
-from quart import Response, request, websocket
+from quart import Response, has_websocket_context, request, websocket
 from quart_trio import QuartTrio
 from werkzeug.exceptions import HTTPException
 
@@ -86,7 +86,7 @@ def _options(services: Services, methods: Iterable[str]) -> View:
     settings = services.settings
 
     async def view(**path: str) -> Response:
-        require_host(settings, request)
+        require_host(settings, request, keyed=services.authenticator.keyed)
         headers = preflight_headers(settings.server, request, methods)
         return Answer(200, b"", headers=headers | common_headers(settings.server, request)).response()
 
@@ -95,11 +95,12 @@ def _options(services: Services, methods: Iterable[str]) -> View:
 
 def _refusal(services: Services, error: Exception) -> Answer:
     """Answer what no endpoint has answered; what there is, only those who may ask are told."""
-    headers = common_headers(services.settings.server, request)
+    asked = websocket if has_websocket_context() else request
+    headers = common_headers(services.settings.server, asked)
     if isinstance(error, HTTPException):
         try:
-            require_host(services.settings, request)
-            services.authenticator.require(request.headers, request.args.get(TICKET), request.remote_addr)
+            require_host(services.settings, asked, keyed=services.authenticator.keyed)
+            services.authenticator.require(asked.headers, asked.args.get(TICKET), asked.remote_addr)
         except Exception as refused:
             error = refused
     answer = answer_to(error)

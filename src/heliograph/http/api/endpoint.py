@@ -31,6 +31,7 @@ from heliograph.http.rules.answer import Answer
 from heliograph.http.rules.bodies import Body
 from heliograph.http.rules.parameters import TICKET
 from heliograph.http.wire.connection import Successor
+from heliograph.model.errors import Unavailable
 
 View = Callable[..., Awaitable[Any]]
 Part = Mapping[str, Any]
@@ -167,6 +168,9 @@ class Endpoint:
     other_names: tuple[str, ...] | None = attrs.field(init=False)
     """Names in the query besides its parameters'; ``None``: any, since nothing that is open is strict."""
 
+    finds_all_told: bool = attrs.field(init=False)
+    """Whether it waits until the store has followed the log; see ``folded``."""
+
     def __attrs_post_init__(self) -> None:
         """Refuse a declaration whose channels nobody would check."""
         if self.parameters is None and self.channels is not _no_channels:
@@ -199,6 +203,10 @@ class Endpoint:
         if self.scope is None:
             return None
         return (TICKET,) if self.takes_tickets else ()
+
+    @finds_all_told.default
+    def _finds_all_told(self) -> bool:
+        return self.tag == DASHBOARD and self.scope is not None and Unavailable in self.refuses
 
     @property
     def answers(self) -> tuple[type, ...]:

@@ -20,6 +20,7 @@ from prometheus_client.core import (
 )
 
 from heliograph.actors.heartbeats import HeartbeatStats
+from heliograph.actors.keyring import Keyring
 from heliograph.actors.registry import RegistryStats
 from heliograph.http.api.counts import BOUNDS, Durations, RequestCounts
 from heliograph.http.api.services import Services, StorageStats
@@ -112,6 +113,7 @@ def snapshot(services: Services) -> list[Sample]:
         *_heartbeat_samples(services.heartbeats.stats()),
         *_registry_samples(services.registry.stats()),
         *_webhook_samples(services),
+        *_key_samples(services.keyring, len(services.settings.auth.keys)),
         *_request_samples(services.requests),
         *_storage_samples(services.storage_stats()),
     ]
@@ -139,6 +141,11 @@ def _webhook_samples(services: Services) -> Iterable[Sample]:
     yield Sample(
         "webhook_refused", "Deliveries refused, by reason", "counter", ("reason",), _tuples(received.refused)
     )
+
+
+def _key_samples(keyring: Keyring, configured: int) -> Iterable[Sample]:
+    states = {"configured": configured, **keyring.stats()}
+    yield Sample("api_keys", "API keys, by what has become of them", "gauge", ("state",), _tuples(states))
 
 
 def _request_samples(requests: RequestCounts) -> Iterable[Sample]:

@@ -88,6 +88,8 @@ async def _counted(
         arguments = _admit(endpoint, services, asked, path)
         if endpoint.body is not None:
             arguments.append(await read_body(endpoint.body.reader(asked, services.settings), asked, body))
+        if endpoint.finds_all_told:
+            await services.folded.wait()
         outcome = _present(endpoint, services, asked, await endpoint.view(*arguments))
     except Exception as error:
         if isinstance(error, Unauthenticated):
@@ -115,7 +117,7 @@ def _admit(endpoint: Endpoint, services: Services, asked: Asked, path: Mapping[s
         Unauthenticated: It must say who asks, or the key or ticket that it has is wrong.
         Invalid: Some parameters are wrong.
     """
-    require_host(services.settings, asked)
+    require_host(services.settings, asked, keyed=services.authenticator.keyed)
     if endpoint.changes:
         require_origin(services.settings, asked)
     who = NOBODY
@@ -160,7 +162,7 @@ def _present(endpoint: Endpoint, services: Services, asked: Asked, found: Any) -
 
 def _kept_from_others(endpoint: Endpoint, services: Services, headers: dict[str, str]) -> dict[str, str]:
     """Return an answer's headers so that no shared cache gives it to who has no key, where it takes one."""
-    if endpoint.scope is None or not services.settings.auth.keys:
+    if endpoint.scope is None or not services.authenticator.keyed:
         return headers
     return {"Cache-Control": "no-store", **joined(headers, {"Vary": ", ".join(CREDENTIALS)})}
 

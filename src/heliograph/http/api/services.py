@@ -13,6 +13,7 @@ from heliograph.actors.engine import Engine
 from heliograph.actors.heartbeats import Heartbeats
 from heliograph.actors.histogram import Histogram
 from heliograph.actors.hub import Hub
+from heliograph.actors.keyring import Keyring
 from heliograph.actors.monitor import Monitor
 from heliograph.actors.receiver import Receiver
 from heliograph.actors.registry import Registry
@@ -21,6 +22,7 @@ from heliograph.actors.subscriber import Subscriber
 from heliograph.actors.webhooks import Webhooks
 from heliograph.config import Settings
 from heliograph.http.api.counts import RequestCounts
+from heliograph.http.api.folded import Folded
 from heliograph.http.api.spans import recording
 from heliograph.http.rules.auth import Authenticator
 from heliograph.http.streams.registry import StreamRegistry
@@ -57,8 +59,16 @@ class Services:
     artifacts: Artifacts
     streams: StreamRegistry
     authenticator: Authenticator
+    keyring: Keyring
     ready: Callable[[], Awaitable[dict[str, str | None]]]
     storage_stats: Callable[[], StorageStats]
     requests: RequestCounts = attrs.field(factory=RequestCounts)
     traced: bool = attrs.field(factory=recording)
     """Whether requests have spans; an SDK is set up before the service starts, or never."""
+
+    folded: Folded = attrs.field(init=False)
+    """Whether the store has followed the log."""
+
+    @folded.default
+    def _folded(self) -> Folded:
+        return Folded(self.log, self.store)

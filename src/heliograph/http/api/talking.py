@@ -86,6 +86,9 @@ async def known(services: Services, conversation_id: str) -> Conversation:
     found = None
     if is_name(conversation_id):
         found = await services.store.get(CONVERSATION, conversation_id)
+        if found is None:  # it may just have been made
+            await services.folded.wait()
+            found = await services.store.get(CONVERSATION, conversation_id)
     if found is None or not found.shown:
         raise NotFound(
             f"there is no conversation {conversation_id[:200]!r}; "

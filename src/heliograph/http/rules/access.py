@@ -34,11 +34,16 @@ ASKABLE = (
 _PORT = re.compile(r":[0-9]*$")
 
 
-def require_host(settings: Settings, asked: Asked) -> None:
+def require_host(settings: Settings, asked: Asked, *, keyed: bool) -> None:
     """Check, where everybody is served, that a request names this machine or a configured page's.
 
     Any other name belongs to somebody who can have it resolve to this machine, and whose page would then be
     of our own origin.
+
+    Args:
+        settings: Those in force.
+        asked: The request.
+        keyed: Whether keys are asked for.
 
     Raises:
         Forbidden: It does not.
@@ -46,7 +51,7 @@ def require_host(settings: Settings, asked: Asked) -> None:
     host = asked.headers.get("Host")  # no browser leaves it out
     auth = settings.auth
     # Where keys are asked for, a page of a rebound name can do nothing; and an address is nobody's name.
-    safe = _is_address(host or "") if auth.open_networks else auth.keys
+    safe = _is_address(host or "") if auth.open_networks else keyed
     if safe or host is None or _is_ours(host):
         return
     if not _is_configured(settings.server, host):

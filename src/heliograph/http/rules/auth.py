@@ -1,11 +1,15 @@
 """Who asks, and what they may do.
 
-Keys are known by their SHA-256 only. Without any configured key everybody is the local user, and the service
-then binds to loopback only (``service`` sees to that), unless networks are named that need none. Two signed
-texts stand for a key: a short-lived *ticket* for the query string, since browsers can't set headers on
-EventSource and WebSocket, and a *session*, the cookie of our own page. Any node with the same keys and
-signing secrets (``actors.signing``) accepts them; each is good for its own purpose alone. A third, a *task
-key*, is sent as a key is, and reaches one task: the program that the task runs need not be trusted with more.
+Keys are known by their SHA-256 only: those of the settings, and those in the vault (``actors.keyring``),
+which come and go while this runs. Where there never was any key everybody is the local user, and the service
+then binds to loopback only (``service`` sees to that), unless networks are named that need none; to revoke
+the last key opens nothing.
+
+Two signed texts stand for a key: a short-lived *ticket* for the query string, since browsers can't set
+headers on EventSource and WebSocket, and a *session*, the cookie of our own page. Any node with the same
+keys and signing secrets (``actors.signing``) accepts them; each is good for its own purpose alone. A third, a
+*task key*, is sent as a key is, and reaches one task: the program that the task runs need not be trusted with
+more.
 """
 
 from __future__ import annotations
@@ -20,11 +24,12 @@ import attrs
 from itsdangerous import BadData, SignatureExpired, URLSafeTimedSerializer
 from werkzeug.http import parse_cookie
 
+from heliograph.actors.keyring import Keyring
 from heliograph.config import AuthSettings, is_loopback
 from heliograph.http.rules.access import is_within
 from heliograph.http.rules.asked import Headers
 from heliograph.model.channels import selector_covers
-from heliograph.model.errors import Forbidden, Unauthenticated
+from heliograph.model.errors import Forbidden, Unauthenticated, Unavailable
 from heliograph.model.settings import SCOPES
 
 TICKET = "ticket"
@@ -44,12 +49,16 @@ class Identity:
         channels: Selectors that it may read and publish; empty: all.
         by: How it was recognized: by its ``key``, a ``ticket``, a ``session``, a ``task key`` or its
             ``network``.
+        key: The name of the key that all this comes from; empty: of none.
+        expires_at: When that key does; ``None``: never.
     """
 
     name: str
     scopes: tuple[str, ...]
     channels: tuple[str, ...] = ()
     by: str = "key"
+    key: str = attrs.field(default="", eq=False)
+    expires_at: float | None = attrs.field(default=None, eq=False)
 
     def require(self, scope: str, *selectors: str) -> None:
         """Check a scope, and that it covers all these channels or patterns.
@@ -109,20 +118,55 @@ class Authenticator:
     Args:
         settings: The keys, and what needs none.
         signing: Returns the secrets that tickets and sessions are signed with; the last of them signs.
+        keyring: Has further keys; ``learn`` takes them over.
+        guarded: Others than this machine's programs may ask: without any key they are nobody all the same.
+
+    Attributes:
+        open: Whether everybody is the local user: there never was a key, and there are no networks either.
+        keyed: Whether keys are asked for, of those at least who come from no such network.
     """
 
-    def __init__(self, settings: AuthSettings, signing: Callable[[], list[str]] | None = None) -> None:
-        self._identities = {key.sha256: Identity(key.name, key.scopes, key.channels) for key in settings.keys}
-        self._names = {identity.name: identity for identity in self._identities.values()}
+    def __init__(
+        self,
+        settings: AuthSettings,
+        signing: Callable[[], list[str]] | None = None,
+        keyring: Keyring | None = None,
+        *,
+        guarded: bool = False,
+    ) -> None:
         self._settings = settings
         self._networks = settings.open_networks
         own = [secrets.token_hex()]
         self._signing = signing or (lambda: own)
+        self._keyring = keyring
+        self._guarded = guarded
+        self.learn()
 
-    @property
-    def open(self) -> bool:
-        """Whether everybody is the local user: no keys are configured, and no networks either."""
-        return not self._identities and not self._networks
+    def learn(self) -> None:
+        """Take over the keys of the keyring as they are now; those of the settings go before them."""
+        found = [
+            (key.sha256, Identity(key.name, key.scopes, key.channels, key=key.name))
+            for key in self._settings.keys
+        ]
+        names = {identity.name for _, identity in found}
+        stored = {} if self._keyring is None else self._keyring.keys
+        self._revoked: dict[str, str] = {}
+        for key in stored.values():
+            if key.name in names:
+                continue
+            if key.revoked_at is not None:
+                self._revoked[key.sha256] = key.name
+                continue
+            found.append(
+                (
+                    key.sha256,
+                    Identity(key.name, key.scopes, key.channels, key=key.name, expires_at=key.expires_at),
+                )
+            )
+        self._identities = dict(reversed(found))
+        self._names = {identity.name: identity for _, identity in found}
+        self.keyed = bool(found or stored) or (self._guarded and not self._networks)
+        self.open = not (self.keyed or self._networks)
 
     def from_headers(
         self,
@@ -186,12 +230,15 @@ class Authenticator:
         if self.open:
             return LOCAL
         if key is not None:
-            identity = self._identities.get(hashlib.sha256(key.encode()).hexdigest())
+            digest = hashlib.sha256(key.encode()).hexdigest()
+            identity = self._identities.get(digest)
             if identity is None and key.startswith(TASK_KEY_PREFIX):
                 return self._read_task_key(key.removeprefix(TASK_KEY_PREFIX))
             if identity is None:
-                raise Unauthenticated("unknown API key")
-            return identity
+                self._require_keyring()
+                name = self._revoked.get(digest)
+                raise Unauthenticated(f"the key {name} was revoked" if name else "unknown API key")
+            return identity if identity.expires_at is None else _unexpired(identity)
         settings = self._settings
         longer = max(settings.ticket_seconds, settings.ticket_return_seconds)
         return self._read(ticket or "", TICKET, longer if returning else settings.ticket_seconds)
@@ -211,11 +258,16 @@ class Authenticator:
 
     def _read_task_key(self, text: str) -> Identity:
         name, task_id = self._signed(text, TASK_KEY, self._settings.task_key_seconds)
-        if name not in self._names:
-            raise Unauthenticated(f"the {TASK_KEY} is of a key that has another name now")
-        scopes = tuple(scope for scope in self._names[name].scopes if scope != "admin")
+        whole = self._named(name, TASK_KEY)
+        scopes = tuple(scope for scope in whole.scopes if scope != "admin")
         # Its name is no key's, so a ticket that it buys stands for nobody.
-        return Identity(f"{name} for task {task_id}", scopes, (f"task:{task_id}",), TASK_KEY)
+        return attrs.evolve(
+            whole,
+            name=f"{name} for task {task_id}",
+            scopes=scopes,
+            channels=(f"task:{task_id}",),
+            by=TASK_KEY,
+        )
 
     def _sign(self, identity: Identity, purpose: str) -> str:
         return str(self._signer(purpose).dumps(identity.name))
@@ -227,9 +279,25 @@ class Authenticator:
             Unauthenticated: It is none of ours, of another purpose, too old, or of a key that is gone.
         """
         name = self._signed(text, purpose, seconds)
-        if not isinstance(name, str) or name not in self._names:
-            raise Unauthenticated(f"the {purpose} is of a key that has another name now")
-        return attrs.evolve(self._names[name], by=purpose)
+        return attrs.evolve(self._named(name, purpose), by=purpose)
+
+    def _named(self, name: object, purpose: str) -> Identity:
+        """Return the key that a signed text names.
+
+        Raises:
+            Unauthenticated: There is none of that name any more.
+            Unavailable: It may well be there, and can't be looked for yet.
+        """
+        identity = self._names.get(name) if isinstance(name, str) else None
+        if identity is not None:
+            return _unexpired(identity)
+        self._require_keyring()
+        why = "was revoked" if name in self._revoked.values() else "is not there, or has another name now"
+        raise Unauthenticated(f"the {purpose} is of a key that {why}")
+
+    def _require_keyring(self) -> None:
+        if self._keyring is not None and not self._keyring.loaded:
+            raise Unavailable("the keys can't be read yet")
 
     def _signed(self, text: str, purpose: str, seconds: float) -> Any:
         try:
@@ -240,6 +308,17 @@ class Authenticator:
 
     def _signer(self, purpose: str) -> URLSafeTimedSerializer:
         return URLSafeTimedSerializer(self._signing(), salt=f"heliograph {purpose}")
+
+
+def _unexpired(identity: Identity) -> Identity:
+    """Return an identity whose key is still good.
+
+    Raises:
+        Unauthenticated: It has expired.
+    """
+    if identity.expires_at is not None and time.time() >= identity.expires_at:
+        raise Unauthenticated(f"the key {identity.key} has expired")
+    return identity
 
 
 def _from_own_page(headers: Headers) -> bool:

@@ -116,7 +116,7 @@ class Parameter:
         schema = self.kind.schema(settings)
         if isinstance(self.default, str | int):
             schema = {**schema, "default": self.default}
-        required = {"required": True} if self.where == "path" else {}
+        required = {"required": True} if self.default is attrs.NOTHING else {}
         return {"name": self.name, "in": self.where, "description": self.text, "schema": schema, **required}
 
 
@@ -126,7 +126,10 @@ class Nothing:
 
 
 def query(kind: Kind, text: str, *, default: Any = None, name: str | None = None) -> Any:
-    """Declare a field that is read from the query; its name there is the field's, if no other is given."""
+    """Declare a field that is read from the query; its name there is the field's, if no other is given.
+
+    With ``attrs.NOTHING`` as its default it must be there.
+    """
     return _field("query", kind, text, default, name)
 
 
@@ -179,13 +182,15 @@ def read_parameters(
     parameters = parameters_of(declared)
     args = asked.args
     for one in parameters:
-        if one.where == "query" and not args:
-            values[one.field] = one.default
-            continue
         try:
-            values[one.field] = one.read(asked, path, settings)
+            asks = one.where != "query" or args
+            value = one.read(asked, path, settings) if asks else one.default
         except Invalid as invalid:
             errors += invalid.errors
+            continue
+        if value is attrs.NOTHING:
+            errors.append(FieldError(one.name, "is missing"))
+        values[one.field] = value
     if known is not None and args:
         names = [*(one.name for one in parameters if one.where == "query"), *known]
         help_text = f"is unknown; this takes {', '.join(names) or 'no parameters'}"

@@ -23,6 +23,8 @@ class Reason(Enum):
     FULL = (1013, "too many streams; come back later")
     UNAVAILABLE = (1013, "the log can not be read now")
     BAD_KEY = (4500, "bad key")
+    REVOKED = (4500, "the key was revoked")
+    EXPIRED = (4500, "the key has expired")
     FORBIDDEN = (4503, "forbidden channel")
     TOO_MANY = (4505, "too many channels")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import ClassVar, NoReturn, Protocol
 
 import attrs
@@ -13,6 +13,9 @@ import trio
 from heliograph.config import StreamSettings
 from heliograph.http.streams.reason import Reason
 from heliograph.model.errors import TooMany
+
+PAUSE_EVERY = 100
+"""So many streams are ended before others are served."""
 
 ANONYMOUS = "anonymous"
 """The owner of streams whose client has still to say ``auth``."""
@@ -23,6 +26,7 @@ class Registered(Protocol):
 
     transport: ClassVar[str]
     owner: str
+    key: str
     session: str | None
     reason: Reason
     watched: int
@@ -62,6 +66,8 @@ class StreamRegistry:
     watched: Counter[str] = attrs.field(factory=Counter)
     """By owner, how many channels and patterns its streams watch."""
     draining: bool = False
+    lapsed: dict[str, Reason] = attrs.field(factory=dict)
+    """Keys that are good for nothing any more, and why."""
 
     @property
     def sessions(self) -> int:
@@ -138,6 +144,15 @@ class StreamRegistry:
             self.per_owner[owner] += 1
             stream.owner = owner
             self.count_watched(stream, watched)
+
+    async def end_of_keys(self, lapsed: Mapping[str, Reason]) -> None:
+        """End every stream of these keys, and those whose handshakes are under way."""
+        self.lapsed.update(lapsed)
+        for number, stream in enumerate(list(self.streams)):
+            if stream.key in lapsed:
+                stream.end(lapsed[stream.key])
+            if number % PAUSE_EVERY == 0:
+                await trio.lowlevel.checkpoint()
 
     def _take_one(self, owner: str) -> None:
         self.per_owner[owner] -= 1

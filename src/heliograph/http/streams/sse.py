@@ -51,6 +51,7 @@ class SseStream(Stream):
     Args:
         request: What it watches.
         chunked: Whether the body is chunked (HTTP/1.1).
+        key: Name of the API key that it hangs on.
     """
 
     __slots__ = ("_chunked", "_keepalive_at", "_request", "encode")
@@ -67,8 +68,9 @@ class SseStream(Stream):
         request: WatchRequest,
         *,
         chunked: bool,
+        key: str = "",
     ) -> None:
-        super().__init__(trio_stream, hub, registry, owner)
+        super().__init__(trio_stream, hub, registry, owner, key)
         self.encode = ENCODERS[chunked, request.names]
         self._chunked = chunked
         self._request = request

@@ -49,7 +49,8 @@ class Stream:
         trio_stream: The connection.
         hub: Where subscriptions attach.
         registry: Where the stream is counted.
-        owner: Name of the API key, for limits and logs.
+        owner: Whose it is, for limits and logs.
+        key: Name of the API key that it hangs on; empty: of none.
         session: Name of the page whose own stream it is, ``/ws/<session>``.
     """
 
@@ -61,6 +62,7 @@ class Stream:
         "due",
         "ending",
         "farewell_by",
+        "key",
         "owner",
         "reason",
         "rotate_at",
@@ -82,9 +84,11 @@ class Stream:
         hub: Hub,
         registry: StreamRegistry,
         owner: str,
+        key: str = "",
         session: str | None = None,
     ) -> None:
         self.owner = owner
+        self.key = key
         self.session = session
         self.reason = Reason.PEER
         self.ending = False
@@ -323,6 +327,8 @@ class Stream:
         try:
             if self._registry.draining:  # its handshake was under way when the drain began
                 self.end(Reason.SHUTDOWN)
+            elif self.key in self._registry.lapsed:  # or when its key was revoked
+                self.end(self._registry.lapsed[self.key])
             else:
                 await self.opened()
             if early:

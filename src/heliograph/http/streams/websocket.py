@@ -4,12 +4,15 @@ Frames from the client are parsed by wsproto (masking, fragments, UTF-8, reserve
 are made once for everybody in ``frames``. No extension is negotiated, so nothing is compressed. A
 message that makes no sense is answered by an ``error`` and the connection lives; only what breaks the
 protocol or a limit of the connection itself ends it.
+
+A long module, since it reads every message of the protocol, and a page's own stream has a few more.
 """
 
 from __future__ import annotations
 
 import random
-from typing import Any, ClassVar
+from collections.abc import Mapping
+from typing import Any, ClassVar, Protocol
 
 import orjson
 import structlog
@@ -63,8 +66,8 @@ SESSION_WATCHES = (
 )
 """What a page with a stream of its own, ``/ws/<session>``, watches from the start."""
 
-NOT_YET = ("chat.message", "task.stop", "task.input")
-"""What such a page may say beside the messages of every WebSocket; the service does none of it yet."""
+ACTIONS = ("chat.message", "task.stop", "task.input")
+"""What such a page may say beside the messages of every WebSocket."""
 
 FIELDS = {
     "subscribe": {"type", "channel", "topic", "after", "tail", "every", "overflow", "ref"},
@@ -84,6 +87,26 @@ def handshake_response(key: str) -> bytes:
     )
 
 
+class Acting(Protocol):
+    """Does what a page asks for on its own stream."""
+
+    async def act(
+        self, who: Identity, session: str, kind: str, message: Mapping[str, Any]
+    ) -> Mapping[str, Any]:
+        """Do it; return what the page is told of it.
+
+        Args:
+            who: Asks.
+            session: Names the page.
+            kind: One of ``ACTIONS``.
+            message: Says the rest.
+
+        Raises:
+            HeliographError: It is refused, or can't be done.
+        """
+        ...
+
+
 class WebSocketStream(Stream):
     """One client on ``/ws``, or on ``/ws/<session>``.
 
@@ -92,9 +115,11 @@ class WebSocketStream(Stream):
         authenticator: For ``auth``.
         session: Name of the page whose own stream it is. Such a page may never say anything: it watches the
             statuses of all tasks from the start, and is not closed for its silence.
+        acting: Does what such a page asks for.
     """
 
     __slots__ = (
+        "_acting",
         "_authenticator",
         "_identity",
         "_message",
@@ -116,10 +141,13 @@ class WebSocketStream(Stream):
         identity: Identity | None,
         authenticator: Authenticator,
         session: str | None = None,
+        acting: Acting | None = None,
     ) -> None:
-        super().__init__(trio_stream, hub, registry, identity.name if identity else ANONYMOUS, session)
+        owner, key = (ANONYMOUS, "") if identity is None else (identity.name, identity.key)
+        super().__init__(trio_stream, hub, registry, owner, key, session)
         self._identity = identity
         self._authenticator = authenticator
+        self._acting = acting
         self._parser: Connection | None = None
         self._message = bytearray()
         now = trio.current_time()
@@ -268,10 +296,12 @@ class WebSocketStream(Stream):
 
     async def _act(self, message: dict[str, Any], ref: Any) -> None:
         kind = message.get("type")
-        if self.session is not None and kind in NOT_YET:
-            raise Invalid.field("type", f"{kind} is not served yet")
+        actions = ACTIONS if self.session is not None else ()
+        if isinstance(kind, str) and kind in actions:
+            await self._do(kind, {name: message[name] for name in message.keys() - {"type", "ref"}}, ref)
+            return
         if not isinstance(kind, str) or kind not in FIELDS:
-            raise Invalid.field("type", f"must be one of {', '.join(FIELDS)}")
+            raise Invalid.field("type", f"must be one of {', '.join((*FIELDS, *actions))}")
         for name in message.keys() - FIELDS[kind]:
             raise Invalid.field(name[:100], f"is unknown; {kind} takes {', '.join(sorted(FIELDS[kind]))}")
         match kind:
@@ -284,6 +314,18 @@ class WebSocketStream(Stream):
             case "auth":
                 await self._authenticate(_text(message, "key"), _text(message, "ticket"), ref)
 
+    async def _do(self, kind: str, message: Mapping[str, Any], ref: Any) -> None:
+        if self._identity is None:
+            raise Unauthenticated(f"say auth before {kind}")
+        assert self._acting is not None
+        assert self.session is not None
+        try:
+            did = await self._acting.act(self._identity, self.session, kind, message)
+        except Forbidden as error:  # what it watches it may watch all the same
+            self._error(error, ref)
+            return
+        self.sink.write(self.notice("done", {"of": kind, **did, "ref": ref}))
+
     async def _authenticate(self, key: str | None, ticket: str | None, ref: Any) -> None:
         identity = self._authenticator.authenticate(key, ticket)
         try:
@@ -292,7 +334,7 @@ class WebSocketStream(Stream):
             self._error(error, ref)
             self.end(Reason.FULL)
             return
-        first, self._identity = self._identity is None, identity
+        first, self._identity, self.key = self._identity is None, identity, identity.key
         self.sink.write(self.notice("authenticated", {"name": identity.name, "ref": ref}))
         if first:
             await self._watch_as_page()

@@ -6,8 +6,8 @@ started again; only what a person must mend (a wrong password, database or schem
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from datetime import UTC, datetime, timedelta
 from functools import partial
 
@@ -30,7 +30,7 @@ from heliograph.storage.protocols import LogStats
 from heliograph.storage.settings import PostgresSettings, RedisSettings
 from heliograph.storage.sql import fold, migrate
 from heliograph.storage.sql.store import SqlStore
-from heliograph.storage.sql.vault import SqlVault
+from heliograph.storage.sql.vault import OpenVault, SqlVault
 
 PROBE_SECONDS = 3.0
 LATE_SECONDS = 10.0
@@ -210,6 +210,23 @@ async def _probe(*probes: Callable[[], None]) -> None:
                 nursery.start_soon(ask, probe)
     if problems:
         raise SettingsError(problems)
+
+
+@contextmanager
+def changing(postgres_url: str) -> Iterator[OpenVault]:
+    """Change the secrets of a PostgreSQL database in one transaction, whichever nodes use it meanwhile.
+
+    Raises:
+        SettingsError: The URL is wrong, the server refuses, or the schema is not this program's.
+        Unavailable: The server is away.
+    """
+    engine = create_engine(database_url(postgres_url), connect_args={"connect_timeout": 5})
+    try:
+        with refusals_named(), engine.begin() as connection:
+            migrate.check(connection)
+            yield OpenVault(connection)
+    finally:
+        engine.dispose()
 
 
 def migrate_database(postgres_url: str) -> str | None:

@@ -91,7 +91,7 @@ async def open_sqlite(
         SettingsError: The folder can't be used, or another process uses it.
     """
     with _ownership(folder):
-        engine = _engine(folder / FILE)
+        engine = engine_of(folder / FILE)
         try:
             await trio.to_thread.run_sync(_upgrade, engine)
             database = Readers(engine, READERS)
@@ -178,7 +178,7 @@ def migrate_sqlite(folder: Path) -> str | None:
         SettingsError: The folder can't be used, another process uses it, or its schema is newer.
     """
     with _ownership(folder):
-        engine = _engine(folder / FILE)
+        engine = engine_of(folder / FILE)
         try:
             return _upgrade(engine)
         finally:
@@ -222,7 +222,8 @@ def _lower(text: str | None) -> str | None:
     return None if text is None else text.lower()
 
 
-def _engine(file: Path) -> Engine:
+def engine_of(file: Path) -> Engine:
+    """Make the engine of a database."""
     # Last in, first out: a reader that goes on, page by page, does so in one connection's cache.
     engine = create_engine(f"sqlite:///{file}", pool_size=READERS + 1, max_overflow=0, pool_use_lifo=True)
 

@@ -1,14 +1,19 @@
-"""Looking after an embedded database from outside: to check, to copy while it is served, to restore."""
+"""Looking after an embedded database from outside: to check, to copy, to restore, to change its secrets."""
 
 from __future__ import annotations
 
 import shutil
 import sqlite3
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 
-from heliograph.model.errors import SettingsError
-from heliograph.storage.embedded.sqlite import FILE, migrate_sqlite
+from sqlalchemy.exc import DatabaseError
+
+from heliograph.model.errors import SettingsError, Unavailable
+from heliograph.storage.embedded.sqlite import FILE, engine_of, migrate_sqlite
+from heliograph.storage.sql import migrate
+from heliograph.storage.sql.vault import OpenVault
 
 COUNTS = {
     "the counter of events differs from their number": """
@@ -93,6 +98,35 @@ def restore(source: Path, folder: Path) -> None:
     except OSError as error:
         raise SettingsError([f"{folder / FILE}: {error.strerror}"]) from None
     migrate_sqlite(folder)
+
+
+@contextmanager
+def changing(folder: Path) -> Iterator[OpenVault]:
+    """Change the secrets of a folder, made if missing, in one transaction; it may be served meanwhile.
+
+    Raises:
+        SettingsError: The folder can't be used, or what is served there has another schema.
+        Unavailable: It can't be written now.
+    """
+    served = None
+    try:
+        migrate_sqlite(folder)
+    except SettingsError as error:
+        served = error
+    engine = engine_of(folder / FILE)
+    try:
+        with engine.connect() as connection:
+            driver = connection.connection.driver_connection
+            assert isinstance(driver, sqlite3.Connection)
+            driver.execute("BEGIN IMMEDIATE")  # a transaction that began by reading could not wait to write
+            if served is not None and migrate.revision(connection) != migrate.HEAD:
+                raise served
+            yield OpenVault(connection)
+            connection.commit()
+    except (DatabaseError, sqlite3.DatabaseError) as error:
+        raise served or Unavailable(f"{folder / FILE}: {getattr(error, 'orig', error)}") from None
+    finally:
+        engine.dispose()
 
 
 class _opened:  # noqa: N801 - used as a function in a with statement

@@ -44,7 +44,7 @@ def upgrade(engine: Engine) -> str | None:
             connection.execute(text("SET LOCAL statement_timeout = 0"))
             connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": MIGRATION_LOCK})
             _require_utf8(connection)
-        found = _revision(connection)
+        found = revision(connection)
         if found == HEAD:
             return found
         from alembic import command
@@ -64,7 +64,7 @@ def check(connection: Connection) -> None:
     """
     if connection.dialect.name == "postgresql":
         _require_utf8(connection)
-    found = _revision(connection)
+    found = revision(connection)
     if found == HEAD:
         return
     _refuse_newer(found, _scripts(_config()))
@@ -98,19 +98,20 @@ def _scripts(config: Config) -> ScriptDirectory:
     return ScriptDirectory.from_config(config)
 
 
-def _revision(connection: Connection) -> str | None:
+def revision(connection: Connection) -> str | None:
+    """Return the schema of a database; ``None``: it has none."""
     if not inspect(connection).has_table("alembic_version"):
         return None
     found: str | None = connection.scalar(text("SELECT version_num FROM alembic_version"))
     return found
 
 
-def _refuse_newer(revision: str | None, scripts: ScriptDirectory) -> None:
+def _refuse_newer(found: str | None, scripts: ScriptDirectory) -> None:
     known = {script.revision for script in scripts.walk_revisions()}
-    if revision is not None and revision not in known:
+    if found is not None and found not in known:
         raise SettingsError(
             [
-                f"storage: the database has the schema {revision}, made by a newer heliograph: "
+                f"storage: the database has the schema {found}, made by a newer heliograph: "
                 "install that version"
             ]
         )

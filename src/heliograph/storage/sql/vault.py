@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from sqlalchemy import Column, Connection, Table, Text, delete, select
+from sqlalchemy.dialects import postgresql, sqlite
 
 from heliograph.storage.sql.database import Database
 from heliograph.storage.sql.prepared import upsert
@@ -40,3 +41,24 @@ def _write(connection: Connection, name: str, secret: str | None) -> None:
         connection.execute(delete(secrets).where(secrets.c.name == name))
     else:
         upsert(connection, secrets, [{"name": name, "value": secret}])
+
+
+class OpenVault:
+    """The secrets within one transaction, for commands that work beside a service."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def secrets(self) -> Mapping[str, str]:
+        """Return all of them by name."""
+        return _read(self._connection)
+
+    def keep(self, name: str, secret: str) -> None:
+        """Keep one."""
+        _write(self._connection, name, secret)
+
+    def add(self, name: str, secret: str) -> bool:
+        """Keep one unless there is one of that name; tell whether it was kept."""
+        dialect = postgresql if self._connection.dialect.name == "postgresql" else sqlite
+        made = dialect.insert(secrets).values(name=name, value=secret).on_conflict_do_nothing()
+        return self._connection.execute(made.returning(secrets.c.name)).first() is not None

@@ -12,6 +12,7 @@ import attrs
 from heliograph.http.api import talking
 from heliograph.http.api.endpoint import DASHBOARD, Described, Endpoint, of_view
 from heliograph.http.api.routes import chat, conversations
+from heliograph.http.api.routes.chat import ChatAnswer, ChatMessage, Chatting
 from heliograph.http.api.routes.conversations import (
     ContextList,
     ContextMessage,
@@ -31,6 +32,7 @@ from heliograph.http.rules.schema import says
 from heliograph.model.conversations.conversation import CONVERSATION, ConversationFilter
 from heliograph.model.conversations.message import MESSAGES, MessageFilter
 from heliograph.model.errors import Invalid, NotFound, Unavailable
+from heliograph.model.rules import DESCRIPTION_CHARACTERS
 
 MAX_OFFSET = 10_000
 """The greatest offset into a list: a page further on costs all those before it."""
@@ -173,6 +175,22 @@ def _summed(views: Sequence[ConversationView], *, truncated: bool) -> Conversati
     )
 
 
+@attrs.frozen
+class ChattingInSession(Chatting):
+    """The session and the conversation of a question."""
+
+    session_id: str = query(
+        Text(1, DESCRIPTION_CHARACTERS), "The session of the task.", default=attrs.NOTHING
+    )
+
+
+async def chat_in_session(
+    services: Services, who: Identity, asked: ChattingInSession, body: ChatMessage
+) -> ChatAnswer:
+    """Ask the engine; its answer comes as a message of the conversation."""
+    return await chat.chat(services, who, asked, body)
+
+
 def _twin(view: Callable[..., Any], answer: str, present: Callable[[Any], Any] | None = None) -> Endpoint:
     endpoint = of_view(conversations.ENDPOINTS, view)
     return endpoint.in_dashboard(endpoint.path.replace("/v1", ""), answer, present)
@@ -214,7 +232,9 @@ ENDPOINTS = [
     _twin(conversations.clear_conversation, "Its messages are gone."),
     _twin(conversations.get_context, "The last messages.", context_rows),
     _twin(conversations.get_metrics, "The sums."),
-    attrs.evolve(chat.ENDPOINTS[0].in_dashboard("/api/chat", "It is kept."), status=200),
+    attrs.evolve(
+        of_view(chat.ENDPOINTS, chat.chat), path="/api/chat", view=chat_in_session, tag=DASHBOARD, status=200
+    ),
     Endpoint(
         "GET",
         _MESSAGES,

@@ -46,7 +46,7 @@ from heliograph.http.rules.bodies import JSON
 from heliograph.http.rules.parameters import Media, Word, header, path
 from heliograph.http.rules.schema import ANYTHING, OBJECT, TEXT, listing, ref, said, says
 from heliograph.http.rules.shapes import write
-from heliograph.model.channels import Selection
+from heliograph.model.channels import WEBHOOKS, Selection
 from heliograph.model.event import Event
 from heliograph.model.ids import OLDEST, EventId
 from heliograph.model.task import Task
@@ -55,6 +55,9 @@ from heliograph.storage.protocols import Log
 MAX_ENTRIES = 100_000
 MAX_OTHERS = 10_000
 """Entries of the parts that are held in memory."""
+
+MAX_ORIGINS = 20
+"""Deliveries of one task whose stages before it are given."""
 
 PAGE = 500
 
@@ -106,10 +109,35 @@ async def _newest(log: Log, selection: Selection, most: int) -> AsyncGenerator[E
         after, more = page.through, page.more
 
 
-async def _entries(log: Log, task_id: str, part: str) -> AsyncGenerator[bytes, None]:
+async def _webhook_flow(services: Services, who: Identity, task_id: str) -> AsyncGenerator[Event, None]:
+    """Yield what became of the delivery that a task was made of, what came before the task included.
+
+    A gateway tells of a delivery before there is a task, so that stands on the channel of webhooks alone; who
+    may not read that is given the rest.
+    """
+    topics, _ = LISTS["webhook_flow"]
+    async with aclosing(_events(services.log, task_id, topics)) as events:
+        own = [event async for event in events]
+    told = {(event.correlation_id, event.topic) for event in own}
+    origins = {event.correlation_id: None for event in own if event.correlation_id is not None}
+    before: list[Event] = []
+    for origin in list(origins)[:MAX_ORIGINS] if who.covers(WEBHOOKS) else ():
+        stages = Selection.of([WEBHOOKS], "webhook.*")
+        found, _ = await services.store.events(stages, None, PAGE, correlation_id=origin)
+        before += [event for event in found if (origin, event.topic) not in told]
+    for event in sorted([*before, *own], key=_place):
+        yield event
+
+
+async def _entries(services: Services, who: Identity, task_id: str, part: str) -> AsyncGenerator[bytes, None]:
     """Yield the entries of a list, as JSON."""
     topics, make = LISTS[part]
-    async with aclosing(_events(log, task_id, topics)) as events:
+    found = (
+        _webhook_flow(services, who, task_id)
+        if part == "webhook_flow"
+        else _events(services.log, task_id, topics)
+    )
+    async with aclosing(found) as events:
         async for event in events:
             entry = make(event)
             if entry is not None:
@@ -131,7 +159,7 @@ async def _object_part(services: Services, task: Task, part: str) -> Any:
             return final_result(task)
 
 
-async def _whole(services: Services, task: Task) -> AsyncIterator[bytes]:
+async def _whole(services: Services, who: Identity, task: Task) -> AsyncIterator[bytes]:
     """Write all parts that there are as one object."""
     yield b'{"metadata":' + write(metadata(task))
     for part in PARTS[1:]:
@@ -142,7 +170,7 @@ async def _whole(services: Services, task: Task) -> AsyncIterator[bytes]:
                 yield opened + write(value)
             continue
         between = opened + b"["
-        async with aclosing(_entries(services.log, task.task_id, part)) as entries:
+        async with aclosing(_entries(services, who, task.task_id, part)) as entries:
             async for entry in entries:
                 yield between + entry
                 between = b","
@@ -163,9 +191,9 @@ async def _truncated(log: Log, task_id: str) -> bool:
     return any(event.id <= start for event in page.events)
 
 
-async def _listed(services: Services, task: Task, part: str) -> AsyncIterator[bytes]:
+async def _listed(services: Services, who: Identity, task: Task, part: str) -> AsyncIterator[bytes]:
     between = b"["
-    async with aclosing(_entries(services.log, task.task_id, part)) as entries:
+    async with aclosing(_entries(services, who, task.task_id, part)) as entries:
         async for entry in entries:
             yield between + entry
             between = b","
@@ -191,7 +219,7 @@ async def whole_log(services: Services, who: Identity, asked: WholeLog) -> Strea
     task = await known_task(services.store, asked.task_id)
     if asked.form != JSON:
         return await stream_log(services, asked.task_id, asked.form)
-    return Streamed(_whole(services, task), JSON, {"Cache-Control": "no-cache, no-transform"})
+    return Streamed(_whole(services, who, task), JSON, {"Cache-Control": "no-cache, no-transform"})
 
 
 async def log_part(services: Services, who: Identity, asked: LogPart) -> Streamed:
@@ -199,7 +227,7 @@ async def log_part(services: Services, who: Identity, asked: LogPart) -> Streame
     task = await known_task(services.store, asked.task_id)
     part = asked.part.replace("-", "_")
     if part in LISTS:
-        return Streamed(_listed(services, task, part), JSON)
+        return Streamed(_listed(services, who, task, part), JSON)
     return Streamed(_once(write(await _object_part(services, task, part))), JSON)
 
 

@@ -156,9 +156,7 @@ def _agent_output(event: Event) -> AgentOutput | None:
     return None
 
 
-def _user_input(event: Event) -> UserInput | None:
-    if event.topic not in {"task.user_response", "task.user_input"}:
-        return None
+def _user_input(event: Event) -> UserInput:
     said = event.payload
     kind = text_or_none(said.get("question_type"))
     return UserInput(event.timestamp, "user_response", kind, text_of(said.get("content")))
@@ -188,7 +186,7 @@ def text_or_none(value: Any) -> str | None:
 
 Entry = Callable[[Event], Any]
 LISTS: Mapping[str, tuple[tuple[str, ...], Entry]] = {
-    "user_inputs": (("task.user_response", "task.user_input"), _user_input),
+    "user_inputs": (("task.user_response", "task.user_input", "task.input"), _user_input),
     "webhook_flow": (("webhook.*", "response.*", "notification.*"), _webhook_stage),
     "agent_output": (("task.*",), _agent_output),
     "knowledge_interactions": (("knowledge.*",), _knowledge),

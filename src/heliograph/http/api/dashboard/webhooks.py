@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
+from typing import Annotated
 
 import attrs
 
@@ -13,6 +14,7 @@ from heliograph.http.api.routes.deliveries import DeliveryList, DeliveryListing,
 from heliograph.http.api.routes.webhooks import (
     BrokenFile,
     Count,
+    NewWebhook,
     RemovedWebhook,
     WebhookList,
     WebhookView,
@@ -20,8 +22,11 @@ from heliograph.http.api.routes.webhooks import (
 )
 from heliograph.http.api.services import Services
 from heliograph.http.rules.auth import Identity
+from heliograph.http.rules.bodies import JsonBody
 from heliograph.http.rules.parameters import Nothing
+from heliograph.http.rules.schema import says
 from heliograph.model.errors import Invalid, Unavailable
+from heliograph.model.webhooks.config import PROVIDERS
 
 
 @attrs.frozen
@@ -89,6 +94,21 @@ class WebhookGone:
 
     success: bool
     message: str
+
+
+@attrs.frozen(kw_only=True)
+class ConfiguredWebhook(NewWebhook):
+    """A webhook to be made, whose provider is said."""
+
+    name: Annotated[str, says(maxLength=200)]
+    provider: Annotated[str, says(f"One of {', '.join(PROVIDERS)}.")]
+
+
+async def configure_webhook(
+    services: Services, who: Identity, asked: Nothing, new: ConfiguredWebhook
+) -> WebhookView:
+    """Make a webhook; it takes deliveries at once."""
+    return await webhooks.make_webhook(services, who, asked, new)
 
 
 def _row(view: WebhookView) -> WebhookRow:
@@ -167,7 +187,11 @@ ENDPOINTS = [
     ),
     of_view(_CONFIGURED, webhooks.get_webhook).in_dashboard(_ONE, "The webhook."),
     of_view(_DELIVERED, deliveries.receive).in_dashboard(_ONE, "It is kept."),
-    of_view(_CONFIGURED, webhooks.make_webhook).in_dashboard(_ALL, "As it is now.", done),
+    attrs.evolve(
+        of_view(_CONFIGURED, webhooks.make_webhook).in_dashboard(_ALL, "As it is now.", done),
+        view=configure_webhook,
+        body=JsonBody(ConfiguredWebhook),
+    ),
     of_view(_CONFIGURED, webhooks.change_webhook).in_dashboard(_ONE, "As it is now.", done),
     of_view(_CONFIGURED, webhooks.remove_webhook).in_dashboard(_ONE, "It is gone.", gone),
     of_view(_CONFIGURED, webhooks.enable_webhook).in_dashboard(f"{_ONE}/enable", "As it is now.", done),

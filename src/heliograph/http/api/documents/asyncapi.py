@@ -3,6 +3,8 @@
 The application that is described is the service: it receives what a client says, and sends what a client
 hears. A message of an event stream is a block: its ``headers`` here are the block's fields, its payload the
 block's data. Close codes, which AsyncAPI has no place for, are in ``x-close-codes``.
+
+A long module, since a third of it are the schemas of what streams say.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ from typing import Any
 from heliograph import __version__
 from heliograph.actors.subscription import Overflow
 from heliograph.config import Settings
+from heliograph.http.api.acting import ACTIONS
 from heliograph.http.api.documents import examples
 from heliograph.http.api.documents.schemas import GIVEN
 from heliograph.http.api.routes.streams import OVERLOADED_RETRY_MS, SSE_TYPE
@@ -92,6 +95,24 @@ _SUMMARIES = {
     "ping": "Ask for a pong.",
     "auth": "Say who asks, where the handshake did not.",
 }
+
+
+_ACTION_SUMMARIES = {
+    "chat.message": "Ask the engine something, as POST /api/chat does.",
+    "task.stop": "Stop a task, as POST /api/tasks/{task_id}/stop does.",
+    "task.input": "Answer a task that waits for input.",
+}
+DONE: Schema = record(
+    {
+        "of": said(one_of(ACTIONS), "The type of the message that is done."),
+        "task_id": text(NAME),
+        "conversation_id": said(TEXT, "Of a question."),
+        "stopped": said({"type": "boolean"}, "Of a stop: false where the task had ended already."),
+        "status": said(one_of(STATUSES), "Of a stop: how the task stands."),
+        "ref": REF,
+    },
+    optional=["conversation_id", "stopped", "status"],
+)
 
 
 def _asked(kind: str) -> Schema:
@@ -218,6 +239,20 @@ def _asked_messages() -> Mapping[str, Part]:
     }
 
 
+def _action_messages() -> Mapping[str, Part]:
+    """Describe what a page says on its own stream."""
+    messages = {}
+    for kind, cls in ACTIONS.items():
+        COMPONENTS.of(cls)
+        asked = COMPONENTS.schemas[cls.__name__]
+        schema = {**asked, "properties": {**asked["properties"], "ref": REF}, "additionalProperties": False}
+        messages[kind] = {
+            "summary": _ACTION_SUMMARIES[kind],
+            **_message(kind, schema, examples.ACTIONS[kind]),
+        }
+    return messages
+
+
 def _told_messages() -> Mapping[str, Part]:
     shown = {**examples.MESSAGES, **examples.NOTICES}
     return {kind: _message(kind, schema, shown[kind]) for kind, schema in _told().items()}
@@ -263,6 +298,7 @@ def _notice(kind: str, schema: Schema, example: Mapping[str, Any]) -> Part:
 def document(settings: Settings) -> Mapping[str, Any]:
     """Make the document of a service with these settings."""
     asked, told, blocks = _asked_messages(), _told_messages(), _blocks()
+    actions, done = _action_messages(), {"done": _message("done", DONE, examples.DONE)}
     return {
         "asyncapi": "3.0.0",
         "info": {
@@ -278,6 +314,15 @@ def document(settings: Settings) -> Mapping[str, Any]:
                 "title": "WebSocket",
                 "description": _about_ws(settings),
                 "messages": _references("messages/ws", [*asked, *told]),
+                "bindings": {"ws": {"method": "GET", "bindingVersion": "0.1.0"}},
+                "x-close-codes": close_codes(),
+            },
+            "page": {
+                "address": "/ws/{session}",
+                "title": "WebSocket of a page",
+                "description": _ABOUT_PAGE,
+                "parameters": {"session": {"description": "Any name."}},
+                "messages": _references("messages/ws", [*asked, *actions, *told, *done]),
                 "bindings": {"ws": {"method": "GET", "bindingVersion": "0.1.0"}},
                 "x-close-codes": close_codes(),
             },
@@ -298,13 +343,15 @@ def document(settings: Settings) -> Mapping[str, Any]:
         "operations": {
             "say": _operation("receive", "ws", asked, "Messages of a client."),
             "hear": _operation("send", "ws", told, "Messages to a client."),
+            "sayAsPage": _operation("receive", "page", {**asked, **actions}, "Messages of a page."),
+            "hearAsPage": _operation("send", "page", {**told, **done}, "Messages to a page."),
             "streamEvents": {**_operation("send", "events", blocks, "Events as they happen."), **_BY_GET},
             "streamTask": {**_operation("send", "task", blocks, "One task's events."), **_BY_GET},
         },
         "components": {
             "schemas": {name: COMPONENTS.schemas[name] for name in ("Cursor", "Event", "Result")},
             "messages": {
-                **{f"ws.{kind}": message for kind, message in {**asked, **told}.items()},
+                **{f"ws.{kind}": message for kind, message in {**asked, **actions, **told, **done}.items()},
                 **{f"sse.{kind}": message for kind, message in blocks.items()},
             },
             "securitySchemes": _SECURITY,
@@ -318,6 +365,10 @@ _SECURITY = {
     "ticket": {"type": "httpApiKey", "in": "query", "name": "ticket"},
 }
 _BY_GET = {"bindings": {"http": {"method": "GET", "bindingVersion": "0.3.0"}}}
+_ABOUT_PAGE = (
+    "As /ws, for a page that may never say anything: from the start it hears task_status of all tasks and "
+    "cli_status_update, with overflow latest, and it is not closed for its silence."
+)
 _ABOUT_SSE = (
     f"{SSE_TYPE}: blocks whose fields are the headers of the messages here, and whose data is the payload. "
     "Every block has an event, an id and JSON data with a topic; names=off leaves the event out. open comes "

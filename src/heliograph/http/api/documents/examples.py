@@ -57,5 +57,17 @@ ASKED: Mapping[str, Mapping[str, Any]] = {
     "ping": {"ref": 3},
     "auth": {"key": "a key"},
 }
+ACTIONS: Mapping[str, Mapping[str, Any]] = {
+    "chat.message": {"message": "What is new?", "conversation_id": "conv-0123456789ab", "ref": 5},
+    "task.stop": {"task_id": "42", "ref": 6},
+    "task.input": {"task_id": "42", "content": "main"},
+}
+DONE: Mapping[str, Any] = {
+    "of": "task.stop",
+    "task_id": "42",
+    "stopped": True,
+    "status": "cancelled",
+    "ref": 6,
+}
 OPEN: Mapping[str, Any] = {"channel": "task:42", "cursor": format_id(OLDEST), "recovered": True}
 KEEPALIVE: Mapping[str, Any] = {"time": "2026-01-31T12:00:00Z", "cursor": HEAD}

@@ -15,6 +15,7 @@ import trio
 
 from heliograph.actors.subscription import Overflow
 from heliograph.http.api import samples
+from heliograph.http.api.acting import PageActions
 from heliograph.http.api.documents import examples
 from heliograph.http.api.endpoint import Described, Endpoint, Handshake, Part, TakeOver
 from heliograph.http.api.routes.tasks import known_task, of_task
@@ -171,7 +172,13 @@ def open_stream(services: Services, who: Identity, wanted: WatchRequest) -> Take
             except TooMany:
                 return Refused(stream, _come_back_later(wanted, handshake.headers).encoded())
             served = SseStream(
-                stream, services.hub, services.streams, who.name, wanted, chunked=handshake.chunked
+                stream,
+                services.hub,
+                services.streams,
+                who.name,
+                wanted,
+                chunked=handshake.chunked,
+                key=who.key,
             )
             served.sink.write(
                 _response_head({"Content-Type": SSE_TYPE, **SSE_HEADERS, **handshake.headers, **framing})
@@ -219,10 +226,16 @@ async def web_socket(services: Services, who: Identity, asked: Upgrading) -> Tak
 
 async def page_socket(services: Services, who: Identity, asked: UpgradingPage) -> TakeOver:
     """Open the WebSocket of a page that never subscribes: it hears the statuses of all tasks."""
-    return _upgrade(services, who, asked, asked.session)
+    return _upgrade(services, who, asked, asked.session, PageActions(services))
 
 
-def _upgrade(services: Services, who: Identity, asked: Upgrading, session: str | None) -> TakeOver:
+def _upgrade(
+    services: Services,
+    who: Identity,
+    asked: Upgrading,
+    session: str | None,
+    acting: PageActions | None = None,
+) -> TakeOver:
     key = asked.key
     if asked.upgrade is None or key is None:
         raise UpgradeRequired(
@@ -233,7 +246,7 @@ def _upgrade(services: Services, who: Identity, asked: Upgrading, session: str |
         def take_over(stream: trio.SocketStream) -> WebSocketStream | Refused:
             identity = None if who is NOBODY else who
             served = WebSocketStream(
-                stream, services.hub, services.streams, identity, services.authenticator, session
+                stream, services.hub, services.streams, identity, services.authenticator, session, acting
             )
             try:
                 services.streams.admit(served.transport, served.owner)
@@ -308,7 +321,7 @@ ENDPOINTS = [
         refuses=(NotFound, Invalid, Unavailable),
     ),
     Endpoint("GET", "/ws", web_socket, upgrade=True),
-    Endpoint("GET", "/ws/{session}", page_socket, upgrade=True),
+    Endpoint("GET", "/ws/{session:path}", page_socket, upgrade=True),
     Endpoint(
         "POST",
         "/api/v1/stream-tickets",

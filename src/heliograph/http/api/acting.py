@@ -1,0 +1,97 @@
+"""What a page says on its own stream beside watching: a question, a stop, an answer to a task that asks.
+
+Each is what the same words do over HTTP, and needs the same of the page's key.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+import attrs
+
+from heliograph.http.api import talking
+from heliograph.http.api.routes.changes import Name, Short, stop_task
+from heliograph.http.api.routes.tasks import OfTask, known_task
+from heliograph.http.api.services import Services
+from heliograph.http.rules.auth import Identity
+from heliograph.http.rules.schema import says
+from heliograph.http.rules.structure import structure
+from heliograph.model.errors import Conflict
+from heliograph.model.intake import parse_item
+
+
+@attrs.frozen
+class Question:
+    """A question to the engine."""
+
+    message: Annotated[str, says(minLength=1)]
+    conversation_id: Annotated[str | None, says("Where; without one, one is made.")] = None
+    session_id: Annotated[Short, says("Of the task; the stream's own if none is said.")] = None
+
+
+@attrs.frozen
+class Stop:
+    """A task that is to end."""
+
+    task_id: Name
+
+
+@attrs.frozen
+class Input:
+    """An answer to a task that waits for one."""
+
+    task_id: Name
+    content: Annotated[Any, says("The answer.")]
+    question_id: Annotated[Short, says("The question, where the task has asked several.")] = None
+
+
+ACTIONS: Mapping[str, type] = {"chat.message": Question, "task.stop": Stop, "task.input": Input}
+"""By the type of the message: what it says."""
+
+
+class PageActions:
+    """Does what pages ask for.
+
+    Args:
+        services: What the views of the same requests work with.
+    """
+
+    def __init__(self, services: Services) -> None:
+        self._services = services
+
+    async def act(
+        self, who: Identity, session: str, kind: str, message: Mapping[str, Any]
+    ) -> Mapping[str, Any]:
+        """Do one; see ``streams.websocket.Acting``."""
+        said: Any = structure(dict(message), ACTIONS[kind])
+        match said:
+            case Question():
+                return await self._ask(who, session, said)
+            case Stop():
+                who.require("publish", f"task:{said.task_id}")
+                stopped = await stop_task(self._services, who, OfTask(task_id=said.task_id))
+                return attrs.asdict(stopped)
+        return await self._answer(who, said)
+
+    async def _ask(self, who: Identity, session: str, said: Question) -> Mapping[str, Any]:
+        who.require("publish", "conversation:*", "task:*")
+        conversation = None
+        if said.conversation_id is not None:
+            conversation = await talking.known(self._services, said.conversation_id)
+        conversation, stored = await talking.ask(
+            self._services, said.message, said.session_id or session, conversation
+        )
+        return {"task_id": stored.task_id, "conversation_id": conversation.conversation_id}
+
+    async def _answer(self, who: Identity, said: Input) -> Mapping[str, Any]:
+        channel = f"task:{said.task_id}"
+        who.require("publish", channel)
+        task = await known_task(self._services.store, said.task_id)
+        if task.finished:
+            raise Conflict(f"the task {said.task_id} has ended: {task.status}")
+        payload = {name: value for name, value in attrs.asdict(said).items() if value is not None}
+        item = {"topic": "task.input", "channel": channel, "payload": payload}
+        draft = parse_item(item, self._services.settings.events.max_bytes)
+        await self._services.appender.append([draft.of(who.name)])
+        return {"task_id": said.task_id}
