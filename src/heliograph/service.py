@@ -327,7 +327,7 @@ class Staff:
     @classmethod
     def of(cls, storage: Storage, artifacts: Artifacts, settings: Settings) -> Staff:
         """Make the actors that a form of storage needs."""
-        clock = Clock(lambda: storage.log.position)
+        clock = Clock(lambda: storage.log.position, others=lambda: storage.clocks)
         retention = Retention(storage.keeper, artifacts, settings.retention, clock)
         archiver = None if storage.archive is None else Archiver(storage.archive)
         bridge = None if storage.listener is None else Bridge(storage.listener, settings.events.max_bytes)

@@ -189,6 +189,16 @@ class RedisStream:
             self.prepare()
             return work()
 
+    def time(self) -> float:
+        """Return Redis's own time, in seconds since the epoch.
+
+        Raises:
+            Unavailable: Redis is away.
+        """
+        with translated():
+            seconds, micros = self.client.time()
+            return float(seconds + micros / 10**6)
+
     def append(
         self, requests: Sequence[Sequence[Draft]], lease: Lease | None = None
     ) -> list[Receipt | HeliographError]:
