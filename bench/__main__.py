@@ -21,7 +21,7 @@ from bench.peers.ws import WsPeer
 from bench.scenarios import FULL, MOST_STREAMS, QUICK, Scale, Scenario
 from bench.server import CLIENT_CPUS, BenchError
 from heliograph import logs
-from heliograph.client.load.swarm import LoadError, allow_sockets
+from heliograph.client.load import LoadError, allow_sockets
 
 PEERS: tuple[Peer, ...] = (HeliographPeer(), FastApiPeer(), WsPeer(), NchanPeer(), FloorPeer())
 NAMES = [peer.name for peer in PEERS]

@@ -44,7 +44,7 @@ from heliograph.actors.histogram import Histogram
 from heliograph.actors.subscriber import Outlet
 from heliograph.model.analytics.cube import Cube
 from heliograph.model.analytics.measured import contribution
-from heliograph.model.analytics.rollup import Cells, Change, record
+from heliograph.model.analytics.rollup import Cells, Effect, record
 from heliograph.model.channels import ANALYTICS
 from heliograph.model.event import Draft, Event
 from heliograph.model.ids import OLDEST, EventId, make_id, time_of, to_microseconds
@@ -141,7 +141,7 @@ def fleet(count: int) -> Iterator[Task]:
 def fill(url: str, count: int) -> None:
     """Put a fleet's tasks and their rollups into a database that has the schema."""
     names = [column.name for column in TASKS.table.columns]
-    moments = {column.name for column in TASKS.table.columns if isinstance(column.type, schema.Moment)}
+    moments = {column.name for column in TASKS.table.columns if isinstance(column.type, schema.UtcMoment)}
     engine = create_engine(database_url(url))
     with psycopg.connect(url) as driver, engine.begin() as connection:
         cells: Cells = {}
@@ -156,7 +156,7 @@ def fill(url: str, count: int) -> None:
                     ]
                 )
                 counted = contribution(task)
-                record(cells, Change(None, counted))
+                record(cells, Effect(None, counted))
                 if number % 2000 == 0:
                     _write(connection, cells, counted.created_slot - SLOTS_OPEN)
         _write(connection, cells, sys.maxsize)
@@ -297,7 +297,7 @@ def _fetch(connection: psycopg.Connection[Any], query: str, parameters: dict[str
 
 
 def _timed(call: Callable[P, object], *args: P.args, **kwargs: P.kwargs) -> float:
-    """Return how many milliseconds a call takes."""
+    """Return the milliseconds that a call takes."""
     began = time.perf_counter()
     call(*args, **kwargs)
     return (time.perf_counter() - began) * 1000

@@ -1,4 +1,4 @@
-"""What a line of a task costs the program that prints it, and what the client costs it to import.
+"""The cost of a task's line to the program that prints it, and the cost of importing the client.
 
 Programs of their own print numbered lines in a tight loop: once with a service, once with none. Each tells
 the time of the whole loop, and of its slowest line: while the background thread works, both share one

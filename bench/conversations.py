@@ -1,4 +1,4 @@
-"""What lists, searches and messages cost, with few conversations and with very many.
+"""The cost of lists, searches and messages, with few conversations and with very many.
 
 The store is filled behind the service's back with conversations of 100 messages, a hundred of them and then
 very many; the same questions are asked of both. The factor between the two is what counts.

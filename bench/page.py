@@ -41,7 +41,7 @@ SHOWN: Asked = [
     {"channel": "task:*", "topic": "task.output", "every": 30},
     *({"channel": f"task:task-{n}", "topic": "task.output", "every": 1} for n in range(24)),
 ]
-"""What the list of a thousand tasks subscribes to, of which two dozen are in view."""
+"""The subscriptions of the list of a thousand tasks, of which two dozen are in view."""
 
 LIVE = "document.getElementById('connection')?.dataset.state === 'live'"
 TOTALS = "[...document.querySelectorAll('#totals b')].map((total) => total.textContent).join()"
@@ -116,7 +116,7 @@ async def count_bytes(url: str, subscriptions: Asked, told: Callable[[int], None
 
 
 async def opening(page: Page, url: str, until: str) -> float:
-    """Return how many seconds it takes until an address is shown."""
+    """Return the seconds until an address is shown."""
     await page.go("about:blank")
     begun = time.perf_counter()
     await page.go(url)
@@ -208,9 +208,9 @@ def add(sizes: dict[str, int], name: str, size: int) -> None:
 
 @click.command()
 @click.option("--tasks", default=1000, help="Tasks that run.")
-@click.option("--minutes", default=1.0, help="How long lines come.")
-@click.option("--lines", default=200_000, help="Of the long log.")
-@click.option("--steps", default=10_000, help="Of the run.")
+@click.option("--minutes", default=1.0, help="Minutes in which lines come.")
+@click.option("--lines", default=200_000, help="Lines of the long log.")
+@click.option("--steps", default=10_000, help="Steps of the run.")
 def main(tasks: int, minutes: float, lines: int, steps: int) -> None:
     """Measure the dashboard in a browser."""
     table = Table("what", "measured")

@@ -1,4 +1,4 @@
-"""What the harness must know of a server: how to start it, and how to speak to it."""
+"""The harness's view of a server: how to start it, and how to speak to it."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from typing import ClassVar, Protocol
 import attrs
 import orjson
 
-from heliograph.client.load.swarm import Dialect
+from heliograph.client.load import Dialect
 
 ROOT = Path(__file__).resolve().parent.parent
 BUILD = ROOT / "build" / "bench"
-"""What is made once and used again: the compiled floor, the package ws. Ignored by git."""
+"""The folder of what is made once and used again: the compiled floor, the package ws. Git ignores it."""
 
 
 @attrs.frozen
@@ -29,11 +29,11 @@ class Peer(Protocol):
 
     @property
     def name(self) -> str:
-        """What the table calls it."""
+        """The server's name in the table."""
 
     @property
     def transports(self) -> tuple[str, ...]:
-        """Which of ``ws`` and ``sse`` it speaks."""
+        """The protocols that it speaks, of ``ws`` and ``sse``."""
 
     def missing(self) -> str | None:
         """Make ready what is made once; return why this peer can't run here, or ``None``."""
@@ -53,7 +53,7 @@ class Peer(Protocol):
 
 @attrs.frozen
 class PlainDialect:
-    """How the peers are spoken to: the path names the channel, and one JSON list is published."""
+    """The dialect of the peers: the path names the channel, and one JSON list is published."""
 
     host: str
     numbers: ClassVar[bool] = False

@@ -1,4 +1,4 @@
-"""What ``heliograph exec`` costs a program: CPU for a line that is read and kept, and for one that is sent.
+"""The cost of ``heliograph exec`` to a program: CPU for a line that is read and kept, or sent.
 
 The floor of the first is the same program into a pipe that is only read. Nothing is sent while the program
 runs in the first measurement: the service is not there, and the spool takes it all.

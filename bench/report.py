@@ -10,7 +10,7 @@ import attrs
 from rich.table import Table
 
 Results = dict[str, dict[str, list[dict[str, float]]]]
-"""By scenario, by peer, the figures of each round."""
+"""The figures of each round, by scenario and peer."""
 
 BURSTS = {"fastapi": 0.2, "ws": 0.3, "nchan": 0.5}
 STEADY = {"fastapi": 0.5, "ws": 0.75, "nchan": 1.1}
@@ -23,10 +23,10 @@ class Row:
     """One line of the table.
 
     Args:
-        scenario: Where the figure comes from.
+        scenario: The scenario of the figure.
         figure: Its name there.
-        title: What it is, with its unit.
-        targets: By peer, the bound of the ratio ours/theirs.
+        title: The figure's meaning, with its unit.
+        targets: The bound of the ratio ours/theirs, by peer.
         at_least: Whether the ratio must reach the bound, instead of staying within it.
         digits: Decimals shown.
     """

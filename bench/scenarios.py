@@ -1,4 +1,4 @@
-"""What is measured. Each scenario takes a fresh server and returns figures by name.
+"""The scenarios. Each takes a fresh server and returns figures by name.
 
 Streams are all open before anything is published. The clock and the CPU count start after a warm-up and
 stop when everything published was delivered, so no server gains by leaving work for later.
@@ -16,8 +16,7 @@ import attrs
 
 from bench.peer import Peer
 from bench.server import HOST, BenchError, Server
-from heliograph.client.load.publishing import Pace, Publishing, Saturating, Steady, Traffic
-from heliograph.client.load.swarm import Swarm
+from heliograph.client.load import Pace, Publishing, Saturating, SteadyPace, Swarm, TrafficShape
 
 EVERYONE = ("heliograph", "fastapi", "ws", "nchan", "floor")
 OURS = ("heliograph",)
@@ -35,13 +34,13 @@ Figures = dict[str, float]
 
 @attrs.frozen
 class Scale:
-    """How much of everything; ``--quick`` is for developing, its figures are rough.
+    """The extent of the measurements; ``--quick`` is for developing, its figures are rough.
 
     Args:
         streams: Factor on the number of streams.
         seconds: Length of a measurement.
         warm_up: Seconds of the same traffic before it.
-        rounds: How often each is repeated.
+        rounds: The number of times that each is repeated.
     """
 
     streams: float = 1.0
@@ -106,7 +105,7 @@ def _publishing(
     depth: int = 1,
 ) -> Publishing:
     names = tuple(peer.channel(number) for number in range(channels))
-    publishing = Publishing(swarm, Traffic(names, burst, spread=spread), pace, connections, depth)
+    publishing = Publishing(swarm, TrafficShape(names, burst, spread=spread), pace, connections, depth)
     swarm.publishers.append(publishing)
     return publishing
 
@@ -154,13 +153,13 @@ def _faults(swarm: Swarm) -> Figures:
 def _steady(
     transport: str, streams: int, rate: float, burst: int = 1, channels: int = 1
 ) -> Callable[[Peer, Scale], Figures]:
-    """So many messages a second; with more than one channel, a burst goes over channels in turn."""
+    """Publish at a fixed rate; with more than one channel, a burst goes over channels in turn."""
 
     def measure(peer: Peer, scale: Scale) -> Figures:
         watched = scale.count(channels) if channels > 1 else 1
         count = scale.count(streams)
         with Server(peer) as server, _swarm(server, count, watched, (transport,)) as swarm:
-            pace = Steady(perf_counter(), burst / rate)
+            pace = SteadyPace(perf_counter(), burst / rate)
             publishing = _publishing(swarm, peer, watched, pace, burst, spread=channels > 1)
             return _measure(server, swarm, publishing, scale)
 
@@ -168,7 +167,7 @@ def _steady(
 
 
 def _saturation(transport: str) -> Callable[[Peer, Scale], Figures]:
-    """As many messages as are delivered, to 500 streams in bursts of 20."""
+    """Publish as fast as messages are delivered, to 500 streams in bursts of 20."""
 
     def measure(peer: Peer, scale: Scale) -> Figures:
         count, burst = scale.count(500), 20
@@ -206,7 +205,9 @@ def _crowd(peer: Peer, scale: Scale) -> Figures:
     with Server(peer) as server:
         empty = server.memory()
         with _swarm(server, count, channels, ("ws", "sse")) as swarm:
-            publishing = _publishing(swarm, peer, channels, Steady(perf_counter(), 1 / 200), connections=8)
+            publishing = _publishing(
+                swarm, peer, channels, SteadyPace(perf_counter(), 1 / 200), connections=8
+            )
             figures = _measure(server, swarm, publishing, attrs.evolve(scale, seconds=scale.seconds * 3))
             memory = server.memory()
             return {
@@ -223,7 +224,7 @@ def _stalled(peer: Peer, scale: Scale) -> Figures:
         memory, sockets = server.memory(), server.sockets()
         dead = [_stall(server, peer.channel(0)) for _ in range(stalled)]
         swarm.run(lambda: server.sockets() >= sockets + stalled, 10)
-        publishing = _publishing(swarm, peer, 1, Steady(perf_counter(), 1 / 50))
+        publishing = _publishing(swarm, peer, 1, SteadyPace(perf_counter(), 1 / 50))
         publishing.traffic = attrs.evolve(publishing.traffic, size=8192)
         begun, peak = perf_counter(), [0]
 
@@ -255,14 +256,14 @@ def _lines(peer: Peer, scale: Scale) -> Figures:
     """Publish a task's lines as fast as they are acknowledged; how long until every watcher has all."""
     lines, watchers, burst = 10_000, 100, 500
     with Server(peer) as server, _swarm(server, watchers, 1, ("ws",)) as swarm:
-        _publishing(swarm, peer, 1, Steady(perf_counter(), scale.warm_up), burst)
+        _publishing(swarm, peer, 1, SteadyPace(perf_counter(), scale.warm_up), burst)
         swarm.run(lambda: swarm.tally.published >= burst, DRAIN_SECONDS)
         swarm.publishers.clear()
         swarm.run(lambda: swarm.drained, DRAIN_SECONDS)
         tally = swarm.settle()
         tally.latency.clear()
         before, cpu, begun = tally.published, server.cpu(), perf_counter()
-        publishing = _publishing(swarm, peer, 1, Steady(begun, 0.0), burst, depth=2)
+        publishing = _publishing(swarm, peer, 1, SteadyPace(begun, 0.0), burst, depth=2)
         publishing.last = lines // burst
         publishing.traffic = attrs.evolve(publishing.traffic, size=80)
         swarm.run(lambda: tally.published - before >= lines, DRAIN_SECONDS)
@@ -291,7 +292,7 @@ def _restart(peer: Peer, scale: Scale) -> Figures:
     """Kill the server under 5,000 streams and a publisher that repeats; start it again on its data."""
     count, channels = scale.count(5_000), 50
     with Server(peer) as server, _swarm(server, count, channels, ("ws", "sse")) as swarm:
-        publishing = _publishing(swarm, peer, channels, Steady(perf_counter(), 1 / 100), connections=8)
+        publishing = _publishing(swarm, peer, channels, SteadyPace(perf_counter(), 1 / 100), connections=8)
         swarm.run(lambda: False, scale.warm_up)
         connects = swarm.tally.connects
         server.kill()

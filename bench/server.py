@@ -142,7 +142,7 @@ class Server:
         return total
 
     def sockets(self) -> int:
-        """Return how many sockets its processes have open."""
+        """Return the number of sockets that its processes have open."""
         count = 0
         for pid in self.pids():
             with contextlib.suppress(OSError):

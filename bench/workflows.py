@@ -57,7 +57,7 @@ def write_folders(root: Path) -> None:
 
 
 def runs_of(number: int) -> Iterator[Run]:
-    """Make so many runs, spread over the workflows; the last of each has begun last."""
+    """Make a number of runs, spread over the workflows; the last of each has begun last."""
     for n in range(number):
         began = BEGUN + timedelta(seconds=n)
         failed = n % 10 == 0
@@ -148,7 +148,7 @@ class Question:
 
 
 def questions(number: int) -> Sequence[Question]:
-    """Return what is asked of a service with so many runs."""
+    """Return the questions to a service with a number of runs."""
     deep = encode_cursor(to_microseconds(BEGUN + timedelta(seconds=number // 2)), "")
     last = encode_cursor(to_microseconds(BEGUN + timedelta(milliseconds=LONG_RUN - 500)), "")
     flow = "/api/v1/workflows/flow-1"
@@ -174,8 +174,8 @@ def time_of(client: httpx.Client, path: str) -> float:
 
 
 @click.command()
-@click.option("--runs", default=1_000_000, help="Of the large service.")
-@click.option("--times", default=100, help="How often each question is asked.")
+@click.option("--runs", default=1_000_000, help="Runs of the large service.")
+@click.option("--times", default=100, help="The number of times that each question is asked.")
 def main(runs: int, times: int) -> None:
     """Measure, and print a table."""
     sizes = (1000, runs)

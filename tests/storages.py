@@ -32,32 +32,21 @@ from heliograph.storage.sql import retention
 KEY_TTL = timedelta(days=1)
 
 
-class Storage(Protocol):
-    """A form of storage that is open."""
+@attrs.frozen
+class Storage:
+    """A form of storage that is open: the parts of it that tests use."""
 
-    @property
-    def log(self) -> Log:
-        """The log."""
-        ...
-
-    @property
-    def store(self) -> Store:
-        """The store."""
-        ...
-
-    @property
-    def vault(self) -> Vault:
-        """Secrets."""
-        ...
-
-    @property
-    def keeper(self) -> Keeper:
-        """What removes the old."""
-        ...
+    log: Log
+    store: Store
+    vault: Vault
+    keeper: Keeper
 
     async def sweep(self, policy: RetentionSettings, now: datetime) -> int:
         """Remove everything that is over the retention; return how much."""
-        ...
+        removed = 0
+        while part := await self.keeper.sweep(policy, now):
+            removed += part
+        return removed
 
 
 class Form(Protocol):
@@ -77,23 +66,6 @@ class Form(Protocol):
 
 
 @attrs.frozen
-class OpenStorage:
-    """A log and a store."""
-
-    log: Log
-    store: Store
-    vault: Vault
-    keeper: Keeper
-
-    async def sweep(self, policy: RetentionSettings, now: datetime) -> int:
-        """Remove everything that is over the retention; return how much."""
-        removed = 0
-        while part := await self.keeper.sweep(policy, now):
-            removed += part
-        return removed
-
-
-@attrs.frozen
 class SqliteForm:
     """The embedded form in a folder."""
 
@@ -103,7 +75,7 @@ class SqliteForm:
     async def open(self, key_ttl: timedelta = KEY_TTL) -> AsyncIterator[Storage]:
         """Open the folder."""
         async with open_embedded(self.folder, key_ttl) as opened:
-            yield OpenStorage(opened.log, opened.store, opened.vault, opened.keeper)
+            yield Storage(opened.log, opened.store, opened.vault, opened.keeper)
 
     def place(self, settings: Settings) -> Settings:
         """Return settings of a service whose data is here."""
@@ -153,7 +125,7 @@ class DistributedForm:
                 return archiver.stats().active
 
             await until(active)
-            yield OpenStorage(opened.log, opened.store, opened.vault, opened.keeper)
+            yield Storage(opened.log, opened.store, opened.vault, opened.keeper)
             nursery.cancel_scope.cancel()
 
     def place(self, settings: Settings) -> Settings:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+from collections import defaultdict
 from importlib import import_module
 from pathlib import Path
 
@@ -11,22 +12,59 @@ import pytest
 import heliograph
 
 ROOT = Path(heliograph.__file__).parent
+BENCH = Path(__file__).parent.parent / "bench"
 
 FRONT_DOORS = (
-    *("", "actors", "client", "http.api", "http.streams", "http.wire"),
-    *("storage.distributed", "storage.embedded"),
+    *("", "actors", "client", "client.demo", "client.exec", "client.load"),
+    *("http.api", "http.streams", "http.wire", "storage.distributed", "storage.embedded"),
 )
 """Packages, without the leading ``heliograph.``; the first is ``heliograph`` itself."""
 
-CLIENT_PACKAGES = ("demo", "exec", "load")
-"""What is built on the client, and is imported by its modules."""
+_BY_MODULE = "each module is a subject of its own, and is imported by its name"
+_LIGHT = "an agent's program imports a few of the modules, and must not load the others"
+_LIST = "it lists its modules or their declarations, and has nothing inside"
+_FOLDER = "it holds packages or files, and no code of its own"
+
+NO_DOORS = {
+    "client.agent": "the front door of agents' programs is heliograph itself",
+    "http": _FOLDER,
+    "http.api.dashboard": _LIST,
+    "http.api.documents": _BY_MODULE,
+    "http.api.routes": _LIST,
+    "http.rules": _BY_MODULE,
+    "model": _LIGHT,
+    "model.analytics": _BY_MODULE,
+    "model.conversations": _BY_MODULE,
+    "model.webhooks": _BY_MODULE,
+    "model.workflows": _BY_MODULE,
+    "storage": "the rooms above know its protocols alone, and each form has a front door of its own",
+    "storage.sql": "both forms are built of its modules, each imported by its name",
+    "storage.sql.entities": _LIST,
+    "storage.sql.migrations": _FOLDER,
+    "storage.sql.migrations.versions": _FOLDER,
+    "web": _FOLDER,
+}
+"""The other packages, with the reason why they have no front door."""
+
+BUILT_ON_THE_CLIENT = ("heliograph.client.demo", "heliograph.client.exec", "heliograph.client.load")
+"""Packages of the client that others import by their own front doors."""
 
 OPENERS = {"typing", "heliograph.client.lazily"}
 
 COMMANDS = {
     f"heliograph.client.{name}" for name in ("environment", "invocation", "leftovers", "tail", "terminal")
 }
-"""What the commands of the command line are made of; nobody else's."""
+"""Modules of which the command line makes its commands; nobody else imports them."""
+
+SHARED = {
+    "Batch": "the messages of one flush of a broadcaster, and the events of one transaction of the fold",
+    "Client": "heliograph.Client in plain code, heliograph.AsyncClient in an event loop",
+    "Registered": "an open stream, and an answer of the dashboard API, which fixes its name",
+    "Run": "the service's state of a run, and heliograph.Run, which tells of one",
+    "Step": "the service's state of a step, and heliograph.Step, which tells of one",
+    "Task": "the service's state of a task, and heliograph.Task, which tells of one",
+}
+"""Names of two classes, each with the two meanings; agents' programs are promised the client's names."""
 
 
 @pytest.mark.parametrize("package", FRONT_DOORS)
@@ -63,23 +101,41 @@ def test_a_front_door_offers_all_that_it_imports(package: str) -> None:
     assert imported == set(import_module(f"heliograph.{package}".rstrip(".")).__all__)
 
 
-def test_the_client_is_imported_by_its_front_door() -> None:
-    """Outside the client nobody reaches behind its front door, but for the packages built on it."""
-    inside = {f"heliograph.client.{name}" for name in CLIENT_PACKAGES}
+def test_every_package_has_a_front_door_or_a_reason_for_none() -> None:
+    """A package is listed once: among the front doors, or among those without one."""
+    folders = (file.parent.relative_to(ROOT) for file in ROOT.rglob("__init__.py"))
+    packages = sorted(".".join(folder.parts) for folder in folders)
+    assert packages == sorted((*FRONT_DOORS, *NO_DOORS))
+
+
+def test_the_client_is_imported_by_its_front_doors() -> None:
+    """Outside the client and the packages built on it, nobody reaches behind a front door of theirs."""
     strays = []
-    for file in ROOT.rglob("*.py"):
-        if file.is_relative_to(ROOT / "client"):
-            continue
+    for file in (*ROOT.rglob("*.py"), *BENCH.rglob("*.py")):
+        here = ".".join(("heliograph", *file.with_suffix("").parts[len(ROOT.parts) :]))
         for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
             if not isinstance(node, ast.ImportFrom) or node.module is None:
                 continue
             module = node.module
             if not module.startswith("heliograph.client."):
                 continue
-            if module in COMMANDS and file == ROOT / "cli.py":
+            if module in BUILT_ON_THE_CLIENT or (module in COMMANDS and file == ROOT / "cli.py"):
                 continue
             if file == ROOT / "__init__.py":
                 continue  # the front door of agents' programs
-            if not any(module == one or module.startswith(f"{one}.") for one in inside):
-                strays.append(f"{file.relative_to(ROOT)}:{node.lineno} imports {module}")
+            behind = [one for one in BUILT_ON_THE_CLIENT if module.startswith(f"{one}.")]
+            inside = behind[0] if behind else "heliograph.client"
+            if file.is_relative_to(BENCH) or not f"{here}.".startswith(f"{inside}."):
+                strays.append(f"{file}:{node.lineno} imports {module}")
     assert not strays
+
+
+def test_a_class_has_a_name_of_its_own() -> None:
+    """No two classes of the source share a name, but for those that `SHARED` gives a reason for."""
+    places: defaultdict[str, list[str]] = defaultdict(list)
+    for file in sorted(ROOT.rglob("*.py")):
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ClassDef):
+                places[node.name].append(f"{file.relative_to(ROOT)}:{node.lineno}")
+    doubles = {name: found for name, found in places.items() if len(found) > 1}
+    assert doubles.keys() == SHARED.keys(), doubles

@@ -12,7 +12,7 @@ PACKAGES = ("fastapi", "uvicorn", "uvloop", "httptools", "websockets", "sse-star
 
 
 class FastApiPeer:
-    """What most of the users would write instead."""
+    """The server that most of the users would write instead."""
 
     name = "fastapi"
     transports = ("ws", "sse")

@@ -26,7 +26,7 @@ class FloorDialect(PlainDialect):
 
 
 class FloorPeer:
-    """Not a server anyone could use."""
+    """The floor: no server that anyone could use."""
 
     name = "floor"
     transports = ("ws", "sse")

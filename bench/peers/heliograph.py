@@ -8,7 +8,7 @@ from pathlib import Path
 
 from bench.peer import Command
 from heliograph import __version__
-from heliograph.client.load.run import Heliograph
+from heliograph.client.load import Heliograph
 
 
 class HeliographPeer:

@@ -43,7 +43,7 @@ DEFAULT_TAIL = 100
 
 _ELSEWHERE = {
     "keys": "heliograph.keys",
-    "load": "heliograph.client.load.run",
+    "load": "heliograph.client.load",
     **dict.fromkeys(("ask", "cost", "event"), "heliograph.client.agent.commands"),
 }
 """Commands that live with their own machinery, and are imported at their first use."""
@@ -109,7 +109,7 @@ _url_option = click.option(
     show_envvar=True,
     default=DEFAULT_URL,
     callback=_check_url,
-    help="Where the service is.",
+    help="The service's URL.",
 )
 _api_key_option = click.option(
     "--api-key",
@@ -122,10 +122,10 @@ _api_key_option = click.option(
 
 @main.command("exec", context_settings={"allow_interspersed_args": False})
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
-@click.option("--agent", help="Who runs the command.")
-@click.option("--name", help="What the task is called; by default the command.")
+@click.option("--agent", help="The agent that runs the command.")
+@click.option("--name", help="The task's name; by default the command.")
 @click.option("--model", help="The model that the command uses.")
-@click.option("--task-id", help="By default made from the command's name.")
+@click.option("--task-id", help="The task's id; by default made from the command's name.")
 @click.option(
     "--pty",
     is_flag=True,
@@ -166,8 +166,7 @@ def exec_(
     """
     import trio
 
-    from heliograph.client.exec.job import Job, new_task_id
-    from heliograph.client.exec.run import Service, execute
+    from heliograph.client.exec import Job, Service, execute, new_task_id
     from heliograph.client.invocation import command_line
     from heliograph.model.intake import parse_item
 
@@ -191,12 +190,12 @@ def exec_(
 @main.command()
 @click.argument("file", type=click.File("rb"), default="-")
 @click.option("--topic", help="Publish one event of this topic instead of reading FILE.")
-@click.option("--channel", help="Of that event; by default by its topic and payload.")
-@click.option("--payload", default="{}", help="Of that event: a JSON object.")
-@click.option("--key", help="Of that event: publishing it again with the same key keeps one.")
-@click.option("--sender", help="Of that event.")
-@click.option("--correlation-id", help="Of that event.")
-@click.option("--spooled", is_flag=True, help="Send what earlier runs of exec could not, instead.")
+@click.option("--channel", help="The event's channel; by default chosen by its topic and payload.")
+@click.option("--payload", default="{}", help="The event's payload, a JSON object.")
+@click.option("--key", help="The event's key; published again with the same key, it is kept once.")
+@click.option("--sender", help="The event's sender.")
+@click.option("--correlation-id", help="The event's correlation id.")
+@click.option("--spooled", is_flag=True, help="Send the spooled items of earlier runs of exec instead.")
 @click.option(
     "--wait",
     default=10.0,
@@ -347,8 +346,8 @@ def tail(
 @main.command()
 @click.option("--demo", is_flag=True, help="With a small fleet of demo agents that run real little programs.")
 @click.option("--config", "file", type=click.Path(path_type=Path), help="Settings; by default config.toml.")
-@click.option("--host", help="Overrides server.host.")
-@click.option("--port", type=click.IntRange(0, 65535), help="Overrides server.port.")
+@click.option("--host", help="The address to listen on; overrides server.host.")
+@click.option("--port", type=click.IntRange(0, 65535), help="The port to listen on; overrides server.port.")
 @_api_key_option
 def serve(demo: bool, file: Path | None, host: str | None, port: int | None, api_key: str | None) -> None:
     """Serve until Ctrl-C or SIGTERM."""
@@ -394,7 +393,7 @@ def serve(demo: bool, file: Path | None, host: str | None, port: int | None, api
 
 
 async def _run_demo(url: str, api_key: str | None, spools: Path) -> None:
-    from heliograph.client.demo.fleet import run
+    from heliograph.client.demo import run
 
     try:
         await run(url, api_key, spools=spools)

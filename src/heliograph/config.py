@@ -107,7 +107,7 @@ class ServerSettings:
 
 @attrs.frozen
 class StorageSettings:
-    """Where the log and the store are; without URLs the embedded SQLite in the folder ``data``."""
+    """The places of the log and the store; without URLs the embedded SQLite in the folder ``data``."""
 
     data: Path = Path("heliograph-data")
     database_url: str | None = None
@@ -116,7 +116,7 @@ class StorageSettings:
 
 @attrs.frozen
 class ArtifactSettings:
-    """What runs leave behind: a folder, by default ``artifacts`` below ``storage.data``, or a bucket."""
+    """The place of runs' artifacts: a folder (by default ``artifacts`` in ``storage.data``) or a bucket."""
 
     folder: Path | None = None
     url: str | None = None
@@ -125,10 +125,10 @@ class ArtifactSettings:
 
 @attrs.frozen
 class EventSettings:
-    """What is taken from publishers."""
+    """The limits of what publishers send."""
 
     max_bytes: int = number(1 * MIB - 16 * KIB, KIB, 64 * MIB)
-    """With its envelope an event then fits the 1 MiB that clients of WebSockets mostly read."""
+    """The default leaves room for the envelope in the 1 MiB that most clients of WebSockets read."""
     key_ttl_seconds: int = number(86400, 1, 30 * 86400)
     max_per_request: int = number(20_000, 1, 100_000)
     append_queue: int = number(1024, 1, 100_000)
@@ -171,14 +171,14 @@ class StreamSettings:
 
 @attrs.frozen
 class EngineSettings:
-    """What works on tasks.
+    """The engine that works on tasks.
 
     Args:
-        url: Where it is asked over HTTP.
+        url: Its URL, if it is asked over HTTP.
         queue: The list in Redis (``storage.redis_url``) that it takes tasks from; it goes before ``url``.
-        timeout_seconds: In which it must answer.
-        patience_seconds: After so long without a sign of a task it is given the task again.
-        attempts: How often it is given a task at most.
+        timeout_seconds: The time in which it must answer.
+        patience_seconds: The time without a sign of a task after which it is given the task again.
+        attempts: The most times that it is given a task.
         repo_path: The folder that it is told to work in.
     """
 
@@ -192,7 +192,7 @@ class EngineSettings:
 
 @attrs.frozen
 class LogSettings:
-    """What the service says of itself."""
+    """The service's own reports."""
 
     level: str = attrs.field(default="INFO", validator=validators.in_(LOG_LEVELS), converter=_upper)
 
@@ -231,12 +231,12 @@ class KeySettings:
 
 @attrs.frozen
 class AuthSettings:
-    """Who may do what; without keys only loopback is served."""
+    """The callers and their rights; without keys only loopback is served."""
 
     keys: tuple[KeySettings, ...] = attrs.field(default=(), validator=_distinct_names)
     ticket_seconds: float = number(60.0, 1, 3600)
     ticket_return_seconds: float = number(86400.0, 1, 30 * 86400)
-    """How long the ticket of an event stream is good for coming back to it."""
+    """Seconds for which an event stream's ticket is good for coming back to it."""
     session_seconds: float = number(12 * 3600.0, 60, 30 * 86400)
     task_key_seconds: float = number(7 * 86400.0, 60, 90 * 86400)
     open_networks: tuple[str, ...] = attrs.field(default=(), validator=_networks)
@@ -273,7 +273,7 @@ def load(file: Path | None = None, environ: Mapping[str, str] = os.environ) -> S
         environ: The environment.
 
     Raises:
-        SettingsError: With one line per mistake: where it is and what would be right.
+        SettingsError: The mistakes, a line for each: its place, and the value that would be right.
     """
     tree = _read_file(file)
     problems: list[str] = []
@@ -304,21 +304,21 @@ def _halves(storage: StorageSettings) -> list[str]:
 
 
 def _queue(engine: EngineSettings, storage: StorageSettings) -> list[str]:
-    """Return what is wrong: a list in Redis needs a Redis."""
+    """Return the faults of the engine's settings: a list in Redis needs a Redis."""
     if engine.queue is None or storage.redis_url is not None:
         return []
     return ["engine.queue: is a list in Redis, and storage.redis_url is missing (REDIS_URL)"]
 
 
 def _room(redis: RedisSettings) -> list[str]:
-    """Return what is wrong: what stays in the stream in any case must leave room for what comes."""
+    """Return the faults of Redis's settings: events that always stay must leave room for new ones."""
     if redis.max_events > redis.keep_events:
         return []
     return [f"redis.max_events: must be more than redis.keep_events, which is {redis.keep_events}"]
 
 
 def _one_place(artifacts: ArtifactSettings) -> list[str]:
-    """Return what is wrong: artifacts are kept in one place."""
+    """Return the faults of the artifacts' settings: they are kept in one place."""
     if artifacts.folder is None or artifacts.url is None:
         return []
     return ["artifacts.url: artifacts.folder is set too; name one of them"]

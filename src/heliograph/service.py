@@ -65,7 +65,7 @@ log = structlog.get_logger(__name__)
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 GRACE_SECONDS = 0.5
-"""What is left for requests and farewells after the drain window."""
+"""Seconds for requests and farewells after the drain window."""
 
 
 async def run(settings: Settings, *, task_status: trio.TaskStatus[str] = trio.TASK_STATUS_IGNORED) -> None:
@@ -315,9 +315,9 @@ class Staff:
     """The actors that run under a node's storage; they outlive everything that appends.
 
     Args:
-        actors: By name.
+        actors: The actors by name.
         stats: Takes a snapshot of their counters.
-        clock: What retention goes by.
+        clock: The clock that retention goes by.
     """
 
     actors: Mapping[str, Callable[[], Awaitable[None]]]
@@ -412,7 +412,7 @@ def open_to_all(settings: Settings, keyring: Keyring) -> str | None:
 
 
 def sweep_interval(settings: Settings) -> float:
-    """Return how often streams are looked at: often enough for the shortest of their deadlines."""
+    """Return the seconds between two looks at streams: few enough for the shortest of their deadlines."""
     streams = settings.streams
     shortest = min(
         streams.keepalive_seconds,

@@ -83,7 +83,7 @@ CLIENT_VARIABLES = ("HELIOGRAPH_URL", "HELIOGRAPH_API_KEY", "HELIOGRAPH_TASK_ID"
 OF_KUBERNETES = re.compile(
     r"HELIOGRAPH_(\w+_)?(SERVICE_(HOST|PORT\w*)|PORT_\d+_\w+)=.*|HELIOGRAPH_(\w+_)?PORT=\w+://.*"
 )
-"""What Kubernetes sets in every container beside a service of our name, as ``NAME=text``."""
+"""The variables that Kubernetes sets in every container beside a service of our name, as ``NAME=text``."""
 
 
 def read_environment(
@@ -93,7 +93,7 @@ def read_environment(
 
     Args:
         environ: The environment.
-        problems: What is wrong with a variable is appended, beginning with its name.
+        problems: The list that a problem is appended to, beginning with the variable's name.
 
     Returns:
         The value of each setting by its path, and the variable that it comes from.
@@ -116,7 +116,7 @@ def read_environment(
 
 
 def _unknown(name: str, text: str) -> str | None:
-    """Return what is wrong with a variable that has our prefix and means nothing."""
+    """Return the fault of a variable that has our prefix and means nothing."""
     ours = (*ENVIRONMENT, *CLIENT_VARIABLES)
     prefixed = [known for known in ours if known.startswith("HELIOGRAPH_")]
     if not name.startswith("HELIOGRAPH_") or name in ours or OF_KUBERNETES.fullmatch(f"{name}={text}"):

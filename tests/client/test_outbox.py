@@ -12,7 +12,7 @@ from trio.testing import wait_all_tasks_blocked
 from heliograph.client import outbox as outbox_module
 from heliograph.client.api import Client
 from heliograph.client.outbox import Outbox
-from heliograph.client.spool import Run, Spool
+from heliograph.client.spool import OutputRun, Spool
 from heliograph.model.errors import Unauthenticated
 
 if TYPE_CHECKING:
@@ -189,7 +189,7 @@ async def test_a_run_of_lines(
     outbox = Outbox(spool, client, lambda sentence: None)
     template = {"topic": "task.output", "payload": {"task_id": "t", "stream": "stdout"}}
     text = "\n".join(map(str, range(10_000)))
-    outbox.append([output("first"), Run(template, text), output("last")])
+    outbox.append([output("first"), OutputRun(template, text), output("last")])
     outbox.close()
     with trio.fail_after(10):
         await outbox.send()

@@ -60,8 +60,8 @@ class Appender:
     """Group commit for one node.
 
     Args:
-        log: Where to.
-        queue: How many requests may wait before more are refused.
+        log: The log to append to.
+        queue: The number of requests that may wait before more are refused.
     """
 
     def __init__(self, log: Log, queue: int) -> None:

@@ -19,9 +19,9 @@ class ArchiverStats:
 
     Args:
         active: Whether this node archives now.
-        terms: How often it began to.
+        terms: The number of terms that it has begun.
         events: Events archived.
-        error: What ended the last term, or kept it from beginning; ``None`` since one goes well.
+        error: The reason why the last term ended or could not begin; ``None`` since one goes well.
     """
 
     active: bool

@@ -48,11 +48,11 @@ class BridgeStats:
 
     Args:
         active: Whether this node bridges now.
-        terms: How often it began to.
+        terms: The number of terms that it has begun.
         events: Events that messages and entries became.
         refused: Messages that could not be taken: of no task, or with the key of something else.
         dropped: Messages heard but not appended when the lease was lost.
-        error: What ended the last term, or kept it from beginning; ``None`` since one goes well.
+        error: The reason why the last term ended or could not begin; ``None`` since one goes well.
     """
 
     active: bool

@@ -37,18 +37,18 @@ INLINE_WATCHERS = 512
 """The most watchers that are written to within one call of the hub."""
 
 JOIN_BYTES = 256 * 1024
-"""How much of the ring, roughly, a newcomer is given at once."""
+"""The bytes of the ring, roughly, that a newcomer is given at once."""
 
 STEP_WATCHERS = 256
-"""How many watchers that are apart a large flush writes to between two checkpoints."""
+"""The number of watchers apart that a large flush writes to between two checkpoints."""
 
 
 @attrs.frozen
 class BroadcasterStats:
-    """What one broadcaster holds and has done.
+    """The contents and the work of one broadcaster.
 
     Args:
-        selection: What it is for.
+        selection: The selection that it serves.
         subscriptions: Watchers now.
         ring: Messages that can be taken without reading the log.
         messages: Messages that came.
@@ -66,7 +66,7 @@ class BroadcasterStats:
 
 @attrs.define
 class Traffic:
-    """What all broadcasters of a hub have together.
+    """The counts of all broadcasters of a hub together.
 
     Args:
         subscriptions: Live ones now.
@@ -81,10 +81,10 @@ class Broadcaster:
     """Fans one selection out; every method but ``flush_in_steps`` is synchronous.
 
     Args:
-        selection: What is watched.
+        selection: The selection that it serves.
         ring: An empty one, whose floor is the hub's position at the moment of making.
         interval: Least time between two flushes, in seconds.
-        traffic: Where it is counted too.
+        traffic: The hub's counts, which it adds to.
     """
 
     def __init__(
@@ -94,7 +94,7 @@ class Broadcaster:
         self.ring = ring
         self.interval = interval
         self.attaching: set[Subscription] = set()
-        """Those being brought up to live; the hub does not retire a broadcaster while there are any."""
+        """The newcomers being brought up to live; the hub keeps a broadcaster while there are any."""
         self.idle_since: float | None = None
         self.last_flush = -1.0
         self.flushing = False

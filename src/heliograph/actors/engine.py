@@ -39,13 +39,13 @@ from heliograph.model.task import LOST, TASK, Task
 from heliograph.storage.protocols import Queue, Receipt, Store, Turn
 
 POLL_SECONDS = 0.25
-"""How often the open dispatches are looked through."""
+"""Seconds between two looks at the open dispatches."""
 
 IDLE_SECONDS = 2.0
-"""How often, while there are none and nobody has asked."""
+"""Seconds between two looks while no dispatch is open and nobody has asked."""
 
 PROBE_SECONDS = 2.0
-"""How often an engine is asked whether it is well while it works."""
+"""Seconds between two checks of an engine that works."""
 
 OPEN = 200
 """Dispatches that are looked after at a time."""
@@ -64,16 +64,16 @@ Append = Callable[[Sequence[Draft]], Awaitable[Receipt]]
 
 @attrs.frozen
 class EngineStats:
-    """How the engine is, as this node knows.
+    """The state of the engine, as this node knows it.
 
     Args:
         form: ``queue``, ``http`` or ``none``.
         state: ``ok``, ``down``, ``unknown`` (this node does not look after it), or ``none``.
-        since: Since when it is so, in seconds since the epoch.
-        latency_ms: Of its last answer.
+        since: The time from which the state holds, in seconds since the epoch.
+        latency_ms: The time that its last answer took, in milliseconds.
         waiting: Open dispatches.
         dispatched: Tasks given to it by this node.
-        error: What is wrong with it.
+        error: The fault, ``None`` if there is none.
     """
 
     form: Form
@@ -142,8 +142,8 @@ class HttpLink:
     """An engine that is asked over HTTP.
 
     Args:
-        url: Where it is.
-        seconds: In which it must answer.
+        url: The engine's URL.
+        seconds: The time in which it must answer.
     """
 
     form: Form = "http"
@@ -185,12 +185,12 @@ class Engine:
 
     Args:
         link: The way to it; ``None``: there is none, and nothing is dispatched.
-        turn: Of looking after what is open.
-        store: What is open, and what has become of it.
+        turn: The turn of looking after open dispatches.
+        store: Tells of open dispatches, and of what became of their tasks.
         append: Appends events.
         max_bytes: Limit of one event's payload.
-        patience_seconds: After so long without a sign of a task it is given again.
-        attempts: How often at most.
+        patience_seconds: The time without a sign of a task after which it is given again.
+        attempts: The most times that a task is given to the engine.
     """
 
     def __init__(
@@ -237,7 +237,7 @@ class Engine:
         )
 
     def poke(self) -> None:
-        """Say that there is something to dispatch; it is found without this, a moment later."""
+        """Wake the engine's side for a new dispatch; without this it is found a moment later."""
         self._poke.set()
 
     async def our_name(self, task_id: str) -> str:
@@ -284,7 +284,7 @@ class Engine:
                 await self._poke.wait()
 
     async def _attend(self, dispatch: Dispatch, task: Task | None) -> None:
-        """Do what a dispatch needs next, given its task as it is."""
+        """Take the next step of a dispatch, given its task as it is."""
         if task is not None and task.finished and task.status != LOST:
             self._again.discard(dispatch.task_id)
             await self._tell(SETTLED, dispatch, "settled")

@@ -1,4 +1,4 @@
-"""What the histogram aggregator is asked, what it answers, and what it says of itself."""
+"""Questions to the histogram aggregator, its answers, and its own figures."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ MAX_GROUPS = 200
 
 @attrs.frozen
 class HistogramStats:
-    """What the aggregator holds and has done.
+    """The contents and the work of the aggregator.
 
     Args:
         position: Id of the newest event folded.
@@ -28,7 +28,7 @@ class HistogramStats:
         events: Events folded.
         published: Deltas and resets published by this node.
         looked_up: Finished tasks that had to be asked for.
-        loads: How often the rollups were loaded.
+        loads: The number of times that the rollups were loaded.
         backlog: Batches waiting now.
     """
 
@@ -51,9 +51,9 @@ class Question:
     """Sums by group, of one or several stretches of time.
 
     Args:
-        view: What of each cell counts.
+        view: The part of each cell that counts.
         spans: Pairs of first slot and slot after the last.
-        most: How many groups there may be; the least of more are summed up as ``OTHER``. ``None``: all, for
+        most: The most groups; the least of more are summed up as ``OTHER``. ``None``: all, for
             those who page through them.
     """
 
@@ -68,7 +68,7 @@ class Figures:
 
     Args:
         cursor: The delta: the stream after it continues these numbers.
-        sums: For each question, for each of its spans, the sums by group.
+        sums: The sums by group, for each span of each question.
     """
 
     cursor: EventId

@@ -31,7 +31,7 @@ MAX_FOLDERS = 5_000
 MAX_CARDS = 500
 
 Signature = tuple[tuple[str, int, int, int], ...]
-"""Of each file: its name, when its inode was changed (by a new right, too), its size and its number."""
+"""For each file: its name, the time of its inode's last change (by a new right, too), its size and number."""
 
 
 @attrs.frozen
@@ -41,7 +41,7 @@ class Found:
     Args:
         signature: Its files as they were just before.
         cards: Its folder of cards, which is looked at too.
-        content: What it is.
+        content: The parsed content.
     """
 
     signature: Signature
@@ -77,7 +77,7 @@ def _counts(entry: os.DirEntry[str]) -> bool:
 
 
 def look(folder: Path, cards_folder: str) -> Signature:
-    """Return what tells whether a folder changed; what can't be looked at is left out."""
+    """Return a signature that changes with a folder; files that can't be looked at are left out."""
     names = [*manifest.FILES, pipeline.FILE]
     names += [f"{cards_folder}/{name}" for name in _card_names(folder / cards_folder)]
     return tuple(look_at(folder, names))
@@ -105,7 +105,7 @@ def read(folder: Path, root: Path, cards_folder: str = manifest.CARDS) -> Found:
     Args:
         folder: The folder.
         root: The folder of workflows that it must be in.
-        cards_folder: Where its cards are, as far as is known.
+        cards_folder: The folder of its cards, as far as it is known.
     """
     if not inside(folder, root):
         problem = FileProblem(".", "is a link that leads out of the folder of workflows")

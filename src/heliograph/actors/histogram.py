@@ -66,16 +66,16 @@ STEP_EVENTS = 250
 """Events folded between two pauses for others."""
 
 WAIT_SECONDS = 5.0
-"""How long a question waits for the rollups to be loaded."""
+"""Seconds that a question waits for the rollups to be loaded."""
 
 FRESH_SECONDS = 1.0
-"""How long a question waits for what was appended before it; later it is answered as of the last delta."""
+"""Seconds that a question waits for earlier appends; after that it is answered as of the last delta."""
 
 URGENCY = 10
 """The most by which questions, and many changed places, multiply how often deltas come."""
 
 TRIES = 3
-"""How often an answer is made again because the sums changed under it; then it is made in one go."""
+"""The most times that an answer is made again because its sums changed; then it is made in one go."""
 
 USUAL_VIEWS = (
     View(),
@@ -84,7 +84,7 @@ USUAL_VIEWS = (
     View(ERRORS),
 )
 LOST_SECONDS = 10.0
-"""How long a delta that was published is waited for; the log may have lost what it had acknowledged."""
+"""Seconds that a published delta is waited for; the log may have lost what it had acknowledged."""
 
 WARM_PAUSE = 0.002
 """Seconds for others between two bits of getting ready."""
@@ -96,8 +96,8 @@ class Histogram:
     """Adds up what happens, and tells.
 
     Args:
-        log: To catch up from.
-        store: Has the rollups, and the entities that are finished.
+        log: The log to catch up from.
+        store: The store of the rollups and of finished entities.
         publish: Appends to the log; the appender's.
         prices: The same as the fold's.
         interval: Seconds between two deltas while there are changes.
@@ -165,7 +165,7 @@ class Histogram:
         """Answer some questions, all as of the same moment.
 
         Args:
-            questions: What to add up.
+            questions: The sums that are asked for.
             known: The newest event that the asker may know of; it is in the answer, unless the log can't
                 take a delta now.
 
@@ -228,7 +228,7 @@ class Histogram:
         self._conditions.look()
 
     async def _warm(self) -> None:
-        """Make what is usually asked for ready, bit by bit, so that the first question finds it."""
+        """Make the usual views ready, bit by bit, so that the first question finds them."""
         for view in USUAL_VIEWS:
             for _ in self._cube.prepare(view, *ALL_TIME):
                 await trio.sleep(WARM_PAUSE)

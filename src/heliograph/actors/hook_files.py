@@ -31,8 +31,8 @@ class HookFile:
     Args:
         file: Its name, from the root.
         signature: It, and the templates beside it, as they were just before.
-        config: What it says; ``None``: it is broken.
-        error: What is wrong with it.
+        config: The configuration in the file; ``None``: the file is broken.
+        error: The fault in the file.
         secret: The secret, if the file itself has it.
     """
 
@@ -63,7 +63,7 @@ def _found(root: Path, names: list[str]) -> Iterator[Path]:
 
 
 def look(file: Path) -> Signature:
-    """Return what tells whether a file, or a template in its folder, has changed."""
+    """Return a signature that changes with a file, and with the templates in its folder."""
     names = [file.name]
     if file.name in CONFIG:
         for place, inner, found in os.walk(file.parent):

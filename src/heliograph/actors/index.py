@@ -22,12 +22,12 @@ W = TypeVar("W")
 
 @attrs.define
 class _Watched(Generic[W]):
-    """Who watches what one selector covers.
+    """The watchers of what one selector covers.
 
     Args:
-        whole: Those who want all of it, as nearly all do.
-        by_topic: Those who want a topic, or a pattern of topics.
-        by_run: Those who want one run, and of it all or some topics.
+        whole: The watchers of all of it, as nearly all are.
+        by_topic: The watchers of a topic, or of a pattern of topics.
+        by_run: The watchers of one run: of all its events, or of some topics.
     """
 
     whole: list[W] = attrs.field(factory=list)
@@ -60,7 +60,7 @@ class _Watched(Generic[W]):
                 del self.by_topic[topic]
 
     def some(self, event: Event) -> list[W]:
-        """Return those who want some of it, and this event."""
+        """Return the watchers of a part of it that has this event."""
         found: list[W] = []
         if self.by_topic:
             for pattern in topic_patterns_of(event.topic):
@@ -81,7 +81,7 @@ class WatcherIndex(Generic[W]):
         self._watched: dict[str, _Watched[W]] = {}
 
     def __len__(self) -> int:
-        """Return how many selectors are watched."""
+        """Return the number of watched selectors."""
         return len(self._watched)
 
     def add(self, selection: Selection, watcher: W) -> None:
@@ -98,7 +98,7 @@ class WatcherIndex(Generic[W]):
                 del self._watched[selector]
 
     def watchers(self, event: Event) -> list[W]:
-        """Return who watches an event."""
+        """Return the watchers of an event."""
         found: list[W] = []
         for selector in selectors_of(event.channel):
             watched = self._watched.get(selector)

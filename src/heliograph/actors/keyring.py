@@ -31,12 +31,12 @@ log = structlog.get_logger(__name__)
 
 @attrs.frozen
 class KeyChange:
-    """What a look found.
+    """A change that a look found.
 
     Args:
         key: As it is now.
-        was: What had become of it before; ``None``: it was not there.
-        state: What has become of it.
+        was: The state before; ``None``: the key was not there.
+        state: The state now.
     """
 
     key: StoredKey
@@ -49,7 +49,7 @@ class Keyring:
     """The keys in the vault.
 
     Args:
-        vault: Where they are kept.
+        vault: The vault that keeps the keys.
         on_look: Is told of the changes that a look found, when ``keys`` has them; by the first look of all.
 
     Attributes:

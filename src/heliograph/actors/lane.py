@@ -31,7 +31,7 @@ class Lane:
     Args:
         encode: Their encoding.
         position: Everything up to this id was delivered to all of them.
-        apart: Where those go who step aside.
+        apart: The watchers that step aside are added here.
     """
 
     __slots__ = ("_apart", "_members", "encode", "position")
@@ -67,7 +67,7 @@ class Lane:
         sent: list[int] = []
         while len(sent) < len(descriptors):
             try:
-                # What ``extend`` has taken before an error stays taken.
+                # All that ``extend`` has taken before an error stays taken.
                 sent.extend(map(os.write, islice(descriptors, len(sent), None), repeat(data)))
             except OSError:
                 sent.append(0)  # the socket is full; or broken, which its sink finds out by itself

@@ -41,9 +41,9 @@ class Part:
 
     Args:
         state: Whether it answers as it should.
-        since: Since when it has been so.
-        latency_ms: How long it took to answer; ``None`` where it is in this process.
-        error: What is wrong with it.
+        since: The time from which the state holds.
+        latency_ms: The time that the answer took; ``None`` for a part in this process.
+        error: The fault, if there is one.
     """
 
     state: Literal["ok", "down"]
@@ -57,9 +57,9 @@ class MachineState:
     """The machine of this node.
 
     Args:
-        cpu_percent: Of all its processors, since the look before.
+        cpu_percent: The use of all its processors since the previous look.
         load_average: Over 1, 5 and 15 minutes.
-        disk_total_bytes: Of the disk that has the data of this node.
+        disk_total_bytes: The size of the disk that holds the data of this node.
     """
 
     cpu_percent: float
@@ -76,13 +76,13 @@ class MachineState:
 
 @attrs.frozen
 class NodeState:
-    """How this node is.
+    """The state of this node.
 
     Args:
-        at: When it was looked at.
+        at: The time of the look.
         machine: Its machine.
-        parts: What it needs, by name.
-        events_per_second: That its hub has carried, of late.
+        parts: The parts that the node needs, by name.
+        events_per_second: The rate at which its hub has lately carried events.
     """
 
     at: datetime
@@ -95,11 +95,11 @@ class Monitor:
     """Looks after one node.
 
     Args:
-        node: What it is called.
-        folder: On the disk whose room matters.
+        node: The name of the node.
+        folder: A folder on the disk whose room matters.
         check: Tells of each part what is wrong with it, ``None`` if nothing is.
-        latencies: How long parts took to answer that ``check``, in milliseconds.
-        carried: How many events the hub has carried.
+        latencies: The time that each part took to answer ``check``, in milliseconds.
+        carried: Returns the number of events that the hub has carried.
         watched: Tells whether somebody watches a channel.
         append: Appends drafts to the log.
     """
@@ -140,7 +140,7 @@ class Monitor:
             await trio.sleep(1)
 
     async def state(self) -> NodeState:
-        """Return how it is, as of at most a second ago."""
+        """Return the state of the node, at most a second old."""
         async with self._looking:
             if self._state is None or trio.current_time() >= self._looked_at + FRESH_SECONDS:
                 machine = await trio.to_thread.run_sync(self._look)

@@ -48,7 +48,7 @@ from heliograph.storage.protocols import Receipt, Store
 
 INTERVAL_SECONDS = 1.0
 KEYS = "webhooks/"
-"""How the keys of deliveries begin."""
+"""The beginning of the idempotency keys of deliveries."""
 MOST_SHOWN = 500
 """Characters of a task's input in the events of webhooks."""
 
@@ -57,16 +57,16 @@ log = structlog.get_logger(__name__)
 
 @attrs.frozen
 class Received:
-    """What became of a delivery.
+    """The outcome of a delivery.
 
     Args:
         event_id: Our id of it.
         webhook_id: The webhook that it came to.
-        event_type: What happened.
+        event_type: The event's name.
         matched_command: The command that it asks for.
         task_id: The task that was made of it.
         reason: Why none was made.
-        challenge: What the provider wants to be answered; then nothing was kept.
+        challenge: The answer that the provider waits for; then nothing was kept.
     """
 
     webhook_id: str
@@ -85,7 +85,7 @@ class ReceiverStats:
     Args:
         accepted: Deliveries of which tasks were made.
         skipped: Deliveries that asked for nothing.
-        refused: What was refused, by reason.
+        refused: The number of refused deliveries, by reason.
     """
 
     accepted: int
@@ -97,11 +97,11 @@ class Receiver:
     """Takes deliveries in.
 
     Args:
-        webhooks: Those that there are.
-        store: Has the deliveries of before.
+        webhooks: The webhooks that exist.
+        store: The store of earlier deliveries.
         append: Appends drafts to the log.
-        engine: Is given the tasks that are made, a moment later.
-        repo_path: Where it finds the code.
+        engine: The engine, which is given the tasks that are made, a moment later.
+        repo_path: The folder in which the engine finds the code.
         max_bytes: Limit of an event's payload.
     """
 
@@ -141,7 +141,7 @@ class Receiver:
         Args:
             slug: The last part of the webhook's endpoint.
             header: Returns a header of the request.
-            body: Of the request.
+            body: The body of the request.
 
         Raises:
             NotFound: No webhook has this endpoint.
@@ -294,7 +294,7 @@ class _Known:
     def __init__(self, store: Store) -> None:
         self._store = store
         self._asking = trio.Lock()
-        self._next = _Question()
+        self._next = _Lookup()
 
     async def has(self, event_id: str) -> bool:
         """Tell whether the store has a delivery."""
@@ -303,7 +303,7 @@ class _Known:
         async with self._asking:
             if question.found is None:
                 if self._next is question:
-                    self._next = _Question()
+                    self._next = _Lookup()
                 wanted = DeliveryFilter(event_ids=tuple(question.ids))
                 found, _ = await self._store.list(DELIVERY, wanted, None, len(question.ids))
                 question.found = {delivery.event_id for delivery in found}
@@ -311,7 +311,7 @@ class _Known:
 
 
 @attrs.define
-class _Question:
+class _Lookup:
     ids: set[str] = attrs.field(factory=set)
     found: set[str] | None = None
 

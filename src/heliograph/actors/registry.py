@@ -35,9 +35,9 @@ from heliograph.model.workflows.workflow import Broken, Workflow
 INTERVAL_SECONDS = 1.0
 TOPIC = "workflow.changed"
 KEYS = "workflows/"
-"""How the keys of announcements begin."""
+"""The beginning of the idempotency keys of announcements."""
 MOST_TOLD = 50
-"""How many ids an error lists."""
+"""The number of ids that an error lists."""
 
 log = structlog.get_logger(__name__)
 
@@ -47,9 +47,9 @@ class Catalogue:
     """All workflows at one moment.
 
     Args:
-        workflows: By id, sorted.
+        workflows: The workflows by id, sorted.
         broken: Folders that should be workflows and are none.
-        marks: Of each workflow, a text that changes with its files.
+        marks: For each workflow, a text that changes with its files.
     """
 
     workflows: Mapping[str, Workflow] = attrs.field(factory=dict)
@@ -74,14 +74,14 @@ class Catalogue:
 
 @attrs.frozen
 class RegistryStats:
-    """How the registry is doing.
+    """The counters of the registry.
 
     Args:
-        workflows: How many there are.
-        troubled: How many of them have problems in their files.
+        workflows: The number of workflows.
+        troubled: The number of workflows with problems in their files.
         broken: Folders that should be workflows and are none.
         read: Folders read since the start.
-        looked: How long the last look took, in seconds.
+        looked: The duration of the last look, in seconds.
     """
 
     workflows: int
@@ -155,7 +155,7 @@ class Registry:
         return _catalogue(found, broken)
 
     def _current(self, folder: Path, root: Path) -> Found:
-        """Return what is in a folder: as it was read, unless it has changed since, and not just now."""
+        """Return the content of a folder. It is read again once a change of it has settled."""
         known = self._found.get(folder)
         if known is not None:
             signature = folders.look(folder, known.cards)

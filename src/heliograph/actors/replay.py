@@ -39,7 +39,7 @@ class ReplayPage:
 
     @property
     def messages(self) -> Sequence[Message]:
-        """What is on it."""
+        """The events of the page."""
         return self.batch.messages if self.batch else ()
 
 

@@ -31,8 +31,8 @@ class Retention:
 
     Args:
         keeper: The store's side.
-        artifacts: What runs have left behind, which goes with them.
-        policy: What is kept.
+        artifacts: The artifacts of runs, which are removed with their runs.
+        policy: The rules of what is kept, and for how long.
         clock: Says what is old; while it can't be believed nothing is removed.
     """
 

@@ -31,13 +31,13 @@ async def until_it_works(
     """Call until the answer is not ``Unavailable``; return it.
 
     Args:
-        call: What to try; it must be harmless to try again.
-        doing: What stands still meanwhile, such as ``following``; the log lines are ``not following`` and
+        call: The call to try. It must be harmless to try it again.
+        doing: The work that stands still, such as ``following``; log lines say ``not following`` and
             ``following``.
         on_outage: Told of each failed try.
 
     Raises:
-        Exception: Whatever else ``call`` raises.
+        Exception: Anything else that ``call`` raises.
     """
     backoff = Backoff(FIRST_SECONDS, LONGEST_SECONDS)
     away = False

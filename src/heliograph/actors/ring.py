@@ -19,7 +19,7 @@ from heliograph.model.ids import EventId
 
 @attrs.define
 class RingTotal:
-    """What all rings keep together, in bytes, roughly; a message in several rings counts in each."""
+    """The bytes of all rings together, roughly; a message in several rings counts in each."""
 
     size: int = 0
 
@@ -29,9 +29,9 @@ class Ring:
 
     Args:
         floor: Nothing up to here is known.
-        max_events: How many messages it keeps.
-        max_bytes: How many bytes it keeps, roughly.
-        total: Where its bytes are counted too.
+        max_events: The most messages that it keeps.
+        max_bytes: The most bytes that it keeps, roughly.
+        total: The bytes of all rings, which it adds to.
     """
 
     __slots__ = ("_max_bytes", "_max_events", "_messages", "_total", "floor", "size")
@@ -65,9 +65,9 @@ class Ring:
         """Reach back to where somebody was replayed from, since others mostly come back to the same place.
 
         Args:
-            after: Where that begins.
+            after: The position before the first of the messages.
             messages: All of the selection after it.
-            through: How far they reach; if not up to the ring, or if there is no room, nothing is done.
+            through: The end of them. Unless they reach up to the ring, and there is room, nothing is done.
         """
         if not after < self.floor <= through:
             return

@@ -26,10 +26,10 @@ KEPT_SECONDS = ROTATE_SECONDS + 2 * 86400.0
 
 @attrs.define
 class SigningSecrets:
-    """Those in force.
+    """The secrets in force.
 
     Args:
-        vault: Where they are kept; ``None``: a secret of this process alone.
+        vault: The vault that keeps them; ``None``: one secret, of this process alone.
     """
 
     vault: Vault | None = None
@@ -53,7 +53,7 @@ class SigningSecrets:
             await trio.sleep(LOOK_SECONDS)
 
     async def refresh(self) -> None:
-        """Read what the vault has, renewing and forgetting what is due.
+        """Read the vault's secrets, renewing and forgetting those that are due.
 
         Raises:
             Unavailable: The vault is away.

@@ -22,7 +22,7 @@ from heliograph.model.ids import EventId
 from heliograph.storage.protocols import Log, PositionLost
 
 Followed = Sequence[Event] | PositionLost
-"""What comes out of the log: the next events, or word that what comes does not connect to what came."""
+"""The output of the log: the next events, or word that they do not connect to the last ones."""
 
 Outlet = trio.MemorySendChannel[Followed]
 
@@ -46,9 +46,9 @@ class Subscriber:
     """Follows the log from a position on.
 
     Args:
-        log: What to follow.
+        log: The log to follow.
         start: The position after which to begin.
-        outlets: Who gets every batch; closed when ``run`` ends.
+        outlets: The queues that get every batch; closed when ``run`` ends.
     """
 
     def __init__(self, log: Log, start: EventId, outlets: Sequence[Outlet]) -> None:

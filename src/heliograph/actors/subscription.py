@@ -1,4 +1,4 @@
-"""What a watcher asked for, and the parties to it: encoded messages, subscriptions, watchers.
+"""The request of a watcher, and the parties to it: encoded messages, subscriptions, watchers.
 
 A message is an event with its encodings, each made at the first need and then shared by everybody. A
 watcher is whatever takes bytes on behalf of a client; the http room implements it for WebSocket and
@@ -22,7 +22,7 @@ Encoder = Callable[[Event], bytes]
 
 
 class Overflow(StrEnum):
-    """What happens to a subscription whose client does not keep up."""
+    """The policy for a subscription whose client does not keep up."""
 
     DISCONNECT = "disconnect"
     DROP_OLDEST = "drop_oldest"
@@ -35,11 +35,11 @@ def ends_task(event: Event) -> bool:
 
 
 MESSAGE_BYTES = 1100
-"""What an event, its message and one encoding cost besides what the event says (measured)."""
+"""The bytes of an event, its message and one encoding, without the event's own text (measured)."""
 
 TEXT_COPIES = 3
 OBJECT_COPIES = 8
-"""How many times the bytes of its JSON a payload costs: as JSON, as an object and in one encoding. Lines of
+"""The factor on the bytes of a payload's JSON: as JSON, as an object and in one encoding. Lines of
 output are one long text; other objects cost about six times their JSON."""
 
 
@@ -147,9 +147,9 @@ class Subscription:
     """One watcher's interest in one selection.
 
     Args:
-        watcher: Whose it is.
-        selection: What is watched.
-        overflow: What to do when the client does not keep up.
+        watcher: The watcher that it belongs to.
+        selection: The watched selection.
+        overflow: The policy for a client that does not keep up.
         ends_with_task: End after the event that finishes the task.
         ends_after: The task has not finished up to this event for good: what ended it before was not the end.
         position: Everything up to this id was delivered or lies before the subscription.

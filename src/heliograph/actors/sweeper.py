@@ -17,7 +17,7 @@ STEP_STREAMS = 1000
 
 
 class Swept(Protocol):
-    """What the sweeper looks after."""
+    """A party that the sweeper looks after."""
 
     due: float
 

@@ -16,7 +16,7 @@ from heliograph.model.errors import Unavailable
 from heliograph.storage.protocols import Deposed
 
 TURN_SECONDS = 1.0
-"""How often a node that waits asks whether it is its turn."""
+"""Seconds between two tries of a node that waits for its turn."""
 
 log = structlog.get_logger(__name__)
 
@@ -25,12 +25,12 @@ class Turns:
     """One node's turns at one piece of work.
 
     Args:
-        work: What it is, such as ``archiving``; for log lines.
+        work: The name of the work, such as ``archiving``, for log lines.
 
     Attributes:
         active: Whether it is this node's turn now, and it has begun to work.
-        count: How many turns have begun.
-        error: What ended the last turn, or kept it from beginning; ``None`` since one goes well.
+        count: The number of turns that have begun.
+        error: The reason why the last turn ended or could not begin; ``None`` since one goes well.
     """
 
     def __init__(self, work: str) -> None:
@@ -72,7 +72,7 @@ class Turns:
         self.error = None
 
     def fault(self, error: Exception) -> None:
-        """Note what is wrong; the first of a series is logged."""
+        """Note a fault; the first of a series is logged."""
         if self.error is None:
             log.warning(f"not {self._work}", reason=str(error))
         self.error = str(error)

@@ -55,12 +55,12 @@ class Hook:
     """One webhook.
 
     Args:
-        config: How it is configured, and whether it is enabled.
-        secret: That it shares with its provider; ``None``: there is none.
-        file: Where its configuration stands, from the root; empty: it was made over HTTP.
-        created_at: When it was made over HTTP.
-        created_by: By whom.
-        said: What it was made of.
+        config: The configuration, and whether the webhook is enabled.
+        secret: The secret that it shares with its provider; ``None``: there is none.
+        file: The file of its configuration, from the root; empty: it was made over HTTP.
+        created_at: The time at which it was made over HTTP.
+        created_by: The name of the key that made it.
+        said: The body that it was made of.
     """
 
     config: WebhookConfig
@@ -72,7 +72,7 @@ class Hook:
 
     @property
     def webhook_id(self) -> str:
-        """Its id."""
+        """The webhook's id."""
         return self.config.webhook_id
 
 
@@ -81,9 +81,9 @@ class Webhooks:
 
     Args:
         root: The folder with files; ``None``: none.
-        environ: Where the secrets of those in files are.
+        environ: The environment with the secrets of webhooks in files.
         store: Asked for those that were made over HTTP.
-        vault: Has their secrets.
+        vault: The vault of their secrets.
         append: Appends drafts to the log.
     """
 
@@ -132,7 +132,7 @@ class Webhooks:
         return hook
 
     def definition(self, webhook_id: str) -> Mapping[str, Any]:
-        """Return what a webhook that was made over HTTP was made of.
+        """Return the body that a webhook was made of over HTTP.
 
         Raises:
             NotFound: There is no such webhook.
@@ -163,7 +163,7 @@ class Webhooks:
             await self._look()
             await self._ask()
 
-    # What is made over HTTP
+    # Webhooks made over HTTP
 
     async def configure(self, webhook_id: str, said: Mapping[str, Any], secret: str | None, who: str) -> Hook:
         """Make a webhook, or configure one that was made over HTTP anew.
@@ -172,7 +172,7 @@ class Webhooks:
             webhook_id: Its id.
             said: Its configuration, in either of the forms that files have.
             secret: Its secret; ``None``: the one that it has stays.
-            who: Who does it.
+            who: The name of the caller.
 
         Raises:
             WebhookValidationError: Something is wrong with it; every field of it is named.

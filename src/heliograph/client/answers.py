@@ -1,4 +1,4 @@
-"""What can be asked of the service, and what it answers. No I/O.
+"""Questions to the service, and the readers of its answers. No I/O.
 
 A ``Call`` is one request with what reads its answer; ``api.Client`` makes it under asyncio and Trio,
 ``plain.Client`` in plain code. So each question is written once. Fields that an answer has and a class here
@@ -47,10 +47,10 @@ _FAULTS: Mapping[int, type[ClientFault]] = {
 
 @attrs.frozen
 class Accepted:
-    """What the service says to events that it keeps.
+    """The service's answer to events that it keeps.
 
     Args:
-        accepted: How many items it took.
+        accepted: The number of items that it took.
         ids: Their event ids.
         cursor: The position after them.
     """
@@ -67,27 +67,27 @@ class TaskState:
     Args:
         task_id: Its id.
         status: ``queued``, ``running``, ``waiting_input``, ``completed``, ``failed``, ``cancelled``, …
-        created_at: When it was first heard of.
-        updated_at: When it was last heard of.
-        started_at: When it began.
-        finished_at: When it ended.
-        duration_ms: From beginning to end.
-        name: What it is called.
-        agent: Who does it.
-        agent_type: What kind of agent that is.
+        created_at: The time of the first event that mentions it.
+        updated_at: The time of the last event that changed it.
+        started_at: The time at which it began.
+        finished_at: The time at which it ended.
+        duration_ms: The time from beginning to end.
+        name: The task's name.
+        agent: The agent that does it.
+        agent_type: The kind of agent.
         model: The model that it uses.
         session_id: The session that it belongs to.
         conversation_id: The conversation that it belongs to.
-        input: What it was given.
-        metadata: What else was said of it at its beginning.
-        output_lines: How many output events there are.
-        output_bytes: How many bytes of text they hold.
+        input: The task's input.
+        metadata: Further fields that its beginning told.
+        output_lines: The number of its output events.
+        output_bytes: The bytes of text in them.
         cost_usd: Dollars.
-        input_tokens: That went into models.
-        output_tokens: That came out of them.
-        cached_tokens: That came from a cache.
+        input_tokens: Tokens that went into models.
+        output_tokens: Tokens that came out of them.
+        cached_tokens: Tokens that came from a cache.
         error: Why it failed.
-        result: What its end said.
+        result: The result that its end told.
         last_event_id: The cursor of its last event.
     """
 
@@ -123,7 +123,7 @@ class TaskPage:
 
     Args:
         tasks: The tasks.
-        next_cursor: Where the next page begins; ``None`` at the end.
+        next_cursor: The cursor of the next page; ``None`` at the end.
         stream_cursor: The position in the log that the page reflects: ``follow`` goes on from it.
     """
 
@@ -138,7 +138,7 @@ class EventPage:
 
     Args:
         events: The events.
-        next_cursor: Where the next page begins; ``None`` at the end.
+        next_cursor: The cursor of the next page; ``None`` at the end.
         stream_cursor: The position in the log that the page reflects: ``follow`` goes on from it.
     """
 
@@ -153,7 +153,7 @@ class OutputLine:
 
     Args:
         seq: Its number in the task's channel.
-        id: Of the event.
+        id: The event's id.
         timestamp: ISO 8601.
         output: The text.
         stream: ``stdout`` or ``stderr``.
@@ -176,11 +176,11 @@ class Call(Generic[T]):
 
     Args:
         read: Reads the JSON object of its answer.
-        path: From the root of the service.
-        method: Of HTTP.
-        query: Of the URL; ``None`` is left out.
+        path: The path from the root of the service.
+        method: The HTTP method.
+        query: The URL's query; a value of ``None`` is left out.
         body: As it is sent.
-        content_type: Of the body.
+        content_type: The body's media type.
     """
 
     read: Callable[[dict[str, Any]], T]
@@ -229,7 +229,7 @@ def task_logs(task_id: str, query: Mapping[str, Any]) -> Call[tuple[OutputLine, 
 
 
 def full_log_path(task_id: str) -> str:
-    """Return where a task's whole output is."""
+    """Return the path of a task's whole output."""
     return f"{TASKS}/{task_id}/logs/full"
 
 
@@ -292,7 +292,7 @@ def problem_error(status: int, body: bytes, retry_after: str = "") -> Heliograph
     """Make the error that an HTTP problem stands for.
 
     Args:
-        status: Of the answer.
+        status: The answer's status.
         body: A problem document, or whatever else a proxy in between has said.
         retry_after: The header's text; a date is not read.
     """

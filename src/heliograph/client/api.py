@@ -46,7 +46,7 @@ class Client:
     """Talks to one service; use it as an async context manager.
 
     Args:
-        url: Where the service is, such as ``http://127.0.0.1:5000``.
+        url: The service's URL, such as ``http://127.0.0.1:5000``.
         api_key: Sent as ``X-API-Key``; ``None``: none is sent.
     """
 
@@ -190,8 +190,8 @@ class Client:
         """Open an answer that is read piece by piece.
 
         Args:
-            path: From the root of the service.
-            query: Of the URL.
+            path: The path from the root of the service.
+            query: The URL's query.
             headers: Besides the usual ones.
             idle: Seconds of silence after which the connection counts as lost.
 
@@ -244,7 +244,7 @@ class _Body(httpx.AsyncByteStream):
 
 
 def options(url: str, api_key: str | None) -> dict[str, Any]:
-    """Return how a client of httpx is made for a service."""
+    """Return the options of an httpx client of a service."""
     return {
         "base_url": url,
         "headers": {} if api_key is None else {"X-API-Key": api_key},
@@ -270,7 +270,7 @@ async def raise_for_problem(response: httpx.Response) -> None:
         response: A streaming response whose body was not read yet.
 
     Raises:
-        HeliographError: By the answer's status; ``Unavailable`` for every 5xx.
+        HeliographError: The error of the answer's status; ``Unavailable`` for every 5xx.
     """
     if not response.is_success:
         body = b""

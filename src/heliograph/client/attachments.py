@@ -35,6 +35,6 @@ async def send_attachments(spool: Spool, client: Client, notify: Callable[[str],
 
 
 def read_attachment(file: Path) -> tuple[str, bytes]:
-    """Return where an attachment goes, and its bytes."""
+    """Return the path that an attachment goes to, and its bytes."""
     about, _, data = file.read_bytes().partition(b"\n")
     return str(orjson.loads(about)["path"]), data

@@ -1,4 +1,4 @@
-"""What the environment tells a client: where the service is, and which task this program belongs to."""
+"""The client's view of the environment: the service's URL, and the task that this program belongs to."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ TASK_ID = "HELIOGRAPH_TASK_ID"
 
 
 def service_url() -> str:
-    """Return where the service is."""
+    """Return the service's URL."""
     return (os.environ.get(URL) or DEFAULT_URL).rstrip("/")
 
 

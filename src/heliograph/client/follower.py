@@ -91,8 +91,8 @@ async def follow(
     """Follow a channel: enter it with ``async with``, and iterate over what that gives.
 
     Args:
-        client: Of the service.
-        following: What is followed; it moves on with each item, so another ``follow`` may go on from it.
+        client: The client of the service.
+        following: The selection and the position, which moves with each item: another ``follow`` may go on.
         transport: ``sse`` or ``ws``.
         on_retry: Told each time that the service can't be reached or asks to come again.
 

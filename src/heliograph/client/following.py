@@ -29,10 +29,10 @@ class Gap:
     """Events that this stream did not get.
 
     Args:
-        channel: Where they were.
+        channel: The channel of the lost events.
         start: Position before the first of them, or its id, as the service says it.
         end: Position of the last of them.
-        count: How many, if the service knows.
+        count: The number of lost events, if the service knows it.
         reason: Why.
     """
 
@@ -48,7 +48,7 @@ class Reset:
     """The position asked for can't be honoured: what was built from the events before is out of date.
 
     Args:
-        channel: Where.
+        channel: The channel of the reset.
         oldest: The oldest position that is kept.
         head: The newest position.
         reason: Why.
@@ -76,7 +76,7 @@ class Finished(Exception):
 
 @attrs.define
 class Following:
-    """What is followed, and how far.
+    """A selection that is followed, and the position in it.
 
     Args:
         channel: A channel or a pattern.
@@ -92,7 +92,7 @@ class Following:
     last: EventId = OLDEST
 
     def query(self) -> dict[str, Any]:
-        """Return what is asked for next, in the names of both transports."""
+        """Return the query of the next request, in the names of both transports."""
         tail = None if self.after else self.tail
         wanted = {"channel": self.channel, "topic": self.topic, "after": self.after, "tail": tail}
         return {name: value for name, value in wanted.items() if value is not None}
@@ -124,11 +124,11 @@ class SseReader:
         self._parser = Parser(following.after or "")
 
     def feed(self, chunk: bytes) -> list[Item]:
-        """Take what was read; return the items that are complete by it."""
+        """Take bytes that were read; return the items that are complete by them."""
         items: list[Item] = []
         for block in self._parser.feed(chunk):
             fields = orjson.loads(block.data or "{}")
-            # Whatever its name: a log may hold events named like the stream's own words.
+            # Any name may stand here: a log may hold events named like the stream's own words.
             if "topic" in fields and "payload" in fields:
                 items.append(read_event(fields, fields["topic"], fields["payload"]))
             elif block.event == "reconnect":

@@ -1,4 +1,4 @@
-"""How the user can call this program, for advice that works as it is printed."""
+"""The command line that starts this program, for advice that works as it is printed."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ class ItemParser:
         self._lines: bool | None = None  # whether it is NDJSON; None: nothing but blanks was seen yet
 
     def feed(self, data: bytes) -> list[Any]:
-        """Take what was read; return the items that are complete by it.
+        """Take bytes that were read; return the items that are complete by them.
 
         Raises:
             Malformed: A line is not JSON; the message has its number.

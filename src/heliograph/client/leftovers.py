@@ -1,4 +1,4 @@
-"""What earlier runs left in the spool folder, sent by a later one.
+"""The spools of earlier runs, sent by a later one.
 
 A run that ended while the service was away leaves its spool complete. A run that was killed leaves it
 without the task's end; so that the task does not run for ever in the dashboard, it is ended here as
@@ -31,8 +31,8 @@ async def send_leftovers(
 
     Args:
         home: The folder of all spools.
-        url: What the spools call the service.
-        client: Of the service.
+        url: The service's URL, as the spools name it.
+        client: The client of the service.
         notify: Told, in sentences for people, what goes wrong.
         patience: Seconds without progress after which to give up; at once if the service refuses.
 

@@ -36,7 +36,7 @@ class Line:
         self._cells: list[tuple[str, Style]] = []
         self._cursor = 0
         self.unchanged = 0
-        """How many of its first characters are what they were when it was last rendered."""
+        """The number of its first characters that have not changed since it was last rendered."""
 
     def write(self, text: str, *, rewind: bool = False) -> None:
         """Write text at the cursor; with ``rewind`` after going back to the beginning."""

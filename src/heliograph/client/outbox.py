@@ -21,7 +21,7 @@ import orjson
 import trio
 
 from heliograph.client.api import Client
-from heliograph.client.spool import Run, Spool, expand
+from heliograph.client.spool import OutputRun, Spool, expand
 from heliograph.model.backoff import Backoff
 from heliograph.model.errors import ClientFault, Forbidden, HeliographError, Invalid, TooLarge, TooMany
 
@@ -40,7 +40,7 @@ class Outbox:
 
     Args:
         spool: Written and emptied here; whoever made it closes it.
-        client: Of the service that it goes to.
+        client: The client of the service that it sends to.
         notify: Told, in a sentence for people, when the service is away or refuses, and when it is back.
         limit: Bytes that may wait in the spool before ``put`` waits.
 
@@ -65,7 +65,7 @@ class Outbox:
         """Bytes that wait."""
         return self._spool.unsent
 
-    async def put(self, items: Sequence[Mapping[str, Any] | Run]) -> None:
+    async def put(self, items: Sequence[Mapping[str, Any] | OutputRun]) -> None:
         """Put items into the spool once it is below its bound.
 
         If this is cancelled, none of them was taken.
@@ -88,7 +88,7 @@ class Outbox:
                     )
             await trio.sleep(DISK_RETRY)
 
-    def append(self, items: Sequence[Mapping[str, Any] | Run]) -> None:
+    def append(self, items: Sequence[Mapping[str, Any] | OutputRun]) -> None:
         """Put items into the spool, whether it is below its bound or not.
 
         Raises:

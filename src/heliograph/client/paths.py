@@ -1,4 +1,4 @@
-"""Where things are at the service: every path that a client asks."""
+"""The service's paths: all that a client asks."""
 
 from __future__ import annotations
 
@@ -12,5 +12,5 @@ WORKFLOWS = "/api/v1/workflows"
 
 
 def artifact_path(workflow_id: str, run_id: str, key: str) -> str:
-    """Return where an artifact of a run is."""
+    """Return the path of a run's artifact."""
     return f"{WORKFLOWS}/{quote(workflow_id)}/runs/{quote(run_id)}/artifacts/{quote(key)}"

@@ -24,7 +24,7 @@ class Client:
     """Talks to one service; use it as a context manager.
 
     Args:
-        url: Where the service is, such as ``http://127.0.0.1:5000``.
+        url: The service's URL, such as ``http://127.0.0.1:5000``.
         api_key: Sent as ``X-API-Key``; ``None``: none is sent.
     """
 

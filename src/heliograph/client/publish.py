@@ -1,4 +1,4 @@
-"""What ``heliograph publish`` does: items from a file, or from a pipe as they come."""
+"""The command ``heliograph publish``: items from a file, or from a pipe as they come."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ async def publish_items(client: Client, items: Sequence[Any], patience: float) -
     """Publish items, all or none.
 
     Args:
-        client: Of the service.
-        items: In either form.
+        client: The client of the service.
+        items: The items, in either form.
         patience: Seconds to go on trying while the service is away; it is tried once in any case.
 
     Raises:
@@ -52,13 +52,13 @@ async def publish_stream(
     """Publish what comes out of a file or pipe, as it comes.
 
     Args:
-        client: Of the service.
-        descriptor: To read from, until its end.
+        client: The client of the service.
+        descriptor: The file to read from, until its end.
         patience: Seconds to go on trying while the service is away, each time.
         on_kept: Told of each batch that the service keeps.
 
     Raises:
-        Malformed: What was read is not JSON.
+        Malformed: The input is not JSON.
         Invalid: The service refuses items; they are numbered from the first that was read, from 0.
         HeliographError: It refuses otherwise, or is still away.
     """

@@ -45,12 +45,12 @@ SEGMENT_BYTES = 4 * 1024 * 1024
 ITEM_BYTES = 150
 """About what an item has beside the text of its line."""
 REFUSED_BYTES = 64 * 1024 * 1024
-"""How much is kept of what the service refuses."""
+"""The bytes of refused items that are kept."""
 
 
 @attrs.frozen
 class About:
-    """What a spool is for.
+    """The purpose of a spool.
 
     Args:
         url: The service that its items are for.
@@ -64,11 +64,11 @@ class About:
 
 
 @attrs.frozen
-class Run:
+class OutputRun:
     """Lines of output, one behind the other.
 
     Args:
-        item: What each of them becomes, but for ``output`` in its payload and the key.
+        item: The item that each of them becomes, but for ``output`` in its payload and the key.
         text: The lines, joined by line ends.
     """
 
@@ -106,7 +106,7 @@ class Spool:
 
         Args:
             home: The folder of all spools; made if it is missing.
-            about: What it is for.
+            about: The purpose of the spool.
 
         Raises:
             OSError: It can't be made there.
@@ -152,7 +152,7 @@ class Spool:
         """Bytes that are appended but not acknowledged."""
         return self.appended - self.acknowledged
 
-    def append(self, items: Iterable[Mapping[str, Any] | Run]) -> None:
+    def append(self, items: Iterable[Mapping[str, Any] | OutputRun]) -> None:
         """Append items and runs of them, giving each item its key.
 
         Raises:
@@ -160,7 +160,7 @@ class Spool:
         """
         records = []
         for item in items:
-            if isinstance(item, Run):
+            if isinstance(item, OutputRun):
                 records.append(orjson.dumps([self._keys, self._count + 1, item.item, item.text]))
                 self._count += item.text.count("\n") + 1
             else:

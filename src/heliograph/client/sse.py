@@ -54,7 +54,7 @@ class Parser:
         self._id = last_id
 
     def feed(self, data: bytes) -> list[Block]:
-        """Take what was read; return the events that are complete by it.
+        """Take bytes that were read; return the events that are complete by them.
 
         Raises:
             Malformed: A block is larger than any event can be.

@@ -43,12 +43,12 @@ from heliograph.model.errors import TooMany, Unavailable
 
 
 class EventStream:
-    """What happens on a channel; iterate over it with ``for`` or ``async for``.
+    """The events of a channel; iterate over it with ``for`` or ``async for``.
 
     Args:
-        url: Where the service is.
+        url: The service's URL.
         api_key: Its key; ``None``: none.
-        following: What is followed; it moves on with each item.
+        following: The selection and the position; it moves on with each item.
     """
 
     def __init__(self, url: str, api_key: str | None, following: Following) -> None:
@@ -93,7 +93,7 @@ class EventStream:
         """Connect, if need be, and read once.
 
         Args:
-            deadline: By the monotonic clock.
+            deadline: The deadline by the monotonic clock.
 
         Raises:
             TimeoutError: The deadline has passed.
@@ -208,7 +208,7 @@ class EventStream:
         self._begin(self._response.status_code)
         self._chunks = self._response.aiter_bytes()
 
-    # What both do.
+    # Methods of both.
 
     def take(self) -> Iterator[Item]:
         """Take the items that have arrived."""
@@ -273,7 +273,7 @@ def follow(
         after: Begin after this cursor; ``0-0``: with the oldest event that is kept. By default: now.
         topic: Only events of this topic, or of a pattern such as ``pipeline.*``.
         tail: The number of the newest events to begin with instead.
-        url: Where the service is; by default as ``configure`` or ``HELIOGRAPH_URL`` says.
+        url: The service's URL; by default as ``configure`` or ``HELIOGRAPH_URL`` says.
         api_key: The key to read with, likewise.
 
     Raises:

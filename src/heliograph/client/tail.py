@@ -32,10 +32,10 @@ async def show_channel(
     """Show a channel until its task has ended, or without end; a service that is away is waited for.
 
     Args:
-        client: Of the service.
-        following: What to show.
+        client: The client of the service.
+        following: The selection to show.
         transport: ``sse`` or ``ws``.
-        show: Given each item.
+        show: Called with each item.
         notify: Told, in sentences for people, what is waited for.
         follow_on: Go on after the end of the task.
 

@@ -1,4 +1,4 @@
-"""What ``heliograph tail`` shows: events as people read them.
+"""The output of ``heliograph tail``: events as people read them.
 
 A task's output comes out as the program wrote it: pieces of a line are joined, a rewind goes back to the
 start of the line, and what both streams write at once is kept on lines of its own. stderr is coloured.
@@ -65,18 +65,18 @@ class EventPrinter:
 
     Args:
         many: Items come from several channels, so each line says from which.
-        console: Where to; by default stdout.
+        console: The console to write to; by default stdout.
     """
 
     def __init__(self, *, many: bool = False, console: Console | None = None) -> None:
         self._console = console or _Console()
         self._many = many
         self._open: Place | None = None
-        """Whose line was begun."""
+        """The task and the stream of the line that was begun."""
         self._line = Line(AnsiDecoder())
         """The line begun."""
         self._shown = 0
-        """How many of its characters are on the terminal."""
+        """The number of its characters that are on the terminal."""
         self._colours: dict[Place, AnsiDecoder] = {}
 
     def show(self, item: Item) -> None:
@@ -141,7 +141,7 @@ class EventPrinter:
         self._shown = 0
 
     def _colours_of(self, place: Place) -> AnsiDecoder:
-        """Return what knows the colour in force in a stream; the streams begun longest ago are forgotten."""
+        """Return the decoder with the colour in force in a stream; the oldest streams are forgotten."""
         colours = self._colours.pop(place, None) or AnsiDecoder()
         self._colours[place] = colours
         if len(self._colours) > MOST_COLOURS:

@@ -1,1 +1,1 @@
-"""What things are: events, ids, channels, tasks, and what a publisher may say. Imports nothing of ours."""
+"""The domain's values: events, ids, channels, tasks, the rules for publishers. Imports nothing of ours."""

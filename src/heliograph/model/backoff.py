@@ -1,4 +1,4 @@
-"""How long to wait before something that failed is tried again.
+"""The delays before a call that failed is tried again.
 
 Delays double up to a cap, so that what is away for long is not asked too often. Each is jittered, so that
 many who failed together do not come back together.

@@ -33,7 +33,7 @@ RESERVED_TOPICS = (
     *("authenticated", "gap", "keepalive", "pong", "reconnect", "reset", "subscribed", "unsubscribed"),
     *("error", "message", "open"),
 )
-"""What streams say themselves, and EventSource's own events: on SSE an event is called by its topic."""
+"""The streams' own words, and EventSource's own events: on SSE an event is called by its topic."""
 
 NAME_HELP = "1 to 128 of A-Z a-z 0-9 . _ : @ + = ~ -, beginning with a letter or digit"
 TOPIC_HELP = "a dotted name such as task.output (letters, digits, _ and -, at most 8 parts)"
@@ -48,7 +48,7 @@ _OWNERS = {
     "run": (_WORKFLOW, _TASK, _CONVERSATION),
     "step": (_WORKFLOW, _TASK, _CONVERSATION),
 }
-"""By the first part of a topic: what an event may belong to, and the field that says so, likeliest first."""
+"""The families that an event may belong to, likeliest first, with their fields; by the topic's first part."""
 
 _name = re.compile(NAME, re.ASCII)
 _topic = re.compile(TOPIC, re.ASCII)
@@ -94,7 +94,7 @@ def parse_topic_pattern(text: str, field: str = "topic") -> str:
     """Check a topic filter: a topic, ``pipeline.*`` (everything below it), or ``*``.
 
     Raises:
-        Invalid: Not of that form.
+        Invalid: The text is not of that form.
     """
     if _topic_pattern.fullmatch(text):
         return text
@@ -145,7 +145,7 @@ def channel_for(topic: str, payload: Mapping[str, Any]) -> str:
 
 @attrs.frozen
 class Selection:
-    """What one subscription watches: some selectors, and a filter on topics.
+    """The selection of one subscription: some selectors, and a filter on topics.
 
     Args:
         selectors: Channels and patterns, sorted and without those that another one covers, so that equal

@@ -28,9 +28,9 @@ class Dispatch:
     """The state of a dispatch.
 
     Args:
-        request: What the engine is given: the payload of the request.
-        attempts: How often it was given.
-        alias: What the engine calls the task, if it has a name of its own for it.
+        request: The payload of the request, which the engine is given.
+        attempts: The number of times that it was given.
+        alias: The engine's own name for the task, if it has one.
         open: Whether it is still to be looked after.
     """
 

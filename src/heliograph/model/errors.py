@@ -36,7 +36,7 @@ MAX_ERRORS = 100
 """Bad fields that one error names; a request may have millions."""
 
 SAID_ERRORS = 10
-"""Those of them that its text repeats."""
+"""The fields of the problem that its text repeats."""
 
 
 class HeliographError(Exception):
@@ -65,7 +65,7 @@ class FieldError:
 
     Args:
         field: Path of the field, such as ``payload.output``.
-        detail: What is wrong and what would be right.
+        detail: The fault, and the value that would be right.
         index: Position of the item in a batch, from 0; ``None`` outside batches.
     """
 

@@ -1,4 +1,4 @@
-"""What happened: the event, and the draft that a publisher hands in before it has an id.
+"""Events, and the drafts that publishers hand in before an event has an id.
 
 Both are named tuples, where other values here are frozen attrs classes: they are made for every event, and a
 frozen class takes four times as long to make.
@@ -24,13 +24,13 @@ class Draft(NamedTuple):
     """An event that was checked but not yet appended to the log.
 
     Args:
-        channel: Where it will be watched.
-        topic: What kind of thing happened.
+        channel: The channel on which it will be watched.
+        topic: The kind of event.
         payload: A JSON object.
         body: ``payload`` as JSON; made once, stored and measured.
-        timestamp: When it happened, by the publisher; ``None``: when it is appended.
-        sender: Who says so.
-        correlation_id: What it belongs to, in the publisher's own terms.
+        timestamp: The publisher's time of it; ``None``: the time of the append.
+        sender: The name of the publisher.
+        correlation_id: The publisher's own id for all that belongs together.
         key: Idempotency key; appending the same key twice keeps one event.
         follows: The number that its channel must stand at, or it is refused; ``None``: any.
     """
@@ -70,13 +70,13 @@ class Event(NamedTuple):
 
     Args:
         id: Position in the log, unique and ordered over the whole deployment.
-        channel: Where it is watched.
+        channel: The channel on which it is watched.
         seq: 1, 2, 3, … without holes within its channel.
-        topic: What kind of thing happened.
-        timestamp: When it happened (aware, UTC).
+        topic: The kind of event.
+        timestamp: The time of it (aware, UTC).
         payload: A JSON object.
-        sender: Who said so.
-        correlation_id: What it belongs to, in the publisher's own terms.
+        sender: The name of the publisher.
+        correlation_id: The publisher's own id for all that belongs together.
         body: ``payload`` as JSON, as it is stored: every encoding of the event takes it as it is. ``None``
             when the event was not read from the log, such as by a client.
     """

@@ -47,7 +47,7 @@ def parse_id(text: str, field: str = "cursor") -> EventId:
     """Read an id or cursor as ``format_id`` writes it.
 
     Raises:
-        Invalid: Not of that form, or out of range; the error names ``field``.
+        Invalid: The text is not of that form, or out of range; the error names ``field``.
     """
     match = _ID.fullmatch(text)
     if match:
@@ -76,7 +76,7 @@ def parse_time(text: str, field: str) -> datetime:
     """Read an ISO 8601 time; one without an offset is taken as UTC, and a date as its midnight.
 
     Raises:
-        Invalid: Not a time, or not between the years 1970 and 9998; the error names ``field``.
+        Invalid: The text is no time, or not between the years 1970 and 9998; the error names ``field``.
     """
     try:
         moment = datetime.fromisoformat(text)

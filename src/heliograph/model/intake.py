@@ -1,4 +1,4 @@
-"""What a publisher may send, and how it becomes a draft.
+"""The forms of a publisher's items, and the way from an item to a draft.
 
 An item comes in the event form (``topic`` and ``payload``, the rest optional) or in the dashboard's
 message form (``{"type": "task_output", "task_id": …, "output": …}``, ``task_status`` likewise). The
@@ -31,7 +31,7 @@ MAX_KEY = 200
 """Characters of an event's idempotency key."""
 BRIDGE_KEYS = "bridge/"
 OWN_KEYS = ("analytics/", BRIDGE_KEYS, "webhooks/", "workflows/", "heliograph/")
-"""How the keys begin under which the service itself publishes; a publisher's would stand in its way."""
+"""The beginning of the service's own idempotency keys; a publisher's key would stand in its way."""
 
 _FIELDS: Mapping[str, Rule] = {
     "topic": Rule(
@@ -60,17 +60,17 @@ _FIELDS: Mapping[str, Rule] = {
 _COMMON = {name: rule for name, rule in _FIELDS.items() if name not in {"topic", "payload", "channel"}}
 ENVELOPE = Rules(_FIELDS, closed=True)
 _AROUND = {"type", *_COMMON}
-"""What in a message is not payload."""
+"""The part of a message that is not payload."""
 
 _TYPE = Rule(
     lambda v: isinstance(v, str), "must be task_output or task_status", {"type": "string"}, required=True
 )
 
 KIND_OF = {topic: kind for kind in KINDS for topic in kind.topics}
-"""By topic: the kind of entity whose rules its payload keeps to."""
+"""The kind of entity whose rules the payload of a topic keeps to, by topic."""
 
 OWN_TOPICS = frozenset(topic for kind in KINDS for topic in kind.own) | {channels.MACHINE_STATUS}
-"""What only the service itself says: who may publish need not be who may configure."""
+"""The topics of the service itself: a key that may publish need not be one that may configure."""
 
 MESSAGE_FORMS = {
     form: (topic, Rules({"type": _TYPE, **kind.topics[topic].by_name, **_COMMON}, closed=True))
@@ -125,7 +125,7 @@ def parse_json(body: bytes, what: str) -> Any:
     """Read JSON strictly (UTF-8, no NaN, no lone surrogates).
 
     Raises:
-        Malformed: Not JSON; the message names ``what`` and the position.
+        Malformed: The data is not JSON; the message names ``what`` and the position.
         Invalid: It has numbers that would come back as others.
     """
     try:
@@ -143,7 +143,7 @@ def _refuse_numbers(body: bytes, what: str) -> None:
     """Refuse numbers that would come back as others.
 
     Raises:
-        Invalid: With one entry for each.
+        Invalid: The bad items, an entry for each.
     """
     try:
         value = json.loads(body, parse_int=_number, parse_float=_number)
@@ -196,7 +196,7 @@ def parse_items(items: Iterable[Any], max_event_bytes: int, request_key: str | N
         request_key: The request's idempotency key, from which items without a ``key`` get theirs.
 
     Raises:
-        Invalid: With one entry for each bad field of each item.
+        Invalid: The bad fields of the items, an entry for each.
         TooLarge: An item is over the limit; the message names its index.
     """
     drafts: list[Draft] = []
@@ -254,7 +254,7 @@ def parse_item(item: Any, max_event_bytes: int, default_key: str | None = None) 
     if errors:
         raise Invalid(errors)
     body = _write(payload)
-    # What streams escape takes more room there than here.
+    # The size counts as JSON here; text that streams escape takes more room there.
     size = len(plain_json(body)) if 3 * len(body) > max_event_bytes else len(body)
     if size > max_event_bytes:
         raise TooLarge(f"the payload has {size} bytes; at most {max_event_bytes} are taken")

@@ -37,11 +37,11 @@ class StoredKey:
         sha256: Hex digest of the key.
         scopes: Some of ``read``, ``publish``, ``admin``.
         channels: Selectors that it may read and publish; empty: all.
-        made_at: When it was made, in seconds since the epoch.
+        made_at: The time at which it was made, in seconds since the epoch.
         made_by: The user and the machine.
         expires_at: From when it is good for nothing; ``None``: never.
         quota: Its own; ``None``: that of ``auth.quota``.
-        revoked_at: When it was revoked; ``None``: it was not.
+        revoked_at: The time at which it was revoked; ``None``: it was not.
         revoked_by: The user and the machine.
     """
 

@@ -27,7 +27,7 @@ Key = tuple[str, ...]
 
 
 class Share(Protocol):
-    """What one entity adds to another; compared by value."""
+    """The share of one entity in another; compared by value."""
 
     @property
     def owner(self) -> Key:
@@ -51,7 +51,7 @@ class Kind(Generic[V]):
     """A kind of entity.
 
     Args:
-        name: What one of them is called.
+        name: The word for one of them.
         value: The class of their state, an attrs class whose fields are the columns of its table. It has the
             methods of ``Folded`` if events are applied to it, and ``feed`` if shares are.
         key: The names of the fields that identify one.
@@ -61,12 +61,12 @@ class Kind(Generic[V]):
         further: More such parts, of channels whose events concern it too.
         field: The field of a payload that names the rest of the channel; ``None``: the channel is the family.
         topics: The rules of the payloads of its topics; others on its channels are taken as they are.
-        own: Those of its topics that only the service itself may publish.
+        own: The topics that only the service itself may publish.
         lines: The topic whose events are lines of output, if any is.
         forms: The dashboard's forms of messages, and their topics.
         key_of: Returns the key of the entity that an event of the family touches, ``None`` if it is none.
         first_seen: Makes an entity at its first event, before that is applied.
-        fed_by: By kind, what one entity of that kind adds to one of these; ``None`` if nothing.
+        fed_by: The share of an entity of another kind in one of these, by that kind; ``None``: no share.
         fed: Makes an entity at its first share, before that is added.
     """
 
@@ -92,7 +92,7 @@ class Kind(Generic[V]):
         return str(self.family) if self.field is None else f"{self.family}:{payload[self.field]}"
 
     def position(self, value: V) -> tuple[Any, ...]:
-        """Return where an entity stands in lists: a keyset cursor."""
+        """Return the place of an entity in lists: a keyset cursor."""
         return tuple(getattr(value, name) for name in self.order)
 
 
@@ -101,7 +101,7 @@ class Before(Generic[V]):
     """An entity as it was before some event, as far as the store knows.
 
     Args:
-        value: With the fields that decide what it counts for; ``None`` when the store knows of none.
+        value: The state, with the fields that decide its share; ``None`` when the store has none.
         through: Its events up to this id are in ``value``; those between it and the event in question have
             not been folded yet.
     """

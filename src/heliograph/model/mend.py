@@ -134,8 +134,9 @@ def parse_leniently(item: Any, max_bytes: int, default_key: str | None) -> tuple
     Raises:
         Invalid: It is no object.
     """
+    changed: list[str] = []
     try:
-        draft, changed = parse_item(item, max_bytes, default_key), []
+        draft = parse_item(item, max_bytes, default_key)
     except (Invalid, TooLarge):
         if not isinstance(item, dict):
             raise

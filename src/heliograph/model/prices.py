@@ -1,4 +1,4 @@
-"""What tokens cost: a table by model, with the days on which each price holds.
+"""The prices of tokens: a table by model, with the days on which each price holds.
 
 A result that says its cost is believed. Where it says tokens and no cost, the table computes one, and
 the task says so (``cost_computed``). A price in dollars for a million tokens is a thousand times that
@@ -41,10 +41,10 @@ class Usage(NamedTuple):
     """Tokens, each counted once.
 
     Args:
-        fresh: Of the input, those that came from no cache and went to none.
-        cached: Of the input, those that came from a cache.
-        written: Of the input, those that were written to a cache.
-        output: Those that came out.
+        fresh: Input tokens that came from no cache and went to none.
+        cached: Input tokens that came from a cache.
+        written: Input tokens that were written to a cache.
+        output: Output tokens.
     """
 
     fresh: int = 0
@@ -63,14 +63,14 @@ NO_USAGE = Usage()
 
 @attrs.frozen
 class Price:
-    """What one model's tokens cost, in dollars for a million of them.
+    """The prices of one model's tokens, in dollars for a million of them.
 
     Args:
         model: As tasks name it.
-        input: Of the tokens that went in.
-        output: Of the tokens that came out.
-        cached: Of those input tokens that came from a cache; as ``input`` when not given.
-        cache_write: Of those input tokens that were written to a cache; as ``input`` when not given.
+        input: The price of input tokens.
+        output: The price of output tokens.
+        cached: The price of input tokens that came from a cache; as ``input`` when not given.
+        cache_write: The price of input tokens that were written to a cache; as ``input`` when not given.
         valid_from: First day (UTC) it holds; from ever when not given.
         valid_until: First day (UTC) it holds no more; for ever when not given.
     """
@@ -89,7 +89,7 @@ class Price:
         return self.valid_from or date.min, self.valid_until or date.max
 
     def of(self, usage: Usage) -> int:
-        """Return what tokens cost, in nano-dollars."""
+        """Return the cost of tokens, in nano-dollars."""
         cached = self.input if self.cached is None else self.cached
         written = self.input if self.cache_write is None else self.cache_write
         cost = usage.fresh * self.input + usage.output * self.output
@@ -127,7 +127,7 @@ class Prices:
 
         Args:
             model: As the task names it.
-            moment: When the task finished, aware.
+            moment: The aware time at which the task finished.
             usage: Its tokens.
 
         Returns:

@@ -1,4 +1,4 @@
-"""What agents, engines and gateways publish to Redis, as drafts of events.
+"""The messages that agents, engines and gateways publish to Redis, as drafts of events.
 
 Two places, and every form in which the messages there are really written:
 
@@ -52,7 +52,7 @@ TO_WEBHOOKS = ("webhook", "response", "notification", "knowledge")
 _TELLING = frozenset(
     {*DESCRIPTIONS, *RENAMED, "input", "metadata", "source", "source_metadata", "user_id", "flow_id"}
 )
-"""What describes a task, in a message about its course."""
+"""The fields that describe a task, in a message about its course."""
 
 _AROUND = ("sender", "timestamp", "correlation_id", "key")
 _SECOND = timedelta(seconds=1)
@@ -63,7 +63,7 @@ def from_pubsub(channel: str, data: bytes, max_bytes: int) -> list[Draft]:
     """Make the drafts of a message of pub/sub.
 
     Args:
-        channel: Where it was published.
+        channel: The Redis channel of the message.
         data: The message.
         max_bytes: Limit of an event's payload as JSON.
 
@@ -96,7 +96,7 @@ def from_stream(entry_id: str, fields: Mapping[str, bytes], max_bytes: int) -> l
 
     Args:
         entry_id: As Redis writes it.
-        fields: What the entry says.
+        fields: The fields of the entry.
         max_bytes: Limit of an event's payload as JSON.
     """
     data = _object(fields.get("data", b"{}"))
@@ -126,7 +126,7 @@ def status_word(said: Any) -> str | None:
 
 
 def _object(data: bytes) -> dict[str, Any]:
-    """Read what should be a JSON object; of anything else make one with its text."""
+    """Read a JSON object; make one of the text of anything else."""
     try:
         value = read_json(data)
     except Malformed:
@@ -151,7 +151,7 @@ def _task_of(channel: str) -> tuple[str, bool]:
 
 
 def _of(data: dict[str, Any], task_id: Any) -> dict[str, Any]:
-    """Return what is said with the task it is about: the one that it names, else the given one."""
+    """Return fields with the id of their task: the one that they name, else the given one."""
     named = data.get("task_id") or task_id
     return {**data, "task_id": named if is_name(named) else name_of(named)}
 
@@ -171,7 +171,7 @@ def _items(kind: str, data: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
     Args:
         kind: Its type, with colons.
-        data: What it says; with the task's id if it is about a task.
+        data: The fields of the message; with the task's id if it is about a task.
     """
     topic = kind.replace(":", ".")
     family, _, name = topic.partition(".")

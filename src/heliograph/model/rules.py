@@ -1,4 +1,4 @@
-"""What the fields of a publisher's object must be: checks, and the sentences and schemas that say them."""
+"""The rules for the fields of a publisher's object: checks, and the sentences and schemas that say them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ forms."""
 
 @attrs.frozen
 class Rule:
-    """What one field must be.
+    """The rule for one field.
 
     Args:
         test: Decides.
@@ -46,7 +46,7 @@ class Rules:
     """The rules of an object's fields, by name.
 
     Args:
-        by_name: What each field must be.
+        by_name: The rule for each field.
         closed: Whether a field without a rule is an error.
     """
 

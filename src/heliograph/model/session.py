@@ -17,7 +17,7 @@ from heliograph.model.task import TASK, Task
 
 
 class SessionShare(NamedTuple):
-    """What one task adds to its session."""
+    """The share of one task in its session."""
 
     session_id: str
     status: str
@@ -54,7 +54,7 @@ class Session:
         """Add a share, or take it away again.
 
         Args:
-            share: What a task adds.
+            share: The share of a task.
             sign: 1 to add it, -1 to take it away.
         """
         count = self.tasks.pop(share.status, 0) + sign
@@ -69,7 +69,7 @@ class Session:
 
 
 def share_of(task: Task) -> SessionShare | None:
-    """Return what a task adds to its session, ``None`` if it names none."""
+    """Return the share of a task in its session, ``None`` if it names none."""
     if not task.session_id:
         return None
     usage = task.usage or NO_USAGE

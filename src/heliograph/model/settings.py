@@ -1,4 +1,4 @@
-"""How a setting with a range is declared, and the one section that several rooms know."""
+"""Settings with a range, and the one section that several rooms know."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import attrs
 from attrs import validators
 
 SCOPES = ("read", "publish", "admin")
-"""What a key may be allowed to do."""
+"""The rights of a key."""
 
 
 def number(default: float, low: float, high: float) -> Any:
@@ -18,7 +18,7 @@ def number(default: float, low: float, high: float) -> Any:
 
 @attrs.frozen
 class RetentionSettings:
-    """How long events, entities, and runs with what they left behind are kept; 0 keeps them for ever."""
+    """Seconds that events, entities, and runs with their artifacts are kept; 0 keeps them for ever."""
 
     max_age_seconds: int = number(0, 0, 100 * 366 * 86400)
     max_events: int = number(0, 0, 10**15)
@@ -28,13 +28,13 @@ class RetentionSettings:
 
 @attrs.frozen
 class Quota:
-    """What one key may use; 0: as much as it likes.
+    """The limits of one key; 0: none.
 
     Args:
         requests: A minute.
-        events: That it publishes a minute.
-        bytes: Of the bodies that it sends a minute.
-        tasks: That it has under way at once.
+        events: The events that it may publish a minute.
+        bytes: The bytes of the bodies that it may send a minute.
+        tasks: The tasks that it may have under way at once.
     """
 
     requests: int = number(0, 0, 10**9)

@@ -72,7 +72,7 @@ def structure(value: Any, cls: type, path: str, problems: list[str]) -> object:
     Args:
         value: Plain data; a dictionary unless it is a mistake.
         cls: The attrs class of the section.
-        path: Of the section, with a dot at its end; empty for the whole.
+        path: The path of the section, with a dot at its end; empty for the whole.
         problems: Each mistake is appended, beginning with its path.
 
     Returns:

@@ -48,7 +48,7 @@ TOKENS = {
     "cache_read_input_tokens": "cache_read_tokens",
     "cache_creation_input_tokens": "cache_write_tokens",
 }
-"""By their names in a result: the fields of a task that count tokens."""
+"""The fields of a task that count tokens, by their names in a result."""
 
 SPENDING = ("cost_nanos", *TOKENS.values())
 """The fields of a task that add up over its attempts."""
@@ -122,10 +122,10 @@ class Task:
     finished_event_id: EventId | None = None
     attempts: int = 1
     earlier: dict[str, int] | None = None
-    """What the attempts before this one have spent; the result of this one is added to it."""
+    """The spending of the attempts before this one; the result of this one is added to it."""
 
     heartbeat_ms: int | None = None
-    """How often at least it has said that something will be heard of it; ``None``: it has not."""
+    """The longest silence that it has announced; ``None``: it has announced none."""
 
     @classmethod
     def first_seen(cls, event: Event) -> Task:
@@ -177,7 +177,7 @@ class Task:
 
         Args:
             event: Newer than every event folded before.
-            prices: To compute a cost that the result does not say.
+            prices: The table for a cost that the result does not say.
         """
         self.last_seq = event.seq
         self.last_event_id = event.id
@@ -234,7 +234,7 @@ class Task:
             if event.payload.get("result") is not None:
                 self._result(event.payload["result"])
         elif status in {"running", "waiting_input"}:
-            # What was said before the end may arrive behind it: only what was said after it begins again.
+            # Words from before the end may arrive behind it. Only words from after it begin again.
             if self.finished_at is not None and status == "running" and event.timestamp >= self.finished_at:
                 self._begin_again()
             if not self.finished:
@@ -285,7 +285,7 @@ class Task:
 
 @attrs.define
 class Progress:
-    """What events of other topics than ``CHANGING`` add to a task that has left ``queued``."""
+    """The changes by events of other topics than ``CHANGING`` to a task that has left ``queued``."""
 
     updated_at: datetime
     output_lines: int = 0
@@ -356,7 +356,7 @@ class TaskFilter:
 
 
 def duration_micros(task: Task) -> int:
-    """Return how long a task took, in microseconds; -1 while it has not ended."""
+    """Return the duration of a task, in microseconds; -1 while it has not ended."""
     if task.finished_at is None:
         return -1
     return max(0, to_microseconds(task.finished_at) - to_microseconds(task.started_at or task.created_at))
@@ -367,7 +367,7 @@ SORTS: Mapping[str, Callable[[Task], int]] = {
     "duration": duration_micros,
     "cost": lambda task: -1 if task.cost_nanos is None else task.cost_nanos,
 }
-"""What lists of tasks can be sorted by besides their creation, largest first; -1 where nothing is known."""
+"""The keys that lists of tasks sort by besides creation, largest first; -1 where nothing is known."""
 
 
 SPENT = {"cost_usd": amount(MAX_COST_USD), **dict.fromkeys(TOKENS, whole(MAX_TOKENS))}
@@ -403,7 +403,7 @@ TASK = Kind(
 
 
 def error_text(error: Any) -> str | None:
-    """Return what a result says of its error as text; one that is no text is written as JSON."""
+    """Return the error in a result as text; one that is no text is written as JSON."""
     if error is None or isinstance(error, str):
         return error
     return json.dumps(error, ensure_ascii=False, separators=(",", ":"))

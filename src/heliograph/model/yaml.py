@@ -27,7 +27,7 @@ from heliograph.model.errors import Malformed
 MAX_BYTES = 256 * 1024
 MAX_DEPTH = 40
 MAX_VALUES = 50_000
-"""How many values a file may say, with each alias counted as all that it stands for."""
+"""The most values in a file, with each alias counted as all that it stands for."""
 LONGEST = 2**63
 """Whole numbers must be below it, and not below its negative: what 64 bits hold."""
 
@@ -48,7 +48,7 @@ class Document:
     """One YAML file, read.
 
     Args:
-        value: What it says: dicts, lists, text, numbers, booleans, ``None``. An empty file says ``None``.
+        value: The parsed value: dicts, lists, text, numbers, booleans, ``None``. An empty file is ``None``.
         lines: The line of each value, from 1, by the way to it.
     """
 

@@ -28,7 +28,7 @@ MAX_KEY = 200
 KEY = r"[A-Za-z0-9_][A-Za-z0-9._:@+=~ -]*"
 KEY_HELP = f"1 to {MAX_KEY} of A-Z a-z 0-9 . _ : @ + = ~ - and spaces, beginning with a letter, digit or _"
 THREADS = 8
-"""How many calls run at once; a disk is not faster with more."""
+"""The number of calls that run at once; a disk is not faster with more."""
 
 T = TypeVar("T")
 _key = re.compile(KEY, re.ASCII)

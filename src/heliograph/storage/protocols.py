@@ -30,7 +30,7 @@ WHOLE_LOG = Selection((EVERYTHING,))
 
 @attrs.frozen
 class Receipt:
-    """What an append answers: the ids, one per draft and in their order."""
+    """The answer to an append: the ids, one per draft and in their order."""
 
     ids: tuple[EventId, ...]
 
@@ -45,7 +45,7 @@ class Page:
     """Some events in order, and how far the reading got.
 
     Args:
-        events: At most as many as were asked for.
+        events: The events, at most as many as were asked for.
         through: Everything of the selection up to this id is in ``events`` or before them.
         more: Whether there may be more behind ``through``.
         trimmed: Some of the selection's events up to this id were removed by retention before this reading,
@@ -60,7 +60,7 @@ class Page:
 
 @attrs.frozen
 class Bounds:
-    """What is kept of a selection.
+    """The extent of a selection that is kept.
 
     Args:
         trimmed: Some of its events up to this id were removed by retention; 0 when none were.
@@ -73,12 +73,12 @@ class Bounds:
 
 @attrs.frozen
 class LogStats:
-    """How following a log on another server goes.
+    """The state of following a log on another server.
 
     Args:
         reachable: Whether the last try reached it.
-        outages: How often it became unreachable since the start.
-        losses: How often the position was lost.
+        outages: The number of times that it became unreachable since the start.
+        losses: The number of times that the position was lost.
         error: Why it is not reachable now.
     """
 
@@ -156,7 +156,7 @@ class Log(Protocol):
         ...
 
     async def bounds(self, selection: Selection) -> Bounds:
-        """Tell what is kept of a selection.
+        """Return the extent of a selection that is kept.
 
         Raises:
             Unavailable: It can't be known now.
@@ -217,7 +217,7 @@ class Listener(Protocol):
         ...
 
     async def hear(self) -> Sequence[Heard | Entry]:
-        """Return what came since, waiting a while for something. Only after ``begin``.
+        """Return the entries since the last call, waiting a while for one. Only after ``begin``.
 
         The messages of pub/sub come first, once. Then come the entries that follow the one that was done
         last: they come again until they are ``done``, on this node or another.
@@ -306,8 +306,8 @@ class LineFilter:
     """The lines of output that a search finds; ``None`` does not filter.
 
     Args:
-        text: Found in the line as it was written, ignoring the case of ASCII letters.
-        stream: Of this stream.
+        text: A text in the line as it was written; the case of ASCII letters is ignored.
+        stream: Only lines of this stream.
     """
 
     text: str | None = None
@@ -337,7 +337,7 @@ class LogLine:
 
 @attrs.frozen
 class RollupSnapshot:
-    """What an aggregator starts from, all as of one moment.
+    """The state that an aggregator starts from, all as of one moment.
 
     Args:
         checkpoint: The last folded event; everything here includes it and those before it.
@@ -355,7 +355,7 @@ class RollupSnapshot:
 
 
 class Store(Protocol):
-    """What is folded out of the log, to be asked."""
+    """The entities that are folded out of the log."""
 
     async def list(
         self,
@@ -369,13 +369,13 @@ class Store(Protocol):
         """List entities in their order until the limit or about a mebibyte; tell whether there are more.
 
         Args:
-            kind: Which entities.
+            kind: The kind of entity.
             wanted: The kind's filter, such as ``TaskFilter``.
             after: The position of the last entity of the page before: ``Kind.position``, or when sorted the
                 value that it is sorted by, and its key.
             limit: The most to return.
             sort: The name of what to sort by instead, largest first.
-            skip: How many to leave out first; they cost as if they were listed, so bound them.
+            skip: The number of entities to leave out first; they cost as if they were listed, so bound it.
         """
         ...
 
@@ -442,7 +442,7 @@ class Store(Protocol):
         ...
 
     async def before(self, wanted: Mapping[str, EventId]) -> Mapping[str, Before[Any]]:
-        """Return what finished measured entities were before an event of theirs, given by the entity's id."""
+        """Return the state of finished measured entities before an event, given by entity."""
         ...
 
 
@@ -468,12 +468,12 @@ class Vault(Protocol):
 
 @attrs.frozen
 class ArtifactInfo:
-    """What is known of an artifact without reading it.
+    """The facts about an artifact that need no reading of it.
 
     Args:
         key: Its name within the run.
-        size: In bytes.
-        modified: When it was written.
+        size: The size in bytes.
+        modified: The time at which it was written.
         etag: Another one after each change.
     """
 
@@ -484,7 +484,7 @@ class ArtifactInfo:
 
 
 class Artifacts(Protocol):
-    """What runs leave behind: files by workflow, run and key. All of these are names without slashes.
+    """The files that runs leave behind, by workflow, run and key. All of these are names without slashes.
 
     Every method raises ``Unavailable`` when the place where they are kept is away.
     """
@@ -561,7 +561,7 @@ class Queue(Protocol):
         ...
 
     async def length(self, name: str) -> int:
-        """Return how many texts wait in a list.
+        """Return the number of texts that wait in a list.
 
         Raises:
             Unavailable: It can't be reached.
@@ -594,12 +594,12 @@ class Storage(Protocol):
 
     @property
     def archive(self) -> Archive | None:
-        """For the archiver; ``None`` where log and store are one."""
+        """The archiver's side; ``None`` where log and store are one."""
         ...
 
     @property
     def listener(self) -> Listener | None:
-        """For the bridge; ``None`` when nothing is to be bridged."""
+        """The bridge's side; ``None`` when nothing is to be bridged."""
         ...
 
     @property
@@ -613,7 +613,7 @@ class Storage(Protocol):
 
     @property
     def background(self) -> Mapping[str, Callable[[], Awaitable[None]]]:
-        """What must run, by name, for as long as it is used."""
+        """The tasks that must run while the storage is used, by name."""
         ...
 
     @property
@@ -623,7 +623,7 @@ class Storage(Protocol):
 
     @property
     def latencies(self) -> Mapping[str, float]:
-        """How long parts on other machines took to answer when they were last checked, in milliseconds."""
+        """The milliseconds that parts on other machines took to answer the last check."""
         ...
 
     @property
@@ -636,5 +636,5 @@ class Storage(Protocol):
         ...
 
     def log_stats(self) -> LogStats | None:
-        """Tell how following the log goes, where it is on another server."""
+        """Return the state of following the log, where it is on another server."""
         ...

@@ -16,14 +16,14 @@ from heliograph.model.ids import EventId
 EVENTS = 4096
 BYTES = 16 * 1024 * 1024
 ENTRY_BYTES = 400
-"""What keeping an event costs besides its payload."""
+"""The bytes that an event takes besides its payload."""
 
 
 class Recent:
     """Every event after ``since`` and up to ``through``.
 
     Args:
-        position: Where to begin: nothing after it has happened yet.
+        position: The position to begin at: nothing after it has happened yet.
     """
 
     def __init__(self, position: EventId) -> None:
@@ -56,7 +56,7 @@ class Recent:
         return after >= self.since
 
     def after(self, position: EventId) -> list[Event]:
-        """Return what is here after a position, oldest first."""
+        """Return the events here after a position, oldest first."""
         newer: list[Event] = []
         for event, _ in reversed(self._events):
             if event.id <= position:

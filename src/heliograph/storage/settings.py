@@ -14,7 +14,7 @@ class RedisSettings:
 
     Args:
         prefix: Begins every key, so that several deployments can share one Redis.
-        keep_events: How many archived events stay in the stream, for cursors while PostgreSQL is away.
+        keep_events: Archived events that stay in the stream, for cursors while PostgreSQL is away.
         max_events: The number of events waiting in the stream at which publishing is refused.
         max_memory: Publishing is refused above this part of Redis's ``maxmemory``.
         bridge: Pattern of the pub/sub channels whose messages are taken into the log; empty: nothing is
@@ -40,7 +40,7 @@ class PostgresSettings:
     Args:
         pool_size: Connections of one node for questions.
         statement_timeout: Seconds after which PostgreSQL gives up a statement.
-        takeover_seconds: After so much silence PostgreSQL ends the archiver's session, so that another
+        takeover_seconds: The silence after which PostgreSQL ends the archiver's session, so that another
             node takes over from one that is paused or cut off.
     """
 

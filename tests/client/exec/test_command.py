@@ -14,7 +14,7 @@ import trio
 
 from heliograph.client.api import Client
 from heliograph.client.exec import command
-from heliograph.client.exec.command import READ_BYTES, TAIL_BYTES, Execution, Outcome
+from heliograph.client.exec.command import READ_BYTES, TAIL_BYTES, CommandOutcome, Execution
 from heliograph.client.exec.job import Job, new_task_id
 from heliograph.client.outbox import Outbox
 from heliograph.client.spool import Spool
@@ -42,7 +42,7 @@ class Running:
 
     def __init__(self, *command: str, outbox: Outbox, **options: Any) -> None:
         self.execution = Execution(Job("t1", command, **options), outbox)
-        self.outcome: Outcome | None = None
+        self.outcome: CommandOutcome | None = None
         self.scope = trio.CancelScope()
 
     async def __call__(self) -> None:
@@ -51,7 +51,7 @@ class Running:
             self.outcome = await self.execution.run()
 
 
-async def run(outbox: Outbox, *command: str, **options: Any) -> Outcome:
+async def run(outbox: Outbox, *command: str, **options: Any) -> CommandOutcome:
     """Run a command as the task t1."""
     with trio.fail_after(30):
         return await Execution(Job("t1", command, **options), outbox).run()
@@ -66,7 +66,7 @@ def outputs(items: list[dict[str, Any]], stream: str = "stdout") -> list[str]:
 async def test_story(outbox: Outbox, spool: Spool, items: Items) -> None:
     """A task is created, runs, puts out the lines of both streams by name, and ends with its result."""
     outcome = await run(outbox, "sh", "-c", "echo one; echo two; echo wrong >&2", agent="a", model="m")
-    assert outcome == Outcome("completed", 0)
+    assert outcome == CommandOutcome("completed", 0)
     events = items(spool)
     assert [event["topic"] for event in (events[0], events[1], events[-1])] == [
         "task.created",
@@ -99,7 +99,7 @@ async def test_ends(
     outbox: Outbox, spool: Spool, items: Items, script: str, status: str, exit_code: int, error: str
 ) -> None:
     """Exit statuses and signals become statuses, and exit codes as a shell has them."""
-    assert await run(outbox, "sh", "-c", script) == Outcome(status, exit_code, error)
+    assert await run(outbox, "sh", "-c", script) == CommandOutcome(status, exit_code, error)
     result = items(spool)[-1]["payload"]["result"]
     assert (result["exit_code"], result["error"]) == (exit_code, error)
 
@@ -196,13 +196,13 @@ async def test_stop(outbox: Outbox, spool: Spool, items: Items, until: Until, nu
     await until(lambda: outputs(items(spool)))
     run.execution.stop(signal.SIGTERM, pass_on=True)
     await until(lambda: run.outcome)
-    assert run.outcome == Outcome("cancelled", 0, "stopped by SIGTERM")
+    assert run.outcome == CommandOutcome("cancelled", 0, "stopped by SIGTERM")
 
 
 async def test_left_running(outbox: Outbox, spool: Spool, items: Items) -> None:
     """Something left in the background that holds the output open does not hold up the end."""
     outcome = await run(outbox, "sh", "-c", "sleep 60 & echo $!")
-    assert outcome == Outcome("completed", 0)
+    assert outcome == CommandOutcome("completed", 0)
     (pid,) = outputs(items(spool))
     os.kill(int(pid), signal.SIGKILL)
 
@@ -212,7 +212,7 @@ async def test_background_that_talks(outbox: Outbox, spool: Spool, items: Items)
     talk = "import os, time\nwhile True: os.write(1, b'request\\n'); time.sleep(0.01)"
     script = '"$0" -c "$1" & echo $!; yes line | head -n 20000; echo done >&2'
     outcome = await run(outbox, "sh", "-c", script, sys.executable, talk)
-    assert outcome == Outcome("completed", 0)
+    assert outcome == CommandOutcome("completed", 0)
     shown = outputs(items(spool))
     assert shown.count("line") == 20_000
     assert outputs(items(spool), "stderr") == ["done"]

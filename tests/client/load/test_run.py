@@ -27,8 +27,8 @@ from click.testing import CliRunner, Result
 from hypothesis import given
 from hypothesis import strategies as st
 
-from heliograph.client.load.publishing import Publishing, Saturating, Steady, Traffic
-from heliograph.client.load.run import Heliograph, Plan, Run, load_command
+from heliograph.client.load.publishing import Publishing, Saturating, SteadyPace, TrafficShape
+from heliograph.client.load.run import Heliograph, LoadRun, Plan, load_command
 from heliograph.client.load.scan import BlockScanner, BrokenProtocol, FrameScanner
 from heliograph.client.load.swarm import LoadError, Swarm, Tally, allow_sockets, resumable
 from heliograph.config import ServerSettings as Listen
@@ -346,7 +346,7 @@ class TestPublishing:
     @pytest.mark.parametrize("status", [429, 502, 503, 504])
     def test_a_refused_request_is_repeated_with_its_key(self, script: Script, status: int) -> None:
         """Refused for now, or by a proxy, the same bytes come again, so nothing is kept twice or lost."""
-        publishing = Publishing(script.swarm, Traffic(("task:a",)), Steady(0.0, 1e9))
+        publishing = Publishing(script.swarm, TrafficShape(("task:a",)), SteadyPace(0.0, 1e9))
         script.swarm.publishers.append(publishing)
         peer, request = script.accept()
         peer.sendall(b"HTTP/1.1 %d Away\r\nRetry-After: 0\r\nContent-Length: 0\r\n\r\n" % status)
@@ -360,7 +360,7 @@ class TestPublishing:
 
     def test_a_refusal_that_repeating_will_not_mend_ends_the_run(self, script: Script) -> None:
         """A 401 is told with its body."""
-        script.swarm.publishers.append(Publishing(script.swarm, Traffic(("c",)), Steady(0.0, 1e9)))
+        script.swarm.publishers.append(Publishing(script.swarm, TrafficShape(("c",)), SteadyPace(0.0, 1e9)))
         peer, _ = script.accept()
         peer.sendall(b"HTTP/1.1 401 Who\r\nContent-Length: 7\r\n\r\nbad key")
         with pytest.raises(LoadError, match="401: bad key"):
@@ -370,7 +370,9 @@ class TestPublishing:
         """Bursts take channels in turn; spread, their messages do."""
         for spread, channels in ((False, ["a", "a", "a"]), (True, ["a", "b", "a"])):
             script.swarm.sent.clear()
-            publishing = Publishing(script.swarm, Traffic(("a", "b"), 3, spread=spread), Steady(0.0, 1e9))
+            publishing = Publishing(
+                script.swarm, TrafficShape(("a", "b"), 3, spread=spread), SteadyPace(0.0, 1e9)
+            )
             publishing.go_on(1.0)
             assert list(script.swarm.sent.elements()) == sorted(channels)
             publishing.close()
@@ -386,8 +388,8 @@ class TestPublishing:
 
     def test_a_steady_pace_is_kept_from_its_start(self) -> None:
         """The moment of a burst depends on its number, not on when the last one went."""
-        assert Steady(100.0, 0.5).wait(101.0, 4) == 1.0
-        assert Steady(100.0, 0.5).wait(103.0, 4) == -1.0
+        assert SteadyPace(100.0, 0.5).wait(101.0, 4) == 1.0
+        assert SteadyPace(100.0, 0.5).wait(103.0, 4) == -1.0
 
 
 @pytest.mark.parametrize(
@@ -421,7 +423,7 @@ def test_percentiles_are_read_off_the_bins() -> None:
 def test_a_run_with_a_stream_that_is_refused_for_good_ends(script: Script) -> None:
     """A stream that will never open is told at once, with the reason, and nothing is waited for."""
     port = script.listener.getsockname()[1]
-    made = Run(Plan(2, "sse", 1, 1.0, 1, 1.0, 32), f"http://127.0.0.1:{port}", None)
+    made = LoadRun(Plan(2, "sse", 1, 1.0, 1, 1.0, 32), f"http://127.0.0.1:{port}", None)
     script.listener.accept()[0].close()  # the run's look whether anybody is there
     answers = [b"HTTP/1.1 403 Forbidden\r\n\r\n", b"HTTP/1.1 200 OK\r\n\r\n"]
     looks = iter(range(50))

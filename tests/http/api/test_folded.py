@@ -10,7 +10,7 @@ import trio
 from tests.http.conftest import Api
 from trio.testing import MockClock
 
-from heliograph.http.api.folded import MOST_SECONDS, Folded
+from heliograph.http.api.folded import MOST_SECONDS, CaughtUp
 from heliograph.http.api.registry import ENDPOINTS
 from heliograph.model.ids import OLDEST, EventId
 
@@ -32,7 +32,7 @@ async def test_it_waits_for_what_the_log_had(autojump_clock: MockClock) -> None:
     """It asks until the store is there, and not at all where it is known to be."""
     store = Behind(OLDEST, 3, 5, 9)
     log: Any = SimpleNamespace(position=EventId(5))
-    folded = Folded(log, store)  # type: ignore[arg-type]
+    folded = CaughtUp(log, store)  # type: ignore[arg-type]
     await folded.wait()
     assert store.asked == 3
     await folded.wait()
@@ -46,7 +46,7 @@ async def test_it_does_not_wait_for_ever(autojump_clock: MockClock) -> None:
     """A store that does not follow keeps a reader for a moment only."""
     log: Any = SimpleNamespace(position=EventId(5))
     began = trio.current_time()
-    await Folded(log, Behind(OLDEST)).wait()  # type: ignore[arg-type]
+    await CaughtUp(log, Behind(OLDEST)).wait()  # type: ignore[arg-type]
     assert trio.current_time() - began == pytest.approx(MOST_SECONDS)
 
 
@@ -54,10 +54,10 @@ async def test_a_conversation_that_was_just_made_is_found(api: Api, monkeypatch:
     """What an engine names in its second request is there, though the store follows late."""
     waits: list[None] = []
 
-    async def wait(self: Folded) -> None:
+    async def wait(self: CaughtUp) -> None:
         waits.append(None)
 
-    monkeypatch.setattr(Folded, "wait", wait)
+    monkeypatch.setattr(CaughtUp, "wait", wait)
     await api.problem("GET", "/api/v1/conversations/none")
     assert len(waits) == 1
     await api.get("/api/tasks")

@@ -13,15 +13,15 @@ from tests.strategies import json_values
 from werkzeug.datastructures import Headers
 
 from heliograph.config import Settings, StreamSettings
-from heliograph.http.api.routes.streams import Watching
+from heliograph.http.api.routes.streams import StreamStart
 from heliograph.http.rules import parameters
 from heliograph.http.rules.parameters import (
     Flag,
     Keyset,
-    Kind,
     Media,
     Moment,
     Nothing,
+    ParameterKind,
     Position,
     Selectors,
     Text,
@@ -53,7 +53,7 @@ def read(cls: type, text: str = "", headers: Mapping[str, str] | None = None, **
     return read_parameters(cls, head, path, SETTINGS)
 
 
-def one(kind: Kind, *texts: str, settings: Settings = SETTINGS) -> Any:
+def one(kind: ParameterKind, *texts: str, settings: Settings = SETTINGS) -> Any:
     """Read the texts of one parameter."""
     return kind.read(texts, "it", settings)
 
@@ -239,14 +239,14 @@ TASK = Selection.of(["task:1"])
 
 def test_where_a_stream_begins() -> None:
     """``Last-Event-ID`` wins over ``after``, which wins over the default; a tail stands for itself."""
-    both = read(Watching, "after=5-1", {"Last-Event-ID": " 6-2 "})
+    both = read(StreamStart, "after=5-1", {"Last-Event-ID": " 6-2 "})
     assert both.request(TASK).after == make_id(6, 2)
-    assert read(Watching, "after=5-1", {"Last-Event-ID": ""}).request(TASK, OLDEST).after == make_id(5, 1)
-    assert read(Watching).request(TASK).after is None
-    assert read(Watching).request(TASK, OLDEST).after == OLDEST
-    wanted = read(Watching, "tail=3").request(TASK, OLDEST)
+    assert read(StreamStart, "after=5-1", {"Last-Event-ID": ""}).request(TASK, OLDEST).after == make_id(5, 1)
+    assert read(StreamStart).request(TASK).after is None
+    assert read(StreamStart).request(TASK, OLDEST).after == OLDEST
+    wanted = read(StreamStart, "tail=3").request(TASK, OLDEST)
     assert (wanted.after, wanted.tail) == (None, 3)
-    wanted = read(Watching, "after=2026-01-31T12:00:00+00:00").request(TASK)
+    wanted = read(StreamStart, "after=2026-01-31T12:00:00+00:00").request(TASK)
     assert (wanted.after, wanted.after_is_time) == (make_id(1769860800000) - 1, True)
 
 
@@ -262,7 +262,7 @@ def test_where_a_stream_begins() -> None:
 def test_a_bad_wish_of_a_stream_is_named(text: str, field: str) -> None:
     """A malformed cursor, tail or policy is refused by its name."""
     with pytest.raises(Invalid) as caught:
-        read(Watching, text)
+        read(StreamStart, text)
     assert fields(caught.value) == [field]
 
 
@@ -270,9 +270,9 @@ def test_a_bad_wish_of_a_stream_is_named(text: str, field: str) -> None:
 def test_a_foreign_cursor_is_no_reason_to_refuse(text: str) -> None:
     """A cursor that is none of ours is taken as that, however it comes."""
     for wanted in (
-        read(Watching, f"after={text}"),
-        read(Watching, f"lastEventId={text}"),
-        read(Watching, "", {"Last-Event-ID": text}),
+        read(StreamStart, f"after={text}"),
+        read(StreamStart, f"lastEventId={text}"),
+        read(StreamStart, "", {"Last-Event-ID": text}),
     ):
         request = wanted.request(TASK)
         assert (request.after, request.foreign) == (None, True)
@@ -282,8 +282,8 @@ def test_a_foreign_cursor_is_no_reason_to_refuse(text: str) -> None:
 def test_the_newest_word_on_the_cursor_counts() -> None:
     """The header wins over a polyfill's parameter, and that over the query of the first connect."""
     both = "after=1-1&lastEventId=2-2"
-    assert read(Watching, both, {"Last-Event-ID": "3-3"}).request(TASK).after == make_id(3, 3)
-    assert read(Watching, both).request(TASK).after == make_id(2, 2)
+    assert read(StreamStart, both, {"Last-Event-ID": "3-3"}).request(TASK).after == make_id(3, 3)
+    assert read(StreamStart, both).request(TASK).after == make_id(2, 2)
 
 
 def test_a_plus_sign_in_a_channel() -> None:

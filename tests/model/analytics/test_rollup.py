@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from heliograph.model.analytics.measured import LONGEST_MS, contribution
 from heliograph.model.analytics.rollup import (
     Cell,
-    Change,
     Contribution,
+    Effect,
     error_kind,
     summed,
 )
@@ -32,7 +32,7 @@ def _finished(**facts: Any) -> Task:
 
 def test_a_task_counts_where_it_was_created_and_where_it_finished() -> None:
     """Created counts in the slot of created_at, everything else in that of finished_at."""
-    cells = summed([Change(None, contribution(_finished()))])
+    cells = summed([Effect(None, contribution(_finished()))])
     slot = contribution(_finished()).created_slot
     dimensions = ("unknown", "planner", "unknown", "completed")
     assert {place: unpack(cell.sums) for place, cell in cells.items()} == {
@@ -47,9 +47,9 @@ def test_a_corrected_task_moves() -> None:
     """Taking the old contribution away and adding the new one leaves nothing where the task was."""
     before = contribution(_finished())
     after = contribution(_finished(status="failed", error="Timeout: 3 s", cost_nanos=9))
-    changes = summed([Change(None, before), Change(before, after)])
+    changes = summed([Effect(None, before), Effect(before, after)])
     moved = {place: cell for place, cell in changes.items() if cell}
-    assert moved == summed([Change(None, after)])
+    assert moved == summed([Effect(None, after)])
     (failed,) = [cell for cell in moved.values() if unpack(cell.sums).failed]
     assert failed.errors == {"Timeout": 1}
 

@@ -13,14 +13,14 @@ import time
 from typing import Any
 
 from heliograph.client.agent import courier
-from heliograph.client.agent.record import Record
+from heliograph.client.agent.record import TaskRecord
 from heliograph.client.following import Item
 from heliograph.model.event import Event
 
 QUESTION = "task.question"
 ANSWER = "task.input"
 FIELDS = ("content", "answer", "input", "text", "message")
-"""Where an answer may stand; the first that is there counts."""
+"""The fields in which an answer may stand; the first that is present counts."""
 
 
 class _Nothing:
@@ -30,7 +30,7 @@ class _Nothing:
 NOTHING = _Nothing()
 
 
-def ask(record: Record, question: str, choices: tuple[str, ...], timeout: float | None) -> Any:
+def ask(record: TaskRecord, question: str, choices: tuple[str, ...], timeout: float | None) -> Any:
     """Ask, in plain code."""
     from heliograph.client.streams import follow
 
@@ -52,7 +52,9 @@ def ask(record: Record, question: str, choices: tuple[str, ...], timeout: float 
             _end(record)
 
 
-async def ask_async(record: Record, question: str, choices: tuple[str, ...], timeout: float | None) -> Any:
+async def ask_async(
+    record: TaskRecord, question: str, choices: tuple[str, ...], timeout: float | None
+) -> Any:
     """Ask, under asyncio or Trio."""
     import anyio
 
@@ -76,7 +78,7 @@ async def ask_async(record: Record, question: str, choices: tuple[str, ...], tim
 
 
 def read_answer(item: Item, question_id: str) -> Any:
-    """Return what an item answers to a question, ``NOTHING`` if it does not."""
+    """Return the answer in an item to a question, ``NOTHING`` if there is none."""
     if not isinstance(item, Event) or item.topic != ANSWER:
         return NOTHING
     if item.payload.get("question_id") not in (None, question_id):
@@ -89,11 +91,11 @@ def _check() -> None:
         raise RuntimeError("nobody can be asked: heliograph is configured to publish nothing")
 
 
-def _begin(record: Record, question_id: str, question: str, choices: tuple[str, ...]) -> None:
+def _begin(record: TaskRecord, question_id: str, question: str, choices: tuple[str, ...]) -> None:
     said: dict[str, Any] = {"question_id": question_id, "question": question}
     record.say(QUESTION, {**said, "choices": list(choices)} if choices else said, essential=True)
     record.say("task.status", {"status": "waiting_input"}, essential=True)
 
 
-def _end(record: Record) -> None:
+def _end(record: TaskRecord) -> None:
     record.say("task.status", {"status": "running"}, essential=True)

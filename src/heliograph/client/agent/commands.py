@@ -15,7 +15,7 @@ import orjson
 from heliograph.client import environment
 from heliograph.client.agent import courier
 from heliograph.client.agent.configure import configure
-from heliograph.client.agent.record import Record
+from heliograph.client.agent.record import TaskRecord
 from heliograph.client.agent.task import Task
 from heliograph.model.channels import NAME_HELP, TOPIC_HELP, is_name, is_topic
 from heliograph.model.errors import HeliographError
@@ -36,7 +36,7 @@ def _options(command: F) -> F:
             envvar=environment.URL,
             show_envvar=True,
             default=environment.DEFAULT_URL,
-            help="Where the service is.",
+            help="The service's URL.",
         ),
         click.option(
             "--wait",
@@ -86,8 +86,8 @@ def event_command(topic: str, payload: str, task_id: str, wait: float, url: str,
 
 @click.command("cost")
 @click.option("--usd", default="0", help="Dollars.")
-@click.option("--input-tokens", default=0, type=click.IntRange(min=0), help="That went into a model.")
-@click.option("--output-tokens", default=0, type=click.IntRange(min=0), help="That came out.")
+@click.option("--input-tokens", default=0, type=click.IntRange(min=0), help="Tokens that went into a model.")
+@click.option("--output-tokens", default=0, type=click.IntRange(min=0), help="Tokens that came out of it.")
 @click.option("--cached-tokens", default=0, type=click.IntRange(min=0), help="Input that came from a cache.")
 @_options
 def cost_command(
@@ -146,4 +146,4 @@ def ask_command(
 
 def _task(task_id: str, url: str, api_key: str | None) -> Task:
     configure(url=url, api_key=api_key)
-    return Task(Record(task_id))
+    return Task(TaskRecord(task_id))

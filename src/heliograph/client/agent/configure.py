@@ -1,4 +1,4 @@
-"""Where this process publishes, and how."""
+"""The configuration of the process: the service that it publishes to, and how."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 from typing import Any
 
 from heliograph.client.agent import courier
-from heliograph.client.agent.settings import Overflow, Settings
+from heliograph.client.agent.settings import ClientSettings, Overflow
 
 
 def configure(
@@ -25,14 +25,14 @@ def configure(
     Nobody needs to call it: the environment says ``HELIOGRAPH_URL`` and ``HELIOGRAPH_API_KEY``.
 
     Args:
-        url: Where the service is; by default ``HELIOGRAPH_URL``, or ``http://127.0.0.1:5000``.
+        url: The service's URL; by default ``HELIOGRAPH_URL``, or ``http://127.0.0.1:5000``.
         api_key: The key to publish and read with; by default ``HELIOGRAPH_API_KEY``.
         enabled: ``False``: nothing is published or written at all, as a program's own tests may want it.
         spools: The folder for what is not sent yet; by default ``~/.local/state/heliograph/spool``.
-        spool_bytes: How much may wait there while the service is away; by default 256 MiB.
+        spool_bytes: The bytes that may wait there while the service is away; by default 256 MiB.
         overflow: Beyond that, ``drop`` (the default) leaves lines out, and the task says how many; ``wait``
             holds the thread that prints until there is room again.
-        exit_seconds: How long the end of the program may wait for the service; by default 5. What is unsent
+        exit_seconds: Seconds that the end of the program may wait for the service; by default 5. The unsent
             then stays on disk, and the next program sends it.
         heartbeat_seconds: A task that says nothing for so long is said to be alive; by default 15. 0: never.
 
@@ -49,4 +49,4 @@ def configure(
         "exit_seconds": exit_seconds,
         "heartbeat_seconds": heartbeat_seconds,
     }
-    courier.use(Settings(**{name: value for name, value in given.items() if value is not None}))
+    courier.use(ClientSettings(**{name: value for name, value in given.items() if value is not None}))

@@ -24,18 +24,18 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from heliograph.client.agent.settings import Settings
+from heliograph.client.agent.settings import ClientSettings
 from heliograph.client.spool import About, Spool
 
 if TYPE_CHECKING:
-    from heliograph.client.agent.delivery import Delivery
+    from heliograph.client.agent.delivery import Sender
 
 THREAD_NAME = "heliograph"
 PAUSE_SECONDS = 30.0
-"""Where no spool can be made, the next try is so much later."""
+"""Seconds until the next try when no spool could be made."""
 
 START_SECONDS = 10.0
-"""How long importing what the thread needs may take, on a machine that is busy."""
+"""Seconds in which the thread's modules must be imported; a machine may be busy."""
 
 log = logging.getLogger("heliograph")
 
@@ -44,18 +44,18 @@ class Courier:
     """Takes items from every thread of this process and sends them.
 
     Args:
-        settings: How.
+        settings: The settings of this process.
 
     Raises:
         OSError: There is no place for its spool.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: ClientSettings) -> None:
         self.settings = settings
         self._spool = Spool.create(settings.spools, About(settings.url, "", " ".join(sys.argv[:1])))
         self._room = threading.Condition()  # guards appending; told when something was acknowledged
         self._open: dict[str, Callable[[], object]] = {}
-        self._delivery: Delivery | None = None
+        self._delivery: Sender | None = None
         self._ready = threading.Event()
         self._refused = False
         self._complained = False
@@ -74,7 +74,7 @@ class Courier:
         """Keep items; never waits for the network, unless ``overflow`` is ``wait`` and the spool is full.
 
         Args:
-            items: In the event form, as ``orjson`` can write it.
+            items: The items in the event form, as ``orjson`` can write them.
             essential: Keep them even if the spool is full: a task's beginning and end.
 
         Returns:
@@ -158,7 +158,7 @@ class Courier:
             self._spool.close()
 
     def abandon(self) -> None:
-        """In the child of a fork: leave everything to the parent."""
+        """Leave everything to the parent, in the child of a fork."""
         self._spool.close()
 
     def settle(self) -> None:
@@ -181,14 +181,14 @@ class Courier:
 
     def _main(self) -> None:
         try:
-            from heliograph.client.agent.delivery import Delivery  # it brings the network's libraries
+            from heliograph.client.agent.delivery import Sender  # it brings the network's libraries
 
-            Delivery(self._spool, self.settings, self._beats, self._progress).run(self._begin_delivery)
+            Sender(self._spool, self.settings, self._beats, self._progress).run(self._begin_delivery)
         finally:
             self._ready.set()
             self._progress(refused=True)
 
-    def _begin_delivery(self, delivery: Delivery) -> None:
+    def _begin_delivery(self, delivery: Sender) -> None:
         self._delivery = delivery
         self._ready.set()
 
@@ -204,18 +204,18 @@ class Courier:
 
 # One per process.
 
-_settings: Settings | None = None
+_settings: ClientSettings | None = None
 _courier: Courier | None = None
 _guard = threading.RLock()
 _silent_until = 0.0
 
 
-def settings() -> Settings:
-    """Return how this process publishes."""
-    return _settings or Settings()
+def settings() -> ClientSettings:
+    """Return the settings of this process's publishing."""
+    return _settings or ClientSettings()
 
 
-def use(chosen: Settings) -> None:
+def use(chosen: ClientSettings) -> None:
     """Publish so from now on; what was said so far is sent as it was meant."""
     global _settings, _silent_until
     close()

@@ -16,7 +16,7 @@ from typing import Any, Protocol
 
 import trio
 
-from heliograph.client.agent.settings import Settings
+from heliograph.client.agent.settings import ClientSettings
 from heliograph.client.api import Client
 from heliograph.client.attachments import send_attachments
 from heliograph.client.leftovers import send_leftovers
@@ -30,19 +30,19 @@ LOOK_AROUND_SECONDS = 30.0
 log = logging.getLogger("heliograph")
 
 
-class Progress(Protocol):
+class DeliveryProgress(Protocol):
     """Told after each change: something was appended, acknowledged or refused."""
 
     def __call__(self, *, refused: bool) -> None:
         """Take it; ``refused``: the service refuses, and waiting for it is of no use."""
 
 
-class Delivery:
+class Sender:
     """Sends one spool until it is told to finish.
 
     Args:
         spool: Appended to by other threads; closed by whoever made it.
-        settings: How.
+        settings: The settings of this process.
         beats: Returns what is to be called for each task that runs.
         progress: Told of each change.
     """
@@ -50,9 +50,9 @@ class Delivery:
     def __init__(
         self,
         spool: Spool,
-        settings: Settings,
+        settings: ClientSettings,
         beats: Callable[[], list[Callable[[], object]]],
-        progress: Progress,
+        progress: DeliveryProgress,
     ) -> None:
         self._spool = spool
         self._settings = settings
@@ -62,7 +62,7 @@ class Delivery:
         self._awake = False
         self._attaching = trio.Lock()
 
-    def run(self, on_ready: Callable[[Delivery], object]) -> None:
+    def run(self, on_ready: Callable[[Sender], object]) -> None:
         """Send, in this thread; ``on_ready`` is called once the methods below may be called from others."""
         trio.run(self._deliver, on_ready)
 
@@ -85,7 +85,7 @@ class Delivery:
         self._awake = False
         self._outbox.wake()
 
-    async def _deliver(self, on_ready: Callable[[Delivery], object]) -> None:
+    async def _deliver(self, on_ready: Callable[[Sender], object]) -> None:
         trio.socket.set_custom_hostname_resolver(_Resolver())
         settings = self._settings
         async with Client(settings.url, settings.api_key) as client, trio.open_nursery() as nursery:
@@ -140,7 +140,7 @@ class Delivery:
     async def _adopt(self, client: Client) -> None:
         """Send what processes that are gone have left."""
         folder, url = self._settings.spools, self._settings.url
-        # What keeps these from being sent keeps this process's own items too, and is told there.
+        # A fault that keeps these from being sent keeps this process's own items too, and is told there.
         try:
             await send_leftovers(folder, url, client, lambda sentence: None, LOOK_AROUND_SECONDS)
         except (OSError, ValueError) as error:

@@ -19,7 +19,7 @@ from typing import Any
 from heliograph.client import environment
 from heliograph.client.agent.courier import THREAD_NAME
 from heliograph.client.agent.payload import text_of
-from heliograph.client.agent.record import Record, current, publish_alone
+from heliograph.client.agent.record import TaskRecord, current, publish_alone
 
 TOPIC = "log"
 
@@ -65,7 +65,7 @@ def _tell(text: str, level: str, logger: str | None) -> None:
     told = {"level": level} if logger is None else {"level": level, "logger": logger}
     record, task_id = current(), environment.task_id()
     if record is None and task_id is not None:
-        record = Record(task_id)
+        record = TaskRecord(task_id)
     if record is None:
         publish_alone(TOPIC, {"message": text, **told})
     else:

@@ -1,4 +1,4 @@
-"""How a block of a program ended, by the exception that left it."""
+"""The outcome of a program's block, by the exception that left it."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ from typing import Any
 import orjson
 
 MAX_BYTES = 960 * 1024
-"""Of one payload: the service's own limit is 1 MiB by default."""
+"""The most bytes of one payload: the service's own limit is 1 MiB by default."""
 
 PREVIEW_CHARACTERS = 16 * 1024
 MAX_LEVELS = 50

@@ -18,16 +18,16 @@ from typing import Any
 
 from heliograph.client.agent import courier
 from heliograph.client.agent.payload import clean, encode
-from heliograph.client.exec.lines import LineAssembler, Piece
+from heliograph.client.exec import LineAssembler, Piece
 from heliograph.model.channels import TOPIC_HELP, is_topic
 
 Amount = float | str | Decimal
 
-_current: ContextVar[Record | None] = ContextVar("heliograph_task", default=None)
+_current: ContextVar[TaskRecord | None] = ContextVar("heliograph_task", default=None)
 
 
-class Usage:
-    """What something has cost so far; dollars are added exactly."""
+class RunningCost:
+    """The running cost of something; dollars are added exactly."""
 
     def __init__(self) -> None:
         self._dollars = Decimal(0)
@@ -62,12 +62,12 @@ class Usage:
         return added
 
 
-class Record:
+class TaskRecord:
     """One task.
 
     Args:
-        task_id: Of the task.
-        sender: Who says what it says.
+        task_id: The task's id.
+        sender: The sender of its events.
         session: Its session, which the tasks within it share.
         conversation: Its conversation, likewise.
     """
@@ -88,7 +88,7 @@ class Record:
         self._owner: int | None = None
         self._lock = threading.RLock()
         self._lines: dict[str, LineAssembler] = {}
-        self._usage = Usage()
+        self._usage = RunningCost()
         self._dropped = 0
         self._said_at = time.monotonic()
 
@@ -208,12 +208,12 @@ def publish_alone(
     sender.put([{**item, **{name: value for name, value in more.items() if value is not None}}])
 
 
-def current() -> Record | None:
+def current() -> TaskRecord | None:
     """Return the record of the innermost task around the caller; ``None``: there is none."""
     return _current.get()
 
 
-def enter(record: Record | None) -> Record | None:
+def enter(record: TaskRecord | None) -> TaskRecord | None:
     """Make a record the innermost one; return what was."""
     before = _current.get()
     _current.set(record)

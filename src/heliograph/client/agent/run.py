@@ -25,12 +25,12 @@ from typing import Any, Self
 from heliograph.client.agent import courier
 from heliograph.client.agent.outcome import error_text, outcome
 from heliograph.client.agent.payload import write_json
-from heliograph.client.agent.record import Amount, Usage, publish_alone
+from heliograph.client.agent.record import Amount, RunningCost, publish_alone
 from heliograph.client.paths import artifact_path
 from heliograph.model.channels import NAME_HELP, is_name, is_topic
 
 MAX_ARTIFACT_BYTES = 32 * 1024 * 1024
-"""Of one artifact: the service's own limit by default."""
+"""The most bytes of one artifact: the service's own limit by default."""
 
 MAX_ARTIFACT_KEY = 200
 _ARTIFACT_KEY = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._:@+=~ -]*", re.ASCII)
@@ -47,7 +47,7 @@ class Run(AbstractContextManager["Run"], AbstractAsyncContextManager["Run"]):
         self._trigger = trigger
         self._attempts: dict[str, int] = {}
         self._lock = threading.Lock()
-        self._usage = Usage()
+        self._usage = RunningCost()
         self._result: Any = None
         self._begun = 0.0
         self._before: Run | None = None
@@ -145,7 +145,7 @@ class Step(AbstractContextManager["Step"], AbstractAsyncContextManager["Step"]):
         self.run = run
         self.name = name
         self.attempt = attempt
-        self._usage = Usage()
+        self._usage = RunningCost()
         self._output: Any = None
         self._begun = 0.0
 
@@ -204,8 +204,8 @@ def run(workflow: str, *, run_id: str | None = None, trigger: str | Mapping[str,
 
     Args:
         workflow: Its id.
-        run_id: Of the run; by default a new one.
-        trigger: What set it off: a type such as ``schedule``, or an object with ``type`` and more.
+        run_id: The run's id; by default a new one.
+        trigger: The cause of the run: a type such as ``schedule``, or an object with ``type`` and more.
 
     Raises:
         ValueError: An id that the service does not take.

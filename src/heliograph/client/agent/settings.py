@@ -1,4 +1,4 @@
-"""How this process publishes: what ``heliograph.configure`` sets."""
+"""The settings of this process's publishing, as ``heliograph.configure`` sets them."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ MIB = 1024 * 1024
 
 
 @attrs.frozen
-class Settings:
-    """How this process publishes.
+class ClientSettings:
+    """The settings of this process's publishing.
 
     Args:
-        url: Where the service is; by default ``HELIOGRAPH_URL``.
+        url: The service's URL; by default ``HELIOGRAPH_URL``.
         api_key: The key to publish and read with; by default ``HELIOGRAPH_API_KEY``.
         enabled: ``False``: nothing is published or written at all, as a program's own tests may want it.
         spools: The folder of all spools.
-        spool_bytes: How much may wait on disk while the service is away.
+        spool_bytes: The bytes that may wait on disk while the service is away.
         overflow: Beyond that, ``drop`` leaves lines out, and the task says how many; ``wait`` holds the
             thread that prints until there is room again.
-        exit_seconds: How long the end of the program may wait for the service. What is unsent then stays in
+        exit_seconds: Seconds that the end of the program may wait for the service. The unsent then stays in
             the spool, and the next program sends it.
         heartbeat_seconds: A task that says nothing for so long is said to be alive; 0: never.
     """

@@ -27,7 +27,7 @@ import attrs
 from heliograph.client import environment
 from heliograph.client.agent.outcome import error_text, outcome
 from heliograph.client.agent.payload import text_of
-from heliograph.client.agent.record import Record, current, enter
+from heliograph.client.agent.record import TaskRecord, current, enter
 from heliograph.client.agent.run import current_run
 from heliograph.model.channels import NAME_HELP, is_name
 
@@ -41,9 +41,9 @@ DESCRIPTION_BYTES = 2000
 
 
 class TaskHandle:
-    """What ``Task`` and ``AsyncTask`` have in common: to tell of one task. Any thread may."""
+    """The common part of ``Task`` and ``AsyncTask``: it tells of one task. Any thread may use it."""
 
-    def __init__(self, record: Record) -> None:
+    def __init__(self, record: TaskRecord) -> None:
         self._record = record
 
     @property
@@ -65,7 +65,7 @@ class TaskHandle:
         """Publish an event of the task.
 
         Args:
-            topic: What kind of thing happened, such as ``tool.call``.
+            topic: The kind of event, such as ``tool.call``.
             payload: An object; what is no JSON in it becomes its text.
 
         Raises:
@@ -85,8 +85,8 @@ class TaskHandle:
 
         Args:
             usd: Dollars. If none are ever given, the service's price table computes them.
-            input_tokens: That went into a model.
-            output_tokens: That came out.
+            input_tokens: Tokens that went into a model.
+            output_tokens: Tokens that came out of it.
             cached_tokens: Input tokens that came from a cache.
 
         Raises:
@@ -162,8 +162,8 @@ class TaskBlock(AbstractContextManager[Task], AbstractAsyncContextManager[AsyncT
     _description: Mapping[str, Any]
     _name: str | None
     _task_id: str | None
-    _record: Record | None = None
-    _before: Record | None = None
+    _record: TaskRecord | None = None
+    _before: TaskRecord | None = None
 
     def __enter__(self) -> Task:
         return Task(self._begin())
@@ -212,7 +212,7 @@ class TaskBlock(AbstractContextManager[Task], AbstractAsyncContextManager[AsyncT
 
         return run
 
-    def _begin(self) -> Record:
+    def _begin(self) -> TaskRecord:
         if self._record is not None:
             raise RuntimeError("a task begins once: call heliograph.task again for another one")
         parent = current()
@@ -231,7 +231,7 @@ class TaskBlock(AbstractContextManager[Task], AbstractAsyncContextManager[AsyncT
                 "run_id": workflow_run.id,
                 **(description["metadata"] or {}),
             }
-        record = self._record = Record(
+        record = self._record = TaskRecord(
             self._task_id or _new_id(),
             description["agent"],
             description["session_id"],
@@ -273,13 +273,13 @@ def task(
     A task that begins within another one knows it as its parent, and shares its session and conversation.
 
     Args:
-        name: What it is called; by default the function or the program.
-        agent: Who does it.
-        agent_type: What kind of agent that is.
+        name: The task's name; by default that of the function or the program.
+        agent: The agent that does the task.
+        agent_type: The kind of agent.
         model: The model that it uses.
         session: The session that it belongs to.
         conversation: The conversation that it belongs to.
-        input: What it was given: text or any JSON.
+        input: The task's input: text or any JSON.
         metadata: Anything else to be kept with it.
         task_id: Its id; by default a new one.
 
@@ -317,7 +317,7 @@ def current_task() -> Task:
             raise LookupError(
                 "no task here: neither a block 'with heliograph.task(…)' around this, nor heliograph exec"
             )
-        record = Record(task_id)
+        record = TaskRecord(task_id)
     return Task(record)
 
 

@@ -24,8 +24,7 @@ import trio
 
 from heliograph.client.api import Client
 from heliograph.client.demo import flows
-from heliograph.client.exec.command import Execution, Outcome
-from heliograph.client.exec.job import Job
+from heliograph.client.exec import CommandOutcome, Execution, Job
 from heliograph.client.leftovers import send_leftovers
 from heliograph.client.outbox import Outbox
 from heliograph.client.spool import About, Spool
@@ -46,7 +45,7 @@ class Work:
 
     Args:
         program: A program of ``programs``, and its arguments.
-        name: Of the task.
+        name: The task's name.
         stopped_after: Seconds after which it is stopped; ``None``: it ends by itself.
     """
 
@@ -56,7 +55,7 @@ class Work:
 
 
 @attrs.frozen
-class Agent:
+class DemoAgent:
     """One member of the fleet: it does its works in turn, for ever."""
 
     name: str
@@ -69,7 +68,7 @@ CHECK = Work(("check", "json"), "check the package json")
 TEST = Work(("test",), "run the examples of textwrap")
 
 FLEET = (
-    Agent(
+    DemoAgent(
         "demo: analyst",
         "demo-large",
         [
@@ -78,7 +77,7 @@ FLEET = (
             Work(("check", "http"), "check the package http"),
         ],
     ),
-    Agent(
+    DemoAgent(
         "demo: watcher",
         "demo-small",
         [
@@ -86,9 +85,11 @@ FLEET = (
             Work(("index", "unittest"), "index the package unittest"),
         ],
     ),
-    Agent("demo: night shift", "demo-small", [Work(("watch", "240"), "watch this machine for four minutes")]),
+    DemoAgent(
+        "demo: night shift", "demo-small", [Work(("watch", "240"), "watch this machine for four minutes")]
+    ),
 )
-RELEASER = Agent("demo: releaser", "demo-large", [COMPILE, CHECK, TEST])
+RELEASER = DemoAgent("demo: releaser", "demo-large", [COMPILE, CHECK, TEST])
 
 
 async def run(
@@ -120,7 +121,7 @@ async def run(
             task_status.started()
 
 
-async def _work_for_ever(agent: Agent, client: Client, spools: Path) -> None:
+async def _work_for_ever(agent: DemoAgent, client: Client, spools: Path) -> None:
     while True:
         for work in agent.works:
             await _do(agent, work, client, spools)
@@ -138,7 +139,9 @@ async def _release_for_ever(client: Client, spools: Path) -> None:
         await trio.sleep(random.uniform(*PAUSE))
 
 
-async def _do(agent: Agent, work: Work, client: Client, spools: Path, run_id: str | None = None) -> Outcome:
+async def _do(
+    agent: DemoAgent, work: Work, client: Client, spools: Path, run_id: str | None = None
+) -> CommandOutcome:
     """Do one work as a task."""
     job = Job(
         task_id=f"demo-{work.program[0]}-{secrets.token_hex(4)}",
@@ -175,7 +178,7 @@ def _usage(model: str) -> dict[str, Any]:
     return {**tokens, "cost_usd": round(sum(tokens.values()) * DOLLARS_PER_TOKEN[model], 6)}
 
 
-def _event(topic: str, agent: Agent) -> dict[str, Any]:
+def _event(topic: str, agent: DemoAgent) -> dict[str, Any]:
     return {
         "topic": topic,
         "sender": agent.name,

@@ -35,7 +35,7 @@ class Told:
 
     Args:
         client: To publish with.
-        folder: Where it is noted.
+        folder: The folder in which the run is noted.
         workflow_id: The workflow.
         run_id: The run.
     """
@@ -54,7 +54,7 @@ class Told:
         await self._send(topic, {"pipeline": self.workflow_id, "execution_id": self.run_id, **payload})
 
     async def call(self, agent: str, dollars: float) -> None:
-        """Say what a model's call cost; it knows only the session."""
+        """Tell the cost of a model's call; the call knows only the session."""
         read, written = random.randrange(500, 6000), random.randrange(50, 900)
         cost = {"prompt_tokens": read, "candidates_tokens": written, "estimated_cost_usd": round(dollars, 6)}
         await self._send(
@@ -79,7 +79,7 @@ async def run(client: Client, folder: Path) -> None:
 
     Args:
         client: To publish with.
-        folder: Of the fleet's spools.
+        folder: The folder of the fleet's spools.
     """
     for workflow_id, run_id in _read(folder):
         left = Told(client, folder, workflow_id, run_id)

@@ -1,1 +1,35 @@
-"""Run a program as a task."""
+"""Run a program as a task.
+
+Nothing is imported before it is asked for: an agent's own program uses the assembling of lines alone.
+"""
+
+from typing import TYPE_CHECKING
+
+from heliograph.client.lazily import homes
+
+if TYPE_CHECKING:
+    from heliograph.client.exec.command import CommandOutcome, Execution
+    from heliograph.client.exec.job import Job, new_task_id
+    from heliograph.client.exec.lines import LineAssembler, Piece
+    from heliograph.client.exec.run import Service, execute
+
+__all__ = [
+    "CommandOutcome",
+    "Execution",
+    "Job",
+    "LineAssembler",
+    "Piece",
+    "Service",
+    "execute",
+    "new_task_id",
+]
+
+__getattr__ = homes(
+    __name__,
+    {
+        **dict.fromkeys(("CommandOutcome", "Execution"), "heliograph.client.exec.command"),
+        **dict.fromkeys(("Job", "new_task_id"), "heliograph.client.exec.job"),
+        **dict.fromkeys(("LineAssembler", "Piece"), "heliograph.client.exec.lines"),
+        **dict.fromkeys(("Service", "execute"), "heliograph.client.exec.run"),
+    },
+)

@@ -41,7 +41,7 @@ import trio
 from heliograph.client.exec.job import Job, visible
 from heliograph.client.exec.lines import LineAssembler, Piece
 from heliograph.client.outbox import Outbox
-from heliograph.client.spool import Run
+from heliograph.client.spool import OutputRun
 
 LINE_DELAY = 0.1
 LINGER = 1.0
@@ -59,8 +59,8 @@ STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 
 
 @attrs.frozen
-class Outcome:
-    """How a command ended.
+class CommandOutcome:
+    """The outcome of a command.
 
     Args:
         status: ``completed``, ``failed`` or ``cancelled``.
@@ -79,8 +79,8 @@ class Execution:
     """One run of a job.
 
     Args:
-        job: What to run.
-        outbox: Where its events go.
+        job: The command to run.
+        outbox: The outbox that its events go to.
         echo: File descriptors to copy the output to, by stream: ``stdout``, ``stderr``.
     """
 
@@ -98,7 +98,7 @@ class Execution:
         """Note that the user asked for the end by a signal.
 
         Args:
-            number: Of the signal.
+            number: The signal's number.
             pass_on: Send it to the program too.
         """
         self._asked = signal.Signals(number)
@@ -110,7 +110,7 @@ class Execution:
         for pump in self._pumps:
             pump.stop()
 
-    async def run(self) -> Outcome:
+    async def run(self) -> CommandOutcome:
         """Run the program to its end; every event of the task is in the outbox when this returns.
 
         Raises:
@@ -120,7 +120,7 @@ class Execution:
         begins = job.created()
         begins["payload"]["heartbeat_seconds"] = HEARTBEAT_SECONDS
         self._outbox.append([begins])
-        outcome = Outcome("cancelled", 128 + signal.SIGKILL, "interrupted")
+        outcome = CommandOutcome("cancelled", 128 + signal.SIGKILL, "interrupted")
         try:
             process, pipes = await self._start()
         except OSError as error:
@@ -213,18 +213,20 @@ class Execution:
                 if not pump.echoing and (pump.count >= end or pump.count == count):
                     pump.stop()
 
-    def _judge(self, process: trio.Process) -> Outcome:
+    def _judge(self, process: trio.Process) -> CommandOutcome:
         code = process.returncode
         assert code is not None
         exit_code = code if code >= 0 else 128 - code
         if self._asked is not None:
-            return Outcome("cancelled", exit_code, f"stopped by {self._asked.name}")
+            return CommandOutcome("cancelled", exit_code, f"stopped by {self._asked.name}")
         if code < 0:
             number = signal.Signals(-code)
             if number in STOP_SIGNALS:
-                return Outcome("cancelled", exit_code, f"stopped by {number.name}")
-            return Outcome("failed", exit_code, f"killed by {number.name}")
-        return Outcome("failed", code, f"exit status {code}") if code else Outcome("completed", 0)
+                return CommandOutcome("cancelled", exit_code, f"stopped by {number.name}")
+            return CommandOutcome("failed", exit_code, f"killed by {number.name}")
+        return (
+            CommandOutcome("failed", code, f"exit status {code}") if code else CommandOutcome("completed", 0)
+        )
 
 
 class _Pump:
@@ -284,7 +286,7 @@ class _Pump:
                 await self._copy(data, self._echo)
 
     def held(self) -> int:
-        """Return how many bytes the pipe holds now."""
+        """Return the number of bytes in the pipe now."""
         held = bytearray(4)
         with contextlib.suppress(OSError, ValueError):  # it was closed
             fcntl.ioctl(self._pipe.fileno(), termios.FIONREAD, held)
@@ -318,15 +320,15 @@ class _Pump:
         self.echoing = False
 
     def _read_now(self, limit: int) -> bytes:
-        """Return what the pipe holds, without waiting."""
+        """Return the bytes in the pipe, without waiting."""
         held = b""
         with contextlib.suppress(OSError):  # it is empty but held open by someone, or closed by us
             while len(held) < limit and (data := os.read(self._pipe.fileno(), READ_BYTES)):
                 held += data
         return held
 
-    def _items(self, pieces: list[Piece]) -> list[dict[str, Any] | Run]:
-        items: list[dict[str, Any] | Run] = []
+    def _items(self, pieces: list[Piece]) -> list[dict[str, Any] | OutputRun]:
+        items: list[dict[str, Any] | OutputRun] = []
         for piece in pieces:
             payload: dict[str, Any] = {"stream": self._stream}
             if piece.partial:
@@ -335,7 +337,7 @@ class _Pump:
                 payload["rewind"] = True
             event = self._job.event("task.output", payload)
             if "\n" in piece.text:
-                items.append(Run(event, piece.text))
+                items.append(OutputRun(event, piece.text))
             else:
                 event["payload"]["output"] = piece.text
                 items.append(event)
@@ -356,11 +358,11 @@ def open_pty() -> tuple[int, int]:
     return ours, theirs
 
 
-def _not_started(program: str, error: OSError) -> Outcome:
+def _not_started(program: str, error: OSError) -> CommandOutcome:
     if isinstance(error, FileNotFoundError):
-        return Outcome("failed", NOT_FOUND, f"command not found: {visible(program)}", False)
+        return CommandOutcome("failed", NOT_FOUND, f"command not found: {visible(program)}", False)
     why = f"can't be executed: {visible(program)}: {error.strerror}"
-    return Outcome("failed", NOT_EXECUTABLE, why, False)
+    return CommandOutcome("failed", NOT_EXECUTABLE, why, False)
 
 
 def _kill(process: trio.Process, *, group: bool) -> None:

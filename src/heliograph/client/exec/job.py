@@ -18,7 +18,7 @@ from heliograph.client.environment import API_KEY, TASK_ID, URL
 NAME_CHARACTERS = 200
 COMMAND_WORDS = 100
 WORD_CHARACTERS = 1000
-"""So much of a command is told to watchers; it is run whole, and may be of megabytes."""
+"""The characters of a command that watchers are told; it is run whole, and may be of megabytes."""
 
 SECRETS = ("HELIOGRAPH_API_KEY", "HELIOGRAPH_API_KEYS", "API_KEY_SECRET")
 """Variables that the command does not get: it is not ours, and what it prints is seen by every watcher."""
@@ -29,14 +29,14 @@ class Job:
     """A command, and the task that it becomes.
 
     Args:
-        task_id: Of the task.
+        task_id: The task's id.
         command: The program and its arguments.
-        name: For people; by default the command.
-        agent: Who runs it.
+        name: The name for people; by default the command.
+        agent: The agent that runs it.
         model: The model it uses.
         metadata: Anything else to be kept with the task.
         usage: Fields for the task's result, such as ``cost_usd``, that the program does not tell itself.
-        detached: Without the terminal: no input, and out of reach of its Ctrl-C.
+        detached: Whether it runs without the terminal: no input, and out of reach of its Ctrl-C.
         pty: Its output goes to a pseudo-terminal, so that stdout and stderr are one stream in their order.
         url: The service, for programs that talk to it themselves.
         api_key: A key for them, which reaches this task.

@@ -42,7 +42,7 @@ class Piece:
     """A line, a run of lines, or a marked piece of a line.
 
     Args:
-        text: Without the last line end.
+        text: The text without the last line end.
         partial: More of the same line follows.
         rewind: It is written over what the line held so far.
     """
@@ -70,7 +70,7 @@ class LineAssembler:
         return bool(self._text)
 
     def feed(self, data: bytes) -> list[Piece]:
-        """Take what was read; return the pieces that are complete by it."""
+        """Take bytes that were read; return the pieces that are complete by them."""
         return self._take(self._decoder.decode(data))
 
     def flush(self) -> list[Piece]:

@@ -39,7 +39,7 @@ KEY_SECONDS = 2.0
 
 @attrs.frozen
 class Service:
-    """Where a run's output goes, and how.
+    """The service that a run's output goes to, and the way there.
 
     Args:
         url: The service.
@@ -65,8 +65,8 @@ async def execute(job: Job, service: Service, *, quiet: bool) -> int:
     """Run a command as a task and send its output.
 
     Args:
-        job: What to run.
-        service: Where the output goes.
+        job: The command to run.
+        service: The service that the output goes to.
         quiet: Don't copy the command's output to this process's stdout and stderr.
 
     Returns:
@@ -133,7 +133,7 @@ async def _all_sent(outbox: Outbox, service: Service, told: trio.Event) -> bool:
 
 async def _send_earlier(service: Service, client: Client, done: trio.Event) -> None:
     try:
-        # What keeps these from being sent keeps this run's own output too, and is told there.
+        # A fault that keeps these from being sent keeps this run's own output too, and is told there.
         await send_leftovers(service.spools, service.url, client, lambda sentence: None, service.patience)
     except (OSError, ValueError) as error:
         say(f"what an earlier run left can't be read: {error}")

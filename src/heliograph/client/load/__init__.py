@@ -1,1 +1,21 @@
 """The load engine: many streams and publishers, and what they saw."""
+
+from heliograph.client.load.publishing import Pace, Publishing, Saturating, SteadyPace, TrafficShape
+from heliograph.client.load.run import Heliograph, LoadRun, Plan, load_command
+from heliograph.client.load.swarm import Dialect, LoadError, Swarm, allow_sockets
+
+__all__ = [
+    "Dialect",
+    "Heliograph",
+    "LoadError",
+    "LoadRun",
+    "Pace",
+    "Plan",
+    "Publishing",
+    "Saturating",
+    "SteadyPace",
+    "Swarm",
+    "TrafficShape",
+    "allow_sockets",
+    "load_command",
+]

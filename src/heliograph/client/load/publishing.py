@@ -18,11 +18,11 @@ _RETRY_AFTER = re.compile(rb"(?i)\r\nretry-after: *(\d+)").search
 
 
 @attrs.frozen
-class Traffic:
-    """What is published.
+class TrafficShape:
+    """The traffic of a publisher.
 
     Args:
-        channels: Where, in turn.
+        channels: The channels, in turn.
         burst: Messages of one publish.
         size: Length of a message's text in bytes.
         spread: Whether the messages of a burst go to channels in turn, instead of to one.
@@ -35,7 +35,7 @@ class Traffic:
 
 
 class Pace(Protocol):
-    """When the next burst may go."""
+    """The time at which the next burst may go."""
 
     def wait(self, now: float, bursts: int) -> float:
         """Return the seconds until burst number ``bursts`` (from 0) is due; infinite: after some delivery."""
@@ -49,20 +49,20 @@ class Publishing:
     502 to 504), is sent again with the same key. Each text carries the moment it was first sent.
 
     Args:
-        swarm: What moves it, and keeps account.
-        traffic: What is published.
-        pace: When.
+        swarm: The swarm that moves it and keeps account.
+        traffic: The traffic to publish.
+        pace: The times of its bursts.
         connections: Over how many connections.
         depth: Requests under way at one time on each.
 
     Attributes:
-        bursts: How many were begun.
-        last: After how many it ends by itself; ``None``: after none.
+        bursts: The number of bursts begun.
+        last: The number of bursts after which it ends by itself; ``None``: it does not.
         active: Whether it goes on.
     """
 
     def __init__(
-        self, swarm: Swarm, traffic: Traffic, pace: Pace, connections: int = 1, depth: int = 1
+        self, swarm: Swarm, traffic: TrafficShape, pace: Pace, connections: int = 1, depth: int = 1
     ) -> None:
         self.swarm = swarm
         self.traffic = traffic
@@ -123,12 +123,12 @@ class Publishing:
 
 @attrs.define
 class Request:
-    """What one burst is on the wire.
+    """One burst as it goes over the wire.
 
     Args:
         items: Its messages.
         data: The bytes to send, the same ones again after a failure.
-        answers: How many answers are still to come.
+        answers: The number of answers still to come.
     """
 
     items: list[tuple[str, int, str]]
@@ -140,7 +140,7 @@ class Feed:
     """One connection that publishes; requests are answered in their order.
 
     Args:
-        swarm: Whose selector moves it.
+        swarm: The swarm whose selector moves it.
         depth: Requests that may be under way at one time.
     """
 
@@ -268,8 +268,8 @@ class Feed:
 
 
 @attrs.frozen
-class Steady:
-    """So many messages a second, whatever becomes of them.
+class SteadyPace:
+    """A fixed number of messages a second, whether they are delivered or not.
 
     Args:
         start: The moment of the first burst (``perf_counter``).

@@ -27,7 +27,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from heliograph.client.load.publishing import Publishing, Steady, Traffic
+from heliograph.client.load.publishing import Publishing, SteadyPace, TrafficShape
 from heliograph.client.load.scan import TEXT, client_frame
 from heliograph.client.load.swarm import LoadError, Swarm, allow_sockets
 
@@ -42,7 +42,7 @@ TRANSPORTS = {"ws": ("ws",), "sse": ("sse",), "both": ("ws", "sse")}
 
 @attrs.frozen
 class Heliograph:
-    """How Heliograph is spoken to.
+    """The dialect of Heliograph.
 
     Args:
         host: Value of the ``Host`` header.
@@ -113,12 +113,12 @@ class Plan:
         ]
 
 
-class Run:
+class LoadRun:
     """One load test: ramp, publish, drain; its report can be asked for at any moment.
 
     Args:
-        plan: What to do.
-        url: Where the instance is, ``http://…``.
+        plan: The plan of the run.
+        url: The instance's URL, ``http://…``.
         api_key: A key that may read and publish; ``None``: none is needed.
 
     Raises:
@@ -179,8 +179,8 @@ class Run:
         begun = perf_counter()
         publishing = Publishing(
             self.swarm,
-            Traffic(self.channels, plan.burst, plan.size),
-            Steady(begun, plan.burst / plan.rate),
+            TrafficShape(self.channels, plan.burst, plan.size),
+            SteadyPace(begun, plan.burst / plan.rate),
             CONNECTIONS,
         )
         self.swarm.publishers.append(publishing)
@@ -200,7 +200,7 @@ class Run:
         self.drain_seconds = perf_counter() - begun
 
     def report(self) -> dict[str, Any]:
-        """Return what was measured so far."""
+        """Return the measurements so far."""
         swarm, plan = self.swarm, self.plan
         tally = swarm.settle()
         seconds = self.publish_seconds + self.drain_seconds
@@ -300,7 +300,7 @@ def load_command(
     plan = Plan(streams, transport, channels, rate, burst, duration, size)
     notes = Console(stderr=True)
     try:
-        run = Run(plan, url, api_key)
+        run = LoadRun(plan, url, api_key)
     except LoadError as error:
         notes.print(f"heliograph load: {error}", highlight=False, markup=False)
         sys.exit(2)
@@ -327,7 +327,7 @@ def load_command(
 
 
 @contextmanager
-def _stopped_by_interrupt(run: Run) -> Iterator[None]:
+def _stopped_by_interrupt(run: LoadRun) -> Iterator[None]:
     """Let the first Ctrl-C stop a run; raised anywhere, it would leave messages half counted."""
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -345,7 +345,7 @@ def _stopped_by_interrupt(run: Run) -> Iterator[None]:
         signal.signal(signal.SIGINT, before)
 
 
-def _with_progress(run: Run, console: Console) -> None:
+def _with_progress(run: LoadRun, console: Console) -> None:
     plan = run.plan
     columns = (
         TextColumn("{task.description}"),

@@ -23,7 +23,7 @@ class BrokenProtocol(Exception):
 
 
 class Scanner(Protocol):
-    """What the swarm reads a stream with."""
+    """The reader that the swarm has for each stream."""
 
     controls: list[tuple[int, bytes]]
     ended: bool

@@ -74,7 +74,7 @@ class LoadError(Exception):
 
 
 class Dialect(Protocol):
-    """How one kind of server is spoken to."""
+    """The dialect of one kind of server."""
 
     @property
     def numbers(self) -> bool:
@@ -91,7 +91,7 @@ class Dialect(Protocol):
 
 
 class Publisher(Protocol):
-    """Whoever publishes while the swarm runs."""
+    """A publisher that works while the swarm runs."""
 
     @property
     def idle(self) -> bool:
@@ -106,7 +106,7 @@ class Publisher(Protocol):
 
 @attrs.define
 class Tally:
-    """What a run counted so far."""
+    """The counts of a run so far."""
 
     connects: int = 0
     deliveries: int = 0
@@ -452,7 +452,7 @@ class Swarm:
     the price of latency. It is for finding out what a server can deliver, not how soon.
 
     Args:
-        dialect: How the server is spoken to.
+        dialect: The dialect that the server speaks.
         host: Its name or address.
         port: Its port.
     """

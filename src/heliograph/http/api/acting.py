@@ -1,4 +1,4 @@
-"""What a page says on its own stream beside watching: a question, a stop, an answer to a task that asks.
+"""The acts of a page on its own stream, beside watching: a question, a stop, an answer to a task that asks.
 
 Each is what the same words do over HTTP, and needs the same of the page's key.
 """
@@ -22,12 +22,12 @@ from heliograph.model.intake import parse_item
 
 
 @attrs.frozen
-class Question:
+class PageQuestion:
     """A question to the engine."""
 
     message: Annotated[str, says(minLength=1)]
     conversation_id: Annotated[str | None, says("Where; without one, one is made.")] = None
-    session_id: Annotated[Short, says("Of the task; the stream's own if none is said.")] = None
+    session_id: Annotated[Short, says("The task's session; without one, the stream's own.")] = None
 
 
 @attrs.frozen
@@ -46,15 +46,15 @@ class Input:
     question_id: Annotated[Short, says("The question, where the task has asked several.")] = None
 
 
-ACTIONS: Mapping[str, type] = {"chat.message": Question, "task.stop": Stop, "task.input": Input}
-"""By the type of the message: what it says."""
+ACTIONS: Mapping[str, type] = {"chat.message": PageQuestion, "task.stop": Stop, "task.input": Input}
+"""The form of each message, by its type."""
 
 
 class PageActions:
     """Does what pages ask for.
 
     Args:
-        services: What the views of the same requests work with.
+        services: The actors and stores that the views of the same requests work with.
     """
 
     def __init__(self, services: Services) -> None:
@@ -66,7 +66,7 @@ class PageActions:
         """Do one; see ``streams.websocket.Acting``."""
         said: Any = structure(dict(message), ACTIONS[kind])
         match said:
-            case Question():
+            case PageQuestion():
                 return await self._ask(who, session, said)
             case Stop():
                 who.require("publish", f"task:{said.task_id}")
@@ -74,7 +74,7 @@ class PageActions:
                 return attrs.asdict(stopped)
         return await self._answer(who, said)
 
-    async def _ask(self, who: Identity, session: str, said: Question) -> Mapping[str, Any]:
+    async def _ask(self, who: Identity, session: str, said: PageQuestion) -> Mapping[str, Any]:
         who.require("publish", "conversation:*", "task:*")
         conversation = None
         if said.conversation_id is not None:

@@ -13,7 +13,7 @@ BOUNDS = (0.001, 0.005, 0.025, 0.1, 0.5, 2.5)
 
 @attrs.define
 class Durations:
-    """How often something took how long, by ``BOUNDS``, and its seconds in all."""
+    """A histogram of durations: a count for each of ``BOUNDS``, and the seconds in all."""
 
     counts: list[int] = attrs.field(factory=lambda: [0] * (len(BOUNDS) + 1))
     seconds: float = 0.0

@@ -45,7 +45,7 @@ class Streamed:
 
     Args:
         chunks: Its body.
-        content_type: What the body is.
+        content_type: The media type of the body.
         headers: Further ones.
     """
 
@@ -57,10 +57,10 @@ class Streamed:
 
 @attrs.frozen
 class Handshake:
-    """What a stream must know of the request that opens it, to write its own head.
+    """The parts of the request that a stream needs to write its own head.
 
     Args:
-        headers: Those that every answer has.
+        headers: The headers that every answer has.
         chunked: Whether the body is chunked (HTTP/1.1).
     """
 
@@ -84,14 +84,14 @@ class TakeOver:
 
 @attrs.frozen
 class Described:
-    """What ``/openapi.json`` says besides what the declaration tells by itself.
+    """The part of ``/openapi.json`` that does not follow from the declaration itself.
 
     Args:
-        answer: What a good answer is.
+        answer: The description of a good answer.
         media: Further media types of it, with their schemas.
         headers: Names of its headers.
         others: Further answers, by status.
-        more: What the summary does not say.
+        more: The description, beside the summary.
     """
 
     answer: str
@@ -127,15 +127,15 @@ class Endpoint:
     """One method of one path.
 
     Args:
-        method: In capitals; HEAD comes with GET.
-        path: With parameters in braces; ``{name:path}`` takes slashes too.
+        method: The method in capitals; HEAD comes with GET.
+        path: The path with parameters in braces; ``{name:path}`` takes slashes too.
         view: Answers, given the services, who asks, the parameters and the body, as far as it names them.
         tag: The group it stands in; empty: it is not described.
-        described: What the documents say of its answers.
-        scope: What its caller must be allowed to; ``None``: it is open to all.
+        described: The documents' descriptions of its answers.
+        scope: The scope that its caller needs; ``None``: it is open to all.
         channels: The selectors that its caller's key must cover, given the parameters.
-        body: What it takes as a body.
-        status: Of a good answer.
+        body: The body that it takes.
+        status: The status of a good answer.
         refuses: Kinds of problems that it may answer with, besides those of every endpoint of its kind.
         example: A good answer, as a value.
         upgrade: It opens a WebSocket, and its caller may say later who it is.
@@ -220,8 +220,8 @@ class Endpoint:
         ``X-Next-Cursor``, ``X-Stream-Cursor`` and ``Link``.
 
         Args:
-            path: Of the twin.
-            about: What a good answer is.
+            path: The path of the twin.
+            about: The description of a good answer.
             present: Makes the answer's value of what the view has found, as its annotation says; by default
                 it is the same.
         """
@@ -234,7 +234,7 @@ class Endpoint:
 
     @property
     def name(self) -> str:
-        """Its name among all endpoints."""
+        """The endpoint's name among all endpoints."""
         return self.view.__name__ if self.present is None else f"dashboard_{self.view.__name__}"
 
     @property

@@ -14,17 +14,17 @@ from heliograph.model.ids import OLDEST, EventId
 from heliograph.storage.protocols import Log, Store
 
 MOST_SECONDS = 1.0
-"""How long to wait for a store that is far behind; then a reader gets what is there."""
+"""Seconds to wait for a store that is far behind; then a reader gets what is there."""
 
 INTERVAL = 0.01
 
 
-class Folded:
-    """How far the store is known to be.
+class CaughtUp:
+    """The position up to which the store is known to be folded.
 
     Args:
-        log: What this node has told its watchers, and its publishers.
-        store: What follows it.
+        log: The log that this node's watchers and publishers were told of.
+        store: The store that follows it.
     """
 
     def __init__(self, log: Log, store: Store) -> None:

@@ -34,11 +34,11 @@ class Sample:
     """One metric with its values by label.
 
     Args:
-        name: Without the prefix ``heliograph_``.
-        help: What it counts, with its unit.
+        name: The name without the prefix ``heliograph_``.
+        help: The meaning of the metric, with its unit.
         kind: ``counter``, ``gauge``, or ``histogram``, whose values are ``Durations``.
         labels: Names of the labels.
-        values: By tuples of the labels' values.
+        values: The values by tuples of the labels' values.
     """
 
     name: str
@@ -124,7 +124,7 @@ def _registry_samples(registry: RegistryStats) -> Iterable[Sample]:
     yield one("workflows_troubled", "Workflows with problems in their files", "gauge", registry.troubled)
     yield one("workflows_broken", "Folders that are no workflows, and should be", "gauge", registry.broken)
     yield one("workflow_reads", "Workflow folders read", "counter", registry.read)
-    yield one("workflow_look_seconds", "How long the last look at all folders took", "gauge", registry.looked)
+    yield one("workflow_look_seconds", "Duration of the last look at all folders", "gauge", registry.looked)
 
 
 def _heartbeat_samples(heartbeats: HeartbeatStats) -> Iterable[Sample]:
@@ -159,9 +159,7 @@ def _request_samples(requests: RequestCounts) -> Iterable[Sample]:
         requests.refused_credentials,
     )
     durations = {place: attrs.evolve(one, counts=[*one.counts]) for place, one in requests.durations.items()}
-    yield Sample(
-        "http_request_seconds", "How long requests took to be answered", "histogram", labels, durations
-    )
+    yield Sample("http_request_seconds", "Time until requests were answered", "histogram", labels, durations)
 
 
 def _storage_samples(storage: StorageStats) -> Iterable[Sample]:
@@ -169,15 +167,15 @@ def _storage_samples(storage: StorageStats) -> Iterable[Sample]:
     yield one("retired_runs", "Runs removed by retention", "counter", storage.retention.runs)
     if (log := storage.log) is not None:
         yield one("log_reachable", "Whether the log is reachable", "gauge", log.reachable)
-        yield one("log_outages", "How often the log became unreachable", "counter", log.outages)
-        yield one("log_losses", "How often the log had lost events", "counter", log.losses)
+        yield one("log_outages", "Times that the log became unreachable", "counter", log.outages)
+        yield one("log_losses", "Times that the log had lost events", "counter", log.losses)
     if (archiver := storage.archiver) is not None:
         yield one("archiver_active", "Whether this node archives", "gauge", archiver.active)
-        yield one("archiver_terms", "How often this node began to archive", "counter", archiver.terms)
+        yield one("archiver_terms", "Times that this node began to archive", "counter", archiver.terms)
         yield one("archived_events", "Events that this node archived", "counter", archiver.events)
     if (bridge := storage.bridge) is not None:
         yield one("bridge_active", "Whether this node bridges Redis's pub/sub", "gauge", bridge.active)
-        yield one("bridge_terms", "How often this node began to bridge", "counter", bridge.terms)
+        yield one("bridge_terms", "Times that this node began to bridge", "counter", bridge.terms)
         yield one("bridged_events", "Events made of what agents published to Redis", "counter", bridge.events)
         yield one("bridge_refused", "Messages that could not be taken", "counter", bridge.refused)
         yield one("bridge_dropped", "Messages dropped with a lost lease", "counter", bridge.dropped)

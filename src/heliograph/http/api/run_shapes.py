@@ -33,7 +33,7 @@ class RunView:
     started_at: datetime
     completed_at: datetime | None
     finished_at: Annotated[datetime | None, says("The same as completed_at.")]
-    duration_ms: Annotated[float | None, says("As it was told, else from start to end.")]
+    duration_ms: Annotated[float | None, says("The duration that was told, else the time from start to end.")]
     updated_at: datetime
     cost_usd: Dollars
     input_tokens: Tokens
@@ -73,7 +73,7 @@ def dollars(nanos: float | None) -> float | None:
 
 @attrs.frozen
 class Spread:
-    """Of the runs that have ended; each at most 1 % off."""
+    """Percentiles of the runs that have ended; each is at most 1 % off."""
 
     p50: float | None
     p95: float | None
@@ -92,7 +92,7 @@ class Stats:
 
 
 def stats_of(kept: Record) -> Stats:
-    """Return what a record adds up to."""
+    """Return the sums of a record."""
     p50, p95 = _percentiles(kept.costs)
     return Stats(
         total=kept.total,

@@ -55,7 +55,7 @@ HEAD: EventId = ENDED.id
 META = Meta(HEAD)
 LAST_PAGE = ListMeta(None, HEAD)
 
-# What publishers send
+# Messages that publishers send
 
 EVENT_ITEM = {
     "topic": OTHER.topic,

@@ -46,8 +46,8 @@ def serve(
     """Answer a request.
 
     Args:
-        endpoint: What is asked.
-        services: What the view works with.
+        endpoint: The endpoint that is asked.
+        services: The actors and stores that the view works with.
         asked: The request's head.
         path: The parameters in its path.
         body: All of its body, or as it comes.
@@ -113,7 +113,7 @@ def _admit(endpoint: Endpoint, services: Services, asked: Asked, path: Mapping[s
     """Judge a request by its head; return what the view is called with.
 
     Raises:
-        Forbidden: By its host, its origin, its scope or its channels.
+        Forbidden: The host, the origin, the scope or the channels forbid it.
         Unauthenticated: It must say who asks, or the key or ticket that it has is wrong.
         Invalid: Some parameters are wrong.
     """
@@ -168,7 +168,7 @@ def _kept_from_others(endpoint: Endpoint, services: Services, headers: dict[str,
 
 
 def _cursors(asked: Asked, meta: Any) -> dict[str, str]:
-    """Return what an answer says of where it stands, as headers; the next page relative to this one."""
+    """Return the cursors of an answer as headers, and the next page's address, relative to this one."""
     headers = {}
     if (stream_cursor := getattr(meta, "stream_cursor", None)) is not None:
         headers["X-Stream-Cursor"] = format_id(stream_cursor)

@@ -1,4 +1,4 @@
-"""What views work with."""
+"""The actors and stores that views work with."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from heliograph.actors.subscriber import Subscriber
 from heliograph.actors.webhooks import Webhooks
 from heliograph.config import Settings
 from heliograph.http.api.counts import RequestCounts
-from heliograph.http.api.folded import Folded
+from heliograph.http.api.folded import CaughtUp
 from heliograph.http.api.spans import recording
 from heliograph.http.rules.auth import Authenticator
 from heliograph.http.streams.registry import StreamRegistry
@@ -31,7 +31,7 @@ from heliograph.storage.protocols import Artifacts, Log, LogStats, Store
 
 @attrs.frozen
 class StorageStats:
-    """What runs under this node's storage; the embedded form has nothing but retention."""
+    """The actors under this node's storage; the embedded form has retention only."""
 
     retention: RetentionStats
     log: LogStats | None = None
@@ -66,9 +66,9 @@ class Services:
     traced: bool = attrs.field(factory=recording)
     """Whether requests have spans; an SDK is set up before the service starts, or never."""
 
-    folded: Folded = attrs.field(init=False)
+    folded: CaughtUp = attrs.field(init=False)
     """Whether the store has followed the log."""
 
     @folded.default
-    def _folded(self) -> Folded:
-        return Folded(self.log, self.store)
+    def _folded(self) -> CaughtUp:
+        return CaughtUp(self.log, self.store)

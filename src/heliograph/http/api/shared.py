@@ -55,10 +55,12 @@ def task_fields(components: Components) -> dict[str, Schema]:
         "status": one_of(STATUSES),
         "cost_usd": said(nullable(NUMBER), "Dollars, exact to the millionth."),
         "cost_computed": said(components.of(bool), "Whether the cost comes from the price table."),
-        "attempts": said(components.of(int), "How often it began; more than once when it was resumed."),
-        "duration_ms": said(nullable(COUNT), "From start to finish; null until finished."),
+        "attempts": said(
+            components.of(int), "The number of times that it began; more than one when it was resumed."
+        ),
+        "duration_ms": said(nullable(COUNT), "The time from start to finish; null until finished."),
         "heartbeat_seconds": said(
-            nullable(NUMBER), "How often at least something is to be heard of it; null: it has not said."
+            nullable(NUMBER), "The longest silence that it has announced; null: it has announced none."
         ),
         "input": said(ANYTHING, "The input that its creator gave."),
     }

@@ -30,7 +30,7 @@ class Shortcuts(dict[tuple[str, str], Shortcut]):
     """The shortcuts by method and path, of every endpoint that has one.
 
     Args:
-        services: What the endpoints' views work with.
+        services: The actors and stores that the endpoints' views work with.
         endpoints: All of them.
     """
 

@@ -38,11 +38,11 @@ PIECES = 5000
 
 CONTEXT_MESSAGES = 50
 CONTEXT_CHARACTERS = 100_000
-"""How much of what was said before an engine is given."""
+"""The number of earlier messages that an engine is given."""
 
 TITLE_CHARACTERS = 50
 AGENT, AGENT_TYPE = "brain", "planning"
-"""Who answers in a chat."""
+"""The name of the agent that answers in a chat."""
 
 
 def new_id(kind: str, seed: str | None = None) -> str:
@@ -172,9 +172,9 @@ async def ask(
     """Ask the engine something: store the message, and make the task that answers it, all or nothing.
 
     Args:
-        message: What to ask.
+        message: The message to the engine.
         session_id: The session of the task.
-        conversation: Where; ``None`` makes one, called by the beginning of the message.
+        conversation: The conversation; ``None`` makes one, called by the beginning of the message.
         seed: Makes a retry harmless: the same seed and message are asked once.
 
     Returns:
@@ -221,7 +221,7 @@ async def ask(
 
 
 def prompt(context: Sequence[ConversationMessage], message: str) -> str:
-    """Return what the engine is asked: what was said before, and the message."""
+    """Return the engine's input: the messages before, and the message."""
     lines = [f"{one.role}: {one.content}" for one in context]
     before = "\n".join(lines)[-CONTEXT_CHARACTERS:]
     return f"{before}\nuser: {message}" if before else message

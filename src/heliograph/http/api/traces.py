@@ -48,18 +48,18 @@ class TraceStep:
 
     name: str
     status: Annotated[str, says("pending, running, success, failed, skipped or cancelled.")]
-    artifact_key: Annotated[str | None, says("Of its output; null where it left none.")]
-    artifact_error: Annotated[str | None, says("Why an artifact of it is not shown.")]
-    output: Annotated[Any, says("The whole document of its artifact, or what its events told.")]
+    artifact_key: Annotated[str | None, says("The key of its output; null where it left none.")]
+    artifact_error: Annotated[str | None, says("The reason why an artifact of it is not shown.")]
+    output: Annotated[Any, says("The whole document of its artifact, or else the output in its events.")]
     duration_ms: float
     has_llm_response: bool
-    llm_response: Annotated[Any, says("The whole document of what a model answered; null if there is none.")]
+    llm_response: Annotated[Any, says("The whole document of a model's answer; null if there is none.")]
     token_metrics: TokenMetrics | None
     started_at: datetime | None
     finished_at: datetime | None
-    offset_ms: Annotated[float | None, says("From the run's start to the step's.")]
+    offset_ms: Annotated[float | None, says("The time from the run's start to the step's.")]
     attempts: Annotated[int, says("The number of its attempts.", minimum=0)]
-    tries: Annotated[Sequence[Attempt], says("Its attempts, the earliest first; the newest of many.")]
+    tries: Annotated[Sequence[Attempt], says("Its attempts, the earliest first; of many only the newest.")]
     error: str | None
     cost_usd: Dollars
     input_tokens: Tokens
@@ -72,9 +72,9 @@ class Documents:
     """The artifacts of a step, as far as they can be shown.
 
     Args:
-        key: Of its output, if there is one.
+        key: The key of its output, if there is one.
         output: Its output.
-        answer: What a model answered.
+        answer: The answer of a model.
         error: Why one of them is not shown.
     """
 
@@ -93,10 +93,10 @@ async def traced(
     """Return the trace of some steps of a run.
 
     Args:
-        artifacts: Where they left something behind.
+        artifacts: The files that runs left behind.
         run: The run.
-        steps: In the order in which they began.
-        pipeline: Where these are all of the run's steps, the workflow's pipeline: it gives the order, and
+        steps: The steps in the order in which they began.
+        pipeline: The workflow's pipeline, where these are all of the run's steps: it gives the order, and
             names those that have not begun.
     """
     sizes, failure = await _sizes(artifacts, run)
@@ -198,7 +198,7 @@ async def _sizes(artifacts: Artifacts, run: Run) -> tuple[Mapping[str, int], str
 async def _documents(
     artifacts: Artifacts, run: Run, name: str, sizes: Mapping[str, int], room: int
 ) -> tuple[int, Documents]:
-    """Read what a step left behind; return how many bytes may still be shown, and what was read."""
+    """Read the artifacts of a step; return the bytes that may still be shown, and the documents."""
     documents: dict[str, Any] = {}
     errors = []
     for key in (name + OUTPUT, name + ANSWER):
@@ -235,7 +235,7 @@ def _spent(answer: Any) -> Spent | None:
 
 
 def _metrics(spent: Spent) -> TokenMetrics | None:
-    """Return what was spent in the platform's words; ``None`` where nothing is known of it."""
+    """Return spending in the platform's words; ``None`` where it is unknown."""
     if spent == Spent():
         return None
     read, written = spent.input_tokens or 0, spent.output_tokens or 0

@@ -1,4 +1,4 @@
-"""Which pages may ask: the host that a request names, its origin, and what browsers are told of it (CORS)."""
+"""The pages that may ask: the host that a request names, its origin, and the headers for browsers (CORS)."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def require_host(settings: Settings, asked: Asked, *, keyed: bool) -> None:
     """
     host = asked.headers.get("Host")  # no browser leaves it out
     auth = settings.auth
-    # Where keys are asked for, a page of a rebound name can do nothing; and an address is nobody's name.
+    # With keys a page of a rebound name can do nothing. An address is safe, since it is nobody's name.
     safe = _is_address(host or "") if auth.open_networks else keyed
     if safe or host is None or _is_ours(host):
         return

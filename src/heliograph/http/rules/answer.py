@@ -17,8 +17,8 @@ class Answer:
 
     Args:
         status: HTTP status.
-        body: With its length known.
-        content_type: What the body is.
+        body: The body, of known length.
+        content_type: The media type of the body.
         headers: Further ones.
     """
 

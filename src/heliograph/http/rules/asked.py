@@ -28,7 +28,7 @@ class Asked(Protocol):
 
     @property
     def method(self) -> str:
-        """In capitals."""
+        """The method in capitals."""
 
     @property
     def path(self) -> str:
@@ -48,4 +48,4 @@ class Asked(Protocol):
 
     @property
     def mimetype(self) -> str:
-        """What the body is said to be, in small letters, without parameters; empty if nothing is said."""
+        """The media type of the body, in small letters, without parameters; empty if none is given."""

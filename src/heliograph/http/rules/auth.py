@@ -1,4 +1,4 @@
-"""Who asks, and what they may do.
+"""Authentication: the caller of a request, and the caller's rights.
 
 Keys are known by their SHA-256 only: those of the settings, and those in the vault (``actors.keyring``),
 which come and go while this runs. Where there never was any key everybody is the local user, and the service
@@ -45,12 +45,12 @@ class Identity:
 
     Args:
         name: The key's name.
-        scopes: What it may do: ``read``, ``publish``, ``admin``.
+        scopes: The caller's rights: ``read``, ``publish``, ``admin``.
         channels: Selectors that it may read and publish; empty: all.
-        by: How it was recognized: by its ``key``, a ``ticket``, a ``session``, a ``task key`` or its
+        by: The kind of proof: a ``key``, a ``ticket``, a ``session``, a ``task key`` or its
             ``network``.
         key: The name of the key that all this comes from; empty: of none.
-        expires_at: When that key does; ``None``: never.
+        expires_at: The time at which that key expires; ``None``: never.
     """
 
     name: str
@@ -248,7 +248,7 @@ class Authenticator:
         return self._sign(identity, TICKET), time.time() + self._settings.ticket_seconds
 
     def session_for(self, identity: Identity) -> tuple[str, float]:
-        """Make what a session's cookie holds; return it with the time at which it expires."""
+        """Make the text of a session's cookie; return it with the time at which it expires."""
         return self._sign(identity, SESSION), time.time() + self._settings.session_seconds
 
     def task_key_for(self, identity: Identity, task_id: str) -> tuple[str, float]:
@@ -273,7 +273,7 @@ class Authenticator:
         return str(self._signer(purpose).dumps(identity.name))
 
     def _read(self, text: str, purpose: str, seconds: float) -> Identity:
-        """Return who a signed text stands for.
+        """Return the caller that a signed text stands for.
 
         Raises:
             Unauthenticated: It is none of ours, of another purpose, too old, or of a key that is gone.

@@ -27,7 +27,7 @@ NDJSON = (
     "application/x-jsonlines",
 )
 BODY_SECONDS = 60.0
-"""How long a body may take, however it trickles in."""
+"""Seconds that a body may take, however it trickles in."""
 
 LARGE_BODY = 256 * 1024
 """Bytes of JSON that take milliseconds to parse."""
@@ -43,7 +43,7 @@ BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 """Some programs write it in front of UTF-8."""
 
 
-class Reader(Protocol):
+class BodyReader(Protocol):
     """Reads one body."""
 
     def feed(self, data: bytes) -> None:
@@ -54,9 +54,9 @@ class Reader(Protocol):
 
 
 class Body(Protocol):
-    """What an endpoint takes as the body of a request."""
+    """The form of an endpoint's body."""
 
-    def reader(self, asked: Asked, settings: Settings) -> Reader:
+    def reader(self, asked: Asked, settings: Settings) -> BodyReader:
         """Make the reader of a body.
 
         Raises:
@@ -74,7 +74,7 @@ class JsonBody:
     cls: type
     most: int = 1024 * 1024
 
-    def reader(self, asked: Asked, settings: Settings) -> Reader:
+    def reader(self, asked: Asked, settings: Settings) -> BodyReader:
         """Make the reader of a body."""
         require_json(asked)
         return _JsonReader(self.cls, min(self.most, settings.server.max_request_bytes))
@@ -94,23 +94,38 @@ def require_json(asked: Asked) -> None:
         raise UnsupportedMedia(f"{asked.mimetype} is not read here; send {JSON}")
 
 
-class _JsonReader:
-    def __init__(self, cls: type, most: int) -> None:
-        self._cls = cls
+class WholeReader:
+    """Gathers a body of at most ``most`` bytes."""
+
+    def __init__(self, most: int) -> None:
         self._most = most
         self._read = bytearray()
 
     def feed(self, data: bytes) -> None:
+        """Take a piece.
+
+        Raises:
+            TooLarge: The body is longer than it may be.
+        """
         if len(self._read) + len(data) > self._most:
             raise TooLarge(f"the body may have at most {self._most} bytes")
         self._read += data
 
+    def whole(self) -> bytes:
+        """Return the body."""
+        return bytes(self._read)
+
+
+class _JsonReader(WholeReader):
+    def __init__(self, cls: type, most: int) -> None:
+        super().__init__(most)
+        self._cls = cls
+
     def end(self) -> Any:
-        body = bytes(self._read).removeprefix(BYTE_ORDER_MARK)
-        return structure(parse_json(body, "the body"), self._cls)
+        return structure(parse_json(self.whole().removeprefix(BYTE_ORDER_MARK), "the body"), self._cls)
 
 
-async def read_body(reader: Reader, asked: Asked, body: bytes | AsyncIterable[bytes]) -> Any:
+async def read_body(reader: BodyReader, asked: Asked, body: bytes | AsyncIterable[bytes]) -> Any:
     """Read a body, all of it there or in the time that bodies have.
 
     A large body is parsed in a thread, and a packed one unpacked there: others are served meanwhile.
@@ -159,7 +174,7 @@ class Unpacked:
         UnsupportedCoding: It is none of ``CODINGS``.
     """
 
-    def __init__(self, reader: Reader, coding: str) -> None:
+    def __init__(self, reader: BodyReader, coding: str) -> None:
         if coding not in CODINGS:
             raise UnsupportedCoding(
                 f"{coding} is not read here; send {' or '.join(CODINGS)}, or nothing packed"

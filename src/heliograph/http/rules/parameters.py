@@ -6,7 +6,7 @@ known types::
     @attrs.frozen
     class TaskListing:
         status: tuple[str, ...] = query(Words(STATUSES), "Any of these.", default=())
-        limit: int = query(Whole(1, 500), "The most that a page has.", default=50)
+        limit: int = query(Whole(1, 500), "The most items on a page.", default=50)
 
 An empty parameter counts as absent. Whatever is wrong is named, all of it in one answer.
 
@@ -59,7 +59,7 @@ _PARAMETER = object()
 T = TypeVar("T")
 
 
-class Kind(Protocol):
+class ParameterKind(Protocol):
     """A kind of values: reads a parameter's text, and describes it."""
 
     def read(self, texts: Sequence[str], name: str, settings: Settings) -> Any:
@@ -67,8 +67,8 @@ class Kind(Protocol):
 
         Args:
             texts: As often as it was given, and never empty.
-            name: For the errors.
-            settings: Those in force.
+            name: The parameter's name in errors.
+            settings: The settings in force.
 
         Raises:
             Invalid: It is not of this kind.
@@ -84,16 +84,16 @@ class Parameter:
 
     Args:
         name: As a client writes it.
-        field: Of the class that takes its value.
+        field: The field of the class that takes its value.
         kind: Reads and describes its text.
-        text: What it means.
+        text: The meaning of the parameter.
         where: ``query``, ``path`` or ``header``.
         default: The value without it.
     """
 
     name: str
     field: str
-    kind: Kind
+    kind: ParameterKind
     text: str
     where: str
     default: Any
@@ -125,7 +125,7 @@ class Nothing:
     """No parameters."""
 
 
-def query(kind: Kind, text: str, *, default: Any = None, name: str | None = None) -> Any:
+def query(kind: ParameterKind, text: str, *, default: Any = None, name: str | None = None) -> Any:
     """Declare a field that is read from the query; its name there is the field's, if no other is given.
 
     With ``attrs.NOTHING`` as its default it must be there.
@@ -133,17 +133,17 @@ def query(kind: Kind, text: str, *, default: Any = None, name: str | None = None
     return _field("query", kind, text, default, name)
 
 
-def header(name: str, kind: Kind, text: str, *, default: Any = None) -> Any:
+def header(name: str, kind: ParameterKind, text: str, *, default: Any = None) -> Any:
     """Declare a field that is read from a header."""
     return _field("header", kind, text, default, name)
 
 
-def path(kind: Kind, text: str) -> Any:
+def path(kind: ParameterKind, text: str) -> Any:
     """Declare a field that is read from the path."""
     return _field("path", kind, text, attrs.NOTHING, None)
 
 
-def _field(where: str, kind: Kind, text: str, default: Any, name: str | None) -> Any:
+def _field(where: str, kind: ParameterKind, text: str, default: Any, name: str | None) -> Any:
     return attrs.field(default=default, metadata={_PARAMETER: (name, kind, text, where)}, kw_only=True)
 
 
@@ -169,8 +169,8 @@ def read_parameters(
     Args:
         cls: Declares them.
         asked: The request.
-        path: What its path says.
-        settings: Those in force.
+        path: The values of its path.
+        settings: The settings in force.
         known: Names in the query that somebody else reads; ``None``: whatever else is there is ignored.
 
     Raises:
@@ -357,7 +357,7 @@ class Position:
 
 @attrs.frozen
 class ClientPosition:
-    """Where a client of an event stream says that it stands, as a ``Place``; nothing is refused."""
+    """The position of an event stream's client, as a ``Place``; nothing is refused."""
 
     def read(self, texts: Sequence[str], name: str, settings: Settings) -> Place:
         """Read it."""
@@ -464,7 +464,7 @@ class Coding:
 
 def page_limit(most: int = MAX_LIMIT, default: int = DEFAULT_LIMIT) -> Any:
     """Declare ``limit``, as lists take it."""
-    return query(Whole(1, most), "The most that a page has.", default=default)
+    return query(Whole(1, most), "The most items on a page.", default=default)
 
 
 def page_cursor(make: Callable[..., Any], *kinds: type) -> Any:

@@ -25,7 +25,7 @@ OTHERS = "others"
 
 @attrs.frozen(eq=False)
 class Says:
-    """What an annotation adds to the schema of its type."""
+    """An annotation's addition to the schema of its type."""
 
     more: Schema
 
@@ -167,7 +167,7 @@ _BY_CLASS: dict[type, Describe] = {}
 
 
 def described_by(cls: type, describe: Describe) -> None:
-    """Say how values of a class look in JSON, where it is not by their fields."""
+    """Set the schema of a class whose JSON does not follow from its fields."""
     _BY_CLASS[cls] = describe
 
 

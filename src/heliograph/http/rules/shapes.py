@@ -46,7 +46,7 @@ def _write_ids(hint: Any) -> Callable[[Any], Any]:
 
 
 def written_as(cls: type, write: Callable[[Any], Any], describe: Describe) -> None:
-    """Say how values of a class become JSON and look there, where it is not by their fields."""
+    """Set the writer and the schema of a class whose JSON does not follow from its fields."""
     _writing.register_unstructure_hook(cls, write)
     described_by(cls, describe)
 

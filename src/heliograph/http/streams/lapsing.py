@@ -23,7 +23,7 @@ class KeyNews:
 
     Args:
         authenticator: Lets keys in.
-        streams: Those of a key that lapses end.
+        streams: The open streams; those of a key that lapses end.
         configured: Names of keys of the settings, which go before those of the keyring.
     """
 

@@ -1,4 +1,4 @@
-"""Where the body of a request ends, so that what is behind it can be kept back.
+"""The end of a request's body, found so that the bytes behind it can be kept back.
 
 A connection hands a request to hypercorn piece by piece, and no byte more. Each class here measures how much
 of what has come belongs to the request, its head included; it never changes a byte.
@@ -27,7 +27,7 @@ class MeasuredBody(Protocol):
 
 
 class SizedBody:
-    """As many bytes as a head has said.
+    """A body of the length that its head has told.
 
     Args:
         left: The bytes of the head and of the body.

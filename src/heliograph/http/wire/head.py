@@ -49,7 +49,7 @@ class HeadRefused(Exception):
 
     Args:
         status: HTTP status of the answer.
-        detail: What is wrong.
+        detail: The fault.
         headers: Further headers of the answer.
     """
 
@@ -116,7 +116,7 @@ class Head:
 
     @property
     def mimetype(self) -> str:
-        """What the body is said to be, in small letters and without parameters."""
+        """The media type of the body, in small letters and without parameters."""
         return self.headers.get("content-type", "").partition(";")[0].strip().lower()
 
     @property

@@ -1,1 +1,1 @@
-"""What tasks add up to: rollups, their sums in memory, and the deltas that tell of them."""
+"""The sums over tasks: rollups, their sums in memory, and the deltas that tell of them."""

@@ -49,7 +49,7 @@ OTHER = "(other)"
 """The group that stands for all that are not among the greatest."""
 
 RECENT_SLOTS = 32
-"""So many slots that changed last are taken for those where changes come."""
+"""The number of slots, the latest changed ones, in which changes are expected."""
 
 ALL_TIME = (0, 1 << 30)
 """Every slot there can be."""
@@ -58,10 +58,10 @@ ALL = ""
 """The only group of a view that does not group."""
 
 ERRORS = "error"
-"""What a view groups by to count failures by kind of error."""
+"""The grouping of a view that counts failures by kind of error."""
 
 Groups = Mapping[str, int]
-"""By group one integer: packed sums, and above them the sketch of durations if the view wants it."""
+"""One integer for each group: packed sums, and above them the sketch of durations if the view wants it."""
 
 _NONE: Groups = {}
 
@@ -71,11 +71,11 @@ Block = tuple[int, int]
 
 @attrs.frozen
 class View:
-    """What a question asks of each cell.
+    """The part of each cell that a question needs.
 
     Args:
         group_by: One of the dimensions, ``ERRORS``, or ``None``.
-        filters: For each dimension the values that count; ``None`` for all.
+        filters: The values that count, for each dimension; ``None`` for all.
         durations: Whether the sketch of durations is wanted, too.
     """
 
@@ -108,12 +108,12 @@ class Cube:
 
     @property
     def cells(self) -> int:
-        """How many cells there are."""
+        """The number of cells."""
         return sum(map(len, self._slots.values()))
 
     @property
     def views(self) -> int:
-        """How many views have blocks."""
+        """The number of views that have blocks."""
         return len(self._views)
 
     @property
@@ -174,7 +174,7 @@ class Cube:
         """Make the sums by group of stretches of slots, piece by piece; yields between pieces.
 
         Args:
-            view: What to add up.
+            view: The sums that are asked for.
             spans: Pairs of first slot and slot after the last.
 
         Returns:
@@ -300,8 +300,8 @@ def greatest(sums: Sequence[dict[str, int]], most: int) -> list[dict[str, int]]:
     """Keep the greatest groups over all spans, by cost and then by number of tasks; ``OTHER`` has the rest.
 
     Args:
-        sums: By group, of each span.
-        most: How many groups there may be, ``OTHER`` among them.
+        sums: The sums by group, for each span.
+        most: The most groups, ``OTHER`` among them.
     """
     names = set().union(*sums)
     if len(names) <= most:

@@ -47,8 +47,8 @@ def delta(span: Span, changes: Cells, open_sums: Packed) -> Draft:
     """Write a delta.
 
     Args:
-        span: What it covers.
-        changes: By how much the sums change.
+        span: The period that it covers.
+        changes: The differences of the sums.
         open_sums: All of the open slot after the change; see ``open_slot``.
     """
     buckets = [

@@ -21,7 +21,7 @@ import attrs
 
 from heliograph.model.analytics import deltas
 from heliograph.model.analytics.measured import Measured
-from heliograph.model.analytics.rollup import Cell, Cells, Change, Contribution, record, summed
+from heliograph.model.analytics.rollup import Cell, Cells, Contribution, Effect, record, summed
 from heliograph.model.event import Event
 from heliograph.model.ids import OLDEST, EventId
 from heliograph.model.kind import Folded
@@ -47,7 +47,7 @@ class Ledger:
     """Adds up what happens.
 
     Args:
-        measured: What is added up.
+        measured: The kind of entity that is added up.
         prices: The same as the fold's.
 
     Attributes:
@@ -65,7 +65,7 @@ class Ledger:
     owed: EventId = OLDEST
     _tracked: dict[str, _Tracked] = attrs.field(factory=dict)
     _finished: deque[str] = attrs.field(factory=deque)
-    _pending: deque[tuple[EventId, Change]] = attrs.field(factory=deque)
+    _pending: deque[tuple[EventId, Effect]] = attrs.field(factory=deque)
     _open: Cells = attrs.field(factory=dict)
     _offered: tuple[EventId, Cells] | None = None
     _prefix: str = attrs.field(init=False)
@@ -184,7 +184,7 @@ class Ledger:
         tracked.steady = tracked.steady or measured.steady(value)
         counted = measured.contribution(value)
         if counted != tracked.counted:
-            change = Change(tracked.counted, counted)
+            change = Effect(tracked.counted, counted)
             self._pending.append((event.id, change))
             record(self._open, change)
             tracked.counted = counted

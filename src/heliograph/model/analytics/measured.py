@@ -1,4 +1,4 @@
-"""What is added up: one kind of entity, and what of it counts.
+"""The declaration of a kind of entity that is added up, and of its facts that count.
 
 The ledger, the aggregator and the rollups know it by this declaration alone.
 """
@@ -28,14 +28,14 @@ class Measured(Generic[V]):
     """A kind of entity that is added up; each has a channel of its own.
 
     Args:
-        kind: What they are.
+        kind: The kind of entity.
         facts: The fields that decide an entity's contribution, now or after further events.
         of_facts: Makes an entity of its id and its facts.
         contribution: Returns what an entity adds to the sums as it stands.
         finished: Tells whether it is at its end. Then it hardly ever changes, and followers need not keep it.
         unfinished: The kind's filter that finds all others.
         steady: Tells whether only events of some topics can change its facts; once it is so, it remains so.
-        changing: Those topics.
+        changing: The topics whose events can change the sums.
         large: Fields that are no facts and may be large; ``None`` will do for them.
     """
 
@@ -51,7 +51,7 @@ class Measured(Generic[V]):
 
     @property
     def prefix(self) -> str:
-        """What the channels begin with; an entity's id follows."""
+        """The beginning of the channels' names; an entity's id follows."""
         return f"{self.kind.family}:"
 
     def facts_of(self, value: V) -> tuple[object, ...]:
@@ -60,7 +60,7 @@ class Measured(Generic[V]):
 
 
 def contribution(task: Task) -> Contribution:
-    """Return what a task adds to the sums as it stands."""
+    """Return the contribution of a task to the sums as it stands."""
     dimensions = (
         dimension(task.agent_type),
         dimension(task.agent),

@@ -1,4 +1,4 @@
-"""What tasks add up to: sums per 15 minutes, agent type, agent, model and status.
+"""The sums over tasks, by slots of 15 minutes, agent type, agent, model and status.
 
 The unit is the **contribution**: everything that one task, as it stands, adds to the sums. It counts as
 created in the slot of its ``created_at``; its outcome, cost, tokens and duration count in the slot of its
@@ -35,7 +35,7 @@ DIMENSION_CHARACTERS = 100
 """Dimensions are cut to this length: they are part of a database key, which has a limit."""
 
 ERROR_CHARACTERS = 200
-"""So much of an error's text, without the space before it, decides its kind."""
+"""The characters of an error's text, without the space before it, that decide its kind."""
 
 Dimensions = tuple[str, str, str, str]
 Place = tuple[int, Dimensions]
@@ -52,11 +52,11 @@ FAILED = pack(Totals(failed=1))
 
 @attrs.define
 class Cell:
-    """What is summed up at a place, or a change of it.
+    """The sums at a place, or a change of them.
 
     Args:
         sums: Packed ``Totals``.
-        durations: How many durations, in milliseconds, are in each bin of the sketch.
+        durations: The number of durations, in milliseconds, in each bin of the sketch.
         errors: Failed tasks by kind of error.
     """
 
@@ -84,11 +84,11 @@ class Contribution(NamedTuple):
 
     Args:
         dimensions: Agent type, agent, model and status.
-        created_slot: Where it counts as created.
-        finished_slot: Where the rest counts; ``None`` until it is finished.
+        created_slot: The slot in which it counts as created.
+        finished_slot: The slot in which the rest counts; ``None`` until it is finished.
         outcome: Packed ``Totals`` of all but ``created``.
         duration_bin: The bin of its duration.
-        error_kind: Of a failed task.
+        error_kind: The kind of error of a failed task.
     """
 
     dimensions: Dimensions
@@ -110,7 +110,7 @@ def slot_start(slot: int) -> datetime:
 
 
 def dimension(text: str | None) -> str:
-    """Return how a dimension's value is kept: cut to length, and never empty."""
+    """Return a dimension's value in its kept form: cut to length, and never empty."""
     return text[:DIMENSION_CHARACTERS] if text else UNKNOWN
 
 
@@ -126,26 +126,26 @@ def error_kind(error: str | None) -> str:
 
 
 @attrs.frozen
-class Change:
-    """What an event did to the sums by changing one task.
+class Effect:
+    """The change that one event makes to the sums, by changing one task.
 
     Args:
-        before: What the task contributed; ``None`` if the event made it.
-        after: What it contributes now.
+        before: The contribution before the event; ``None`` if the event made the task.
+        after: The contribution after the event.
     """
 
     before: Contribution | None
     after: Contribution
 
 
-def record(cells: Cells, change: Change) -> None:
+def record(cells: Cells, change: Effect) -> None:
     """Write a change into cells; those that come to nothing stay, empty."""
     if change.before is not None:
         _contribute(cells, change.before, -1)
     _contribute(cells, change.after, 1)
 
 
-def summed(changes: Iterable[Change]) -> Cells:
+def summed(changes: Iterable[Effect]) -> Cells:
     """Add changes up into the cells that they changed."""
     cells: Cells = {}
     for change in changes:

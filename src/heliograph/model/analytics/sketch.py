@@ -40,7 +40,7 @@ def dump(bins: Bins) -> bytes:
 
 
 def load(dumped: bytes) -> Bins:
-    """Read what ``dump`` wrote."""
+    """Read a sketch that ``dump`` wrote."""
     return dict(_ENTRY.iter_unpack(dumped))
 
 
@@ -59,7 +59,7 @@ def quantiles(sketch: Sketch, wanted: Sequence[float]) -> list[float] | None:
     """Return the values at some quantiles, by nearest rank; ``None`` when nothing was counted.
 
     Args:
-        sketch: What was counted.
+        sketch: The counts to read from.
         wanted: Ascending, each above 0 and at most 1: 0.5 is the median.
     """
     lanes = -(-sketch.bit_length() // _LANE)

@@ -48,8 +48,8 @@ class Bucket:
     Args:
         first: Its first slot.
         last: The slot after its last.
-        start: When it begins, in ISO 8601 by the zone's clock, with the offset of that moment.
-        end: When the next one begins, likewise.
+        start: The beginning, in ISO 8601 by the zone's clock, with the offset of that moment.
+        end: The beginning of the next one, likewise.
         utc_offset: The offset at its start, such as ``+02:00``.
     """
 
@@ -93,8 +93,8 @@ def parse_moment(text: str, now: datetime, zone: ZoneInfo, field: str) -> dateti
     Args:
         text: As it came in a query; a ``+`` of an offset that arrived as a space is understood.
         now: Aware.
-        zone: For a time or date without an offset.
-        field: What the error names.
+        zone: The zone of a time or date without an offset.
+        field: The name of the field in the error.
 
     Raises:
         Invalid: None of these, or not between the years 1970 and 9998.

@@ -20,9 +20,9 @@ class Totals(NamedTuple):
     Args:
         created: Tasks that began.
         finished: Tasks that ended, whatever the outcome.
-        succeeded: Those of them that completed.
-        failed: Those of them that failed; the rest were cancelled.
-        cost_nanos: What they cost, in nano-dollars.
+        succeeded: Finished tasks that completed.
+        failed: Finished tasks that failed; the rest were cancelled.
+        cost_nanos: The tasks' cost, in nano-dollars.
         costs_computed: Tasks whose cost comes from the price table.
         costs_unknown: Tasks that have used tokens, and nobody knows what they cost.
         input_tokens: Tokens in, with those that came from a cache or were written to one.
@@ -44,7 +44,7 @@ class Totals(NamedTuple):
 
 _LANE = 64
 BITS = _LANE * len(Totals._fields)
-"""What a packed sum takes; what is packed above it does not disturb it."""
+"""The bits that a packed sum takes; a value that is packed above them does not disturb it."""
 
 _HALF = 1 << _LANE - 1
 _HALVES = sum(_HALF << _LANE * position for position in range(len(Totals._fields)))
@@ -76,5 +76,5 @@ def _lane(packed: Packed, position: int) -> int:
 
 
 def above(packed: Packed) -> int:
-    """Return what was packed above the sums."""
+    """Return the integer that was packed above the sums."""
     return packed + _HALVES >> BITS

@@ -34,7 +34,7 @@ _WORD = re.compile(r"\w+")
 
 
 class ConversationShare(NamedTuple):
-    """What one task, or one message, adds to its conversation."""
+    """The share of one task, or one message, in its conversation."""
 
     conversation_id: str
     seen: datetime
@@ -57,10 +57,10 @@ class Conversation:
 
     Args:
         message_count: Its messages since it was cleared.
-        total_cost_nanos: What its tasks cost.
-        total_duration_ms: For how long its tasks ran that have ended.
-        started_at: When the first of its tasks began.
-        completed_at: When the last of them ended.
+        total_cost_nanos: The cost of its tasks.
+        total_duration_ms: The sum of the durations of its ended tasks.
+        started_at: The time at which the first of its tasks began.
+        completed_at: The time at which the last of them ended.
         cleared_id: Messages that became whole up to this event are not shown any more.
         known: Whether it has an event of its own.
     """
@@ -126,7 +126,7 @@ class Conversation:
         """Add a share, or take it away again.
 
         Args:
-            share: What a task or a message adds.
+            share: The share of a task or a message.
             sign: 1 to add it, -1 to take it away.
         """
         self.message_count += sign * share.messages

@@ -35,8 +35,8 @@ class ConversationMessage:
 
     Args:
         id: Its conversation's id and its own, joined by a slash.
-        created_at: When it was said, or began to grow.
-        updated_at: When it last changed.
+        created_at: The time at which it was said, or began to grow.
+        updated_at: The time of its last change.
         content: Its text; ``None`` while it grows.
         stored_id: The event that made it whole; 0 while it grows.
         text_from: The piece that its text begins with, of a message that grows.
@@ -109,9 +109,9 @@ class MessageFilter:
     """The messages that a list shows.
 
     Args:
-        conversation_id: Of this conversation.
-        since: Those that became whole after this event.
-        roles: Of any of these; empty does not filter.
+        conversation_id: The conversation of the messages.
+        since: Only messages that became whole after this event.
+        roles: Only messages of these roles; empty does not filter.
         growing: Instead of the whole ones, those that grow.
     """
 

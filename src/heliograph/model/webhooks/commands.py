@@ -1,4 +1,4 @@
-"""Which command a delivery asks for, and the input of the task that it becomes.
+"""The command that a delivery asks for, and the input of the task that it becomes.
 
 A text that addresses us (by the prefix or an alias of it, anywhere in it) names a command by its first word
 behind that, or means the default one. Without a prefix every text addresses us. A delivery that does
@@ -26,7 +26,7 @@ class CommandCall:
 
     Args:
         command: The command.
-        text: What stands behind it, or the whole text where it was not named.
+        text: The text behind the name, or the whole text where the command was not named.
     """
 
     command: Command
@@ -80,7 +80,7 @@ def input_of(asked: CommandCall, config: WebhookConfig, said: Said) -> str:
 
 
 def _addressed(text: str, config: WebhookConfig) -> str | None:
-    """Return what stands behind the prefix, ``None`` if that is not there."""
+    """Return the text behind the prefix, ``None`` where there is no prefix."""
     prefixes = tuple(filter(None, (config.prefix, *config.aliases)))
     if not prefixes:
         return text.strip()

@@ -37,18 +37,18 @@ _command_name = re.compile(COMMAND_NAME)
 
 @attrs.frozen
 class Command:
-    """What somebody can ask for in a delivery.
+    """A command that a delivery can ask for.
 
     Args:
         name: As it is asked for.
-        template: Of the task's input; see ``templates``.
+        template: The template of the task's input; see ``templates``.
         aliases: Other names.
         description: For people.
-        agent: Who does it.
+        agent: The agent that does it.
         requires_approval: Whether the task says that somebody must agree first.
         trigger: The event that asks for it by itself, such as ``issues.opened`` or ``issues.*``; empty: none.
-        conditions: What the payload must say for that, by the way there (``issue.state``).
-        priority: Of several commands that an event asks for, the one with the highest is done.
+        conditions: The values that the payload must have for that, by their path in it (``issue.state``).
+        priority: The rank among several commands that one event asks for; the highest is done.
     """
 
     name: str
@@ -69,17 +69,17 @@ class WebhookConfig:
     Args:
         webhook_id: Its id: ``static-`` and the name of its folder or file, or ``wh-`` and a random part.
         name: Its name.
-        provider: Who sends the deliveries, and so how they are signed and read.
-        endpoint: Where they are sent, ``/webhooks/{name}``.
-        commands: What can be asked for.
+        provider: The sender of the deliveries. It decides how they are signed and read.
+        endpoint: The path that they are sent to, ``/webhooks/{name}``.
+        commands: The commands that can be asked for.
         description: For people.
-        agent: Whom a task is for whose command names nobody.
+        agent: The agent of a task whose command names none.
         default_command: Done when somebody is addressed without a command.
-        prefix: How a text addresses us, such as ``@agent``; empty: every text does.
+        prefix: The word that a text addresses us by, such as ``@agent``; empty: every text does.
         aliases: Other prefixes.
         assignee: Being assigned to this one asks for the default command.
         requires_signature: Whether a delivery without a good signature is refused.
-        signature_header: Where it stands; empty: where the provider puts it.
+        signature_header: The header of the signature; empty: the provider's usual one.
         secret_env: The environment variable that has the secret.
         enabled: Whether deliveries are taken.
         is_builtin: Whether it comes from a file, and so can't be changed over HTTP.
@@ -130,7 +130,7 @@ def read_config(
     Args:
         document: The YAML, or an object with no lines.
         webhook_id: Its id.
-        file: What problems call it.
+        file: The file's name in problems.
         name: Its name if it says none.
         is_builtin: Whether it comes from a file.
         template_file: Reads a file that a command names for its template; raises ``OSError``.
@@ -230,7 +230,7 @@ def _check_commands(fields: Fields, commands: Sequence[Command]) -> None:
 
 
 def _either(fields: Fields, *names: str) -> str:
-    """Return that of the names which is there, else the first."""
+    """Return the first of the names that is present, else the first of all."""
     return next((name for name in names if fields.get(name) is not None), names[0])
 
 

@@ -31,7 +31,7 @@ HOUR_FORMAT = "%Y-%m-%dT%H:00:00Z"
 
 
 class DeliveryShare(NamedTuple):
-    """What one delivery adds to its webhook."""
+    """The share of one delivery in its webhook."""
 
     webhook_id: str
     provider: str
@@ -49,12 +49,12 @@ class Delivery:
     """The state of a delivery.
 
     Args:
-        webhook_id: Which webhook it came to; of a gateway that does not say, that of its source.
-        provider: Who sent it.
-        event_type: What happened there.
+        webhook_id: The webhook that it came to; of a gateway that does not say, that of its source.
+        provider: The sender.
+        event_type: The event at the provider.
         status: ``received``; ``accepted``: a task was made of it; ``skipped``: none was.
         reason: Why none was.
-        matched_command: What it asked for.
+        matched_command: The command that it asked for.
         task_id: The task that was made of it.
         response_sent: Whether its sender was told something at once.
         delivery_id: The provider's id.
@@ -115,7 +115,7 @@ def _static(provider: str | None) -> str | None:
 
 
 def share_of(delivery: Delivery) -> DeliveryShare | None:
-    """Return what a delivery adds to its webhook, ``None`` if it is not known whose it is."""
+    """Return the share of a delivery in its webhook, ``None`` while its webhook is unknown."""
     if delivery.webhook_id is None:
         return None
     return DeliveryShare(

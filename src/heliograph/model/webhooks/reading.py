@@ -1,4 +1,4 @@
-"""What a delivery says: each provider has its own place for the event, the text and the id."""
+"""The contents of a delivery: each provider has its own place for the event, the text and the id."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ class Said:
     """A delivery, read.
 
     Args:
-        event_type: What happened, such as ``issue_comment.created``.
+        event_type: The event, such as ``issue_comment.created``.
         payload: All of it.
         delivery_id: The provider's id of it; ``None`` if it has none.
-        text: What somebody wrote.
-        title: What it is about, in a line.
-        assignee: Who was assigned by it.
+        text: The text that a person wrote.
+        title: The subject, in a line.
+        assignee: The person whom it assigns.
         by_bot: Whether a program wrote it, maybe ourselves.
-        flow_id: What belongs together: an issue, a thread; ``None`` if nothing is known.
-        metadata: Where it happened, in the provider's terms.
-        challenge: What a provider wants to be answered before it sends anything.
+        flow_id: The id of all that belongs together: an issue, a thread; ``None`` if nothing is known.
+        metadata: The place of the event, in the provider's terms.
+        challenge: The answer that a provider wants before it sends anything.
     """
 
     event_type: str
@@ -51,8 +51,8 @@ def read_delivery(provider: str, headers: Mapping[str, str], body: bytes) -> Sai
     """Read a delivery.
 
     Args:
-        provider: Who made it.
-        headers: Of the request, with names in lower case.
+        provider: The provider of the delivery.
+        headers: The headers of the request, with names in lower case.
         body: JSON, or a form.
 
     Raises:
@@ -69,7 +69,7 @@ def read_delivery(provider: str, headers: Mapping[str, str], body: bytes) -> Sai
 
 
 def digest(body: bytes) -> str:
-    """Return what stands for the id of a signed delivery that has none."""
+    """Return a digest that serves as the id of a signed delivery without one."""
     return hashlib.sha256(body).hexdigest()
 
 
@@ -90,7 +90,7 @@ def _payload(headers: Mapping[str, str], body: bytes) -> dict[str, Any]:
 
 
 def _at(value: Any, way: str) -> Any:
-    """Return what is at the end of a way such as ``issue.user.login``, ``None`` if it leads nowhere."""
+    """Return the value at a path such as ``issue.user.login``, ``None`` if it leads nowhere."""
     for part in way.split("."):
         value = value.get(part) if isinstance(value, dict) else None
     return value

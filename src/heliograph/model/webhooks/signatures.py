@@ -30,14 +30,14 @@ HEADERS = {
     "standard": "webhook-signature",
     "custom": "x-hub-signature-256",
 }
-"""Where each provider puts its signature."""
+"""The header of each provider's signature."""
 
 SLACK_TIME = "x-slack-request-timestamp"
 MORE_HEADERS = (SLACK_TIME, "webhook-id", "webhook-timestamp")
-"""What is signed besides the body."""
+"""The headers that are signed besides the body."""
 
 TIMED = frozenset({"slack", "stripe", "standard"})
-"""Whose signatures are only good for a while."""
+"""The providers whose signatures are good for a while only."""
 
 
 def verify(
@@ -46,12 +46,12 @@ def verify(
     """Check the signature of a delivery.
 
     Args:
-        provider: Who made it.
-        headers: Of the request, with names in lower case.
-        body: Of the request, as it came.
-        secret: That the provider shares with us.
+        provider: The provider of the delivery.
+        headers: The headers of the request, with names in lower case.
+        body: The body of the request, as it came.
+        secret: The secret that the provider shares with us.
         now: Seconds since the epoch. Standard Webhooks go by the system's clock.
-        header: Where the signature stands, if not where the provider puts it.
+        header: The header of the signature, if it is not the provider's usual one.
 
     Raises:
         BadSignature: It is missing, wrong or too old.

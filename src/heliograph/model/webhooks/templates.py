@@ -71,7 +71,7 @@ class BadTemplate(ValueError):
 
 
 def check(template: str) -> str | None:
-    """Say what is wrong with a template, ``None`` if nothing is."""
+    """Return the fault of a template, ``None`` if it has none."""
     try:
         _compiled(template)
     except BadTemplate as error:

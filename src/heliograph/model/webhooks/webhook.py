@@ -27,10 +27,10 @@ SWITCHED = "webhook.switched"
 REMOVED = "webhook.removed"
 MEASURED = "webhook.measured"
 OWN_TOPICS = frozenset({CONFIGURED, SWITCHED, REMOVED, MEASURED})
-"""What only the service itself says on the channel: who may publish need not be who may configure."""
+"""The topics of the service itself: a key that may publish need not be one that may configure."""
 
 HOURS = 48
-"""So many hours are kept, one by one."""
+"""The number of hours that are kept, one by one."""
 
 
 @attrs.define
@@ -42,11 +42,11 @@ class Webhook:
             unknown.
         enabled: Whether deliveries are taken.
         removed: Whether it was deleted.
-        deliveries: Of its deliveries, by status, how many.
-        refused: Of what was refused, by reason, how many.
-        latencies: Of how long deliveries took until they were kept, by bin of microseconds, how many.
-        hours: Of the last hours, how many deliveries.
-        last_event_at: When the last delivery came.
+        deliveries: The number of its deliveries, by status.
+        refused: The number of refused requests, by reason.
+        latencies: The number of deliveries by the time until they were kept, in bins of microseconds.
+        hours: The number of deliveries in each of the last hours.
+        last_event_at: The time of the last delivery.
         last_event_id: The last event that configured it, switched it or removed it.
     """
 
@@ -77,7 +77,7 @@ class Webhook:
 
     @property
     def received(self) -> int:
-        """How many deliveries it has had."""
+        """The number of its deliveries."""
         return sum(self.deliveries.values())
 
     def apply(self, event: Event, prices: Prices) -> None:
@@ -109,7 +109,7 @@ class Webhook:
         """Add a delivery, or take it away again.
 
         Args:
-            share: What a delivery adds.
+            share: The share of a delivery.
             sign: 1 to add it, -1 to take it away.
         """
         _count(self.deliveries, share.status, sign)

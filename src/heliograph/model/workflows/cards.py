@@ -19,12 +19,12 @@ class Card:
         name: Its name within the workflow.
         display_name: Its name for people.
         type: ``llm``, ``code`` or ``custom``.
-        description: What it does.
+        description: The agent's purpose.
         model: The model that it asks, ``None`` if the card names none.
         stage: Its place among the agents, from 0.
         tools: Names of its tools.
-        guardrails_before: What checks a question before the model sees it.
-        guardrails_after: What checks the model's answer.
+        guardrails_before: The checks of a question before the model sees it.
+        guardrails_after: The checks of the model's answer.
         input_schema: Name of what it takes, ``None`` if the card has none, or has a schema in its place.
         output_schema: Name of what it gives.
     """
@@ -48,7 +48,7 @@ def read_card(document: Document, file: str, problems: list[FileProblem]) -> Car
     Args:
         document: The file.
         file: Its name, from the workflow's folder.
-        problems: Where problems are noted.
+        problems: The list that problems are added to.
     """
     fields = Fields.of(document, file, problems)
     name = fields.text("name")

@@ -1,4 +1,4 @@
-"""What events say of runs, as facts for which neither order nor repetition matters.
+"""The facts that events say of runs, for which neither order nor repetition matters.
 
 A run is told by several publishers at once (what starts it, what carries it out, its agents), over a bus that
 may deliver twice, or in another order. So a run is no machine that events drive on. Events add facts, and
@@ -43,7 +43,7 @@ def written(value: Any) -> bytes:
 
 
 class Mark(NamedTuple):
-    """When a field was said, and a digest of what was said: of two words at one time one must be later."""
+    """The time of a word on a field, and a digest of the word: of two words at one time one must be later."""
 
     at: int
     digest: str
@@ -67,8 +67,8 @@ def remember(entries: dict[str, Value], key: str, value: Value, most: int) -> Va
     """Add an entry to a set of the newest; return the one that had to go.
 
     Args:
-        entries: By keys whose order is their age.
-        key: Of the entry; with one that is there already it is joined.
+        entries: The entries by keys whose order is their age.
+        key: The key of the entry; it is joined with one that is there already.
         value: The entry.
         most: The number that is kept. When the set is full, an entry that is older than all of them counts as
             one that had to go before.
@@ -94,7 +94,7 @@ def joined(one: Any, other: Any) -> Any:
 
 
 class Spent(NamedTuple):
-    """What something cost, as far as it was told: whole nano-dollars, and tokens."""
+    """The told cost of something: whole nano-dollars, and tokens."""
 
     cost_nanos: int | None = None
     input_tokens: int | None = None
@@ -103,7 +103,7 @@ class Spent(NamedTuple):
 
     @classmethod
     def told(cls, said: Mapping[str, Any]) -> Spent | None:
-        """Read what an object tells of it, in the words of those who publish; ``None`` if nothing."""
+        """Read the spending that an object tells, in its publisher's words; ``None`` if it tells none."""
         cost = first(said, "cost_usd", "estimated_cost_usd", "est_cost_usd")
         outputs = [
             tokens(first(said, "output_tokens", "candidates_tokens")),
@@ -128,7 +128,7 @@ class Spent(NamedTuple):
 
     @property
     def capped(self) -> Spent:
-        """What is shown of it: no more than one event may tell, so that sums of it stay within 64 bits."""
+        """The shown cost: no more than one event may tell, so that sums of it stay within 64 bits."""
         capped = (None if mine is None else min(mine, most) for mine, most in zip(self, CAPS, strict=True))
         return Spent(*capped)
 

@@ -11,7 +11,7 @@ from heliograph.model.workflows.reading import Fields, FileProblem
 from heliograph.model.yaml import Document
 
 FILES = ("manifest.yaml", "workflow.yaml")
-"""What the file may be called; the first that is there is read."""
+"""The names that the file may have; the first that is there is read."""
 
 CARDS = "agents"
 """The folder of the agents' cards, unless the manifest names another."""
@@ -27,9 +27,9 @@ class Setting:
         key: Its name.
         type: One of ``SETTING_TYPES``.
         required: Whether it must be set.
-        default: What it is otherwise; of a secret it is never told.
-        description: For whom sets it.
-        options: What it may be, of a ``select``.
+        default: The value when none is set; of a secret it is never told.
+        description: The description for people who set it.
+        options: The values that a ``select`` may have.
     """
 
     key: str
@@ -42,20 +42,20 @@ class Setting:
 
 @attrs.frozen
 class Manifest:
-    """What a workflow says of itself.
+    """The manifest of a workflow.
 
     Args:
         name: Its id.
         display_name: Its name for people.
-        description: What it does.
-        version: Of the workflow.
+        description: The workflow's purpose.
+        version: The workflow's version.
         icon: A character or two.
         color: As in CSS.
         enabled: Whether it is switched on, as the file says.
-        triggers: What starts it: each has a ``type``, and whatever that type needs.
-        tags: To find it by.
-        settings: What can be set.
-        memory: Whatever the file says.
+        triggers: The causes that start it: each has a ``type``, and the fields that the type needs.
+        tags: The tags to find it by.
+        settings: The settings that it has.
+        memory: The value in the file, of any form.
         agents: Names of its agents.
     """
 
@@ -79,7 +79,7 @@ def read_manifest(document: Document, file: str, problems: list[FileProblem]) ->
     Args:
         document: The file.
         file: Its name.
-        problems: Where problems are noted.
+        problems: The list that problems are added to.
 
     Returns:
         The manifest, ``None`` when it names no workflow, and the folder of the agents' cards.

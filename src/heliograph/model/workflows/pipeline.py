@@ -32,13 +32,13 @@ class Node:
         name: Unique within the pipeline.
         type: One of ``TYPES``.
         ref: The code that does it.
-        description: What it does.
+        description: The step's purpose.
         layer: Its layer; of a step inside another one: 0.
         dependencies: Names of the steps that it waits for.
-        body: What a loop repeats.
-        condition_expr: What a loop asks before it goes on.
-        max_iterations: How often a loop repeats at most.
-        children: What runs inside a ``parallel`` or ``sequential`` one.
+        body: The steps that a loop repeats.
+        condition_expr: The condition that a loop checks before it goes on.
+        max_iterations: The most times that a loop repeats.
+        children: The steps inside a ``parallel`` or ``sequential`` one.
     """
 
     name: str
@@ -55,7 +55,7 @@ class Node:
 
 @attrs.frozen
 class Edge:
-    """That one step waits for another: ``target`` for ``source``."""
+    """An edge between two steps: ``target`` waits for ``source``."""
 
     source: str
     target: str
@@ -67,7 +67,7 @@ class Pipeline:
 
     Args:
         strategy: ``SEQUENTIAL`` or ``DAG``.
-        nodes: In the file's order.
+        nodes: The steps in the file's order.
         edges: Between nodes that exist.
         layers: Names, sorted within each layer.
     """
@@ -84,7 +84,7 @@ def read_pipeline(document: Document, file: str, problems: list[FileProblem]) ->
     Args:
         document: The file.
         file: Its name.
-        problems: Where problems are noted.
+        problems: The list that problems are added to.
     """
     fields = Fields.of(document, file, problems)
     strategy = fields.choice("strategy", STRATEGIES, "sequential")
@@ -122,7 +122,7 @@ def layered(waits: Mapping[str, Iterable[str]]) -> tuple[list[list[str]], list[s
     """Put names into layers, each after all that it waits for.
 
     Args:
-        waits: What each name waits for; all of it are names too.
+        waits: The names that each name waits for; all of them are keys too.
 
     Returns:
         The layers, and a cycle if there is one: each name before the one that waits for it, and the first

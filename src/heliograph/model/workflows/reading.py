@@ -25,7 +25,7 @@ class FileProblem:
 
     Args:
         file: The file, from the workflow's folder; the folder itself is ``.``.
-        detail: What is wrong, and what would be right.
+        detail: The fault, and the value that would be right.
         field: The way to it in the file, such as ``nodes[3].type``; empty for the file as a whole.
         line: Its line, from 1, if it is known.
     """
@@ -42,7 +42,7 @@ class Fields:
     Args:
         document: The file.
         file: Its name in problems.
-        problems: Where problems are noted.
+        problems: The list that problems are added to.
         place: The way to the object.
         value: The object.
     """
@@ -72,7 +72,7 @@ class Fields:
         return cls(document, file, problems, (), value or {})
 
     def wrong(self, name: str, detail: str, *further: str | int) -> None:
-        """Note what is wrong with a field, or with something further inside it."""
+        """Note a problem of a field, or of a value further inside it."""
         place = (*self._place, *((name,) if name else ()), *further)
         self._problems.append(FileProblem(self._file, detail, written(place), self._document.line(*place)))
 

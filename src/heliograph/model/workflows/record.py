@@ -1,4 +1,4 @@
-"""What is known of a workflow beside its files: whether it is switched on, and what its runs add up to."""
+"""The record of a workflow beside its files: whether it is switched on, and the sums of its runs."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ class Record:
     Args:
         workflow_id: The workflow.
         enabled: Whether it was switched on or off here; ``None``: as its files say.
-        runs: How many of its runs have each status.
-        durations: Of its runs that ended, by bin of their duration in milliseconds, how many.
-        costs: Of its runs that ended and told what they cost, by bin of that in nano-dollars, how many.
-        cost_nanos: What they cost together.
+        runs: The number of its runs in each status.
+        durations: The number of its ended runs, by bin of their duration in milliseconds.
+        costs: The number of its ended runs with a known cost, by bin of the cost in nano-dollars.
+        cost_nanos: The cost of its runs.
         last_run_id: The run that began last; only a hint when ``doubtful``.
-        last_started_at: When it began, or was said to begin: no run began later.
+        last_started_at: The time at which it began, or was said to begin: no run began later.
         doubtful: Whether that run turned out to have begun earlier, so that another may be the last.
     """
 
@@ -55,17 +55,17 @@ class Record:
 
     @property
     def total(self) -> int:
-        """How many runs there are."""
+        """The number of runs."""
         return sum(self.runs.values())
 
     @property
     def successful(self) -> int:
-        """How many of them succeeded."""
+        """The number of runs that succeeded."""
         return self.runs.get("success", 0)
 
     @property
     def success_rate(self) -> float:
-        """Of the runs that have ended, how many percent succeeded; 0 when none has."""
+        """The percentage of ended runs that succeeded; 0 when none has ended."""
         ended = sum(self.runs.get(status, 0) for status in ENDS)
         return round(self.successful / ended * 100, 1) if ended else 0.0
 
@@ -75,7 +75,7 @@ class Record:
             self.enabled = event.payload["enabled"]
 
     def feed(self, share: RunShare, sign: int) -> None:
-        """Add what a run counts for, or take it away (``sign`` -1)."""
+        """Add the share of a run, or take it away (``sign`` -1)."""
         _count(self.runs, share.status, sign)
         if share.duration_ms is not None:
             _count(self.durations, str(bin_of(round(share.duration_ms))), sign)
@@ -116,7 +116,7 @@ class RecordFilter:
     """The records that a list shows.
 
     Args:
-        ids: Of these workflows; empty: of any.
+        ids: Only these workflows; empty: any.
     """
 
     ids: tuple[str, ...] = ()

@@ -40,10 +40,10 @@ from heliograph.model.workflows.vocabulary import (
 
 STATUSES = ("pending", "running", "success", "failed", "skipped", "paused", "cancelled")
 RANKS = ("pending", "running", "paused", "success", "skipped", "cancelled", "failed")
-"""Of words at one time the last of these counts."""
+"""The order of words at one time: the last of these counts."""
 
 MAX_SPEAKERS = 20
-"""How many runners are heard in one run."""
+"""The most runners that are heard in one run."""
 
 
 @attrs.define
@@ -54,26 +54,26 @@ class Run:
         id: Unique over all workflows, as ``id_of`` makes it.
         run_id: Unique within its workflow.
         workflow_id: The workflow.
-        started_at: When the first thing of it happened.
-        updated_at: When the last thing of it happened.
+        started_at: The time of its first event.
+        updated_at: The time of its last event.
         status: One of ``STATUSES``.
-        finished_at: When it ended.
+        finished_at: The time at which it ended.
         duration_ms: As it was told, else from start to end.
-        trigger_type: What set it off.
-        trigger_data: What that had to say.
-        result: What came out.
+        trigger_type: The kind of cause that started it.
+        trigger_data: The data of that cause.
+        result: The outcome's value.
         error: Why it failed, as the last who failed in it said.
-        cost_nanos: What it cost.
+        cost_nanos: The run's cost.
         input_tokens: Tokens that its models read.
         output_tokens: Tokens that its models wrote.
-        cached_tokens: Of those read, from a cache.
-        steps: How many of its steps have each status.
-        speakers: Of each runner, the time of each of its words, the latest but for ``began``.
-        durations: Of each runner, when it last told how long it took, and how long.
-        marks: When each field was last said.
-        active: When a step last began.
-        whole: What was told to have been spent in all.
-        parts: What its steps and its model calls spent.
+        cached_tokens: Input tokens that came from a cache.
+        steps: The number of its steps in each status.
+        speakers: The time of each word of each runner, the latest but for ``began``.
+        durations: The duration that each runner told last, and the time at which it told it.
+        marks: The time of the last word on each field.
+        active: The time at which a step last began.
+        whole: The spending that was told for the whole run.
+        parts: The spending of its steps and its model calls.
         first_event_id: Its first event in the log; a stream of the run begins there.
     """
 
@@ -137,7 +137,7 @@ class Run:
         self._conclude()
 
     def feed(self, share: StepShare | SpendingShare, sign: int) -> None:
-        """Add what a step, or its model calls, count for, or take it away (``sign`` -1)."""
+        """Add the share of a step, or of model calls, or take it away (``sign`` -1)."""
         if isinstance(share, StepShare):
             count = self.steps.pop(share.status, 0) + sign
             if count:
@@ -228,7 +228,7 @@ def _standing(words: Mapping[str, int], active: int | None) -> tuple[str, int]:
 
     Args:
         words: The latest time of each.
-        active: When a step last began.
+        active: The time at which a step last began.
     """
     said = {word: at for word, at in words.items() if word != "began"}
     paused, success = said.get("paused"), said.get("success")
@@ -243,7 +243,7 @@ def _standing(words: Mapping[str, int], active: int | None) -> tuple[str, int]:
 
 
 class RunShare(NamedTuple):
-    """What a run adds to its workflow."""
+    """The share of a run in its workflow."""
 
     workflow_id: str
     run_id: str
@@ -259,7 +259,7 @@ class RunShare(NamedTuple):
 
 
 def share_of(run: Run) -> RunShare:
-    """Return what a run adds to its workflow: how it stands, and when it has ended how much it took."""
+    """Return the share of a run in its workflow: its status, and after its end its duration and cost."""
     return RunShare(
         run.workflow_id,
         run.run_id,
@@ -275,9 +275,9 @@ class RunFilter:
     """The runs that a list shows; ``None`` does not filter.
 
     Args:
-        workflow_id: Of this workflow.
-        statuses: With one of these; empty: any.
-        ids: Those of these ids, as ``id_of`` makes them; empty: any.
+        workflow_id: Only runs of this workflow.
+        statuses: Only runs in one of these statuses; empty: any.
+        ids: Only runs with these ids, as ``id_of`` makes them; empty: any.
         since: Started at or after.
         until: Started before.
     """

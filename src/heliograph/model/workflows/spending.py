@@ -1,4 +1,4 @@
-"""What the model calls of a run cost, as those who make the calls tell it.
+"""The cost of a run's model calls, as the callers tell it.
 
 They know only their session, which is the run's id; its workflow they don't know, so what they say is on no
 workflow's channel. A runner that starts names both. Here the two come together, in whatever order they come,
@@ -20,18 +20,18 @@ from heliograph.model.workflows.facts import Mark, Spent
 from heliograph.model.workflows.vocabulary import CALL, OF_RUNS, id_of, run_of
 
 MAX_CALLS = 1_000
-"""How many calls of a run are told apart, so that one that is told twice counts once."""
+"""The number of a run's calls that are told apart, so that one that is told twice counts once."""
 
 
 @attrs.define
 class Spending:
-    """What is known of a run's calls.
+    """The spending of a run's calls.
 
     Args:
         run_id: The run.
         workflow_id: Its workflow, once something has named it.
-        calls: What its calls spent, by time.
-        earlier: What those spent that are not told apart any more.
+        calls: The spending of its calls, by time.
+        earlier: The spending of calls that are not told apart any more.
     """
 
     run_id: str
@@ -48,7 +48,7 @@ class Spending:
 
     @property
     def spent(self) -> Spent:
-        """What all calls cost together."""
+        """The spending of all calls together."""
         spent = Spent(*self.earlier)
         for call in self.calls.values():
             spent = spent.plus(Spent(*call))
@@ -70,7 +70,7 @@ class Spending:
 
 
 class SpendingShare(NamedTuple):
-    """What calls add to their run."""
+    """The share of the calls in their run."""
 
     run_id: str
     workflow_id: str
@@ -83,7 +83,7 @@ class SpendingShare(NamedTuple):
 
 
 def share_of(spending: Spending) -> SpendingShare | None:
-    """Return what calls add to their run, ``None`` as long as nobody knows its workflow."""
+    """Return the share of calls in their run, ``None`` while the run's workflow is unknown."""
     if spending.workflow_id is None:
         return None
     return SpendingShare(spending.run_id, spending.workflow_id, spending.spent)

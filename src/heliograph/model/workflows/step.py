@@ -26,7 +26,7 @@ from heliograph.model.workflows.vocabulary import MAX_NAME, OF_STEPS, id_of, run
 STATUSES = ("running", "success", "failed", "skipped")
 
 MAX_ATTEMPTS = 100
-"""How many beginnings and ends of a step are told apart."""
+"""The number of a step's beginnings and ends that are told apart."""
 MAX_ATTEMPT = 10**6
 SHORT_ERROR = 500
 """Characters of an error that are kept of each attempt."""
@@ -37,8 +37,8 @@ class Attempt:
     """One time that a step was carried out.
 
     Args:
-        started_at: When it began, ``None`` if nobody told.
-        finished_at: When it ended, ``None`` until then.
+        started_at: The time at which it began, ``None`` if nobody told.
+        finished_at: The time at which it ended, ``None`` until then.
         status: One of ``STATUSES``.
         duration_ms: As it was told, else from beginning to end.
         error: Why it failed.
@@ -60,23 +60,23 @@ class Step:
         run_id: The run.
         workflow_id: The run's workflow.
         name: Unique within the run.
-        started_at: When it first began.
-        updated_at: When the last thing of it happened.
-        status: Of its last attempt.
-        attempts: How often it began.
-        finished_at: When its last attempt ended.
-        duration_ms: Of its last attempt.
+        started_at: The time at which it first began.
+        updated_at: The time of its last event.
+        status: The status of its last attempt.
+        attempts: The number of its attempts.
+        finished_at: The time at which its last attempt ended.
+        duration_ms: The duration of its last attempt.
         error: Why it failed, as was said last.
-        output: What came out, where its events tell.
-        cost_nanos: What all attempts cost together.
+        output: The output, where its events tell it.
+        cost_nanos: The cost of all attempts.
         input_tokens: Tokens that its models read.
         output_tokens: Tokens that its models wrote.
-        cached_tokens: Of those read, from a cache.
-        began: When it first began, as far as that was told.
-        starts: When it began, in microseconds, by the same as text.
+        cached_tokens: Input tokens that came from a cache.
+        began: The time at which it first began, as far as that was told.
+        starts: The time at which each attempt began, in microseconds, by the same as text.
         ends: Its ends by time and status: duration, error, and what was spent.
-        earlier: What was spent in attempts that are not told apart any more.
-        marks: When each field was last said.
+        earlier: The spending of attempts that are not told apart any more.
+        marks: The time of the last word on each field.
     """
 
     id: str
@@ -113,7 +113,7 @@ class Step:
 
     @property
     def spent(self) -> Spent:
-        """What all attempts cost together."""
+        """The spending of all attempts together."""
         return Spent(self.cost_nanos, self.input_tokens, self.output_tokens, self.cached_tokens)
 
     def apply(self, event: Event, prices: Prices) -> None:
@@ -188,7 +188,7 @@ def _attempt(step: Step, start: int | None, end: tuple[int, str] | None) -> Atte
 
 
 class StepShare(NamedTuple):
-    """What a step adds to its run."""
+    """The share of a step in its run."""
 
     run_id: str
     workflow_id: str
@@ -203,7 +203,7 @@ class StepShare(NamedTuple):
 
 
 def share_of(step: Step) -> StepShare:
-    """Return what a step adds to its run."""
+    """Return the share of a step in its run."""
     return StepShare(step.run_id, step.workflow_id, step.started_at, step.status, step.spent)
 
 
@@ -212,7 +212,7 @@ class StepFilter:
     """The steps that a list shows.
 
     Args:
-        run_id: Of this run.
+        run_id: The run of the steps.
         workflow_id: And of this workflow.
     """
 

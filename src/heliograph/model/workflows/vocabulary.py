@@ -1,4 +1,4 @@
-"""What topics say of runs and their steps.
+"""The meaning of topics about runs and their steps.
 
 Two vocabularies are understood, also mixed in one run:
 
@@ -20,8 +20,8 @@ from heliograph.model.workflows import facts
 ENDS = frozenset({"success", "failed", "skipped", "cancelled"})
 """The statuses of a run that has come to an end."""
 
-FINISHED = {**{status: status for status in ENDS}, "completed": "success", "error": "failed"}
-"""What ``run.finished`` may say, and the status that it means."""
+FINISHED = {**{status: status for status in sorted(ENDS)}, "completed": "success", "error": "failed"}
+"""The outcomes that ``run.finished`` may name, and their statuses."""
 
 OF_RUNS: Mapping[str, tuple[str, str]] = {
     "run.created": ("run", "pending"),
@@ -38,7 +38,7 @@ OF_RUNS: Mapping[str, tuple[str, str]] = {
         for topic, word in (("started", "began"), ("completed", "success"), ("failed", "failed"))
     },
 }
-"""By topic: who speaks, and what that says of the run."""
+"""The speaker of each topic, and the topic's meaning for the run."""
 
 OF_STEPS: Mapping[str, str] = {
     "step.started": "began",
@@ -51,7 +51,7 @@ OF_STEPS: Mapping[str, str] = {
     "stage.completed": "success",
     "agent.failed": "failed",
 }
-"""By topic: what it says of a step. Runners tell of no node that failed; its agent does."""
+"""The meaning of each topic for a step. Runners tell of no node that failed; its agent does."""
 
 CALL = "pipeline.adk_completed"
 """The topic that tells the cost of a model's calls."""
@@ -90,7 +90,7 @@ def step_of(event: Event) -> str | None:
 
 
 def id_of(run_id: str, workflow_id: str, *step: str) -> str:
-    """Return what a run, or one step of it, is kept under; names of runs and workflows have no slash."""
+    """Return the key of a run, or of one of its steps; names of runs and workflows have no slash."""
     return "/".join((run_id, workflow_id, *step))
 
 

@@ -18,10 +18,10 @@ class Workflow:
     """One workflow, as its files describe it.
 
     Args:
-        manifest: What it says of itself.
+        manifest: The parsed manifest.
         pipeline: Its steps; without a file for it there are none.
         cards: Its agents.
-        problems: What is wrong in its files.
+        problems: The faults in its files.
     """
 
     manifest: Manifest
@@ -41,7 +41,7 @@ class Broken:
 
     Args:
         folder: Its name.
-        problems: What is wrong; at least one.
+        problems: The faults; at least one.
     """
 
     folder: str = attrs.field(converter=printable)
@@ -60,7 +60,7 @@ def put_together(
         manifest: The manifest, read.
         pipeline: The pipeline's file and what it says, if there is one.
         cards: The cards, by file.
-        problems: What was noted so far; what is found here is added.
+        problems: The problems so far; those that are found here are added.
     """
     graph = Pipeline() if pipeline is None else read_pipeline(pipeline[1], pipeline[0], problems)
     by_name: dict[str, Card] = {}

@@ -1,4 +1,4 @@
-"""What agents publish to Redis, in pub/sub and in a stream of their own, heard by one node at a time.
+"""The messages that agents publish to Redis, in pub/sub and in a stream; heard by one node at a time.
 
 Pub/sub gives every subscriber its own copy, so only the node that holds the lease may append what it
 hears. The lease is a key that expires by itself and holds a token of this term; every append carries the
@@ -38,7 +38,7 @@ WAIT_SECONDS = 0.1
 RENEW_SECONDS = 1.0
 MOST_MESSAGES = 1000
 MOST_ENTRIES = 200
-"""Of the stream at a time: engines write entries of up to 200 KB."""
+"""The entries of the stream that are read at a time: engines write entries of up to 200 KB."""
 
 
 class RedisListener:
@@ -46,8 +46,8 @@ class RedisListener:
 
     Args:
         stream: Redis.
-        log: Where what is heard goes.
-        settings: What is heard, and how long a connection may be silent.
+        log: The log that the messages go to.
+        settings: The places that are heard, and the longest silence of a connection.
     """
 
     def __init__(self, stream: RedisStream, log: RedisLog, settings: RedisSettings) -> None:

@@ -51,7 +51,7 @@ class RedisLog:
 
     Args:
         stream: The Redis side.
-        archive: Where archived events are.
+        archive: The archive of older events.
     """
 
     def __init__(self, stream: RedisStream, archive: Database) -> None:
@@ -312,7 +312,7 @@ class RedisLog:
 
 @attrs.frozen
 class _Archived:
-    """What the archive has behind a position: complete up to its checkpoint, but for what was trimmed."""
+    """The archive's part behind a position: complete up to its checkpoint, but for trimmed events."""
 
     checkpoint: EventId
     events: list[Event]

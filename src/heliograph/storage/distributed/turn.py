@@ -24,7 +24,7 @@ class RedisTurn:
 
     Args:
         stream: Redis.
-        name: What the lease is for.
+        name: The name of the lease.
     """
 
     def __init__(self, stream: RedisStream, name: str) -> None:

@@ -34,7 +34,7 @@ COUNTS = {
         WHERE channels.name IS NULL OR tasks.last_seq > channels.head_seq
     """,
 }
-"""What must find nothing, and what it means if it does."""
+"""The questions that must find nothing, and the meaning of a row."""
 
 
 def check(folder: Path) -> list[str]:

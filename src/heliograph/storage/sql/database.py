@@ -41,8 +41,8 @@ class Database:
     """An engine whose calls run in worker threads.
 
     Args:
-        engine: With a pool of at least ``threads`` connections.
-        threads: How many calls may run at once; more wait their turn.
+        engine: An engine whose pool has at least ``threads`` connections.
+        threads: The number of calls that may run at once; more wait their turn.
     """
 
     def __init__(self, engine: Engine, threads: int) -> None:
@@ -96,7 +96,7 @@ class Writer:
     It is made within Trio.
 
     Args:
-        engine: Has room for one more connection; its connections begin no transaction inside another.
+        engine: An engine with room for one more connection, whose connections begin no nested transaction.
     """
 
     def __init__(self, engine: Engine) -> None:

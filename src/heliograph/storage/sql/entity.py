@@ -1,4 +1,4 @@
-"""How a kind of entity is kept: its table, and what the fold and the lists must know of it."""
+"""The declaration of a folded entity: its table, and all that the fold and the lists must know of it."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class Steady(Generic[V]):
 
 @attrs.frozen(eq=False)
 class Merging(Generic[V]):
-    """How a batch corrects what a large column holds, which the fold has not read.
+    """The correction of a large column by a batch; the fold has not read that column.
 
     Args:
         due: Tells of an entity, as it was read, whether events can only correct that column now.
@@ -77,11 +77,11 @@ class Beside(Generic[V]):
 
 @attrs.frozen(eq=False)
 class Retired:
-    """Which entities need not be kept, given the oldest moment that is kept.
+    """The entities that need not be kept, given the oldest moment that is kept.
 
     Args:
         since: An indexed column: only entities of before that moment.
-        only: What else must be so.
+        only: A further condition.
         along: Columns of other tables that name the entity by its key; their rows go with it.
     """
 
@@ -95,9 +95,9 @@ class Entity(Generic[V]):
     """A kind of entity, and how it is kept.
 
     Args:
-        kind: What it is.
-        table: With a column for each field of the kind's values.
-        sorts: By name, what lists may be sorted by instead of the kind's order, largest first; never null.
+        kind: The kind of entity.
+        table: The table, with a column for each field of the kind's values.
+        sorts: The columns that lists may be sorted by, by name, largest first and never null.
         filters: By field of the kind's filter, how a value narrows a list; a field that is not here is a
             column, and must be equal.
         large: Columns of up to a megabyte that the fold never reads: a batch over thousands of entities must
@@ -105,9 +105,9 @@ class Entity(Generic[V]):
         cut: Columns that the fold reads in part.
         kept: Names the columns that stay as they are for an entity, besides the large ones that are ``None``.
         steady: The fast path.
-        merging: How a large column is corrected; ``None``: what a batch sets replaces what it holds.
+        merging: The correction of a large column; ``None``: a new value replaces the old one.
         beside: Rows that follow from it.
-        retired: Which of them retention removes; ``None``: none.
+        retired: The entities that retention removes; ``None``: none.
         probed: Filters for which the database must be asked first how to go about it.
     """
 
@@ -142,7 +142,7 @@ class Entity(Generic[V]):
 
     @property
     def size(self) -> ColumnElement[int]:
-        """What of a row may be large, in characters."""
+        """The length of a row's columns that may be large, in characters."""
         lengths = (func.coalesce(func.length(self.table.c[n]), 0) for n in (*self.large, *self.cut))
         return sum(lengths, start=literal(0))
 

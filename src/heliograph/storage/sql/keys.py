@@ -12,7 +12,7 @@ from heliograph.model.event import OWNER_END, Draft
 from heliograph.storage.sql import schema
 
 PART = 1000
-"""How many keys are forgotten in one transaction."""
+"""The number of keys that one transaction forgets."""
 
 
 def fingerprint(draft: Draft) -> str:

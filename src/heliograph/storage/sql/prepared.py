@@ -34,7 +34,7 @@ class Prepared:
 
     Args:
         statement: A Core statement whose parameters have names.
-        columns: Of an insert: which columns its rows have.
+        columns: The columns that the rows of an insert have.
         raw: Rows have values as the database keeps them, such as microseconds for a time, and with
             ``columns`` are tuples of them: converting and naming them costs more than the rest.
     """

@@ -38,8 +38,8 @@ from heliograph.model.analytics.rollup import (
     DIMENSIONS,
     Cell,
     Cells,
-    Change,
     Contribution,
+    Effect,
     Place,
     error_kind,
     summed,
@@ -80,7 +80,7 @@ rollups = Table(
     Column("durations", LargeBinary, nullable=False),
     Column("errors", Json, nullable=False),
 )
-"""What entities add up to, by slot of 15 minutes and dimensions; see ``model.analytics.rollup``."""
+"""The sums over entities, by slot of 15 minutes and dimensions; see ``model.analytics.rollup``."""
 
 corrections = Table(
     "corrections",
@@ -145,10 +145,10 @@ class Measurement:
             self._corrections.append(Correction(event.id, key[0], self._finished))
 
     def write(self, connection: Connection, values: Mapping[Key, Folded]) -> None:
-        """Write what has changed, given the entities as they are now."""
+        """Write the changes, given the entities as they are now."""
         after = _contributions(values)
         changes = [
-            Change(self._before.get(key), now) for key, now in after.items() if now != self._before.get(key)
+            Effect(self._before.get(key), now) for key, now in after.items() if now != self._before.get(key)
         ]
         write_changes(connection, changes, self._through)
         write_corrections(connection, self._corrections)
@@ -158,8 +158,8 @@ def _contributions(values: Mapping[Key, Any]) -> dict[Key, Contribution]:
     return {key: MEASURED.contribution(value) for key, value in values.items()}
 
 
-def write_changes(connection: Connection, changes: Sequence[Change], event_id: EventId) -> None:
-    """Add what a batch changed to the rollups; ``event_id`` is its last event."""
+def write_changes(connection: Connection, changes: Sequence[Effect], event_id: EventId) -> None:
+    """Add the changes of a batch to the rollups; ``event_id`` is its last event."""
     if not changes:
         return
     _add(connection, {place: cell for place, cell in summed(changes).items() if cell})
@@ -167,7 +167,7 @@ def write_changes(connection: Connection, changes: Sequence[Change], event_id: E
 
 
 def write_corrections(connection: Connection, made: Sequence[Correction]) -> None:
-    """Keep what finished entities were before, and forget what no follower needs any more."""
+    """Keep the former state of finished entities, and forget states that no follower needs any more."""
     if not made:
         return
     rows = []
@@ -259,10 +259,10 @@ def _value(row: RowMapping) -> Any:
 
 
 def before(connection: Connection, wanted: Mapping[str, EventId]) -> dict[str, Before[Any]]:
-    """Return what finished entities were before an event of theirs.
+    """Return the state of finished entities before an event of theirs.
 
     Args:
-        wanted: By id of the entity the id of the event.
+        wanted: The id of the event, by id of the entity.
     """
     # Entities are read before corrections: should the fold commit in between, its correction is seen.
     found: dict[str, Before[Any]] = {name: Before(None, OLDEST) for name in wanted}

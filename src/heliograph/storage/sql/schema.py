@@ -33,7 +33,7 @@ Big = BigInteger().with_variant(Integer, "sqlite")
 """64 bits in both; SQLite makes a rowid only of a column declared INTEGER."""
 
 
-class Moment(TypeDecorator[datetime]):
+class UtcMoment(TypeDecorator[datetime]):
     """An aware UTC datetime, stored as microseconds since the epoch."""
 
     impl = BigInteger
@@ -76,7 +76,7 @@ events = Table(
     Column("channel", Text, nullable=False),
     Column("seq", Big, nullable=False),
     Column("topic", Text, nullable=False),
-    Column("timestamp", Moment, nullable=False),
+    Column("timestamp", UtcMoment, nullable=False),
     Column("sender", Text),
     Column("correlation_id", Text),
     Column("payload", Text, nullable=False),
@@ -100,7 +100,7 @@ idempotency_keys = Table(
     Column("key", Text, primary_key=True),
     Column("event_id", Big, nullable=False),
     Column("fingerprint", Text, nullable=False),
-    Column("expires_at", Moment, nullable=False, index=True),
+    Column("expires_at", UtcMoment, nullable=False, index=True),
 )
 
 checkpoints = Table(

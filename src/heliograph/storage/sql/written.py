@@ -1,4 +1,4 @@
-"""What a writer remembers of the channels that it has written to lately.
+"""The writer's memory of the channels that it has written to lately.
 
 The one writer of the tables need not read back what it has just written: where a channel's numbers
 stand, and whether its entity is stored and steady, so that events are only added to it (see ``fold``).
@@ -24,7 +24,7 @@ class Written:
         return {name: self._channels[name][0] for name in channels & self._channels.keys()}
 
     def steady(self, channels: Set[str]) -> set[str]:
-        """Return those of the channels whose entity is known to be stored and steady."""
+        """Return the channels whose entity is known to be stored and steady."""
         return {name for name in channels & self._channels.keys() if self._channels[name][1]}
 
     def forget(self, channels: Iterable[str]) -> None:
@@ -34,7 +34,7 @@ class Written:
                 self._channels[name] = (self._channels[name][0], False)
 
     def learn(self, heads: Mapping[str, int], steady: set[str]) -> None:
-        """Remember what was committed; forget what was not written to for longest."""
+        """Remember the committed channels; forget those that were not written to for longest."""
         for name, seq in heads.items():
             self._channels.pop(name, None)
             self._channels[name] = (seq, name in steady)

@@ -26,12 +26,12 @@ from heliograph.model.errors import Invalid, Unavailable
 EVERYTHING = View()
 UTC_ZONE = ZoneInfo("UTC")
 FORMS = {"day": "%Y-%m-%d", "hour": "%Y-%m-%d %H:00:00"}
-"""How a bucket is named; the page puts a Z behind it."""
+"""The format of a bucket's name; the page puts a Z behind it."""
 
 
 @attrs.frozen
 class Today:
-    """Where today begins."""
+    """The bucket in which today begins."""
 
     tz: str = query(Text(example="Europe/Berlin"), "An IANA time zone.", default="UTC")
 
@@ -47,7 +47,7 @@ class DashboardSummary:
 
 
 async def overview(services: Services, who: Identity, asked: Today) -> DashboardSummary:
-    """Tell how many tasks were created, and what was spent, today and ever."""
+    """Count tasks, and add up their cost, today and ever."""
     midnight = datetime.now(parse_zone(asked.tz)).replace(hour=0, minute=0, second=0, microsecond=0)
     spans = [(slot_of(midnight.astimezone(UTC)), ALL_TIME[1]), ALL_TIME]
     today, ever = _totals(await _ask(services, EVERYTHING, spans))
@@ -72,7 +72,7 @@ class DaysOrHours(Days):
 class DashboardHistogram:
     """Parallel lists, with an entry for each piece that has any tasks."""
 
-    dates: Annotated[Sequence[str], says("When each begins, in UTC.")]
+    dates: Annotated[Sequence[str], says("The beginning of each, in UTC.")]
     costs: Sequence[float]
     task_counts: Sequence[int]
     tokens: Sequence[int]
@@ -81,7 +81,7 @@ class DashboardHistogram:
 
 
 async def histogram(services: Services, who: Identity, asked: DaysOrHours) -> DashboardHistogram:
-    """Tell what was spent and done, piece by piece."""
+    """Add up cost and tasks, piece by piece."""
     now = datetime.now(UTC)
     span = make_range(now - timedelta(days=asked.days), now)
     cut = buckets(span, asked.granularity, UTC_ZONE)
@@ -112,7 +112,7 @@ class CostsByAgent:
 
 
 async def costs_by_subagent(services: Services, who: Identity, asked: Days) -> CostsByAgent:
-    """Tell what each agent has cost."""
+    """Add up the cost of each agent."""
     now = datetime.now(UTC)
     span = make_range(now - timedelta(days=asked.days), now)
     figures = await _ask(services, View("agent"), [(span.first, span.last)])

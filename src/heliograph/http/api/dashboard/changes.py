@@ -54,9 +54,9 @@ def stopped(found: TaskStopped) -> Done:
 
 
 ENDPOINTS = [
-    of_view(changes.ENDPOINTS, changes.create_task).in_dashboard("/api/tasks", "It is kept.", created),
+    of_view(changes.ENDPOINTS, changes.create_task).in_dashboard("/api/tasks", "The task is kept.", created),
     of_view(changes.ENDPOINTS, changes.change_task).in_dashboard(
-        "/api/tasks/{task_id}", "It is kept.", changed
+        "/api/tasks/{task_id}", "The change is kept.", changed
     ),
     of_view(changes.ENDPOINTS, changes.stop_task).in_dashboard(
         "/api/tasks/{task_id}/stop", "The outcome.", stopped

@@ -43,20 +43,20 @@ MAX_SUMMED = 500
 
 @attrs.frozen
 class ConversationRows:
-    """Which conversations, from where on."""
+    """The filters and the page of a list of conversations."""
 
-    user_id: str | None = query(Text(), "Exactly this.")
-    include_archived: bool = query(Flag(), "Those that are archived, too.", default=False)
+    user_id: str | None = query(Text(), "Only this value, exactly.")
+    include_archived: bool = query(Flag(), "Whether to list archived conversations, too.", default=False)
     search: str | None = query(Text(), "The title has each of these words, or one that begins so.")
-    limit: int = query(Whole(1, 200), "The most that a page has.", default=50)
+    limit: int = query(Whole(1, 200), "The most items on a page.", default=50)
     offset: int = query(Whole(0, MAX_OFFSET), "The number of entries to leave out first.", default=0)
 
 
 @attrs.frozen
 class MessageRows(OfConversation):
-    """Which of its messages, from where on."""
+    """The page of a conversation's messages."""
 
-    limit: int = query(Whole(1, 500), "The most that a page has.", default=100)
+    limit: int = query(Whole(1, 500), "The most items on a page.", default=100)
     offset: int = query(Whole(0, MAX_OFFSET), "The number of entries to leave out first.", default=0)
 
 
@@ -123,7 +123,7 @@ async def say_in_dashboard(
 
 @attrs.frozen
 class Between:
-    """Which conversations, by when they last changed."""
+    """The order and the page of a list of conversations, by their last change."""
 
     start_date: datetime | None = query(Moment(), "Changed at or after this ISO 8601 time or date.")
     end_date: datetime | None = query(Moment(), "Changed before it.")
@@ -227,9 +227,9 @@ ENDPOINTS = [
     attrs.evolve(_twin(conversations.create_conversation, "The conversation."), status=200),
     _twin(conversations.conversation_of_flow, "The conversation."),
     _twin(conversations.get_conversation, "The conversation.", detail),
-    _twin(conversations.change_conversation, "The conversation as it is now."),
-    _twin(conversations.delete_conversation, "It is deleted."),
-    _twin(conversations.clear_conversation, "Its messages are gone."),
+    _twin(conversations.change_conversation, "The changed conversation."),
+    _twin(conversations.delete_conversation, "The conversation is deleted."),
+    _twin(conversations.clear_conversation, "The messages are removed."),
     _twin(conversations.get_context, "The last messages.", context_rows),
     _twin(conversations.get_metrics, "The sums."),
     attrs.evolve(

@@ -204,12 +204,12 @@ async def _listed(services: Services, who: Identity, task: Task, part: str) -> A
 class WholeLog(OfTask):
     """The whole log, in some form."""
 
-    form: str = header("Accept", Media((JSON, TEXT_PLAIN, NDJSON)), "How to write it.", default=JSON)
+    form: str = header("Accept", Media((JSON, TEXT_PLAIN, NDJSON)), "The form of the answer.", default=JSON)
 
 
 @attrs.frozen
 class LogPart(OfTask):
-    """Which part of the log."""
+    """A range of the log."""
 
     part: str = path(Word([part.replace("_", "-") for part in PARTS]), "The part.")
 
@@ -245,7 +245,7 @@ class KnowledgeSummary:
 
 
 async def knowledge_summary(services: Services, who: Identity, asked: OfTask) -> KnowledgeSummary:
-    """Tell how often a task asked knowledge bases, and which tools it asked."""
+    """Count a task's questions to knowledge bases, by tool."""
     await known_task(services.store, asked.task_id)
     topics, make = LISTS["knowledge_interactions"]
     async with aclosing(_events(services.log, asked.task_id, topics)) as events:
@@ -263,7 +263,7 @@ ENDPOINTS = [
         "/api/tasks/{task_id}/logs",
         task_log,
         DASHBOARD,
-        Described("The newest of it."),
+        Described("The newest output."),
         channels=of_task,
         refuses=ONE_TASK,
         example=TaskLog("42", "completed", samples.LINE.output, None, is_live=False),
@@ -274,7 +274,7 @@ ENDPOINTS = [
         whole_log,
         DASHBOARD,
         Described(
-            "All of it, as Accept prefers.",
+            "The whole output, in the form that Accept prefers.",
             media={
                 JSON: {"schema": _OBJECT},
                 TEXT_PLAIN: {"schema": TEXT},

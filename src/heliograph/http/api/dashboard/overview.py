@@ -28,7 +28,7 @@ from heliograph.model.errors import Invalid, Unavailable
 
 QUEUED = View(None, tuple(frozenset({"queued"}) if name == "status" else None for name in DIMENSIONS))
 COUNTING_SECONDS = 0.2
-"""How long counting may take: health must be answered whenever the process can."""
+"""Seconds that counting may take: health must be answered whenever the process can."""
 
 Count = Annotated[int, says(minimum=0)]
 
@@ -79,7 +79,7 @@ async def health(services: Services, who: Identity) -> DashboardHealth:
 
 
 async def machine(services: Services, who: Identity, asked: Nothing) -> DashboardStatus:
-    """Tell which machine this is, and how busy."""
+    """Describe the machine, and its load."""
     state = await services.monitor.state()
     return DashboardStatus(
         machine_id=services.monitor.node,

@@ -28,7 +28,7 @@ class AgentOutput:
     type: str
     content: str
     tool_name: str | None
-    tool_input: Annotated[str | None, says("As JSON.")]
+    tool_input: Annotated[str | None, says("The input, as JSON.")]
     is_error: bool
 
 
@@ -110,7 +110,7 @@ class FinalResult:
 
 
 def metadata(task: Task) -> TaskMetadata:
-    """Return what is known of a task itself."""
+    """Return the facts about a task itself."""
     return TaskMetadata(
         task_id=task.task_id,
         session_id=task.session_id,
@@ -127,7 +127,7 @@ def metadata(task: Task) -> TaskMetadata:
 
 
 def final_result(task: Task) -> FinalResult | None:
-    """Return how a task ended; ``None`` while it goes on."""
+    """Return the outcome of a task; ``None`` while it goes on."""
     if task.finished_at is None:
         return None
     metrics = FinalMetrics(
@@ -180,7 +180,7 @@ def _knowledge(event: Event) -> KnowledgeInteraction | None:
 
 
 def text_or_none(value: Any) -> str | None:
-    """Return what a publisher gave as text, ``None`` as it is."""
+    """Return a publisher's value as text; ``None`` stays ``None``."""
     return None if value is None else text_of(value)
 
 
@@ -191,6 +191,6 @@ LISTS: Mapping[str, tuple[tuple[str, ...], Entry]] = {
     "agent_output": (("task.*",), _agent_output),
     "knowledge_interactions": (("knowledge.*",), _knowledge),
 }
-"""By the part's name: the topics of its events, and what makes an entry of one."""
+"""The topics of each part's events, and the function that makes an entry of one."""
 
 PARTS = ("metadata", "input", *LISTS, "final_result")

@@ -100,7 +100,7 @@ class TaskTable:
 
 
 def text_of(value: Any) -> str:
-    """Return what a publisher gave as text; what is no text, as JSON."""
+    """Return a publisher's value as text; a value that is no text becomes JSON."""
     if value is None:
         return ""
     return value if isinstance(value, str) else orjson.dumps(value, option=JSON_OPTIONS).decode()
@@ -117,7 +117,7 @@ def result_text(task: Task) -> str | None:
 
 
 def about(task: Task, name: str) -> Any:
-    """Return what a task's creator said of where it comes from."""
+    """Return a field of a task's metadata, which its creator gave."""
     return (task.metadata or {}).get(name)
 
 
@@ -131,29 +131,29 @@ def meant_statuses(statuses: tuple[str, ...]) -> tuple[str, ...]:
     return (*statuses, LOST) if "failed" in statuses and LOST not in statuses else statuses
 
 
-def _row(task: Task, most: int | None = SHOWN_INPUT) -> dict[str, Any]:
-    return {
-        "task_id": task.task_id,
-        "session_id": task.session_id,
-        "conversation_id": task.conversation_id,
-        "status": shown_status(task),
-        "name": task.name,
-        "assigned_agent": task.agent,
-        "agent_type": task.agent_type,
-        "model": task.model,
-        "source": _text_or_none(about(task, "source")),
-        "input_message": text_of(task.input)[:most],
-        "cost_usd": (task.cost_nanos or 0) / 10**9,
-        "created_at": task.created_at,
-        "started_at": task.started_at,
-        "completed_at": task.finished_at,
-        "duration_seconds": duration_seconds(task),
-        "error": task.error,
-    }
+def _row(task: Task, most: int | None = SHOWN_INPUT) -> TaskRow:
+    return TaskRow(
+        task_id=task.task_id,
+        session_id=task.session_id,
+        conversation_id=task.conversation_id,
+        status=shown_status(task),
+        name=task.name,
+        assigned_agent=task.agent,
+        agent_type=task.agent_type,
+        model=task.model,
+        source=_text_or_none(about(task, "source")),
+        input_message=text_of(task.input)[:most],
+        cost_usd=(task.cost_nanos or 0) / 10**9,
+        created_at=task.created_at,
+        started_at=task.started_at,
+        completed_at=task.finished_at,
+        duration_seconds=duration_seconds(task),
+        error=task.error,
+    )
 
 
 def duration_seconds(task: Task) -> float | None:
-    """Return how long a task took: what its engine measured, else the time between its events."""
+    """Return the duration of a task: the one that its engine measured, else the time between its events."""
     told = (task.result or {}).get("duration_seconds")
     if isinstance(told, int | float) and not isinstance(told, bool):
         return float(told)
@@ -172,7 +172,7 @@ async def list_tasks(services: Services, who: Identity, asked: tasks.TaskListing
 
 def task_rows(found: TaskList) -> list[TaskRow]:
     """Present a page of tasks."""
-    return [TaskRow(**_row(task)) for task in found.tasks]
+    return [_row(task) for task in found.tasks]
 
 
 async def newest_output(store: Store, task: Task) -> str:
@@ -192,7 +192,7 @@ async def task_detail(services: Services, who: Identity, asked: OfTask) -> TaskD
 
 def _detail(task: Task, output: str) -> TaskDetail:
     return TaskDetail(
-        **_row(task, None),
+        **attrs.asdict(_row(task, None), recurse=False),
         user_id=_text_or_none(about(task, "user_id")),
         flow_id=_text_or_none(about(task, "flow_id")),
         source_metadata=about(task, "source_metadata"),
@@ -205,7 +205,7 @@ def _detail(task: Task, output: str) -> TaskDetail:
 
 @attrs.frozen
 class TablePage:
-    """Which page of which tasks."""
+    """The filters, the order and the page of a list of tasks."""
 
     page: int = query(Whole(1, MAX_PAGE), "Number of the page, from 1.", default=1)
     page_size: int = query(Whole(1, 100), "Tasks on a page.", default=20)
@@ -234,7 +234,7 @@ async def task_table(services: Services, who: Identity, asked: TablePage) -> Tas
     if asked.sort_order == "asc":
         found = found[::-1]
     return TaskTable(
-        [TaskRow(**_row(task)) for task in found],
+        [_row(task) for task in found],
         total,
         asked.page,
         asked.page_size,
@@ -277,7 +277,7 @@ ENDPOINTS = [
         Described("The page."),
         channels=lambda asked: ("task:*",),
         refuses=(Invalid, Unavailable),
-        example=TaskTable([TaskRow(**_row(samples.TASK))], 1, 1, 20, 1),
+        example=TaskTable([_row(samples.TASK)], 1, 1, 20, 1),
     ),
     Endpoint(
         "GET",

@@ -159,7 +159,7 @@ _ALL, _ONE = "/api/webhooks", "/api/webhooks/{webhook_id}"
 _CONFIGURED, _DELIVERED = webhooks.ENDPOINTS, deliveries.ENDPOINTS
 
 ENDPOINTS = [
-    of_view(_CONFIGURED, webhooks.list_webhooks).in_dashboard(_ALL, "All of them.", rows),
+    of_view(_CONFIGURED, webhooks.list_webhooks).in_dashboard(_ALL, "All webhooks.", rows),
     of_view(_DELIVERED, deliveries.list_deliveries).in_dashboard(
         f"{_ALL}/events", "A page of deliveries.", delivery_rows
     ),
@@ -180,20 +180,24 @@ ENDPOINTS = [
         "/api/webhooks-status",
         webhooks_status,
         DASHBOARD,
-        Described("All of them."),
+        Described("All webhooks."),
         channels=of_webhooks,
         refuses=(Invalid, Unavailable),
         example=WebhooksStatus(True, WebhookCards([_card(webhooks.EXAMPLE)], 1, 1, None, [])),
     ),
     of_view(_CONFIGURED, webhooks.get_webhook).in_dashboard(_ONE, "The webhook."),
-    of_view(_DELIVERED, deliveries.receive).in_dashboard(_ONE, "It is kept."),
+    of_view(_DELIVERED, deliveries.receive).in_dashboard(_ONE, "The delivery is kept."),
     attrs.evolve(
-        of_view(_CONFIGURED, webhooks.make_webhook).in_dashboard(_ALL, "As it is now.", done),
+        of_view(_CONFIGURED, webhooks.make_webhook).in_dashboard(_ALL, "The changed webhook.", done),
         view=configure_webhook,
         body=JsonBody(ConfiguredWebhook),
     ),
-    of_view(_CONFIGURED, webhooks.change_webhook).in_dashboard(_ONE, "As it is now.", done),
-    of_view(_CONFIGURED, webhooks.remove_webhook).in_dashboard(_ONE, "It is gone.", gone),
-    of_view(_CONFIGURED, webhooks.enable_webhook).in_dashboard(f"{_ONE}/enable", "As it is now.", done),
-    of_view(_CONFIGURED, webhooks.disable_webhook).in_dashboard(f"{_ONE}/disable", "As it is now.", done),
+    of_view(_CONFIGURED, webhooks.change_webhook).in_dashboard(_ONE, "The changed webhook.", done),
+    of_view(_CONFIGURED, webhooks.remove_webhook).in_dashboard(_ONE, "The webhook is removed.", gone),
+    of_view(_CONFIGURED, webhooks.enable_webhook).in_dashboard(
+        f"{_ONE}/enable", "The changed webhook.", done
+    ),
+    of_view(_CONFIGURED, webhooks.disable_webhook).in_dashboard(
+        f"{_ONE}/disable", "The changed webhook.", done
+    ),
 ]

@@ -65,15 +65,15 @@ NEVER_CLOSED_BY = (Reason.BROKEN, Reason.TASK_ENDED, Reason.UNAVAILABLE)
 COMPONENTS = Components(GIVEN)
 COMPONENTS.of(Event)
 
-REF = said(ANYTHING, "Returned as it came.")
+REF = said(ANYTHING, "The client's own text, which is returned as it came.")
 CHANNEL_TOLD = said(TEXT, "The channel or pattern; of an event stream all of them, separated by commas.")
 
-# What a client says
+# Messages that a client sends
 
 _SAID: Mapping[str, Schema] = {
     "channel": SELECTOR,
     "topic": nullable(TOPIC_FILTER),
-    "after": said(nullable(POSITION), "Resume behind this; without it, live only."),
+    "after": said(nullable(POSITION), "The position to resume behind; without it, live only."),
     "tail": said(
         nullable(whole(0, MAX_TAIL)), "Without after: the number of the newest events to begin with."
     ),
@@ -106,9 +106,9 @@ DONE: Schema = record(
     {
         "of": said(one_of(ACTIONS), "The type of the message that is done."),
         "task_id": text(NAME),
-        "conversation_id": said(TEXT, "Of a question."),
-        "stopped": said({"type": "boolean"}, "Of a stop: false where the task had ended already."),
-        "status": said(one_of(STATUSES), "Of a stop: how the task stands."),
+        "conversation_id": said(TEXT, "The conversation of a question."),
+        "stopped": said({"type": "boolean"}, "The outcome of a stop; false: the task had ended already."),
+        "status": said(one_of(STATUSES), "The task's status after a stop."),
         "ref": REF,
     },
     optional=["conversation_id", "stopped", "status"],
@@ -122,7 +122,7 @@ def _asked(kind: str) -> Schema:
     return record(properties, optional, additionalProperties=False)
 
 
-# What a client hears
+# Messages that a client receives
 
 _PLACE = {"id": CURSOR, "channel": TEXT, "seq": whole(1)}
 NOTICES: Mapping[str, Schema] = {
@@ -130,9 +130,9 @@ NOTICES: Mapping[str, Schema] = {
         {
             "channel": CHANNEL_TOLD,
             "from": said(CURSOR, "The first event that is not given."),
-            "to": said(CURSOR, "The last."),
-            "count": said(nullable(whole(1)), "How many; null: they can't be counted any more."),
-            "reason": said(TEXT, "The overflow policy, or that they are no longer kept."),
+            "to": said(CURSOR, "The last event that is not given."),
+            "count": said(nullable(whole(1)), "The number of events; null: they can't be counted any more."),
+            "reason": said(TEXT, "The overflow policy, or the sentence that the events are no longer kept."),
         },
         description="Events that are not given.",
     ),
@@ -140,7 +140,7 @@ NOTICES: Mapping[str, Schema] = {
         {
             "channel": CHANNEL_TOLD,
             "oldest": said(CURSOR, "The oldest position that could be resumed from."),
-            "head": said(CURSOR, "Where the stream goes on."),
+            "head": said(CURSOR, "The position at which the stream goes on."),
             "reason": TEXT,
         },
         description="The cursor can't be honoured: take a snapshot.",
@@ -159,8 +159,10 @@ NOTICES: Mapping[str, Schema] = {
 OPEN: Schema = record(
     {
         "channel": CHANNEL_TOLD,
-        "cursor": said(CURSOR, "Where the stream begins."),
-        "recovered": said({"type": "boolean"}, "The client's cursor is honoured, and nothing is missing."),
+        "cursor": said(CURSOR, "The position at which the stream begins."),
+        "recovered": said(
+            {"type": "boolean"}, "Whether the client's cursor is honoured, and nothing is missing."
+        ),
     },
     description="The first block of an event stream.",
 )
@@ -172,7 +174,7 @@ KEEPALIVE: Schema = record(
     description="A sign of life; its id moves the client's cursor where a filter hid events.",
 )
 BLOCK_ID = said({"anyOf": [CURSOR, {"const": ""}]}, "The client's cursor once it has read this.")
-RETRY = said(whole(0), "How many milliseconds an EventSource waits before it comes back.")
+RETRY = said(whole(0), "The milliseconds that an EventSource waits before it comes back.")
 
 
 def _told() -> Mapping[str, Schema]:
@@ -203,14 +205,14 @@ def _told() -> Mapping[str, Schema]:
         "subscribed": record(
             {
                 "channel": TEXT,
-                "cursor": said(CURSOR, "Where the subscription begins."),
-                "recovered": said({"type": "boolean"}, "after is honoured, and nothing is missing."),
+                "cursor": said(CURSOR, "The position at which the subscription begins."),
+                "recovered": said({"type": "boolean"}, "Whether after is honoured, and nothing is missing."),
                 "ref": REF,
             }
         ),
         "unsubscribed": record({"channel": TEXT, "ref": REF}),
         "pong": record({"ref": REF}),
-        "authenticated": record({"name": said(TEXT, "Of the key."), "ref": REF}),
+        "authenticated": record({"name": said(TEXT, "The name of the key."), "ref": REF}),
         "error": record({"code": codes, "title": TEXT, "detail": TEXT, "ref": REF}),
         **NOTICES,
         "reconnect": record(

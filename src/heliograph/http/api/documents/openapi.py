@@ -52,7 +52,7 @@ TAGS = {
     "dashboard": "The dashboard API: bare lists, cursors in headers, and 0 or empty text for null.",
     "service": "The state of the service, and its documents.",
 }
-"""By name, in the order in which they are shown; a new tag of an endpoint must stand here."""
+"""The tags by name, in the order in which they are shown; a new tag of an endpoint must stand here."""
 
 
 def document(settings: Settings, endpoints: Iterable[Endpoint]) -> Mapping[str, Any]:

@@ -27,14 +27,20 @@ def ruled(rules: Rules, **overrides: Schema) -> Schema:
     return record(properties, optional, additionalProperties=not rules.closed)
 
 
-# What publishers send
+# Messages that publishers send
 
 
-_RESULT = {"anyOf": [ref("Result"), said(TEXT, "The same as an object with it as stdout."), {"type": "null"}]}
+_RESULT = {
+    "anyOf": [
+        ref("Result"),
+        said(TEXT, "A text is the same as an object with the text as stdout."),
+        {"type": "null"},
+    ]
+}
 
 
 def _payload_rule(topic: str) -> Schema:
-    """Say what a payload must be for one topic; the channel may name what it belongs to instead."""
+    """Return the schema of one topic's payload; the channel may name its entity instead."""
     kind = KIND_OF[topic]
     schema = ruled(kind.topics[topic], **({"result": _RESULT} if topic == "task.status" else {}))
     schema = {**schema, "required": [name for name in schema["required"] if name != kind.field]}
@@ -63,4 +69,4 @@ GIVEN: Mapping[str, Schema] = {
     "TaskStatusItem": _MESSAGE_ITEMS["task_status"],
     "Item": {"oneOf": [ref("EventItem"), ref("TaskOutputItem"), ref("TaskStatusItem")]},
 }
-"""By name."""
+"""The schemas by name."""

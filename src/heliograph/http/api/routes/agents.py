@@ -43,7 +43,7 @@ def _agent_name(name: str) -> str:
 
 @attrs.frozen
 class AgentListing:
-    """Which agents to list."""
+    """The filters and the page of a list of agents."""
 
     limit: int = page_limit()
     cursor: str | None = page_cursor(_agent_name, str)
@@ -59,11 +59,13 @@ class Agent:
     known_by: Annotated[
         Sequence[str], says("The sources that name it: tasks, cards of workflows, the engine.")
     ]
-    workflows: Annotated[Sequence[str], says("Those that have a card of it.")]
+    workflows: Annotated[Sequence[str], says("The workflows that have a card of it.")]
     tasks: Annotated[Mapping[str, int], says(**record(dict.fromkeys(STATUSES, COUNT)))]
     running: Annotated[int, says("Tasks that it works on now.", minimum=0)]
-    success_rate: Annotated[float | None, says("Of its tasks that have ended; null when none has.")]
-    cost_today_usd: Annotated[float, says("Of what has ended since midnight, UTC.")]
+    success_rate: Annotated[
+        float | None, says("The share of its ended tasks that succeeded; null when none has ended.")
+    ]
+    cost_today_usd: Annotated[float, says("The cost of its tasks that have ended since midnight, UTC.")]
     last_seen: datetime | None
 
 

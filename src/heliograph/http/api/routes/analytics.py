@@ -128,19 +128,19 @@ class Period:
         filters = tuple(frozenset(given[name]) or None for name in DIMENSIONS)
         return View(group_by, filters, durations)
 
-    def meta(self, span: Range, cursor: EventId) -> dict[str, Any]:
-        """Return what every answer says of its period."""
+    def meta(self, span: Range, cursor: EventId) -> PeriodMeta:
+        """Return the period of an answer."""
         zone = parse_zone(self.tz)
-        return {
-            "from_": slot_start(span.first).astimezone(zone).isoformat(),
-            "to": slot_start(span.last).astimezone(zone).isoformat(),
-            "tz": zone.key,
-            "stream_cursor": cursor,
-        }
+        return PeriodMeta(
+            from_=slot_start(span.first).astimezone(zone).isoformat(),
+            to=slot_start(span.last).astimezone(zone).isoformat(),
+            tz=zone.key,
+            stream_cursor=cursor,
+        )
 
 
 async def summary(services: Services, who: Identity, asked: Period) -> Summary | Answer:
-    """Tell what a period comes to, how it compares with the one before it, and what is active now."""
+    """Sum up a period, compare it with the one before it, and count the tasks that are active now."""
     span = asked.range()
     now, before = _slots(span), _slots(span.previous)
     groupings = _groupings(*SUMMARY_GROUPS, asked.group_by)
@@ -171,27 +171,27 @@ async def summary(services: Services, who: Identity, asked: Period) -> Summary |
         **groups,
         previous=previous,
         change=Change(**changes),
-        meta=PeriodMeta(**asked.meta(span, answer.cursor)),
+        meta=asked.meta(span, answer.cursor),
     )
 
 
 async def costs_histogram(services: Services, who: Identity, asked: Period) -> CostsHistogram | Answer:
-    """Tell what was spent, bucket by bucket."""
+    """Add up costs, bucket by bucket."""
     return await _histogram(services, asked, CostMeasures, CostBucket, CostsHistogram)
 
 
 async def tasks_histogram(services: Services, who: Identity, asked: Period) -> TasksHistogram | Answer:
-    """Tell how many tasks were created and how they ended, bucket by bucket."""
+    """Count created tasks and their outcomes, bucket by bucket."""
     return await _histogram(services, asked, TaskMeasures, TaskBucket, TasksHistogram)
 
 
 async def tokens_histogram(services: Services, who: Identity, asked: Period) -> TokensHistogram | Answer:
-    """Tell how many tokens went in and came out, bucket by bucket."""
+    """Add up input and output tokens, bucket by bucket."""
     return await _histogram(services, asked, TokenMeasures, TokenBucket, TokensHistogram)
 
 
 async def performance(services: Services, who: Identity, asked: Period) -> Performance | Answer:
-    """Tell how long tasks take, how often they succeed and why they fail, by agent, agent type and model."""
+    """Give durations, success rates and failures of tasks, by agent, agent type and model."""
     span = asked.range()
     slots = [_slots(span)]
     groupings = _groupings(*PERFORMANCE_GROUPS, asked.group_by)
@@ -219,7 +219,7 @@ async def performance(services: Services, who: Identity, asked: Period) -> Perfo
         duration_ms=_quantiles(everything),
         **groups,
         failures=dict(failures),
-        meta=PeriodMeta(**asked.meta(span, answer.cursor)),
+        meta=asked.meta(span, answer.cursor),
     )
 
 
@@ -249,7 +249,7 @@ async def _histogram(
         columns = ("start", "end", "utc_offset", *(["group"] if asked.group_by else []), *names_of(measures))
         return _csv(columns, _bucket_rows(shown), answer.cursor)
     meta = HistogramMeta(
-        **asked.meta(span, answer.cursor),
+        **attrs.asdict(asked.meta(span, answer.cursor), recurse=False),
         granularity=asked.granularity,
         group_by=asked.group_by,
         groups=groups,
@@ -379,19 +379,16 @@ _SUMS = pack(
         duration_ms=2000,
     )
 )
-_META: Mapping[str, Any] = {
-    "from_": "2026-01-31T00:00:00+01:00",
-    "to": "2026-02-01T00:00:00+01:00",
-    "tz": "Europe/Berlin",
-    "stream_cursor": samples.HEAD,
-}
+_META = PeriodMeta("2026-01-31T00:00:00+01:00", "2026-02-01T00:00:00+01:00", "Europe/Berlin", samples.HEAD)
 _PERFORMED = show(_SUMS, PerformanceMeasures, duration_ms=Percentiles(2000.0, 2000.0, 2000.0, 2000.0))
 
 
 def _example(histogram: Callable[..., Any], bucket: type, measures: type) -> Any:
     groups: Mapping[str, Any] = {"sonnet": show(_SUMS, measures)}
-    times = {"start": _META["from_"], "end": _META["to"], "utc_offset": "+01:00"}
-    meta = HistogramMeta(**_META, granularity="day", group_by="model", groups=["sonnet"])
+    times = {"start": _META.from_, "end": _META.to, "utc_offset": "+01:00"}
+    meta = HistogramMeta(
+        **attrs.asdict(_META, recurse=False), granularity="day", group_by="model", groups=["sonnet"]
+    )
     return histogram([show(_SUMS, bucket, **times, groups=groups)], meta)
 
 
@@ -404,7 +401,7 @@ EXAMPLES = {
         by_agent_type={"unknown": show(_SUMS, SummaryMeasures)},
         previous=show(0, SummaryMeasures),
         change=Change(*[None] * len(attrs.fields(Change))),
-        meta=PeriodMeta(**_META),
+        meta=_META,
     ),
     performance: show(
         _SUMS,
@@ -414,7 +411,7 @@ EXAMPLES = {
         by_agent_type={"unknown": _PERFORMED},
         by_model={"sonnet": _PERFORMED},
         failures={"TimeoutError": 2},
-        meta=PeriodMeta(**_META),
+        meta=_META,
     ),
     costs_histogram: _example(CostsHistogram, CostBucket, CostMeasures),
     tasks_histogram: _example(TasksHistogram, TaskBucket, TaskMeasures),

@@ -42,32 +42,32 @@ not run as one of ours."""
 
 @attrs.frozen
 class OfRunsArtifacts(OfWorkflow):
-    """Whose artifacts."""
+    """The run whose artifacts are listed."""
 
     run_id: str = path(Text(), "The run's id.")
 
 
 @attrs.frozen
 class OfArtifact(OfRunsArtifacts):
-    """Which artifact."""
+    """The key of an artifact, and its run."""
 
-    key: str = path(Text(), "Its name within the run.")
+    key: str = path(Text(), "The artifact's name within the run.")
 
 
 @attrs.frozen
 class Fetching(OfArtifact):
-    """Which part of an artifact, and what the client has of it."""
+    """A range of an artifact, and the version that the client has."""
 
     range_: str | None = header("Range", Text(), "One range of bytes, such as bytes=0-99.")
     if_range: str | None = header(
         "If-Range", Text(), "The range counts only for this ETag; else all is given."
     )
-    if_none_match: str | None = header("If-None-Match", Text(), "ETags that the client has.")
+    if_none_match: str | None = header("If-None-Match", Text(), "The ETags that the client has.")
 
 
 @attrs.frozen
 class Storing(OfArtifact):
-    """Where to keep an artifact."""
+    """The key under which an artifact is kept."""
 
     digest: str | None = header(
         "Content-Digest", Text(), "sha-256=:…: of the body (RFC 9530); what differs from it is not kept."
@@ -79,7 +79,7 @@ class ArtifactView:
     """An artifact, without its bytes."""
 
     key: str
-    size: Annotated[int, says("In bytes.", minimum=0)]
+    size: Annotated[int, says("The size in bytes.", minimum=0)]
     content_type: str
     modified: datetime
     etag: str
@@ -98,11 +98,11 @@ class Stored:
     """An artifact that was kept."""
 
     key: str
-    size: Annotated[int, says("In bytes.", minimum=0)]
+    size: Annotated[int, says("The size in bytes.", minimum=0)]
     content_type: str
     modified: datetime
     etag: str
-    sha256: Annotated[str, says("Of its bytes, in hex.")]
+    sha256: Annotated[str, says("The SHA-256 of its bytes, in hex.")]
 
 
 class Bytes:
@@ -213,7 +213,7 @@ ENDPOINTS = [
         _RUN,
         list_artifacts,
         "workflows",
-        Described("By key."),
+        Described("The artifacts, by key."),
         channels=of_workflow,
         refuses=(ArtifactNotFound, Invalid, Unavailable),
         example=ArtifactList([_view(_INFO)], 1),
@@ -224,12 +224,12 @@ ENDPOINTS = [
         get_artifact,
         "workflows",
         Described(
-            "All of it, with the content type of its key's end.",
+            "The whole artifact; its content type follows from the end of its key.",
             media=_BYTES,
             headers=["ETag"],
             others={
                 "206": {"description": "The range.", "headers": ["ETag"], "content": _BYTES},
-                "304": {"description": "The client has it already.", "headers": ["ETag"]},
+                "304": {"description": "The client has this version already.", "headers": ["ETag"]},
             },
         ),
         channels=of_workflow,
@@ -240,7 +240,7 @@ ENDPOINTS = [
         _RUN + "/{key}",
         put_artifact,
         "workflows",
-        Described("It is kept."),
+        Described("The artifact is kept."),
         scope="publish",
         channels=of_workflow,
         body=Bytes(),
@@ -260,7 +260,7 @@ ENDPOINTS = [
         _RUN + "/{key}",
         delete_artifact,
         "workflows",
-        Described("It is gone."),
+        Described("The artifact is removed."),
         scope="publish",
         channels=of_workflow,
         status=204,

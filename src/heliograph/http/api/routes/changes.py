@@ -49,7 +49,7 @@ FOREVER_KEY = "A retry of the request with the same key is harmless."
 class NewTask:
     """A task that begins to wait for its agent."""
 
-    task_id: Annotated[Name | None, says("Made up if there is none.")] = None
+    task_id: Annotated[Name | None, says("Without one, the service makes one.")] = None
     input_message: Any = None
     assigned_agent: Short = None
     agent_type: Short = None
@@ -70,7 +70,7 @@ class TaskChange:
     """A task's new status, and its result: other fields join that."""
 
     status: Annotated[str, says(enum=tuple(STATUS_WORDS))]
-    output: Annotated[str | None, says("Its answer.")] = None
+    output: Annotated[str | None, says("The agent's answer.")] = None
     error: Any = None
     result: Any = None
     cost_usd: Amount = None
@@ -89,7 +89,7 @@ class Creating:
 
 @attrs.frozen
 class Changing(OfTask):
-    """Which task to change."""
+    """The task to change."""
 
     request_key: str | None = header("Idempotency-Key", Text(1, MAX_REQUEST_KEY), FOREVER_KEY)
 
@@ -117,7 +117,7 @@ class TaskStopped:
     """The outcome of stopping a task."""
 
     task_id: str
-    stopped: Annotated[bool, says("False where it had ended already.")]
+    stopped: Annotated[bool, says("false: the task had ended already.")]
     status: str
 
 
@@ -140,7 +140,7 @@ async def create_task(services: Services, who: Identity, asked: Creating, body: 
 
 
 async def change_task(services: Services, who: Identity, asked: Changing, body: TaskChange) -> TaskChanged:
-    """Say how a task goes on, or how it ended.
+    """Change a task's status, or end it with its result.
 
     A task that nobody knows yet begins so: what its engine says of it may come before what created it.
     """
@@ -183,7 +183,7 @@ ENDPOINTS = [
         "/api/v1/tasks",
         create_task,
         "tasks",
-        Described("It is kept."),
+        Described("The task is kept."),
         scope="publish",
         body=JsonBody(NewTask),
         status=201,
@@ -195,7 +195,7 @@ ENDPOINTS = [
         "/api/v1/tasks/{task_id}",
         change_task,
         "tasks",
-        Described("It is kept."),
+        Described("The change is kept."),
         scope="publish",
         channels=of_task,
         body=JsonBody(TaskChange),

@@ -82,7 +82,7 @@ ENDPOINTS = [
         "/api/v1/chat",
         chat,
         "conversations",
-        Described("It is kept."),
+        Described("The message is kept."),
         scope="publish",
         channels=lambda asked: ("conversation:*", "task:*"),
         body=JsonBody(ChatMessage),

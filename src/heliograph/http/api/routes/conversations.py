@@ -69,33 +69,35 @@ def _message_key(stored_id: int, name: str) -> tuple[EventId, str]:
 
 @attrs.frozen
 class ConversationListing:
-    """Which conversations to list."""
+    """The filters and the page of a list of conversations."""
 
     search: str | None = query(Text(), "The title has each of these words, or one that begins so.")
-    archived: bool = query(Flag(), "Those that are archived, instead of those that are not.", default=False)
-    user_id: str | None = query(Text(), "Exactly this.")
-    flow_id: str | None = query(Text(), "Exactly this.")
+    archived: bool = query(
+        Flag(), "Whether to list archived conversations instead of the others.", default=False
+    )
+    user_id: str | None = query(Text(), "Only this value, exactly.")
+    flow_id: str | None = query(Text(), "Only this value, exactly.")
     limit: int = page_limit()
     cursor: tuple[datetime, str] | None = page_cursor(_conversation_key, int, str)
 
 
 @attrs.frozen
 class OfConversation:
-    """Which conversation."""
+    """One conversation."""
 
     conversation_id: str = path(Text(), "The conversation's id.")
 
 
 @attrs.frozen
 class OfFlow:
-    """Which flow."""
+    """One flow."""
 
     flow_id: str = path(Text(), "The flow's id, such as github:acme/app#12, escaped.")
 
 
 @attrs.frozen
 class MessageListing(OfConversation):
-    """Which of its messages to list."""
+    """The filters and the page of a conversation's messages."""
 
     tail: int | None = query(Whole(1, 500), "The number of the newest messages to return, instead of a page.")
     limit: int = page_limit()
@@ -104,7 +106,7 @@ class MessageListing(OfConversation):
 
 @attrs.frozen
 class Saying(OfConversation):
-    """Where to say it."""
+    """The conversation that a message is added to."""
 
     run: bool = query(Flag(), "Whether a user's message without a task asks the engine.", default=True)
 
@@ -114,7 +116,9 @@ class Context(OfConversation):
     """The part of a conversation to give an engine."""
 
     max_messages: int = query(Whole(1, 500), "The number of the newest messages to return.", default=20)
-    roles: tuple[str, ...] = query(Words(ROLES), "Of any of these roles.", default=("user", "assistant"))
+    roles: tuple[str, ...] = query(
+        Words(ROLES), "Only messages of these roles.", default=("user", "assistant")
+    )
 
 
 @attrs.frozen
@@ -133,7 +137,7 @@ class NewConversation:
     metadata: Mapping[str, Any] | None = None
 
     def said(self) -> Mapping[str, Any]:
-        """Return what its first event says; where it comes from goes into its metadata."""
+        """Return the payload of its first event; its origin goes into its metadata."""
         metadata = {**(self.metadata or {}), **({"source": self.source} if self.source else {})}
         return {"title": self.title, "user_id": self.user_id, "flow_id": self.flow_id, "metadata": metadata}
 
@@ -173,9 +177,9 @@ class ConversationView:
     message_count: int
     total_cost_usd: Annotated[float, says("The cost of its tasks in dollars.")]
     total_tasks: int
-    total_duration_seconds: Annotated[float, says("For how long its tasks ran.")]
-    started_at: Annotated[datetime | None, says("When the first of its tasks began.")]
-    completed_at: Annotated[datetime | None, says("When the last of its tasks ended.")]
+    total_duration_seconds: Annotated[float, says("The sum of its tasks' durations, in seconds.")]
+    started_at: Annotated[datetime | None, says("The time at which the first of its tasks began.")]
+    completed_at: Annotated[datetime | None, says("The time at which the last of its tasks ended.")]
 
 
 @attrs.frozen
@@ -190,7 +194,7 @@ class MessageView:
     created_at: datetime
     metadata: Mapping[str, Any]
     last_event_id: Annotated[
-        EventId, says("The last event in it: of a message that grows, later pieces come from the stream.")
+        EventId, says("The last event in it. A message that grows gets its later pieces from the stream.")
     ]
 
 
@@ -356,7 +360,7 @@ async def clear_conversation(services: Services, who: Identity, asked: OfConvers
 
 
 async def list_messages(services: Services, who: Identity, asked: MessageListing) -> MessageList:
-    """List messages, oldest first, and those that still grow."""
+    """List messages, oldest first. Messages that still grow are among them."""
     position = await services.store.checkpoint()
     conversation = await talking.known(services, asked.conversation_id)
     growing = await talking.growing_messages(services, conversation)
@@ -395,7 +399,7 @@ async def get_context(services: Services, who: Identity, asked: Context) -> Cont
 
 
 async def get_metrics(services: Services, who: Identity, asked: OfConversation) -> ConversationMetrics:
-    """Return what the tasks of a conversation add up to."""
+    """Return the sums over the tasks of a conversation."""
     return metrics_of(await talking.known(services, asked.conversation_id))
 
 
@@ -500,7 +504,7 @@ ENDPOINTS = [
         _ONE,
         change_conversation,
         "conversations",
-        Described("The conversation as it is now."),
+        Described("The changed conversation."),
         scope="publish",
         channels=of_conversation,
         body=JsonBody(ConversationChange),
@@ -512,7 +516,7 @@ ENDPOINTS = [
         _ONE,
         delete_conversation,
         "conversations",
-        Described("It is deleted."),
+        Described("The conversation is deleted."),
         scope="publish",
         channels=of_conversation,
         refuses=_READING,
@@ -523,7 +527,7 @@ ENDPOINTS = [
         f"{_ONE}/clear",
         clear_conversation,
         "conversations",
-        Described("Its messages are gone."),
+        Described("The messages are removed."),
         scope="publish",
         channels=of_conversation,
         refuses=_READING,

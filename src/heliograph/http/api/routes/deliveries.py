@@ -18,7 +18,7 @@ from heliograph.http.api.services import Services
 from heliograph.http.api.shared import ListMeta
 from heliograph.http.rules.asked import Asked, Headers
 from heliograph.http.rules.auth import Identity
-from heliograph.http.rules.bodies import JSON
+from heliograph.http.rules.bodies import JSON, WholeReader
 from heliograph.http.rules.parameters import (
     Nothing,
     Text,
@@ -68,19 +68,13 @@ class AnyBody:
         return {"required": True, "content": {JSON: {"schema": {"type": "object"}}}}
 
 
-class _ParcelReader:
+class _ParcelReader(WholeReader):
     def __init__(self, headers: Headers, most: int) -> None:
+        super().__init__(most)
         self._headers = headers
-        self._most = most
-        self._read = bytearray()
-
-    def feed(self, data: bytes) -> None:
-        if len(self._read) + len(data) > self._most:
-            raise TooLarge(f"the body may have at most {self._most} bytes")
-        self._read += data
 
     def end(self) -> Parcel:
-        return Parcel(self._headers, bytes(self._read))
+        return Parcel(self._headers, self.whole())
 
 
 @attrs.frozen
@@ -90,11 +84,11 @@ class DeliveryReceipt:
     success: bool
     webhook_id: str
     event_type: str
-    event_id: Annotated[str | None, says("Our id of it.")]
+    event_id: Annotated[str | None, says("The delivery's id here.")]
     matched_command: Annotated[str | None, says("The command that it asks for.")]
     task_id: Annotated[str | None, says("The task that was made of it.")]
-    reason: Annotated[str | None, says("Why none was made.")]
-    challenge: Annotated[str | None, says("Given back to a provider that asks for it.")] = None
+    reason: Annotated[str | None, says("The reason why no task was made.")]
+    challenge: Annotated[str | None, says("The answer to a provider's challenge.")] = None
 
 
 async def receive(services: Services, who: Identity, asked: OfWebhook, parcel: Parcel) -> DeliveryReceipt:
@@ -111,24 +105,24 @@ def _delivery_key(microseconds: int, event_id: str) -> tuple[datetime, str]:
 
 @attrs.frozen
 class DeliveryListing:
-    """Which deliveries to list."""
+    """The filters and the page of a list of deliveries."""
 
-    webhook_id: str | None = query(Text(), "Of this webhook.")
-    provider: str | None = query(Text(), "Of this provider.")
+    webhook_id: str | None = query(Text(), "Only deliveries of this webhook.")
+    provider: str | None = query(Text(), "Only deliveries of this provider.")
     status: str | None = query(Word(DELIVERY_STATUSES), "Only these.")
-    event_type: str | None = query(Text(), "Of just this event.")
-    task_id: str | None = query(Text(), "Of which this task was made.")
+    event_type: str | None = query(Text(), "Only deliveries of this event.")
+    task_id: str | None = query(Text(), "Only the delivery that this task was made of.")
     limit: int = page_limit()
     cursor: tuple[datetime, str] | None = page_cursor(_delivery_key, int, str)
 
     def filter(self) -> DeliveryFilter:
-        """Return what the store filters by."""
+        """Return the filter for the store."""
         return DeliveryFilter(self.webhook_id, self.provider, self.status, self.event_type, self.task_id)
 
 
 @attrs.frozen
 class OfDelivery:
-    """Which delivery."""
+    """One delivery."""
 
     event_id: str = path(Text(), "The delivery's id.")
 
@@ -200,10 +194,12 @@ class WebhookStats:
     received: Count
     accepted: Count
     skipped: Count
-    refused: Annotated[Mapping[str, int], says("By reason: unsigned, mismatch, stale, repeated, …")]
+    refused: Annotated[
+        Mapping[str, int], says("The number by reason: unsigned, mismatch, stale, repeated, …")
+    ]
     last_event_at: datetime | None
-    latency_ms: Annotated[Mapping[str, float], says("The time until they were kept: p50, p90, p99.")]
-    per_hour: Annotated[Sequence[HourOfWebhook], says("The newest 48 with any.")]
+    latency_ms: Annotated[Mapping[str, float], says("The time until deliveries were kept: p50, p90, p99.")]
+    per_hour: Annotated[Sequence[HourOfWebhook], says("The newest 48 hours with deliveries.")]
 
 
 @attrs.frozen
@@ -221,7 +217,7 @@ class WebhooksStats:
 
 
 async def webhook_stats(services: Services, who: Identity, asked: Nothing) -> WebhooksStats:
-    """Tell what came, what was made of it, what was refused and why, and how long it took."""
+    """Count deliveries by outcome, and refusals by reason; tell how long deliveries took."""
     rows = await rows_of(services)
     hooks = services.webhooks.hooks
     names = {hook.webhook_id: hook for hook in hooks}
@@ -317,7 +313,7 @@ ENDPOINTS = [
         receive,
         "webhooks",
         Described(
-            "It is kept.",
+            "The delivery is kept.",
             more="Its signature is checked as its provider makes it; no API key is asked for.",
         ),
         scope=None,

@@ -20,7 +20,7 @@ TAGGED = Described(
     "The document.",
     media={JSON: {"schema": OBJECT}},
     headers=["ETag"],
-    others={"304": {"description": "The client has it already.", "headers": ["ETag"]}},
+    others={"304": {"description": "The client has this version already.", "headers": ["ETag"]}},
 )
 
 

@@ -49,12 +49,12 @@ from heliograph.model.mend import parse_leniently, read_json
 MAX_REQUEST_KEY = 150
 """Characters of ``Idempotency-Key``: the number of an item follows it in the key of each."""
 
-EXACTLY = "Exactly this."
+EXACTLY = "Only this value, exactly."
 WHEN = "the log took it; a time or date in ISO 8601, or an id."
 
 
 @attrs.frozen
-class Publishing:
+class PublishOptions:
     """Headers of a publish request."""
 
     request_key: str | None = header(
@@ -83,7 +83,7 @@ def _read_leniently(body: bytes, what: str) -> Any:
 
 
 MANY_ITEMS = 500
-"""So many items take milliseconds to check: others are served meanwhile."""
+"""Items that are checked in one go; it takes milliseconds, and others are served between."""
 
 
 class Items:
@@ -125,8 +125,8 @@ class Items:
 class Mended:
     """An item that was kept with something left out or put in the place of what can't be kept."""
 
-    index: Annotated[int, says("Of the item, from 0.", minimum=0)]
-    changed: Annotated[Sequence[str], says("Each field, and what was wrong with it.")]
+    index: Annotated[int, says("The position of the item, from 0.", minimum=0)]
+    changed: Annotated[Sequence[str], says("The fault of each field.")]
 
 
 @attrs.frozen
@@ -135,13 +135,16 @@ class Published:
 
     accepted: Annotated[int, says("The number of items of the request.", minimum=1)]
     ids: Annotated[
-        Sequence[EventId], says("Of each item in order; what was published before has its old id.")
+        Sequence[EventId],
+        says("The id of each item, in order; an item that was published before has its old id."),
     ]
     cursor: Annotated[EventId, says("The greatest of the ids.")]
-    mended: Annotated[Sequence[Mended], says("With lenient: what was changed to be kept.")] = ()
+    mended: Annotated[
+        Sequence[Mended], says("With lenient: the changes that were needed to keep items.")
+    ] = ()
 
 
-async def publish(services: Services, who: Identity, asked: Publishing, items: list[Any]) -> Published:
+async def publish(services: Services, who: Identity, asked: PublishOptions, items: list[Any]) -> Published:
     """Append events; answered when they are durable, all or nothing."""
     read = partial(_drafts, services, asked, items)
     drafts, mended = read() if len(items) < MANY_ITEMS else await trio.to_thread.run_sync(read)
@@ -154,7 +157,9 @@ async def publish(services: Services, who: Identity, asked: Publishing, items: l
     return Published(len(receipt.ids), receipt.ids, receipt.cursor, mended)
 
 
-def _drafts(services: Services, asked: Publishing, items: list[Any]) -> tuple[list[Draft], Sequence[Mended]]:
+def _drafts(
+    services: Services, asked: PublishOptions, items: list[Any]
+) -> tuple[list[Draft], Sequence[Mended]]:
     """Make the drafts of the items, and tell what had to be changed.
 
     Raises:
@@ -180,7 +185,7 @@ def _event_key(event_id: int) -> EventId:
 
 @attrs.frozen
 class EventListing:
-    """Which events to list."""
+    """The filters and the page of a list of events."""
 
     channel: tuple[str, ...] = query(
         Selectors(), "Channels and patterns; repeatable, all if none is named.", default=()
@@ -235,7 +240,7 @@ ENDPOINTS = [
         "/api/v1/events",
         publish,
         "events",
-        Described("They are kept."),
+        Described("The events are kept."),
         scope="publish",
         body=Items(),
         status=201,

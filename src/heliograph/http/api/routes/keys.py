@@ -20,7 +20,7 @@ from heliograph.model.errors import Forbidden, Invalid, Malformed, TooLarge, Uns
 
 @attrs.frozen
 class NewTaskKey:
-    """Whose key."""
+    """The task that a key is for."""
 
     task_id: Annotated[str, says("It need not exist yet.", pattern=f"^(?:{NAME})$")]
 

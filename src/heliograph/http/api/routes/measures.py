@@ -25,7 +25,7 @@ MEASURED: Mapping[str, Callable[[Totals], float | None]] = {
     "average_cost_usd": lambda t: t.cost_nanos / t.finished / 10**9 if t.finished else None,
     "average_duration_ms": lambda t: t.duration_ms / t.finished if t.finished else None,
 }
-"""What can be shown of sums; averages are of finished tasks."""
+"""The measures that follow from sums; averages are of finished tasks."""
 
 IsoTime = Annotated[str, says(format="date-time")]
 Count = Annotated[int, says(minimum=0)]
@@ -90,7 +90,7 @@ def names_of(cls: type) -> tuple[str, ...]:
 
 
 def measure(value: int, names: Iterable[str]) -> dict[str, Any]:
-    """Return some measures of packed sums by name."""
+    """Return some measures of packed sums by name, as arguments of a class that has them as fields."""
     totals = unpack(value)
     return {name: MEASURED[name](totals) for name in names}
 
@@ -124,7 +124,7 @@ class HistogramMeta(PeriodMeta):
 
 @attrs.frozen
 class Change:
-    """By what share of the previous each measure changed; null where there is nothing to compare with."""
+    """The change of each measure, as a share of the previous value; null where there was none."""
 
     cost_usd: float | None
     tasks: float | None
@@ -139,7 +139,9 @@ class Change:
 class Summary(SummaryMeasures):
     """Sums over a period."""
 
-    active_tasks: Annotated[int, says("Tasks that are not finished now, of whatever time.", minimum=0)]
+    active_tasks: Annotated[
+        int, says("The tasks that are not finished now, whenever they were created.", minimum=0)
+    ]
     by_model: Mapping[str, SummaryMeasures]
     by_agent_type: Mapping[str, SummaryMeasures]
     by_agent: Mapping[str, SummaryMeasures] | None = None
@@ -178,33 +180,33 @@ class Performance(PerformanceMeasures):
     meta: PeriodMeta
 
 
-@attrs.frozen(kw_only=True)
-class CostBucket(CostMeasures):
-    """A piece of the period; ``groups`` only with group_by, of those that have something here."""
+@attrs.frozen(kw_only=True, slots=False)
+class BucketBounds:
+    """The bounds of a bucket; without slots, since two classes with slots can't be joined in one."""
 
     start: IsoTime
     end: IsoTime
     utc_offset: str
+
+
+@attrs.frozen(kw_only=True)
+class CostBucket(BucketBounds, CostMeasures):
+    """A piece of the period; ``groups`` only with group_by, of those that have something here."""
+
     groups: Mapping[str, CostMeasures] | None = None
 
 
 @attrs.frozen(kw_only=True)
-class TaskBucket(TaskMeasures):
+class TaskBucket(BucketBounds, TaskMeasures):
     """A piece of the period; ``groups`` only with group_by, of those that have something here."""
 
-    start: IsoTime
-    end: IsoTime
-    utc_offset: str
     groups: Mapping[str, TaskMeasures] | None = None
 
 
 @attrs.frozen(kw_only=True)
-class TokenBucket(TokenMeasures):
+class TokenBucket(BucketBounds, TokenMeasures):
     """A piece of the period; ``groups`` only with group_by, of those that have something here."""
 
-    start: IsoTime
-    end: IsoTime
-    utc_offset: str
     groups: Mapping[str, TokenMeasures] | None = None
 
 

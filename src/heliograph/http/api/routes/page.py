@@ -34,7 +34,7 @@ CONTENT_SECURITY_POLICY = (
 )
 FOR_EVER = "public, max-age=31536000, immutable"
 FIRST_MODULES = ("shell.js", "views/fleet.js")
-"""What every visit needs: they and all that they import are loaded at once, not one after the other."""
+"""The modules of every visit: they and all that they import are loaded at once, not one after the other."""
 
 SMALL_BYTES = 400
 """Compressing what is smaller saves nothing."""
@@ -45,7 +45,7 @@ _KINDS = {".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml",
 
 @attrs.frozen
 class Cached:
-    """What a client has already, and how it takes what it has not."""
+    """The version that a client has, and the encodings that it takes."""
 
     tag: str | None = header("If-None-Match", Text(), "The ETag of what the client has.")
     takes_gzip: bool = header("Accept-Encoding", Coding("gzip"), "Whether gzip is taken.", default=False)
@@ -53,7 +53,7 @@ class Cached:
 
 @attrs.frozen
 class File(Cached):
-    """Which of the page's files."""
+    """The path of one of the page's files."""
 
     name: str = path(Text(), "The file's path.")
 
@@ -64,7 +64,7 @@ class Asset:
 
     Args:
         body: Its content.
-        content_type: Of the content.
+        content_type: The media type of the content.
         etag: Names the content.
         packed: The content compressed with gzip; ``None`` where that saves nothing.
     """
@@ -85,7 +85,7 @@ class Asset:
         """Answer with the file, unless the client has it already.
 
         Args:
-            asked: What the client has and takes.
+            asked: The version that the client has, and the encodings that it takes.
             keep: The header ``Cache-Control``.
         """
         packed = self.packed if asked.takes_gzip else None
@@ -109,7 +109,7 @@ class Site:
 
     Args:
         version: Names the content of all of them.
-        assets: By their path below ``static/``.
+        assets: The files by their path below ``static/``.
         index: The page itself.
     """
 

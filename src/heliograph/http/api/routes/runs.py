@@ -37,7 +37,7 @@ from heliograph.model.workflows.step import STEP, StepFilter
 from heliograph.model.workflows.vocabulary import id_of
 
 MAX_STEPS = 500
-"""How many steps one page of a trace has."""
+"""The number of steps on one page of a trace."""
 
 
 def _run_key(microseconds: int, name: str) -> tuple[datetime, str]:
@@ -48,7 +48,7 @@ def _run_key(microseconds: int, name: str) -> tuple[datetime, str]:
 
 @attrs.frozen
 class RunPosition:
-    """Where a list of runs goes on: a cursor of it, or a time, before which all further ones began."""
+    """The place where a list of runs goes on: a cursor of it, or the time before which the rest began."""
 
     def read(self, texts: Sequence[str], name: str, settings: Settings) -> tuple[datetime, str]:
         """Read it."""
@@ -68,7 +68,7 @@ class RunPosition:
 
 @attrs.frozen
 class RunListing(OfWorkflow):
-    """Which runs to list."""
+    """The filters and the page of a list of runs."""
 
     status: tuple[str, ...] = query(
         Words(STATUSES), "Any of these; repeated, or separated by commas.", default=()
@@ -83,14 +83,14 @@ class RunListing(OfWorkflow):
 
 @attrs.frozen
 class OfRun(OfWorkflow):
-    """Which run."""
+    """One run."""
 
     run_id: str = path(Text(), "The run's id.")
 
 
 @attrs.frozen
 class WatchingRun(Resuming):
-    """Which run a stream shows."""
+    """The run that a stream shows."""
 
     workflow_id: str = path(Text(), "The workflow's id.")
     run_id: str = path(Text(), "The run's id.")
@@ -153,7 +153,7 @@ async def known_run(services: Services, workflow_id: str, run_id: str) -> Run:
 
 @attrs.frozen
 class TraceAsked(OfRun):
-    """Which part of a run's trace."""
+    """The page of a run's trace."""
 
     limit: int = page_limit(MAX_STEPS, MAX_STEPS)
     start_after: tuple[datetime, str] | None = query(
@@ -184,7 +184,7 @@ async def run_stream(services: Services, who: Identity, asked: WatchingRun) -> T
 
 
 ONE_RUN = (RunNotFound, Invalid, Unavailable)
-"""How an endpoint of one run refuses."""
+"""The refusals of an endpoint of one run."""
 
 ENDPOINTS = [
     Endpoint(

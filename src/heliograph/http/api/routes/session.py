@@ -24,10 +24,15 @@ class Caller:
 
     name: str
     scopes: Sequence[str]
-    channels: Annotated[Sequence[str], says("Selectors that it may read and publish; empty: all.")]
+    channels: Annotated[
+        Sequence[str], says("The selectors that the caller may read and publish; empty: all.")
+    ]
     by: Annotated[
         str,
-        says("The way in which it was recognized.", enum=("key", "ticket", "session", "network", "task key")),
+        says(
+            "The way in which the caller was recognized.",
+            enum=("key", "ticket", "session", "network", "task key"),
+        ),
     ]
 
 
@@ -42,7 +47,7 @@ class BrowserSession(Caller):
 class Beginning:
     """Whether the cookie must travel over TLS alone."""
 
-    scheme: str | None = header("X-Forwarded-Proto", Text(), "As a proxy says it.")
+    scheme: str | None = header("X-Forwarded-Proto", Text(), "The scheme that a proxy names.")
 
 
 async def begin_session(services: Services, who: Identity, asked: Beginning) -> BrowserSession | Answer:
@@ -74,7 +79,7 @@ ENDPOINTS = [
         "/api/v1/session",
         begin_session,
         "service",
-        Described("It has begun.", headers=["Set-Cookie"]),
+        Described("The session has begun.", headers=["Set-Cookie"]),
         status=201,
         refuses=(Invalid,),
         example=BrowserSession("ops", ["read"], [], "key", samples.NOON.timestamp()),
@@ -93,7 +98,7 @@ ENDPOINTS = [
         "/api/v1/session",
         end_session,
         "service",
-        Described("It has ended.", headers=["Set-Cookie"]),
+        Described("The session has ended.", headers=["Set-Cookie"]),
         scope=None,
         status=204,
     ),

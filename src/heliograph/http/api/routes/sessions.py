@@ -29,7 +29,7 @@ def _session_key(microseconds: int, session_id: str) -> tuple[datetime, str]:
 
 @attrs.frozen
 class SessionListing:
-    """Which sessions to list."""
+    """The filters and the page of a list of sessions."""
 
     since: datetime | None = query(Moment(), "Last seen at or after this ISO 8601 time or date.")
     until: datetime | None = query(Moment(), "Last seen before this ISO 8601 time or date.")
@@ -39,7 +39,7 @@ class SessionListing:
 
 @attrs.frozen
 class OfSession:
-    """Which session."""
+    """One session."""
 
     session_id: str = path(Text(), "The session's id, as its tasks name it.")
 
@@ -54,7 +54,7 @@ class SessionView:
     input_tokens: int
     output_tokens: int
     first_seen: datetime
-    last_seen: Annotated[datetime, says("When a task of it last began, started or ended.")]
+    last_seen: Annotated[datetime, says("The last time at which a task of it began, started or ended.")]
 
 
 @attrs.frozen

@@ -58,7 +58,7 @@ OVERLOADED_RETRY_MS = (5_000, 30_000)
 
 @attrs.frozen
 class Resuming:
-    """From where a stream goes on, and what becomes of it when its client is slow."""
+    """The position at which a stream goes on, and its overflow policy."""
 
     after: Place | None = query(
         ClientPosition(),
@@ -66,10 +66,10 @@ class Resuming:
         "answered by a reset on the stream.",
     )
     last_event_id: Place | None = header(
-        "Last-Event-ID", ClientPosition(), "As an EventSource sends it when it comes back."
+        "Last-Event-ID", ClientPosition(), "The position that an EventSource sends when it comes back."
     )
     kept_event_id: Place | None = query(
-        ClientPosition(), "As polyfills of EventSource send it.", name="lastEventId"
+        ClientPosition(), "The position that polyfills of EventSource send.", name="lastEventId"
     )
     overflow: str = query(
         Word(tuple(Overflow)),
@@ -101,11 +101,13 @@ class Resuming:
 
 
 @attrs.frozen
-class Watching(Resuming):
-    """From where a stream begins."""
+class StreamStart(Resuming):
+    """The position at which a stream begins."""
 
     tail: int = query(
-        Whole(0, MAX_TAIL), "Where no position is given: begin with the last `tail` events.", default=0
+        Whole(0, MAX_TAIL),
+        "The number of the newest events to begin with, where no position is given.",
+        default=0,
     )
 
     def request(self, selection: Selection, default: EventId | None = None) -> WatchRequest:
@@ -114,8 +116,8 @@ class Watching(Resuming):
 
 
 @attrs.frozen
-class WatchingEvents(Watching):
-    """Which events a stream shows."""
+class WatchingEvents(StreamStart):
+    """The selection of a stream, and the position at which it begins."""
 
     channel: tuple[str, ...] = query(
         Selectors(), "Channels and patterns; repeatable, all if none is named.", default=()
@@ -129,8 +131,8 @@ class WatchingEvents(Watching):
 
 
 @attrs.frozen
-class WatchingTask(Watching):
-    """Which task a stream shows."""
+class WatchingTask(StreamStart):
+    """The task that a stream shows."""
 
     task_id: str = path(Text(), "The task's id.")
 
@@ -209,7 +211,7 @@ class Upgrading:
     """The handshake of a WebSocket."""
 
     upgrade: str | None = header("Upgrade", Text(), "websocket")
-    key: str | None = header("Sec-WebSocket-Key", Text(), "Of the client.")
+    key: str | None = header("Sec-WebSocket-Key", Text(), "The client's key.")
 
 
 @attrs.frozen

@@ -61,7 +61,7 @@ class PlatformHealth:
 
 
 async def platform_health(services: Services, who: Identity, asked: Nothing) -> PlatformHealth:
-    """Tell how many workflows there are, and what this node has carried."""
+    """Count the workflows, and the events that this node has carried."""
     appender = services.appender.stats()
     deliveries = services.hub.stats().deliveries
     workflows = services.registry.catalogue.workflows
@@ -76,10 +76,10 @@ async def platform_health(services: Services, who: Identity, asked: Nothing) -> 
 
 @attrs.frozen
 class Readiness:
-    """Which parts are reachable."""
+    """The state of each part that the service needs."""
 
     status: Literal["ready", "not ready"]
-    checks: Mapping[str, Annotated[str, says("ok, or what is wrong.")]]
+    checks: Mapping[str, Annotated[str, says("ok, or the fault.")]]
 
 
 async def ready(services: Services, who: Identity) -> Readiness | Answer:
@@ -97,8 +97,8 @@ class EngineView:
     form: Literal["http", "queue", "none"]
     state: Annotated[Literal["ok", "down", "unknown", "none"], says("unknown: another node looks after it.")]
     since: datetime
-    latency_ms: Annotated[float | None, says("Of its last answer.")]
-    waiting: Annotated[Count, says("Tasks that are dispatched, or will be, and have not ended.")]
+    latency_ms: Annotated[float | None, says("The time that its last answer took.")]
+    waiting: Annotated[Count, says("Tasks that are dispatched or will be, and that have not ended.")]
     error: str | None
 
 
@@ -110,7 +110,7 @@ class Status:
     node: str
     version: str
     uptime_seconds: Count
-    at: Annotated[datetime, says("As of when: at most a second ago.")]
+    at: Annotated[datetime, says("The time of these figures, at most a second ago.")]
     machine: MachineState
     parts: Annotated[
         Mapping[str, Part], says("The parts that the service needs: log, store, postgres, redis, …")
@@ -130,14 +130,14 @@ class Status:
 
 
 def engine_view(services: Services) -> EngineView:
-    """Return how the engine is."""
+    """Return the state of the engine."""
     stats = services.engine.stats()
     since = datetime.fromtimestamp(stats.since, UTC)
     return EngineView(stats.form, stats.state, since, stats.latency_ms, stats.waiting, stats.error)
 
 
 async def status(services: Services, who: Identity, asked: Nothing) -> Status:
-    """Tell how the machine and the service are doing."""
+    """Describe the state of the machine and of the service."""
     hub, state = services.hub.stats(), await services.monitor.state()
     checkpoint = await services.store.checkpoint()
     counts: dict[str, int] = {}

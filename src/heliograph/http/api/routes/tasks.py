@@ -44,7 +44,7 @@ FULL_LOG_PAGE = 2000
 TEXT_PLAIN = "text/plain"
 NDJSON = "application/x-ndjson"
 
-EXACTLY = "Exactly this."
+EXACTLY = "Only this value, exactly."
 
 
 def _task_key(sorted_by: int, task_id: str) -> tuple[int, str]:
@@ -55,7 +55,7 @@ def _task_key(sorted_by: int, task_id: str) -> tuple[int, str]:
 
 @attrs.frozen
 class TaskListing:
-    """Which tasks to list."""
+    """The filters and the page of a list of tasks."""
 
     status: tuple[str, ...] = query(
         Words(STATUSES), "Any of these; repeated, or separated by commas.", default=()
@@ -73,19 +73,19 @@ class TaskListing:
     sort: str | None = query(
         Word(tuple(SORTS)), "The order, largest first; by default the newest come first."
     )
-    counts: bool = query(Flag(), "Whether meta.counts is wanted.", default=False)
+    counts: bool = query(Flag(), "Whether to answer meta.counts, too.", default=False)
     limit: int = page_limit()
     cursor: tuple[int, str] | None = page_cursor(_task_key, int, str)
 
     def filter(self) -> TaskFilter:
-        """Return what the store filters by."""
+        """Return the filter for the store."""
         given = attrs.asdict(self, recurse=False)
         for name in ("status", "sort", "counts", "limit", "cursor"):
             del given[name]
         return TaskFilter(statuses=self.status, **given)
 
     def after(self) -> tuple[Any, str] | None:
-        """Return where the page before ended."""
+        """Return the end of the previous page."""
         if self.cursor is None or self.sort is not None:
             return self.cursor
         return from_microseconds(self.cursor[0]), self.cursor[1]
@@ -93,7 +93,7 @@ class TaskListing:
 
 @attrs.frozen
 class OfTask:
-    """Which task."""
+    """One task."""
 
     task_id: str = path(Text(), "The task's id.")
 
@@ -105,12 +105,14 @@ def of_task(asked: Any) -> tuple[str, ...]:
 
 @attrs.frozen
 class LineRange(OfTask):
-    """Which lines of a task's output."""
+    """A range of a task's output."""
 
     from_seq: int = query(Whole(1, MAX_SEQ), "The first line of the range.", default=1)
     to_seq: int | None = query(Whole(1, MAX_SEQ), "The last line of the range.")
     tail: int | None = query(Whole(1, MAX_LINES), "The last `tail` lines of the range.")
-    text: str | None = query(Text(1, 1000), "Only lines with this; ASCII letters of either case.")
+    text: str | None = query(
+        Text(1, 1000), "Only lines with this text; the case of ASCII letters is ignored."
+    )
     stream: str | None = query(Word(STREAMS), "Only lines of this stream.")
     limit: int = query(Whole(1, MAX_LINES), "The most lines to return.", default=MAX_LIMIT)
 
@@ -124,7 +126,7 @@ class LineRange(OfTask):
 class FullLog(OfTask):
     """The whole log, in some form."""
 
-    form: str = header("Accept", Media((TEXT_PLAIN, NDJSON)), "How to write it.", default=TEXT_PLAIN)
+    form: str = header("Accept", Media((TEXT_PLAIN, NDJSON)), "The form of the answer.", default=TEXT_PLAIN)
 
 
 @attrs.frozen
@@ -133,7 +135,7 @@ class TaskListMeta(ListMeta):
 
     counts: Annotated[
         Mapping[str, int] | None,
-        says("Tasks of each status that pass the filter, leaving its status out; absent unless asked for."),
+        says("The number of tasks in each status that pass the other filters; absent unless asked for."),
     ] = None
 
 
@@ -190,7 +192,11 @@ def _describe_line(components: Components) -> Schema:
 
 
 def line_json(line: LogLine) -> dict[str, Any]:
-    """Return a line of output as REST gives it."""
+    """Return a line of output as REST gives it.
+
+    A dict by hand is the quick way, and a whole log may have millions of lines. A mark is left out where it
+    is not set.
+    """
     shown: dict[str, Any] = {
         "seq": line.seq,
         "id": format_id(line.id),
@@ -321,7 +327,7 @@ async def _as_ndjson(pages: AsyncGenerator[Sequence[LogLine], None]) -> AsyncIte
 
 
 ONE_TASK = (NotFound, Invalid, Unavailable)
-"""How an endpoint of one task refuses."""
+"""The refusals of an endpoint of one task."""
 
 ENDPOINTS = [
     Endpoint(
@@ -366,10 +372,10 @@ ENDPOINTS = [
         full_log,
         "tasks",
         Described(
-            "All of it, as Accept prefers.",
+            "The whole output, in the form that Accept prefers.",
             media={
                 TEXT_PLAIN: {
-                    "schema": said(TEXT, "As a terminal would have got it."),
+                    "schema": said(TEXT, "The text as a terminal would have got it."),
                     "example": samples.LINE.output,
                 },
                 NDJSON: {

@@ -33,7 +33,7 @@ from heliograph.model.webhooks.config import PROVIDERS, Command
 from heliograph.model.webhooks.webhook import WEBHOOK, Webhook, WebhookFilter
 
 DEFAULT_COMMAND: Mapping[str, Any] = {"name": "run", "template": "{{ full_text or payload }}"}
-"""What a webhook does that was made without commands: hand on what it is told."""
+"""The one command of a webhook that was made without commands: it hands on the text of a delivery."""
 
 Count = Annotated[int, says(minimum=0)]
 
@@ -48,7 +48,8 @@ class NewWebhook:
     description: Annotated[str | None, says(maxLength=2000)] = None
     enabled: bool | None = None
     secret: Annotated[
-        str | None, says("Kept apart, and never shown; empty: there is none any more.", maxLength=500)
+        str | None,
+        says("The secret; it is kept apart and never shown. Empty text removes it.", maxLength=500),
     ] = None
     commands: Annotated[
         Sequence[Mapping[str, Any]] | None,
@@ -60,7 +61,7 @@ class NewWebhook:
     security: Annotated[Mapping[str, Any] | None, says("requires_signature, signature_header")] = None
 
     def said(self) -> dict[str, Any]:
-        """Return what is said, without the secret."""
+        """Return the configuration without the secret."""
         fields = attrs.asdict(self, recurse=False)
         del fields["secret"]
         if self.commands is not None:
@@ -70,7 +71,7 @@ class NewWebhook:
 
 @attrs.frozen
 class OfWebhook:
-    """Which webhook."""
+    """One webhook."""
 
     webhook_id: str = path(Text(), "The webhook's id; to deliver to, its endpoint's last part will do.")
 
@@ -198,7 +199,7 @@ async def _change(services: Services, who: Identity, webhook_id: str, change: Ne
 
 
 async def rows_of(services: Services) -> Mapping[str, Webhook]:
-    """Return what the deliveries of each webhook add up to, by its id."""
+    """Return the counters of each webhook, by its id."""
     rows: dict[str, Webhook] = {}
     after, more = None, True
     while more:
@@ -276,7 +277,7 @@ def _changing(
         url,
         view,
         "webhooks",
-        Described("As it is now."),
+        Described("The changed webhook."),
         scope="admin",
         channels=of_webhooks,
         refuses=refuses,
@@ -318,7 +319,7 @@ ENDPOINTS = [
         ALL,
         list_webhooks,
         "webhooks",
-        Described("All of them."),
+        Described("All webhooks."),
         channels=of_webhooks,
         refuses=(Invalid, Unavailable),
         example=WebhookList([EXAMPLE], [], samples.META),

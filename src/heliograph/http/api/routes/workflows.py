@@ -40,11 +40,11 @@ from heliograph.storage.protocols import Store
 ONLY_WHERE_SAID: Mapping[type, tuple[str, ...]] = {
     Node: ("body", "condition_expr", "max_iterations", "children")
 }
-"""What is left out where a file does not say it; all other fields are always there."""
+"""Fields that are left out where a file does not say them; all other fields are always there."""
 
 
 def _whole(cls: type) -> None:
-    """Write all fields of a class."""
+    """Have a class of the model written with all its fields; only the API knows which it may leave out."""
     names = [field.name for field in attrs.fields(cls)]
     optional = ONLY_WHERE_SAID.get(cls, ())
 
@@ -64,7 +64,7 @@ for _cls in (Manifest, Setting, Pipeline, Node, Edge, Card, FileProblem, Broken)
 
 @attrs.frozen
 class OfWorkflow:
-    """Which workflow."""
+    """One workflow."""
 
     workflow_id: str = path(Text(), "The workflow's id.")
 
@@ -85,15 +85,19 @@ class WorkflowSummary:
     icon: str
     color: str
     enabled: bool
-    triggers: Annotated[Sequence[dict[str, Any]], says("Each has a type, and what that type needs.")]
+    triggers: Annotated[
+        Sequence[dict[str, Any]], says("Each has a type, and the fields that the type needs.")
+    ]
     tags: Sequence[str]
     strategy: Annotated[str, says("SEQUENTIAL or DAG.")]
     step_count: Annotated[int, says("Steps of the top level.", minimum=0)]
     agent_count: Annotated[
-        int, says("Agents: those with cards, or else those that the manifest names.", minimum=0)
+        int, says("The agents with cards; without cards, the agents that the manifest names.", minimum=0)
     ]
     total_runs: Annotated[int, says(minimum=0)]
-    success_rate: Annotated[float, says("Percent of the runs that have ended.", minimum=0, maximum=100)]
+    success_rate: Annotated[
+        float, says("The percentage of ended runs that succeeded.", minimum=0, maximum=100)
+    ]
     last_run: Annotated[RunView | None, says("The run that began last.")]
     problems: Annotated[Sequence[FileProblem], says("Mistakes in its files.")]
 
@@ -247,7 +251,7 @@ def _summary(workflow: Workflow, kept: Record, last: Run | None) -> WorkflowSumm
 
 _SUMMARY = _summary(samples.WORKFLOW, samples.RECORD, samples.RUN)
 ONE_WORKFLOW = (WorkflowNotFound, Invalid, Unavailable)
-"""How an endpoint of one workflow refuses."""
+"""The refusals of an endpoint of one workflow."""
 
 ENDPOINTS = [
     Endpoint(
@@ -255,7 +259,7 @@ ENDPOINTS = [
         "/api/v1/workflows",
         list_workflows,
         "workflows",
-        Described("All of them, by id."),
+        Described("All workflows, by id."),
         channels=lambda asked: ("workflow:*",),
         refuses=(Invalid, Unavailable),
         example=WorkflowList([_SUMMARY], 1, [], samples.META),
@@ -282,7 +286,7 @@ ENDPOINTS = [
         "/api/v1/workflows/{workflow_id}",
         change_workflow,
         "workflows",
-        Described("As it is now."),
+        Described("The changed workflow."),
         scope="publish",
         channels=of_workflow,
         body=JsonBody(WorkflowChange),

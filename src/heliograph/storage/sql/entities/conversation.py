@@ -32,7 +32,7 @@ from heliograph.model.conversations.message import DELTA, MESSAGES, Conversation
 from heliograph.model.ids import EventId
 from heliograph.storage.sql import queries
 from heliograph.storage.sql.entity import Beside, Entity, Merging, Retired
-from heliograph.storage.sql.schema import Big, Json, Moment, metadata
+from heliograph.storage.sql.schema import Big, Json, UtcMoment, metadata
 
 RARE = 300
 """A word that no more conversations have is rare."""
@@ -46,8 +46,8 @@ messages = Table(
     Column("id", Text, primary_key=True),
     Column("conversation_id", Text, nullable=False),
     Column("message_id", Text, nullable=False),
-    Column("created_at", Moment, nullable=False),
-    Column("updated_at", Moment, nullable=False),
+    Column("created_at", UtcMoment, nullable=False),
+    Column("updated_at", UtcMoment, nullable=False),
     Column("role", Text, nullable=False),
     Column("content", Text),
     Column("task_id", Text),
@@ -62,8 +62,8 @@ conversations = Table(
     "conversations",
     metadata,
     Column("conversation_id", Text, primary_key=True),
-    Column("created_at", Moment, nullable=False),
-    Column("updated_at", Moment, nullable=False),
+    Column("created_at", UtcMoment, nullable=False),
+    Column("updated_at", UtcMoment, nullable=False),
     Column("user_id", Text, nullable=False),
     Column("title", Text),
     Column("flow_id", Text),
@@ -71,8 +71,8 @@ conversations = Table(
     Column("is_archived", Boolean, nullable=False),
     *(Column(name, Big, nullable=False) for name in ("message_count", "total_cost_nanos", "total_tasks")),
     Column("total_duration_ms", Big, nullable=False),
-    Column("started_at", Moment),
-    Column("completed_at", Moment),
+    Column("started_at", UtcMoment),
+    Column("completed_at", UtcMoment),
     Column("cleared_id", Big, nullable=False),
     Column("known", Boolean, nullable=False),
     Column("deleted", Boolean, nullable=False),

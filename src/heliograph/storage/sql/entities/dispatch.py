@@ -6,16 +6,16 @@ from sqlalchemy import Boolean, Column, Index, Integer, Table, Text, false, true
 
 from heliograph.model.dispatch import DISPATCH
 from heliograph.storage.sql.entity import Entity, Retired
-from heliograph.storage.sql.schema import Big, Json, Moment, metadata
+from heliograph.storage.sql.schema import Big, Json, UtcMoment, metadata
 
 dispatches = Table(
     "dispatches",
     metadata,
     Column("task_id", Text, primary_key=True),
-    Column("requested_at", Moment, nullable=False),
+    Column("requested_at", UtcMoment, nullable=False),
     Column("request", Json),
     Column("attempts", Integer, nullable=False),
-    Column("sent_at", Moment),
+    Column("sent_at", UtcMoment),
     Column("alias", Text, index=True),
     Column("open", Boolean, nullable=False),
     Column("last_event_id", Big, nullable=False),

@@ -6,14 +6,14 @@ from sqlalchemy import Column, Index, Table, Text
 
 from heliograph.model.session import SESSION
 from heliograph.storage.sql.entity import Entity, Retired
-from heliograph.storage.sql.schema import Big, Json, Moment, metadata
+from heliograph.storage.sql.schema import Big, Json, UtcMoment, metadata
 
 sessions = Table(
     "sessions",
     metadata,
     Column("session_id", Text, primary_key=True),
-    Column("first_seen", Moment, nullable=False),
-    Column("last_seen", Moment, nullable=False),
+    Column("first_seen", UtcMoment, nullable=False),
+    Column("last_seen", UtcMoment, nullable=False),
     Column("tasks", Json, nullable=False),
     Column("cost_nanos", Big, nullable=False),
     Column("input_tokens", Big, nullable=False),

@@ -43,7 +43,7 @@ from heliograph.model.task import (
 )
 from heliograph.storage.sql.entity import Entity, Merging, Retired, Steady
 from heliograph.storage.sql.prepared import Prepared
-from heliograph.storage.sql.schema import Big, Json, Moment, metadata
+from heliograph.storage.sql.schema import Big, Json, UtcMoment, metadata
 
 BEATING = text("heartbeat_ms IS NOT NULL AND finished_at IS NULL")
 """The tasks that may become lost. Lines of output change nothing of what their index has, nor whether a task
@@ -53,8 +53,8 @@ tasks = Table(
     "tasks",
     metadata,
     Column("task_id", Text, primary_key=True),
-    Column("created_at", Moment, nullable=False),
-    Column("updated_at", Moment, nullable=False),
+    Column("created_at", UtcMoment, nullable=False),
+    Column("updated_at", UtcMoment, nullable=False),
     Column("status", Text, nullable=False),
     Column("name", Text),
     Column("agent", Text),
@@ -64,8 +64,8 @@ tasks = Table(
     Column("conversation_id", Text),
     Column("input", Json),
     Column("metadata", Json),
-    Column("started_at", Moment),
-    Column("finished_at", Moment),
+    Column("started_at", UtcMoment),
+    Column("finished_at", UtcMoment),
     Column("output_lines", Big, nullable=False),
     Column("output_bytes", Big, nullable=False),
     Column("cost_nanos", Big),
@@ -96,7 +96,7 @@ SPACE = "".join(filter(str.isspace, map(chr, range(0x10000))))
 SHORT_ERROR = func.substr(func.ltrim(tasks.c.error, SPACE), 1, ERROR_CHARACTERS).label("error")
 """As much of a task's error as sorts it under a kind: the whole may be a megabyte, of every task."""
 
-MOMENT = bindparam("updated_at", type_=Moment)
+MOMENT = bindparam("updated_at", type_=UtcMoment)
 PROGRESS = Prepared(
     update(tasks)
     .where(tasks.c.task_id == bindparam("at_task_id"))

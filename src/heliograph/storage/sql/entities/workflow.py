@@ -9,7 +9,7 @@ from heliograph.model.workflows.run import RUN
 from heliograph.model.workflows.spending import SPENDING
 from heliograph.model.workflows.step import STEP
 from heliograph.storage.sql.entity import Entity
-from heliograph.storage.sql.schema import Big, Json, Moment, metadata
+from heliograph.storage.sql.schema import Big, Json, UtcMoment, metadata
 
 SPENT = ("cost_nanos", "input_tokens", "output_tokens", "cached_tokens")
 
@@ -18,10 +18,10 @@ runs = Table(
     metadata,
     Column("id", Text, primary_key=True),
     *(Column(name, Text, nullable=False) for name in ("run_id", "workflow_id")),
-    Column("started_at", Moment, nullable=False),
-    Column("updated_at", Moment, nullable=False),
+    Column("started_at", UtcMoment, nullable=False),
+    Column("updated_at", UtcMoment, nullable=False),
     Column("status", Text, nullable=False),
-    Column("finished_at", Moment),
+    Column("finished_at", UtcMoment),
     Column("duration_ms", Double),
     Column("trigger_type", Text),
     Column("trigger_data", Json),
@@ -45,16 +45,16 @@ steps = Table(
     metadata,
     Column("id", Text, primary_key=True),
     *(Column(name, Text, nullable=False) for name in ("run_id", "workflow_id", "name")),
-    Column("started_at", Moment, nullable=False),
-    Column("updated_at", Moment, nullable=False),
+    Column("started_at", UtcMoment, nullable=False),
+    Column("updated_at", UtcMoment, nullable=False),
     Column("status", Text, nullable=False),
     Column("attempts", Integer, nullable=False),
-    Column("finished_at", Moment),
+    Column("finished_at", UtcMoment),
     Column("duration_ms", Double),
     Column("error", Text),
     Column("output", Json),
     *(Column(name, Big) for name in SPENT),
-    Column("began", Moment),
+    Column("began", UtcMoment),
     *(Column(name, Json, nullable=False) for name in ("starts", "ends", "earlier", "marks")),
     Index("steps_started", "run_id", "workflow_id", "started_at", "id"),
 )
@@ -75,7 +75,7 @@ records = Table(
     *(Column(name, Json, nullable=False) for name in ("runs", "durations", "costs")),
     Column("cost_nanos", Big, nullable=False),
     Column("last_run_id", Text),
-    Column("last_started_at", Moment),
+    Column("last_started_at", UtcMoment),
     Column("doubtful", Boolean, nullable=False),
 )
 

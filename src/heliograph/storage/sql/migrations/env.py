@@ -1,4 +1,4 @@
-"""How Alembic runs here: over the connection that ``storage.migrate`` hands it."""
+"""The way that Alembic runs here: over the connection that ``storage.migrate`` hands it."""
 
 from alembic import context
 

@@ -92,7 +92,7 @@ def downgrade() -> None:
 
 
 class _Cell:
-    """What tasks add up to in one slot, for one group of dimensions."""
+    """The sums over tasks in one slot, for one group of dimensions."""
 
     def __init__(self) -> None:
         self.sums: Counter[str] = Counter()
