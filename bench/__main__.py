@@ -11,7 +11,7 @@ import click
 import orjson
 from rich.console import Console
 
-from bench import calls, client, conversations, machine, programs, report, scenarios, storage
+from bench import calls, client, conversations, machine, multitude, programs, report, scenarios, storage
 from bench.peer import Peer
 from bench.peers.fastapi import FastApiPeer
 from bench.peers.floor import FloorPeer
@@ -27,6 +27,7 @@ PEERS: tuple[Peer, ...] = (HeliographPeer(), FastApiPeer(), WsPeer(), NchanPeer(
 NAMES = [peer.name for peer in PEERS]
 SCENARIOS = (
     *scenarios.SCENARIOS,
+    *multitude.SCENARIOS,
     *storage.SCENARIOS,
     *calls.SCENARIOS,
     *conversations.SCENARIOS,

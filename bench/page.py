@@ -1,9 +1,9 @@
 """``python -m bench.page``: what the dashboard costs a browser, in front of a service of its own.
 
 A fleet of running tasks is shown in Chromium without a graphics card. Measured are the main thread when
-nothing happens and while lines come, the heap before and after, what a tab is sent beside all lines,
-and how long it takes to open a long log and a run of many steps. At the end the page is held against the
-service's own answers.
+nothing happens and while lines come, the heap before and after, how much rows move while the pointer is among
+them, what a tab is sent beside all lines, and how long it takes to open a long log and a run of many steps.
+At the end the page is held against the service's own answers.
 """
 
 from __future__ import annotations
@@ -44,6 +44,11 @@ SHOWN: Asked = [
 """The subscriptions of the list of a thousand tasks, of which two dozen are in view."""
 
 LIVE = "document.getElementById('connection')?.dataset.state === 'live'"
+SHIFTS = """
+    window.shifted = 0;
+    new PerformanceObserver((list) => list.getEntries().forEach((shift) => (window.shifted += shift.value)))
+        .observe({ type: "layout-shift" });
+"""
 TOTALS = "[...document.querySelectorAll('#totals b')].map((total) => total.textContent).join()"
 
 
@@ -143,6 +148,8 @@ async def measure(tasks: int, seconds: float, lines: int, steps: int) -> list[tu
                     (f"main thread, {tasks} running, nothing happens", f"{await busy(page, 10):.1f} %")
                 )
                 before = await heap(page)
+                await page.evaluate(SHIFTS)
+                await page.point(700, 500)  # in the list
                 sizes = {"all": 0, "shown": 0}
                 for name, subscriptions in (("all", ALL), ("shown", SHOWN)):
                     nursery.start_soon(count_bytes, base, subscriptions, partial(add, sizes, name))
@@ -151,6 +158,8 @@ async def measure(tasks: int, seconds: float, lines: int, steps: int) -> list[tu
                     share = await busy(page, seconds)
                     writing.cancel()
                 found.append((f"main thread at {RATE} lines/s", f"{share:.1f} %"))
+                found.append(("layout shift, pointer in the list", f"{await page.evaluate('shifted'):.4f}"))
+                await page.point(700, 10)
                 found.append(("heap before and after", f"{before:.1f} MB, {await heap(page):.1f} MB"))
                 hour = {name: size / seconds * 3600 / 1e6 for name, size in sizes.items()}
                 found.append(("sent to a tab in an hour", f"{hour['shown']:.0f} MB"))
@@ -209,7 +218,7 @@ def add(sizes: dict[str, int], name: str, size: int) -> None:
 @click.command()
 @click.option("--tasks", default=1000, help="Tasks that run.")
 @click.option("--minutes", default=1.0, help="Minutes in which lines come.")
-@click.option("--lines", default=200_000, help="Lines of the long log.")
+@click.option("--lines", default=2_000_000, help="Lines of the long log.")
 @click.option("--steps", default=10_000, help="Steps of the run.")
 def main(tasks: int, minutes: float, lines: int, steps: int) -> None:
     """Measure the dashboard in a browser."""

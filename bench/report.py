@@ -79,6 +79,16 @@ ROWS = (
     Row("restart", "back", "restart: streams back", digits=0),
     Row("restart", "seconds_back", "restart: seconds from listening until all streams are back"),
     Row("restart", "seconds_caught_up", "restart: seconds from listening until all have everything"),
+    Row("multitude", "streams", "multitude: streams", digits=0),
+    Row("multitude", "memory_mib", "multitude: resident MiB in all", digits=0),
+    Row("multitude", "memory_kib", "multitude: resident KiB per idle stream", digits=2),
+    Row("multitude", "connect_us", "multitude: CPU µs per connect", digits=0),
+    Row("multitude", "messages_per_second", "multitude: messages/s published, of 500", digits=0),
+    Row("multitude", "server_cpu", "multitude: CPUs used", digits=2),
+    Row("multitude", "p50_ms", "multitude: p50 ms, publish to socket"),
+    Row("multitude", "p99_ms", "multitude: p99 ms, publish to socket"),
+    Row("return", "back", "return: streams back", digits=0),
+    Row("return", "seconds_back", "return: seconds from listening until all streams are back"),
     *(
         Row("appends", f"{fsync}_{batch}", f"appendfsync {fsync}, batches of {batch}: events/s", digits=0)
         for fsync in ("always", "everysec")

@@ -73,7 +73,7 @@ class Scenario:
 
 
 @contextmanager
-def _swarm(server: Server, streams: int, channels: int, transports: tuple[str, ...]) -> Iterator[Swarm]:
+def swarm_of(server: Server, streams: int, channels: int, transports: tuple[str, ...]) -> Iterator[Swarm]:
     """Open streams, evenly over channels and transports; settle them at the end."""
     swarm = Swarm(server.peer.dialect(f"{HOST}:{server.port}"), HOST, server.port)
     width = len(transports)
@@ -93,7 +93,7 @@ def _swarm(server: Server, streams: int, channels: int, transports: tuple[str, .
         swarm.close()
 
 
-def _publishing(
+def publishing(
     swarm: Swarm,
     peer: Peer,
     channels: int,
@@ -104,10 +104,11 @@ def _publishing(
     connections: int = 1,
     depth: int = 1,
 ) -> Publishing:
+    """Have something published to the first channels, at a pace, while the swarm runs."""
     names = tuple(peer.channel(number) for number in range(channels))
-    publishing = Publishing(swarm, TrafficShape(names, burst, spread=spread), pace, connections, depth)
-    swarm.publishers.append(publishing)
-    return publishing
+    made = Publishing(swarm, TrafficShape(names, burst, spread=spread), pace, connections, depth)
+    swarm.publishers.append(made)
+    return made
 
 
 def _measure(server: Server, swarm: Swarm, publishing: Publishing, scale: Scale) -> Figures:
@@ -158,10 +159,10 @@ def _steady(
     def measure(peer: Peer, scale: Scale) -> Figures:
         watched = scale.count(channels) if channels > 1 else 1
         count = scale.count(streams)
-        with Server(peer) as server, _swarm(server, count, watched, (transport,)) as swarm:
+        with Server(peer) as server, swarm_of(server, count, watched, (transport,)) as swarm:
             pace = SteadyPace(perf_counter(), burst / rate)
-            publishing = _publishing(swarm, peer, watched, pace, burst, spread=channels > 1)
-            return _measure(server, swarm, publishing, scale)
+            sent = publishing(swarm, peer, watched, pace, burst, spread=channels > 1)
+            return _measure(server, swarm, sent, scale)
 
     return measure
 
@@ -171,11 +172,11 @@ def _saturation(transport: str) -> Callable[[Peer, Scale], Figures]:
 
     def measure(peer: Peer, scale: Scale) -> Figures:
         count, burst = scale.count(500), 20
-        with Server(peer) as server, _swarm(server, count, 1, (transport,)) as swarm:
+        with Server(peer) as server, swarm_of(server, count, 1, (transport,)) as swarm:
             swarm.pause = 0.002  # the client's core is not to be the limit
             pace = Saturating(swarm, UNDER_WAY * burst * count)
-            publishing = _publishing(swarm, peer, 1, pace, burst, connections=4, depth=4)
-            return _measure(server, swarm, publishing, scale)
+            sent = publishing(swarm, peer, 1, pace, burst, connections=4, depth=4)
+            return _measure(server, swarm, sent, scale)
 
     return measure
 
@@ -185,9 +186,9 @@ def _idle(transport: str) -> Callable[[Peer, Scale], Figures]:
 
     def measure(peer: Peer, scale: Scale) -> Figures:
         count = scale.count(2000)
-        with Server(peer) as server, _swarm(server, 50, 1, (transport,)):
+        with Server(peer) as server, swarm_of(server, 50, 1, (transport,)):
             memory, cpu = server.memory(), server.cpu()
-            with _swarm(server, count, 1, (transport,)) as swarm:
+            with swarm_of(server, count, 1, (transport,)) as swarm:
                 cpu = server.cpu() - cpu
                 swarm.run(lambda: False, 1.0)
                 return {
@@ -204,11 +205,9 @@ def _crowd(peer: Peer, scale: Scale) -> Figures:
     count, channels = scale.count(MOST_STREAMS), 100
     with Server(peer) as server:
         empty = server.memory()
-        with _swarm(server, count, channels, ("ws", "sse")) as swarm:
-            publishing = _publishing(
-                swarm, peer, channels, SteadyPace(perf_counter(), 1 / 200), connections=8
-            )
-            figures = _measure(server, swarm, publishing, attrs.evolve(scale, seconds=scale.seconds * 3))
+        with swarm_of(server, count, channels, ("ws", "sse")) as swarm:
+            sent = publishing(swarm, peer, channels, SteadyPace(perf_counter(), 1 / 200), connections=8)
+            figures = _measure(server, swarm, sent, attrs.evolve(scale, seconds=scale.seconds * 3))
             memory = server.memory()
             return {
                 **figures,
@@ -220,12 +219,12 @@ def _crowd(peer: Peer, scale: Scale) -> Figures:
 def _stalled(peer: Peer, scale: Scale) -> Figures:
     """Have some watchers never read: how long they are kept, at what memory, and who else notices."""
     stalled, streams = scale.count(100), scale.count(200)
-    with Server(peer) as server, _swarm(server, streams, 1, ("ws", "sse")) as swarm:
+    with Server(peer) as server, swarm_of(server, streams, 1, ("ws", "sse")) as swarm:
         memory, sockets = server.memory(), server.sockets()
         dead = [_stall(server, peer.channel(0)) for _ in range(stalled)]
         swarm.run(lambda: server.sockets() >= sockets + stalled, 10)
-        publishing = _publishing(swarm, peer, 1, SteadyPace(perf_counter(), 1 / 50))
-        publishing.traffic = attrs.evolve(publishing.traffic, size=8192)
+        sent = publishing(swarm, peer, 1, SteadyPace(perf_counter(), 1 / 50))
+        sent.traffic = attrs.evolve(sent.traffic, size=8192)
         begun, peak = perf_counter(), [0]
 
         def evicted() -> bool:
@@ -237,7 +236,7 @@ def _stalled(peer: Peer, scale: Scale) -> Figures:
             swarm.run(lambda: False, 0.25)
         seconds = perf_counter() - begun
         left = max(0, server.sockets() - sockets - 1)
-        publishing.active = False
+        sent.active = False
         swarm.run(lambda: swarm.drained, DRAIN_SECONDS)
         for sock in dead:
             sock.close()
@@ -255,17 +254,17 @@ def _stalled(peer: Peer, scale: Scale) -> Figures:
 def _lines(peer: Peer, scale: Scale) -> Figures:
     """Publish a task's lines as fast as they are acknowledged; how long until every watcher has all."""
     lines, watchers, burst = 10_000, 100, 500
-    with Server(peer) as server, _swarm(server, watchers, 1, ("ws",)) as swarm:
-        _publishing(swarm, peer, 1, SteadyPace(perf_counter(), scale.warm_up), burst)
+    with Server(peer) as server, swarm_of(server, watchers, 1, ("ws",)) as swarm:
+        publishing(swarm, peer, 1, SteadyPace(perf_counter(), scale.warm_up), burst)
         swarm.run(lambda: swarm.tally.published >= burst, DRAIN_SECONDS)
         swarm.publishers.clear()
         swarm.run(lambda: swarm.drained, DRAIN_SECONDS)
         tally = swarm.settle()
         tally.latency.clear()
         before, cpu, begun = tally.published, server.cpu(), perf_counter()
-        publishing = _publishing(swarm, peer, 1, SteadyPace(begun, 0.0), burst, depth=2)
-        publishing.last = lines // burst
-        publishing.traffic = attrs.evolve(publishing.traffic, size=80)
+        sent = publishing(swarm, peer, 1, SteadyPace(begun, 0.0), burst, depth=2)
+        sent.last = lines // burst
+        sent.traffic = attrs.evolve(sent.traffic, size=80)
         swarm.run(lambda: tally.published - before >= lines, DRAIN_SECONDS)
         published = perf_counter() - begun
         swarm.run(lambda: swarm.drained, DRAIN_SECONDS)
@@ -291,8 +290,8 @@ def _stall(server: Server, channel: str) -> socket.socket:
 def _restart(peer: Peer, scale: Scale) -> Figures:
     """Kill the server under 5,000 streams and a publisher that repeats; start it again on its data."""
     count, channels = scale.count(5_000), 50
-    with Server(peer) as server, _swarm(server, count, channels, ("ws", "sse")) as swarm:
-        publishing = _publishing(swarm, peer, channels, SteadyPace(perf_counter(), 1 / 100), connections=8)
+    with Server(peer) as server, swarm_of(server, count, channels, ("ws", "sse")) as swarm:
+        sent = publishing(swarm, peer, channels, SteadyPace(perf_counter(), 1 / 100), connections=8)
         swarm.run(lambda: False, scale.warm_up)
         connects = swarm.tally.connects
         server.kill()
@@ -302,7 +301,7 @@ def _restart(peer: Peer, scale: Scale) -> Figures:
         listening = perf_counter()
         back = swarm.run(lambda: swarm.live >= count, BACK_SECONDS)
         all_back = perf_counter()
-        publishing.active = False
+        sent.active = False
         swarm.run(lambda: swarm.drained, DRAIN_SECONDS)
         caught_up = perf_counter()
         return {

@@ -21,7 +21,7 @@ from attrs import validators
 from heliograph.model.channels import CHANNEL_HELP, is_channel, is_pattern
 from heliograph.model.errors import SettingsError
 from heliograph.model.prices import Price
-from heliograph.model.settings import SCOPES, RetentionSettings, number
+from heliograph.model.settings import SCOPES, Quota, RetentionSettings, number
 from heliograph.model.strict import structure
 from heliograph.storage.settings import PostgresSettings, RedisSettings
 from heliograph.variables import read_environment
@@ -219,6 +219,7 @@ class KeySettings:
         sha256: Hex digest of the key.
         scopes: Some of ``read``, ``publish``, ``admin``.
         channels: Selectors that the key may read and publish; empty: all.
+        quota: What it may use; ``None``: as ``auth.quota`` says.
     """
 
     name: str
@@ -227,6 +228,7 @@ class KeySettings:
         default=("read", "publish"), validator=validators.deep_iterable(validators.in_(SCOPES))
     )
     channels: tuple[str, ...] = attrs.field(default=(), validator=validators.deep_iterable(_selector))
+    quota: Quota | None = None
 
 
 @attrs.frozen
@@ -240,6 +242,8 @@ class AuthSettings:
     session_seconds: float = number(12 * 3600.0, 60, 30 * 86400)
     task_key_seconds: float = number(7 * 86400.0, 60, 90 * 86400)
     open_networks: tuple[str, ...] = attrs.field(default=(), validator=_networks)
+    quota: Quota = attrs.field(factory=Quota)
+    """Of each key that has none of its own."""
 
 
 @attrs.frozen

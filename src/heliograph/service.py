@@ -48,7 +48,7 @@ from heliograph.config import Settings, hide_password, is_loopback
 from heliograph.http.api import ENDPOINTS, Services, Shortcuts, StorageStats, create_app
 from heliograph.http.rules.auth import Authenticator
 from heliograph.http.streams import KeyNews, StreamRegistry, drain
-from heliograph.http.wire import Server, open_listener
+from heliograph.http.wire import Server, open_listener, open_lot
 from heliograph.model.errors import SettingsError, Unavailable
 from heliograph.model.ids import OLDEST, format_id
 from heliograph.model.prices import Prices
@@ -89,20 +89,20 @@ async def _run_storage(
     artifacts = open_artifacts(settings)
     problem: str | None = None
     async with open_storage(settings) as storage:
-        listener = open_listener(settings.server.host, settings.server.port, settings.server.backlog)
-        async with listener, trio.open_nursery() as keepers:
-            staff = Staff.of(storage, artifacts, settings)
-            for name, actor in staff.actors.items():
-                keepers.start_soon(actor, name=name)
-            keyring = Keyring(storage.vault)
-            with suppress(Unavailable):
-                await keyring.refresh()
-            problem = open_to_all(settings, keyring)
-            if problem is None:
-                await _run_writers(
-                    settings, storage, artifacts, staff, keyring, listener, signals, task_status
-                )
-            keepers.cancel_scope.cancel()
+        with open_listener(settings.server.host, settings.server.port, settings.server.backlog) as listener:
+            async with trio.open_nursery() as keepers:
+                staff = Staff.of(storage, artifacts, settings)
+                for name, actor in staff.actors.items():
+                    keepers.start_soon(actor, name=name)
+                keyring = Keyring(storage.vault)
+                with suppress(Unavailable):
+                    await keyring.refresh()
+                problem = open_to_all(settings, keyring)
+                if problem is None:
+                    await _run_writers(
+                        settings, storage, artifacts, staff, keyring, listener, signals, task_status
+                    )
+                keepers.cancel_scope.cancel()
     if problem is not None:
         raise SettingsError([problem])
 
@@ -113,7 +113,7 @@ async def _run_writers(
     artifacts: Artifacts,
     staff: Staff,
     keyring: Keyring,
-    listener: trio.SocketListener,
+    listener: socket.socket,
     signals: AsyncIterator[int],
     task_status: trio.TaskStatus[str],
 ) -> None:
@@ -135,7 +135,7 @@ async def _run_streams(
     staff: Staff,
     keyring: Keyring,
     appender: Appender,
-    listener: trio.SocketListener,
+    listener: socket.socket,
     signals: AsyncIterator[int],
     task_status: trio.TaskStatus[str],
 ) -> None:
@@ -185,7 +185,8 @@ async def _run_streams(
             settings.events.max_bytes,
         )
         followers.start_soon(receiver.run, name="receiver")
-        streams = StreamRegistry(settings.streams, flushers.start_soon)
+        lot = open_lot()
+        streams = StreamRegistry(settings.streams, flushers.start_soon, lot)
         authenticator = Authenticator(
             settings.auth,
             lambda: signing.current,
@@ -249,6 +250,7 @@ async def _run_streams(
             idle_timeout=settings.server.idle_timeout,
             grace=settings.server.drain_seconds + GRACE_SECONDS,
             shortcuts=Shortcuts(services, ENDPOINTS),
+            lot=lot,
         )
         async with trio.open_nursery() as front:
             front.start_soon(_heed_signals, signals, server, hub, streams, keyring, settings, front)
@@ -423,7 +425,7 @@ def sweep_interval(settings: Settings) -> float:
     return min(1.0, shortest / 4)
 
 
-def url_of(listener: trio.SocketListener) -> str:
+def url_of(listener: socket.socket) -> str:
     """Return the URL of a listener."""
-    host, port = listener.socket.getsockname()[:2]
+    host, port = listener.getsockname()[:2]
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

@@ -216,3 +216,84 @@ async def test_webhooks_and_their_deliveries(page: Page, served: Service) -> Non
         await page.evaluate("[...document.querySelectorAll('tbody a')].at(-1).click()")
         await page.until("location.hash.startsWith('#/tasks/')")
     assert page.messages == []
+
+
+async def test_a_conversation_is_cleared_and_deleted_after_a_question(page: Page, served: Service) -> None:
+    """Nothing is gone unless the dialog is answered so; then its messages are, and then itself."""
+    async with httpx.AsyncClient(base_url=served.url) as client:
+        talk = (await client.post("/api/v1/conversations", json={"title": "Old news"})).json()
+        path = f"/api/v1/conversations/{talk['conversation_id']}"
+        await client.post(f"{path}/messages", json={"role": "system", "content": "Hello"})
+        await page.go(f"{served.url}/#/conversations/{talk['conversation_id']}")
+        await page.until("document.querySelectorAll('.message').length === 1")
+
+        async def press(button: str) -> None:
+            heads = "[...document.querySelectorAll('.chat header button')]"
+            await page.evaluate(f"{heads}.find((one) => one.textContent === {button!r}).click()")
+            await page.until("document.querySelector('dialog[open]') !== null")
+
+        await press("Clear")
+        focused = "document.activeElement.textContent"
+        assert await page.evaluate(focused) == "Cancel"
+        await page.press("Escape")
+        await page.until("document.querySelector('dialog') === null")
+        assert len((await client.get(f"{path}/messages")).json()["messages"]) == 1
+        await press("Clear")
+        await page.evaluate("document.querySelector('dialog .danger').click()")
+        await page.until(f"{TEXT}.includes('Nothing was said yet') && !document.querySelector('dialog')")
+        await press("Delete")
+        await page.evaluate("document.querySelector('dialog .danger').click()")
+        await page.until("location.hash === '#/conversations'")
+        assert (await client.get(path)).status_code == 404
+        await page.go(f"{served.url}/#/conversations/{talk['conversation_id']}")
+        await page.until(f"{TEXT}.includes('There is no such conversation')")
+        assert not await page.evaluate(f"{TEXT}.includes('Rename')")
+
+
+async def test_a_webhook_is_made_changed_and_removed(page: Page, served: Service) -> None:
+    """Errors stand at their fields; a secret is sent and never shown; what is not touched stays."""
+    async with httpx.AsyncClient(base_url=served.url) as client:
+        await page.go(f"{served.url}/#/webhooks")
+        await page.until(f"{TEXT}.includes('No webhooks yet')")
+
+        async def fill(**values: str) -> None:
+            for label, value in values.items():
+                await page.evaluate(
+                    "(() => { const label = [...document.querySelectorAll('dialog label')]"
+                    f".find((one) => one.textContent === {label!r});"
+                    f" document.getElementById(label.htmlFor).value = {value!r}; }})()"
+                )
+            await page.evaluate("document.querySelector('dialog button').click()")
+
+        async def made() -> dict[str, object]:
+            found: dict[str, object] = (await client.get("/api/v1/webhooks")).json()["webhooks"][0]
+            return found
+
+        errors = (
+            "[...document.querySelectorAll('dialog .field:has([aria-invalid])')]"
+            ".map((one) => ['label', '.refused'].map((part) => one.querySelector(part).textContent))"
+        )
+        await page.evaluate("document.querySelector('.view-webhooks .primary').click()")
+        await page.until("document.querySelector('dialog[open]') !== null")
+        await fill(Name="Deploys", Endpoint="nowhere", Secret="s3cret", Commands='[{"name": "A b"}]')
+        wrong = await page.until(f"{errors}.length > 1 && {errors}")
+        assert [name for name, _ in wrong] == ["Endpoint", "Commands"]
+        assert "must be /webhooks/" in wrong[0][1]
+        await fill(Endpoint="/webhooks/d", Commands="no JSON")
+        await page.until(f"JSON.stringify({errors}).includes('must be a JSON array')")
+        await fill(Commands='[{"name": "run", "template": "{{ text }}", "trigger": "push", "priority": 2}]')
+        await page.until(f"document.querySelector('dialog') === null && {TEXT}.includes('/webhooks/d')")
+        one = await made()
+        assert (one["has_secret"], one["endpoint"], one["provider"]) == (True, "/webhooks/d", "custom")
+        await page.evaluate("document.querySelector('[aria-label=\"Edit Deploys\"]').click()")
+        await page.until("document.querySelector('dialog[open]') !== null")
+        assert "s3cret" not in await page.evaluate("document.querySelector('dialog').outerHTML")
+        assert await page.evaluate("document.querySelector('dialog [type=password]').value") == ""
+        await fill(Name="Releases")
+        await page.until(f"document.querySelector('dialog') === null && {TEXT}.includes('Releases')")
+        assert await made() == {**one, "name": "Releases"}
+        await page.evaluate("document.querySelector('[aria-label=\"Remove Releases\"]').click()")
+        await page.until("document.querySelector('dialog[open]') !== null")
+        await page.evaluate("document.querySelector('dialog .danger').click()")
+        await page.until(f"{TEXT}.includes('No webhooks yet')")
+        assert (await client.get("/api/v1/webhooks")).json()["webhooks"] == []

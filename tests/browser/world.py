@@ -16,6 +16,7 @@ WORKFLOW = "invoice_to_ledger"
 VIEWS = {
     "fleet": ("#/", "document.querySelectorAll('a.row').length > 5"),
     "task": ("#/tasks/t-open", "document.querySelectorAll('.view .line').length > 5"),
+    "question": ("#/tasks/r-6", "document.querySelector('#answer:not([hidden]) button')"),
     "analytics": ("#/analytics?period=7d", "document.querySelectorAll('.plot rect').length > 5"),
     "agents": ("#/agents", "document.querySelector('tbody')"),
     "sessions": ("#/sessions", "document.querySelector('tbody')"),
@@ -115,7 +116,11 @@ async def a_world(served: Service) -> None:
         created = _task(f"r-{n}", name=name, agent=agent, model=model, session_id=f"s-{n % 3}")
         items += [{**created, "timestamp": begun.isoformat()}, _status(f"r-{n}", "running", begun)]
         items += [{"type": "task_output", "task_id": f"r-{n}", "output": line} for line in LINES[: n + 1]]
-    items.append(_status("r-6", "waiting_input", now))
+    question = {"question": "Is the invoice of May to be sent again?", "choices": ["Send it", "Leave it"]}
+    items += [
+        {"topic": "task.question", "payload": {"task_id": "r-6", "question_id": "q", **question}},
+        _status("r-6", "waiting_input", now),
+    ]
     asked = {"prompt": "Mend the flaky test", "files": ["src/auth/session.py", "tests/test_login.py"]}
     items += [
         _task(

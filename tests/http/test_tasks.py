@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from tests.conformance.clients import open_sse
@@ -80,3 +81,44 @@ async def test_the_stream_of_a_task_that_runs_again_goes_on(api: Api) -> None:
     async with await open_sse(api.url, "/api/v1/tasks/r/stream") as again:
         assert len(await again.story(5)) == 5
         await again.to_end()
+
+
+async def test_silent_tasks_are_found(api: Api) -> None:
+    """Of those that run, the ones of which nothing was heard for so long come, the longest silent first."""
+    now = datetime.now(UTC)
+
+    def heard(name: str, seconds: int) -> dict[str, Any]:
+        return status("running", name, timestamp=(now - timedelta(seconds=seconds)).isoformat())
+
+    await api.publish(heard("a", 500), heard("b", 700), heard("c", 100), heard("d", 900))
+    await api.publish(output("d", "here"))
+    page = await api.get("/api/v1/tasks?status=running&silent=300&sort=silence&limit=1&counts=true")
+    assert [task["task_id"] for task in page["tasks"]] == ["b"]
+    assert page["meta"]["counts"]["running"] == 2
+    cursor = page["meta"]["next_cursor"]
+    page = await api.get(f"/api/v1/tasks?status=running&silent=300&sort=silence&limit=1&cursor={cursor}")
+    assert [task["task_id"] for task in page["tasks"]] == ["a"]
+    assert page["meta"]["next_cursor"] is None
+    assert (await api.problem("GET", "/api/v1/tasks?silent=0"))["status"] == 422
+
+
+async def test_tasks_are_grouped(api: Api) -> None:
+    """Each group comes once over all pages, the one with the newest task first, with its counts by status."""
+    await api.publish(
+        *(created(f"a{n}", agent="a", session_id=f"s{n}") for n in range(3)),
+        created("none"),
+        *(created(f"b{n}", agent="b", model="m") for n in range(2)),
+        status("failed", "a1"),
+    )
+    groups: list[dict[str, Any]] = []
+    cursor: str | None = ""
+    while cursor is not None:
+        page = await api.get(f"/api/v1/task-groups?by=agent&limit=1{cursor and f'&cursor={cursor}'}")
+        groups += page["groups"]
+        cursor = page["meta"]["next_cursor"]
+    counted = {group["name"]: {k: v for k, v in group["tasks"].items() if v} for group in groups}
+    assert counted == {"b": {"queued": 2}, None: {"queued": 1}, "a": {"queued": 2, "failed": 1}}
+    assert [group["newest"] for group in groups] == sorted((g["newest"] for g in groups), reverse=True)
+    one = await api.get("/api/v1/task-groups?by=session_id&status=failed&text=A")
+    assert [(group["name"], group["tasks"]["failed"]) for group in one["groups"]] == [("s1", 1)]
+    assert (await api.problem("GET", "/api/v1/task-groups?by=name"))["status"] == 422

@@ -128,7 +128,7 @@ class Heartbeats:
         position = self._log.position
         folded = await self._store.checkpoint()
         silence = Silence(self._since, now if folded >= position else min(now, folded), self._least_ms)
-        for task in await self._find(TaskFilter(silent=silence)):
+        for task in await self._find(TaskFilter(overdue=silence)):
             await self._turn.hold()
             await self._lose(task, silence)
 

@@ -31,7 +31,7 @@ from __future__ import annotations
 
 import random
 from collections import deque
-from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import TypeVar
@@ -122,6 +122,10 @@ class Histogram:
     def loaded(self) -> bool:
         """Whether questions can be answered."""
         return self._loaded
+
+    def active_of(self, names: Iterable[str]) -> set[str]:
+        """Return which of some tasks have not ended, as of ``stats().position``."""
+        return self._ledger.active_of(names)
 
     def stats(self) -> HistogramStats:
         """Return a snapshot."""

@@ -139,6 +139,7 @@ class Hub:
             Unavailable: The log can't be read now.
         """
         broadcaster = self._broadcaster(subscription.selection)
+        subscription.selection = broadcaster.selection  # an equal one, of which there is one for all
         broadcaster.attaching.add(subscription)
         try:
             while not broadcaster.join(subscription):
@@ -154,6 +155,13 @@ class Hub:
                     return
         finally:
             broadcaster.attaching.remove(subscription)
+
+    def join(self, subscription: Subscription) -> None:
+        """Make a subscription live that begins at ``live_position``, asked for just now."""
+        broadcaster = self._broadcaster(subscription.selection)
+        subscription.selection = broadcaster.selection
+        joined = broadcaster.join(subscription)
+        assert joined, "nothing lies between the newest event and what comes next"
 
     def detach(self, subscription: Subscription) -> None:
         """End a subscription; harmless when it never was attached."""

@@ -12,7 +12,8 @@
     │   ├── Forbidden          a known key without the scope or channel
     │   ├── NotFound           no such thing
     │   ├── Conflict           an idempotency key reused for something else
-    │   │   └── RepeatedDelivery  of a webhook
+    │   │   ├── RepeatedDelivery  of a webhook
+    │   │   └── NotAsked          an answer
     │   ├── TooLarge           over a byte limit
     │   ├── UnsupportedMedia   a content type nobody reads here
     │   └── TooMany            over a limit of count or rate
@@ -180,6 +181,13 @@ class RepeatedDelivery(Conflict):
 
     code = "repeated_delivery"
     title = "The delivery was taken before"
+
+
+class NotAsked(Conflict):
+    """An answer that comes too late, or that nobody waits for."""
+
+    code = "not_asked"
+    title = "The task does not ask that"
 
 
 class TooLarge(ClientFault):

@@ -59,6 +59,10 @@ ORIGIN = ("source", "source_metadata", "user_id", "flow_id")
 CHANGING = frozenset({"task.created", "task.cost", "task.status"})
 """Topics that can change more than the ``Progress`` of a task that has left ``queued``."""
 
+QUESTION = "task.question"
+ANSWER = "task.input"
+"""Topics of what a task asks whoever watches it, and of what it is answered."""
+
 STREAMS = ("stdout", "stderr")
 HEARTBEATS_MISSED = 3
 """So many heartbeats in a row a task may leave out before it is taken for lost."""
@@ -338,8 +342,9 @@ class TaskFilter:
         text: Words, each of them found in the id, name, agent, agent type, model or error, in either case.
         since: Created at or after.
         until: Created before.
-        silent: Those that are silent for too long.
+        overdue: Those that have announced a heartbeat and are silent for too long.
         heard_since_lost: Those that are lost, and of which something was heard since.
+        heard_before: Nothing was heard of it since.
     """
 
     statuses: tuple[str, ...] = ()
@@ -351,8 +356,9 @@ class TaskFilter:
     text: str | None = None
     since: datetime | None = None
     until: datetime | None = None
-    silent: Silence | None = None
+    overdue: Silence | None = None
     heard_since_lost: bool | None = None
+    heard_before: datetime | None = None
 
 
 def duration_micros(task: Task) -> int:
@@ -364,6 +370,7 @@ def duration_micros(task: Task) -> int:
 
 SORTS: Mapping[str, Callable[[Task], int]] = {
     "updated": lambda task: to_microseconds(task.updated_at),
+    "silence": lambda task: -to_microseconds(task.updated_at),
     "duration": duration_micros,
     "cost": lambda task: -1 if task.cost_nanos is None else task.cost_nanos,
 }

@@ -354,6 +354,21 @@ class RollupSnapshot:
     last_delta: Event | None
 
 
+@attrs.frozen
+class Group:
+    """The entities that have one value of a field.
+
+    Args:
+        name: The value; ``None``: those that have none.
+        newest: When the newest of them was created.
+        counts: How many there are, by the values of another field.
+    """
+
+    name: str | None
+    newest: datetime
+    counts: Mapping[Any, int]
+
+
 class Store(Protocol):
     """The entities that are folded out of the log."""
 
@@ -385,6 +400,28 @@ class Store(Protocol):
 
     async def count(self, kind: Kind[Any], field: str, wanted: Any = None) -> dict[Any, int]:
         """Count the entities that pass a filter by the values of a field, without those that none has."""
+        ...
+
+    async def groups(
+        self,
+        kind: Kind[Any],
+        field: str,
+        split: str,
+        wanted: Any,
+        after: tuple[int, str] | None,
+        limit: int,
+    ) -> tuple[Sequence[Group], bool]:
+        """List the values of a field among the entities that pass a filter; tell whether there are more.
+
+        Args:
+            kind: Which entities.
+            field: What they are grouped by.
+            split: What the entities of a group are counted by.
+            wanted: The kind's filter.
+            after: The position of the last group of the page before: when its newest entity was created, in
+                microseconds, and its name.
+            limit: The most to return.
+        """
         ...
 
     async def newest(self, kind: Kind[V], field: str, values: Sequence[str]) -> Mapping[str, V]:

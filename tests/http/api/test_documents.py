@@ -227,9 +227,11 @@ TALKS = "/api/v1/conversations"
 TALK = f"{TALKS}/{{conversation_id}}"
 OLD_TALK = TALK.replace("/v1", "")
 CHATS = ("/api/chat", "/api/v1/chat")
+ANSWERS = ("POST", f"{TASK}/answers")
 SENT: dict[tuple[str, str], Any] = {
     EVENTS: output(),
     **{("POST", path): {"message": "m"} for path in CHATS},
+    ANSWERS: {"content": "yes"},
     ("POST", "/api/v1/task-keys"): {"task_id": "42"},
     ("POST", TALKS): {"title": "t"},
     ("PUT", TALK): {"is_archived": False},
@@ -250,7 +252,9 @@ SENT: dict[tuple[str, str], Any] = {
 """A good body for each endpoint that takes one."""
 
 DELIVERIES = [("POST", path) for path in RECEIVERS]
-WRITES = [place for place in SENT if place not in {EVENTS, ("PUT", ARTIFACT), *SAID_OF_TASKS, *DELIVERIES}]
+WRITES = [
+    place for place in SENT if place not in {EVENTS, ANSWERS, ("PUT", ARTIFACT), *SAID_OF_TASKS, *DELIVERIES}
+]
 ANALYTICS = [path for path in OPENAPI.content["paths"] if path.startswith("/api/v1/analytics/")]
 
 NEWS = {
@@ -262,6 +266,9 @@ NEWS = {
 GOOD: list[tuple[str, str, str, dict[str, Any], int]] = [
     ("GET", "/api/v1/tasks", "?limit=1", {}, 200),
     ("GET", "/api/v1/tasks", "?status=completed,failed&agent=planner", {}, 200),
+    ("GET", "/api/v1/tasks", "?silent=300&sort=silence", {}, 200),
+    ("GET", "/api/v1/task-groups", "?limit=1", {}, 200),
+    ("GET", "/api/v1/task-groups", "?by=session_id&status=failed", {}, 200),
     ("GET", TASK, "", {}, 200),
     ("GET", f"{TASK}/logs", "", {}, 200),
     ("GET", f"{TASK}/logs", "?from_seq=1000", {}, 200),
@@ -343,6 +350,8 @@ GOOD: list[tuple[str, str, str, dict[str, Any], int]] = [
     ),
     *(("GET", path, query, {}, 200) for path in ANALYTICS for query in ("", "?group_by=status", "?model=x")),
     *(("GET", path, "", {"headers": {"Accept": "text/csv"}}, 200) for path in ANALYTICS),
+    (*EVENTS, "", {"json": [status("running", "1"), status("waiting_input", "1")]}, 201),
+    (*ANSWERS, "", {"json": {"content": "yes"}}, 201),
     ("POST", "/api/v1/tasks", "", {"json": {"input_message": "Say hello", "extra": 1}}, 201),
     ("PATCH", TASK, "", {"json": {"status": "running"}}, 200),
     ("POST", f"{TASK}/stop", "", {}, 200),
@@ -394,6 +403,10 @@ REFUSED: list[tuple[str, str, str, dict[str, Any], int]] = [
             ({"content": b"x", "headers": {"Content-Type": "text/plain"}}, 415),
         )
     ),
+    (*ANSWERS, "", {"content": b"{"}, 400),
+    (*ANSWERS, "", {"json": {"content": "yes"}}, 409),
+    (*ANSWERS, "", {"content": b" " * 5000}, 413),
+    (*ANSWERS, "", {"content": b"x", "headers": {"Content-Type": "text/plain"}}, 415),
     (*EVENTS, "", {"content": b"{", "headers": {"Content-Type": "application/json"}}, 400),
     (*EVENTS, "", {"json": {**KEYED, "output": "other"}}, 409),
     (*EVENTS, "", {"json": LARGE}, 413),

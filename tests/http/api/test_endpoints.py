@@ -15,7 +15,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from opentelemetry.trace import SpanKind, StatusCode
 from tests.conformance.clients import open_ws, request_head
 from tests.http.api.test_shortcuts import exchange, long_way
-from tests.http.conftest import Api, Start, created, output
+from tests.http.conftest import Api, Start, created, output, status
 from tests.http.rules.test_auth import key
 from tests.recorded import EXAMPLES
 
@@ -52,6 +52,7 @@ CREATES_TASK_1 = {**READ, "reader": 403, "writer": 201, "of task 1": 201}
 CHANGES_TASK_1 = {**READ, "reader": 403, "writer": 200, "of task 1": 200}
 MATRIX = {
     "list_tasks": READ,
+    "list_groups": READ,
     "get_task": OF_TASK_1,
     "read_log": OF_TASK_1,
     "full_log": OF_TASK_1,
@@ -135,6 +136,7 @@ MATRIX = {
     "dashboard_change_task": CHANGES_TASK_1,
     "stop_task": CHANGES_TASK_1,
     "dashboard_stop_task": CHANGES_TASK_1,
+    "answer_task": CREATES_TASK_1,
     "make_task_key": CREATES_TASK_1,
     "task_log": OF_TASK_1,
     "whole_log": OF_TASK_1,
@@ -180,6 +182,7 @@ PATHS = {
 BODIES = {
     "publish": output("1"),
     "create_task": {"task_id": "1", "source": "webhook"},
+    "answer_task": {"content": "yes"},
     "make_task_key": {"task_id": "1"},
     "dashboard_create_task": {"task_id": "1", "source": "webhook"},
     "change_task": {"status": "running"},
@@ -210,7 +213,10 @@ RUN = {"topic": "run.started", "payload": {"workflow_id": PATHS["workflow_id"], 
 async def guarded(start: Start) -> Api:
     """Start a service with keys, a task of a session, and a run of a workflow."""
     api = await start(auth={"keys": KEYS}, workflows=(EXAMPLES,), webhooks=EXAMPLES.with_name("webhooks"))
-    await api.publish(created("1", session_id="a/b"), output("1"), RUN, TALK, headers=CALLERS["writer"])
+    await api.publish(
+        *(created("1", session_id="a/b"), output("1"), status("waiting_input", "1"), RUN, TALK),
+        headers=CALLERS["writer"],
+    )
     kept = await api.http.put(ARTIFACT, content=b"x", headers=CALLERS["writer"])
     assert kept.status_code == 201
     taken = await api.http.post("/webhooks/deploys", json={}, headers={"Idempotency-Key": "1"})

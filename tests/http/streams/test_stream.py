@@ -19,6 +19,7 @@ from heliograph.http.streams.reason import Reason
 from heliograph.http.streams.registry import StreamRegistry
 from heliograph.http.streams.sse import SseStream
 from heliograph.http.streams.watching import WatchRequest
+from heliograph.http.wire.lot import TaskLot
 from heliograph.model.channels import Selection
 from heliograph.model.ids import OLDEST, EventId
 from heliograph.storage.embedded.sqlite import SqliteLog
@@ -172,10 +173,10 @@ async def test_cutting_a_stream_that_is_closed_is_harmless() -> None:
         ring_total_bytes=1000,
         linger_seconds=1,
     )
-    registry = StreamRegistry(StreamSettings(), lambda *_: None)
+    registry = StreamRegistry(StreamSettings(), lambda *_: None, TaskLot())
     request = WatchRequest(Selection.of(["task:1"]))
-    trio_stream = trio.SocketStream(trio.socket.from_stdlib_socket(ours))
-    stream = SseStream(trio_stream, hub, registry, "somebody", request, chunked=True)
+    stream = SseStream(ours, hub, registry, "somebody", request, chunked=True)
+    registry.add(stream)
     with theirs:
         stream.cut(Reason.SLOW)
         stream.cut(Reason.SHUTDOWN)

@@ -92,7 +92,7 @@ async def test_a_key_watches_only_so_many_channels_in_all(start: Start) -> None:
 async def test_a_mistake_in_a_message_is_told(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
     """What nobody foresaw is logged, and the client hears 1011 instead of nothing."""
 
-    async def fail(self: WebSocketStream, request: object) -> None:
+    def fail(self: WebSocketStream, request: object) -> None:
         raise ZeroDivisionError
 
     monkeypatch.setattr(WebSocketStream, "_subscribe", fail)

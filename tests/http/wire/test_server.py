@@ -1,3 +1,4 @@
+import errno
 import gc
 import inspect
 import math
@@ -5,6 +6,7 @@ import re
 import socket
 from collections.abc import AsyncIterator, Callable
 from importlib.metadata import version
+from typing import Any, ClassVar
 
 import attrs
 import h2.config
@@ -97,20 +99,21 @@ def test_settings_of_the_engine_exist() -> None:
 class Echo:
     """Serves a connection that was taken over: sends back what comes."""
 
-    stream: trio.SocketStream
+    sock: socket.socket
 
     async def serve(self, early: bytes) -> None:
         """Say that it was taken over, then echo until the peer ends."""
-        await self.stream.send_all(b"taken " + early)
-        async for data in self.stream:
-            await self.stream.send_all(data)
+        stream = connection.stream_of(self.sock)
+        await stream.send_all(b"taken " + early)
+        async for data in stream:
+            await stream.send_all(data)
 
 
 @attrs.define
 class Broken:
     """Serves a connection with a mistake."""
 
-    stream: trio.SocketStream
+    sock: socket.socket
 
     async def serve(self, early: bytes) -> None:
         """Fail."""
@@ -226,8 +229,8 @@ async def site(nursery: trio.Nursery) -> AsyncIterator[Site]:
         grace=5,
         shortcuts=make_shortcuts(lambda: made),
     )
-    made = Site(server, listener.socket.getsockname()[1])
-    async with listener:
+    made = Site(server, listener.getsockname()[1])
+    with listener:
         nursery.start_soon(server.run)
         yield made
         made.close()
@@ -433,11 +436,11 @@ async def test_half_a_head_and_the_end(site: Site, head: bytes) -> None:
 async def test_half_a_head_is_not_waited_for(nursery: trio.Nursery) -> None:
     """A head that is not complete in time, and a connection without a request, are closed."""
     listener = open_listener("127.0.0.1", 0, 10)
-    async with listener:
+    with listener:
         app = make_app(lambda: pytest.fail("there is no such route"))
         nursery.start_soon(Server(app, listener, write_timeout=5, idle_timeout=0.05, grace=5).run)
         for begun in (b"", b"GET /hello HT", handshake("http://x")[:-2]):
-            async with await trio.open_tcp_stream("127.0.0.1", listener.socket.getsockname()[1]) as stream:
+            async with await trio.open_tcp_stream("127.0.0.1", listener.getsockname()[1]) as stream:
                 await stream.send_all(begun)
                 assert b"200" not in await read_to_end(stream)
         nursery.cancel_scope.cancel()
@@ -622,10 +625,10 @@ async def test_who_takes_no_answer_is_given_up(autojump_clock: trio.testing.Mock
         grace=math.inf,
         shortcuts=make_shortcuts(lambda: pytest.fail("none waits")),
     )
-    with structlog.testing.capture_logs() as logs:
-        async with listener, trio.open_nursery() as nursery:
+    with structlog.testing.capture_logs() as logs, listener:
+        async with trio.open_nursery() as nursery:
             nursery.start_soon(server.run)
-            stream = await trio.open_tcp_stream("127.0.0.1", listener.socket.getsockname()[1])
+            stream = await trio.open_tcp_stream("127.0.0.1", listener.getsockname()[1])
             await stream.send_all(get("/short/large"))
             await trio.testing.wait_all_tasks_blocked()
             server.stop_accepting()
@@ -638,11 +641,13 @@ async def test_who_comes_as_accepting_ends_is_not_waited_for(site: Site) -> None
     """A connection that was accepted just before, and is served just after, is closed when it is silent."""
     site.server.stop_accepting()
     await trio.testing.wait_all_tasks_blocked()
-    ours, theirs = (trio.SocketStream(trio.socket.from_stdlib_socket(end)) for end in socket.socketpair())
-    async with ours, theirs, trio.open_nursery() as nursery:
+    ours, end = socket.socketpair()
+    ours.setblocking(False)
+    async with connection.stream_of(end) as theirs, trio.open_nursery() as nursery:
         nursery.start_soon(site.server._handle, ours)
         assert await read_to_end(theirs) == b""
         await theirs.send_eof()
+    assert ours.fileno() == -1
 
 
 async def test_a_silent_publisher_is_closed(nursery: trio.Nursery) -> None:
@@ -650,11 +655,11 @@ async def test_a_silent_publisher_is_closed(nursery: trio.Nursery) -> None:
     listener = open_listener("127.0.0.1", 0, 10)
     app = make_app(lambda: pytest.fail("there is no such route"))
     shortcuts = make_shortcuts(lambda: pytest.fail("none waits"))
-    async with listener:
+    with listener:
         server = Server(app, listener, write_timeout=5, idle_timeout=0.05, grace=5, shortcuts=shortcuts)
         nursery.start_soon(server.run)
         for begun in (b"", post("/short")[:30]):
-            client = Client(await trio.open_tcp_stream("127.0.0.1", listener.socket.getsockname()[1]))
+            client = Client(await trio.open_tcp_stream("127.0.0.1", listener.getsockname()[1]))
             await client.stream.send_all(post("/short") + begun)
             assert await client.read() == (200, b"hello")
             assert b"200" not in await read_to_end(client.stream)
@@ -700,13 +705,14 @@ async def test_the_grace_ends(autojump_clock: trio.testing.MockClock) -> None:
     listener = open_listener("127.0.0.1", 0, 10)
     made: list[Site] = []
     server = Server(make_app(lambda: made[0]), listener, write_timeout=5, idle_timeout=math.inf, grace=3)
-    made.append(Site(server, listener.socket.getsockname()[1]))
-    async with listener, trio.open_nursery() as nursery:
-        nursery.start_soon(server.run)
-        stream = await made[0].connect()
-        await stream.send_all(get("/slow"))
-        await made[0].entered.wait()
-        server.stop_accepting()
+    made.append(Site(server, listener.getsockname()[1]))
+    with listener:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(server.run)
+            stream = await made[0].connect()
+            await stream.send_all(get("/slow"))
+            await made[0].entered.wait()
+            server.stop_accepting()
     made[0].close()
     assert trio.current_time() < 10
 
@@ -727,9 +733,9 @@ async def test_a_stalled_reader_holds_up_no_stopping(
         grace=3,
         shortcuts=make_shortcuts(lambda: made[0]),
     )
-    made.append(Site(server, listener.socket.getsockname()[1]))
-    with structlog.testing.capture_logs() as logs:
-        async with listener, trio.open_nursery() as nursery:
+    made.append(Site(server, listener.getsockname()[1]))
+    with structlog.testing.capture_logs() as logs, listener:
+        async with trio.open_nursery() as nursery:
             nursery.start_soon(server.run)
             stream = await made[0].connect()
             await stream.send_all(get(path))
@@ -748,11 +754,11 @@ async def test_a_stalled_reader_holds_up_no_stopping(
 async def test_a_port_in_use_is_named() -> None:
     """A port that somebody listens on is an error of the settings, with what to change."""
     first = open_listener("127.0.0.1", 0, 1)
-    port = first.socket.getsockname()[1]
+    port = first.getsockname()[1]
     with pytest.raises(SettingsError, match=f"server.port: 127.0.0.1:{port} is in use .*PORT"):
         open_listener("127.0.0.1", port, 1)
-    first.socket.close()
-    open_listener("127.0.0.1", port, 1).socket.close()
+    first.close()
+    open_listener("127.0.0.1", port, 1).close()
 
 
 @pytest.mark.parametrize("host", ["192.0.2.1", "no.such.host.invalid", "256.1.1.1"])
@@ -807,3 +813,30 @@ async def test_an_event_stream_is_chunked_http(api: Api) -> None:
     source.feed(answer.text)
     assert [event.event for event in source.events] == ["open", "task.output", "task.status"]
     assert source.events[1].json()["payload"]["output"] == "a\r\nb"
+
+
+class Exhausted(socket.socket):
+    """A listener that runs out of descriptors once, and whose first peer is gone before it is accepted."""
+
+    errors: ClassVar[list[int]] = []
+
+    def accept(self) -> tuple[socket.socket, Any]:
+        """Accept, unless it is an error's turn."""
+        if self.errors:
+            raise OSError(self.errors.pop(), "at the wrong moment")
+        return super().accept()
+
+
+async def test_accepting_goes_on_after_errors(nursery: trio.Nursery, monkeypatch: pytest.MonkeyPatch) -> None:
+    """When descriptors have run out it is tried again a moment later; a peer that has gone is passed over."""
+    monkeypatch.setattr(Exhausted, "errors", [errno.EMFILE, errno.ECONNABORTED])
+    with Exhausted(fileno=open_listener("127.0.0.1", 0, 10).detach()) as listener:
+        app = make_app(lambda: pytest.fail("no route needs the site"))
+        server = Server(app, listener, write_timeout=5, idle_timeout=20, grace=5)
+        with structlog.testing.capture_logs() as logs:
+            nursery.start_soon(server.run)
+            async with await trio.open_tcp_stream("127.0.0.1", listener.getsockname()[1]) as stream:
+                await stream.send_all(get("/hello"))
+                assert await Client(stream).read() == (200, b"hello")
+        nursery.cancel_scope.cancel()
+    assert [entry["log_level"] for entry in logs] == ["warning"]

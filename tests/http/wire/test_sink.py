@@ -142,7 +142,7 @@ async def make_pair(budget: int = 10_000, stall: float = 1000) -> AsyncIterator[
     async with trio.open_nursery() as nursery:
         owner = Owner(nursery)
         trio_socket = trio.socket.from_stdlib_socket(ours)
-        owner.sink = Sink(trio_socket, budget, stall, owner)
+        owner.sink = Sink(trio_socket.fileno(), budget, stall, owner)
         yield Pair(owner.sink, owner, peer)
         owner.sink.close()
         trio_socket.close()

@@ -14,7 +14,7 @@ import trio
 import trio.testing
 from alembic.config import Config
 from alembic.script import ScriptDirectory
-from sqlalchemy import Connection
+from sqlalchemy import Connection, create_engine
 from tests.storage.conftest import KEY_TTL, Embedded
 from tests.strategies import draft, output, status
 
@@ -27,7 +27,7 @@ from heliograph.model.task import STATUSES, TASK, Task, TaskFilter
 from heliograph.storage.embedded.sqlite import READERS, migrate_sqlite, open_sqlite
 from heliograph.storage.protocols import Receipt
 from heliograph.storage.sql import migrate
-from heliograph.storage.sql.queries import PAGE_BYTES
+from heliograph.storage.sql.queries import PAGE_BYTES, read_events
 from heliograph.storage.sql.store import SqlStore
 
 ALL = Selection((EVERYTHING,))
@@ -596,6 +596,24 @@ def test_what_few_events_say_is_found_by_its_index(tmp_path: Path, name: str) ->
     question = f"SELECT * FROM events WHERE id < 9 AND {name} = 'x' ORDER BY id DESC LIMIT 50"
     plan = raw(tmp_path, f"EXPLAIN QUERY PLAN {question}")
     assert [step[-1] for step in plan] == [f"SEARCH events USING INDEX events_{name} ({name}=? AND id<?)"]
+
+
+def test_what_a_task_did_is_found_among_its_lines(tmp_path: Path) -> None:
+    """Events of another topic than output are found by their own index, however many lines there are."""
+    migrate_sqlite(tmp_path)
+    asked: list[str] = []
+    engine = create_engine(f"sqlite:///{tmp_path / 'heliograph.db'}")
+    with engine.connect() as connection:
+        driver = connection.connection.driver_connection
+        assert driver is not None
+        driver.set_trace_callback(asked.append)
+        for topic in ("task.status", "tool.*"):
+            read_events(connection, Selection(("task:1",), topic), 9, newest=True)
+    engine.dispose()
+    for question in asked:
+        plan = raw(tmp_path, f"EXPLAIN QUERY PLAN {question}")
+        assert "USING INDEX events_others (channel=?" in plan[0][-1]
+    assert len(asked) == 2
 
 
 def test_ids_are_the_rowid(tmp_path: Path) -> None:

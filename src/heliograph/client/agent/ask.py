@@ -16,9 +16,8 @@ from heliograph.client.agent import courier
 from heliograph.client.agent.record import TaskRecord
 from heliograph.client.following import Item
 from heliograph.model.event import Event
+from heliograph.model.task import ANSWER, QUESTION
 
-QUESTION = "task.question"
-ANSWER = "task.input"
 FIELDS = ("content", "answer", "input", "text", "message")
 """The fields in which an answer may stand; the first that is present counts."""
 

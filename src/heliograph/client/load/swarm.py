@@ -188,6 +188,8 @@ class LoadStream:
         """Begin to connect; what comes of it is told by ``ready``."""
         self.sock = sock = socket.socket(self.swarm.family, socket.SOCK_STREAM)
         sock.setblocking(False)
+        if self.swarm.source is not None:
+            sock.bind((self.swarm.source, 0))
         self.head, self.scanner, self.delay = b"", None, None
         error = sock.connect_ex(self.swarm.address)
         if error not in (0, errno.EINPROGRESS):
@@ -455,13 +457,15 @@ class Swarm:
         dialect: The dialect that the server speaks.
         host: Its name or address.
         port: Its port.
+        source: The address that streams come from; ``None``: the system chooses.
     """
 
-    def __init__(self, dialect: Dialect, host: str, port: int) -> None:
+    def __init__(self, dialect: Dialect, host: str, port: int, source: str | None = None) -> None:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
         self.family: int = found[0][0]
         self.address: Any = found[0][4]
         self.dialect = dialect
+        self.source = source
         self.tally = Tally()
         self.selector = selectors.DefaultSelector()
         self.streams: list[LoadStream] = []
@@ -514,6 +518,10 @@ class Swarm:
             _, _, stream = heapq.heappop(self._waiting)
             self._connecting += 1
             stream.connect()
+
+    def hasten(self) -> None:
+        """Let all that wait to come back do so now."""
+        self._waiting = [(0.0, number, stream) for number, (_, _, stream) in enumerate(self._waiting)]
 
     def went_live(self) -> None:
         """Count a stream that is open now."""

@@ -64,6 +64,9 @@ class PageActions:
         self, who: Identity, session: str, kind: str, message: Mapping[str, Any]
     ) -> Mapping[str, Any]:
         """Do one; see ``streams.websocket.Acting``."""
+        if who.allowance is not None:
+            who.allowance.admit(sends=True)
+            who.allowance.charge("events", 1)
         said: Any = structure(dict(message), ACTIONS[kind])
         match said:
             case PageQuestion():
@@ -93,5 +96,5 @@ class PageActions:
         payload = {name: value for name, value in attrs.asdict(said).items() if value is not None}
         item = {"topic": "task.input", "channel": channel, "payload": payload}
         draft = parse_item(item, self._services.settings.events.max_bytes)
-        await self._services.appender.append([draft.of(who.name)])
+        await self._services.append(who, [draft])
         return {"task_id": said.task_id}

@@ -25,7 +25,6 @@ class RequestCounts:
 
     answered: Counter[tuple[str, str, int]] = attrs.field(factory=Counter)
     durations: dict[tuple[str, str], Durations] = attrs.field(factory=dict)
-    refused_credentials: int = 0
 
     def add(self, method: str, path: str, status: int, seconds: float) -> None:
         """Count one request."""

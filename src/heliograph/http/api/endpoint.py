@@ -62,10 +62,12 @@ class Handshake:
     Args:
         headers: The headers that every answer has.
         chunked: Whether the body is chunked (HTTP/1.1).
+        address: Where it comes from.
     """
 
     headers: Mapping[str, str]
     chunked: bool
+    address: str | None = None
 
 
 @attrs.frozen

@@ -20,7 +20,6 @@ from prometheus_client.core import (
 )
 
 from heliograph.actors.heartbeats import HeartbeatStats
-from heliograph.actors.keyring import Keyring
 from heliograph.actors.registry import RegistryStats
 from heliograph.http.api.counts import BOUNDS, Durations, RequestCounts
 from heliograph.http.api.services import Services, StorageStats
@@ -113,7 +112,7 @@ def snapshot(services: Services) -> list[Sample]:
         *_heartbeat_samples(services.heartbeats.stats()),
         *_registry_samples(services.registry.stats()),
         *_webhook_samples(services),
-        *_key_samples(services.keyring, len(services.settings.auth.keys)),
+        *_key_samples(services),
         *_request_samples(services.requests),
         *_storage_samples(services.storage_stats()),
     ]
@@ -143,7 +142,17 @@ def _webhook_samples(services: Services) -> Iterable[Sample]:
     )
 
 
-def _key_samples(keyring: Keyring, configured: int) -> Iterable[Sample]:
+def _key_samples(services: Services) -> Iterable[Sample]:
+    keyring, refused = services.keyring, services.authenticator.refused
+    configured = len(services.settings.auth.keys)
+    yield one("refused_credentials", "Requests with a wrong key, ticket or session", "counter", refused.total)
+    yield one("slowed_credentials", "Those that were answered 429", "counter", refused.slowed)
+    over = {
+        (name, unit): n
+        for name, allowance in services.authenticator.allowances.items()
+        for unit, n in allowance.refused.items()
+    }
+    yield Sample("quota_refused", "Requests over a key's quota", "counter", ("key", "of"), over)
     states = {"configured": configured, **keyring.stats()}
     yield Sample("api_keys", "API keys, by what has become of them", "gauge", ("state",), _tuples(states))
 
@@ -152,12 +161,6 @@ def _request_samples(requests: RequestCounts) -> Iterable[Sample]:
     answered = {(method, path, str(status)): n for (method, path, status), n in requests.answered.items()}
     labels = ("method", "route")
     yield Sample("http_requests", "Requests answered, by status", "counter", (*labels, "status"), answered)
-    yield one(
-        "refused_credentials",
-        "Requests with a wrong key, ticket or session",
-        "counter",
-        requests.refused_credentials,
-    )
     durations = {place: attrs.evolve(one, counts=[*one.counts]) for place, one in requests.durations.items()}
     yield Sample("http_request_seconds", "Time until requests were answered", "histogram", labels, durations)
 

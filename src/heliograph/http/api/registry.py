@@ -7,7 +7,9 @@ from heliograph.http.api.routes.documents import with_descriptions
 
 PLATFORM = (
     routes.tasks,
+    routes.groups,
     routes.changes,
+    routes.answers,
     routes.keys,
     routes.sessions,
     routes.conversations,

@@ -7,30 +7,35 @@ origin, the key, the scope, the parameters, the channels), and only then is a bo
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, Awaitable, Mapping
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Mapping
 from time import perf_counter
 from typing import Any
 from urllib.parse import urlencode
 
 import attrs
-import structlog
 
 from heliograph.http.api import spans
 from heliograph.http.api.endpoint import Endpoint, Handshake, Streamed, TakeOver
 from heliograph.http.api.services import Services
-from heliograph.http.rules.access import common_headers, joined, require_host, require_origin
+from heliograph.http.rules.access import (
+    READING,
+    client_address,
+    common_headers,
+    joined,
+    require_host,
+    require_origin,
+)
 from heliograph.http.rules.answer import Answer
 from heliograph.http.rules.asked import Asked
 from heliograph.http.rules.auth import CREDENTIALS, NOBODY
 from heliograph.http.rules.bodies import read_body
 from heliograph.http.rules.parameters import TICKET, read_parameters
 from heliograph.http.rules.problems import answer_to
+from heliograph.http.rules.quotas import Allowance
 from heliograph.http.rules.shapes import write
 from heliograph.http.wire.connection import Successor, peer_address
-from heliograph.model.errors import Unauthenticated
+from heliograph.model.errors import TooMany, Unauthenticated
 from heliograph.model.ids import format_id
-
-log = structlog.get_logger(__name__)
 
 Outcome = Answer | Streamed | Successor
 """A whole answer, one that is written bit by bit, or who takes the connection over."""
@@ -86,14 +91,21 @@ async def _counted(
     began = perf_counter()
     try:
         arguments = _admit(endpoint, services, asked, path)
+        allowance = arguments[1].allowance
         if endpoint.body is not None:
+            if allowance is not None:
+                body = _weighed(allowance, body)
             arguments.append(await read_body(endpoint.body.reader(asked, services.settings), asked, body))
         if endpoint.finds_all_told:
             await services.folded.wait()
         outcome = _present(endpoint, services, asked, await endpoint.view(*arguments))
-    except Exception as error:
-        if isinstance(error, Unauthenticated):
-            _note_refusal(services, asked, error)
+        if allowance is not None and isinstance(outcome, Answer | Streamed):
+            outcome = attrs.evolve(outcome, headers={**outcome.headers, **allowance.headers()})
+    except Exception as caught:
+        error = caught
+        if isinstance(error, Unauthenticated) and (slowed := note_refusal(services, asked, error)):
+            error = slowed
+            await services.authenticator.refused.hold()
         refused = answer_to(error)
         headers = joined(refused.headers, common_headers(services.settings.server, asked))
         outcome = attrs.evolve(refused, headers=_kept_from_others(endpoint, services, headers))
@@ -102,11 +114,30 @@ async def _counted(
     return outcome
 
 
-def _note_refusal(services: Services, asked: Asked, error: Unauthenticated) -> None:
-    """Count a wrong key, ticket or session, and say who came with it; without any, it is an ordinary 401."""
+def note_refusal(services: Services, asked: Asked, error: Unauthenticated) -> TooMany | None:
+    """Count a wrong key, ticket or session; without any, it is an ordinary 401.
+
+    Returns:
+        What it is to be answered with instead, where too many came from there.
+    """
     if any(asked.headers.get(name) is not None for name in CREDENTIALS) or TICKET in asked.args:
-        services.requests.refused_credentials += 1
-        log.warning("credentials refused", peer=peer_address(), path=asked.path[:100], reason=str(error))
+        address = client_address(services.settings.server, asked)
+        return services.authenticator.refused.note(address, asked.path, str(error))
+    return None
+
+
+def _weighed(allowance: Allowance, body: bytes | AsyncIterable[bytes]) -> bytes | AsyncIterable[bytes]:
+    """Return a body that is charged for as it is read."""
+    if isinstance(body, bytes):
+        allowance.charge("bytes", len(body))
+        return body
+    return _charged(allowance, body)
+
+
+async def _charged(allowance: Allowance, body: AsyncIterable[bytes]) -> AsyncIterator[bytes]:
+    async for data in body:
+        allowance.charge("bytes", len(data))
+        yield data
 
 
 def _admit(endpoint: Endpoint, services: Services, asked: Asked, path: Mapping[str, str]) -> list[Any]:
@@ -122,7 +153,7 @@ def _admit(endpoint: Endpoint, services: Services, asked: Asked, path: Mapping[s
         require_origin(services.settings, asked)
     who = NOBODY
     if endpoint.scope is not None:
-        ticket = asked.args.get(TICKET) if endpoint.takes_tickets else None
+        ticket = asked.args.get(TICKET) if endpoint.takes_tickets and asked.args else None
         peer = peer_address() if services.settings.auth.open_networks else None
         if endpoint.upgrade:
             who = services.authenticator.from_headers(asked.headers, ticket, peer) or NOBODY
@@ -130,6 +161,11 @@ def _admit(endpoint: Endpoint, services: Services, asked: Asked, path: Mapping[s
             returning = TakeOver in endpoint.forms and _comes_back(asked)
             who = services.authenticator.require(asked.headers, ticket, peer, returning=returning)
             who.require_scope(endpoint.scope)
+        if who.allowance is not None:
+            sends = endpoint.method not in READING
+            who.allowance.admit(sends=sends)
+            if sends and endpoint.scope == "publish":
+                who.allowance.charge("events", 1)
     if endpoint.parameters is None:
         return [services, who]
     values: Any = read_parameters(endpoint.parameters, asked, path, services.settings, endpoint.other_names)
@@ -150,7 +186,13 @@ def _present(endpoint: Endpoint, services: Services, asked: Asked, found: Any) -
     if isinstance(found, TakeOver):
         if asked.method == "HEAD":
             return attrs.evolve(found.head, headers=joined(found.head.headers, headers))
-        return found.successor(Handshake(headers, chunked=asked.http_version != "1.0"))
+        return found.successor(
+            Handshake(
+                headers,
+                chunked=asked.http_version != "1.0",
+                address=client_address(services.settings.server, asked),
+            )
+        )
     if isinstance(found, Answer | Streamed):
         headers = _kept_from_others(endpoint, services, joined(found.headers, headers))
         return attrs.evolve(found, headers=headers)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 
 import attrs
 
@@ -24,9 +24,10 @@ from heliograph.config import Settings
 from heliograph.http.api.counts import RequestCounts
 from heliograph.http.api.folded import CaughtUp
 from heliograph.http.api.spans import recording
-from heliograph.http.rules.auth import Authenticator
+from heliograph.http.rules.auth import Authenticator, Identity
 from heliograph.http.streams.registry import StreamRegistry
-from heliograph.storage.protocols import Artifacts, Log, LogStats, Store
+from heliograph.model.event import Draft
+from heliograph.storage.protocols import Artifacts, Log, LogStats, Receipt, Store
 
 
 @attrs.frozen
@@ -72,3 +73,26 @@ class Services:
     @folded.default
     def _folded(self) -> CaughtUp:
         return CaughtUp(self.log, self.store)
+
+    async def append(self, who: Identity, drafts: Sequence[Draft]) -> Receipt:
+        """Append what somebody publishes, as their own and within their quota.
+
+        Raises:
+            QuotaExceeded: They may not have so many tasks under way.
+            HeliographError: As ``Appender.append``.
+        """
+        owned = [draft if draft.key is None else draft.of(who.name) for draft in drafts]
+        allowance = who.allowance
+        if allowance is None:
+            return await self.appender.append(owned)
+        # One event is charged for every request that changes something.
+        allowance.charge("events", len(drafts) - 1)
+        histogram = self.histogram
+        fresh = allowance.begin(drafts, histogram.active_of, histogram.stats().position)
+        try:
+            receipt = await self.appender.append(owned)
+        except BaseException:
+            allowance.forget(fresh)
+            raise
+        allowance.appended(drafts, receipt.cursor)
+        return receipt

@@ -121,6 +121,37 @@ def _forwarded_host(settings: ServerSettings, asked: Asked) -> str | None:
     return forwarded.rpartition(",")[2].strip()
 
 
+def client_address(settings: ServerSettings, asked: Asked) -> str | None:
+    """Return the address that a request comes from; behind proxies that are trusted, the one that they name.
+
+    Each proxy puts the address of its own peer behind those that are there: so the last one counts that is no
+    such proxy's, and what a client has written before it does not.
+    """
+    peer = peer_address()
+    if peer is None or not is_within(peer, settings.trusted_proxies):
+        return peer
+    for named in reversed(asked.headers.get("X-Forwarded-For", "").split(",")):
+        address = _plain_address(named.strip())
+        if address is None:
+            break
+        peer = address
+        if not is_within(address, settings.trusted_proxies):
+            break
+    return peer
+
+
+def _plain_address(text: str) -> str | None:
+    """Return an address without the port that some proxies put behind it."""
+    if text.startswith("["):
+        text = text[1:].partition("]")[0]
+    elif text.count(":") == 1:
+        text = text.partition(":")[0]
+    try:
+        return str(ip_address(text))
+    except ValueError:
+        return None
+
+
 @lru_cache(maxsize=256)
 def is_within(address: str | None, networks: tuple[str, ...]) -> bool:
     """Tell whether an address is one of these, or in one of these networks."""

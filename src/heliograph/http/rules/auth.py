@@ -28,9 +28,11 @@ from heliograph.actors.keyring import Keyring
 from heliograph.config import AuthSettings, is_loopback
 from heliograph.http.rules.access import is_within
 from heliograph.http.rules.asked import Headers
+from heliograph.http.rules.quotas import Allowance
+from heliograph.http.rules.refused import RefusedCredentials
 from heliograph.model.channels import selector_covers
 from heliograph.model.errors import Forbidden, Unauthenticated, Unavailable
-from heliograph.model.settings import SCOPES
+from heliograph.model.settings import SCOPES, Quota
 
 TICKET = "ticket"
 SESSION = "session"
@@ -51,6 +53,7 @@ class Identity:
             ``network``.
         key: The name of the key that all this comes from; empty: of none.
         expires_at: The time at which that key expires; ``None``: never.
+        allowance: The rest of that key's quota; ``None``: it has none.
     """
 
     name: str
@@ -59,6 +62,7 @@ class Identity:
     by: str = "key"
     key: str = attrs.field(default="", eq=False)
     expires_at: float | None = attrs.field(default=None, eq=False)
+    allowance: Allowance | None = attrs.field(default=None, eq=False)
 
     def require(self, scope: str, *selectors: str) -> None:
         """Check a scope, and that it covers all these channels or patterns.
@@ -124,6 +128,8 @@ class Authenticator:
     Attributes:
         open: Whether everybody is the local user: there never was a key, and there are no networks either.
         keyed: Whether keys are asked for, of those at least who come from no such network.
+        allowances: What is left to each key that has a quota.
+        refused: Credentials that were wrong.
     """
 
     def __init__(
@@ -140,12 +146,32 @@ class Authenticator:
         self._signing = signing or (lambda: own)
         self._keyring = keyring
         self._guarded = guarded
+        self.allowances: dict[str, Allowance] = {}
+        self.refused = RefusedCredentials()
         self.learn()
+
+    def _allowance(self, name: str, own: Quota | None) -> Allowance | None:
+        """Return what is left to a key, as it was before if it was known."""
+        quota = own or self._settings.quota
+        if quota == Quota():
+            return None
+        if name not in self.allowances:
+            self.allowances[name] = Allowance(name, quota)
+        return self.allowances[name]
 
     def learn(self) -> None:
         """Take over the keys of the keyring as they are now; those of the settings go before them."""
         found = [
-            (key.sha256, Identity(key.name, key.scopes, key.channels, key=key.name))
+            (
+                key.sha256,
+                Identity(
+                    key.name,
+                    key.scopes,
+                    key.channels,
+                    key=key.name,
+                    allowance=self._allowance(key.name, key.quota),
+                ),
+            )
             for key in self._settings.keys
         ]
         names = {identity.name for _, identity in found}
@@ -160,7 +186,14 @@ class Authenticator:
             found.append(
                 (
                     key.sha256,
-                    Identity(key.name, key.scopes, key.channels, key=key.name, expires_at=key.expires_at),
+                    Identity(
+                        key.name,
+                        key.scopes,
+                        key.channels,
+                        key=key.name,
+                        expires_at=key.expires_at,
+                        allowance=self._allowance(key.name, key.quota),
+                    ),
                 )
             )
         self._identities = dict(reversed(found))

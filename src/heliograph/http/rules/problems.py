@@ -16,6 +16,7 @@ from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 
 from heliograph.http.rules.answer import Answer
 from heliograph.http.rules.bodies import CODINGS, UnsupportedCoding
+from heliograph.http.rules.quotas import QuotaExceeded
 from heliograph.http.rules.schema import says
 from heliograph.http.rules.shapes import write
 from heliograph.model import errors
@@ -116,6 +117,8 @@ def answer_to(error: Exception) -> Answer:
         error = errors.TooLarge("the body is larger than server.max_request_bytes")
     if isinstance(error, UpgradeRequired):
         return describe(error).answer({"Upgrade": "websocket", "Connection": "Upgrade"})
+    if isinstance(error, QuotaExceeded):
+        return describe(error).answer(error.headers)
     if isinstance(error, UnsupportedCoding):
         return describe(error).answer({"Accept-Encoding": ", ".join(CODINGS)})
     if isinstance(error, errors.HeliographError) and error.status != 500:

@@ -12,6 +12,7 @@ import trio
 
 from heliograph.config import StreamSettings
 from heliograph.http.streams.reason import Reason
+from heliograph.http.wire.lot import Lot
 from heliograph.model.errors import TooMany
 
 PAUSE_EVERY = 100
@@ -53,10 +54,12 @@ class StreamRegistry:
     Args:
         limits: The settings of streams.
         start_task: Starts a task in the nursery that outlives every stream.
+        lot: Where they are heard.
     """
 
     limits: StreamSettings
     start_task: Callable[..., None]
+    lot: Lot
     streams: set[Registered] = attrs.field(factory=set)
     opened: Counter[str] = attrs.field(factory=Counter)
     ended: Counter[tuple[str, str]] = attrs.field(factory=Counter)

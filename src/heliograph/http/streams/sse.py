@@ -13,10 +13,9 @@ block, and a keepalive moves it where a filter hid events.
 from __future__ import annotations
 
 import random
+import socket
 from datetime import UTC, datetime
 from typing import Any, ClassVar
-
-import trio
 
 from heliograph.actors.hub import Hub
 from heliograph.actors.subscription import Encoder, Subscription
@@ -54,14 +53,14 @@ class SseStream(Stream):
         key: Name of the API key that it hangs on.
     """
 
-    __slots__ = ("_chunked", "_keepalive_at", "_request", "encode")
+    __slots__ = ("_came_with", "_chunked", "_keepalive_at", "_names", "_request", "_task_end", "encode")
 
     transport: ClassVar[str] = "sse"
     one_position: ClassVar[bool] = True
 
     def __init__(
         self,
-        trio_stream: trio.SocketStream,
+        sock: socket.socket,
         hub: Hub,
         registry: StreamRegistry,
         owner: str,
@@ -70,24 +69,23 @@ class SseStream(Stream):
         chunked: bool,
         key: str = "",
     ) -> None:
-        super().__init__(trio_stream, hub, registry, owner, key)
+        super().__init__(sock, hub, registry, owner, key)
         self.encode = ENCODERS[chunked, request.names]
         self._chunked = chunked
-        self._request = request
-        self._keepalive_at = trio.current_time() + self.limits.keepalive_seconds
+        self._names = request.names
+        self._came_with = request.after
+        self._task_end = request.task_end
+        self._request: WatchRequest | None = request  # until it is begun
+        self._keepalive_at = self.due + registry.limits.keepalive_seconds
 
     def _block(
         self, kind: str, fields: dict[str, Any], position: EventId | None, retry_ms: int | None = None
     ) -> bytes:
         """Encode a block of the stream itself; without a position the client keeps the one it came with."""
-        cursor = self._came_with if position is None else format_id(position)
-        block = notice_block(kind, fields, cursor, retry_ms, named=self._request.names)
+        known = self._came_with if position is None else position
+        cursor = "" if known is None else format_id(known)  # which an EventSource takes for none
+        block = notice_block(kind, fields, cursor, retry_ms, named=self._names)
         return chunk(block) if self._chunked else block
-
-    @property
-    def _came_with(self) -> str:
-        """The client's own cursor; empty if it had none, which an EventSource takes for none."""
-        return "" if self._request.after is None else format_id(self._request.after)
 
     def notice(self, kind: str, fields: dict[str, Any], position: EventId | None = None) -> bytes:
         """Encode a control event."""
@@ -120,14 +118,15 @@ class SseStream(Stream):
     def gap(self, subscription: Subscription, through: EventId) -> None:
         """Tell of events that are no longer kept; with a finished task's end among them that is the last."""
         super().gap(subscription, through)
-        end = self._request.task_end
-        if end is not None and end <= through:
+        if self._task_end is not None and self._task_end <= through:
             self.task_ended(subscription)
 
-    async def opened(self) -> None:
+    def opened(self) -> None:
         """Replay what was asked for, then go live."""
+        request, self._request = self._request, None
+        assert request is not None, "a stream begins once"
         try:
-            await self.watch(self._request)
+            self.watch(request)
         except TooMany:
             self.end(Reason.FULL)
 

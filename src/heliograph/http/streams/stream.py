@@ -1,20 +1,25 @@
 """A stream: one watcher's connection after it was detached, whatever its protocol.
 
-One small task per stream reads what the peer sends (``serve``); everything that goes out is written by calls
-from the broadcasters and the sweeper through the sink. What is watched, and how it is replayed, is the
-business of its ``watching``. There are no timers here: ``due`` says when the sweeper should look again, and
-``sweep`` does what time asks for (pings, keepalives, deadlines, rotation).
+It has no task, and of its socket nothing but the descriptor. The parking lot calls it with what the peer
+sends (``heard``), the broadcasters and the sweeper with what is to go out, which is the sink's to write. What
+is watched, and how it is replayed, is the business of its ``watching``. There are no timers here: ``due``
+says when the sweeper should look again, and ``sweep`` does what time asks for (pings, keepalives, deadlines,
+rotation).
 
-A stream ends in one of three ways. The peer goes: the reading task sees it and cleans up. We end it
-(``end``): subscriptions leave at once, the farewell is written, and the socket is closed when the peer
-has closed too or the farewell's deadline has passed. Or it is cut (``cut``): the peer is gone or takes
-nothing, so nothing can be said any more.
+A stream ends in one of three ways. The peer goes: the lot hears it (``gone``). We end it (``end``):
+subscriptions leave at once, the farewell is written, and the socket is closed when the peer has closed too
+or the farewell's deadline has passed. Or it is cut (``cut``): the peer is gone or takes nothing, so nothing
+can be said any more.
+
+What is kept of an idle stream is counted in bytes (``tests/http/streams/test_memory.py``): what is needed
+only for a while is made then and let go, and what is equal for many is one object.
 """
 
 from __future__ import annotations
 
 import math
 import random
+import socket
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Any, ClassVar
@@ -28,7 +33,8 @@ from heliograph.config import StreamSettings
 from heliograph.http.streams.reason import Reason
 from heliograph.http.streams.registry import StreamRegistry
 from heliograph.http.streams.watching import CursorLost, Watching, WatchRequest
-from heliograph.http.wire.connection import reset_on_close
+from heliograph.http.wire.connection import stream_of
+from heliograph.http.wire.descriptor import CLOSED, close, reset_on_close
 from heliograph.http.wire.sink import Loss, Sink
 from heliograph.model.channels import Selection
 from heliograph.model.errors import Unavailable
@@ -38,15 +44,13 @@ FAREWELL_SECONDS = 5.0
 READ_BYTES = 16 * 1024
 RECONNECT_MS = 3000
 SLOW_MS = 1000
-CLOSED = -1
-"""The descriptor of a socket that was closed."""
 
 
 class Stream:
     """What WebSocket and SSE have in common.
 
     Args:
-        trio_stream: The connection.
+        sock: The connection, of which the descriptor is taken.
         hub: Where subscriptions attach.
         registry: Where the stream is counted.
         owner: Whose it is, for limits and logs.
@@ -56,9 +60,9 @@ class Stream:
 
     __slots__ = (
         "__weakref__",
+        "_descriptor",
         "_hub",
         "_registry",
-        "_socket",
         "due",
         "ending",
         "farewell_by",
@@ -80,7 +84,7 @@ class Stream:
 
     def __init__(
         self,
-        trio_stream: trio.SocketStream,
+        sock: socket.socket,
         hub: Hub,
         registry: StreamRegistry,
         owner: str,
@@ -94,13 +98,15 @@ class Stream:
         self.ending = False
         self.watched = 0
         self.watching = Watching(self, hub, registry.start_task)
-        self._socket = trio_stream.socket
+        # What is left behind is an empty shell: who accepted the connection may close that.
+        self._descriptor = sock.detach()
         self._hub = hub
         self._registry = registry
-        self.sink = Sink(self._socket, self.limits.pending_bytes, self.limits.stall_seconds, self)
+        limits = registry.limits
+        self.sink = Sink(self._descriptor, limits.pending_bytes, limits.stall_seconds, self)
         now = trio.current_time()
         # Jittered, so that streams that came together do not ping and rotate together for ever.
-        self.rotate_at = now + self.limits.rotate_seconds * random.uniform(0.8, 1.2)
+        self.rotate_at = now + limits.rotate_seconds * random.uniform(0.8, 1.2)
         self.farewell_by: float | None = None
         self.due = now
 
@@ -142,10 +148,10 @@ class Stream:
         """Tell that the log can't be read now, so that nothing comes of a request."""
         raise NotImplementedError
 
-    async def opened(self) -> None:
+    def opened(self) -> None:
         """Begin; the handshake has been written."""
 
-    async def received(self, data: bytes) -> None:
+    def received(self, data: bytes) -> None:
         """Take bytes of the peer."""
 
     # What the actors call
@@ -211,14 +217,14 @@ class Stream:
         """End, since there was a bug."""
         self.end(Reason.INTERNAL)
 
-    async def watch(self, request: WatchRequest) -> None:
+    def watch(self, request: WatchRequest) -> None:
         """Begin a subscription, and count it.
 
         Raises:
             TooMany: The streams of its owner watch too many channels.
         """
         self._registry.admit_watching(self, len(request.selection.selectors))
-        await self.watching.watch(request)
+        self.watching.watch(request)
         self.count_watched()
 
     def count_watched(self) -> None:
@@ -259,16 +265,13 @@ class Stream:
         self.farewell_by = self.due = trio.current_time() + FAREWELL_SECONDS
 
     def cut(self, reason: Reason) -> None:
-        """Close without a word; the reading task wakes and cleans up. Harmless when it was closed before."""
+        """Close without a word. Harmless when it was closed before."""
         if not self.ending:
             self.reason = reason
         self.ending = True
-        self.due = math.inf
-        self.watching.leave_all()
-        self.sink.close()
-        if self._socket.fileno() != CLOSED:
-            reset_on_close(self._socket)
-            self._socket.close()
+        if self._descriptor != CLOSED:
+            reset_on_close(self._descriptor)
+        self.gone()
 
     # What the sink calls
 
@@ -285,11 +288,12 @@ class Stream:
             self._say_farewell(Reason.SLOW, SLOW_MS, cursor if self.one_position else None)
 
     def peer_lost(self) -> None:
-        """Leave everything; the reading task hears of it by itself."""
+        """Leave everything; the lot hears of it by itself, else the sweeper closes what is left."""
         if not self.ending:
             self.reason = Reason.BROKEN
         self.ending = True
         self.watching.leave_all()
+        self.farewell_by = self.due = trio.current_time() + FAREWELL_SECONDS
 
     def count_loss(self, loss: Loss) -> None:
         """Count what a policy took away."""
@@ -322,7 +326,7 @@ class Stream:
     # Serving
 
     async def serve(self, early: bytes) -> None:
-        """Read the peer until the connection ends; the streams's whole life happens in here."""
+        """Begin, and go to the parking lot; from there it lives by calls."""
         self._registry.add(self)
         try:
             if self._registry.draining:  # its handshake was under way when the drain began
@@ -330,21 +334,31 @@ class Stream:
             elif self.key in self._registry.lapsed:  # or when its key was revoked
                 self.end(self._registry.lapsed[self.key])
             else:
-                await self.opened()
-            if early:
-                await self.received(early)
-            while not self.sink.closed:
-                try:
-                    data = await self._socket.recv(READ_BYTES)
-                except (OSError, trio.ClosedResourceError):
-                    break
-                if not data:
-                    break
-                await self.received(data)
-        finally:
-            self.watching.close()
-            self.sink.close()
-            self._registry.remove(self)
+                self.opened()
+        except BaseException:
+            self.gone()
+            raise
+        if self.sink.closed:
+            self.gone()
+        else:
+            await self._registry.lot.keep(self._descriptor, self, early)
+
+    def heard(self, data: bytes) -> bool:
+        """Act on what the peer has sent; tell whether it is to be heard further."""
+        self.received(data)
+        return not self.sink.closed
+
+    def gone(self) -> None:
+        """Clean up and close the socket; harmless when that was done before."""
+        if self._descriptor == CLOSED:
+            return
+        descriptor, self._descriptor = self._descriptor, CLOSED
+        self.due = math.inf
+        self.watching.close()
+        self.sink.close()
+        self._registry.remove(self)
+        self._registry.lot.leave(descriptor)
+        close(descriptor)
 
 
 @attrs.frozen
@@ -352,17 +366,18 @@ class Refused:
     """What takes over the connection of a stream that is one too many.
 
     Args:
-        stream: The connection.
+        sock: The connection.
         answer: To its handshake.
     """
 
-    stream: trio.SocketStream
+    sock: socket.socket
     answer: bytes
 
     async def serve(self, early: bytes) -> None:
         """Answer, and let the peer read that before the connection is closed."""
+        stream = stream_of(self.sock)
         with trio.move_on_after(FAREWELL_SECONDS), suppress(trio.BrokenResourceError):
-            await self.stream.send_all(self.answer)
-            await self.stream.send_eof()
-            while await self.stream.receive_some(READ_BYTES):
+            await stream.send_all(self.answer)
+            await stream.send_eof()
+            while await stream.receive_some(READ_BYTES):
                 pass

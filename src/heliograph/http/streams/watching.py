@@ -8,7 +8,8 @@ the client is heard, and its going away ends the replay.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, Protocol
 
 import attrs
@@ -58,6 +59,11 @@ class WatchRequest:
     ref: Any = None
     told: bool = True
 
+    @property
+    def live(self) -> bool:
+        """Whether it begins with what is new, and nothing must be asked for that."""
+        return self.after is None and not self.tail and not self.foreign and self.task_end is None
+
 
 @attrs.frozen
 class CursorLost:
@@ -65,6 +71,18 @@ class CursorLost:
 
     oldest: EventId
     reason: str
+
+
+@contextmanager
+def _told(viewer: Viewer, request: WatchRequest) -> Iterator[None]:
+    """Tell the client when nothing comes of a request."""
+    try:
+        yield
+    except Unavailable as error:
+        viewer.unwatched(request, error)
+    except Exception:
+        log.exception("unexpected error in a subscription")
+        viewer.failed()
 
 
 class Viewer(Watcher, Protocol):
@@ -112,8 +130,8 @@ class Watching:
         self._hub = hub
         self._start_task = start_task
         self._replaying: trio.CancelScope | None = None
-        self.subscriptions: list[Subscription] = []
-        self.replays: list[WatchRequest] = []
+        self.subscriptions: tuple[Subscription, ...] = ()
+        self.replays: tuple[WatchRequest, ...] = ()
 
     @property
     def busy(self) -> bool:
@@ -123,6 +141,8 @@ class Watching:
     @property
     def count(self) -> int:
         """How many channels and patterns are watched or will be."""
+        if not self.replays and len(self.subscriptions) == 1:  # as nearly always
+            return len(self.subscriptions[0].selection.selectors)
         return sum(len(selection.selectors) for selection in self.selections)
 
     @property
@@ -130,12 +150,12 @@ class Watching:
         """What is watched, or will be when its turn to be replayed has come."""
         return {one.selection for one in self.subscriptions} | {one.selection for one in self.replays}
 
-    async def watch(self, request: WatchRequest) -> None:
-        """Begin a subscription: at once if it is live only, else in a task beside the reading of the peer."""
-        if request.after is None and not request.tail:
-            await self._begin(request)
+    def watch(self, request: WatchRequest) -> None:
+        """Begin a subscription: at once if it is live only, else in a task."""
+        if request.live:
+            self._begin_live(request)
             return
-        self.replays.append(request)
+        self.replays += (request,)
         if self._replaying is None:
             self._replaying = trio.CancelScope()
             self._start_task(self._replay_all)
@@ -146,7 +166,7 @@ class Watching:
         for place, request in enumerate(self.replays):
             if request.selection == selection:
                 known = True
-                del self.replays[place]
+                self.replays = self.replays[:place] + self.replays[place + 1 :]
                 if place == 0 and self._replaying is not None:
                     self._replaying.cancel()
                 break
@@ -154,7 +174,7 @@ class Watching:
             if subscription.selection == selection:
                 known = True
                 self._hub.detach(subscription)
-                self.subscriptions.remove(subscription)
+                self._forget(subscription)
                 break
         return known
 
@@ -162,9 +182,9 @@ class Watching:
         """End every subscription and replay."""
         for subscription in self.subscriptions:
             self._hub.detach(subscription)
-        self.subscriptions = []
+        self.subscriptions = ()
         if self._replaying is not None:
-            self.replays.clear()
+            self.replays = ()
             self._replaying.cancel()
 
     def close(self) -> None:
@@ -191,20 +211,26 @@ class Watching:
                     await self._viewer.room()
                 await self._begin(request)
             # By identity: it may have been forgotten, and the same be asked for anew.
-            self.replays = [waiting for waiting in self.replays if waiting is not request]
+            self.replays = tuple(waiting for waiting in self.replays if waiting is not request)
         self._replaying = None
+
+    def _begin_live(self, request: WatchRequest) -> None:
+        """Begin with what is new, without a wait."""
+        viewer = self._viewer
+        if viewer is None:
+            return
+        with _told(viewer, request):
+            subscription = self._announce(viewer, request, self._hub.live_position(request.selection), None)
+            self._hub.join(subscription)
+            if viewer.ending:
+                self._hub.detach(subscription)
 
     async def _begin(self, request: WatchRequest) -> None:
         viewer = self._viewer
         if viewer is None:
             return
-        try:
+        with _told(viewer, request):
             await self._attach(viewer, request)
-        except Unavailable as error:
-            viewer.unwatched(request, error)
-        except Exception:
-            log.exception("unexpected error in a subscription")
-            viewer.failed()
 
     async def _attach(self, viewer: Viewer, request: WatchRequest) -> None:
         """Find where to start, announce it, replay, and go live.
@@ -214,23 +240,31 @@ class Watching:
         """
         start, reset = await self._starting_point(request)
         await trio.lowlevel.checkpoint_if_cancelled()  # what was forgotten meanwhile must not be announced
-        subscription = Subscription(
-            viewer, request.selection, request.overflow, request.ends_with_task, request.ends_after
-        )
-        subscription.position = start
-        self.subscriptions.append(subscription)
-        viewer.announce(request, start, reset)
+        subscription = self._announce(viewer, request, start, reset)
         if request.task_end is not None and start >= request.task_end:
             viewer.task_ended(subscription)
             return
         try:
             await self._hub.attach(subscription, viewer.room)
         except Unavailable:
-            if subscription in self.subscriptions:
-                self.subscriptions.remove(subscription)
+            self._forget(subscription)
             raise
         if viewer.ending:
             self._hub.detach(subscription)
+
+    def _announce(
+        self, viewer: Viewer, request: WatchRequest, start: EventId, reset: CursorLost | None
+    ) -> Subscription:
+        """Make the subscription, and tell the client where it begins."""
+        subscription = Subscription(
+            viewer, request.selection, request.overflow, request.ends_with_task, request.ends_after, start
+        )
+        self.subscriptions += (subscription,)
+        viewer.announce(request, start, reset)
+        return subscription
+
+    def _forget(self, subscription: Subscription) -> None:
+        self.subscriptions = tuple(one for one in self.subscriptions if one is not subscription)
 
     async def _starting_point(self, request: WatchRequest) -> tuple[EventId, CursorLost | None]:
         """Return the position to begin at and, if the client's cursor can't be honoured, why.

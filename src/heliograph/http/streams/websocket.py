@@ -1,9 +1,9 @@
 """The WebSocket protocol of ``/ws``: what a client may say, and what it hears.
 
-Frames from the client are parsed by wsproto (masking, fragments, UTF-8, reserved bits); frames to it
-are made once for everybody in ``frames``. No extension is negotiated, so nothing is compressed. A
-message that makes no sense is answered by an ``error`` and the connection lives; only what breaks the
-protocol or a limit of the connection itself ends it.
+Frames from the client are parsed by wsproto (masking, fragments, UTF-8, reserved bits), but for whole short
+texts, pings and pongs (``plain_frames``); frames to it are made once for everybody in ``frames``. No
+extension is negotiated, so nothing is compressed. A message that makes no sense is answered by an ``error``
+and the connection lives; only what breaks the protocol or a limit of the connection itself ends it.
 
 A long module, since it reads every message of the protocol, and a page's own stream has a few more.
 """
@@ -11,34 +11,38 @@ A long module, since it reads every message of the protocol, and a page's own st
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping
+import socket
+from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar, Protocol
 
-import orjson
 import structlog
 import trio
 from wsproto.connection import Connection, ConnectionType
-from wsproto.events import CloseConnection, Message, Ping, TextMessage
+from wsproto.events import CloseConnection, Event, Message, Ping, TextMessage
 from wsproto.utilities import RemoteProtocolError, generate_accept_token
 
 from heliograph.actors.hub import Hub
 from heliograph.actors.subscription import Overflow
 from heliograph.http.rules.auth import Authenticator, Identity
 from heliograph.http.rules.problems import describe
+from heliograph.http.rules.quotas import QuotaExceeded
+from heliograph.http.streams.messages import kind_of, message_of, ref_of, request_of, selection_of, text_of
 from heliograph.http.streams.reason import Reason
 from heliograph.http.streams.registry import ANONYMOUS, StreamRegistry
 from heliograph.http.streams.stream import Stream
-from heliograph.http.streams.watching import MAX_TAIL, CursorLost, WatchRequest
+from heliograph.http.streams.watching import CursorLost, WatchRequest
 from heliograph.http.wire.frames import (
     PING,
     PONG,
+    TEXT,
     close_frame,
     event_frame,
     frame,
     json_frame,
+    plain_frames,
     whole_messages,
 )
-from heliograph.model.channels import STATUS, Selection, parse_selector, parse_topic_pattern
+from heliograph.model.channels import STATUS, Selection
 from heliograph.model.errors import (
     Forbidden,
     HeliographError,
@@ -48,15 +52,11 @@ from heliograph.model.errors import (
     Unavailable,
 )
 from heliograph.model.event import CLI_STATUS
-from heliograph.model.ids import EventId, format_id, is_time, parse_position
-from heliograph.model.intake import parse_json
+from heliograph.model.ids import EventId, format_id
 
 log = structlog.get_logger(__name__)
 
 PING_FRAME = frame(PING, b"")
-MAX_EVERY = 60
-"""Seconds that a client which wants the newest only may ask to wait."""
-
 RETURNING = (Reason.SHUTDOWN, Reason.ROTATE, Reason.SLOW)
 """Endings after which it makes sense to come back at a time and a place that we name."""
 
@@ -69,12 +69,10 @@ SESSION_WATCHES = (
 ACTIONS = ("chat.message", "task.stop", "task.input")
 """What such a page may say beside the messages of every WebSocket."""
 
-FIELDS = {
-    "subscribe": {"type", "channel", "topic", "after", "tail", "every", "overflow", "ref"},
-    "unsubscribe": {"type", "channel", "topic", "every", "ref"},
-    "ping": {"type", "ref"},
-    "auth": {"type", "key", "ticket", "ref"},
-}
+
+def owner_of(identity: Identity | None) -> str:
+    """Return for whom a stream is counted."""
+    return ANONYMOUS if identity is None else identity.name
 
 
 def handshake_response(key: str) -> bytes:
@@ -116,16 +114,20 @@ class WebSocketStream(Stream):
         session: Name of the page whose own stream it is. Such a page may never say anything: it watches the
             statuses of all tasks from the start, and is not closed for its silence.
         acting: Does what such a page asks for.
+        address: Where it comes from, if it must still say who it is.
     """
 
     __slots__ = (
         "_acting",
+        "_address",
         "_authenticator",
+        "_doing",
         "_identity",
         "_message",
         "_next_ping",
         "_parser",
         "_pong_by",
+        "_rest",
         "_without_subscription_since",
     )
 
@@ -135,25 +137,29 @@ class WebSocketStream(Stream):
 
     def __init__(
         self,
-        trio_stream: trio.SocketStream,
+        sock: socket.socket,
         hub: Hub,
         registry: StreamRegistry,
         identity: Identity | None,
         authenticator: Authenticator,
         session: str | None = None,
         acting: Acting | None = None,
+        address: str | None = None,
     ) -> None:
-        owner, key = (ANONYMOUS, "") if identity is None else (identity.name, identity.key)
-        super().__init__(trio_stream, hub, registry, owner, key, session)
+        key = "" if identity is None else identity.key
+        super().__init__(sock, hub, registry, owner_of(identity), key, session)
         self._identity = identity
         self._authenticator = authenticator
         self._acting = acting
+        self._address = address
         self._parser: Connection | None = None
-        self._message = bytearray()
-        now = trio.current_time()
+        self._message: bytearray | None = None  # as far as it has come
+        now = self.due
         self._without_subscription_since = now
-        self._next_ping = now + self.limits.keepalive_seconds * random.uniform(0.5, 1.0)
+        self._next_ping = now + registry.limits.keepalive_seconds * random.uniform(0.5, 1.0)
         self._pong_by: float | None = None
+        self._doing = False
+        self._rest: Iterator[tuple[int, bytes] | Event] | None = None  # behind what is being done
 
     # Out
 
@@ -186,20 +192,20 @@ class WebSocketStream(Stream):
         if reset is not None:
             self.send_reset(request.selection, reset, cursor)
 
-    async def opened(self) -> None:
+    def opened(self) -> None:
         """Have a page watch what it never asks for, as soon as it is known who it is."""
         try:
-            await self._watch_as_page()
+            self._watch_as_page()
         except (Forbidden, TooMany) as error:
             self._error(error, None)
             self.end(Reason.FORBIDDEN if isinstance(error, Forbidden) else Reason.TOO_MANY)
 
-    async def _watch_as_page(self) -> None:
+    def _watch_as_page(self) -> None:
         if self.session is not None and self._identity is not None:
             self._identity.require("read", "task:*")
             for request in SESSION_WATCHES:
                 if self._identity.covers(*request.selection.selectors):
-                    await self.watch(request)
+                    self.watch(request)
 
     def beat(self, now: float) -> None:
         """Ping, and end a client that does not pong or does not subscribe."""
@@ -228,106 +234,154 @@ class WebSocketStream(Stream):
 
     # In
 
-    async def received(self, data: bytes) -> None:
+    def received(self, data: bytes) -> None:
         """Parse what the client sent and act on each message."""
         self._pong_by = None
-        if self.ending:
-            return  # only the end of file matters now
+        if not self.ending:  # then only the end of file matters
+            self._go_on(self._frames(data))
+
+    def _frames(self, data: bytes) -> Iterator[tuple[int, bytes] | Event]:
+        """Yield what the client sent: plain frames, or what the parser makes of it."""
+        plain = plain_frames(data) if self._parser is None else None
+        if plain is not None:
+            yield from plain
+            return
+        parser = self._parser
+        if parser is None:
+            parser = Connection(ConnectionType.SERVER)
+            # A parser is as large as a stream: it is kept only where it remembers something.
+            self._parser = None if whole_messages(data) else parser
+        parser.receive_data(data)
+        yield from parser.events()
+
+    def _go_on(self, frames: Iterator[tuple[int, bytes] | Event]) -> None:
+        """Act on one frame after the other, until one begins what takes its time."""
         try:
-            parser = self._parser
-            if parser is None:
-                parser = Connection(ConnectionType.SERVER)
-                # A parser is a fifth of a stream's memory: it is kept only where it remembers something.
-                self._parser = None if whole_messages(data) else parser
-            parser.receive_data(data)
-            for event in parser.events():
-                if isinstance(event, Message):
-                    await self._part(event)
-                elif isinstance(event, Ping):
-                    self.sink.write(frame(PONG, bytes(event.payload)))
-                elif isinstance(event, CloseConnection):
-                    self._closed_by_peer(event)
+            for frame_or_event in frames:
+                match frame_or_event:
+                    case (int() as opcode, bytes() as payload):
+                        self._plain(opcode, payload)
+                    case Message():
+                        self._part(frame_or_event)
+                    case Ping():
+                        self.sink.write(frame(PONG, bytes(frame_or_event.payload)))
+                    case CloseConnection():
+                        self._closed_by_peer(frame_or_event)
                 if self.ending:
+                    return
+                if self._doing:
+                    self._rest = frames
                     return
         except RemoteProtocolError as error:
             hint = error.event_hint
             bad_data = isinstance(hint, CloseConnection) and hint.code == Reason.BAD_DATA.code
             self.end(Reason.BAD_DATA if bad_data else Reason.PROTOCOL)
 
+    def _plain(self, opcode: int, payload: bytes) -> None:
+        if opcode == TEXT:
+            self._take(payload)
+        elif opcode == PING:
+            self.sink.write(frame(PONG, payload))
+
     def _closed_by_peer(self, event: CloseConnection) -> None:
         code = 1000 if event.code in {1005, 1006} else event.code
         self.close_with(Reason.PEER, close_frame(code, ""))
 
-    async def _part(self, event: Message[Any]) -> None:
+    def _part(self, event: Message[Any]) -> None:
         """Take a part of a message: a frame, or what has come of one."""
         data = event.data.encode() if isinstance(event, TextMessage) else bytes(event.data)
+        if self._message is None:
+            self._message = bytearray()
         if len(self._message) + len(data) > self.limits.max_message_bytes:
             self.end(Reason.TOO_BIG)
             return
         self._message += data
         if not event.message_finished:
             return
-        message, self._message = bytes(self._message), bytearray()
-        if not isinstance(event, TextMessage):
+        message, self._message = bytes(self._message), None
+        if isinstance(event, TextMessage):
+            self._take(message)
+        else:
             self._error(Invalid.field("", "send text frames of JSON, not binary ones"), None)
-            return
-        try:
-            await self._answer(message)
-        except Exception:
-            log.exception("unexpected error in a message")
-            self.end(Reason.INTERNAL)
 
-    async def _answer(self, text: bytes) -> None:
+    def _take(self, message: bytes) -> None:
+        """Act on a whole message of text."""
+        if len(message) > self.limits.max_message_bytes:
+            self.end(Reason.TOO_BIG)
+            return
         ref: Any = None
         try:
-            message = parse_json(text, "the message")
-            if not isinstance(message, dict):
-                raise Invalid.field("", "a message must be a JSON object")
-            ref = _ref(message)
-            await self._act(message, ref)
-        except (Forbidden, Unauthenticated) as error:
-            self._error(error, ref)
-            self.end(Reason.BAD_KEY if isinstance(error, Unauthenticated) else Reason.FORBIDDEN)
-        except TooMany as error:
-            self._error(error, ref)
-            self.end(Reason.TOO_MANY)
-        except HeliographError as error:
-            self._error(error, ref)
+            said = message_of(message)
+            ref = ref_of(said)
+            self._act(said, ref)
+        except Exception as error:  # a bug is logged
+            self._refuse(error, ref)
 
-    async def _act(self, message: dict[str, Any], ref: Any) -> None:
-        kind = message.get("type")
-        actions = ACTIONS if self.session is not None else ()
-        if isinstance(kind, str) and kind in actions:
-            await self._do(kind, {name: message[name] for name in message.keys() - {"type", "ref"}}, ref)
+    def _refuse(self, error: Exception, ref: Any) -> None:
+        """Tell the client what came of its message; some errors end the stream, and so does a bug of ours."""
+        if not isinstance(error, HeliographError):
+            log.exception("unexpected error in a message")
+            self.end(Reason.INTERNAL)
             return
-        if not isinstance(kind, str) or kind not in FIELDS:
-            raise Invalid.field("type", f"must be one of {', '.join((*FIELDS, *actions))}")
-        for name in message.keys() - FIELDS[kind]:
-            raise Invalid.field(name[:100], f"is unknown; {kind} takes {', '.join(sorted(FIELDS[kind]))}")
+        self._error(error, ref)
+        match error:
+            case Unauthenticated():
+                self.end(Reason.BAD_KEY)
+            case Forbidden():
+                self.end(Reason.FORBIDDEN)
+            case TooMany() if not isinstance(error, QuotaExceeded):  # over that it may watch all the same
+                self.end(Reason.TOO_MANY)
+
+    def _act(self, message: dict[str, Any], ref: Any) -> None:
+        actions = () if self.session is None else ACTIONS
+        kind = kind_of(message, actions)
         match kind:
             case "subscribe":
-                await self._subscribe(self._request(message))
+                self._subscribe(request_of(message))
             case "unsubscribe":
-                self._unsubscribe(self._selection(message), ref)
+                self._unsubscribe(selection_of(message), ref)
             case "ping":
                 self.sink.write(self.notice("pong", {"ref": ref}))
             case "auth":
-                await self._authenticate(_text(message, "key"), _text(message, "ticket"), ref)
+                self._authenticate(text_of(message, "key"), text_of(message, "ticket"), ref)
+            case _:
+                said = {name: message[name] for name in message.keys() - {"type", "ref"}}
+                self._begin_action(kind, said, ref)
 
-    async def _do(self, kind: str, message: Mapping[str, Any], ref: Any) -> None:
+    def _begin_action(self, kind: str, message: Mapping[str, Any], ref: Any) -> None:
+        """Do what a page asks for in a task; what the client says next is heard when that is done."""
         if self._identity is None:
             raise Unauthenticated(f"say auth before {kind}")
+        self._doing = True
+        self._registry.lot.hold(self._descriptor)
+        self._registry.start_task(self._do, self._identity, kind, message, ref)
+
+    async def _do(self, identity: Identity, kind: str, message: Mapping[str, Any], ref: Any) -> None:
         assert self._acting is not None
         assert self.session is not None
         try:
-            did = await self._acting.act(self._identity, self.session, kind, message)
+            did = await self._acting.act(identity, self.session, kind, message)
+            self.sink.write(self.notice("done", {"of": kind, **did, "ref": ref}))
         except Forbidden as error:  # what it watches it may watch all the same
             self._error(error, ref)
-            return
-        self.sink.write(self.notice("done", {"of": kind, **did, "ref": ref}))
+        except Exception as error:  # a bug is logged
+            self._refuse(error, ref)
+        self._doing = False
+        rest, self._rest = self._rest, None
+        try:
+            self._go_on(rest or iter(()))
+        except Exception:
+            log.exception("unexpected error behind an action")
+            self.failed()
+        if not self._doing:
+            self._registry.lot.resume(self._descriptor)
 
-    async def _authenticate(self, key: str | None, ticket: str | None, ref: Any) -> None:
-        identity = self._authenticator.authenticate(key, ticket)
+    def _authenticate(self, key: str | None, ticket: str | None, ref: Any) -> None:
+        try:
+            identity = self._authenticator.authenticate(key, ticket)
+        except Unauthenticated as error:
+            self._authenticator.refused.note(self._address or self.owner, "auth on a WebSocket", str(error))
+            raise
         try:
             self._registry.rename(self, identity.name)
         except TooMany as error:  # of streams, of which some will end
@@ -337,7 +391,7 @@ class WebSocketStream(Stream):
         first, self._identity, self.key = self._identity is None, identity, identity.key
         self.sink.write(self.notice("authenticated", {"name": identity.name, "ref": ref}))
         if first:
-            await self._watch_as_page()
+            self._watch_as_page()
         else:
             self._end_uncovered(identity)
 
@@ -349,43 +403,14 @@ class WebSocketStream(Stream):
             except Forbidden:
                 self._unsubscribe(selection, None)
 
-    def _selection(self, message: dict[str, Any]) -> Selection:
-        selector = parse_selector(message.get("channel"))
-        topic = _text(message, "topic")
-        every = message.get("every") or 0
-        if isinstance(every, bool) or not isinstance(every, int | float) or not 0 <= every <= MAX_EVERY:
-            raise Invalid.field("every", f"must be a number of seconds from 0 to {MAX_EVERY}")
-        return Selection((selector,), "*" if topic is None else parse_topic_pattern(topic), every)
-
-    def _request(self, message: dict[str, Any]) -> WatchRequest:
-        after = _text(message, "after")
-        tail = message.get("tail")
-        if tail is not None and (
-            isinstance(tail, bool) or not isinstance(tail, int) or not 0 <= tail <= MAX_TAIL
-        ):
-            raise Invalid.field("tail", f"must be a whole number from 0 to {MAX_TAIL}")
-        if message.get("every") and (tail or after is not None):
-            raise Invalid.field("every", "goes with neither after nor tail: it begins with what is new")
-        overflow = _text(message, "overflow") or Overflow.DISCONNECT
-        if overflow not in list(Overflow):
-            raise Invalid.field("overflow", f"must be one of {', '.join(Overflow)}")
-        return WatchRequest(
-            selection=self._selection(message),
-            after=None if after is None else parse_position(after, "after"),
-            after_is_time=after is not None and is_time(after),
-            tail=tail or 0,
-            overflow=Overflow(overflow),
-            ref=message.get("ref"),
-        )
-
-    async def _subscribe(self, request: WatchRequest) -> None:
+    def _subscribe(self, request: WatchRequest) -> None:
         if self._identity is None:
             raise Unauthenticated("say auth before subscribe")
         self._identity.require("read", *request.selection.selectors)
         self.watching.forget(request.selection)  # subscribing again begins anew
         if len(self.watching.selections) >= self.limits.max_channels:
             raise TooMany(f"a stream takes at most {self.limits.max_channels} subscriptions")
-        await self.watch(request)
+        self.watch(request)
 
     def _unsubscribe(self, selection: Selection, ref: Any) -> None:
         if not self.watching.forget(selection):
@@ -412,20 +437,3 @@ class WebSocketStream(Stream):
                 "error", {"code": problem.code, "title": problem.title, "detail": problem.detail, "ref": ref}
             )
         )
-
-
-def _ref(message: dict[str, Any]) -> Any:
-    """Return what goes back as it came; orjson reads deeper nesting than it writes."""
-    ref = message.get("ref")
-    try:
-        json_frame({"ref": ref})
-    except orjson.JSONEncodeError:
-        raise Invalid.field("ref", "is nested too deeply to be returned") from None
-    return ref
-
-
-def _text(message: dict[str, Any], name: str) -> str | None:
-    value = message.get(name)
-    if value is not None and not isinstance(value, str):
-        raise Invalid.field(name, "must be text")
-    return value

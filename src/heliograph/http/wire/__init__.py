@@ -2,7 +2,18 @@
 
 from heliograph.http.wire.connection import Connection, Served, Shortcut, Successor
 from heliograph.http.wire.head import Head
+from heliograph.http.wire.lot import open_lot
 from heliograph.http.wire.server import Server, open_listener
 from heliograph.http.wire.sink import Sink
 
-__all__ = ["Connection", "Head", "Served", "Server", "Shortcut", "Sink", "Successor", "open_listener"]
+__all__ = [
+    "Connection",
+    "Head",
+    "Served",
+    "Server",
+    "Shortcut",
+    "Sink",
+    "Successor",
+    "open_listener",
+    "open_lot",
+]

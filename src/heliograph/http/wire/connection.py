@@ -33,7 +33,6 @@ import math
 import os
 import re
 import socket
-import struct
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
@@ -43,6 +42,7 @@ from typing import Protocol
 import trio
 
 from heliograph.http.wire.body import MeasuredBody, SizedBody
+from heliograph.http.wire.descriptor import reset_on_close
 from heliograph.http.wire.head import Head, HeadRefused
 from heliograph.http.wire.inbox import READ_BYTES, Inbox
 
@@ -69,7 +69,9 @@ class Served(Protocol):
         ...
 
 
-Successor = Callable[[trio.SocketStream], Served]
+Successor = Callable[[socket.socket], Served]
+"""Makes what serves the connection from now on; who needs the socket for longer detaches its descriptor."""
+
 Shortcut = Callable[[Head, bytes], Awaitable[bytes | Successor | None]]
 """Serves a request given its head and its whole body: the answer's bytes, or who takes the connection
 over, or ``None``, when hypercorn and the app must serve it after all."""
@@ -91,12 +93,9 @@ def peer_address() -> str | None:
 """The connection that the running task serves; routes find it here."""
 
 
-def reset_on_close(sock: trio.socket.SocketType) -> None:
-    """Make the closing of a socket forget at once what its peer has not taken.
-
-    Otherwise the kernel keeps it, megabytes of it, and offers it for as long as a stalled peer likes.
-    """
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+def stream_of(sock: socket.socket) -> trio.SocketStream:
+    """Make Trio's stream of a connection, for what needs one; most connections never do."""
+    return trio.SocketStream(trio.socket.from_stdlib_socket(sock))
 
 
 class Phase(Enum):
@@ -126,7 +125,7 @@ class Connection:
     """A stream for hypercorn that gives it some requests and can be taken away from it.
 
     Args:
-        stream: The accepted TCP stream.
+        sock: The accepted connection, which doesn't block.
         write_timeout: Seconds after which a peer that takes no bytes is given up.
         idle_timeout: Seconds from the end of a request by which the head of the next must be complete.
         has_shortcut: Tells whether a request may be served without hypercorn.
@@ -140,24 +139,23 @@ class Connection:
 
     def __init__(
         self,
-        stream: trio.SocketStream,
+        sock: socket.socket,
         write_timeout: float,
         idle_timeout: float,
         has_shortcut: Callable[[Head], bool],
     ) -> None:
-        self.socket = stream.socket
+        self.socket = sock
         self.phase = Phase.HEAD
         self.successor: Successor | None = None
         self.refused: HeadRefused | None = None
         self.due = trio.current_time() + idle_timeout
-        self._stream = stream
         self._write_timeout = write_timeout
         self._idle_timeout = idle_timeout
         self._has_shortcut = has_shortcut
-        self._inbox = Inbox(stream.socket)
+        self._inbox = Inbox(sock)
         self._body: MeasuredBody = SizedBody(0)  # of the request that hypercorn is given
         self._short: tuple[Head, bytes] | None = None
-        self._reading = trio.CancelScope()  # in which hypercorn waits
+        self._reading: trio.CancelScope | None = None  # in which hypercorn waits
         self._last = False  # hypercorn closes after it
         self._busy = self._stopping = False
         self._unsent = b""
@@ -173,7 +171,7 @@ class Connection:
             if self.phase is Phase.ENGINE:  # after an error hypercorn has still to close
                 self.phase = Phase.ANSWERED
             if len(self._inbox):
-                self._reading.cancel()  # what waits may be the next request
+                self._interrupt()  # what waits may be the next request
         finally:
             self.end()
 
@@ -185,6 +183,8 @@ class Connection:
     def end(self) -> None:
         """Mark it as ended."""
         self._busy = False
+        if self.phase is Phase.STREAM:
+            return
         self.due = trio.current_time() + self._idle_timeout
         if self._stopping:
             self._read_no_more()
@@ -203,7 +203,7 @@ class Connection:
         self.due = math.inf
         if self.phase is not Phase.STREAM:
             with suppress(OSError):
-                self.socket.shutdown(trio.socket.SHUT_RD)
+                self.socket.shutdown(socket.SHUT_RD)
 
     # Taking it away from hypercorn
 
@@ -211,7 +211,12 @@ class Connection:
         """Take the connection away from hypercorn; what ``successor(stream)`` makes serves it next."""
         self.successor = successor
         self.phase = Phase.STREAM
-        self._reading.cancel()
+        self._interrupt()
+
+    def _interrupt(self) -> None:
+        """Have hypercorn look again what there is to read."""
+        if self._reading is not None:
+            self._reading.cancel()
 
     def take_early(self) -> bytes:
         """Return what was read and not handed on."""
@@ -325,7 +330,7 @@ class Connection:
         """
         if not self._is_taken:
             self.phase = Phase.CLOSED
-            self._reading.cancel()
+            self._interrupt()
 
     @property
     def _is_taken(self) -> bool:
@@ -353,12 +358,13 @@ class Connection:
 
     async def _send_rest(self, data: bytes) -> None:
         view = memoryview(data)
+        stream = stream_of(self.socket)
         try:
             for start in range(0, len(view), WRITE_BYTES):
                 with trio.fail_after(self._write_timeout):
-                    await self._stream.send_all(view[start : start + WRITE_BYTES])
+                    await stream.send_all(view[start : start + WRITE_BYTES])
         except trio.TooSlowError:
-            reset_on_close(self.socket)
+            reset_on_close(self.socket.fileno())
             raise trio.BrokenResourceError("the peer takes no bytes") from None
 
     def abort(self) -> None:
@@ -367,16 +373,17 @@ class Connection:
         The descriptor stays open until its owner closes it: another's could get its number meanwhile.
         """
         with suppress(OSError):
-            reset_on_close(self.socket)
-            self.socket.shutdown(trio.socket.SHUT_RDWR)
+            reset_on_close(self.socket.fileno())
+            self.socket.shutdown(socket.SHUT_RDWR)
 
     def _shut_down(self) -> None:
         with suppress(OSError):
-            self.socket.shutdown(trio.socket.SHUT_WR)
+            self.socket.shutdown(socket.SHUT_WR)
 
     async def linger(self) -> None:
         """Let a peer that is still sending read the answer before the closing resets its connection."""
         self._shut_down()
+        stream = stream_of(self.socket)
         with trio.move_on_after(LINGER_SECONDS), suppress(trio.BrokenResourceError):
-            while await self._stream.receive_some(WRITE_BYTES):
+            while await stream.receive_some(WRITE_BYTES):
                 pass

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 from collections.abc import Callable
 
 import trio
@@ -23,11 +24,12 @@ class Inbox:
         ended: The peer sends no more.
     """
 
-    __slots__ = ("_data", "_socket", "ended")
+    __slots__ = ("_data", "_fresh", "_socket", "ended")
 
-    def __init__(self, socket: trio.socket.SocketType) -> None:
+    def __init__(self, socket: socket.socket) -> None:
         self._socket = socket
         self._data = bytearray()
+        self._fresh = True
         self.ended = False
 
     def __len__(self) -> int:
@@ -50,13 +52,17 @@ class Inbox:
     async def fill(self) -> None:
         """Wait for the peer's next bytes, or its end.
 
-        There is mostly nothing yet, so the waiting comes first: the stream would try in vain before it.
+        Most clients send a request right after they have connected, so the first reading is tried at once.
+        Later there is mostly nothing yet, so the waiting comes first.
 
         Raises:
             trio.BrokenResourceError: The peer has reset the connection.
         """
         descriptor = self._socket.fileno()
-        await trio.lowlevel.wait_readable(descriptor)
+        if self._fresh:
+            self._fresh = False
+        else:
+            await trio.lowlevel.wait_readable(descriptor)
         try:
             data = os.read(descriptor, READ_BYTES)
         except BlockingIOError:

@@ -1,9 +1,14 @@
 """The listener: our own accept loop around hypercorn's per-connection engine.
 
-hypercorn offers ``serve``, but not its sockets, its deadlines or a connection that outlives it. So the
-accept loop is ``trio.serve_listeners`` and each connection is handed to hypercorn's ``TCPServer``,
-wrapped in a ``Connection`` that a stream can take over. This module is the only one that touches
-hypercorn's inner classes, and ``tests/http/test_server.py`` fails clearly when an upgrade changes them.
+hypercorn offers ``serve``, but not its sockets, its deadlines or a connection that outlives it. So each
+connection is accepted here and handed to hypercorn's ``TCPServer``, wrapped in a ``Connection`` that a stream
+can take over. This module is the only one that touches hypercorn's inner classes, and
+``tests/http/test_server.py`` fails clearly when an upgrade changes them.
+
+Trio's ``serve_listeners`` would do, but for what it costs each of thousands of streams that come back at
+once: a turn of the scheduler to accept it, an object for its socket, and two scopes to close what a stream
+has long taken over are more than what its handshake needs. Here some are accepted in each turn, and Trio's
+stream of a socket is made for those that need one.
 
 Nesting is the order of stopping: accepting ends first, then what is still served gets ``grace`` seconds, then
 it is cancelled and its connections are aborted: cancelling does not reach the writes that hypercorn shields.
@@ -15,7 +20,7 @@ import errno
 import math
 import socket
 from collections.abc import Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from contextvars import Context, copy_context
 from functools import partial
 
@@ -30,12 +35,25 @@ from quart_trio import QuartTrio
 
 from heliograph.actors.sweeper import Sweeper
 from heliograph.http.wire.connection import Connection, Served, Shortcut, current
+from heliograph.http.wire.descriptor import CLOSED
 from heliograph.http.wire.head import HEAD_LIMIT, Head
+from heliograph.http.wire.lot import Lot, open_lot
 from heliograph.http.wire.refusal import refusal
 from heliograph.model.errors import SettingsError
 
 SWEEP_SECONDS = 1.0
 """How late, at most, a connection without a request is closed."""
+
+UNSENT_BYTES = 16 * 1024
+"""What the kernel may hold of a connection before it asks for more; accepted sockets inherit it."""
+
+ACCEPT_AT_ONCE = 16
+"""Connections that are accepted before everybody else has a turn."""
+
+EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+"""Errors of accepting that say that something has run out."""
+
+EXHAUSTED_SECONDS = 0.1
 
 log = structlog.get_logger(__name__)
 
@@ -53,7 +71,7 @@ def hypercorn_config() -> Config:
     return config
 
 
-def open_listener(host: str, port: int, backlog: int) -> trio.SocketListener:
+def open_listener(host: str, port: int, backlog: int) -> socket.socket:
     """Bind and listen.
 
     Raises:
@@ -68,12 +86,15 @@ def open_listener(host: str, port: int, backlog: int) -> trio.SocketListener:
             listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             listening.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+            with suppress(OSError):  # a socket is writable only when the peer has nearly taken everything
+                listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT_BYTES)
             listening.bind(address)
             listening.listen(backlog)
+            listening.setblocking(False)
         except OSError as error:
             raise SettingsError([_why_not_bound(host, port, error)]) from None
         on_error.pop_all()
-    return trio.SocketListener(trio.socket.from_stdlib_socket(listening))
+    return listening
 
 
 def _why_not_bound(host: str, port: int, error: OSError) -> str:
@@ -113,14 +134,16 @@ class Server:
         idle_timeout: Seconds that a connection may be without a request.
         grace: Seconds that requests under way get after accepting has ended.
         shortcuts: By method and path.
+        lot: Where the streams are that took their connections over.
     """
 
     app: QuartTrio
-    listener: trio.SocketListener
+    listener: socket.socket
     write_timeout: float
     idle_timeout: float
     grace: float
     shortcuts: Mapping[tuple[str, str], Shortcut] = attrs.field(factory=dict)
+    lot: Lot = attrs.field(factory=open_lot)
     _config: Config = attrs.field(factory=hypercorn_config, init=False)
     _context: WorkerContext = attrs.field(factory=partial(WorkerContext, None), init=False)
     _connections: set[Connection] = attrs.field(factory=set, init=False)
@@ -142,13 +165,15 @@ class Server:
         async with trio.open_nursery() as serving:
             serving.start_soon(self._abort_when_cancelled)
             serving.start_soon(sweeper.run, name="connection sweeper")
+            serving.start_soon(self.lot.run, name="parking lot")
             async with trio.open_nursery() as handlers:
                 with self._accepting:
-                    await trio.serve_listeners(self._handle, [self.listener], handler_nursery=handlers)
+                    await self._accept(handlers)
                 await self._context.terminated.set()
                 for connection in self._connections:
                     connection.stop()
                 serving.cancel_scope.deadline = trio.current_time() + self.grace
+            await self.lot.left()
             serving.cancel_scope.cancel()
 
     async def _abort_when_cancelled(self) -> None:
@@ -158,9 +183,32 @@ class Server:
             for connection in self._connections:
                 connection.abort()
 
-    async def _handle(self, stream: trio.SocketStream) -> None:
+    async def _accept(self, handlers: trio.Nursery) -> None:
+        """Accept connections, some at a time, until cancelled."""
+        listening = self.listener
         try:
-            served, early = await self._serve_requests(stream)
+            while True:
+                await trio.lowlevel.wait_readable(listening)
+                for _ in range(ACCEPT_AT_ONCE):
+                    try:
+                        sock, _ = listening.accept()
+                    except BlockingIOError:
+                        break
+                    except OSError as error:
+                        if error.errno in EXHAUSTED:
+                            log.warning("no connection can be accepted now", reason=error.strerror)
+                            await trio.sleep(EXHAUSTED_SECONDS)
+                            break
+                        continue  # it was gone before it was accepted
+                    sock.setblocking(False)
+                    handlers.start_soon(self._handle, sock)
+        finally:
+            trio.lowlevel.notify_closing(listening)
+            listening.close()
+
+    async def _handle(self, sock: socket.socket) -> None:
+        try:
+            served, early = await self._serve_requests(sock)
             if served is not None:
                 # What requests have set in this task's context ends with them: a fresh copy of the one that
                 # all tasks here come from shares their variables instead of having its own.
@@ -170,10 +218,14 @@ class Server:
         except Exception:
             # A mistake in serving one connection must not end all the others.
             log.exception("a connection was lost to an unexpected error")
+        finally:
+            if sock.fileno() != CLOSED:  # no stream has taken it
+                trio.lowlevel.notify_closing(sock)
+                sock.close()
 
-    async def _serve_requests(self, stream: trio.SocketStream) -> tuple[Served | None, bytes]:
+    async def _serve_requests(self, sock: socket.socket) -> tuple[Served | None, bytes]:
         """Serve requests until the connection ends or is taken over; return by whom, and the early bytes."""
-        connection = Connection(stream, self.write_timeout, self.idle_timeout, self._has_shortcut)
+        connection = Connection(sock, self.write_timeout, self.idle_timeout, self._has_shortcut)
         if self.stopping:
             connection.stop()
         self._connections.add(connection)
@@ -194,7 +246,7 @@ class Server:
         if connection.successor is None:
             await connection.linger()
             return None, b""
-        return connection.successor(stream), connection.take_early()
+        return connection.successor(sock), connection.take_early()
 
     def _has_shortcut(self, head: Head) -> bool:
         return (head.method, head.path) in self.shortcuts
@@ -205,12 +257,12 @@ class Server:
             outcome = await self.shortcuts[head.method, head.path](head, body)
             if isinstance(outcome, bytes):
                 await connection.answer(outcome)
+            elif outcome is not None:
+                connection.detach(outcome)
         finally:
             connection.end()
         if outcome is None:
             connection.decline(head, body)
-        elif not isinstance(outcome, bytes):
-            connection.detach(outcome)
 
     async def _run_engine(self, connection: Connection) -> None:
         """Let hypercorn serve requests until one has a shortcut, or the connection is closed or detached."""

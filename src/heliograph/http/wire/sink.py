@@ -35,6 +35,7 @@ import attrs
 import trio
 
 from heliograph.actors.subscription import Batch, Encoder, Message, Overflow, Subscription
+from heliograph.http.wire.descriptor import shut_down_writing
 from heliograph.model.ids import EventId
 
 LOW_WATER = 64 * 1024
@@ -111,7 +112,7 @@ class Sink:
     """The writing side of one connection.
 
     Args:
-        socket: Connected and non-blocking.
+        descriptor: Of a connected socket that doesn't block.
         budget: Bytes that may wait.
         stall_seconds: How long the peer may take nothing at all.
         owner: Hears what happens.
@@ -123,27 +124,23 @@ class Sink:
         "_fd",
         "_finishing",
         "_flushing",
-        "_low_water",
         "_owner",
         "_pending",
         "_room",
         "_sent_of_first",
-        "_socket",
         "_stall_seconds",
         "pending_bytes",
     )
 
     def __init__(
         self,
-        socket: trio.socket.SocketType,
+        descriptor: int,
         budget: int,
         stall_seconds: float,
         owner: SinkOwner,
     ) -> None:
-        self._socket = socket
-        self._fd = socket.fileno()
+        self._fd = descriptor
         self._budget = budget
-        self._low_water = min(LOW_WATER, budget // 2)
         self._stall_seconds = stall_seconds
         self._owner: SinkOwner | None = owner
         self._pending: deque[_Piece] | None = None
@@ -161,6 +158,11 @@ class Sink:
     def descriptor(self) -> int | None:
         """Where the next bytes may be written; ``None`` while some wait, and when no more are taken."""
         return None if self._pending is not None or self._closed or self._finishing else self._fd
+
+    @property
+    def _low_water(self) -> int:
+        """Down to how many pending bytes more is produced again."""
+        return min(LOW_WATER, self._budget // 2)
 
     @property
     def _reduced(self) -> int:
@@ -279,6 +281,7 @@ class Sink:
     def _tell_room(self) -> None:
         if self._room is not None:
             self._room.set()
+            self._room = None
 
     def _send(self, data: bytes) -> int:
         try:
@@ -297,7 +300,7 @@ class Sink:
 
     def _shut_down(self) -> None:
         try:
-            self._socket.shutdown(trio.socket.SHUT_WR)
+            shut_down_writing(self._fd)
         except OSError:
             self._broken()
 

@@ -13,7 +13,7 @@ this node's or another's, what it covers goes into the sums.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice, takewhile
 from typing import Any
 
@@ -108,6 +108,10 @@ class Ledger:
     def active(self) -> int:
         """Entities that are not finished."""
         return len(self._tracked) - len(self._finished)
+
+    def active_of(self, names: Iterable[str]) -> set[str]:
+        """Return which of some entities are not finished."""
+        return {name for name in names if name in self._tracked} - set(self._finished)
 
     @property
     def tracked(self) -> int:

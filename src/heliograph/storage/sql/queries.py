@@ -21,12 +21,12 @@ from sqlalchemy import (
     union_all,
 )
 
-from heliograph.model.channels import EVERYTHING, Selection
+from heliograph.model.channels import EVERYTHING, Selection, topic_matches
 from heliograph.model.event import Event
 from heliograph.model.ids import OLDEST, EventId
 from heliograph.model.kind import Key, V
 from heliograph.storage.sql.entity import Entity
-from heliograph.storage.sql.schema import channels, events
+from heliograph.storage.sql.schema import NO_OUTPUT, OUTPUT, channels, events
 
 PAGE_BYTES = 1024 * 1024
 FETCH_ROWS = 50
@@ -105,7 +105,11 @@ def _selected(
     """Narrow a question to a selection's first (or last) events of a window, in the order of their ids."""
     order = events.c.id.desc() if newest else events.c.id
     ranges = [
-        what.where(*window, *_topic(selection.topic), *_channel(selector)).order_by(order).limit(limit)
+        what.where(
+            *window, *_topic(selection.topic), *_channel(selector), *_others(selection.topic, selector)
+        )
+        .order_by(order)
+        .limit(limit)
         for selector in selection.selectors
     ]
     if len(ranges) == 1:
@@ -154,6 +158,12 @@ def _topic(pattern: str) -> list[ColumnElement[bool]]:
     if pattern.endswith(".*"):
         return [func.substr(events.c.topic, 1, len(pattern) - 1) == pattern[:-1]]
     return [events.c.topic == pattern]
+
+
+def _others(pattern: str, selector: str) -> list[ColumnElement[bool]]:
+    """Say of a channel's events that no output is among them, where that is so."""
+    whole = selector == EVERYTHING or selector.endswith(":*")
+    return [] if whole or topic_matches(pattern, OUTPUT) else [NO_OUTPUT]
 
 
 def trimmed_through(connection: Connection, selection: Selection) -> EventId:

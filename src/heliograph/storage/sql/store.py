@@ -9,10 +9,11 @@ from heliograph.model.channels import Selection
 from heliograph.model.event import Event
 from heliograph.model.ids import EventId
 from heliograph.model.kind import Before, Kind, V
-from heliograph.storage.protocols import ALL_LINES, LineFilter, LogLine, RollupSnapshot
+from heliograph.storage.protocols import ALL_LINES, Group, LineFilter, LogLine, RollupSnapshot
 from heliograph.storage.sql import fold, queries, rollups
 from heliograph.storage.sql.database import Database
 from heliograph.storage.sql.entities import ENTITY_OF
+from heliograph.storage.sql.groups import list_groups
 from heliograph.storage.sql.lines import read_lines
 
 
@@ -43,6 +44,18 @@ class SqlStore:
     async def count(self, kind: Kind[Any], field: str, wanted: Any = None) -> dict[Any, int]:
         """Count the entities by the values of a field."""
         return await self._database.read(queries.count_entities, ENTITY_OF[kind], field, wanted)
+
+    async def groups(
+        self,
+        kind: Kind[Any],
+        field: str,
+        split: str,
+        wanted: Any,
+        after: tuple[int, str] | None,
+        limit: int,
+    ) -> tuple[Sequence[Group], bool]:
+        """List the groups of the entities by a field; tell whether there are more."""
+        return await self._database.read(list_groups, ENTITY_OF[kind], field, split, wanted, after, limit)
 
     async def newest(self, kind: Kind[V], field: str, values: Sequence[str]) -> Mapping[str, V]:
         """Return the newest entity of each value of a field."""

@@ -182,9 +182,12 @@ function say(text, kind = "problem", action = null) {
   banner.firstElementChild.replaceChildren(...[text, action && h("button", { onclick: action.does }, action.title)].filter(Boolean));
 }
 
+/* Refusals of this page's address, as the service words them: no key helps there, and the words say what would. */
+const ELSEWHERE = /^the (origin|host) /;
+
 function report(problem) {
   if (problem.needsKey) needKey();
-  else if (problem.status === 403) say(problem.message, "problem", { title: "Use another key", does: () => giveKey() });
+  else if (problem.status === 403 && !ELSEWHERE.test(problem.detail)) say(problem.message, "problem", { title: "Use another key", does: () => giveKey() });
   else say(problem.message);
 }
 

@@ -38,9 +38,10 @@ from heliograph.http.rules.schema import (
     text,
     whole,
 )
+from heliograph.http.streams.messages import FIELDS, MAX_EVERY
 from heliograph.http.streams.reason import Reason
 from heliograph.http.streams.watching import MAX_TAIL
-from heliograph.http.streams.websocket import FIELDS, MAX_EVERY, RETURNING
+from heliograph.http.streams.websocket import RETURNING
 from heliograph.model.channels import NAME, TOPIC
 from heliograph.model.errors import (
     Forbidden,

@@ -30,6 +30,7 @@ REFUSALS: Mapping[type[Exception], Exception] = {
         errors.ArtifactNotFound("the run has no artifact 'collect.json'"),
         errors.BadSignature("mismatch", "the signature is not that of this body and the secret"),
         errors.RepeatedDelivery("the delivery 72d3162e was taken before"),
+        errors.NotAsked("ada has answered already"),
         errors.Conflict("item 0: the key '42/2' was used for a different event"),
         errors.TooLarge(
             f"a request may have at most {EventSettings().max_per_request} events: send the others in "

@@ -172,7 +172,7 @@ async def _append(
 ) -> EventId:
     said = {name: value for name, value in payload.items() if value is not None}
     draft = parse_item({"topic": topic, "payload": said}, services.settings.events.max_bytes, key)
-    return (await services.appender.append([draft.of(who.name)])).cursor
+    return (await services.append(who, [draft])).cursor
 
 
 _REFUSES = (Malformed, RequestTimeout, Conflict, TooLarge, UnsupportedMedia, Invalid, Unavailable)

@@ -151,9 +151,7 @@ async def publish(services: Services, who: Identity, asked: PublishOptions, item
     if who.channels:
         for channel in {draft.channel for draft in drafts}:
             who.require_channel(channel)
-    receipt = await services.appender.append(
-        [draft if draft.key is None else draft.of(who.name) for draft in drafts]
-    )
+    receipt = await services.append(who, drafts)
     return Published(len(receipt.ids), receipt.ids, receipt.cursor, mended)
 
 

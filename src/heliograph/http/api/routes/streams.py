@@ -7,11 +7,11 @@ counted: checked any earlier, handshakes under way at the same time would all fi
 from __future__ import annotations
 
 import random
+import socket
 from collections.abc import Mapping
 from typing import Annotated
 
 import attrs
-import trio
 
 from heliograph.actors.subscription import Overflow
 from heliograph.http.api import samples
@@ -41,7 +41,7 @@ from heliograph.http.streams.reason import Reason
 from heliograph.http.streams.sse import SseStream
 from heliograph.http.streams.stream import RECONNECT_MS, Refused
 from heliograph.http.streams.watching import MAX_TAIL, WatchRequest
-from heliograph.http.streams.websocket import WebSocketStream, handshake_response
+from heliograph.http.streams.websocket import WebSocketStream, handshake_response, owner_of
 from heliograph.http.wire.connection import Successor
 from heliograph.http.wire.frames import notice_block, sse_block
 from heliograph.model.channels import EVERYTHING, Selection
@@ -168,13 +168,13 @@ def open_stream(services: Services, who: Identity, wanted: WatchRequest) -> Take
     def successor(handshake: Handshake) -> Successor:
         framing = {"Transfer-Encoding": "chunked"} if handshake.chunked else {"Connection": "close"}
 
-        def take_over(stream: trio.SocketStream) -> SseStream | Refused:
+        def take_over(sock: socket.socket) -> SseStream | Refused:
             try:
                 services.streams.admit(SseStream.transport, who.name)
             except TooMany:
-                return Refused(stream, _come_back_later(wanted, handshake.headers).encoded())
+                return Refused(sock, _come_back_later(wanted, handshake.headers).encoded())
             served = SseStream(
-                stream,
+                sock,
                 services.hub,
                 services.streams,
                 who.name,
@@ -245,16 +245,23 @@ def _upgrade(
         )
 
     def successor(handshake: Handshake) -> Successor:
-        def take_over(stream: trio.SocketStream) -> WebSocketStream | Refused:
+        def take_over(sock: socket.socket) -> WebSocketStream | Refused:
             identity = None if who is NOBODY else who
-            served = WebSocketStream(
-                stream, services.hub, services.streams, identity, services.authenticator, session, acting
-            )
             try:
-                services.streams.admit(served.transport, served.owner)
+                services.streams.admit(WebSocketStream.transport, owner_of(identity))
             except TooMany as error:
                 refusal = describe(error).answer({**handshake.headers, "Connection": "close"})
-                return Refused(stream, refusal.encoded())
+                return Refused(sock, refusal.encoded())
+            served = WebSocketStream(
+                sock,
+                services.hub,
+                services.streams,
+                identity,
+                services.authenticator,
+                session,
+                acting,
+                handshake.address if identity is None else None,
+            )
             served.sink.write(handshake_response(key))
             return served
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import aclosing
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any
 
 import attrs
@@ -40,6 +40,7 @@ from heliograph.storage.protocols import LineFilter, LogLine, Store
 
 MAX_SEQ = 2**62
 MAX_LINES = 5000
+MAX_SILENCE = 10 * 365 * 86400
 FULL_LOG_PAGE = 2000
 TEXT_PLAIN = "text/plain"
 NDJSON = "application/x-ndjson"
@@ -48,14 +49,14 @@ EXACTLY = "Only this value, exactly."
 
 
 def _task_key(sorted_by: int, task_id: str) -> tuple[int, str]:
-    if not -1 <= sorted_by < 2**58 or not is_name(task_id):
+    if abs(sorted_by) >= 2**58 or not is_name(task_id):
         raise ValueError("no task has such a key")
     return sorted_by, task_id
 
 
 @attrs.frozen
-class TaskListing:
-    """The filters and the page of a list of tasks."""
+class TaskNarrowing:
+    """The filters of tasks."""
 
     status: tuple[str, ...] = query(
         Words(STATUSES), "Any of these; repeated, or separated by commas.", default=()
@@ -70,19 +71,26 @@ class TaskListing:
     )
     since: datetime | None = query(Moment(), "Created at or after this ISO 8601 time or date.")
     until: datetime | None = query(Moment(), "Created before this ISO 8601 time or date.")
+    silent: int | None = query(Whole(1, MAX_SILENCE), "Nothing was heard of it for so many seconds.")
+
+    def filter(self) -> TaskFilter:
+        """Return the filter for the store."""
+        given = {field.name: getattr(self, field.name) for field in attrs.fields(TaskNarrowing)}
+        statuses, silent = given.pop("status"), given.pop("silent")
+        heard_before = None if silent is None else datetime.now(UTC) - timedelta(seconds=silent)
+        return TaskFilter(statuses=statuses, heard_before=heard_before, **given)
+
+
+@attrs.frozen
+class TaskListing(TaskNarrowing):
+    """The filters and the page of a list of tasks."""
+
     sort: str | None = query(
         Word(tuple(SORTS)), "The order, largest first; by default the newest come first."
     )
     counts: bool = query(Flag(), "Whether to answer meta.counts, too.", default=False)
     limit: int = page_limit()
     cursor: tuple[int, str] | None = page_cursor(_task_key, int, str)
-
-    def filter(self) -> TaskFilter:
-        """Return the filter for the store."""
-        given = attrs.asdict(self, recurse=False)
-        for name in ("status", "sort", "counts", "limit", "cursor"):
-            del given[name]
-        return TaskFilter(statuses=self.status, **given)
 
     def after(self) -> tuple[Any, str] | None:
         """Return the end of the previous page."""

@@ -105,10 +105,12 @@ class WebhookView:
     is_builtin: Annotated[bool, says("Whether it comes from a file, and is changed only there.")]
     has_secret: bool
     requires_signature: bool
+    signature_header: Annotated[str, says("Where it stands; empty: where the provider puts it.")]
     target_agent: str
     default_command: str | None
     prefix: str
     aliases: Sequence[str]
+    assignee: Annotated[str, says("Being assigned to this one asks for the default command; empty: to none.")]
     commands: Sequence[CommandView]
     event_count: Count
     last_event_at: datetime | None
@@ -228,10 +230,12 @@ def _view(services: Services, hook: Hook, row: Webhook | None) -> WebhookView:
         is_builtin=config.is_builtin,
         has_secret=hook.secret is not None,
         requires_signature=config.requires_signature,
+        signature_header=config.signature_header,
         target_agent=config.agent,
         default_command=config.default_command,
         prefix=config.prefix,
         aliases=config.aliases,
+        assignee=config.assignee,
         commands=[_command_view(command) for command in config.commands],
         event_count=0 if row is None else row.received,
         last_event_at=None if row is None else row.last_event_at,
@@ -298,10 +302,12 @@ EXAMPLE = WebhookView(
     is_builtin=False,
     has_secret=True,
     requires_signature=False,
+    signature_header="",
     target_agent="brain",
     default_command=None,
     prefix="",
     aliases=(),
+    assignee="",
     commands=[_command_view(Command("run", "{{ text }}"))],
     event_count=1,
     last_event_at=samples.OUTPUT.timestamp,

@@ -87,6 +87,8 @@ tasks = Table(
     Index("tasks_status_created", "status", "created_at", "task_id"),
     Index("tasks_agent_created", "agent", "created_at", "task_id"),
     Index("tasks_beating", "created_at", "task_id", postgresql_where=BEATING, sqlite_where=BEATING),
+    # All that groups and their counts are made of: a row may hold a megabyte.
+    Index("tasks_grouped", "status", "agent", "model", "session_id", "created_at"),
 )
 
 SEARCHED = ("task_id", "name", "agent", "agent_type", "model", "error")
@@ -150,7 +152,7 @@ def _merge(connection: Connection, task: Task) -> None:
     task.result = None
 
 
-def _silent(silence: Silence) -> ColumnElement[bool]:
+def _overdue(silence: Silence) -> ColumnElement[bool]:
     """Tell of which tasks more should have been heard, given that their last event is known."""
     unit = 1 << SEQUENCE_BITS
     most = (silence.until - silence.since) // unit
@@ -187,11 +189,13 @@ TASKS = Entity(
         "text": lambda text: and_(*map(_mentions, text.split())),
         "since": lambda moment: tasks.c.created_at >= moment,
         "until": lambda moment: tasks.c.created_at < moment,
-        "silent": _silent,
+        "overdue": _overdue,
         "heard_since_lost": _heard_since_lost,
+        "heard_before": lambda moment: tasks.c.updated_at < moment,
     },
     sorts={
         "updated": type_coerce(tasks.c.updated_at, Big),
+        "silence": -type_coerce(tasks.c.updated_at, Big),
         "duration": type_coerce(
             case((tasks.c.finished_at.is_(None), -1), (LASTED < 0, 0), else_=LASTED), Big
         ),

@@ -13,9 +13,11 @@ const escaped = encodeURIComponent;
 /** Where everything is, below the page's own address. */
 export const paths = {
   tasks: `${V1}/tasks`,
+  groups: `${V1}/task-groups`,
   task: (id) => `${V1}/tasks/${escaped(id)}`,
   log: (id) => `${V1}/tasks/${escaped(id)}/logs`,
   fullLog: (id) => `${V1}/tasks/${escaped(id)}/logs/full`,
+  answers: (id) => `${V1}/tasks/${escaped(id)}/answers`,
   agents: `${V1}/agents`,
   summary: `${V1}/analytics/summary`,
   histogram: (kind) => `${V1}/analytics/${kind}/histogram`,
@@ -26,6 +28,7 @@ export const paths = {
   sessions: `${V1}/sessions`,
   conversations: `${V1}/conversations`,
   conversation: (id) => `${V1}/conversations/${escaped(id)}`,
+  clearConversation: (id) => `${V1}/conversations/${escaped(id)}/clear`,
   messages: (id) => `${V1}/conversations/${escaped(id)}/messages`,
   workflows: `${V1}/workflows`,
   workflow: (id) => `${V1}/workflows/${escaped(id)}`,
@@ -33,6 +36,7 @@ export const paths = {
   runs: (id) => `${V1}/workflows/${escaped(id)}/runs`,
   run: (id, run) => `${V1}/workflows/${escaped(id)}/runs/${escaped(run)}`,
   webhooks: `${V1}/webhooks`,
+  webhook: (id) => `${V1}/webhooks/${escaped(id)}`,
   switchWebhook: (id, on) => `${V1}/webhooks/${escaped(id)}/${on ? "enable" : "disable"}`,
   webhookStats: `${V1}/webhooks/stats`,
   deliveries: `${V1}/webhooks/events`,

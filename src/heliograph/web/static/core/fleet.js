@@ -6,9 +6,13 @@
    whoever made this is asked to fetch it. What is fetched and is newer always wins, in whatever order it comes. No DOM here. */
 
 import { fold, firstSeen, STATUSES, TERMINAL } from "./task.js";
+import { QUESTION, wordsOf } from "./question.js";
 import { plain } from "./terminal.js";
 
 const MAX_TASKS = 20_000;
+/** A running task of which nothing was heard for so long is silent. */
+export const SILENT_MS = 5 * 60_000;
+
 const LATEST_CHARS = 240;
 const LATEST_RAW = 20_000; // characters of output in which its last line is looked for, with all their sequences
 
@@ -58,7 +62,7 @@ export class Fleet {
       const known = this.#tasks.get(task.task_id);
       this.#unsure.delete(task.task_id);
       // A list needs no inputs and results, and they may be a megabyte each.
-      const listed = { ...task, input: null, result: null, latest: known?.latest ?? "" };
+      const listed = { ...task, input: null, result: null, latest: known?.latest ?? "", asks: known?.asks ?? "", silent: known?.silent ?? false };
       if (known && known.last_seq > task.last_seq) {
         if (known.status === task.status) Object.assign(known, goneOn(known, listed));
         else this.#ask(task.task_id, true);
@@ -83,12 +87,26 @@ export class Fleet {
     this.dirty = true;
   }
 
+  /** Take in the words of the question of a waiting task whose messages have not said any yet. */
+  ask(id, words) {
+    const task = this.#tasks.get(id);
+    if (!task || task.asks) return;
+    task.asks = words;
+    this.dirty = true;
+  }
+
+  /** These are the tasks of which the service has heard nothing for long. */
+  silence(ids) {
+    for (const task of this.#tasks.values()) task.silent = ids.has(task.task_id);
+    this.dirty = true;
+  }
+
   /** Take one message of the streams. */
   take(message) {
     const id = message.channel.slice("task:".length);
     let task = this.#tasks.get(id);
     if (!task && message.seq === 1) {
-      task = { ...firstSeen(message), latest: "" };
+      task = { ...firstSeen(message), latest: "", asks: "", silent: false };
       this.#tasks.set(id, task);
       this.#changed();
       this.moved(task, null);
@@ -118,6 +136,8 @@ export class Fleet {
     const { status } = task;
     task.output_lines += Math.max(0, message.seq - task.last_seq - 1);
     fold(task, message);
+    if (message.topic === QUESTION) task.asks = wordsOf(message.payload);
+    else if (task.status !== "waiting_input" && task.status !== status) task.asks = "";
     task.result = null;
     if (task.status !== status) this.moved(task, status);
     if (task.status !== status || message.type === "event") this.#changed();
@@ -167,8 +187,8 @@ export class Fleet {
 
 /* A task as it was fetched, and what has come since of one that still is as it was. */
 function goneOn(known, { output_lines, last_seq, ...fetched }) {
-  const { updated_at, latest } = known;
-  return { ...fetched, updated_at, latest, last_seq: known.last_seq, output_lines: output_lines + known.last_seq - last_seq };
+  const { updated_at, latest, asks, silent } = known;
+  return { ...fetched, updated_at, latest, asks, silent, last_seq: known.last_seq, output_lines: output_lines + known.last_seq - last_seq };
 }
 
 /**
@@ -179,6 +199,11 @@ export function passing({ text = "", agent, agent_type, model, session_id }) {
   const words = text.toLowerCase().split(/\s+/).filter(Boolean);
   const exact = Object.entries({ agent, agent_type, model, session_id }).filter(([, value]) => value);
   return (task) => exact.every(([name, value]) => task[name] === value) && (!words.length || mentions(task, words));
+}
+
+/** Whether nothing was heard of a running task for long: the service says so, and nothing came since. */
+export function isSilent(task, now) {
+  return task.silent && task.status === "running" && now - Date.parse(task.updated_at) > SILENT_MS;
 }
 
 /** Whether a task was made by the demo fleet. */

@@ -6,8 +6,9 @@
    seldom the more tasks run, and of those in view once a second: so a tab hears no more than can be read. No DOM here. */
 
 import { paths } from "./api.js";
-import { Fleet, passing } from "./fleet.js";
+import { Fleet, passing, SILENT_MS } from "./fleet.js";
 import { older } from "./ids.js";
+import { QUESTION, wordsOf } from "./question.js";
 import { backoff } from "./streams.js";
 import { STATUSES, TERMINAL } from "./task.js";
 
@@ -16,8 +17,15 @@ const MORE = 100;
 const FETCHES = 4; // unsure tasks fetched at a time
 const GLIMPSES = 40; // running tasks whose last line is fetched at the start
 const MOST_WANTED = 300; // of them that wait for it
+const MOST_QUESTIONS = 200; // the newest of the waiting tasks
 const LATER_MS = 2_000;
 const COUNT_MS = 3_000;
+const SILENCE_MS = 30_000; // it comes without a message
+const SILENT = 50; // tasks that are silent for long, at first
+const MOST_SILENT = 500;
+const GROUPS = 100;
+const FILLED_GROUPS = 30; // of which the newest tasks are fetched
+const FIRST_OF_GROUP = 20;
 const LATEST_SECONDS = [1, 2, 5, 10, 30]; // between two lines of a task
 const LATEST_RATE = 30; // of such lines a second that are enough
 const MOST_IN_VIEW = 40; // tasks whose lines are heard once a second
@@ -34,9 +42,16 @@ export class Tasks {
   counts = Object.fromEntries(STATUSES.map((status) => [status, 0]));
   /** How many tasks of each status there are without a filter. */
   totals = this.counts;
+  /** How many of the running tasks that pass the filter are silent for long. */
+  silent = 0;
+  /** Groups of the tasks that pass the filter, the one with the newest task first: `{name, counts}`, the name null for the tasks that say none; null: not known. */
+  groups = null;
+  /** Whether the service has more groups than these. */
+  moreGroups = false;
   /** Events heard since this was last set to 0. */
   received = 0;
   filter = {};
+  group = "";
 
   #passes = passing({});
   #next = {}; // by status: cursor of the next page, null when all are loaded
@@ -48,6 +63,9 @@ export class Tasks {
   #wanted = [];
   #fetching = 0;
   #counting = null; // timer
+  #quiet = new Set(); // ids of the tasks that are silent for long
+  #ofGroups = new Map(); // name of a group → cursor of the next page of its tasks, null when all are loaded
+  #wantedGroups = GROUPS;
 
   /**
    * @param {object} options
@@ -69,12 +87,17 @@ export class Tasks {
     });
   }
 
-  /** Ask for another filter: fields of a task, `text`, and `sort`. */
-  narrow(filter) {
-    if (JSON.stringify(filter) === JSON.stringify(this.filter)) return;
-    this.filter = filter;
+  /** Ask for another filter: fields of a task, `text`, and `sort`; and for groups by a field. */
+  narrow(filter, group = "") {
+    const same = JSON.stringify(filter) === JSON.stringify(this.filter);
+    if (same && group === this.group) return;
+    Object.assign(this, { filter, group, groups: null, moreGroups: false });
+    this.#ofGroups.clear();
+    this.#wantedGroups = GROUPS;
     this.#passes = passing(filter);
-    if (this.known) this.#load().catch(this.failed);
+    if (!this.known) return;
+    if (!same) this.#load().catch(this.failed);
+    this.#loadGroups().catch(this.failed);
   }
 
   /** Take a new snapshot and go on live from it. */
@@ -97,8 +120,10 @@ export class Tasks {
       gap: ({ count, reason }) => this.#anew(`The stream left out ${count ?? "some"} events (${reason}); the list was loaded anew.`),
       reset: ({ reason }) => this.#anew(`The stream could not be resumed (${reason}); the list was loaded anew.`),
     };
-    this.#subscriptions = ["task.status", "task.created", "task.cost"].map((topic) => this.streams.subscribe({ channel: "task:*", topic, after: cursor }, on));
+    this.#subscriptions = ["task.status", "task.created", "task.cost", QUESTION].map((topic) => this.streams.subscribe({ channel: "task:*", topic, after: cursor }, on));
     this.#hearLatest();
+    this.#loadGroups().catch(this.failed);
+    this.#listen(turn);
     this.#glimpse(turn).catch(() => {}); // the next lines come anyway
   }
 
@@ -120,12 +145,31 @@ export class Tasks {
     return this.#next[status] != null;
   }
 
-  /** Load the next page of a status. */
+  /** Load the next page of a status; `silent`: of those that are silent for long. */
   async more(status) {
+    if (status === "silent") return this.#loadSilent(this.#quiet.size + MORE);
     const cursor = this.#next[status];
     if (cursor == null) return;
     await this.#page(status, { limit: MORE, cursor });
     this.changed();
+  }
+
+  /** Load the next page of a group's tasks, in whatever status they are. */
+  async moreOf(name, limit = MORE) {
+    const { filter, group } = this;
+    const cursor = this.#ofGroups.get(name);
+    if (cursor === null || name === null) return;
+    const { tasks, meta } = await this.api.get(paths.tasks, { ...filter, [group]: name, limit, cursor });
+    if (filter !== this.filter || group !== this.group) return;
+    this.#ofGroups.set(name, meta.next_cursor);
+    this.fleet.merge(tasks);
+    this.changed();
+  }
+
+  /** Load more groups. */
+  async groupsBehind() {
+    this.#wantedGroups += GROUPS;
+    await this.#loadGroups();
   }
 
   /* The first page of every status, all of one filter; returns from where the stream has to go on. */
@@ -134,11 +178,55 @@ export class Tasks {
     const pages = await Promise.all(STATUSES.map((status) => this.#ask(status, { limit: FIRST[status], counts: status === "running" })));
     if (filter !== this.filter) return anew ? this.#load(true) : null;
     if (anew) this.fleet.clear();
+    this.#loadSilent().catch(() => {}); // it is asked again
     STATUSES.forEach((status, i) => this.#show(status, pages[i]));
     this.#count(pages[STATUSES.indexOf("running")].meta.counts);
     this.known = true;
     this.changed();
     return pages.map((page) => page.meta.stream_cursor).reduce(older);
+  }
+
+  async #loadSilent(limit = Math.max(SILENT, this.#quiet.size)) {
+    const { filter } = this;
+    const query = { status: "running", silent: SILENT_MS / 1000, counts: true, limit: Math.min(limit, MOST_SILENT), sort: filter.sort || "silence" };
+    const { tasks, meta } = await this.api.get(paths.tasks, { ...filter, ...query });
+    if (filter !== this.filter) return;
+    this.silent = meta.counts.running;
+    this.#quiet = new Set(tasks.map(({ task_id }) => task_id));
+    this.fleet.merge(tasks);
+    this.fleet.silence(this.#quiet);
+    this.changed();
+  }
+
+  /* As many groups as are wanted; then the newest tasks of the first ones, one after the other. */
+  async #loadGroups() {
+    const { filter, group } = this;
+    if (!group) return;
+    const { sort: _, ...narrowing } = filter;
+    const found = [];
+    let cursor = null;
+    do {
+      const page = await this.api.get(paths.groups, { ...narrowing, by: group, limit: GROUPS, cursor });
+      if (filter !== this.filter || group !== this.group) return;
+      found.push(...page.groups.map(({ name, tasks }) => ({ name, counts: tasks })));
+      cursor = page.meta.next_cursor;
+    } while (cursor !== null && found.length < this.#wantedGroups);
+    Object.assign(this, { groups: found, moreGroups: cursor !== null });
+    this.fleet.dirty = true;
+    this.changed();
+    for (const { name } of found.slice(0, FILLED_GROUPS)) {
+      if (filter !== this.filter || group !== this.group) return;
+      if (!this.#ofGroups.has(name)) await this.moreOf(name, FIRST_OF_GROUP);
+    }
+  }
+
+  /* Ask for what comes without a message, until the next snapshot. */
+  #listen(turn) {
+    setTimeout(() => {
+      if (turn !== this.#turn) return;
+      this.#loadSilent().catch(() => {}); // it is asked again
+      this.#listen(turn);
+    }, SILENCE_MS);
   }
 
   async #page(status, query) {
@@ -209,6 +297,7 @@ export class Tasks {
       try {
         const { meta } = await this.api.get(paths.tasks, { ...filter, counts: true, limit: 1 });
         if (filter === this.filter) this.#count(meta.counts);
+        await this.#loadGroups();
       } catch {
         // the next change asks again
       }
@@ -219,12 +308,22 @@ export class Tasks {
   /* What the running tasks in view said last, so that the list speaks before the next line comes. */
   async #glimpse(turn) {
     const { waiting_input, running } = this.fleet.sections(this.filter);
+    this.#questions(waiting_input.slice(0, GLIMPSES)).catch(() => {}); // they stand in the tasks' views as well
     for (const { task_id } of [...waiting_input, ...running].slice(0, GLIMPSES)) {
       if (turn !== this.#turn) return;
       const { lines } = await this.api.get(paths.log(task_id), { tail: 1 });
       if (lines.length) this.fleet.glimpse(task_id, lines[0].output);
       this.changed();
     }
+  }
+
+  /* What the waiting tasks have asked. */
+  async #questions(waiting) {
+    if (!waiting.length) return;
+    const channel = waiting.map(({ task_id }) => `task:${task_id}`);
+    const { events } = await this.api.get(paths.events, { channel, topic: QUESTION, limit: MOST_QUESTIONS });
+    for (const event of events) this.fleet.ask(event.channel.slice("task:".length), wordsOf(event.payload));
+    this.changed();
   }
 
   /* A task that is unsure: fetched, a few at a time. */

@@ -7,7 +7,7 @@ import { h } from "./dom.js";
 export const CLIP = 1_200; // characters of a line shown at first
 export const CLIP_OPEN = 100_000; // and after a click
 
-const WORDS = ["name", "tool", "tool_name", "model", "step", "message", "content"];
+const WORDS = ["question", "name", "tool", "tool_name", "model", "step", "message", "content"];
 const ADDRESS = /\bhttps?:\/\/[^\s<>"'`\u0000-\u0020]+[^\s<>"'`.,;:!?)\]}\u0000-\u0020]/g;
 
 /**

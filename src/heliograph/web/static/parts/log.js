@@ -1,38 +1,25 @@
 /* A task's log: the lines in view, and nothing else, as elements.
 
-   `LogLines` keeps the loaded run of lines, `viewport` decides which rows are in view; this module
-   fetches and draws. What is read stays where it is: the view hangs on a line's `seq`, not on
+   `LogReader` loads and keeps a run of lines, `viewport` decides which rows are in view; this module
+   draws. What is read stays where it is: the view hangs on a line's `seq`, not on
    pixels, so lines may come or go on either side. While following, the view hangs on the end instead. */
 
-import { paths } from "../core/api.js";
 import { count } from "../core/format.js";
-import { LogLines } from "../core/loglines.js";
-import { endOf, layout, rowAt, scrollTop, trackHeight } from "../core/viewport.js";
+import { LogReader } from "../core/logreader.js";
+import { endOf, layout } from "../core/viewport.js";
 import { h, put } from "./dom.js";
 import { Heights } from "./heights.js";
 import { CLIP, CLIP_OPEN, lineNode } from "./line.js";
+import { ScrollBar } from "./scrollbar.js";
 
-const PAGE_LINES = 500;
-const MOST_LINES = 5_000; // that the service gives at once
-const PAGE_BYTES = 4_000_000;
-const NEAR = 150; // rows from the end of the loaded run at which more is fetched
-const JUMP = 3; // scrolls of more than so many views are jumps of the scroll bar
-const REST_MS = 150; // the scroll bar is set right when it was left alone for so long
-const RETRY_MS = 3_000;
+const JUMP_MS = 60; // jumps that come faster ask for the last place alone
 
 export class Log {
-  /** The lines loaded. */
-  lines = new LogLines();
   /** How lines are shown: `times` is clock, elapsed or off; `wrap`: whether long lines are broken. */
   shown = { times: "clock", wrap: true };
-  /** Of which stream lines are shown; null: of both. Takes effect with `load`. */
-  only = null;
   /** What is drawn at the foot: which lines are in view. */
   position = "";
 
-  #asks = 0; // counts questions: an answer to an older one is too late
-  #busy = false;
-  #blockedUntil = 0;
   #opened = new Set(); // seq of long lines that were opened
   #marked = null; // seq of the line that a link names
   #follow = true;
@@ -41,10 +28,6 @@ export class Log {
   #nodes = new Map(); // row → node, for the rows in view
   #heights = new Heights((row) => this.#nodeOf(row));
   #height = 0; // of the view
-  #range = 0; // largest value of the scroll bar
-  #top = 0; // its value
-  #scrolledAt = 0;
-  #jumpedAt = -Infinity; // a drag of the scroll bar is many jumps, and its last steps are small
   #jumpTimer = null;
   #resizes = new ResizeObserver(() => this.#resized());
 
@@ -59,17 +42,27 @@ export class Log {
    * @param {(problem: Error) => void} options.failed is told of a question without an answer
    */
   constructor(root, { api, id, task, address, redraw, failed }) {
-    Object.assign(this, { root, api, id, task, address, redraw, failed });
+    Object.assign(this, { root, task, address, redraw });
+    this.reader = new LogReader({ api, id, task, redraw, failed });
     this.rows = h("div.rows");
     this.view = h("div.view", {}, this.rows);
     this.canvas = h("div.canvas", {}, this.view);
     this.scroller = h("div.scroller", { tabindex: "0", role: "log", "aria-live": "off", "aria-label": "Output" }, this.canvas);
     this.hint = h("p.hint", {}, "Loading…");
     root.append(this.scroller, this.#heights.node, this.hint);
-    this.scroller.addEventListener("scroll", () => this.#scrolled(), { passive: true });
+    this.bar = new ScrollBar(this.scroller, this.canvas, { moved: (pixels) => this.#scrolled(pixels), jumped: (row) => this.#jumped(row), rested: redraw });
     this.scroller.addEventListener("keydown", (event) => this.#keyed(event));
     this.rows.addEventListener("click", (event) => this.#openLine(event.target));
     this.#resizes.observe(this.scroller);
+  }
+
+  get lines() {
+    return this.reader.lines;
+  }
+
+  /** Of which stream lines are shown; null: of both. */
+  get only() {
+    return this.reader.only;
   }
 
   /** The `seq` of the first line in view. */
@@ -90,16 +83,19 @@ export class Log {
    * @param {number|null} seq of a line to show
    */
   async load(events, seq = null) {
-    const lines = new LogLines(this.task()?.last_seq, this.only);
-    this.lines = lines;
-    lines.hold();
+    this.#clearRows();
+    const lines = this.reader.begin();
     this.#follow = seq === null;
     this.#marked = seq;
     this.#target = null;
-    this.#clearRows();
     this.say("Loading…");
     lines.mark(await events());
     if (lines === this.lines) await (seq === null ? this.#askTail() : this.#askFrom(seq));
+  }
+
+  /** Show the lines of one stream alone, or (null) of both; takes effect with `load`. */
+  narrow(stream) {
+    this.reader.only = stream;
   }
 
   /** Go to the first line. */
@@ -129,7 +125,7 @@ export class Log {
   }
 
   close() {
-    this.#asks += 1;
+    this.reader.forget();
     clearTimeout(this.#jumpTimer);
     this.#resizes.disconnect();
   }
@@ -144,107 +140,35 @@ export class Log {
   follow(on) {
     this.#follow = on;
     this.#target = null;
-    if (on && !this.lines.attached) this.#tryTo(() => this.#askTail());
+    if (on && !this.lines.attached) this.reader.attempt(() => this.#askTail());
     this.redraw();
   }
 
-  // --- questions -------------------------------------------------------------------------------
-
-  /* Lines per question: fewer where they are long, more where it takes many pieces to make a line. */
-  #pageLines() {
-    const task = this.task();
-    if (!task?.output_lines) return PAGE_LINES;
-    const { rows, first, last } = this.lines;
-    const most = rows.length ? Math.min(MOST_LINES, Math.ceil((PAGE_LINES * (last - first + 1)) / rows.length)) : PAGE_LINES;
-    return Math.max(20, Math.min(most, Math.floor((PAGE_BYTES * task.output_lines) / (task.output_bytes + 1))));
-  }
-
-  /* Ask for lines; the latest question wins. */
-  async #ask(query, take) {
-    const ask = ++this.#asks;
-    this.#busy = true;
-    try {
-      const answer = await this.api.get(paths.log(this.id), { ...query, stream: this.only });
-      if (ask === this.#asks) take(answer);
-    } finally {
-      if (ask === this.#asks) this.#busy = false;
-      this.redraw();
-    }
-  }
+  // --- places ----------------------------------------------------------------------------------
 
   async #askTail() {
-    const n = this.#pageLines();
-    this.lines.hold();
-    await this.#ask({ tail: n }, (answer) => {
-      this.lines.showTail(answer);
-      this.#target = null;
-    });
+    if (await this.reader.tail()) this.#target = null;
   }
 
   async #askFrom(seq) {
-    const n = this.#pageLines();
-    const from = Math.max(1, seq - Math.floor(n / 4));
-    this.lines.hold();
-    await this.#ask({ from_seq: from, limit: n }, (answer) => {
-      this.lines.showFrom(from, answer);
-      this.#anchor = { seq, offset: 0 };
-      this.#target = null;
-    });
-    if (!this.lines.rows.length) await this.#askTail();
+    if (!(await this.reader.around(seq))) return;
+    this.#anchor = { seq, offset: 0 };
+    this.#target = null;
+    this.redraw();
   }
 
-  async #askOlder() {
-    const n = this.#pageLines();
-    await this.#ask({ to_seq: this.lines.first - 1, tail: n }, (answer) => this.lines.prepend(answer));
+  #scrolled(pixels) {
+    if (!this.#anchor) return;
+    if (pixels < 0) this.#follow = false;
+    this.#anchor.offset += pixels;
+    this.redraw();
   }
 
-  async #askNewer() {
-    const n = this.#pageLines();
-    this.lines.hold();
-    await this.#ask({ from_seq: this.lines.last + 1, limit: n }, (answer) => this.lines.extend(answer));
-  }
-
-  async #tryTo(question) {
-    try {
-      await question();
-    } catch (problem) {
-      this.#blockedUntil = performance.now() + RETRY_MS;
-      setTimeout(this.redraw, RETRY_MS);
-      this.failed(problem);
-    }
-  }
-
-  #fetchAround(first, last) {
-    if (this.#busy || this.#target !== null || performance.now() < this.#blockedUntil) return;
-    const lines = this.lines;
-    if (!lines.attached && last >= lines.rows.length - NEAR) {
-      const far = lines.head - lines.last > 4 * PAGE_LINES;
-      this.#tryTo(() => (this.#follow && far ? this.#askTail() : this.#askNewer()));
-    } else if (!lines.complete && first < NEAR) {
-      this.#tryTo(() => this.#askOlder());
-    }
-  }
-
-  // --- scrolling -------------------------------------------------------------------------------
-
-  #scrolled() {
-    const top = this.scroller.scrollTop;
-    const moved = top - this.#top;
-    if (Math.abs(moved) < 1 || !this.#anchor) return; // a browser rounds what it was told
-    this.#top = top;
-    const now = performance.now();
-    const jumping = Math.abs(moved) > JUMP * this.#height || now - this.#jumpedAt < REST_MS;
-    this.#scrolledAt = now;
-    setTimeout(this.redraw, REST_MS + 10);
-    if (!jumping) {
-      if (moved < 0) this.#follow = false;
-      this.#anchor.offset += moved;
-      this.redraw();
-    } else {
-      this.#jumpedAt = now;
-      if (top >= this.#range - 1) this.follow(true);
-      else this.#goTo(1 + rowAt(top, this.#height / this.#heights.average, this.lines.head, this.#range));
-    }
+  #jumped(row) {
+    if (!this.#anchor) return;
+    const index = row(this.#height / this.#heights.average, this.lines.head);
+    if (index === null) this.follow(true);
+    else this.#goTo(1 + index);
   }
 
   #keyed(event) {
@@ -263,40 +187,24 @@ export class Log {
       this.#anchor = { seq, offset: 0 };
     } else {
       this.#target = seq;
-      this.#asks += 1;
-      this.#busy = false;
+      this.reader.forget();
       clearTimeout(this.#jumpTimer);
-      this.#jumpTimer = setTimeout(() => this.#target === seq && this.#tryTo(() => this.#askFrom(seq)), 60);
+      this.#jumpTimer = setTimeout(() => this.#target === seq && this.reader.attempt(() => this.#askFrom(seq)), JUMP_MS);
     }
     this.redraw();
   }
 
-  /* Nothing of the layout is read here: after the rows have changed, that would cost a layout of its own. */
   #setScrollBar(place) {
     const { rows, head, complete, attached } = this.lines;
-    const atTop = place.atStart && complete;
-    const atEnd = place.atEnd && attached;
-    const resting = performance.now() - this.#scrolledAt > REST_MS;
-    const stuck = (this.#top <= 0 && !atTop) || (this.#top >= this.#range - 1 && !atEnd);
-    if (!resting && !stuck && !this.#follow) return;
-    const { average } = this.#heights;
-    // As long as there is something to scroll to, there is room to scroll.
-    const range = atTop && atEnd ? 0 : Math.max(this.#height / 4, trackHeight(head, average, this.#height) - this.#height);
-    let top = range;
-    if (!atEnd) {
-      const { seq, end } = rows[place.index];
-      const position = seq - 1 + ((end - seq + 1) * place.offset) / this.#heightOf(place.index);
-      top = scrollTop(position, this.#height / average, head, range);
-      top = Math.min(range - 2, Math.max(atTop ? 0 : 2, top));
-    }
-    this.#moveScrollBar(Math.round(top), Math.round(range));
-  }
-
-  #moveScrollBar(top, range) {
-    if (range !== this.#range) this.canvas.style.height = `${this.#height + range}px`;
-    if (range !== this.#range || top !== this.#top) this.scroller.scrollTop = top;
-    this.#range = range;
-    this.#top = top;
+    const { seq, end } = rows[place.index];
+    this.bar.show({
+      position: seq - 1 + ((end - seq + 1) * place.offset) / this.#heightOf(place.index),
+      total: head,
+      average: this.#heights.average,
+      atTop: place.atStart && complete,
+      atEnd: place.atEnd && attached,
+      following: this.#follow,
+    });
   }
 
   // --- rows ------------------------------------------------------------------------------------
@@ -305,7 +213,7 @@ export class Log {
     this.#height = this.scroller.clientHeight;
     if (!this.#height) return;
     this.view.style.height = `${this.#height}px`;
-    this.canvas.style.height = `${this.#height + this.#range}px`;
+    this.bar.resize(this.#height);
     this.#heights.reset(anyway);
     this.redraw();
   }
@@ -351,7 +259,7 @@ export class Log {
     this.rows.style.transform = `translateY(${-place.offset}px)`;
     if (this.#target === null) this.#setScrollBar(place);
     this.position = `${count(rows[place.index].seq)}–${count(rows[place.last].end)} of ${count(head)}`;
-    this.#fetchAround(place.index, place.last);
+    if (this.#target === null) this.reader.near(place.index, place.last, this.#follow);
   }
 
   /* The rows in view are a run, so what stays is a run too: take away around it, add around it. Nodes that
@@ -377,12 +285,10 @@ export class Log {
   }
 
   #clearRows() {
-    this.#asks += 1;
-    this.#busy = false;
     this.#anchor = null;
     this.#nodes.clear();
     this.rows.replaceChildren();
-    this.#moveScrollBar(0, 0);
+    this.bar.clear();
   }
 
   /* Make the rows in view anew. */

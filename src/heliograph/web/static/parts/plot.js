@@ -13,12 +13,12 @@ const BOTTOM = 22;
 const LABEL_PX = 64; // a label of the time axis and its distance to the next
 const MOST_SERIES = 8; // as many colours as are told apart; what is less is one series
 
-/** The steps of an axis: round numbers from 0 to at least the highest value. */
-export function ticks(highest, most = 4) {
+/** The steps of an axis: round numbers from 0 to at least the highest value, no closer than `least`. */
+export function ticks(highest, least = 0, most = 4) {
   if (!(highest > 0)) return [0, 1];
   const raw = highest / most;
   const power = 10 ** Math.floor(Math.log10(raw));
-  const step = power * [1, 2, 5, 10].find((one) => one * power >= raw);
+  const step = Math.max(least, power * [1, 2, 5, 10].find((one) => one * power >= raw));
   return Array.from({ length: Math.ceil(highest / step - 1e-9) + 1 }, (_, i) => i * step);
 }
 
@@ -40,10 +40,12 @@ export class Plot {
   /**
    * @param {string} title
    * @param {(value: number) => string} format of a value
-   * @param {(value: number) => string} [short] of a value on the axis
+   * @param {object} [axis]
+   * @param {(value: number, step: number) => string} [axis.short] format of a value on the axis, given the distance between two
+   * @param {number} [axis.least] the least distance between two
    */
-  constructor(title, format, short = format) {
-    Object.assign(this, { title, format, short });
+  constructor(title, format, { short = format, least = 0 } = {}) {
+    Object.assign(this, { title, format, short, least });
     this.svg = h("svg", { role: "img", tabindex: "0", height: HEIGHT });
     this.canvas = h("div.canvas", {}, this.svg);
     this.legend = h("ul.legend");
@@ -85,7 +87,7 @@ export class Plot {
     const { buckets, series, before } = this.#data;
     const width = this.#width;
     const sums = buckets.map((_, i) => series.reduce((total, { values }) => total + (values[i] ?? 0), 0));
-    const steps = ticks(Math.max(...sums, ...(before?.values ?? [0])));
+    const steps = ticks(Math.max(...sums, ...(before?.values ?? [0])), this.least);
     const top = steps[steps.length - 1];
     const y = (value) => TOP + (HEIGHT - TOP - BOTTOM) * (1 - value / top);
     const column = (width - LEFT - RIGHT) / buckets.length;
@@ -94,7 +96,7 @@ export class Plot {
     this.svg.setAttribute("aria-label", `${this.title}: ${buckets.length} columns; ${this.format(sums.reduce((a, b) => a + b, 0))} in all. Arrow keys read single ones.`);
     const grid = steps.flatMap((step) => [
       h("line.grid", { x1: LEFT, x2: width - RIGHT, y1: y(step), y2: y(step) }),
-      h("text.axis", { x: LEFT - 8, y: y(step) + 4, "text-anchor": "end" }, this.short(step)),
+      h("text.axis", { x: LEFT - 8, y: y(step) + 4, "text-anchor": "end" }, this.short(step, steps[1])),
     ]);
     let free = 0; // from where on there is room for a label
     const labels = buckets.flatMap(({ label }, i) => {

@@ -6,7 +6,7 @@ import { fill, h } from "./dom.js";
  * Make a table.
  *
  * @param {string} caption for readers
- * @param {{title: string, text: (row: *, i: number) => (string|Node|Array), number?: boolean, name?: string}[]} columns
+ * @param {{title: string|Node, text: (row: *, i: number) => (string|Node|Array), number?: boolean, name?: string}[]} columns
  *   `name` is a class, by which the style sheet knows what may go where there is little room
  * @param {*[]} rows
  */

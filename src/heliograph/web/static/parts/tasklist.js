@@ -4,16 +4,13 @@
    they show goes on, but none comes, goes or moves; the list offers what is new instead. Drawing changes only
    what differs from what is shown, so it costs little to call again and again. */
 
-import { agentOf, isDemo, nameOf } from "../core/fleet.js";
+import { agentOf, isDemo, isSilent, nameOf } from "../core/fleet.js";
 import { age, compact, count, duration, moment, money } from "../core/format.js";
 import { plain } from "../core/terminal.js";
 import { fill, h, put } from "./dom.js";
 
 const MORE = 100;
 const TITLES = { silent: "Silent for long", waiting_input: "Waiting for input" };
-
-/** A running task of which nothing was heard for so long is silent. */
-export const SILENT_MS = 5 * 60_000;
 
 export class TaskList {
   /** Rows that would be in another place, or come, if the list did not stand still. */
@@ -58,8 +55,8 @@ export class TaskList {
   /**
    * Show these sections.
    *
-   * @param {{name: string, status: string, title?: string, tasks: object[], total: number, first: number}[]} sections
-   *   `first`: rows shown until more are asked for
+   * @param {{name: string, status: string, title?: string, tasks: object[], total: number, first: number, whole?: boolean}[]} sections
+   *   `first`: rows shown until more are asked for; `whole`: there are no more than these to be had
    * @param {boolean} force whether rows may move although they are held: the reader asked for something else
    */
   arrange(sections, force) {
@@ -146,7 +143,7 @@ export class TaskList {
     const shut = this.#folded.has(given.name);
     fold.setAttribute("aria-expanded", String(!shut));
     const rest = given.total - shown;
-    more.hidden = shut || rest <= 0;
+    more.hidden = shut || rest <= 0 || given.whole === true;
     put(more, rest > MORE ? `Show ${MORE} more of ${compact(rest)}` : `Show ${rest} more`);
   }
 
@@ -188,7 +185,7 @@ class Row {
     const begun = task.started_at ?? task.created_at;
     const running = task.status === "running" || task.status === "waiting_input";
     const silence = now - Date.parse(task.updated_at);
-    const latest = `${task.status === "running" && silence > SILENT_MS ? `silent for ${age(silence)} · ` : ""}${latestOf(task)}`;
+    const latest = `${isSilent(task, now) ? `silent for ${age(silence)} · ` : ""}${latestOf(task)}`;
     const cost = task.cost_usd == null ? "" : money(task.cost_usd);
     const lasted = running ? duration(now - Date.parse(begun)) : task.duration_ms == null ? "" : duration(task.duration_ms);
     this.link.dataset.status = task.status;
@@ -202,7 +199,7 @@ class Row {
     put(this.duration, lasted);
     put(this.age, absolute ? moment(task.created_at, now) : age(now - Date.parse(task.created_at)));
     // What a screen reader hears changes only when the task does, not with every line.
-    const facts = [task.status, task.agent && `agent ${agentOf(task)}`, task.model, UNDONE.has(task.status) && latest, cost && `cost ${cost}`];
+    const facts = [task.status, task.agent && `agent ${agentOf(task)}`, task.model, (UNDONE.has(task.status) || task.status === "waiting_input") && latest, cost && `cost ${cost}`];
     put(this.said, `, ${facts.filter(Boolean).join(", ")}`);
   }
 }
@@ -212,7 +209,8 @@ const UNDONE = new Set(["failed", "lost"]);
 
 function latestOf(task) {
   if (UNDONE.has(task.status) && task.error) return plain(task.error).trim().split("\n").pop().slice(0, 240);
-  if (task.status === "running" || task.status === "waiting_input") return task.latest;
+  if (task.status === "waiting_input") return task.asks ? `asks: ${plain(task.asks).trim().slice(0, 240)}` : task.latest;
+  if (task.status === "running") return task.latest;
   if (task.input_tokens == null && task.output_tokens == null) return "";
   return `${count(task.input_tokens ?? 0)} tokens in, ${count(task.output_tokens ?? 0)} out`;
 }

@@ -29,10 +29,10 @@ export function open(shell, root, place) {
   const csv = h("button", { title: "What the plot of costs shows, as a table for spreadsheets", onclick: download }, "CSV");
   let span = {};
   const figures = h("dl.figures");
-  const cost = new Plot("Cost", money, dollars);
-  const tasks = new Plot("Tasks that ended", compact);
-  const tokens = new Plot("Tokens", compact);
-  const failures = new Plot("Failures", compact);
+  const cost = new Plot("Cost", money, { short: dollars });
+  const tasks = new Plot("Tasks that ended", compact, WHOLE);
+  const tokens = new Plot("Tokens", compact, WHOLE);
+  const failures = new Plot("Failures", compact, WHOLE);
   const groups = h("section.panel");
   const kinds = h("section.panel");
   const body = h("div.analytics", { hidden: true }, figures, h("div.plots", {}, ...[cost, tasks, tokens, failures].map((plot) => plot.node)), h("div.columns", {}, groups, kinds));
@@ -168,9 +168,16 @@ export function open(shell, root, place) {
   };
 }
 
-function dollars(value) {
-  return value >= 1 && Number.isInteger(value) ? `$${compact(value)}` : money(value);
+/* All amounts of an axis have cents, or none has. */
+function dollars(value, step) {
+  return Number.isInteger(step) ? `$${round(value)}` : money(value);
 }
+
+function round(value) {
+  return compact(value).replace(".0", "");
+}
+
+const WHOLE = { short: round, least: 1 };
 
 function percent(share) {
   return `${(share * 100).toFixed(share > 0.995 && share < 1 ? 2 : 1).replace(/\.0+$/, "")} %`;

@@ -4,6 +4,7 @@ import { paths } from "../core/api.js";
 import { moment, money } from "../core/format.js";
 import { Messages } from "../core/messages.js";
 import { format } from "../core/route.js";
+import { ask as askFor, confirmed } from "../parts/dialog.js";
 import { fill, h, put } from "../parts/dom.js";
 import { prose } from "../parts/prose.js";
 import { empty } from "../parts/table.js";
@@ -30,6 +31,8 @@ export function open(shell, root, place) {
 function talk(shell, root, api, id) {
   const title = h("h1", {}, id);
   const facts = h("span.quiet");
+  const clear = h("button", { onclick: empties }, "Clear");
+  const remove = h("button", { onclick: removes }, "Delete");
   const archive = h("button", { onclick: () => change({ is_archived: !about.is_archived }) }, "Archive");
   const rename = h("button", { onclick: ask }, "Rename");
   const all = h("button.more", { hidden: true, onclick: loadAll }, "From the beginning");
@@ -38,13 +41,14 @@ function talk(shell, root, api, id) {
   const text = h("textarea", { rows: "2", placeholder: "Say something", "aria-label": "Message" });
   const send = h("button.primary", {}, "Send");
   const form = h("form.composer", {}, text, send);
+  const gone = [rename, archive, clear, remove, form, all]; // when the conversation is
   const messages = new Messages();
   const nodes = new Map();
   let about = {};
   let subscription = null;
   let closed = false;
   let follow = true;
-  root.replaceChildren(h("header.view-head", {}, h("a.button", { href: format(["conversations"]), "aria-label": "Back to the conversations" }, "←"), title, facts, h("span.gap"), rename, archive), scroller, form);
+  root.replaceChildren(h("header.view-head", {}, h("a.button", { href: format(["conversations"]), "aria-label": "Back to the conversations" }, "←"), title, facts, h("span.gap"), h("div.buttons", {}, rename, archive, clear, remove)), scroller, form);
 
   async function load() {
     subscription?.cancel();
@@ -58,9 +62,11 @@ function talk(shell, root, api, id) {
       subscription = shell.streams.subscribe({ channel: `conversation:${id}`, after: page.meta.stream_cursor }, { message: take, gap: load, reset: load });
     } catch (problem) {
       if (closed) return;
-      if (problem.status === 404) fill(list, [h("li", {}, empty("There is no such conversation", "It may have been deleted."))]);
-      else shell.report(problem);
-      form.hidden = problem.status === 404;
+      if (problem.status !== 404) shell.report(problem);
+      else if (!form.hidden) {
+        gone.forEach((node) => (node.hidden = true));
+        fill(list, [h("li", {}, empty("There is no such conversation", "It may have been deleted.", h("a.button", { href: format(["conversations"]) }, "All conversations")))]);
+      }
     }
     shell.redraw();
   }
@@ -115,17 +121,26 @@ function talk(shell, root, api, id) {
     shell.redraw();
   }
 
+  const titled = () => `“${about.title || id}”`;
+
   function ask() {
-    const input = h("input", { value: about.title ?? "", "aria-label": "Title", required: true });
-    const dialog = h("dialog", {}, h("form", { method: "dialog" }, h("h2", {}, "Rename"), input, h("button.primary", {}, "Rename")));
-    dialog.querySelector("form").addEventListener("submit", () => change({ title: input.value.trim() }));
-    dialog.addEventListener("close", () => dialog.remove());
-    document.body.append(dialog);
-    dialog.showModal();
-    input.select();
+    const field = { name: "title", label: "Title", value: about.title ?? "", required: true, most: 1000 };
+    return askFor({ title: "Rename the conversation", fields: [field], action: "Rename", does: async (said) => void (about = { ...about, ...(await api.send("PUT", paths.conversation(id), said)) }) }).then(shell.redraw);
+  }
+
+  function empties() {
+    const text = "Its messages are gone for everybody, and can't be brought back. The conversation, and the tasks that came of it, stay.";
+    return confirmed({ title: `Clear ${titled()}?`, text, action: "Clear", does: () => api.send("POST", paths.clearConversation(id)) });
+  }
+
+  async function removes() {
+    const text = "The conversation and its messages are gone for everybody, and can't be brought back. The tasks that came of it stay.";
+    const done = await confirmed({ title: `Delete ${titled()}?`, text, action: "Delete", does: () => api.send("DELETE", paths.conversation(id)) });
+    if (done && !closed) shell.go(["conversations"]);
   }
 
   function draw() {
+    if (form.hidden) return;
     put(title, about.title || id);
     put(archive, about.is_archived ? "Bring back" : "Archive");
     put(facts, [about.flow_id, about.total_cost_usd ? money(about.total_cost_usd) : null].filter(Boolean).join(" · "));

@@ -3,11 +3,11 @@
    The filter, the grouping and the open task are in the address. */
 
 import { paths } from "../core/api.js";
+import { isSilent } from "../core/fleet.js";
 import { compact, duration, money } from "../core/format.js";
 import { format } from "../core/route.js";
-import { STATUSES } from "../core/task.js";
 import { h, put } from "../parts/dom.js";
-import { SILENT_MS, TaskList } from "../parts/tasklist.js";
+import { TaskList } from "../parts/tasklist.js";
 import { welcome } from "../parts/welcome.js";
 
 const ORDER = ["failed", "lost", "waiting_input", "silent", "running", "queued", "completed", "cancelled"];
@@ -20,6 +20,7 @@ const SORTS = { "": "Newest first", cost: "Dearest first", duration: "Longest fi
 const LIST_MS = 200;
 const TYPING_MS = 250;
 const SPENT_MS = 30_000;
+const GROUP = "group "; // before the name of a section
 const FOLDED = "heliograph.folded";
 
 export function open(shell, root, place) {
@@ -37,7 +38,7 @@ export function open(shell, root, place) {
     "div.totals",
     { id: "totals", role: "group", "aria-label": "Show only tasks of one status" },
     ...TOTALS.map((status) =>
-      h("button", { dataset: { status }, "aria-pressed": "false", onclick: () => shell.amend({ status: filter.status === status ? "" : status }) }, h("i.dot"), totals[status], h("span", {}, ` ${status.replace("_input", "")}`)),
+      h("button", { dataset: { status }, title: `Only ${status.replace("_", " ")}`, "aria-pressed": "false", onclick: () => shell.amend({ status: filter.status === status ? "" : status }) }, h("i.dot"), totals[status], h("span", {}, ` ${status.replace("_input", "")}`)),
     ),
   );
   const spent = h("span.spent", { title: "The last hour" });
@@ -50,12 +51,13 @@ export function open(shell, root, place) {
   const looked = h("div.looked", { hidden: true }, h("span"), h("button", { "aria-label": "Dismiss" }, "✕"));
   const fresh = h("button.fresh-offer", { id: "fresh", hidden: true, title: "Show what is new (n)" });
   const sections = h("div", { id: "sections" });
+  const behind = h("button.more", { hidden: true, onclick: () => tasks.groupsBehind().catch(shell.report) }, "More groups");
   const nothing = h("div", { id: "nothing", hidden: true }, h("p", {}, "No task matches this filter."), h("button", {}, "Clear the filter"));
   const loading = h("p.hint-block", { id: "loading", role: "status" }, "Loading the fleet…");
   const hello = welcome(shell.api.url("").href);
   const titles = [["Task"], ["Latest", "latest"], ["Agent", "agent"], ["Model", "model"], ["Lines", "num.lines"], ["Cost", "num.cost"], ["Duration", "num.duration"], ["Age", "num.age"]];
   const head = h("div.head", { "aria-hidden": "true" }, h("span"), ...titles.map(([title, name]) => h(name ? `span.${name}` : "span", {}, title)));
-  const scroll = h("div.scroll", { tabindex: "-1" }, head, sections, nothing, loading, hello);
+  const scroll = h("div.scroll", { tabindex: "-1" }, head, sections, behind, nothing, loading, hello);
   root.id = "fleet";
   root.setAttribute("aria-label", "Fleet");
   root.append(h("h1.unseen", {}, "Fleet"), h("div.bar-row", {}, bar, h("span.gap"), spent), h("div.tools", {}, h("label.find", {}, find, h("kbd", { "aria-hidden": "true" }, "/")), agents, group, sort, pause), chosen, looked, h("div.list", {}, fresh, scroll));
@@ -78,8 +80,8 @@ export function open(shell, root, place) {
 
   /* The reader wants more rows of a section than are shown. */
   function more(name) {
-    const status = name === "silent" ? "running" : name;
-    if (STATUSES.includes(status)) tasks.more(status).then(() => changed(name), shell.report);
+    const asked = name.startsWith(GROUP) ? tasks.moreOf(name.slice(GROUP.length)) : tasks.more(name);
+    asked.then(() => changed(name), shell.report);
     changed(name);
   }
 
@@ -91,7 +93,7 @@ export function open(shell, root, place) {
     agents.value = filter.agent;
     group.value = filter.group;
     sort.value = filter.sort;
-    tasks.narrow(Object.fromEntries(FILTERS.map((name) => [name, filter[name]])));
+    tasks.narrow(Object.fromEntries(FILTERS.map((name) => [name, filter[name]])), filter.group);
     list.readdress();
     if (was !== null && selected === null) list.focus(was);
     force = true;
@@ -128,27 +130,34 @@ export function open(shell, root, place) {
 
   function byStatus(found) {
     const now = shell.now();
-    const silent = found.running.filter((task) => now - Date.parse(task.updated_at) > SILENT_MS);
+    const silent = found.running.filter((task) => isSilent(task, now));
     const quiet = new Set(silent);
     found.silent = silent;
     found.running = found.running.filter((task) => !quiet.has(task));
+    const counts = { ...tasks.counts, silent: tasks.silent, running: tasks.counts.running - Math.max(silent.length, tasks.silent) };
     return ORDER.filter((name) => !filter.status || filter.status === name || (name === "silent" && filter.status === "running")).map((name) => {
-      const count = tasks.counts[name] - (name === "running" ? silent.length : 0);
-      return { name, status: name === "silent" ? "running" : name, tasks: found[name], total: name === "silent" ? silent.length : Math.max(found[name].length, count), first: FIRST[name] };
+      const rows = found[name];
+      return { name, status: name === "silent" ? "running" : name, tasks: rows, total: Math.max(rows.length, counts[name]), first: FIRST[name] };
     });
   }
 
+  /* The groups and their counts are the service's; what it has not counted yet is there as well. */
   function byGroup(found) {
-    const groups = new Map();
-    for (const status of ORDER.filter((name) => found[name] && (!filter.status || filter.status === name))) {
+    const groups = new Map((tasks.groups ?? []).map(({ name, counts }) => [name, { counts, rows: [] }]));
+    const statuses = ORDER.filter((name) => found[name] && (!filter.status || filter.status === name));
+    for (const status of statuses) {
       for (const task of found[status]) {
-        const name = task[filter.group] ?? "none";
-        if (!groups.has(name)) groups.set(name, []);
-        groups.get(name).push(task);
+        const name = task[filter.group] || null;
+        if (!groups.has(name)) groups.set(name, { counts: {}, rows: [] });
+        groups.get(name).rows.push(task);
       }
     }
-    const worst = (group) => ORDER.find((status) => group.some((task) => task.status === status));
-    return [...groups].sort(([a], [b]) => a.localeCompare(b)).map(([name, group]) => ({ name: `group ${name}`, title: name, status: worst(group), tasks: group, total: group.length, first: FIRST_OF_GROUP }));
+    const shown = [...groups].map(([name, { counts, rows }]) => {
+      const counted = statuses.reduce((sum, status) => sum + (counts[status] ?? 0), 0);
+      const worst = statuses.find((status) => counts[status] || rows.some((task) => task.status === status));
+      return { name: `${GROUP}${name ?? ""}`, title: name ?? "none", status: worst, tasks: rows, total: Math.max(rows.length, counted), first: FIRST_OF_GROUP, whole: name === null };
+    });
+    return shown.filter(({ total }) => total > 0);
   }
 
   function draw(now) {
@@ -162,6 +171,7 @@ export function open(shell, root, place) {
     const any = shown.some(({ total }) => total > 0);
     const total = Object.values(tasks.totals).reduce((sum, count) => sum + count, 0);
     nothing.hidden = !tasks.known || any || total === 0;
+    behind.hidden = !filter.group || !tasks.moreGroups;
     fresh.hidden = list.pending === 0;
     put(fresh, `${list.pending} new`);
     list.draw((id) => fleet.get(id), shell.now(), shell.preferences.get("times") === "absolute");

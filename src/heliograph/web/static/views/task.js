@@ -9,11 +9,12 @@ import { bytes, count, duration, moment, money } from "../core/format.js";
 import { format } from "../core/route.js";
 import { fold, TERMINAL } from "../core/task.js";
 import { copied, fill, h, put } from "../parts/dom.js";
+import { AnswerBox } from "../parts/answer.js";
 import { Log } from "../parts/log.js";
 import { Search } from "../parts/search.js";
 import { tree } from "../parts/tree.js";
 
-const OWN_EVENTS = ["task.status", "task.thinking", "task.tool_call", "task.tool_result", "task.progress", "task.cost", "tool.*", "model.*", "agent.*"];
+const OWN_EVENTS = ["task.status", "task.question", "task.input", "task.thinking", "task.tool_call", "task.tool_result", "task.progress", "task.cost", "tool.*", "model.*", "agent.*"];
 const EVENTS = 200; // of each
 const ERROR_CHARS = 20_000;
 const TIMES = { clock: "Clock", elapsed: "Elapsed", off: "No times" };
@@ -65,11 +66,13 @@ function read(shell, root, id, query) {
   const oldest = h("button", { id: "to-top" }, "Oldest");
   const follow = h("button", { id: "follow", "aria-pressed": "true" }, "Follow");
   const terminal = h("div.terminal");
+  const answer = new AnswerBox({ api, id, failed: shell.report, redraw: shell.redraw });
   const search = new Search({ api, id, from: () => log.at, go: (seq) => log.go(seq), failed: shell.report });
   root.id = "log";
   root.setAttribute("aria-labelledby", "log-name");
   root.replaceChildren(
     h("header", {}, h("div.title", {}, back, status, name, demo, h("span.gap"), copy, full), facts, failure, details),
+    answer.node,
     search.node,
     terminal,
     h("footer", {}, position, h("span.gap"), times, stderr, wrap, oldest, follow),
@@ -114,12 +117,15 @@ function read(shell, root, id, query) {
   /* The task's own events, which stand between the lines of its log. */
   async function events() {
     const pages = await Promise.all(OWN_EVENTS.map((topic) => api.get(paths.events, { channel: `task:${id}`, topic, limit: EVENTS })));
-    return pages.flatMap((page) => page.events);
+    const found = pages.flatMap((page) => page.events);
+    for (const event of found) answer.take(event);
+    return found;
   }
 
   function take(message) {
     fold(task, message);
     log.take(message);
+    answer.take(message);
     if (message.type === "task_status" && message.result != null) drawDetails();
     shell.redrawSoon();
   }
@@ -146,6 +152,7 @@ function read(shell, root, id, query) {
     failure.hidden = !task.error;
     put(failure, (task.error ?? "").slice(0, ERROR_CHARS));
     drawFacts(facts, factsOf(task, shell.now()));
+    answer.draw(task);
   }
 
   function drawDetails() {
@@ -172,6 +179,7 @@ function read(shell, root, id, query) {
     else if (pressed === "s") search.input.focus();
     else if (pressed === "n" || pressed === "N") search.step(pressed === "n" ? 1 : -1);
     else if (pressed === "e" || pressed === "E") search.error(pressed === "e" ? 1 : -1);
+    else if (pressed === "a") return answer.focus();
     else if (pressed === "f") log.follow(!log.following);
     else return false;
     return true;
@@ -180,7 +188,7 @@ function read(shell, root, id, query) {
   times.addEventListener("change", () => show({ times: times.value }));
   wrap.addEventListener("click", () => show({ wrap: !log.shown.wrap }));
   stderr.addEventListener("click", () => {
-    log.only = log.only ? null : "stderr";
+    log.narrow(log.only ? null : "stderr");
     stderr.setAttribute("aria-pressed", String(log.only !== null));
     log.load(events).catch(shell.report);
   });

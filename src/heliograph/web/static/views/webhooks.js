@@ -1,14 +1,16 @@
 /* Webhooks: what is configured, what was delivered lately and what became of it, and what that adds up to. */
 
-import { paths } from "../core/api.js";
+import { paths, Problem } from "../core/api.js";
 import { bytes, compact, duration } from "../core/format.js";
 import { format } from "../core/route.js";
 import { ago, figure, pill } from "../parts/chips.js";
+import { ask, confirmed } from "../parts/dialog.js";
 import { copied, fill, h } from "../parts/dom.js";
 import { empty, Pages, table } from "../parts/table.js";
 
 const RELOAD_MS = 1_500;
 const PAGE = 50;
+const PROVIDERS = ["custom", "github", "gitlab", "jira", "sentry", "slack", "standard", "stripe"];
 
 export function open(shell, root, place) {
   const { api } = shell;
@@ -44,7 +46,7 @@ export function open(shell, root, place) {
 
   root.classList.add("view");
   root.append(
-    h("header.view-head", {}, h("h1", {}, "Webhooks")),
+    h("header.view-head", {}, h("h1", {}, "Webhooks"), h("span.gap"), h("button.primary", { onclick: () => configure(null) }, "New")),
     h("div.view-body", {}, figures, list, refusals, h("section.panel", {}, h("h2.with-tools", {}, "Deliveries ", of, what), deliveries.node)),
   );
 
@@ -67,14 +69,53 @@ export function open(shell, root, place) {
 
   const columns = [
     { title: "Webhook", text: (one) => [h("b", {}, one.name), h("span.quiet", {}, one.is_builtin ? " from a file" : "")] },
-    { title: "Provider", text: (one) => one.provider },
+    { title: "Provider", name: "optional", text: (one) => one.provider },
     { title: "Endpoint", text: (one) => endpoint(one) },
     { title: "Signed", name: "optional", text: (one) => (one.requires_signature ? (one.has_secret ? "must be" : h("span.bad-text", {}, "its secret is missing")) : one.has_secret ? "checked" : "no") },
     { title: "Commands", name: "optional", text: (one) => one.commands.map(({ name }) => name).join(", ") },
     { title: "Received", number: true, text: (one) => compact(one.event_count) },
     { title: "Last", number: true, text: (one) => ago(one.last_event_at, shell.now()) },
     { title: "On", text: (one) => toggle(one) },
+    { title: h("span.unseen", {}, "Change"), text: (one) => (one.is_builtin ? "" : [h("button.small", { "aria-label": `Edit ${one.name}`, onclick: () => configure(one) }, "Edit"), " ", h("button.small", { "aria-label": `Remove ${one.name}`, onclick: () => remove(one) }, "Remove")]) },
   ];
+
+  /* Make one, or change one: what is left as it is, is not sent. */
+  async function configure(one) {
+    const was = { name: "", provider: "custom", endpoint: "", description: "", target_agent: "", prefix: "", requires_signature: false, ...one };
+    const commands = one ? JSON.stringify(one.commands.map(essential), null, 2) : "";
+    const secret = one?.has_secret ? "One is kept, and never shown. Leave this empty to keep it." : "It signs what the provider sends. It is kept apart, and never shown again.";
+    const fields = [
+      { name: "name", label: "Name", value: was.name, required: true, most: 200 },
+      { name: "provider", label: "Provider", kind: "choice", options: PROVIDERS, value: was.provider, covers: ["source"], hint: "Who sends the deliveries: it says how they are signed and read." },
+      { name: "endpoint", label: "Endpoint", value: was.endpoint, hint: "/webhooks/ and a name of a-z, 0-9 and -; made of the name if empty." },
+      { name: "description", label: "Description", value: was.description, most: 2000 },
+      { name: "target_agent", label: "Agent", value: was.target_agent, most: 200, hint: "Whom the tasks are for whose command names nobody." },
+      { name: "prefix", label: "Prefix", value: was.prefix, covers: ["agent_trigger"], hint: "How a text addresses the agent, such as @agent; empty: every text does." },
+      { name: "secret", label: "Secret", kind: "password", most: 500, hint: secret },
+      ...(one?.has_secret ? [{ name: "forget", label: "Forget the secret", kind: "check" }] : []),
+      { name: "requires_signature", label: "Refuse what is not signed", kind: "check", value: was.requires_signature, covers: ["security"] },
+      { name: "commands", label: "Commands", kind: "area", rows: 4, value: commands, hint: one ? "As JSON: each has a name and a template; also trigger, conditions, priority, agent, aliases." : "As JSON: each has a name and a template; also trigger, conditions, priority, agent, aliases. Empty: the text of a delivery becomes a task." },
+    ];
+    const title = one ? `Edit ${one.name}` : "New webhook";
+    const done = await ask({ title, fields, action: one ? "Save" : "Make it", does: (values) => send(one, was, values, commands) });
+    if (done && !closed) load();
+  }
+
+  async function send(one, was, { prefix, secret, forget, requires_signature, commands, ...plain }, before) {
+    const said = Object.fromEntries(Object.entries(plain).filter(([name, value]) => value !== (was[name] ?? "")));
+    if (!one) said.provider = plain.provider;
+    if (prefix !== was.prefix) said.agent_trigger = { prefix, aliases: was.aliases ?? [], assignee_trigger: was.assignee ?? "" };
+    if (requires_signature !== was.requires_signature) said.security = { requires_signature, signature_header: was.signature_header ?? "" };
+    if (secret || forget) said.secret = forget ? "" : secret;
+    if (commands !== before && commands) said.commands = parsed(commands);
+    await api.send(one ? "PUT" : "POST", one ? paths.webhook(one.webhook_id) : paths.webhooks, said);
+  }
+
+  async function remove(one) {
+    const text = "Its endpoint takes nothing from then on, and its secret is forgotten. What was delivered stays in the list.";
+    const done = await confirmed({ title: `Remove ${one.name}?`, text, action: "Remove", does: () => api.send("DELETE", paths.webhook(one.webhook_id)) });
+    if (done && !closed) load();
+  }
 
   function endpoint(one) {
     const address = one.public_url ?? one.endpoint;
@@ -95,7 +136,7 @@ export function open(shell, root, place) {
     const mistakes = broken.map(({ file, detail }) => h("li", {}, h("b", {}, `${file}: `), detail));
     fill(list, [
       h("h2", {}, "Configured"),
-      webhooks.length ? table("Webhooks", columns, webhooks) : empty("No webhooks yet", "Put a folder for each into the folder of webhooks (HELIOGRAPH_WEBHOOKS), with a config.yaml, or make one with POST /api/v1/webhooks."),
+      webhooks.length ? table("Webhooks", columns, webhooks) : empty("No webhooks yet", "Make one here, or put a folder with a config.yaml into the folder of webhooks (HELIOGRAPH_WEBHOOKS).", h("button.primary", { onclick: () => configure(null) }, "New webhook")),
       ...(mistakes.length ? [h("h3", {}, "Mistakes in files"), h("ul", {}, ...mistakes)] : []),
     ]);
     refusals.hidden = !refused.length;
@@ -135,4 +176,22 @@ export function open(shell, root, place) {
       subscription?.cancel();
     },
   };
+}
+
+/* A command without what it says by default. */
+function essential(command) {
+  const empty = (value) => !value || (typeof value === "object" && !Object.keys(value).length);
+  return Object.fromEntries(Object.entries(command).filter(([name, value]) => !empty(value) && !(name === "agent" && value === "planning")));
+}
+
+/* Commands as they were typed; what is no JSON is an error of that field, as the service would tell it. */
+function parsed(text) {
+  try {
+    const commands = JSON.parse(text);
+    if (Array.isArray(commands)) return commands;
+  } catch {
+    // said below
+  }
+  const detail = "must be a JSON array of objects";
+  throw new Problem({ title: "Invalid", status: 422, answer: { errors: [{ field: "commands", detail }] } });
 }

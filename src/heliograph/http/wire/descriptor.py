@@ -1,0 +1,53 @@
+"""A connected socket of which only the descriptor is kept.
+
+The objects around a socket take more memory than everything else that a quiet stream has. What must be done
+to a descriptor that is no plain reading or writing is done here, by way of a socket object for a moment.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import trio
+
+CLOSED = -1
+"""The descriptor of a socket that was closed."""
+
+
+def shut_down_writing(descriptor: int) -> None:
+    """Tell the peer that no more comes.
+
+    Raises:
+        OSError: The peer is gone.
+    """
+    with _socket_of(descriptor) as sock:
+        sock.shutdown(socket.SHUT_WR)
+
+
+def reset_on_close(descriptor: int) -> None:
+    """Make the closing of a socket forget at once what its peer has not taken.
+
+    Otherwise the kernel keeps it, megabytes of it, and offers it for as long as a stalled peer likes.
+    """
+    with _socket_of(descriptor) as sock:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+
+
+def close(descriptor: int) -> None:
+    """Close it; whoever waits for it hears that by ``trio.ClosedResourceError``."""
+    trio.lowlevel.notify_closing(descriptor)
+    os.close(descriptor)
+
+
+@contextmanager
+def _socket_of(descriptor: int) -> Iterator[socket.socket]:
+    # Given a family, it asks the kernel nothing; none of what is done here depends on it.
+    sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM, fileno=descriptor)
+    try:
+        yield sock
+    finally:
+        sock.detach()

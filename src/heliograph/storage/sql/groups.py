@@ -1,0 +1,45 @@
+"""Groups of entities: the values of a column, the one with the newest entity first, and how many each has."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import Connection, func, literal, literal_column, select, tuple_, type_coerce
+
+from heliograph.model.ids import from_microseconds
+from heliograph.storage.protocols import Group
+from heliograph.storage.sql.entity import Entity
+from heliograph.storage.sql.queries import see_one_moment
+from heliograph.storage.sql.schema import Big
+
+
+def list_groups(
+    connection: Connection,
+    entity: Entity[Any],
+    name: str,
+    split: str,
+    wanted: Any,
+    after: tuple[int, str] | None,
+    limit: int,
+) -> tuple[list[Group], bool]:
+    """List the groups of the entities that pass a filter, behind a position; tell whether there are more.
+
+    The counts are asked for of the groups that are listed alone: there may be as many groups as entities.
+    """
+    see_one_moment(connection)
+    narrowed = entity.narrowed(connection, wanted)
+    # No parameter within: PostgreSQL would not know the same expression again.
+    group = func.coalesce(entity.table.c[name], literal_column("''")).label("grouped")
+    newest = func.max(type_coerce(entity.table.c.created_at, Big), type_=Big).label("newest")
+    listed = select(group, newest).where(*narrowed).group_by(group)
+    if after is not None:
+        there = tuple_(literal(after[0], Big), literal(after[1]))
+        listed = listed.having(tuple_(newest, group) < there)
+    found = connection.execute(listed.order_by(newest.desc(), group.desc()).limit(limit + 1)).all()
+    shown = found[:limit]
+    counts: dict[str, dict[Any, int]] = {row.grouped: {} for row in shown}
+    parts = select(group, entity.table.c[split], func.count()).where(*narrowed, group.in_(list(counts)))
+    for key, value, count in connection.execute(parts.group_by(group, entity.table.c[split])):
+        counts[key][value] = count
+    groups = [Group(row.grouped or None, from_microseconds(row.newest), counts[row.grouped]) for row in shown]
+    return groups, len(found) > limit

@@ -1,0 +1,60 @@
+"""The fleet's attention and its groups, which are the service's: also of tasks that are not loaded."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from tests.browser.chromium import Page
+from tests.browser.conftest import Service
+from tests.browser.test_page import STATE, created, status
+
+pytestmark = pytest.mark.browser
+
+HEADS = (
+    "[...document.querySelectorAll('#sections > section:not([hidden]) .fold')]"
+    r".map((one) => one.innerText.trim().split(/\s*\n\s*/).join(' ')).join()"
+)
+
+
+def rows(section: str) -> str:
+    """Return the expression of the number of rows of a section."""
+    return f"document.querySelectorAll('[data-section=\"{section}\"] a.row').length"
+
+
+async def test_all_silent_tasks_are_counted(page: Page, served: Service) -> None:
+    """Those that are silent for longest come first, whatever is loaded, until something is heard of them."""
+    now = datetime.now(UTC)
+    old, new = (now - timedelta(hours=1)).isoformat(), now.isoformat()
+    await served.publish(*({**status(f"old-{n}", "running"), "timestamp": old} for n in range(60)))
+    await served.publish(*({**status(f"new-{n}", "running"), "timestamp": new} for n in range(220)))
+    await page.go(served.url)
+    await page.until(f"{STATE} === 'live' && {HEADS} === 'Silent for long 60,Running 220'")
+    await served.write("old-7", "here I am")
+    await page.until(f"{HEADS} === 'Silent for long 59,Running 221'")
+
+
+async def test_groups_and_their_counts_are_the_services(page: Page, served: Service) -> None:
+    """A group of tasks that are not loaded is there with its count, and more of its tasks come on request."""
+    await served.publish(
+        *(
+            item
+            for n in range(60)
+            for item in (created(f"a{n}", "x", agent="a"), status(f"a{n}", "completed"))
+        )
+    )
+    await served.publish(
+        *(
+            item
+            for n in range(60)
+            for item in (created(f"b{n}", "x", agent="b"), status(f"b{n}", "completed"))
+        )
+    )
+    await served.publish({"topic": "task.created", "payload": {"task_id": "none", "name": "Of nobody"}})
+    await page.go(f"{served.url}/#/?group=agent")
+    await page.until(f"{STATE} === 'live' && {HEADS} === 'none 1,b 60,a 60'")
+    await page.until(f"{rows('group a')} === 20")
+    await page.evaluate("document.querySelector('[data-section=\"group a\"] .more').click()")
+    await page.until(f"{rows('group a')} === 60")
+    await page.evaluate("document.querySelector('#totals [data-status=queued]').click()")
+    await page.until(f"{HEADS} === 'none 1'")
