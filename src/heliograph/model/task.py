@@ -328,10 +328,6 @@ class Silence:
     until: EventId
     least_ms: int
 
-    def allowed_ms(self, heartbeat_ms: int) -> int:
-        """Return how long a task may be silent."""
-        return max(self.least_ms, HEARTBEATS_MISSED * heartbeat_ms)
-
 
 @attrs.frozen
 class TaskFilter:
