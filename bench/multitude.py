@@ -14,8 +14,7 @@ import orjson
 from bench.peer import ROOT, Peer
 from bench.scenarios import OURS, Figures, Scale, Scenario, publishing, swarm_of
 from bench.server import HOST, BenchError, Server
-from heliograph.client.load import SteadyPace, Swarm
-from heliograph.client.load.swarm import Tally
+from heliograph.client.load import SteadyPace, Swarm, Tally
 
 MULTITUDE = 50_000
 CHANNELS = 500

@@ -100,9 +100,14 @@ class ServerSettings:
     cors_origins: tuple[str, ...] = attrs.field(default=(), validator=_origins_of_browsers)
     trusted_proxies: tuple[str, ...] = attrs.field(default=(), validator=_networks)
     max_request_bytes: int = number(32 * MIB, KIB, 1024 * MIB)
+    max_questions_per_key: int = number(128, 1, 100_000)
+    max_long_answers_per_key: int = number(16, 1, 100_000)
     write_timeout: float = number(30.0, 0.1, 3600)
     idle_timeout: float = number(60.0, 0.1, 3600)
     drain_seconds: float = number(1.0, 0, 600)
+    tls_cert: Path | None = None
+    tls_key: Path | None = None
+    """Without it the key is in the file of the certificate."""
 
 
 @attrs.frozen
@@ -290,6 +295,7 @@ def load(file: Path | None = None, environ: Mapping[str, str] = os.environ) -> S
         problems += _room(settings.redis)
         problems += _queue(settings.engine, settings.storage)
         problems += _one_place(settings.artifacts)
+        problems += _whole_tls(settings.server)
     if problems:
         raise SettingsError([_with_source(problem, sources) for problem in problems])
     assert isinstance(settings, Settings)
@@ -326,6 +332,13 @@ def _one_place(artifacts: ArtifactSettings) -> list[str]:
     if artifacts.folder is None or artifacts.url is None:
         return []
     return ["artifacts.url: artifacts.folder is set too; name one of them"]
+
+
+def _whole_tls(server: ServerSettings) -> list[str]:
+    """Return what is wrong: a key without its certificate would serve everything in the clear."""
+    if server.tls_key is None or server.tls_cert is not None:
+        return []
+    return ["server.tls_cert: is missing, and server.tls_key is set (HELIOGRAPH_TLS_CERT)"]
 
 
 def as_toml_lines(settings: Settings) -> list[str]:

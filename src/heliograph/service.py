@@ -30,6 +30,7 @@ from heliograph.actors import (
     Bridge,
     Clock,
     Engine,
+    Executions,
     Heartbeats,
     Histogram,
     Hub,
@@ -48,7 +49,7 @@ from heliograph.config import Settings, hide_password, is_loopback
 from heliograph.http.api import ENDPOINTS, Services, Shortcuts, StorageStats, create_app
 from heliograph.http.rules.auth import Authenticator
 from heliograph.http.streams import KeyNews, StreamRegistry, drain
-from heliograph.http.wire import Server, open_listener, open_lot
+from heliograph.http.wire import Server, Tls, open_listener, open_lot
 from heliograph.model.errors import SettingsError, Unavailable
 from heliograph.model.ids import OLDEST, format_id
 from heliograph.model.prices import Prices
@@ -77,14 +78,20 @@ async def run(settings: Settings, *, task_status: trio.TaskStatus[str] = trio.TA
         SettingsError: Something in the settings can't be used: the address, the folder, the database.
     """
     tune_process()
+    tls = None
+    if settings.server.tls_cert is not None:
+        tls = Tls(settings.server.tls_cert, settings.server.tls_key)
     # Outermost, so that an impatient second signal never strikes while storage is being closed.
     with exporting(), trio.open_signal_receiver(*SIGNALS) as signals:
-        await _run_storage(settings, signals, task_status)
+        await _run_storage(settings, tls, signals, task_status)
     log.info("stopped")
 
 
 async def _run_storage(
-    settings: Settings, signals: AsyncIterator[int], task_status: trio.TaskStatus[str]
+    settings: Settings,
+    tls: Tls | None,
+    signals: AsyncIterator[int],
+    task_status: trio.TaskStatus[str],
 ) -> None:
     artifacts = open_artifacts(settings)
     problem: str | None = None
@@ -100,7 +107,7 @@ async def _run_storage(
                 problem = open_to_all(settings, keyring)
                 if problem is None:
                     await _run_writers(
-                        settings, storage, artifacts, staff, keyring, listener, signals, task_status
+                        settings, tls, storage, artifacts, staff, keyring, listener, signals, task_status
                     )
                 keepers.cancel_scope.cancel()
     if problem is not None:
@@ -109,6 +116,7 @@ async def _run_storage(
 
 async def _run_writers(
     settings: Settings,
+    tls: Tls | None,
     storage: Storage,
     artifacts: Artifacts,
     staff: Staff,
@@ -122,7 +130,7 @@ async def _run_writers(
         writers.start_soon(appender.run, name="appender")
         try:
             await _run_streams(
-                settings, storage, artifacts, staff, keyring, appender, listener, signals, task_status
+                settings, tls, storage, artifacts, staff, keyring, appender, listener, signals, task_status
             )
         finally:
             appender.close()
@@ -130,6 +138,7 @@ async def _run_writers(
 
 async def _run_streams(
     settings: Settings,
+    tls: Tls | None,
     storage: Storage,
     artifacts: Artifacts,
     staff: Staff,
@@ -237,9 +246,11 @@ async def _run_streams(
             webhooks=webhooks,
             receiver=receiver,
             artifacts=artifacts,
+            executions=Executions(storage.store),
             streams=streams,
             authenticator=authenticator,
             keyring=keyring,
+            tls=tls,
             ready=ready,
             storage_stats=staff.stats,
         )
@@ -250,12 +261,15 @@ async def _run_streams(
             idle_timeout=settings.server.idle_timeout,
             grace=settings.server.drain_seconds + GRACE_SECONDS,
             shortcuts=Shortcuts(services, ENDPOINTS),
+            tls=tls,
             lot=lot,
         )
+        if tls is not None:
+            followers.start_soon(tls.run, name="certificate")
         async with trio.open_nursery() as front:
             front.start_soon(_heed_signals, signals, server, hub, streams, keyring, settings, front)
             front.start_soon(_serve, server, front.cancel_scope)
-            url = url_of(listener)
+            url = url_of(listener, encrypted=tls is not None)
             log.info("serving", url=url, position=format_id(the_log.position))
             task_status.started(url)
         flushers.cancel_scope.cancel()
@@ -301,6 +315,8 @@ async def _heed_signals(
         if number == signal.SIGHUP and sys.stderr.isatty() == terminal:
             log.info("reloading", signal="SIGHUP")
             keyring.look_now()
+            if server.tls is not None:
+                server.tls.look()
             continue
         if server.stopping:
             log.warning("stopping at once", signal=signal.Signals(number).name)
@@ -410,6 +426,13 @@ def open_to_all(settings: Settings, keyring: Keyring) -> str | None:
                 "HELIOGRAPH_API_KEYS), or bind to 127.0.0.1"
             )
         log.warning("nobody is let in until the keys can be read")
+    server = settings.server
+    if not is_loopback(host) and server.tls_cert is None and not server.trusted_proxies:
+        log.warning(
+            "keys travel in the clear",
+            host=host,
+            mend="set HELIOGRAPH_TLS_CERT, or name the proxy that encrypts in HELIOGRAPH_TRUSTED_PROXIES",
+        )
     return None
 
 
@@ -425,7 +448,8 @@ def sweep_interval(settings: Settings) -> float:
     return min(1.0, shortest / 4)
 
 
-def url_of(listener: socket.socket) -> str:
+def url_of(listener: socket.socket, *, encrypted: bool) -> str:
     """Return the URL of a listener."""
     host, port = listener.getsockname()[:2]
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    scheme = "https" if encrypted else "http"
+    return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"

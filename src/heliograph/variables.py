@@ -69,6 +69,8 @@ ENVIRONMENT: Mapping[str, tuple[str, Callable[[str], Any]]] = {
     "HELIOGRAPH_WORKFLOWS": ("workflows", _folders),
     "HELIOGRAPH_WEBHOOKS": ("webhooks", str),
     "WEBHOOK_PUBLIC_DOMAIN": ("webhook_public_domain", str),
+    "HELIOGRAPH_TLS_CERT": ("server.tls_cert", str),
+    "HELIOGRAPH_TLS_KEY": ("server.tls_key", str),
     "HELIOGRAPH_TRUSTED_PROXIES": ("server.trusted_proxies", _listed),
     "HELIOGRAPH_LOST_AFTER": ("tasks.lost_after_seconds", str),
     "AGENT_ENGINE_URL": ("engine.url", str),

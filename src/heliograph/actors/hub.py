@@ -264,6 +264,8 @@ class Hub:
         """Flush what was touched, or have it flushed when it is due."""
         self._position = step[-1].id
         self._events += len(step)
+        if not touched:
+            return
         now = trio.current_time()
         for broadcaster, urgent in touched.items():
             due = broadcaster.last_flush + broadcaster.interval

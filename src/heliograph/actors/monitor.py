@@ -24,6 +24,7 @@ import structlog
 import trio
 
 from heliograph.model.channels import MACHINE_STATUS, STATUS
+from heliograph.model.durations import Durations
 from heliograph.model.errors import HeliographError
 from heliograph.model.event import JSON_OPTIONS, Draft
 
@@ -75,6 +76,15 @@ class MachineState:
 
 
 @attrs.frozen
+class ProcessStats:
+    """The process of this node."""
+
+    memory_bytes: int
+    cpu_seconds: float
+    open_files: int
+
+
+@attrs.frozen
 class NodeState:
     """The state of this node.
 
@@ -102,6 +112,9 @@ class Monitor:
         carried: Returns the number of events that the hub has carried.
         watched: Tells whether somebody watches a channel.
         append: Appends drafts to the log.
+
+    Attributes:
+        delays: The lateness with which this actor was woken, each second: what a task that waits would find.
     """
 
     def __init__(
@@ -127,6 +140,7 @@ class Monitor:
         self._counts: deque[tuple[float, int]] = deque(maxlen=RATE_SECONDS + 1)
         self._parts: dict[str, Part] = {}
         self._process = psutil.Process()
+        self.delays = Durations()
 
     async def run(self) -> None:
         """Count events each second, and tell who watches, until cancelled."""
@@ -137,7 +151,16 @@ class Monitor:
             if self._watched(STATUS) and trio.current_time() >= told_at + TELL_SECONDS:
                 told_at = trio.current_time()
                 await self._tell()
-            await trio.sleep(1)
+            due = trio.current_time() + 1
+            await trio.sleep_until(due)
+            self.delays.add(max(0.0, trio.current_time() - due))
+
+    def process_stats(self) -> ProcessStats:
+        """Return the state of this process."""
+        with self._process.oneshot():
+            times = self._process.cpu_times()
+            memory = self._process.memory_info().rss
+        return ProcessStats(memory, times.user + times.system, self._process.num_fds())
 
     async def state(self) -> NodeState:
         """Return the state of the node, at most a second old."""

@@ -19,13 +19,14 @@ from tests.http.conftest import Api, Start, created, output, status
 from tests.http.rules.test_auth import key
 from tests.recorded import EXAMPLES
 
-from heliograph.http.api.counts import BOUNDS, RequestCounts
+from heliograph.http.api.counts import RequestCounts
 from heliograph.http.api.endpoint import Endpoint
 from heliograph.http.api.registry import ENDPOINTS
 from heliograph.http.api.services import Services
 from heliograph.http.api.spans import recording
 from heliograph.http.rules.answer import Answer
 from heliograph.http.rules.auth import Identity
+from heliograph.model.durations import BOUNDS
 from heliograph.model.errors import SettingsError
 from heliograph.tracing import exporting
 
@@ -329,6 +330,17 @@ async def test_requests_are_counted_by_endpoint(api: Api) -> None:
     assert f'heliograph_http_request_seconds_bucket{{le="+Inf",{labels}}} 2.0' in text
     assert f"heliograph_http_request_seconds_count{{{labels}}} 2.0" in text
     assert 'heliograph_http_requests_total{method="GET",route="/api/v1/tasks",status="200"} 1.0' in text
+
+
+async def test_the_process_is_told(api: Api) -> None:
+    """Metrics say how much memory, processor time and descriptors it takes, and how late tasks are woken."""
+    text = (await api.http.get("/metrics")).text
+    figures = dict(re.findall(r"^heliograph_(\w+) (\S+)$", text, re.MULTILINE))
+    assert float(figures["process_memory_bytes"]) > 10**7
+    assert float(figures["process_cpu_seconds_total"]) > 0
+    assert float(figures["process_open_files"]) > 3
+    assert "event_loop_delay_seconds_count" in figures
+    assert 'heliograph_event_loop_delay_seconds_bucket{le="+Inf"}' in text
 
 
 # Spans

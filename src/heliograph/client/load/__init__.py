@@ -2,7 +2,7 @@
 
 from heliograph.client.load.publishing import Pace, Publishing, Saturating, SteadyPace, TrafficShape
 from heliograph.client.load.run import Heliograph, LoadRun, Plan, load_command
-from heliograph.client.load.swarm import Dialect, LoadError, Swarm, allow_sockets
+from heliograph.client.load.swarm import Dialect, LoadError, Swarm, Tally, allow_sockets
 
 __all__ = [
     "Dialect",
@@ -15,6 +15,7 @@ __all__ = [
     "Saturating",
     "SteadyPace",
     "Swarm",
+    "Tally",
     "TrafficShape",
     "allow_sockets",
     "load_command",

@@ -120,7 +120,7 @@ def _refusal(services: Services, error: Exception) -> Answer:
     if isinstance(error, HTTPException):
         try:
             require_host(services.settings, asked, keyed=services.authenticator.keyed)
-            services.authenticator.require(asked.headers, asked.args.get(TICKET), asked.remote_addr)
+            services.authenticator.require(asked.headers, asked.args.get(TICKET), connection.peer_address())
         except Exception as refused:
             error = refused
             if isinstance(refused, Unauthenticated):

@@ -2,21 +2,11 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from collections import Counter
 
 import attrs
 
-BOUNDS = (0.001, 0.005, 0.025, 0.1, 0.5, 2.5)
-"""Upper bounds of durations in seconds; there is one more for all that is longer."""
-
-
-@attrs.define
-class Durations:
-    """A histogram of durations: a count for each of ``BOUNDS``, and the seconds in all."""
-
-    counts: list[int] = attrs.field(factory=lambda: [0] * (len(BOUNDS) + 1))
-    seconds: float = 0.0
+from heliograph.model.durations import Durations
 
 
 @attrs.define
@@ -32,5 +22,4 @@ class RequestCounts:
         durations = self.durations.get((method, path))
         if durations is None:
             durations = self.durations[method, path] = Durations()
-        durations.counts[bisect_left(BOUNDS, seconds)] += 1
-        durations.seconds += seconds
+        durations.add(seconds)

@@ -21,8 +21,9 @@ from prometheus_client.core import (
 
 from heliograph.actors.heartbeats import HeartbeatStats
 from heliograph.actors.registry import RegistryStats
-from heliograph.http.api.counts import BOUNDS, Durations, RequestCounts
+from heliograph.http.api.counts import RequestCounts
 from heliograph.http.api.services import Services, StorageStats
+from heliograph.model.durations import BOUNDS, Durations
 
 Labelled = Mapping[Any, Any]
 FAMILIES = {"counter": CounterMetricFamily, "gauge": GaugeMetricFamily, "histogram": HistogramMetricFamily}
@@ -94,6 +95,10 @@ def snapshot(services: Services) -> list[Sample]:
         ),
         one("analytics_backlog", "Batches waiting for the aggregator", "gauge", analytics.backlog),
         one("pending_bytes", "Bytes waiting for slow clients", "gauge", pending),
+        one("questions", "Questions under way", "gauge", services.questions.total),
+        one("questions_refused", "Questions over a key's bound", "counter", services.questions.refused),
+        one("long_answers", "Answers being written bit by bit", "gauge", services.long_answers.total),
+        one("long_answers_refused", "Those over a key's bound", "counter", services.long_answers.refused),
         Sample("streams", "Open streams", "gauge", ("transport",), open_streams),
         Sample("streams_opened", "Streams opened", "counter", ("transport",), _tuples(streams.opened)),
         Sample(
@@ -112,6 +117,7 @@ def snapshot(services: Services) -> list[Sample]:
         *_heartbeat_samples(services.heartbeats.stats()),
         *_registry_samples(services.registry.stats()),
         *_webhook_samples(services),
+        *_process_samples(services),
         *_key_samples(services),
         *_request_samples(services.requests),
         *_storage_samples(services.storage_stats()),
@@ -142,6 +148,26 @@ def _webhook_samples(services: Services) -> Iterable[Sample]:
     )
 
 
+def _process_samples(services: Services) -> Iterable[Sample]:
+    process = services.monitor.process_stats()
+    yield one("process_memory_bytes", "Resident memory of this process", "gauge", process.memory_bytes)
+    yield one("process_cpu_seconds", "Processor time of this process", "counter", process.cpu_seconds)
+    yield one("process_open_files", "Open descriptors of this process", "gauge", process.open_files)
+    delays = services.monitor.delays.copy()
+    yield Sample(
+        "event_loop_delay_seconds",
+        "How late a task that sleeps was woken, looked at once a second",
+        "histogram",
+        (),
+        {(): delays},
+    )
+    if (tls := services.tls) is not None:
+        yield one("tls_handshakes", "Connections let in over TLS", "counter", tls.stats.handshakes)
+        yield one("tls_failed", "TLS handshakes that came to nothing", "counter", tls.stats.failed)
+        yield one("tls_reloads", "Certificates taken over since the start", "counter", tls.stats.reloads)
+        yield one("tls_broken", "Whether the certificate's files can't be used", "gauge", tls.stats.broken)
+
+
 def _key_samples(services: Services) -> Iterable[Sample]:
     keyring, refused = services.keyring, services.authenticator.refused
     configured = len(services.settings.auth.keys)
@@ -161,13 +187,16 @@ def _request_samples(requests: RequestCounts) -> Iterable[Sample]:
     answered = {(method, path, str(status)): n for (method, path, status), n in requests.answered.items()}
     labels = ("method", "route")
     yield Sample("http_requests", "Requests answered, by status", "counter", (*labels, "status"), answered)
-    durations = {place: attrs.evolve(one, counts=[*one.counts]) for place, one in requests.durations.items()}
+    durations = {place: one.copy() for place, one in requests.durations.items()}
     yield Sample("http_request_seconds", "Time until requests were answered", "histogram", labels, durations)
 
 
 def _storage_samples(storage: StorageStats) -> Iterable[Sample]:
     yield one("retired_events", "Events removed by retention", "counter", storage.retention.removed)
     yield one("retired_runs", "Runs removed by retention", "counter", storage.retention.runs)
+    yield one(
+        "retired_artifacts", "Runs whose artifacts retention removed", "counter", storage.retention.left
+    )
     if (log := storage.log) is not None:
         yield one("log_reachable", "Whether the log is reachable", "gauge", log.reachable)
         yield one("log_outages", "Times that the log became unreachable", "counter", log.outages)

@@ -91,14 +91,22 @@ async def _counted(
     began = perf_counter()
     try:
         arguments = _admit(endpoint, services, asked, path)
-        allowance = arguments[1].allowance
+        who = arguments[1]
+        allowance = who.allowance
         if endpoint.body is not None:
             if allowance is not None:
                 body = _weighed(allowance, body)
             arguments.append(await read_body(endpoint.body.reader(asked, services.settings), asked, body))
         if endpoint.finds_all_told:
             await services.folded.wait()
-        outcome = _present(endpoint, services, asked, await endpoint.view(*arguments))
+        if endpoint.method == "GET":
+            with services.questions.hold(who.name):
+                found = await endpoint.view(*arguments)
+        else:
+            found = await endpoint.view(*arguments)
+        outcome = _present(endpoint, services, asked, found)
+        if isinstance(outcome, Streamed):
+            outcome = attrs.evolve(outcome, chunks=services.long_answers.written(who.name, outcome.chunks))
         if allowance is not None and isinstance(outcome, Answer | Streamed):
             outcome = attrs.evolve(outcome, headers={**outcome.headers, **allowance.headers()})
     except Exception as caught:

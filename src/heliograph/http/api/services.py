@@ -10,6 +10,7 @@ from heliograph.actors.appender import Appender
 from heliograph.actors.archiver import ArchiverStats
 from heliograph.actors.bridge import BridgeStats
 from heliograph.actors.engine import Engine
+from heliograph.actors.executions import Executions
 from heliograph.actors.heartbeats import Heartbeats
 from heliograph.actors.histogram import Histogram
 from heliograph.actors.hub import Hub
@@ -25,7 +26,9 @@ from heliograph.http.api.counts import RequestCounts
 from heliograph.http.api.folded import CaughtUp
 from heliograph.http.api.spans import recording
 from heliograph.http.rules.auth import Authenticator, Identity
+from heliograph.http.rules.under_way import UnderWay
 from heliograph.http.streams.registry import StreamRegistry
+from heliograph.http.wire import Tls
 from heliograph.model.event import Draft
 from heliograph.storage.protocols import Artifacts, Log, LogStats, Receipt, Store
 
@@ -58,17 +61,29 @@ class Services:
     webhooks: Webhooks
     receiver: Receiver
     artifacts: Artifacts
+    executions: Executions
     streams: StreamRegistry
     authenticator: Authenticator
     keyring: Keyring
+    tls: Tls | None
     ready: Callable[[], Awaitable[dict[str, str | None]]]
     storage_stats: Callable[[], StorageStats]
     requests: RequestCounts = attrs.field(factory=RequestCounts)
     traced: bool = attrs.field(factory=recording)
     """Whether requests have spans; an SDK is set up before the service starts, or never."""
 
+    questions: UnderWay = attrs.field(init=False)
+    long_answers: UnderWay = attrs.field(init=False)
     folded: CaughtUp = attrs.field(init=False)
     """Whether the store has followed the log."""
+
+    @questions.default
+    def _questions(self) -> UnderWay:
+        return UnderWay("questions", self.settings.server.max_questions_per_key)
+
+    @long_answers.default
+    def _long_answers(self) -> UnderWay:
+        return UnderWay("long answers", self.settings.server.max_long_answers_per_key)
 
     @folded.default
     def _folded(self) -> CaughtUp:

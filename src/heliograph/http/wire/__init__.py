@@ -5,6 +5,7 @@ from heliograph.http.wire.head import Head
 from heliograph.http.wire.lot import open_lot
 from heliograph.http.wire.server import Server, open_listener
 from heliograph.http.wire.sink import Sink
+from heliograph.http.wire.tls import Tls
 
 __all__ = [
     "Connection",
@@ -14,6 +15,7 @@ __all__ = [
     "Shortcut",
     "Sink",
     "Successor",
+    "Tls",
     "open_listener",
     "open_lot",
 ]

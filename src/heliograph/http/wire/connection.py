@@ -84,6 +84,8 @@ def peer_address() -> str | None:
     connection = current.get(None)
     if connection is None:
         return None
+    if connection.peer is not None:
+        return connection.peer
     try:
         return str(connection.socket.getpeername()[0])
     except OSError:
@@ -129,6 +131,7 @@ class Connection:
         write_timeout: Seconds after which a peer that takes no bytes is given up.
         idle_timeout: Seconds from the end of a request by which the head of the next must be complete.
         has_shortcut: Tells whether a request may be served without hypercorn.
+        peer: The peer's address, where the socket does not know it.
 
     Attributes:
         phase: Where it stands.
@@ -143,7 +146,9 @@ class Connection:
         write_timeout: float,
         idle_timeout: float,
         has_shortcut: Callable[[Head], bool],
+        peer: str | None = None,
     ) -> None:
+        self.peer = peer
         self.socket = sock
         self.phase = Phase.HEAD
         self.successor: Successor | None = None

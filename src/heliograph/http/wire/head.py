@@ -134,7 +134,8 @@ class Head:
         """Whether it asks nothing of the connection but to go on, or to become a WebSocket."""
         if not self.strict or "expect" in self.headers.by_name:
             return False
-        return self.upgrades or self.headers.get("connection", "keep-alive").lower() == "keep-alive"
+        names = self.headers.by_name
+        return "upgrade" in names or names.get("connection", "keep-alive").lower() == "keep-alive"
 
     def body(self) -> MeasuredBody:
         """Return the measure of the whole request."""

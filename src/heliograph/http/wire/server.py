@@ -39,6 +39,7 @@ from heliograph.http.wire.descriptor import CLOSED
 from heliograph.http.wire.head import HEAD_LIMIT, Head
 from heliograph.http.wire.lot import Lot, open_lot
 from heliograph.http.wire.refusal import refusal
+from heliograph.http.wire.tls import Tls
 from heliograph.model.errors import SettingsError
 
 SWEEP_SECONDS = 1.0
@@ -135,6 +136,7 @@ class Server:
         grace: Seconds that requests under way get after accepting has ended.
         shortcuts: By method and path.
         lot: Where the streams are that took their connections over.
+        tls: Of the listener; ``None``: it is plain.
     """
 
     app: QuartTrio
@@ -144,6 +146,7 @@ class Server:
     grace: float
     shortcuts: Mapping[tuple[str, str], Shortcut] = attrs.field(factory=dict)
     lot: Lot = attrs.field(factory=open_lot)
+    tls: Tls | None = None
     _config: Config = attrs.field(factory=hypercorn_config, init=False)
     _context: WorkerContext = attrs.field(factory=partial(WorkerContext, None), init=False)
     _connections: set[Connection] = attrs.field(factory=set, init=False)
@@ -201,14 +204,17 @@ class Server:
                             break
                         continue  # it was gone before it was accepted
                     sock.setblocking(False)
-                    handlers.start_soon(self._handle, sock)
+                    if self.tls is None:
+                        handlers.start_soon(self._handle, sock)
+                    else:
+                        handlers.start_soon(self.tls.serve, sock, self._handle)
         finally:
             trio.lowlevel.notify_closing(listening)
             listening.close()
 
-    async def _handle(self, sock: socket.socket) -> None:
+    async def _handle(self, sock: socket.socket, peer: str | None = None) -> None:
         try:
-            served, early = await self._serve_requests(sock)
+            served, early = await self._serve_requests(sock, peer)
             if served is not None:
                 # What requests have set in this task's context ends with them: a fresh copy of the one that
                 # all tasks here come from shares their variables instead of having its own.
@@ -223,9 +229,9 @@ class Server:
                 trio.lowlevel.notify_closing(sock)
                 sock.close()
 
-    async def _serve_requests(self, sock: socket.socket) -> tuple[Served | None, bytes]:
+    async def _serve_requests(self, sock: socket.socket, peer: str | None) -> tuple[Served | None, bytes]:
         """Serve requests until the connection ends or is taken over; return by whom, and the early bytes."""
-        connection = Connection(sock, self.write_timeout, self.idle_timeout, self._has_shortcut)
+        connection = Connection(sock, self.write_timeout, self.idle_timeout, self._has_shortcut, peer)
         if self.stopping:
             connection.stop()
         self._connections.add(connection)

@@ -54,7 +54,7 @@ class Prepared:
             Exception: The driver's own errors, not SQLAlchemy's.
         """
         sql, values = self._forms.get(connection.dialect.name) or self._compile(connection.dialect.name)
-        cursor = connection.connection.cursor()
+        cursor = connection.connection.dbapi_connection.cursor()  # type: ignore[union-attr]  # it is open
         cursor.executemany(sql, list(map(values, rows)))
         return cursor.rowcount
 
@@ -65,7 +65,7 @@ class Prepared:
             Exception: The driver's own errors, not SQLAlchemy's.
         """
         sql, take = self._forms.get(connection.dialect.name) or self._compile(connection.dialect.name)
-        cursor = connection.connection.cursor()
+        cursor = connection.connection.dbapi_connection.cursor()  # type: ignore[union-attr]  # it is open
         cursor.execute(sql, take(values))
         return cursor.fetchall()
 

@@ -57,7 +57,8 @@ async def begin_session(services: Services, who: Identity, asked: Beginning) -> 
     text, expires_at = services.authenticator.session_for(who)
     begun = BrowserSession(who.name, who.scopes, who.channels, who.by, expires_at)
     life = round(services.settings.auth.session_seconds)
-    secure = "; Secure" if asked.scheme == "https" else ""
+    encrypted = asked.scheme == "https" or services.settings.server.tls_cert is not None
+    secure = "; Secure" if encrypted else ""
     cookie = f"{COOKIE}={text}; Path=/; Max-Age={life}; HttpOnly; SameSite=Strict{secure}"
     return Answer(201, write(begun), headers={"Set-Cookie": cookie})
 

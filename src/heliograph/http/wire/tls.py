@@ -1,0 +1,200 @@
+"""TLS in this process: in front of everything else, so that whoever serves a connection sees a plain socket.
+
+Streams are written by descriptor, many in one system call, and that can't be done to an SSL object. So each
+connection over TLS gets a pair of sockets: one end is served as any accepted connection is, and two tasks
+carry bytes between the other end and the peer. What is bounded stays bounded, since the pair's buffers are
+the kernel's and small, and each task holds one read at a time. It costs two tasks and the SSL object for each
+connection: for tens of thousands of watchers a proxy in front is the better place for TLS.
+
+The certificate is looked at once a second, and at once after a SIGHUP. Those who connect from then on are
+shown the new one; open connections go on. A new one that can't be used is said, and the old one stays.
+"""
+
+from __future__ import annotations
+
+import socket
+import ssl
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from pathlib import Path
+
+import attrs
+import structlog
+import trio
+
+from heliograph.http.wire.connection import stream_of
+from heliograph.model.errors import SettingsError
+
+LOOK_SECONDS = 1.0
+HANDSHAKE_SECONDS = 10.0
+FAREWELL_SECONDS = 1.0
+READ_BYTES = 64 * 1024
+
+log = structlog.get_logger(__name__)
+
+Handle = Callable[[socket.socket, str | None], Awaitable[None]]
+"""Serves, and sees to the closing of, a connection whose peer has an address."""
+
+Encrypted = trio.SSLStream[trio.SocketStream]
+
+LOST = (trio.BrokenResourceError, trio.ClosedResourceError)
+
+
+@attrs.define
+class TlsStats:
+    """Counters since the start.
+
+    Args:
+        handshakes: Connections that were let in.
+        failed: Those whose handshake came to nothing.
+        reloads: Certificates that were taken over later.
+        broken: Whether the files as they are now can't be used.
+    """
+
+    handshakes: int = 0
+    failed: int = 0
+    reloads: int = 0
+    broken: bool = False
+
+
+class Tls:
+    """The certificate of the listener, and those who connect to it.
+
+    Args:
+        certificate: PEM file, with its chain.
+        key: PEM file; ``None``: it is in the first one.
+
+    Raises:
+        SettingsError: They can't be used.
+    """
+
+    def __init__(self, certificate: Path, key: Path | None = None) -> None:
+        self._files = (certificate, key)
+        self.stats = TlsStats()
+        self._seen = self._stamp()
+        try:
+            self._context = self._load()
+        except (OSError, ssl.SSLError) as error:
+            raise SettingsError([self._explain(error)]) from None
+
+    def _load(self) -> ssl.SSLContext:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        context.set_alpn_protocols(["http/1.1"])
+        certificate, key = self._files
+        # A key with a passphrase would ask for it on the terminal.
+        context.load_cert_chain(certificate, key, password=lambda: "")
+        return context
+
+    def _explain(self, error: OSError | ssl.SSLError) -> str:
+        names = " and ".join(str(file) for file in self._files if file is not None)
+        why = getattr(error, "reason", None) or error.strerror or str(error)
+        return f"server.tls_cert: {names} can't be used: {why} (HELIOGRAPH_TLS_CERT, HELIOGRAPH_TLS_KEY)"
+
+    def _stamp(self) -> list[tuple[int, int, int] | None]:
+        """Return what tells that the files are others than before."""
+        stamps: list[tuple[int, int, int] | None] = []
+        for file in self._files:
+            try:
+                found = None if file is None else file.stat()
+            except OSError:
+                found = None
+            stamps.append(found and (found.st_ino, found.st_mtime_ns, found.st_size))
+        return stamps
+
+    def look(self) -> None:
+        """Take over the files if they have changed."""
+        stamp = self._stamp()
+        if stamp == self._seen:
+            return
+        self._seen = stamp
+        problem: str | None = None
+        try:
+            self._context = self._load()
+        except (OSError, ssl.SSLError) as error:
+            problem = self._explain(error)
+        self.stats.broken = problem is not None
+        if problem is not None:
+            log.error("certificate not taken over, the old one stays", reason=problem)
+        else:
+            self.stats.reloads += 1
+            log.info("certificate taken over", file=str(self._files[0]))
+
+    async def run(self) -> None:
+        """Look for ever."""
+        while True:
+            await trio.sleep(LOOK_SECONDS)
+            self.look()
+
+    async def serve(self, sock: socket.socket, handle: Handle) -> None:
+        """Have a connection served that is encrypted; return when it has ended."""
+        try:
+            peer: str | None = str(sock.getpeername()[0])
+        except OSError:
+            peer = None
+        stream = stream_of(sock)
+        encrypted = trio.SSLStream(stream, self._context, server_side=True)
+        try:
+            with trio.fail_after(HANDSHAKE_SECONDS):
+                await encrypted.do_handshake()
+        except (*LOST, trio.TooSlowError) as error:
+            self.stats.failed += 1
+            log.debug("no TLS", peer=peer, reason=str(error.__cause__ or error))
+            await trio.aclose_forcefully(encrypted)
+            return
+        self.stats.handshakes += 1
+        ours, other = socket.socketpair()
+        ours.setblocking(False)
+        theirs = stream_of(other)
+        try:
+            async with trio.open_nursery() as nursery:
+                reading = _Reading()
+                nursery.start_soon(_carry_in, encrypted, theirs, reading)
+                nursery.start_soon(_carry_out, theirs, encrypted, reading)
+                await handle(ours, peer)
+        finally:
+            theirs.socket.close()
+            await trio.aclose_forcefully(stream)
+
+
+@attrs.define
+class _Reading:
+    """The task that reads a peer: only when it has ended may another one say farewell."""
+
+    scope: trio.CancelScope = attrs.field(factory=trio.CancelScope)
+    ended: trio.Event = attrs.field(factory=trio.Event)
+
+    async def end(self) -> None:
+        """End it."""
+        self.scope.cancel()
+        await self.ended.wait()
+
+
+async def _carry_in(encrypted: Encrypted, inner: trio.SocketStream, reading: _Reading) -> None:
+    """Carry what the peer sends, and its end."""
+    with reading.scope, suppress(*LOST):
+        while data := await encrypted.receive_some(READ_BYTES):
+            await inner.send_all(data)
+    with suppress(OSError):
+        inner.socket.shutdown(socket.SHUT_WR)
+    reading.ended.set()
+
+
+async def _carry_out(inner: trio.SocketStream, encrypted: Encrypted, reading: _Reading) -> None:
+    """Carry what is answered; at its end tell the peer so, and let it read that before all is closed."""
+    try:
+        while data := await inner.receive_some(READ_BYTES):
+            await encrypted.send_all(data)
+    except LOST:
+        reading.scope.cancel()
+        with suppress(OSError):
+            inner.socket.shutdown(socket.SHUT_RDWR)
+        return
+    await reading.end()
+    stream = encrypted.transport_stream
+    with trio.move_on_after(FAREWELL_SECONDS), suppress(*LOST):
+        await encrypted.unwrap()
+    with trio.move_on_after(FAREWELL_SECONDS), suppress(*LOST, OSError):
+        await stream.send_eof()
+        while await stream.receive_some(READ_BYTES):
+            pass
