@@ -2,6 +2,8 @@
 
 A wrong or unknown key is answered by its path and what would be right. No other module reads the file, and
 none but ``variables`` the environment.
+
+A long module, since all that can be set is read in one place.
 """
 
 from __future__ import annotations
