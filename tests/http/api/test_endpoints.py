@@ -331,7 +331,7 @@ async def test_what_comes_of_a_key_may_no_more_than_the_key(
         http.cookies.clear()
         answer = await ask(guarded, endpoint, headers, ticket)
         expected = answer_to(endpoint, kind)
-        # What was asked before may have ended the task, or switched a webhook off: that is no refusal of keys.
+        # An earlier request may have ended the task, or switched a webhook off: that refuses no key.
         refusals = {401} if endpoint.scope is None else {401, 403}
         let_in = (expected is None or expected < 400) and answer.status_code not in refusals
         if answer.status_code != expected and not let_in:
