@@ -1,9 +1,9 @@
 """``python -m bench.workflows``: what asking for workflows and runs costs, with few runs and with a million.
 
-Two services over the embedded form, each with 300 workflows by their files: one has a thousand runs, the
-other a million. Each question's time over HTTP is the median of many, asked in turns of both services, so
-that what else the machine does falls on both alike. A run of 10,000 steps is opened at its first page and
-at its last.
+Two services, over the embedded form or (``--distributed``) each over a PostgreSQL database and a Redis of its
+own, with 300 workflows by their files: one has a thousand runs, the other a million. Each question's time
+over HTTP is the median of many, asked in turns of both, so that what else the machine does falls on both
+alike. A run of 10,000 steps is opened at its first page and at its last.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -24,15 +24,18 @@ import click
 import httpx
 from rich.console import Console
 from rich.table import Table
-from sqlalchemy import create_engine, insert
-from tests.servers import free_port, wait_until
+from sqlalchemy import Engine, create_engine, insert, text
+from tests.servers import free_port, postgres_server, redis_server, wait_until
+from tests.storages import migrated_database
 
+from heliograph.http.api.trace_pages import BESIDE_IT
 from heliograph.http.rules.parameters import encode_cursor
 from heliograph.model.ids import to_microseconds
 from heliograph.model.workflows.record import Record
 from heliograph.model.workflows.run import Run, share_of
 from heliograph.model.workflows.step import Step
 from heliograph.model.workflows.vocabulary import id_of
+from heliograph.storage.distributed.postgres import database_url
 from heliograph.storage.embedded.sqlite import migrate_sqlite
 from heliograph.storage.sql.entities.workflow import RECORDS, RUNS, STEPS
 
@@ -88,11 +91,9 @@ def steps_of(run_id: str, workflow_id: str, number: int) -> Iterator[Step]:
         )
 
 
-def fill(folder: Path, number: int) -> None:
-    """Fill a service's data with runs, their counters, and the steps of two of them."""
-    migrate_sqlite(folder)
+def fill(engine: Engine, number: int) -> None:
+    """Fill a migrated database with runs, their counters, and the steps of two of them."""
     records = {f"flow-{n}": Record(f"flow-{n}") for n in range(WORKFLOWS)}
-    engine = create_engine(f"sqlite:///{folder / 'heliograph.db'}")
     with engine.begin() as connection:
         rows = []
         for run in runs_of(number):
@@ -106,17 +107,36 @@ def fill(folder: Path, number: int) -> None:
         connection.execute(insert(RECORDS.table), [RECORDS.to_row(one) for one in records.values()])
         steps = [*steps_of("r1", "flow-1", STEPS_OF_A_RUN), *steps_of("r2", "flow-2", LONG_RUN)]
         connection.execute(insert(STEPS.table), [{"output": None, **STEPS.to_row(step)} for step in steps])
+    if engine.dialect.name == "postgresql":  # as it does by itself, some time after such a change
+        with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+            connection.execute(text("VACUUM ANALYZE"))
     engine.dispose()
 
 
 @contextmanager
-def serving(data: Path, workflows: Path) -> Iterator[httpx.Client]:
+def embedded(folder: Path, number: int) -> Iterator[Mapping[str, str]]:
+    """Fill a folder; yield the environment of a service over it."""
+    migrate_sqlite(folder)
+    fill(create_engine(f"sqlite:///{folder / 'heliograph.db'}"), number)
+    yield {"HELIOGRAPH_DATA": str(folder)}
+
+
+@contextmanager
+def distributed(folder: Path, number: int) -> Iterator[Mapping[str, str]]:
+    """Fill a database; yield the environment of a service over it."""
+    with postgres_server() as postgres, redis_server() as redis, migrated_database(postgres.url()) as url:
+        fill(create_engine(database_url(url)), number)
+        yield {"HELIOGRAPH_DATA": str(folder), "DATABASE_URL": url, "REDIS_URL": redis.url}
+
+
+@contextmanager
+def serving(data: Mapping[str, str], workflows: Path) -> Iterator[httpx.Client]:
     """Serve some data; yield a client."""
     url = f"http://127.0.0.1:{free_port()}"
     environment = {
         **os.environ,
         "PORT": url.rpartition(":")[2],
-        "HELIOGRAPH_DATA": str(data),
+        **data,
         "HELIOGRAPH_WORKFLOWS": str(workflows),
         "LOG_LEVEL": "ERROR",
     }
@@ -150,7 +170,7 @@ class Question:
 def questions(number: int) -> Sequence[Question]:
     """Return the questions to a service with a number of runs."""
     deep = encode_cursor(to_microseconds(BEGUN + timedelta(seconds=number // 2)), "")
-    last = encode_cursor(to_microseconds(BEGUN + timedelta(milliseconds=LONG_RUN - 500)), "")
+    last = encode_cursor(BESIDE_IT, to_microseconds(BEGUN + timedelta(milliseconds=LONG_RUN - 500)), "")
     flow = "/api/v1/workflows/flow-1"
     return (
         Question("all 300 workflows", "/api/v1/workflows"),
@@ -176,7 +196,8 @@ def time_of(client: httpx.Client, path: str) -> float:
 @click.command()
 @click.option("--runs", default=1_000_000, help="Runs of the large service.")
 @click.option("--times", default=100, help="The number of times that each question is asked.")
-def main(runs: int, times: int) -> None:
+@click.option("--distributed", "apart", is_flag=True, help="Over PostgreSQL and Redis.")
+def main(runs: int, times: int, apart: bool) -> None:
     """Measure, and print a table."""
     sizes = (1000, runs)
     with ExitStack() as stack:
@@ -184,8 +205,8 @@ def main(runs: int, times: int) -> None:
         write_folders(root / "workflows")
         clients = []
         for size in sizes:
-            fill(root / str(size), size)
-            clients.append(stack.enter_context(serving(root / str(size), root / "workflows")))
+            data = stack.enter_context((distributed if apart else embedded)(root / str(size), size))
+            clients.append(stack.enter_context(serving(data, root / "workflows")))
         table = Table("question", *(f"{size:,} runs, ms" for size in sizes), "ratio")
         for asked in zip(*map(questions, sizes), strict=True):
             taken: list[list[float]] = [[], []]

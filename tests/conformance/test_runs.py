@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -23,17 +24,19 @@ from tests.recorded import BEGUN, EXAMPLES, NODES, RUN_ID, WORKFLOW, recorded_ru
 from tests.storages import DistributedForm, Form, Storage, archived
 
 from heliograph.actors.clock import Clock
-from heliograph.actors.retention import Retention
+from heliograph.actors.retention import Retention, RetentionStats
 from heliograph.model.errors import Invalid
 from heliograph.model.event import Draft, Event
 from heliograph.model.ids import OLDEST
 from heliograph.model.intake import parse_items
 from heliograph.model.settings import RetentionSettings
-from heliograph.model.workflows.record import RECORD, RecordFilter
-from heliograph.model.workflows.run import RUN, Run, RunFilter
+from heliograph.model.workflows.record import RECORD, Record, RecordFilter
+from heliograph.model.workflows.run import RUN, Run, RunFilter, share_of
+from heliograph.model.workflows.spending import SPENDING
 from heliograph.model.workflows.step import STEP, Step, StepFilter
 from heliograph.model.workflows.vocabulary import BY_SESSION, OF_RUNS, OF_STEPS, id_of
 from heliograph.storage.artifacts import FolderArtifacts
+from heliograph.storage.protocols import Artifacts, RunName
 
 
 def drafts_of(messages: Iterable[dict[str, Any]]) -> list[Draft]:
@@ -265,39 +268,132 @@ async def test_a_switch_is_kept_beside_the_counters(form: Form) -> None:
         assert (record.workflow_id, record.enabled, record.runs) == ("w", False, {"running": 1})
 
 
+MONTH = RetentionSettings(runs_max_age_seconds=30 * 86400)
+
+
+def written(root: Path, name: str, days: int) -> None:
+    """Let a run of the workflow ``w`` have left something behind some days ago."""
+    folder = root / "w" / name
+    folder.mkdir(parents=True)
+    (folder / "s.json").write_bytes(b"{}")
+    at = (datetime.now(UTC) - timedelta(days=days)).timestamp()
+    for path in (folder / "s.json", folder):
+        os.utime(path, (at, at))
+
+
+async def retained(storage: Storage, artifacts: Artifacts, left: int) -> RetentionStats:
+    """Let retention work until it has removed the artifacts of so many runs."""
+    retention = Retention(storage.keeper, artifacts, MONTH, Clock(lambda: OLDEST))
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(retention.run)
+
+        async def removed() -> bool:
+            return retention.stats().left >= left
+
+        await until(removed)
+        nursery.cancel_scope.cancel()
+    return retention.stats()
+
+
+def of_run(name: str, days: int) -> list[Draft]:
+    """Make the events of a run of the workflow ``w`` that was some days ago."""
+    at = (datetime.now(UTC) - timedelta(days=days)).isoformat()
+    named = {"run_id": name, "workflow_id": "w"}
+    return [
+        event("run.started", payload=named, timestamp=at),
+        event("step.completed", payload={**named, "step": "s"}, timestamp=at),
+        event("run.finished", payload={**named, "cost_usd": 0.5}, timestamp=at),
+    ]
+
+
 async def test_old_runs_go_with_what_they_left_behind(form: Form, tmp_path: Path) -> None:
-    """Runs of which nothing was heard for long are removed, with steps and artifacts; the counters stay."""
-    artifacts = FolderArtifacts(tmp_path / "artifacts")
-    now = datetime.now(UTC)
+    """Runs of which nothing was heard for long go, with steps, artifacts, and what they counted for.
+
+    So do artifacts of runs that no event ever told of, when they are old themselves.
+    """
+    artifacts = FolderArtifacts(tmp_path)
     async with form.open() as storage:
         for name, days in (("old", 40), ("new", 1)):
-            at = (now - timedelta(days=days)).isoformat()
-            named = {"run_id": name, "workflow_id": "w"}
-            drafts = [
-                event("run.started", payload=named, timestamp=at),
-                event("step.completed", payload={**named, "step": "s"}, timestamp=at),
-                event("run.finished", payload=named, timestamp=at),
-            ]
-            await publish(storage, drafts, 3)
-            await artifacts.write("w", name, "s.json", b"{}")
-        policy = RetentionSettings(runs_max_age_seconds=30 * 86400)
-        retention = Retention(storage.keeper, artifacts, policy, Clock(lambda: OLDEST))
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(retention.run)
-
-            async def removed() -> bool:
-                return retention.stats().runs == 1
-
-            await until(removed)
-            nursery.cancel_scope.cancel()
+            await publish(storage, of_run(name, days), 3)
+        for name, days in (("old", 40), ("new", 40), ("unheard", 40), ("unheard-new", 1)):
+            written(tmp_path, name, days)
+        stats = await retained(storage, artifacts, 2)
+        assert (stats.runs, stats.left) == (1, 2)
         left, _ = await storage.store.list(RUN, RunFilter("w"), None, 9)
         assert [run.run_id for run in left] == ["new"]
         for name, there in (("old", 0), ("new", 1)):
             steps, _ = await storage.store.list(STEP, StepFilter(name, "w"), None, 9)
-            assert len(steps) == len(await artifacts.list("w", name)) == there
+            assert len(steps) == there
+        assert [name.run_id for name in await artifacts.runs(None, 9)] == ["new", "unheard-new"]
         record = await storage.store.get(RECORD, "w")
         assert record is not None
-        assert record.runs == {"success": 2}
+        assert (record.runs, record.cost_nanos, record.last_run_id) == ({"success": 1}, 500_000_000, "new")
+
+
+async def test_a_run_that_speaks_up_again_begins_anew(form: Form) -> None:
+    """A run that was removed and says something after all counts once; of none left nothing stays."""
+    now = datetime.now(UTC)
+    async with form.open() as storage:
+        await publish(storage, of_run("r", 40), 3)
+        assert await storage.keeper.remove_runs(MONTH, now) == [RunName("w", "r")]
+        assert await storage.store.get(RECORD, "w") is None
+        assert await storage.keeper.unknown_runs([RunName("w", "r")]) == [RunName("w", "r")]
+        await publish(storage, of_run("r", 1), 3)
+        assert await storage.keeper.remove_runs(MONTH, now) == []
+        assert await storage.keeper.unknown_runs([RunName("w", "r"), RunName("w", "q")]) == [
+            RunName("w", "q")
+        ]
+        record = await storage.store.get(RECORD, "w")
+        assert record is not None
+        assert record.runs == {"success": 1}
+
+
+async def test_retention_leaves_just_what_a_recount_of_the_rest_gives(form: Form) -> None:
+    """Whichever runs go, a workflow's counters are those of the runs that are kept."""
+    chance = random.Random(5)
+    drafts = [
+        event(
+            topic,
+            payload={"run_id": f"r{n}", "workflow_id": chance.choice("vw"), **told},
+            timestamp=(BEGUN + timedelta(days=n)).isoformat(),
+        )
+        for n in range(40)
+        for topic, told in (
+            ("run.started", {}),
+            ("run.finished", {"cost_usd": n / 100, "duration_ms": n, "error": chance.choice([None, "e"])}),
+        )
+    ]
+    async with form.open() as storage:
+        await publish(storage, drafts, 80)
+        while await storage.keeper.remove_runs(MONTH, BEGUN + timedelta(days=50)):
+            pass
+        for workflow in "vw":
+            runs, _ = await storage.store.list(RUN, RunFilter(workflow), None, 50)
+            assert min(run.started_at for run in runs) >= BEGUN + timedelta(days=20)
+            recount = Record(workflow)
+            for run in runs:
+                recount.feed(share_of(run), 1)
+            record = await storage.store.get(RECORD, workflow)
+            assert record is not None
+            for name in ("runs", "durations", "costs", "cost_nanos"):
+                assert getattr(record, name) == getattr(recount, name)
+
+
+async def test_what_nobody_claims_goes(form: Form) -> None:
+    """What model calls spent waits a week for somebody to name their run's workflow, and no longer."""
+    call = {"cost": {"estimated_cost_usd": 0.25}}
+    drafts = [event("pipeline.adk_completed", payload={**call, "session_id": name}) for name in ("a", "b")]
+    begun = event("dag.started", payload={"execution_id": "a", "pipeline": "w", "dag": "d"})
+    now = datetime.now(UTC)
+    async with form.open() as storage:
+        await publish(storage, [*drafts, begun], 3)
+        assert await storage.sweep(RetentionSettings(), now + timedelta(days=6)) == 0
+        assert await storage.store.get(SPENDING, "b") is not None
+        assert await storage.sweep(RetentionSettings(), now + timedelta(days=8)) == 1
+        assert await storage.store.get(SPENDING, "b") is None
+        run = await storage.store.get(RUN, id_of("a", "w"))
+        assert run is not None
+        assert run.cost_nanos == 250_000_000
 
 
 async def test_a_run_is_asked_for_and_streamed_over_both_forms(launch: Launch, nursery: trio.Nursery) -> None:
@@ -318,7 +414,9 @@ async def test_a_run_is_asked_for_and_streamed_over_both_forms(launch: Launch, n
     assert trace["run"]["cost_usd"] == 0.0063
     (listed,) = (await get(url, path))["runs"]
     assert listed == trace["run"]
-    mine = [message["topic"] for message in messages if "execution_id" in message["payload"]]
+    mine = [
+        message["topic"] for message in messages if {"execution_id", "session_id"} & message["payload"].keys()
+    ]
     async with await open_sse(url, f"{path}/{RUN_ID}/stream") as stream:
         story = await stream.story(len(mine))
     assert [told.fields["topic"] for told in story] == mine

@@ -6,23 +6,43 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 from obstore.store import MemoryStore
+from tests.bucket import BUCKET, Bucket, Stored, serving
 
 from heliograph.model.errors import ArtifactNotFound, Invalid, SettingsError, Unavailable
 from heliograph.storage import objects
 from heliograph.storage.artifacts import FolderArtifacts
 from heliograph.storage.objects import ObjectArtifacts, open_bucket
-from heliograph.storage.protocols import Artifacts
+from heliograph.storage.protocols import Artifacts, RunName
+
+URL = f"s3://{BUCKET}/some/prefix"
+LATER = datetime.now(UTC) + timedelta(hours=1)
 
 
-@pytest.fixture(params=["folder", "objects"])
+@pytest.fixture(params=["folder", "objects", "s3"])
 def artifacts(request: pytest.FixtureRequest, folder: Path) -> Artifacts:
-    """Return each form in turn: a folder, and a bucket."""
-    return FolderArtifacts(folder) if request.param == "folder" else ObjectArtifacts(MemoryStore())
+    """Return each form in turn: a folder, a bucket in memory, and one that is asked over HTTP."""
+    if request.param == "folder":
+        return FolderArtifacts(folder)
+    if request.param == "objects":
+        return ObjectArtifacts(MemoryStore())
+    request.getfixturevalue("bucket")
+    return ObjectArtifacts(open_bucket(URL))
+
+
+@pytest.fixture
+def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[Bucket]:
+    """Serve a bucket, which the environment names."""
+    with serving(Bucket()) as served:
+        for name, value in served.environment.items():
+            monkeypatch.setenv(name, value)
+        yield served
 
 
 @pytest.fixture
@@ -44,15 +64,55 @@ async def test_what_is_written_is_read(artifacts: Artifacts) -> None:
     assert await artifacts.list("w", "r") == []
 
 
-async def test_all_of_a_run_goes_at_once(artifacts: Artifacts) -> None:
+async def test_what_is_old_goes_at_once(artifacts: Artifacts) -> None:
     """Everything that a run left behind is removed, and nothing of another run; twice is no error."""
     for key in ("a.json", "b.txt"):
         await artifacts.write("w", "r", key, b"x")
     await artifacts.write("w", "r2", "a.json", b"x")
-    for _ in range(2):
-        await artifacts.delete_all("w", "r")
+    assert not await artifacts.delete_old("w", "r", datetime.now(UTC) - timedelta(hours=1))
+    assert len(await artifacts.list("w", "r")) == 2
+    for removed in (True, False):
+        assert await artifacts.delete_old("w", "r", LATER) is removed
         assert await artifacts.list("w", "r") == []
     assert len(await artifacts.list("w", "r2")) == 1
+
+
+async def test_runs_are_walked_through(artifacts: Artifacts) -> None:
+    """Each run that left something behind is met once, whatever its name, in parts of any size."""
+    names = {RunName(w, r) for w in ("w", "w-1", "w0", "v") for r in ("r", "r-x", "r.1", "r0", "R")}
+    for workflow_id, run_id in names:
+        for key in ("a.json", "b.json"):
+            await artifacts.write(workflow_id, run_id, key, b"x")
+    for limit in (1, 3, 100):
+        met: list[RunName] = []
+        while part := await artifacts.runs(met[-1] if met else None, limit):
+            assert len(part) <= limit
+            met += part
+        assert sorted(met) == sorted(names)
+
+
+async def test_artifacts_are_listed_and_found_in_parts(artifacts: Artifacts) -> None:
+    """A part of the list goes on behind a key; those that are asked for are found among many others."""
+    keys = sorted(f"s{number}.json" for number in range(60))
+    for key in keys:
+        await artifacts.write("w", "r", key, key.encode())
+    listed: list[str] = []
+    while part := await artifacts.list("w", "r", listed[-1] if listed else None, 25):
+        listed += [info.key for info in part]
+    assert listed == keys
+    found = await artifacts.find("w", "r", ["s7.json", "t.json", "s33.json", "../a", "a.json", "s33.jso"])
+    assert {key: info.size for key, info in found.items()} == {"s7.json": 7, "s33.json": 8}
+    assert await artifacts.find("w", "none", keys) == {}
+
+
+async def test_keys_of_all_characters(artifacts: Artifacts) -> None:
+    """Every character that a key may have comes back as it was."""
+    key = "_A z09._:@+=~-.json"
+    await artifacts.write("w", "r", key, b"x")
+    assert [info.key for info in await artifacts.list("w", "r")] == [key]
+    assert list(await artifacts.find("w", "r", [key])) == [key]
+    assert (await artifacts.read("w", "r", key))[1] == b"x"
+    await artifacts.delete("w", "r", key)
 
 
 async def test_what_is_not_there(artifacts: Artifacts) -> None:
@@ -112,6 +172,61 @@ async def test_an_outage_is_told(folder: Path, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.undo()
     assert (await artifacts.read("w", "r", "a.json"))[1] == b"old"
     assert os.listdir(folder / "w" / "r") == ["a.json"]
+
+
+async def test_an_outage_of_a_bucket_ends(bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While the storage is away that is said; when it is back everything goes on, and nothing is missing."""
+    monkeypatch.setattr(objects, "RETRIES", 0)
+    artifacts = ObjectArtifacts(open_bucket(URL))
+    written = await artifacts.write("w", "r", "a.json", b"0123456789")
+    bucket.stop()
+    for ask in (
+        artifacts.list("w", "r"),
+        artifacts.find("w", "r", ["a.json"]),
+        artifacts.read("w", "r", "a.json"),
+        artifacts.runs(None, 9),
+        artifacts.delete_old("w", "r", LATER),
+    ):
+        with pytest.raises(Unavailable, match="can't be reached"):
+            await ask
+    again = Bucket(bucket.server_port)
+    again.objects = bucket.objects
+    with serving(again):
+        assert await artifacts.list("w", "r") == [written]
+        assert (await artifacts.read("w", "r", "a.json", 8, 99))[1] == b"89"
+
+
+@pytest.mark.parametrize(
+    ("name", "code"),
+    [("AWS_ACCESS_KEY_ID", "InvalidAccessKeyId"), ("AWS_SECRET_ACCESS_KEY", "SignatureDoesNotMatch")],
+)
+async def test_wrong_credentials_are_named(
+    bucket: Bucket, monkeypatch: pytest.MonkeyPatch, name: str, code: str
+) -> None:
+    """A storage that does not let us in says why, in one line that shows no secret."""
+    monkeypatch.setenv(name, "something else")
+    artifacts = ObjectArtifacts(open_bucket(URL))
+    for ask in (artifacts.list("w", "r"), artifacts.write("w", "r", "a.json", b"x")):
+        with pytest.raises(Unavailable, match=code) as caught:
+            await ask
+        assert "\n" not in str(caught.value)
+        assert "something else" not in str(caught.value)
+    assert not bucket.objects
+
+
+async def test_what_a_page_needs_is_found_in_few_requests(bucket: Bucket) -> None:
+    """Of a run of ten thousand steps, what five hundred of them left is found by a few lists, and no more."""
+    for number in range(10_000):
+        for end in ("json", "llm.json"):
+            bucket.objects[f"some/prefix/w/r/step-{number:05}.{end}"] = Stored(b"{}", datetime.now(UTC))
+    artifacts = ObjectArtifacts(open_bucket(URL))
+    keys = [f"step-{number:05}.{end}" for number in range(7000, 7500) for end in ("json", "llm.json")]
+    assert sorted(await artifacts.find("w", "r", keys)) == sorted(keys)
+    assert bucket.asked["LIST"] <= 2
+    assert await artifacts.find("w", "none", keys) == {}
+    assert bucket.asked["LIST"] <= 3
+    assert (await artifacts.read("w", "r", keys[0]))[1] == b"{}"
+    assert set(bucket.asked) == {"LIST", "GET"}
 
 
 async def test_a_bucket_that_is_away(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,6 +5,7 @@ from heliograph.actors.archiver import Archiver
 from heliograph.actors.bridge import Bridge
 from heliograph.actors.clock import Clock
 from heliograph.actors.engine import Engine
+from heliograph.actors.executions import Executions
 from heliograph.actors.histogram import Histogram
 from heliograph.actors.hub import Hub
 from heliograph.actors.keyring import Keyring
@@ -23,6 +24,7 @@ __all__ = [
     "Bridge",
     "Clock",
     "Engine",
+    "Executions",
     "Histogram",
     "Hub",
     "Keyring",

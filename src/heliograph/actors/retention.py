@@ -2,28 +2,48 @@
 
 It wakes now and then, and removes small parts until nothing is over the retention, leaving room between
 them for those who write. It never removes silently: what is gone is remembered per channel by the store.
+
+Artifacts go when their run is gone and none of them was written for as long as runs are kept. A run is
+removed first, and then what it left behind: so nothing is taken from a run that speaks up meanwhile. What
+stays in between, as after a crash, and what was left behind by runs that no event ever told of, is found by
+a walk over all that there is, part by part, once an hour.
 """
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+from datetime import timedelta
+
 import attrs
+import structlog
 import trio
 
 from heliograph.actors.clock import Clock
 from heliograph.actors.retry import until_it_works
+from heliograph.model.errors import Unavailable
 from heliograph.model.settings import RetentionSettings
-from heliograph.storage.protocols import Artifacts, Keeper
+from heliograph.storage.protocols import Artifacts, Keeper, RunName
+
+log = structlog.get_logger(__name__)
 
 INTERVAL_SECONDS = 30.0
 PAUSE_SECONDS = 0.02
 
 
+WALK_SECONDS = 3600.0
+"""The shortest time from the beginning of one walk over all artifacts to that of the next."""
+WALK_PART = 1000
+"""The number of runs whose artifacts are looked at in one part of it."""
+
+
 @attrs.frozen
 class RetentionStats:
-    """Counters since the start: events and runs that were removed."""
+    """Counters since the start: events and runs that were removed, and runs whose artifacts were."""
 
     removed: int
     runs: int = 0
+    left: int = 0
 
 
 class Retention:
@@ -41,11 +61,13 @@ class Retention:
         self._keeper = keeper
         self._artifacts = artifacts
         self._policy = policy
-        self._removed = self._runs = 0
+        self._removed = self._runs = self._left = 0
+        self._place: RunName | None = None
+        self._walk_at = -math.inf
 
     def stats(self) -> RetentionStats:
         """Return a snapshot of the counters."""
-        return RetentionStats(self._removed, self._runs)
+        return RetentionStats(self._removed, self._runs, self._left)
 
     async def run(self) -> None:
         """Sweep until cancelled."""
@@ -56,6 +78,10 @@ class Retention:
             while removed := await until_it_works(self._sweep_runs, "removing runs"):
                 self._runs += removed
                 await trio.sleep(PAUSE_SECONDS)
+            while names := await until_it_works(self._walk, "removing artifacts"):
+                self._place = names[-1]
+                await trio.sleep(PAUSE_SECONDS)
+            self._place = None
             await trio.sleep(INTERVAL_SECONDS)
 
     async def _sweep(self) -> int:
@@ -63,12 +89,38 @@ class Retention:
             return 0
         return await self._keeper.sweep(self._policy, self._clock.now())
 
+    @property
+    def _idle(self) -> bool:
+        """Whether no runs are to be removed: for ever, or now, or by this node."""
+        return (
+            not self._policy.runs_max_age_seconds
+            or self._clock.problem() is not None
+            or not self._keeper.active
+        )
+
     async def _sweep_runs(self) -> int:
-        if self._clock.problem() is not None:
+        if self._idle:
             return 0
-        old = await self._keeper.old_runs(self._policy, self._clock.now())
-        for run in old:  # first, since nobody would find them any more
-            await self._artifacts.delete_all(run.workflow_id, run.run_id)
-        if old:
-            await self._keeper.remove_runs(old)
-        return len(old)
+        removed = await self._keeper.remove_runs(self._policy, self._clock.now())
+        try:
+            await self._remove_artifacts(removed)
+        except Unavailable as error:
+            log.warning("artifacts of removed runs stay for now", runs=len(removed), reason=str(error))
+            self._walk_at = -math.inf  # finds them
+        return len(removed)
+
+    async def _walk(self) -> Sequence[RunName]:
+        """Remove what was left behind by runs that are not kept; return those that were looked at."""
+        if self._idle or (self._place is None and trio.current_time() < self._walk_at + WALK_SECONDS):
+            return ()
+        if self._place is None:
+            self._walk_at = trio.current_time()
+        names = await self._artifacts.runs(self._place, WALK_PART)
+        await self._remove_artifacts(await self._keeper.unknown_runs(names))
+        return names
+
+    async def _remove_artifacts(self, names: Sequence[RunName]) -> None:
+        before = self._clock.now() - timedelta(seconds=self._policy.runs_max_age_seconds)
+        for workflow_id, run_id in names:
+            if await self._artifacts.delete_old(workflow_id, run_id, before):
+                self._left += 1

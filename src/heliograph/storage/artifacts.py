@@ -12,17 +12,18 @@ import os
 import re
 import secrets
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from stat import S_ISREG
+from stat import S_ISDIR, S_ISREG
 from typing import TypeVar
 
 import trio
 
 from heliograph.model.channels import is_name
 from heliograph.model.errors import ArtifactNotFound, Invalid, Unavailable
-from heliograph.storage.protocols import ArtifactInfo
+from heliograph.storage.protocols import ArtifactInfo, RunName
 
 MAX_KEY = 200
 KEY = r"[A-Za-z0-9_][A-Za-z0-9._:@+=~ -]*"
@@ -50,9 +51,15 @@ class FolderArtifacts:
         self._root = root
         self._limiter = trio.CapacityLimiter(THREADS)
 
-    async def list(self, workflow_id: str, run_id: str) -> Sequence[ArtifactInfo]:
-        """List a run's artifacts, by key."""
-        return await self._call(lambda: _list(self._folder(workflow_id, run_id)))
+    async def list(
+        self, workflow_id: str, run_id: str, after: str | None = None, limit: int | None = None
+    ) -> Sequence[ArtifactInfo]:
+        """List a run's artifacts, or some of them, by key."""
+        return await self._call(lambda: _list(self._folder(workflow_id, run_id), after, limit))
+
+    async def find(self, workflow_id: str, run_id: str, keys: Sequence[str]) -> Mapping[str, ArtifactInfo]:
+        """Return those of some artifacts that there are, by key."""
+        return await self._call(lambda: _find(self._folder(workflow_id, run_id), keys))
 
     async def read(
         self, workflow_id: str, run_id: str, key: str, first: int = 0, last: int | None = None
@@ -68,9 +75,13 @@ class FolderArtifacts:
         """Remove an artifact."""
         await self._call(lambda: _delete(self._file(workflow_id, run_id, key)))
 
-    async def delete_all(self, workflow_id: str, run_id: str) -> None:
-        """Remove all that a run has left behind, if anything."""
-        await self._call(lambda: _delete_all(self._folder(workflow_id, run_id)))
+    async def delete_old(self, workflow_id: str, run_id: str, before: datetime) -> bool:
+        """Remove all that a run has left behind, unless some of it was written later."""
+        return await self._call(lambda: _delete_old(self._folder(workflow_id, run_id), before.timestamp()))
+
+    async def runs(self, after: RunName | None, limit: int) -> Sequence[RunName]:
+        """Return some of the runs that left something behind."""
+        return await self._call(lambda: _runs(self._root, after, limit))
 
     async def _call(self, work: Callable[[], T]) -> T:
         try:
@@ -89,17 +100,38 @@ class FolderArtifacts:
         return self._folder(workflow_id, run_id) / key
 
 
-def _list(folder: Path) -> Sequence[ArtifactInfo]:
+def _list(folder: Path, after: str | None, limit: int | None) -> Sequence[ArtifactInfo]:
+    with _entries(folder) as entries:
+        keys = [
+            entry.name
+            for entry in entries
+            if is_key(entry.name) and entry.is_file(follow_symlinks=False) and entry.name > (after or "")
+        ]
+    wanted = sorted(keys)[:limit]
+    found = _find(folder, wanted)
+    return [found[key] for key in wanted if key in found]
+
+
+def _find(folder: Path, keys: Sequence[str]) -> Mapping[str, ArtifactInfo]:
+    found = {}
+    for key in filter(is_key, keys):
+        with suppress(FileNotFoundError, NotADirectoryError):
+            status = os.lstat(folder / key)
+            if S_ISREG(status.st_mode):
+                found[key] = _info(key, status)
+    return found
+
+
+@contextmanager
+def _entries(folder: Path) -> Iterator[Iterable[os.DirEntry[str]]]:
+    """Scan a folder; one that is not there is empty."""
     try:
-        with os.scandir(folder) as entries:
-            found = [
-                _info(entry.name, entry.stat(follow_symlinks=False))
-                for entry in entries
-                if is_key(entry.name) and entry.is_file(follow_symlinks=False)
-            ]
+        scanning = os.scandir(folder)
     except (FileNotFoundError, NotADirectoryError):
-        return []
-    return sorted(found, key=lambda info: info.key)
+        yield ()
+        return
+    with scanning:
+        yield scanning
 
 
 def _read(file: Path, first: int, last: int | None) -> tuple[ArtifactInfo, bytes]:
@@ -153,11 +185,45 @@ def _delete(file: Path) -> None:
         raise _none(file) from None
 
 
-def _delete_all(folder: Path) -> None:
+def _delete_old(folder: Path, before: float) -> bool:
+    """Remove a run's folder, unless something in it is newer; what comes in meanwhile stays."""
     try:
-        shutil.rmtree(folder)
+        status = os.lstat(folder)
+        names = os.listdir(folder) if S_ISDIR(status.st_mode) else []
+        newest = max([status.st_mtime, *(os.lstat(folder / name).st_mtime for name in names)])
     except (FileNotFoundError, NotADirectoryError):
-        return
+        return False
+    if newest >= before or not S_ISDIR(status.st_mode):
+        return False
+    for name in names:
+        with suppress(FileNotFoundError):
+            status = os.lstat(folder / name)
+            if S_ISDIR(status.st_mode):
+                shutil.rmtree(folder / name)
+            elif status.st_mtime < before:
+                (folder / name).unlink()
+    with suppress(OSError):  # something came in
+        folder.rmdir()
+    return True
+
+
+def _runs(root: Path, after: RunName | None, limit: int) -> Sequence[RunName]:
+    found: list[RunName] = []
+    for workflow in _folders(root):
+        if after is None or workflow >= after.workflow_id:
+            names = (RunName(workflow, run) for run in _folders(root / workflow))
+            found += [name for name in names if after is None or name > after][: limit - len(found)]
+        if len(found) == limit:
+            break
+    return found
+
+
+def _folders(folder: Path) -> Sequence[str]:
+    """Return the names of the folders in a folder that may be those of workflows and runs, sorted."""
+    with _entries(folder) as entries:
+        return sorted(
+            entry.name for entry in entries if is_name(entry.name) and entry.is_dir(follow_symlinks=False)
+        )
 
 
 def _info(key: str, found: os.stat_result) -> ArtifactInfo:

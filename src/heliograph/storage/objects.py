@@ -7,8 +7,10 @@ worker thread, and give up after some seconds: an outage is an answer, and no ca
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from datetime import timedelta
+from bisect import bisect_right
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import datetime, timedelta
+from itertools import islice
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import trio
@@ -16,14 +18,19 @@ import trio
 from heliograph.model.channels import is_name
 from heliograph.model.errors import ArtifactNotFound, Invalid, SettingsError, Unavailable
 from heliograph.storage.artifacts import KEY_HELP, THREADS, is_key
-from heliograph.storage.protocols import ArtifactInfo
+from heliograph.storage.protocols import ArtifactInfo, RunName
 
 if TYPE_CHECKING:
+    from obstore import GetOptions
     from obstore.store import ObjectStore
 
 TIMEOUT = "10s"
 RETRIES = 3
 RETRY_FOR = timedelta(seconds=10)
+LISTED = 1000
+"""The number of names that a storage lists in one answer."""
+MAX_LISTS = 10
+"""The number of such answers that are asked for to find runs."""
 T = TypeVar("T")
 
 
@@ -63,32 +70,76 @@ class ObjectArtifacts:
         self._store = store
         self._limiter = trio.CapacityLimiter(THREADS)
 
-    async def list(self, workflow_id: str, run_id: str) -> Sequence[ArtifactInfo]:
-        """List a run's artifacts, by key."""
-        import obstore
-
-        prefix = _place(workflow_id, run_id)
+    async def list(
+        self, workflow_id: str, run_id: str, after: str | None = None, limit: int | None = None
+    ) -> Sequence[ArtifactInfo]:
+        """List a run's artifacts, or some of them, by key."""
+        place = _place(workflow_id, run_id)
 
         def ask() -> Sequence[ArtifactInfo]:
-            found = [_info(meta) for page in obstore.list(self._store, prefix) for meta in page]
-            return sorted((info for info in found if is_key(info.key)), key=lambda info: info.key)
+            # A few objects whose names are no keys may be among them.
+            listed = (info for page in self._pages(place, place + (after or "")) for info in page)
+            return list(islice((info for info in listed if is_key(info.key)), limit))
 
         return await self._call(ask)
+
+    async def find(self, workflow_id: str, run_id: str, keys: Sequence[str]) -> Mapping[str, ArtifactInfo]:
+        """Return those of some artifacts that there are, by key.
+
+        Storages list names in their order, a thousand at a time, from any name on. So they are asked for
+        what follows a wanted name, and what is behind that comes with it: one request where a run left
+        nothing, and never more than a list of all would take.
+        """
+        place = _place(workflow_id, run_id)
+        wanted = sorted(filter(is_key, keys))
+
+        def ask() -> Mapping[str, ArtifactInfo]:
+            found: dict[str, ArtifactInfo] = {}
+            names, position = set(wanted), 0
+            while position < len(wanted):
+                before = place + wanted[position][:-1]
+                page = next(self._pages(place, before), None)
+                if page is None:
+                    break
+                found.update((info.key, info) for info in page if info.key in names)
+                position = bisect_right(wanted, page[-1].key)
+            return found
+
+        return await self._call(ask)
+
+    def _pages(self, place: str, behind: str) -> Iterator[Sequence[ArtifactInfo]]:
+        """Yield what is in a place behind a name, as far as each request of the storage tells."""
+        import obstore
+
+        for page in obstore.list(self._store, place, offset=behind, chunk_size=LISTED):
+            yield [_info(meta) for meta in page]
 
     async def read(
         self, workflow_id: str, run_id: str, key: str, first: int = 0, last: int | None = None
     ) -> tuple[ArtifactInfo, bytes]:
-        """Read an artifact, or some of its bytes."""
+        """Read an artifact, or some of its bytes; one request, as long as there are any."""
         import obstore
+        from obstore.exceptions import BaseError
 
         place = _place(workflow_id, run_id, key)
 
         def ask() -> tuple[ArtifactInfo, bytes]:
-            known = _info(obstore.head(self._store, place))
-            end = known.size if last is None else min(last + 1, known.size)
-            if first >= end:
+            if last is not None and last < first:
+                return _info(obstore.head(self._store, place)), b""
+            options: GetOptions = {}
+            if last is not None:
+                options = {"range": (first, last + 1)}
+            elif first:
+                options = {"range": {"offset": first}}
+            try:
+                found = obstore.get(self._store, place, options=options)
+            except FileNotFoundError:
+                raise
+            except BaseError:  # maybe it ends before the range begins
+                known = _info(obstore.head(self._store, place))
+                if first < known.size:
+                    raise
                 return known, b""
-            found = obstore.get(self._store, place, options={"range": (first, end)})
             return _info(found.meta), bytes(found.bytes())
 
         return await self._call(ask)
@@ -117,17 +168,44 @@ class ObjectArtifacts:
 
         await self._call(ask)
 
-    async def delete_all(self, workflow_id: str, run_id: str) -> None:
-        """Remove all that a run has left behind, if anything."""
+    async def delete_old(self, workflow_id: str, run_id: str, before: datetime) -> bool:
+        """Remove all that a run has left behind, unless some of it was written later."""
         import obstore
 
-        prefix = _place(workflow_id, run_id)
+        place = _place(workflow_id, run_id)
 
-        def ask() -> None:
-            for page in obstore.list(self._store, prefix):
-                obstore.delete(self._store, [meta["path"] for meta in page])
+        def ask() -> bool:
+            found = [meta for page in obstore.list(self._store, place) for meta in page]
+            if not found or any(meta["last_modified"] >= before for meta in found):
+                return False
+            obstore.delete(self._store, [meta["path"] for meta in found])
+            return True
 
-        await self._call(ask)
+        return await self._call(ask)
+
+    async def runs(self, after: RunName | None, limit: int) -> Sequence[RunName]:
+        """Return some of the runs that left something behind, by their names with a slash between."""
+        import obstore
+
+        # What follows "w/r/" and all that begins with it is "w/r0" at the earliest.
+        behind = None if after is None else f"{after.workflow_id}/{after.run_id}0"
+
+        def ask() -> Sequence[RunName]:
+            found: dict[RunName, None] = {}
+            pages = obstore.list(self._store, offset=behind, chunk_size=LISTED)
+            for number, page in enumerate(pages, 1):
+                for meta in page:
+                    workflow_id, _, rest = meta["path"].partition("/")
+                    name = RunName(workflow_id, rest.partition("/")[0])
+                    if all(map(is_name, name)):
+                        found[name] = None
+                    if len(found) == limit:
+                        return list(found)
+                if found and number >= MAX_LISTS:
+                    break
+            return list(found)
+
+        return await self._call(ask)
 
     async def _call(self, ask: Callable[[], T]) -> T:
         from obstore.exceptions import BaseError

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import datetime
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import attrs
 
@@ -264,28 +264,37 @@ class Listener(Protocol):
         ...
 
 
-@attrs.frozen
-class OldRun:
-    """A run of a workflow that need not be kept any longer, and when something was heard of it last."""
+class RunName(NamedTuple):
+    """The name of a run of any workflow."""
 
-    run_id: str
     workflow_id: str
-    updated_at: datetime
+    run_id: str
 
 
 class Keeper(Protocol):
     """Removes what the store need not keep any longer."""
 
-    async def old_runs(self, policy: RetentionSettings, now: datetime) -> Sequence[OldRun]:
-        """Return some of the runs that are over the retention; none when there are no more.
+    @property
+    def active(self) -> bool:
+        """Whether it is this node that removes."""
+        ...
+
+    async def remove_runs(self, policy: RetentionSettings, now: datetime) -> Sequence[RunName]:
+        """Remove a part of the runs that are over the retention, with their steps.
+
+        In one transaction, before or after everything else that is said of them: a run that says something
+        meanwhile is kept whole, or begins anew.
+
+        Returns:
+            Those that were removed; none when there are no more.
 
         Raises:
             Unavailable: The store is away.
         """
         ...
 
-    async def remove_runs(self, old: Sequence[OldRun]) -> None:
-        """Remove runs, with their steps, unless something was heard of them meanwhile.
+    async def unknown_runs(self, names: Sequence[RunName]) -> Sequence[RunName]:
+        """Return those of some runs of which nothing is kept.
 
         Raises:
             Unavailable: The store is away.
@@ -526,8 +535,14 @@ class Artifacts(Protocol):
     Every method raises ``Unavailable`` when the place where they are kept is away.
     """
 
-    async def list(self, workflow_id: str, run_id: str) -> Sequence[ArtifactInfo]:
-        """List a run's artifacts, by key."""
+    async def list(
+        self, workflow_id: str, run_id: str, after: str | None = None, limit: int | None = None
+    ) -> Sequence[ArtifactInfo]:
+        """List a run's artifacts, by key: those behind ``after``, ``limit`` of them if there are."""
+        ...
+
+    async def find(self, workflow_id: str, run_id: str, keys: Sequence[str]) -> Mapping[str, ArtifactInfo]:
+        """Return those of some artifacts that there are, by key; the run's others cost little."""
         ...
 
     async def read(
@@ -552,8 +567,21 @@ class Artifacts(Protocol):
         """
         ...
 
-    async def delete_all(self, workflow_id: str, run_id: str) -> None:
-        """Remove all that a run has left behind, if anything."""
+    async def delete_old(self, workflow_id: str, run_id: str, before: datetime) -> bool:
+        """Remove all that a run has left behind, unless some of it was written at ``before`` or later.
+
+        Returns:
+            Whether something was removed.
+        """
+        ...
+
+    async def runs(self, after: RunName | None, limit: int) -> Sequence[RunName]:
+        """Return some of the runs that left something behind, in an order of its own.
+
+        Args:
+            after: The run behind which to go on; ``None``: from the beginning.
+            limit: At most so many; it may be fewer, and none only at the end.
+        """
         ...
 
 

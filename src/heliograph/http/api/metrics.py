@@ -187,6 +187,9 @@ def _request_samples(requests: RequestCounts) -> Iterable[Sample]:
 def _storage_samples(storage: StorageStats) -> Iterable[Sample]:
     yield one("retired_events", "Events removed by retention", "counter", storage.retention.removed)
     yield one("retired_runs", "Runs removed by retention", "counter", storage.retention.runs)
+    yield one(
+        "retired_artifacts", "Runs whose artifacts retention removed", "counter", storage.retention.left
+    )
     if (log := storage.log) is not None:
         yield one("log_reachable", "Whether the log is reachable", "gauge", log.reachable)
         yield one("log_outages", "Times that the log became unreachable", "counter", log.outages)

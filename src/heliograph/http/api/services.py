@@ -10,6 +10,7 @@ from heliograph.actors.appender import Appender
 from heliograph.actors.archiver import ArchiverStats
 from heliograph.actors.bridge import BridgeStats
 from heliograph.actors.engine import Engine
+from heliograph.actors.executions import Executions
 from heliograph.actors.histogram import Histogram
 from heliograph.actors.hub import Hub
 from heliograph.actors.keyring import Keyring
@@ -58,6 +59,7 @@ class Services:
     webhooks: Webhooks
     receiver: Receiver
     artifacts: Artifacts
+    executions: Executions
     streams: StreamRegistry
     authenticator: Authenticator
     keyring: Keyring

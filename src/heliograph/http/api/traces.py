@@ -7,18 +7,19 @@ trace is there all the same. A run may have artifacts of steps that no event tol
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Annotated, Any
 
 import attrs
 import orjson
+import trio
 
 from heliograph.http.api.run_shapes import Dollars, Tokens, dollars
+from heliograph.http.api.trace_pages import ANSWER, OUTPUT, TracePage
 from heliograph.http.rules.schema import says
 from heliograph.model.errors import ArtifactNotFound, Unavailable
 from heliograph.model.workflows.facts import Spent, milliseconds
-from heliograph.model.workflows.pipeline import Node, Pipeline
 from heliograph.model.workflows.run import Run
 from heliograph.model.workflows.step import Attempt, Step, attempts_of
 from heliograph.storage.protocols import Artifacts
@@ -27,7 +28,8 @@ MAX_DOCUMENT = 1024 * 1024
 """Bytes of an artifact that is shown within a trace; larger ones are to be fetched by themselves."""
 MAX_DOCUMENTS = 16 * MAX_DOCUMENT
 """Bytes of all artifacts that are shown on one page."""
-OUTPUT, ANSWER = ".json", ".llm.json"
+READERS = 16
+"""The number of artifacts that are read at once."""
 
 
 @attrs.frozen
@@ -84,37 +86,24 @@ class Documents:
     error: str | None = None
 
 
-NOTHING = Documents()
+@attrs.frozen
+class ShownArtifact:
+    """The content of an artifact, or why it is not shown."""
+
+    content: Any = None
+    error: str | None = None
 
 
-async def traced(
-    artifacts: Artifacts, run: Run, steps: Sequence[Step], pipeline: Pipeline | None
-) -> Sequence[TraceStep]:
-    """Return the trace of some steps of a run.
+NO_DOCUMENT = ShownArtifact()
 
-    Args:
-        artifacts: The files that runs left behind.
-        run: The run.
-        steps: The steps in the order in which they began.
-        pipeline: The workflow's pipeline, where these are all of the run's steps: it gives the order, and
-            names those that have not begun.
-    """
-    sizes, failure = await _sizes(artifacts, run)
-    told = {step.name: step for step in steps}
-    names = list(told)
-    if pipeline is not None:
-        known = list(_names(pipeline.nodes))
-        left = (key.removesuffix(OUTPUT) for key in sizes if not key.endswith(ANSWER))
-        rest = dict.fromkeys(name for name in (*names, *left) if name not in known)
-        nested = {node.name for node in pipeline.nodes}
-        names = [name for name in known if name in told or name in nested or name + OUTPUT in sizes]
-        names += rest
-    room = MAX_DOCUMENTS
+
+async def traced(artifacts: Artifacts, run: Run, page: TracePage) -> Sequence[TraceStep]:
+    """Return the trace of the steps of a page."""
+    read = await _documents(artifacts, run, page)
     traces = []
-    for name in names:
-        room, found = await _documents(artifacts, run, name, sizes, room)
-        found = attrs.evolve(found, error=found.error or failure)
-        traces.append(trace_of(run, told[name], found) if name in told else _untold(run, name, found))
+    for name, step, _ in page.entries:
+        left = _left(name, page, read)
+        traces.append(_untold(run, name, left) if step is None else trace_of(run, step, left))
     return traces
 
 
@@ -179,49 +168,55 @@ def _untold(run: Run, name: str, left: Documents) -> TraceStep:
     )
 
 
-def _names(nodes: Iterable[Node]) -> Iterable[str]:
-    """Yield the names of nodes and of what is inside them, in the file's order."""
-    for node in nodes:
-        yield node.name
-        yield from _names([*([node.body] if node.body else ()), *(node.children or ())])
+async def _documents(artifacts: Artifacts, run: Run, page: TracePage) -> Mapping[str, ShownArtifact]:
+    """Read what the steps of a page left behind, several at once; earlier steps have the room first."""
+    room = MAX_DOCUMENTS
+    read: dict[str, ShownArtifact] = {}
+    wanted = []
+    for entry in page.entries:
+        for key in (entry.name + OUTPUT, entry.name + ANSWER):
+            info = page.artifacts.get(key)
+            if info is None:
+                continue
+            if info.size > min(room, MAX_DOCUMENT):
+                read[key] = ShownArtifact(error=f"{key} has {info.size} bytes: fetch it by itself")
+            else:
+                room -= info.size
+                wanted.append(key)
+
+    async def work(keys: Iterator[str]) -> None:
+        for key in keys:
+            read[key] = await _document(artifacts, run, key)
+
+    async with trio.open_nursery() as nursery:
+        shared = iter(wanted)
+        for _ in range(min(READERS, len(wanted))):
+            nursery.start_soon(work, shared)
+    return read
 
 
-async def _sizes(artifacts: Artifacts, run: Run) -> tuple[Mapping[str, int], str | None]:
-    """Return the sizes of a run's JSON artifacts by key, and why they can't be told."""
+async def _document(artifacts: Artifacts, run: Run, key: str) -> ShownArtifact:
+    """Read one artifact; it may be gone, or another one, since it was found."""
     try:
-        found = await artifacts.list(run.workflow_id, run.run_id)
-    except Unavailable as error:
-        return {}, str(error)
-    return {info.key: info.size for info in found if info.key.endswith(OUTPUT)}, None
+        info, data = await artifacts.read(run.workflow_id, run.run_id, key, 0, MAX_DOCUMENT - 1)
+        if info.size > len(data):
+            return ShownArtifact(error=f"{key} has {info.size} bytes: fetch it by itself")
+        return ShownArtifact(orjson.loads(data))
+    except (ArtifactNotFound, Unavailable) as error:
+        return ShownArtifact(error=str(error))
+    except orjson.JSONDecodeError as error:
+        return ShownArtifact(error=f"{key} is not JSON: {error}")
 
 
-async def _documents(
-    artifacts: Artifacts, run: Run, name: str, sizes: Mapping[str, int], room: int
-) -> tuple[int, Documents]:
-    """Read the artifacts of a step; return the bytes that may still be shown, and the documents."""
-    documents: dict[str, Any] = {}
-    errors = []
-    for key in (name + OUTPUT, name + ANSWER):
-        size = sizes.get(key)
-        if size is None:
-            continue
-        if size > min(room, MAX_DOCUMENT):
-            errors.append(f"{key} has {size} bytes: fetch it by itself")
-            continue
-        room -= size
-        try:
-            _, data = await artifacts.read(run.workflow_id, run.run_id, key, 0, MAX_DOCUMENT - 1)
-            documents[key] = orjson.loads(data)
-        except (ArtifactNotFound, Unavailable) as error:
-            errors.append(str(error))
-        except orjson.JSONDecodeError as error:
-            errors.append(f"{key} is not JSON: {error}")
-    key = name + OUTPUT
-    return room, Documents(
-        key=key if key in sizes else None,
-        output=documents.get(key),
-        answer=documents.get(name + ANSWER),
-        error="; ".join(errors) or None,
+def _left(name: str, page: TracePage, read: Mapping[str, ShownArtifact]) -> Documents:
+    """Put together what a step left behind."""
+    output, answer = (read.get(name + end, NO_DOCUMENT) for end in (OUTPUT, ANSWER))
+    errors = [one.error for one in (output, answer) if one.error is not None]
+    return Documents(
+        key=name + OUTPUT if name + OUTPUT in page.artifacts else None,
+        output=output.content,
+        answer=answer.content,
+        error="; ".join(errors) or page.failure,
     )
 
 

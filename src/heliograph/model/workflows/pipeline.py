@@ -105,7 +105,7 @@ def read_pipeline(document: Document, file: str, problems: list[FileProblem]) ->
     layers, cycle = layered(waits)
     if cycle:
         step, _ = steps[cycle[0]]
-        step.wrong(_dependencies_field(step), f"waits for itself: {' → '.join(cycle)}")
+        step.wrong(_dependencies_field(step), f"cycle: {' -> '.join(cycle)}")
     layer_of = {name: number for number, layer in enumerate(layers) for name in layer}
     return Pipeline(
         strategy=strategy.upper(),

@@ -85,6 +85,15 @@ class Record:
         if sign > 0:
             self._last(share)
 
+    def forget(self, share: RunShare) -> None:
+        """Take away what a run counts for that is not kept any more."""
+        self.feed(share, -1)
+        if not self.runs:
+            self.last_run_id = self.last_started_at = None
+            self.doubtful = False
+        elif share.run_id == self.last_run_id:
+            self.doubtful = True
+
     def _last(self, share: RunShare) -> None:
         """Remember the run that began last."""
         now = share.started_at, share.run_id

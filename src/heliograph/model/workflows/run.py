@@ -115,7 +115,8 @@ class Run:
     def fed(cls, share: StepShare | SpendingShare) -> Run:
         """Begin a run at a share: the run itself was removed before."""
         (name,) = share.owner
-        at = share.started_at if isinstance(share, StepShare) else EPOCH
+        times = (share.started_at,) if isinstance(share, StepShare) else share.times
+        at = times[0] if times else EPOCH
         return cls(name, share.run_id, share.workflow_id, at, at)
 
     @property
@@ -142,6 +143,9 @@ class Run:
             count = self.steps.pop(share.status, 0) + sign
             if count:
                 self.steps[share.status] = count
+        elif share.times is not None:  # wherever its calls were told
+            self.started_at = min(self.started_at, share.times[0])
+            self.updated_at = max(self.updated_at, share.times[1])
         self.parts = list(Spent(*self.parts).plus(share.spent, sign))
         self._conclude()
 

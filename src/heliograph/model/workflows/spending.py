@@ -7,18 +7,21 @@ and what was spent is added to the run.
 
 from __future__ import annotations
 
+from datetime import datetime, timedelta
 from typing import NamedTuple
 
 import attrs
 
 from heliograph.model.event import Event
-from heliograph.model.ids import to_microseconds
+from heliograph.model.ids import OLDEST, EventId, from_microseconds, to_microseconds
 from heliograph.model.kind import Key, Kind
 from heliograph.model.prices import Prices
 from heliograph.model.workflows import facts
 from heliograph.model.workflows.facts import Mark, Spent
 from heliograph.model.workflows.vocabulary import CALL, OF_RUNS, id_of, run_of
 
+WAITING = timedelta(days=7)
+"""The time for which the spending of calls waits for somebody to name the workflow of their run."""
 MAX_CALLS = 1_000
 """The number of a run's calls that are told apart, so that one that is told twice counts once."""
 
@@ -32,12 +35,14 @@ class Spending:
         workflow_id: Its workflow, once something has named it.
         calls: The spending of its calls, by time.
         earlier: The spending of calls that are not told apart any more.
+        last_event_id: The last event that told of it.
     """
 
     run_id: str
     workflow_id: str | None = None
     calls: dict[str, list[int | None]] = attrs.field(factory=dict)
     earlier: list[int | None] = attrs.field(factory=lambda: list(Spent()))
+    last_event_id: EventId = attrs.field(default=OLDEST, eq=False)
 
     @classmethod
     def first_seen(cls, event: Event) -> Spending:
@@ -54,8 +59,17 @@ class Spending:
             spent = spent.plus(Spent(*call))
         return spent.capped
 
+    @property
+    def times(self) -> tuple[datetime, datetime] | None:
+        """When its first call and its last call ended, of those that are told apart."""
+        if not self.calls:
+            return None
+        first, last = (int(key.partition(":")[0]) for key in (min(self.calls), max(self.calls)))
+        return from_microseconds(first), from_microseconds(last)
+
     def apply(self, event: Event, prices: Prices) -> None:
         """Add one call, or the workflow; ``prices`` are not asked, since the caller tells the cost."""
+        self.last_event_id = event.id
         family, _, name = event.channel.partition(":")
         if family == "workflow":
             self.workflow_id = min(name, self.workflow_id or name)
@@ -75,6 +89,8 @@ class SpendingShare(NamedTuple):
     run_id: str
     workflow_id: str
     spent: Spent
+    times: tuple[datetime, datetime] | None = None
+    """Of the first call and the last, as far as they are told apart."""
 
     @property
     def owner(self) -> Key:
@@ -86,7 +102,7 @@ def share_of(spending: Spending) -> SpendingShare | None:
     """Return the share of calls in their run, ``None`` while the run's workflow is unknown."""
     if spending.workflow_id is None:
         return None
-    return SpendingShare(spending.run_id, spending.workflow_id, spending.spent)
+    return SpendingShare(spending.run_id, spending.workflow_id, spending.spent, spending.times)
 
 
 def _key_of(event: Event) -> Key | None:

@@ -209,15 +209,19 @@ def share_of(step: Step) -> StepShare:
 
 @attrs.frozen
 class StepFilter:
-    """The steps that a list shows.
+    """The steps that a list shows; ``None`` and nothing do not filter.
 
     Args:
         run_id: The run of the steps.
         workflow_id: And of this workflow.
+        ids: Those of these ids, as ``id_of`` makes them.
+        but: None of these names.
     """
 
-    run_id: str
-    workflow_id: str
+    run_id: str | None = None
+    workflow_id: str | None = None
+    ids: tuple[str, ...] = ()
+    but: tuple[str, ...] = ()
 
 
 def _key_of(event: Event) -> Key | None:

@@ -12,6 +12,7 @@ Two vocabularies are understood, also mixed in one run:
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 from heliograph.model.channels import Selection, is_name, topic_matches
 from heliograph.model.event import Event
@@ -57,7 +58,10 @@ CALL = "pipeline.adk_completed"
 """The topic that tells the cost of a model's calls."""
 
 BY_SESSION = frozenset({CALL, "pipeline.adk_started", "pipeline.error"})
-"""Topics that name their run as ``session_id``."""
+"""Topics of a pipeline that name their run as ``session_id``."""
+
+CALLERS = frozenset({"model", "tool", "budget"})
+"""Those who call models and tools, by the first part of their topics; they name their run so, too."""
 
 NAMES = ("step", "node", "name", "agent")
 """The fields that may name a step; the first that does counts."""
@@ -74,11 +78,30 @@ def tells_of_runs(topic: str) -> bool:
 def run_of(event: Event) -> str | None:
     """Return the id of the run that an event belongs to, ``None`` if to none."""
     named = facts.first(event.payload, "run_id", "execution_id")
-    if named is None and event.topic in BY_SESSION:
+    if named is None and _by_session(event.topic):
         named = event.payload.get("session_id")
     elif named is None and (event.topic in OF_RUNS or event.topic in OF_STEPS):
         named = event.correlation_id
     return named if is_name(named) else None
+
+
+def _by_session(topic: str) -> bool:
+    return topic in BY_SESSION or topic.partition(".")[0] in CALLERS
+
+
+def session_of(topic: str, payload: Mapping[str, Any]) -> str | None:
+    """Return the session of an event that names its run by that alone, ``None`` if it is no such event."""
+    if not _by_session(topic) or facts.first(payload, "run_id", "execution_id") is not None:
+        return None
+    session = payload.get("session_id")
+    return session if is_name(session) else None
+
+
+def execution_of(channel: str, payload: Mapping[str, Any]) -> tuple[str, str] | None:
+    """Return the run and the workflow that an event names, ``None`` unless it names both."""
+    family, _, workflow = channel.partition(":")
+    run = facts.first(payload, "run_id", "execution_id") if family == "workflow" else None
+    return (run, workflow) if isinstance(run, str) and is_name(run) else None
 
 
 def step_of(event: Event) -> str | None:

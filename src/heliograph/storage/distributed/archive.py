@@ -40,7 +40,7 @@ from heliograph.storage.distributed.postgres import (
     try_session_lock,
 )
 from heliograph.storage.distributed.redis_stream import GENERATION, Reading, RedisStream
-from heliograph.storage.protocols import Deposed, OldRun
+from heliograph.storage.protocols import Deposed, RunName
 from heliograph.storage.settings import PostgresSettings
 from heliograph.storage.sql import retention, schema
 from heliograph.storage.sql.fold import begin_checkpoint, fold
@@ -167,13 +167,13 @@ class PostgresArchive:
         self._written.forget(gone.channels)
         return gone.number
 
-    async def old_runs(self, policy: RetentionSettings, now: datetime) -> Sequence[OldRun]:
-        """Return some of the runs that are over the retention, on the archiver's node."""
-        return await self._database.read(retention.due_runs, policy, now) if self.active else []
+    async def remove_runs(self, policy: RetentionSettings, now: datetime) -> Sequence[RunName]:
+        """Remove a part of the runs that are over the retention; see ``protocols.Keeper``."""
+        return await self._database.write(retention.remove_runs, policy, now)
 
-    async def remove_runs(self, old: Sequence[OldRun]) -> None:
-        """Remove runs, with their steps."""
-        await self._database.write(retention.remove_runs, old)
+    async def unknown_runs(self, names: Sequence[RunName]) -> Sequence[RunName]:
+        """Return those of some runs of which nothing is kept."""
+        return await self._database.read(retention.unknown_runs, names)
 
     def _begin(self) -> bool:
         with translated(), self._database.watch.call(self._seconds):

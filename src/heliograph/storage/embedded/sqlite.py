@@ -36,7 +36,7 @@ from heliograph.model.ids import OLDEST, EventId
 from heliograph.model.prices import NO_PRICES, Prices
 from heliograph.model.settings import RetentionSettings
 from heliograph.storage.embedded.append import append
-from heliograph.storage.protocols import WHOLE_LOG, Bounds, OldRun, Page, PositionLost, Receipt
+from heliograph.storage.protocols import WHOLE_LOG, Bounds, Page, PositionLost, Receipt, RunName
 from heliograph.storage.recent import Recent
 from heliograph.storage.sql import keys, migrate, queries, retention, schema
 from heliograph.storage.sql.database import Database, Writer
@@ -353,13 +353,18 @@ class SqliteLog:
             self._written.forget(gone.channels)
         return removed + gone.number
 
-    async def old_runs(self, policy: RetentionSettings, now: datetime) -> Sequence[OldRun]:
-        """Return some of the runs that are over the retention."""
-        return await self._readers.read(retention.due_runs, policy, now)
+    @property
+    def active(self) -> bool:
+        """There is no other node."""
+        return True
 
-    async def remove_runs(self, old: Sequence[OldRun]) -> None:
-        """Remove runs, with their steps."""
-        await self._keep(retention.remove_runs, old)
+    async def remove_runs(self, policy: RetentionSettings, now: datetime) -> Sequence[RunName]:
+        """Remove a part of the runs that are over the retention; see ``protocols.Keeper``."""
+        return await self._keep(retention.remove_runs, policy, now)
+
+    async def unknown_runs(self, names: Sequence[RunName]) -> Sequence[RunName]:
+        """Return those of some runs of which nothing is kept."""
+        return await self._readers.read(retention.unknown_runs, names)
 
     async def _keep(
         self, change: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs

@@ -9,6 +9,7 @@ from sqlalchemy import Connection, delete, select
 
 from heliograph.model.errors import Conflict
 from heliograph.model.event import OWNER_END, Draft
+from heliograph.model.workflows.vocabulary import session_of
 from heliograph.storage.sql import schema
 
 PART = 1000
@@ -16,8 +17,18 @@ PART = 1000
 
 
 def fingerprint(draft: Draft) -> str:
-    """Return a digest of 24 characters of what a key stands for."""
-    said = (draft.channel, draft.topic, draft.sender, draft.timestamp, draft.correlation_id)
+    """Return a digest of 24 characters of what a key stands for.
+
+    Where an event that names only its session was put depends on what was known then; so that is left out.
+    """
+    named = session_of(draft.topic, draft.payload) is None
+    said = (
+        draft.channel if named else None,
+        draft.topic,
+        draft.sender,
+        draft.timestamp,
+        draft.correlation_id,
+    )
     content = "\n".join(map(str, said)).encode() + b"\n" + draft.body
     return hashlib.blake2b(content, digest_size=12).hexdigest()
 

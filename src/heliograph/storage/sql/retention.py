@@ -16,13 +16,15 @@ from sqlalchemy import Connection, bindparam, delete, func, select, update
 
 from heliograph.model.ids import EventId, make_id, to_microseconds
 from heliograph.model.settings import RetentionSettings
+from heliograph.model.workflows.run import Run, share_of
+from heliograph.model.workflows.spending import WAITING
 from heliograph.model.workflows.vocabulary import id_of
-from heliograph.storage.protocols import OldRun
+from heliograph.storage.protocols import RunName
 from heliograph.storage.sql.database import chunks
 from heliograph.storage.sql.entities import ENTITIES
-from heliograph.storage.sql.entities.workflow import runs, spendings, steps
-from heliograph.storage.sql.prepared import Prepared
-from heliograph.storage.sql.schema import channels, counters, events
+from heliograph.storage.sql.entities.workflow import RECORDS, RUNS, records, runs, spendings, steps
+from heliograph.storage.sql.prepared import Prepared, upsert
+from heliograph.storage.sql.schema import FOLDED, channels, checkpoints, counters, events
 
 EVENTS = "events"
 COUNT = Prepared(
@@ -98,10 +100,10 @@ def remove_entities(connection: Connection, policy: RetentionSettings, now: date
 
     What they added to others stays: those tell of all that there were.
     """
+    number, channels_left = _remove_waiting(connection, now), set[str]()
     if not policy.entities_max_age_seconds:
-        return Removed()
+        return Removed(number)
     oldest_kept = now - timedelta(seconds=policy.entities_max_age_seconds)
-    number, channels_left = 0, set[str]()
     for entity in ENTITIES:
         if entity.retired is None:
             continue
@@ -117,36 +119,58 @@ def remove_entities(connection: Connection, policy: RetentionSettings, now: date
     return Removed(number, channels_left)
 
 
-def due_runs(connection: Connection, policy: RetentionSettings, now: datetime) -> Sequence[OldRun]:
-    """Return the next part of the runs of which nothing was heard for longer than they are kept."""
+def _remove_waiting(connection: Connection, now: datetime) -> int:
+    """Remove a part of what model calls spent for runs whose workflow nobody has named for long."""
+    limit = make_id(to_microseconds(now - WAITING) // 1000)
+    old = (
+        select(spendings.c.run_id)
+        .where(spendings.c.workflow_id.is_(None), spendings.c.last_event_id < limit)
+        .order_by(spendings.c.last_event_id)
+        .limit(PART)
+    )
+    return connection.execute(delete(spendings).where(spendings.c.run_id.in_(old))).rowcount
+
+
+def remove_runs(connection: Connection, policy: RetentionSettings, now: datetime) -> Sequence[RunName]:
+    """Remove a part of the runs of which nothing was heard for longer than they are kept, with their steps.
+
+    What they counted for is taken from their workflows' records, which so tell of just the runs that are
+    kept; a record that then says nothing goes, too.
+    """
     if not policy.runs_max_age_seconds:
         return []
+    # Not while a batch is folded, on whichever node: that would write again what it has read before.
+    connection.execute(
+        select(checkpoints.c.event_id).where(checkpoints.c.name == FOLDED).with_for_update()
+    ).all()
     oldest_kept = now - timedelta(seconds=policy.runs_max_age_seconds)
-    rows = connection.execute(
-        select(runs.c.run_id, runs.c.workflow_id, runs.c.updated_at)
-        .where(runs.c.updated_at < oldest_kept)
-        .order_by(runs.c.updated_at)
-        .limit(RUNS_PART)
-    )
-    return [OldRun(*row) for row in rows]
+    old = select(*RUNS.small).where(runs.c.updated_at < oldest_kept)
+    rows = connection.execute(old.order_by(runs.c.updated_at).limit(RUNS_PART)).mappings().all()
+    gone = [RUNS.to_value(row) for row in rows]
+    for run in gone:
+        for table in (steps, spendings):
+            mine = table.c.run_id == run.run_id, table.c.workflow_id == run.workflow_id
+            connection.execute(delete(table).where(*mine))
+    connection.execute(delete(runs).where(runs.c.id.in_([run.id for run in gone])))
+    _forget(connection, gone)
+    return [RunName(run.workflow_id, run.run_id) for run in gone]
 
 
-def remove_runs(connection: Connection, old: Sequence[OldRun]) -> None:
-    """Remove runs with their steps, but for those of which something was heard meanwhile.
+def _forget(connection: Connection, gone: Sequence[Run]) -> None:
+    """Take runs out of their workflows' records."""
+    wanted = {"wanted": sorted({run.workflow_id for run in gone})}
+    rows = connection.execute(RECORDS.reading(), wanted).mappings() if gone else ()
+    kept = {record.workflow_id: record for record in map(RECORDS.to_value, rows)}
+    for run in gone:
+        kept[run.workflow_id].forget(share_of(run))
+    empty = [name for name, record in kept.items() if not record.runs and record.enabled is None]
+    connection.execute(delete(records).where(records.c.workflow_id.in_(empty)))
+    upsert(connection, records, [RECORDS.to_row(kept[name]) for name in kept if name not in empty])
 
-    What they added to their workflow's counters stays: these tell of all runs that there were.
-    """
-    for run in old:
-        removed = connection.execute(
-            delete(runs).where(
-                runs.c.id == id_of(run.run_id, run.workflow_id), runs.c.updated_at == run.updated_at
-            )
-        )
-        if removed.rowcount:
-            mine = steps.c.run_id == run.run_id, steps.c.workflow_id == run.workflow_id
-            connection.execute(delete(steps).where(*mine))
-            connection.execute(
-                delete(spendings).where(
-                    spendings.c.run_id == run.run_id, spendings.c.workflow_id == run.workflow_id
-                )
-            )
+
+def unknown_runs(connection: Connection, names: Sequence[RunName]) -> Sequence[RunName]:
+    """Return those of some runs of which nothing is kept."""
+    known: set[str] = set()
+    for some in chunks([id_of(name.run_id, name.workflow_id) for name in names]):
+        known.update(connection.scalars(select(runs.c.id).where(runs.c.id.in_(some))))
+    return [name for name in names if id_of(name.run_id, name.workflow_id) not in known]

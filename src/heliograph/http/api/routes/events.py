@@ -147,7 +147,8 @@ class Published:
 async def publish(services: Services, who: Identity, asked: PublishOptions, items: list[Any]) -> Published:
     """Append events; answered when they are durable, all or nothing."""
     read = partial(_drafts, services, asked, items)
-    drafts, mended = read() if len(items) < MANY_ITEMS else await trio.to_thread.run_sync(read)
+    checked, mended = read() if len(items) < MANY_ITEMS else await trio.to_thread.run_sync(read)
+    drafts = await services.executions.place(checked, who.covers)
     if who.channels:
         for channel in {draft.channel for draft in drafts}:
             who.require_channel(channel)

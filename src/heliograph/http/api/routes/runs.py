@@ -15,6 +15,7 @@ from heliograph.http.api.routes.workflows import OfWorkflow, of_workflow
 from heliograph.http.api.run_shapes import RunView, Stats, stats_of, view_of
 from heliograph.http.api.services import Services
 from heliograph.http.api.shared import ListMeta
+from heliograph.http.api.trace_pages import TracePlace, page_of, place_of
 from heliograph.http.api.traces import TraceStep, trace_of, traced
 from heliograph.http.rules.auth import Identity
 from heliograph.http.rules.parameters import (
@@ -33,7 +34,6 @@ from heliograph.model.errors import Invalid, RunNotFound, Unavailable, WorkflowN
 from heliograph.model.ids import OLDEST, EventId, from_microseconds, is_time, parse_time, to_microseconds
 from heliograph.model.workflows.record import RECORD, Record
 from heliograph.model.workflows.run import RUN, STATUSES, Run, RunFilter
-from heliograph.model.workflows.step import STEP, StepFilter
 from heliograph.model.workflows.vocabulary import id_of
 
 MAX_STEPS = 500
@@ -156,8 +156,8 @@ class TraceAsked(OfRun):
     """The page of a run's trace."""
 
     limit: int = page_limit(MAX_STEPS, MAX_STEPS)
-    start_after: tuple[datetime, str] | None = query(
-        Keyset((int, str), _run_key), "A next_cursor of this trace, unchanged."
+    start_after: TracePlace | None = query(
+        Keyset((int, int, str), place_of), "A next_cursor of this trace, unchanged."
     )
 
 
@@ -165,13 +165,11 @@ async def get_trace(services: Services, who: Identity, asked: TraceAsked) -> Run
     """Return a run with its steps, what each left behind, and its times on one axis."""
     position = await services.store.checkpoint()
     run = await known_run(services, asked.workflow_id, asked.run_id)
-    wanted = StepFilter(run.run_id, run.workflow_id)
-    steps, more = await services.store.list(STEP, wanted, asked.start_after, asked.limit)
     workflow = services.registry.catalogue.workflows.get(run.workflow_id)
     pipeline = None if workflow is None else workflow.pipeline
-    whole = asked.start_after is None and not more
-    traces = await traced(services.artifacts, run, steps, pipeline if whole else None)
-    last = encode_cursor(to_microseconds(steps[-1].started_at), steps[-1].id) if more else None
+    page = await page_of(services.store, services.artifacts, run, pipeline, asked.start_after, asked.limit)
+    traces = await traced(services.artifacts, run, page)
+    last = None if page.following is None else encode_cursor(*page.following)
     return RunTrace(view_of(run), traces, ListMeta(last, position))
 
 
@@ -206,8 +204,8 @@ ENDPOINTS = [
         "workflows",
         Described(
             "The run and its steps.",
-            more="Where all steps are on one page they are in the pipeline's order, and those that have not "
-            "begun are there too; else they are in the order in which they began.",
+            more="In the pipeline's order; its steps that have not begun are there too. Steps that it does "
+            "not have come behind, in the order in which they began, then those that only left artifacts.",
         ),
         channels=of_workflow,
         refuses=ONE_RUN,

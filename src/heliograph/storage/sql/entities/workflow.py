@@ -2,7 +2,24 @@
 
 from __future__ import annotations
 
-from sqlalchemy import Boolean, Column, Double, Index, Integer, Table, Text
+import orjson
+from sqlalchemy import (
+    JSON,
+    Boolean,
+    Column,
+    ColumnElement,
+    Connection,
+    Double,
+    Index,
+    Integer,
+    Table,
+    Text,
+    cast,
+    func,
+    literal,
+    select,
+    text,
+)
 
 from heliograph.model.workflows.record import RECORD
 from heliograph.model.workflows.run import RUN
@@ -65,6 +82,13 @@ spendings = Table(
     Column("run_id", Text, primary_key=True),
     Column("workflow_id", Text),
     *(Column(name, Json, nullable=False) for name in ("calls", "earlier")),
+    Column("last_event_id", Big, nullable=False),
+    Index(
+        "spendings_waiting",
+        "last_event_id",
+        sqlite_where=text("workflow_id IS NULL"),
+        postgresql_where=text("workflow_id IS NULL"),
+    ),
 )
 
 records = Table(
@@ -79,7 +103,20 @@ records = Table(
     Column("doubtful", Boolean, nullable=False),
 )
 
-STEPS = Entity(kind=STEP, table=steps, large=("output",))
+
+def _none_of(connection: Connection, names: tuple[str, ...]) -> ColumnElement[bool]:
+    """Return the condition that a step has none of some names; there may be thousands, in one parameter."""
+    listed = literal(orjson.dumps(names).decode(), Text)
+    if connection.dialect.name == "postgresql":
+        each = func.json_array_elements_text(cast(listed, JSON)).table_valued(Column("value", Text))
+    else:
+        each = func.json_each(listed).table_valued(Column("value", Text))
+    return steps.c.name.not_in(select(each.c.value))
+
+
+STEPS = Entity(
+    kind=STEP, table=steps, large=("output",), filters={"ids": steps.c.id.in_}, probed={"but": _none_of}
+)
 
 SPENDINGS = Entity(kind=SPENDING, table=spendings)
 
