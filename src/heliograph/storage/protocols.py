@@ -712,6 +712,11 @@ class Storage(Protocol):
         """The milliseconds that parts on other machines took to answer the last check."""
         ...
 
+    @property
+    def clocks(self) -> Mapping[str, float]:
+        """By server: how many seconds this machine's clock is ahead of its own, as it was last compared."""
+        ...
+
     async def checks(self) -> dict[str, str | None]:
         """Tell of each part what is wrong with it, ``None`` if nothing is."""
         ...

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, get_origin
 
+import attrs
 import httpx
 import pytest
 from opentelemetry import trace
@@ -18,16 +21,21 @@ from tests.http.api.test_shortcuts import exchange, long_way
 from tests.http.conftest import Api, Start, created, output, status
 from tests.http.rules.test_auth import key
 from tests.recorded import EXAMPLES
+from tests.storages import embedded_form
 
 from heliograph.http.api.counts import RequestCounts
 from heliograph.http.api.endpoint import Endpoint
 from heliograph.http.api.registry import ENDPOINTS
 from heliograph.http.api.services import Services
 from heliograph.http.api.spans import recording
+from heliograph.http.rules import refused
 from heliograph.http.rules.answer import Answer
 from heliograph.http.rules.auth import Identity
 from heliograph.model.durations import BOUNDS
 from heliograph.model.errors import SettingsError
+from heliograph.model.keys import PREFIX, make_key
+from heliograph.model.settings import SCOPES
+from heliograph.storage.embedded.upkeep import changing
 from heliograph.tracing import exporting
 
 CALLERS = {
@@ -210,8 +218,31 @@ ARTIFACT = "/api/v1/workflows/helpdesk_assistant/runs/r/artifacts/notes.txt"
 RUN = {"topic": "run.started", "payload": {"workflow_id": PATHS["workflow_id"], "run_id": PATHS["run_id"]}}
 
 
+SOON = 3600.0
+
+
+def keep_keys(folder: Path) -> dict[str, dict[str, str]]:
+    """Keep keys beside the data: one that may do everything, one that was revoked, one that has expired."""
+    headers = {}
+    with changing(folder) as vault:
+        for name in ("admin", "revoked", "expired"):
+            at = time.time() - (2 * SOON if name == "expired" else 0)
+            secret, made = make_key(name, SCOPES, (), at, "me", at + SOON)
+            if name == "revoked":
+                made = attrs.evolve(made, revoked_at=at, revoked_by="me")
+            assert vault.add(PREFIX + name, made.to_text())
+            headers[name] = {"X-API-Key": secret}
+    return headers
+
+
 @pytest.fixture
-async def guarded(start: Start) -> Api:
+def kept(tmp_path: Path) -> dict[str, dict[str, str]]:
+    """Return what carries each of the keys that are kept."""
+    return keep_keys(embedded_form(tmp_path / "data").folder)
+
+
+@pytest.fixture
+async def guarded(kept: object, start: Start) -> Api:
     """Start a service with keys, a task of a session, and a run of a workflow."""
     api = await start(auth={"keys": KEYS}, workflows=(EXAMPLES,), webhooks=EXAMPLES.with_name("webhooks"))
     await api.publish(
@@ -231,10 +262,13 @@ def url_of(endpoint: Endpoint) -> str:
     return f"{path}{QUERIES.get(endpoint.name, '')}"
 
 
-async def ask(api: Api, endpoint: Endpoint, headers: dict[str, str]) -> httpx.Response:
+async def ask(
+    api: Api, endpoint: Endpoint, headers: dict[str, str], ticket: str | None = None
+) -> httpx.Response:
     """Ask an endpoint; of a stream read only its head."""
     body = BODIES.get(endpoint.name)
-    request = api.http.stream(endpoint.method, url_of(endpoint), headers=headers, json=body)
+    url = url_of(endpoint) if ticket is None else f"{url_of(endpoint)}?ticket={ticket}"
+    request = api.http.stream(endpoint.method, url, headers=headers, json=body)
     async with request as answer:
         if not answer.headers.get("content-type", "").startswith("text/event-stream"):
             await answer.aread()
@@ -250,6 +284,59 @@ async def test_who_may_ask(guarded: Api, endpoint: Endpoint) -> None:
         assert (answer.status_code, caller) == (expected, caller) or just_started
         if expected == 403:
             assert "scope" in answer.json()["detail"] or "channel" in answer.json()["detail"]
+
+
+BY_KEY_ALONE = {"begin_session", "make_task_key"}
+"""Endpoints at which nothing that was bought with a key counts as the key."""
+
+
+def answer_to(endpoint: Endpoint, kind: str) -> int | None:
+    """Return how a kind of key is answered, by the declaration and the matrix; ``None``: let in."""
+    row = MATRIX[endpoint.name]
+    if endpoint.scope is None:
+        return row["nobody"]
+    match kind:
+        case "revoked" | "expired":
+            return row["unknown"]
+        case "ticket":
+            return row["reader"] if endpoint.takes_tickets else row["nobody"]
+        case "session" | "task key" if endpoint.name in BY_KEY_ALONE:
+            return 403
+        case "session":
+            return row["reader"]
+        case "task key":
+            return row["of task 1"]
+    return None
+
+
+@pytest.mark.parametrize("kind", ["revoked", "expired", "ticket", "session", "task key", "admin"])
+async def test_what_comes_of_a_key_may_no_more_than_the_key(
+    guarded: Api, kept: dict[str, dict[str, str]], monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    """Each further kind of key is answered by every endpoint as its declaration and the matrix say."""
+    monkeypatch.setattr(refused, "FREE", len(ENDPOINTS))
+    http, reader, one = guarded.http, CALLERS["reader"], CALLERS["of task 1"]
+    ticket, headers = None, kept.get(kind, {})
+    match kind:
+        case "ticket":
+            ticket = (await http.post("/api/v1/stream-tickets", headers=reader)).json()["ticket"]
+        case "session":
+            begun = await http.post("/api/v1/session", headers=reader)
+            headers = {"Cookie": begun.headers["set-cookie"].partition(";")[0]}
+        case "task key":
+            asked = await http.post("/api/v1/task-keys", headers=one, json={"task_id": "1"})
+            headers = {"X-API-Key": asked.json()["key"]}
+    wrong = {}
+    for endpoint in ENDPOINTS:
+        http.cookies.clear()
+        answer = await ask(guarded, endpoint, headers, ticket)
+        expected = answer_to(endpoint, kind)
+        # An earlier request may have ended the task, or switched a webhook off: that refuses no key.
+        refusals = {401} if endpoint.scope is None else {401, 403}
+        let_in = (expected is None or expected < 400) and answer.status_code not in refusals
+        if answer.status_code != expected and not let_in:
+            wrong[endpoint.name] = (answer.status_code, expected)
+    assert not wrong
 
 
 def test_the_matrix_knows_every_endpoint() -> None:
@@ -410,10 +497,10 @@ async def test_a_failure_is_told_in_the_span(
 ) -> None:
     """A bug is an error of the span; what a client did wrong is none."""
 
-    async def broken(self: object) -> None:
+    def broken(self: object) -> None:
         raise KeyError("x")
 
-    monkeypatch.setattr("heliograph.storage.sql.store.SqlStore.checkpoint", broken)
+    monkeypatch.setattr("heliograph.http.api.routes.tasks.TaskListing.filter", broken)
     assert (await api.http.get("/api/v1/tasks")).status_code == 500
     (span,) = spans.get_finished_spans()
     assert span.status.status_code is StatusCode.ERROR

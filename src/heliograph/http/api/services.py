@@ -11,6 +11,7 @@ from heliograph.actors.archiver import ArchiverStats
 from heliograph.actors.bridge import BridgeStats
 from heliograph.actors.engine import Engine
 from heliograph.actors.executions import Executions
+from heliograph.actors.heartbeats import Heartbeats
 from heliograph.actors.histogram import Histogram
 from heliograph.actors.hub import Hub
 from heliograph.actors.keyring import Keyring
@@ -55,6 +56,7 @@ class Services:
     histogram: Histogram
     registry: Registry
     engine: Engine
+    heartbeats: Heartbeats
     monitor: Monitor
     webhooks: Webhooks
     receiver: Receiver

@@ -36,7 +36,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import OutOfMemoryError, ResponseError
 from sqlalchemy import Connection, select, text
 
-from heliograph.model.errors import HeliographError, SettingsError, Unavailable
+from heliograph.model.errors import Conflict, HeliographError, SettingsError, Unavailable
 from heliograph.model.event import Draft, Event
 from heliograph.model.ids import (
     SEQUENCE_BITS,
@@ -54,7 +54,7 @@ from heliograph.storage.protocols import WHOLE_LOG, Deposed, Receipt
 from heliograph.storage.settings import RedisSettings
 from heliograph.storage.sql import schema
 from heliograph.storage.sql.fold import begin_checkpoint
-from heliograph.storage.sql.keys import conflict, fingerprint
+from heliograph.storage.sql.keys import conflict, fingerprint, overtaken
 from heliograph.storage.sql.prepared import upsert
 from heliograph.storage.sql.queries import trimmed_through
 
@@ -214,6 +214,16 @@ class RedisStream:
             self.prepare()
             return work()
 
+    def time(self) -> float:
+        """Return Redis's own time, in seconds since the epoch.
+
+        Raises:
+            Unavailable: Redis is away.
+        """
+        with translated():
+            seconds, micros = self.client.time()
+            return float(seconds + micros / 10**6)
+
     def append(self, requests: Sequence[Sequence[Draft]], lease: Lease | None = None) -> Added:
         """Append requests in one atomic call; see ``protocols.Log.append``.
 
@@ -232,7 +242,7 @@ class RedisStream:
             lease.token if lease else "",
         ]
         for request in requests:
-            arguments.append(len(request))
+            arguments.append(_counted(request))
             for draft in request:
                 marked = "" if draft.key is None else fingerprint(draft) + draft.key
                 arguments += (draft.channel, marked, _encode(draft))
@@ -247,7 +257,7 @@ class RedisStream:
             if isinstance(answer, bytes):
                 receipts.append(_take(answer, request, events))
             else:
-                receipts.append(conflict(answer, request[answer]))
+                receipts.append(_refusal(answer, request))
         return Added(int(generation or 0), parse(head or "0-0"), receipts, events)
 
     def _run_append(self, arguments: Sequence[str | bytes | int]) -> list[bytes | int]:
@@ -437,6 +447,18 @@ def _refused(error: Unavailable) -> HeliographError:
         case ResponseError() as cause if "DEPOSED" in str(cause):
             return Deposed("the lease is not held any more")
     return error
+
+
+def _counted(request: Sequence[Draft]) -> int | str:
+    """Return how many drafts a request has, and what its only one must follow, if it must."""
+    number = len(request)
+    follows = [draft.follows for draft in request if draft.follows is not None]
+    assert not follows or number == 1
+    return f"{number}@{follows[0]}" if follows else number
+
+
+def _refusal(answer: int, request: Sequence[Draft]) -> Conflict:
+    return overtaken(request[0]) if answer < 0 else conflict(answer, request[answer])
 
 
 def _encode(draft: Draft) -> bytes:

@@ -75,6 +75,11 @@ class Embedded:
         """Return the turn of the only node."""
         return OwnTurn()
 
+    @property
+    def clocks(self) -> Mapping[str, float]:
+        """Return nothing: there is no other clock."""
+        return {}
+
     async def checks(self) -> dict[str, str | None]:
         """Tell of each part what is wrong with it."""
         return {"log": self.log.failure, "store": self._readers.damage}

@@ -9,8 +9,8 @@ from __future__ import annotations
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0015"
-down_revision = "0014"
+revision = "0016"
+down_revision = "0015"
 
 SEARCHED = ("task_id", "name", "agent", "agent_type", "model", "error")
 LONG = 4000
