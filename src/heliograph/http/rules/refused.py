@@ -1,10 +1,10 @@
 """Refused credentials: counted, said with the address that they came from, and slowed.
 
 From an address that has sent ``FREE`` wrong keys, tickets or sessions within a minute, each further one is
-answered after a while. It is still 401, so that a client knows what is wrong; only where very many answers are
-held back already, one more is 429 at once. A good key is never slowed, wherever it comes from: it is judged
-first, and an address may be that of a whole office. So this keeps programs that are set up wrongly, and
-guessers, from costing much; that no key is guessed follows from the length of keys.
+answered after a while. It is still 401, so that a client knows what is wrong; only where very many answers
+are held back already, one more is 429 at once. A good key is never slowed, wherever it comes from: it is
+judged first, and an address may be that of a whole office. So this keeps programs that are set up wrongly,
+and guessers, from costing much; that no key is guessed follows from the length of keys.
 """
 
 from __future__ import annotations
