@@ -16,9 +16,11 @@ def upgrade() -> None:
     op.create_index(
         "events_others", "events", ["channel", "id"], sqlite_where=NO_OUTPUT, postgresql_where=NO_OUTPUT
     )
-    op.create_index("tasks_grouped", "tasks", GROUPED)
+    if op.get_bind().dialect.name == "sqlite":  # PostgreSQL's entries have less room than long names need
+        op.create_index("tasks_grouped", "tasks", GROUPED)
 
 
 def downgrade() -> None:
-    op.drop_index("tasks_grouped", "tasks")
+    if op.get_bind().dialect.name == "sqlite":
+        op.drop_index("tasks_grouped", "tasks")
     op.drop_index("events_others", "events")
