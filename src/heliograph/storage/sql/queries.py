@@ -21,7 +21,7 @@ from sqlalchemy import (
     union_all,
 )
 
-from heliograph.model.channels import EVERYTHING, Selection, topic_matches
+from heliograph.model.channels import AUDIT, EVERYTHING, WHOLE, Selection, topic_matches
 from heliograph.model.event import Event
 from heliograph.model.ids import OLDEST, EventId
 from heliograph.model.kind import Key, V
@@ -143,8 +143,10 @@ def payload_size(row: Row[Any]) -> int:
 
 
 def _channel(selector: str) -> Iterable[ColumnElement[bool]]:
-    if selector == EVERYTHING:
+    if selector == WHOLE:
         return []
+    if selector == EVERYTHING:
+        return [events.c.channel != AUDIT]
     if selector.endswith(":*"):
         # substr and not LIKE: a range over names would be read in the order of names and then sorted
         prefix = selector[:-1]
@@ -162,7 +164,7 @@ def _topic(pattern: str) -> list[ColumnElement[bool]]:
 
 def _others(pattern: str, selector: str) -> list[ColumnElement[bool]]:
     """Say of a channel's events that no output is among them, where that is so."""
-    whole = selector == EVERYTHING or selector.endswith(":*")
+    whole = selector in {WHOLE, EVERYTHING} or selector.endswith(":*")
     return [] if whole or topic_matches(pattern, OUTPUT) else [NO_OUTPUT]
 
 
@@ -191,8 +193,10 @@ def trimmed_behind(connection: Connection, selection: Selection, after: EventId)
 
 
 def _channel_name(selector: str, dialect: str) -> Iterable[ColumnElement[bool]]:
-    if selector == EVERYTHING:
+    if selector == WHOLE:
         return []
+    if selector == EVERYTHING:
+        return [channels.c.name != AUDIT]
     if selector.endswith(":*"):
         # A range in the order of bytes, which SQLite's index has; a PostgreSQL's locale may have another.
         name = channels.c.name.collate("C") if dialect == "postgresql" else channels.c.name
