@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterable
 
 import attrs
+import orjson
 import psycopg
 from sqlalchemy import create_engine, select
 from tests.servers import wait_until
@@ -13,7 +14,7 @@ from tests.servers import wait_until
 from heliograph.model.event import Event
 from heliograph.model.task import Task
 from heliograph.storage.distributed.postgres import database_url
-from heliograph.storage.sql import queries, schema
+from heliograph.storage.sql import schema
 from heliograph.storage.sql.entities.task import TASKS
 from heliograph.storage.sql.fold import read_checkpoint
 
@@ -37,7 +38,20 @@ def read_archive(url: str) -> Archived:
     try:
         with engine.connect() as connection:
             rows = connection.execute(select(schema.events).order_by(schema.events.c.id))
-            events = [queries.to_event(row) for row in rows]
+            events = [
+                Event(
+                    id=row.id,
+                    channel=row.channel,
+                    seq=row.seq,
+                    topic=row.topic,
+                    timestamp=row.timestamp,
+                    payload=orjson.loads(row.payload),
+                    sender=row.sender,
+                    correlation_id=row.correlation_id,
+                    body=row.payload.encode(),
+                )
+                for row in rows
+            ]
             tasks = [Task(**row) for row in connection.execute(select(TASKS.table)).mappings()]
             counted = connection.scalar(select(schema.counters.c.value)) or 0
             assert read_checkpoint(connection) == (events[-1].id if events else 0)

@@ -26,6 +26,8 @@ TOKENS = (
     "output_tokens",
 )
 
+ENDS = ("completed", "failed", "cancelled", "lost")
+
 ANCHORS = (datetime(2026, 3, 29, 1, tzinfo=UTC), datetime(2026, 10, 25, 1, tzinfo=UTC))
 """Around these, many zones change their clocks."""
 
@@ -121,9 +123,14 @@ def tasks_of(history: Iterable[Item]) -> list[Counted]:
         keys.add(item["key"])
         moment, payload = datetime.fromisoformat(item["timestamp"]), item["payload"]
         task = tasks.setdefault(payload["task_id"], Counted(moment))
+        said = payload.get("status")
+        if said == "lost" and task.finished_at is not None:
+            continue
+        if task.status == "lost" and said not in (None, "queued"):
+            task.status, task.finished_at = "running" if task.started_at else "queued", None
         if item["topic"] == "task.created":
             task.described.update({k: v for k, v in payload.items() if k != "task_id"})
-        elif item["topic"] == "task.status" and payload["status"] in ("completed", "failed", "cancelled"):
+        elif item["topic"] == "task.status" and said in ENDS:
             task.status, task.finished_at = payload["status"], task.finished_at or moment
             task.result.update(payload.get("result") or {})
         elif task.finished_at is not None:
@@ -149,7 +156,7 @@ def sums(tasks: Iterable[Counted], created: Callable[[datetime], bool]) -> dict[
         "created": sum(created(task.created_at) for task in every),
         "tasks": count,
         "succeeded": ended["completed"],
-        "failed": ended["failed"],
+        "failed": ended["failed"] + ended["lost"],
         "cancelled": ended["cancelled"],
         "cost_nanos": nanos,
         "cost_usd": nanos / 10**9,
@@ -224,11 +231,7 @@ _said = st.one_of(
     st.tuples(
         st.just("task.status"),
         st.fixed_dictionaries(
-            {
-                "status": st.sampled_from(
-                    ["queued", "running", "waiting_input", "completed", "completed", "failed", "cancelled"]
-                )
-            },
+            {"status": st.sampled_from(["queued", "running", "waiting_input", "completed", *ENDS])},
             optional={"result": _result},
         ),
     ),

@@ -2,6 +2,8 @@
 
 A wrong or unknown key is answered by its path and what would be right. No other module reads the file, and
 none but ``variables`` the environment.
+
+A long module, since all that can be set is read in one place.
 """
 
 from __future__ import annotations
@@ -140,6 +142,18 @@ class EventSettings:
 
 
 @attrs.frozen
+class TaskSettings:
+    """What is expected of tasks.
+
+    Args:
+        lost_after_seconds: A task that has announced a heartbeat and is silent for so long, and for three
+            heartbeats, is lost; 0: never.
+    """
+
+    lost_after_seconds: float = number(60.0, 0, 7 * 86400)
+
+
+@attrs.frozen
 class StreamSettings:
     """Every promise of the streams that has a number."""
 
@@ -250,6 +264,7 @@ class Settings:
     retention: RetentionSettings = attrs.field(factory=RetentionSettings)
     artifacts: ArtifactSettings = ArtifactSettings()
     events: EventSettings = EventSettings()
+    tasks: TaskSettings = TaskSettings()
     streams: StreamSettings = StreamSettings()
     log: LogSettings = LogSettings()
     auth: AuthSettings = AuthSettings()

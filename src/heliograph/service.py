@@ -32,6 +32,7 @@ from heliograph.actors import (
     Clock,
     Engine,
     Executions,
+    Heartbeats,
     Histogram,
     Hub,
     Keyring,
@@ -166,6 +167,16 @@ async def _run_streams(
         followers.start_soon(subscriber.run, name="subscriber")
         engine = _engine(settings, storage, appender)
         followers.start_soon(engine.run, name="engine")
+        heartbeats = Heartbeats(
+            the_log,
+            storage.store,
+            appender.append,
+            storage.turn("heartbeats"),
+            staff.clock,
+            storage.checks,
+            settings.tasks.lost_after_seconds,
+        )
+        followers.start_soon(heartbeats.run, name="heartbeats")
         signing = SigningSecrets(storage.vault)
         if keyring.loaded:  # the vault was there a moment ago
             with suppress(Unavailable):
@@ -240,6 +251,7 @@ async def _run_streams(
             registry=registry,
             monitor=monitor,
             engine=engine,
+            heartbeats=heartbeats,
             webhooks=webhooks,
             receiver=receiver,
             artifacts=artifacts,
@@ -343,7 +355,7 @@ class Staff:
     @classmethod
     def of(cls, storage: Storage, artifacts: Artifacts, settings: Settings) -> Staff:
         """Make the actors that a form of storage needs."""
-        clock = Clock(lambda: storage.log.position)
+        clock = Clock(lambda: storage.log.position, others=lambda: storage.clocks)
         retention = Retention(storage.keeper, artifacts, settings.retention, clock)
         archiver = None if storage.archive is None else Archiver(storage.archive)
         bridge = None if storage.listener is None else Bridge(storage.listener, settings.events.max_bytes)

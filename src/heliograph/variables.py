@@ -72,6 +72,7 @@ ENVIRONMENT: Mapping[str, tuple[str, Callable[[str], Any]]] = {
     "HELIOGRAPH_TLS_CERT": ("server.tls_cert", str),
     "HELIOGRAPH_TLS_KEY": ("server.tls_key", str),
     "HELIOGRAPH_TRUSTED_PROXIES": ("server.trusted_proxies", _listed),
+    "HELIOGRAPH_LOST_AFTER": ("tasks.lost_after_seconds", str),
     "AGENT_ENGINE_URL": ("engine.url", str),
     "LOG_LEVEL": ("log.level", str),
 }

@@ -58,3 +58,14 @@ def test_events_ahead_of_the_clock_are_a_problem() -> None:
     assert "3600 s ahead of the clock" in str(clock.problem())
     machine.wait(3600)
     assert clock.problem() is None
+
+
+def test_a_clock_that_another_server_does_not_share_is_a_problem() -> None:
+    """One that was wrong from the start is told by the clocks of other servers, with its way and size."""
+    others = {"Redis": 1.0, "PostgreSQL": -119.0}
+    clock = Clock(lambda: OLDEST, lambda: NOON, lambda: 50.0, lambda: others)
+    assert clock.problem() is None
+    others["Redis"] = 86400.0
+    assert "86400 s ahead of that of Redis" in str(clock.problem())
+    others["Redis"], others["PostgreSQL"] = 0.0, -500.0
+    assert "500 s behind that of PostgreSQL" in str(clock.problem())

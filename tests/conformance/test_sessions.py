@@ -17,7 +17,7 @@ from heliograph.model.session import SESSION, Session, SessionFilter
 from heliograph.model.task import STATUSES
 
 START = datetime(2026, 1, 31, 12, tzinfo=UTC)
-ENDS = ("completed", "failed", "cancelled")
+ENDS = ("completed", "failed", "cancelled", "lost")
 
 
 def history(chance: random.Random) -> Iterable[Draft]:
@@ -60,6 +60,11 @@ def recount(events: Iterable[Event]) -> dict[str, dict[str, Any]]:
         if one.topic == "task.created" and one.payload["session_id"] is not None:
             task["session"] = one.payload["session_id"]
         under_way = said in {"running", "waiting_input"}
+        if said == "lost" and "finished" in task["moments"]:
+            said = None
+        if task["status"] == "lost" and said not in {None, "queued"}:  # it is heard of again
+            task["status"] = "running" if "started" in task["moments"] else "queued"
+            del task["moments"]["finished"]
         ended = task["moments"].get("finished")
         if said == "running" and ended is not None and one.timestamp >= ended:  # another attempt
             task["status"] = "queued"

@@ -25,7 +25,7 @@ from heliograph.model.rules import DESCRIPTION_BYTES
 from heliograph.model.settings import RetentionSettings
 from heliograph.model.task import DESCRIPTIONS, MAX_COST_USD, MAX_TOKENS, SORTS, TASK, Task, TaskFilter
 from heliograph.storage import recent
-from heliograph.storage.protocols import WHOLE_LOG, LineFilter, PositionLost, Receipt
+from heliograph.storage.protocols import WHOLE_LOG, LineFilter, LogText, PositionLost, Receipt
 
 EPOCH_PLUS_DAY = datetime(1970, 1, 2, tzinfo=UTC)
 
@@ -364,6 +364,70 @@ async def test_words_find_the_same_tasks_everywhere(form: Form) -> None:
             "100% t1": {"t1"},
             "_": {"t1"},
         }
+
+
+async def test_the_index_of_texts_follows_its_tasks(form: Form) -> None:
+    """A part of any word finds what a task is called now, in its long error too; not what it was called."""
+    async with form.open() as storage:
+        long = "x" * 5000 + " Ursprünglich"
+        await kept(
+            storage,
+            [
+                event("task.created", payload={"task_id": f"t{n}", "name": f'Job "{n}" alpha'})
+                for n in range(3)
+            ],
+            [event("task.created", payload={"task_id": "t1", "name": "ÜBERTRAGUNG beta"})],
+            [status("t2", "failed", result={"error": long})],
+        )
+        await archived(storage)
+
+        async def found(text: str) -> set[str]:
+            tasks, more = await storage.store.list(TASK, TaskFilter(text=text), None, 10)
+            assert not more
+            return {task.task_id for task in tasks}
+
+        assert await found("lph") == {"t0", "t2"}
+        assert await found("bertrag ETA") == {"t1"}
+        assert await found("übertragung") == {"t1"}
+        assert await found("SPRÜNG") == {"t2"}
+        assert await found('"0"') == {"t0"}
+        assert await found("alpha t2 j") == {"t2"}
+        assert await found("aleph") == set()
+
+
+async def test_a_page_of_large_tasks_ends_early(form: Form) -> None:
+    """Pages of what may be large end at about a megabyte, say that there are more, and join to the whole."""
+    async with form.open() as storage:
+        for n in range(7):
+            said = {"task_id": f"t{n}", "input": "x" * 400_000}
+            await kept(storage, [event("task.created", payload=said, timestamp=f"2026-01-31T12:0{n}:00Z")])
+        await archived(storage)
+        sizes, names, after, more = [], list[str](), None, True
+        while more:
+            page, more = await storage.store.list(TASK, TaskFilter(), after, 50)
+            sizes.append(len(page))
+            names += [task.task_id for task in page]
+            after = TASK.position(page[-1])
+        assert sizes == [3, 3, 1]
+        assert names == [f"t{n}" for n in reversed(range(7))]
+        page, more = await storage.store.list(TASK, TaskFilter(), None, 3)
+        assert (len(page), more) == (3, True)
+
+
+async def test_lines_are_read_as_text(form: Form) -> None:
+    """Lines without marks are one text, each with its end; marked and very large ones are read as lines."""
+    async with form.open() as storage:
+        half = {"task_id": "m", "output": "half", "partial": True}
+        await kept(storage, [output("t", text) for text in ("one", "two\n", 'thr"ee ü', "")])
+        await kept(storage, [output("m", "loading"), event("task.output", payload=half)])
+        await kept(storage, [output("l", "x" * 1_000_000) for _ in range(5)])
+        await archived(storage)
+        text = await storage.store.text(TASK, "t", 1)
+        assert text == LogText('one\ntwo\nthr"ee ü\n\n'.encode(), 4)
+        assert await storage.store.text(TASK, "t", 4) == LogText(b"\n", 4)
+        assert await storage.store.text(TASK, "t", 5) is None
+        assert await storage.store.text(TASK, "m", 1) == LogText(None, 2)
+        assert await storage.store.text(TASK, "l", 1) == LogText(None, 5)
 
 
 async def test_tasks_are_sorted_page_by_page(form: Form) -> None:

@@ -78,11 +78,34 @@ async def test_numbers_of_64_bits_come_back(api: Api, digits: str) -> None:
     assert f'"n":{digits},' in answer.text
 
 
+LARGER = ["18446744073709551616", "-9223372036854775809", "19876543210987654321", "9" * 300]
+FINER = [
+    "0.1234567890123456789",
+    "12345678901234567.89",
+    "1e400",
+    "-1E+400",
+    "1e-400",
+    "2.0e-323000",
+    "3.14159265358979323846",
+]
+
+
 @pytest.mark.parametrize(
-    "digits", ["18446744073709551616", "-9223372036854775809", "19876543210987654321", "9" * 300]
+    "digits", ["0.30000000000000004", "-1.7976931348623157e308", "5e-324", "1.50000000000000000", "1e-7"]
 )
-async def test_larger_numbers_are_refused(api: Api, digits: str) -> None:
-    """A whole number that would be rounded is refused, by the name of its field and its item."""
+async def test_decimals_that_a_double_tells_apart_come_back(api: Api, digits: str) -> None:
+    """A decimal comes back as the same number; what only looks like one, in a text, is none."""
+    text = ".................... 1.2.3.4.5.6.7.8.9.10 0.1234567890123456789, 1e-400 "
+    await send(
+        api, b'{"topic":"a.b","payload":{"n":%s,"text":"%s"}}' % (digits.encode(), text.encode()), JSON
+    )
+    (event,) = (await api.get(EVENTS))["events"]
+    assert event["payload"] == {"n": float(digits), "text": text}
+
+
+@pytest.mark.parametrize("digits", [*LARGER, *FINER])
+async def test_other_numbers_are_refused(api: Api, digits: str) -> None:
+    """A number that would come back as another one is refused, by the name of its field and its item."""
     for body, headers, index in (
         ('{"topic":"a.b","payload":{"x":[{"wei":%s}]}}', JSON, None),
         ('[{"topic":"a.b"},{"topic":"a.b","payload":{"x":[{"wei":%s}]}}]', JSON, 1),
@@ -93,6 +116,20 @@ async def test_larger_numbers_are_refused(api: Api, digits: str) -> None:
         assert (error["field"], error.get("index")) == ("payload.x[0].wei", index)
         assert "as text" in error["detail"]
     assert (await api.get(EVENTS))["events"] == []
+
+
+@pytest.mark.parametrize("digits", FINER)
+async def test_the_lenient_way_keeps_the_digits_of_other_numbers(api: Api, digits: str) -> None:
+    """They become text, so that nothing is rounded."""
+    await send(api, b'{"topic":"a.b","payload":{"n":%s}}' % digits.encode(), JSON, query="?lenient=true")
+    (event,) = (await api.get(EVENTS))["events"]
+    assert event["payload"]["n"] == digits
+
+
+async def test_a_key_stands_for_the_digits_too(api: Api) -> None:
+    """Two amounts under one key are told apart, however little they differ."""
+    for amount, status in (("0.30000000000000004", 201), ("0.30000000000000004", 201), ("0.3", 409)):
+        await send(api, b'{"topic":"a.b","key":"k","payload":{"n":%s}}' % amount.encode(), JSON, status)
 
 
 # Half characters

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from heliograph.model.event import Event
 from heliograph.model.ids import make_id
-from heliograph.model.task import STATUSES, TERMINAL, Task, merged, nano_dollars, task_json
+from heliograph.model.task import LOST, STATUSES, TERMINAL, Task, merged, nano_dollars, task_json
 
 START = datetime(2026, 1, 31, 12, tzinfo=UTC)
 
@@ -107,11 +107,11 @@ def test_any_event_makes_an_unknown_task(topic: str, payload: dict[str, Any], st
     assert (task.task_id, task.status, task.created_at) == ("1", status, START + timedelta(seconds=1))
 
 
-@given(st.lists(STEPS, max_size=8), st.sampled_from(sorted(TERMINAL)), st.lists(STEPS, max_size=8))
+@given(st.lists(STEPS, max_size=8), st.sampled_from(sorted(TERMINAL - {LOST})), st.lists(STEPS, max_size=8))
 def test_a_late_event_never_reopens_a_task(
     before: list[tuple[str, dict[str, Any]]], end: str, after: list[tuple[str, dict[str, Any]]]
 ) -> None:
-    """Nothing that was said before the end reopens a task; another terminal status corrects the outcome."""
+    """Nothing that was said before the end reopens a task; another end corrects it, but no loss does."""
     history = History()
     for step in before:
         history.add(*step)
@@ -120,7 +120,7 @@ def test_a_late_event_never_reopens_a_task(
     assert first is not None
     for topic, payload in after:
         history.add(topic, payload, (first - START).total_seconds() - 0.5)
-        if payload.get("status") in TERMINAL:
+        if payload.get("status") in TERMINAL - {LOST}:
             outcome, ended = payload["status"], len(history.events)
         task = history.fold()
         assert task.status == outcome
@@ -143,6 +143,31 @@ def test_counts_are_those_of_the_output(steps: list[tuple[str, dict[str, Any]]])
     assert task.output_bytes == sum(len(text.encode()) for text in outputs)
     assert (task.last_seq, task.last_event_id) == (len(steps), make_id(len(steps)))
     assert task.finished == (task.finished_at is not None) == (task.status in TERMINAL)
+
+
+def test_a_lost_task_goes_on_with_its_attempt() -> None:
+    """What is said of it then stands alone: nothing of the loss is left, and what it has spent stays."""
+    history = History()
+    history.status("running", 1)
+    history.add("task.cost", {"cost_usd": 1}, 2)
+    history.status("lost", 3, error="no heartbeat")
+    lost = history.fold()
+    assert (lost.status, lost.error, lost.finished_at) == (
+        "lost",
+        "no heartbeat",
+        START + timedelta(seconds=3),
+    )
+    history.add("task.output", {"output": "late"}, 4)
+    assert history.fold().status == "lost"
+    history.status("waiting_input", 1.5)
+    back = history.fold()
+    assert (back.status, back.error, back.finished_at, back.attempts) == ("waiting_input", None, None, 1)
+    assert (back.started_at, back.cost_nanos) == (START + timedelta(seconds=1), 10**9)
+    history.status("lost", 5, error="no heartbeat")
+    history.status("completed", 6, n=1)
+    done = history.fold()
+    assert (done.status, done.error, done.result) == ("completed", None, {"n": 1})
+    assert done.finished_at == START + timedelta(seconds=6)
 
 
 def test_a_later_terminal_status_corrects_the_outcome() -> None:
@@ -298,7 +323,11 @@ def test_a_task_is_written_as_json(steps: list[tuple[str, dict[str, Any]]]) -> N
     assert view["last_event_id"] == f"{len(steps)}-0"
     assert (view["finished_event_id"] is None) == (task.finished_event_id is None)
     assert view["duration_ms"] == task.duration_ms
-    assert set(view) >= {field.name for field in attrs.fields(Task)} - {"cost_nanos", "earlier"}
+    assert set(view) >= {field.name for field in attrs.fields(Task)} - {
+        "cost_nanos",
+        "earlier",
+        "heartbeat_ms",
+    }
 
 
 def test_a_task_that_runs_again_begins_another_attempt() -> None:

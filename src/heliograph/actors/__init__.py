@@ -7,6 +7,7 @@ from heliograph.actors.bridge import Bridge
 from heliograph.actors.clock import Clock
 from heliograph.actors.engine import Engine
 from heliograph.actors.executions import Executions
+from heliograph.actors.heartbeats import Heartbeats
 from heliograph.actors.histogram import Histogram
 from heliograph.actors.hub import Hub
 from heliograph.actors.keyring import Keyring
@@ -27,6 +28,7 @@ __all__ = [
     "Clock",
     "Engine",
     "Executions",
+    "Heartbeats",
     "Histogram",
     "Hub",
     "Keyring",

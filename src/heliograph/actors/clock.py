@@ -2,13 +2,14 @@
 
 Ids of events are made of the time, and retention goes by it. A clock that is set to next year for a moment
 would have all events removed as old. So the wall clock is compared with the machine's uptime, which nobody
-sets, and with the newest event.
+sets, with the newest event, and with the clocks of the servers that the storage has. Only these tell that it
+was ahead from the start: without them a log that nobody wrote to for a year looks the same.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 
 import structlog
@@ -28,6 +29,7 @@ class Clock:
         position: Returns the newest event's id.
         wall: Returns the time in seconds since the epoch.
         uptime: Returns seconds that nobody sets, and that go on while the machine sleeps.
+        others: Returns, by the names of other servers, how many seconds this clock is ahead of theirs.
     """
 
     def __init__(
@@ -35,8 +37,9 @@ class Clock:
         position: Callable[[], EventId],
         wall: Callable[[], float] = time.time,
         uptime: Callable[[], float] = lambda: time.clock_gettime(time.CLOCK_BOOTTIME),
+        others: Callable[[], Mapping[str, float]] = dict,
     ) -> None:
-        self._position = position
+        self._position, self._others = position, others
         self._wall, self._uptime = wall, uptime
         self._begun = wall() - uptime()
         self._said: str | None = None
@@ -61,6 +64,10 @@ class Clock:
         if abs(ahead) > MOST_SECONDS:
             way = "forward" if ahead > 0 else "back"
             return f"the clock was set {way} by {abs(ahead):.0f} s; nothing is removed by it"
+        for server, seconds in self._others().items():
+            if abs(seconds) > MOST_SECONDS:
+                way = "ahead of" if seconds > 0 else "behind"
+                return f"the clock is {abs(seconds):.0f} s {way} that of {server}; nothing is removed by it"
         newest = self._position()
         if newest and (lead := (time_of(newest) - self.now()).total_seconds()) > MOST_SECONDS:
             return f"the newest event is {lead:.0f} s ahead of the clock; nothing is removed by it"

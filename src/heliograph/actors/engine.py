@@ -35,7 +35,7 @@ from heliograph.model.dispatch import DISPATCH, SENT, SETTLED, Dispatch, Dispatc
 from heliograph.model.errors import Conflict, Unavailable
 from heliograph.model.event import Draft
 from heliograph.model.intake import parse_item
-from heliograph.model.task import TASK, Task
+from heliograph.model.task import LOST, TASK, Task
 from heliograph.storage.protocols import Queue, Receipt, Store, Turn
 
 POLL_SECONDS = 0.25
@@ -285,7 +285,7 @@ class Engine:
 
     async def _attend(self, dispatch: Dispatch, task: Task | None) -> None:
         """Take the next step of a dispatch, given its task as it is."""
-        if task is not None and task.finished:
+        if task is not None and task.finished and task.status != LOST:
             self._again.discard(dispatch.task_id)
             await self._tell(SETTLED, dispatch, "settled")
         elif dispatch.attempts == 0 or dispatch.task_id in self._again:

@@ -33,6 +33,7 @@ _MARKS: Mapping[str, tuple[str, str]] = {
     "completed": ("✔", "green"),
     "failed": ("✘", "bold red"),
     "cancelled": ("■", "yellow"),
+    "lost": ("⚠", "bold magenta"),
 }
 _STREAM_STYLES: Mapping[str | None, str] = {"stderr": "red"}
 _BACK_TO_START = Control((ControlType.ERASE_IN_LINE, 2), ControlType.CARRIAGE_RETURN)

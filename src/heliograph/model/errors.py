@@ -169,6 +169,13 @@ class Conflict(ClientFault):
     title = "The idempotency key was used for something else"
 
 
+class Overtaken(Conflict):
+    """A channel has moved on since what an event was made of was read; nothing was kept."""
+
+    code = "overtaken"
+    title = "Something else came first"
+
+
 class RepeatedDelivery(Conflict):
     """A webhook's delivery that was taken before."""
 

@@ -32,6 +32,7 @@ class Draft(NamedTuple):
         sender: The name of the publisher.
         correlation_id: The publisher's own id for all that belongs together.
         key: Idempotency key; appending the same key twice keeps one event.
+        follows: The number that its channel must stand at, or it is refused; ``None``: any.
     """
 
     channel: str
@@ -42,14 +43,22 @@ class Draft(NamedTuple):
     sender: str | None = None
     correlation_id: str | None = None
     key: str | None = None
+    follows: int | None = None
 
     @classmethod
     def own(
-        cls, channel: str, topic: str, payload: dict[str, Any], *, sender: str, key: str | None = None
+        cls,
+        channel: str,
+        topic: str,
+        payload: dict[str, Any],
+        *,
+        sender: str,
+        key: str | None = None,
+        follows: int | None = None,
     ) -> Draft:
         """Make the draft of something that the service itself says: its payload needs no check."""
         body = orjson.dumps(payload, option=JSON_OPTIONS)
-        return cls(channel, topic, payload, body, sender=sender, key=key)
+        return cls(channel, topic, payload, body, sender=sender, key=key, follows=follows)
 
     def of(self, publisher: str) -> Draft:
         """Return it with its idempotency key as one of a publisher's own: nobody else can use or probe it."""

@@ -10,8 +10,10 @@ checked, when the topic is one of those.
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from decimal import Decimal
 from typing import Any
 
 import attrs
@@ -77,8 +79,46 @@ MESSAGE_FORMS = {
 }
 
 
-_LONG_NUMBER = re.compile(rb"[0-9]{19}")
-"""Digits in JSON that may be a whole number beyond 64 bits."""
+_LONG = re.compile(rb"[0-9][0-9.]{16,}(?:[eE][-+]?[0-9]+)?")
+_SOME = re.compile(rb"[0-9.]{17}")
+_TINY = re.compile(rb"(?:e-|E-)[0-9]{3,}(?=[\],}\s]|$)")
+_HUGE = re.compile(rb"[0-9.](?:[eE][+]?[0-9]{3,}|[0-9]{300})")
+"""In JSON: what may be a number that would not come back as it was said, or part of a text. What is too large
+for a double is no JSON for orjson."""
+
+
+def is_kept(number: str) -> bool:
+    """Tell whether a number, as JSON writes it, comes back as the same one.
+
+    Whole numbers do within 64 bits, all others as far as a double is told from its neighbours.
+    """
+    if number.removeprefix("-").isdigit():
+        return len(number) <= 20 and -(2**63) <= int(number) < 2**64
+    try:
+        value = float(number)
+        return math.isfinite(value) and Decimal(number) == Decimal(repr(value))
+    except (ValueError, ArithmeticError):  # it is none, but part of a text; or its exponent has 20 digits
+        return False
+
+
+def all_kept(body: bytes) -> bool:
+    """Tell quickly of most JSON that each number in it comes back as the same one."""
+    numbers = _LONG.findall(body) if _SOME.search(body) else []
+    if any(len(number) > 18 and number.isdigit() for number in numbers):
+        return False  # most likely: it is beyond 63 bits, or nearly so, or part of a text
+    if numbers and not _written_alike(b"[%b]" % b",".join(numbers)):
+        said = (number.decode() for number in numbers)
+        if not all(number.count(".") > 1 or is_kept(number) for number in said):  # some are dots in a text
+            return False
+    return not ((b"e-" in body or b"E-" in body) and _TINY.search(body))
+
+
+def _written_alike(numbers: bytes) -> bool:
+    """Tell whether a list of numbers is what would be written for it, as it is for nearly all doubles."""
+    try:
+        return orjson.dumps(orjson.loads(numbers)) == numbers
+    except orjson.JSONDecodeError:
+        return False
 
 
 def parse_json(body: bytes, what: str) -> Any:
@@ -86,55 +126,65 @@ def parse_json(body: bytes, what: str) -> Any:
 
     Raises:
         Malformed: The data is not JSON; the message names ``what`` and the position.
-        Invalid: It has whole numbers beyond 64 bits.
+        Invalid: It has numbers that would come back as others.
     """
     try:
         value = orjson.loads(body)
     except orjson.JSONDecodeError as error:
+        if _HUGE.search(body):
+            _refuse_numbers(body, what)
         raise Malformed(f"{what} is not valid JSON: {error}") from None
-    if _LONG_NUMBER.search(body):
-        _refuse_large_numbers(body, what)
+    if not all_kept(body):
+        _refuse_numbers(body, what)
     return value
 
 
-def _refuse_large_numbers(body: bytes, what: str) -> None:
-    """Refuse whole numbers beyond 64 bits: they would come back rounded.
+def _refuse_numbers(body: bytes, what: str) -> None:
+    """Refuse numbers that would come back as others.
 
     Raises:
         Invalid: The bad items, an entry for each.
     """
     try:
-        value = json.loads(body, parse_int=_whole)
+        value = json.loads(body, parse_int=_number, parse_float=_number)
     except RecursionError:
         raise Malformed(f"{what} is nested too deeply") from None
+    except ValueError as error:
+        raise Malformed(f"{what} is not valid JSON: {error}") from None
     entries = enumerate(value) if isinstance(value, list) else [(None, value)]
     errors = [
-        FieldError(path, "is a whole number beyond 64 bits, which would be rounded: send it as text", index)
+        FieldError(path, f"is {said}, which would be rounded: send it as text", index)
         for index, entry in entries
-        for path in _large_numbers(entry, "")
+        for path, said in _numbers_at_risk(entry, "")
     ]
     if errors:
         raise Invalid(errors)
 
 
-class _LargeNumber:
-    """Stands for a whole number beyond 64 bits."""
+@attrs.frozen
+class _NotKept:
+    """Stands for a number that would come back as another one."""
+
+    said: str
 
 
-def _whole(digits: str) -> int | _LargeNumber:
-    return int(digits) if len(digits) <= 20 and -(2**63) <= int(digits) < 2**64 else _LargeNumber()
+def _number(number: str) -> int | float | _NotKept:
+    if is_kept(number):
+        return int(number) if number.removeprefix("-").isdigit() else float(number)
+    whole = number.removeprefix("-").isdigit()
+    return _NotKept("a whole number beyond 64 bits" if whole else "a number beyond what a double tells apart")
 
 
-def _large_numbers(value: Any, path: str) -> Iterator[str]:
+def _numbers_at_risk(value: Any, path: str) -> Iterator[tuple[str, str]]:
     match value:
-        case _LargeNumber():
-            yield path
+        case _NotKept(said):
+            yield path, said
         case dict():
             for name, member in value.items():
-                yield from _large_numbers(member, f"{path}.{name}" if path else str(name))
+                yield from _numbers_at_risk(member, f"{path}.{name}" if path else str(name))
         case list():
             for position, member in enumerate(value):
-                yield from _large_numbers(member, f"{path}[{position}]")
+                yield from _numbers_at_risk(member, f"{path}[{position}]")
 
 
 def parse_items(items: Iterable[Any], max_event_bytes: int, request_key: str | None = None) -> list[Draft]:

@@ -11,7 +11,6 @@ as it came, as ``task.message``.
 from __future__ import annotations
 
 import json
-import math
 import re
 from collections.abc import Iterator
 from typing import Any, NamedTuple
@@ -20,7 +19,7 @@ import orjson
 
 from heliograph.model.errors import Invalid, Malformed, TooLarge
 from heliograph.model.event import JSON_OPTIONS, Draft
-from heliograph.model.intake import ENVELOPE, MAX_DEPTH, MESSAGE_FORMS, parse_item
+from heliograph.model.intake import ENVELOPE, MAX_DEPTH, MESSAGE_FORMS, all_kept, is_kept, parse_item
 
 LEFT_OUT = "left_out"
 MESSAGE = "task.message"
@@ -34,8 +33,6 @@ LONG_TEXT = 1000
 """Characters of a text that is not cut to make an item fit: something else is too much then."""
 
 _DEEP = MAX_DEPTH - 10
-_ODD = re.compile(rb"\\u0000|\d{19}")
-"""JSON that orjson takes and must not: NUL, and whole numbers beyond 64 bits, of which it makes floats."""
 _HALVES = re.compile("[\ud800-\udfff]")
 _NEEDED = frozenset({"topic", "payload.status", "payload.output"})
 """Without these, or without what is missing already, an item is not what it says."""
@@ -48,20 +45,20 @@ _NOT_A_NAME = re.compile(r"[^A-Za-z0-9._:@+=~-]")
 def read_json(data: bytes) -> Any:
     """Read JSON as leniently as it can be done without guessing.
 
-    Half a character becomes U+FFFD and NUL becomes ␀. A whole number beyond 64 bits becomes the text of its
-    digits, and what is no number at all (NaN, Infinity, 1e999) the text of its name.
+    Half a character becomes U+FFFD and NUL becomes ␀. A number that would come back as another one becomes
+    the text of its digits, and what is no number at all (NaN, Infinity) the text of its name.
 
     Raises:
         Malformed: It is not JSON.
     """
     try:
-        if not _ODD.search(data):
+        if b"\\u0000" not in data and all_kept(data):
             return orjson.loads(data)
     except orjson.JSONDecodeError:
         pass
     try:
         value = json.loads(
-            text_of(data), strict=False, parse_int=_whole, parse_float=_number, parse_constant=str
+            text_of(data), strict=False, parse_int=_number, parse_float=_number, parse_constant=str
         )
     except (ValueError, RecursionError) as error:
         raise Malformed(f"it is not JSON: {error}") from None
@@ -254,10 +251,7 @@ def _kept(text: str) -> str:
     return _HALVES.sub("\ufffd", text).replace("\0", "␀")
 
 
-def _whole(digits: str) -> int | str:
-    return int(digits) if len(digits) < 20 and -(2**63) <= int(digits) < 2**64 else digits
-
-
-def _number(text: str) -> float | str:
-    number = float(text)
-    return number if math.isfinite(number) else text
+def _number(text: str) -> int | float | str:
+    if not is_kept(text):
+        return text
+    return int(text) if text.removeprefix("-").isdigit() else float(text)

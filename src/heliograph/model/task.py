@@ -2,10 +2,17 @@
 
 ``Task.apply`` is the whole rule of what an event does to a task; the store calls it in the same
 transaction that appends (or archives) the event, so the table is always the fold of the log.
-Statuses go ``queued → running ⇄ waiting_input → completed | failed | cancelled``. What is finished stays
-finished: a late output still counts its lines, a late ``running`` changes nothing, and only another terminal
-status corrects the outcome. Some agents say each end several times, each time with other fields. So a
-correction merges: what its result leaves out keeps what it was, and the first end is when the task finished.
+Statuses go ``queued → running ⇄ waiting_input → completed | failed | cancelled | lost``. What is finished
+stays finished: a late output still counts its lines, a late ``running`` changes nothing, and only another
+terminal status corrects the outcome. Some agents say each end several times, each time with other fields. So
+a correction merges: what its result leaves out keeps what it was, and the first end is when the task
+finished.
+
+``lost`` is what the service says of a task that had announced a heartbeat and fell silent
+(``actors.heartbeats``). It corrects nothing, and is an end until more is heard of the task: then its attempt
+goes on as if it had never been lost, or ends as it says.
+
+A long module, since all that decides what a task is stands in one place.
 
 The cost is what ``task.cost`` has added up, each event while the task runs, and what the result says, which
 counts instead. Where it says tokens and no cost, the price table computes one; should
@@ -18,6 +25,7 @@ import json
 from collections.abc import Callable, Mapping
 from datetime import datetime
 from decimal import ROUND_HALF_EVEN, Decimal
+from operator import attrgetter
 from typing import Any
 
 import attrs
@@ -28,8 +36,9 @@ from heliograph.model.kind import Kind
 from heliograph.model.prices import NO_PRICES, Prices, Usage
 from heliograph.model.rules import DESCRIPTION, NAME, OBJECT, TEXT, Rules, amount, of_object, one_of, whole
 
-STATUSES = ("queued", "running", "waiting_input", "completed", "failed", "cancelled")
-TERMINAL = frozenset({"completed", "failed", "cancelled"})
+LOST = "lost"
+STATUSES = ("queued", "running", "waiting_input", "completed", "failed", "cancelled", LOST)
+TERMINAL = frozenset({"completed", "failed", "cancelled", LOST})
 DESCRIPTIONS = ("name", "agent", "agent_type", "model", "session_id", "conversation_id")
 """Fields of ``task.created`` that are plain text."""
 
@@ -56,6 +65,10 @@ ANSWER = "task.input"
 """Topics of what a task asks whoever watches it, and of what it is answered."""
 
 STREAMS = ("stdout", "stderr")
+HEARTBEATS_MISSED = 3
+"""So many heartbeats in a row a task may leave out before it is taken for lost."""
+
+MAX_HEARTBEAT_SECONDS = 86_400
 MAX_TOKENS = 10**12
 MAX_COST_USD = 10**4
 """Far above any task, and low enough that 900,000 of them add up within the databases' 64 bits."""
@@ -115,6 +128,9 @@ class Task:
     attempts: int = 1
     earlier: dict[str, int] | None = None
     """The spending of the attempts before this one; the result of this one is added to it."""
+
+    heartbeat_ms: int | None = None
+    """The longest silence that it has announced; ``None``: it has announced none."""
 
     @classmethod
     def first_seen(cls, event: Event) -> Task:
@@ -189,6 +205,8 @@ class Task:
             if payload.get(field) is not None:
                 setattr(self, field, payload[field])
         origin = {name: payload[name] for name in ORIGIN if payload.get(name) is not None}
+        if payload.get("heartbeat_seconds"):
+            self.heartbeat_ms = max(1, round(payload["heartbeat_seconds"] * 1000))
         if origin:
             self.metadata = {**(self.metadata or {}), **origin}
 
@@ -210,6 +228,10 @@ class Task:
 
     def _status(self, event: Event) -> None:
         status: str = event.payload["status"]
+        if status == LOST and self.finished:
+            return
+        if self.status == LOST and status != "queued":
+            self._come_back()
         if status in TERMINAL:
             self.status = status
             self.finished_at = self.finished_at or event.timestamp
@@ -229,6 +251,14 @@ class Task:
         self.attempts += 1
         self.earlier = {name: spent for name in SPENDING if isinstance(spent := getattr(self, name), int)}
         self.status = "queued"
+        self._unfinish()
+
+    def _come_back(self) -> None:
+        """Go on with the attempt that was taken for lost."""
+        self.status = "running" if self.started_at is not None else "queued"
+        self._unfinish()
+
+    def _unfinish(self) -> None:
         self.finished_at = self.finished_event_id = self.error = None
         self.result = {}
 
@@ -286,6 +316,21 @@ def output_bytes(event: Event) -> int:
 
 
 @attrs.frozen
+class Silence:
+    """When a task that has announced a heartbeat is silent for too long.
+
+    Args:
+        since: From when on its silence counts, if it does not begin later.
+        until: What was said up to here is known.
+        least_ms: The shortest silence that is too long; it is longer for those with a slow heartbeat.
+    """
+
+    since: EventId
+    until: EventId
+    least_ms: int
+
+
+@attrs.frozen
 class TaskFilter:
     """The tasks that a list shows; empty or ``None`` does not filter.
 
@@ -294,6 +339,8 @@ class TaskFilter:
         text: Words, each of them found in the id, name, agent, agent type, model or error, in either case.
         since: Created at or after.
         until: Created before.
+        overdue: Those that have announced a heartbeat and are silent for too long.
+        heard_since_lost: Those that are lost, and of which something was heard since.
         heard_before: Nothing was heard of it since.
     """
 
@@ -306,6 +353,8 @@ class TaskFilter:
     text: str | None = None
     since: datetime | None = None
     until: datetime | None = None
+    overdue: Silence | None = None
+    heard_since_lost: bool | None = None
     heard_before: datetime | None = None
 
 
@@ -337,8 +386,14 @@ TASK = Kind(
     field="task_id",
     topics={
         "task.created": Rules(
-            {"task_id": NAME, **dict.fromkeys(DESCRIPTIONS, DESCRIPTION), "metadata": OBJECT}
+            {
+                "task_id": NAME,
+                **dict.fromkeys(DESCRIPTIONS, DESCRIPTION),
+                "metadata": OBJECT,
+                "heartbeat_seconds": amount(MAX_HEARTBEAT_SECONDS),
+            }
         ),
+        "task.heartbeat": Rules({"task_id": NAME}),
         "task.output": Rules({"task_id": NAME, "output": TEXT, "stream": one_of(STREAMS)}),
         "task.cost": Rules({"task_id": NAME, **SPENT}),
         "task.status": Rules(
@@ -360,12 +415,17 @@ def error_text(error: Any) -> str | None:
 
 def task_json(task: Task) -> dict[str, Any]:
     """Return a task as REST gives it; ``cost_usd`` in dollars, times as datetimes."""
-    view = attrs.asdict(task, recurse=False)
-    cost = view.pop("cost_nanos")
-    view["cost_usd"] = None if cost is None else cost / 10**9
-    del view["earlier"]
-    view["duration_ms"] = task.duration_ms
+    view = dict(zip(SHOWN, SHOWN_OF(task), strict=True))
+    cost, finished = task.cost_nanos, task.finished_event_id
+    heartbeat = task.heartbeat_ms
+    view["heartbeat_seconds"] = None if heartbeat is None else heartbeat / 1000
     view["last_event_id"] = format_id(task.last_event_id)
-    finished = task.finished_event_id
     view["finished_event_id"] = None if finished is None else format_id(finished)
+    view["cost_usd"] = None if cost is None else cost / 10**9
+    view["duration_ms"] = task.duration_ms
     return view
+
+
+HIDDEN = frozenset({"cost_nanos", "earlier", "heartbeat_ms"})
+SHOWN = tuple(f.name for f in attrs.fields(Task) if f.name not in HIDDEN)
+SHOWN_OF = attrgetter(*SHOWN)

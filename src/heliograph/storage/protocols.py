@@ -326,9 +326,9 @@ class LineFilter:
 ALL_LINES = LineFilter()
 
 
-@attrs.frozen
+@attrs.define
 class LogLine:
-    """One line of output, or a marked piece of one.
+    """One line of output, or a marked piece of one; not frozen, since thousands are made at once.
 
     Args:
         partial: The stream's next piece goes on in the same line.
@@ -342,6 +342,19 @@ class LogLine:
     output: str
     partial: bool = False
     rewind: bool = False
+
+
+@attrs.frozen
+class LogText:
+    """Lines of output, none of them marked, as one text.
+
+    Args:
+        text: In UTF-8, each line with its end; ``None``: they must be read as lines.
+        last_seq: Of the last of them.
+    """
+
+    text: bytes | None
+    last_seq: int
 
 
 @attrs.frozen
@@ -460,6 +473,14 @@ class Store(Protocol):
             limit: The most to return.
             newest: Take the last ``limit`` lines of the range instead of the first.
             wanted: Only these lines.
+        """
+        ...
+
+    async def text(self, kind: Kind[Any], name: str, first_seq: int) -> LogText | None:
+        """Read many lines of output at once as text, from a ``seq`` on; ``None``: there are none.
+
+        Raises:
+            Unavailable: The store can't be read now.
         """
         ...
 
@@ -689,6 +710,11 @@ class Storage(Protocol):
     @property
     def latencies(self) -> Mapping[str, float]:
         """The milliseconds that parts on other machines took to answer the last check."""
+        ...
+
+    @property
+    def clocks(self) -> Mapping[str, float]:
+        """By server: how many seconds this machine's clock is ahead of its own, as it was last compared."""
         ...
 
     async def checks(self) -> dict[str, str | None]:

@@ -13,6 +13,7 @@ import pytest
 import trio
 
 from heliograph.client.api import Client
+from heliograph.client.exec import command
 from heliograph.client.exec.command import READ_BYTES, TAIL_BYTES, CommandOutcome, Execution
 from heliograph.client.exec.job import Job, new_task_id
 from heliograph.client.outbox import Outbox
@@ -314,3 +315,27 @@ def test_task_ids() -> None:
     assert all(is_name(task_id) for task_id in ids)
     assert len(set(ids)) == len(ids)
     assert ids[0].startswith("python3.11-")
+
+
+class Emptied(Outbox):
+    """An outbox that has sent everything, and keeps it nevertheless."""
+
+    unsent = 0
+
+
+@pytest.mark.parametrize(("kind", "beats"), [(Emptied, True), (Outbox, False)])
+async def test_a_silent_command_is_said_to_be_alive(
+    kind: type[Outbox],
+    beats: bool,
+    spool: Spool,
+    items: Items,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The task announces a heartbeat, and has one while nothing is said and nothing waits to be sent."""
+    monkeypatch.setattr(command, "HEARTBEAT_SECONDS", 0.02)
+    outbox = kind(spool, Client("http://127.0.0.1:1"), lambda sentence: None)
+    await run(outbox, "sleep", "0.3")
+    said = items(spool)
+    assert said[0]["payload"]["heartbeat_seconds"] == 0.02
+    assert ("task.heartbeat" in {item["topic"] for item in said}) is beats
+    assert said[-1]["payload"]["status"] == "completed"

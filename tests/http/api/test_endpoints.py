@@ -497,10 +497,10 @@ async def test_a_failure_is_told_in_the_span(
 ) -> None:
     """A bug is an error of the span; what a client did wrong is none."""
 
-    async def broken(self: object) -> None:
+    def broken(self: object) -> None:
         raise KeyError("x")
 
-    monkeypatch.setattr("heliograph.storage.sql.store.SqlStore.checkpoint", broken)
+    monkeypatch.setattr("heliograph.http.api.routes.tasks.TaskListing.filter", broken)
     assert (await api.http.get("/api/v1/tasks")).status_code == 500
     (span,) = spans.get_finished_spans()
     assert span.status.status_code is StatusCode.ERROR

@@ -13,6 +13,9 @@ whatever the program then returned, or if someone else ended it by such a signal
 ``failed``. The exit code is the program's own as a shell would say it: 128+n for a signal, 127 not found,
 126 not executable.
 
+While the program is silent, the task says now and then that it is alive. It has announced that at its
+beginning: a task that has, and of which nothing is heard, is taken for lost.
+
 If the run is cancelled (Trio's way), the program is killed and reaped, what its pipes hold is kept, and
 the task is ``cancelled``: all without waiting for anything but the kernel.
 """
@@ -42,6 +45,9 @@ from heliograph.client.spool import OutputRun
 
 LINE_DELAY = 0.1
 LINGER = 1.0
+HEARTBEAT_SECONDS = 15.0
+"""So often at least something is said of a task that runs."""
+
 READ_BYTES = 64 * 1024
 TAIL_BYTES = 4096
 MAX_REST_BYTES = 1024 * 1024
@@ -111,7 +117,9 @@ class Execution:
             OSError: The spool can't be written.
         """
         job, begun = self._job, trio.current_time()
-        self._outbox.append([job.created()])
+        begins = job.created()
+        begins["payload"]["heartbeat_seconds"] = HEARTBEAT_SECONDS
+        self._outbox.append([begins])
         outcome = CommandOutcome("cancelled", 128 + signal.SIGKILL, "interrupted")
         try:
             process, pipes = await self._start()
@@ -166,14 +174,29 @@ class Execution:
             async with trio.open_nursery() as nursery:
                 for pump in self._pumps:
                     nursery.start_soon(pump.run)
+                beating = trio.CancelScope()
+                nursery.start_soon(self._beat, beating)
                 await process.wait()
                 self.ended = True
                 await self._read_to_the_end()
+                beating.cancel()
         finally:
             if process.returncode is None:
                 _kill(process, group=self._job.detached)
                 with trio.move_on_after(1, shield=True):
                     await process.wait()
+
+    async def _beat(self, beating: trio.CancelScope) -> None:
+        """Say that the task is alive while the program is silent, unless something waits to be sent."""
+        with beating:
+            while True:
+                before = sum(pump.count for pump in self._pumps)
+                await trio.sleep(HEARTBEAT_SECONDS / 2)
+                silent = sum(pump.count for pump in self._pumps) == before
+                if silent and not self._outbox.unsent:
+                    # A disk that takes nothing holds up the program, and is told of there.
+                    with contextlib.suppress(OSError):
+                        self._outbox.append([self._job.event("task.heartbeat", {})])
 
     async def _read_to_the_end(self) -> None:
         """Read what the program has written; of what others still write no more than comes meanwhile.

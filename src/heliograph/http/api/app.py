@@ -18,7 +18,7 @@ from werkzeug.routing import Map
 
 from heliograph.http.api.endpoint import Endpoint, Streamed
 from heliograph.http.api.registry import ENDPOINTS
-from heliograph.http.api.serve import Outcome, note_refusal, serve
+from heliograph.http.api.serve import Outcome, serve, slowed
 from heliograph.http.api.services import Services
 from heliograph.http.rules.access import common_headers, preflight_headers, require_host
 from heliograph.http.rules.answer import Answer
@@ -46,7 +46,7 @@ def create_app(services: Services) -> QuartTrio:
 
     @app.errorhandler(Exception)
     async def refuse(error: Exception) -> Response:
-        return _refusal(services, error).response()
+        return (await _refusal(services, error)).response()
 
     return app
 
@@ -113,7 +113,7 @@ def _options(services: Services, methods: Iterable[str]) -> View:
     return view
 
 
-def _refusal(services: Services, error: Exception) -> Answer:
+async def _refusal(services: Services, error: Exception) -> Answer:
     """Answer what no endpoint has answered; what there is, only those who may ask are told."""
     asked = websocket if has_websocket_context() else request
     headers = common_headers(services.settings.server, asked)
@@ -124,6 +124,6 @@ def _refusal(services: Services, error: Exception) -> Answer:
         except Exception as refused:
             error = refused
             if isinstance(refused, Unauthenticated):
-                error = note_refusal(services, asked, refused) or refused
+                error = await slowed(services, asked, refused)
     answer = answer_to(error)
     return Answer(answer.status, answer.body, answer.content_type, {**answer.headers, **headers})

@@ -19,6 +19,7 @@ from prometheus_client.core import (
     Metric,
 )
 
+from heliograph.actors.heartbeats import HeartbeatStats
 from heliograph.actors.registry import RegistryStats
 from heliograph.http.api.counts import RequestCounts
 from heliograph.http.api.services import Services, StorageStats
@@ -113,6 +114,7 @@ def snapshot(services: Services) -> list[Sample]:
         Sample(
             "dropped_events", "Events dropped by a policy", "counter", ("policy",), _tuples(streams.dropped)
         ),
+        *_heartbeat_samples(services.heartbeats.stats()),
         *_registry_samples(services.registry.stats()),
         *_webhook_samples(services),
         *_process_samples(services),
@@ -128,6 +130,11 @@ def _registry_samples(registry: RegistryStats) -> Iterable[Sample]:
     yield one("workflows_broken", "Folders that are no workflows, and should be", "gauge", registry.broken)
     yield one("workflow_reads", "Workflow folders read", "counter", registry.read)
     yield one("workflow_look_seconds", "Duration of the last look at all folders", "gauge", registry.looked)
+
+
+def _heartbeat_samples(heartbeats: HeartbeatStats) -> Iterable[Sample]:
+    yield one("lost_tasks", "Tasks that this node has told to be lost", "counter", heartbeats.lost)
+    yield one("returned_tasks", "Lost tasks that this node has told to be back", "counter", heartbeats.back)
 
 
 def _webhook_samples(services: Services) -> Iterable[Sample]:

@@ -113,9 +113,8 @@ async def _counted(
             outcome = attrs.evolve(outcome, headers={**outcome.headers, **allowance.headers()})
     except Exception as caught:
         error = caught
-        if isinstance(error, Unauthenticated) and (slowed := note_refusal(services, asked, error)):
-            error = slowed
-            await services.authenticator.refused.hold()
+        if isinstance(error, Unauthenticated):
+            error = await slowed(services, asked, error)
         refused = answer_to(error)
         headers = joined(refused.headers, common_headers(services.settings.server, asked))
         outcome = attrs.evolve(refused, headers=_kept_from_others(endpoint, services, headers))
@@ -129,18 +128,22 @@ async def _counted(
     return outcome
 
 
-def note_refusal(services: Services, asked: Asked, error: Unauthenticated) -> TooMany | None:
-    """Count a wrong key, ticket or session; without any, it is an ordinary 401.
+async def slowed(services: Services, asked: Asked, error: Unauthenticated) -> Exception:
+    """Count a wrong key, ticket or session, and hold its answer back where too many came from there.
 
     Returns:
-        What it is to be answered with instead, where too many came from there.
+        What it is to be answered with. Without any credentials it is an ordinary 401.
     """
     # A ticket where none is taken is not looked at, so it is not wrong.
     ticket = TICKET in asked.args and not isinstance(error, NobodyKnown)
     if ticket or any(asked.headers.get(name) is not None for name in CREDENTIALS):
-        address = client_address(services.settings.server, asked)
-        return services.authenticator.refused.note(address, asked.path, str(error))
-    return None
+        refused = services.authenticator.refused
+        if refused.note(client_address(services.settings.server, asked), asked.path, str(error)):
+            try:
+                await refused.hold()
+            except TooMany as too_many:
+                return too_many
+    return error
 
 
 def _weighed(allowance: Allowance, body: bytes | AsyncIterable[bytes]) -> bytes | AsyncIterable[bytes]:

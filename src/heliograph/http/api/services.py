@@ -12,6 +12,7 @@ from heliograph.actors.audit import Audit
 from heliograph.actors.bridge import BridgeStats
 from heliograph.actors.engine import Engine
 from heliograph.actors.executions import Executions
+from heliograph.actors.heartbeats import Heartbeats
 from heliograph.actors.histogram import Histogram
 from heliograph.actors.hub import Hub
 from heliograph.actors.keyring import Keyring
@@ -56,6 +57,7 @@ class Services:
     histogram: Histogram
     registry: Registry
     engine: Engine
+    heartbeats: Heartbeats
     monitor: Monitor
     webhooks: Webhooks
     receiver: Receiver

@@ -51,7 +51,7 @@ class ListMeta:
 def task_fields(components: Components) -> dict[str, Schema]:
     """Return the schemas of a task's fields."""
     return {
-        **components.fields(Task, without=["cost_nanos", "earlier"]),
+        **components.fields(Task, without=["cost_nanos", "earlier", "heartbeat_ms"]),
         "status": one_of(STATUSES),
         "cost_usd": said(nullable(NUMBER), "Dollars, exact to the millionth."),
         "cost_computed": said(components.of(bool), "Whether the cost comes from the price table."),
@@ -59,6 +59,9 @@ def task_fields(components: Components) -> dict[str, Schema]:
             components.of(int), "The number of times that it began; more than one when it was resumed."
         ),
         "duration_ms": said(nullable(COUNT), "The time from start to finish; null until finished."),
+        "heartbeat_seconds": said(
+            nullable(NUMBER), "The longest silence that it has announced; null: it has announced none."
+        ),
         "input": said(ANYTHING, "The input that its creator gave."),
     }
 

@@ -99,14 +99,14 @@ async def page_of(
         after: The place behind which it begins; ``None``: at the first step.
         limit: At most so many steps. It has fewer where these are large.
     """
-    reading = _Reading(store, artifacts, run, pipeline, limit + 1)
+    reading = _Gathering(store, artifacts, run, pipeline, limit + 1)
     await reading.read(after)
     entries = reading.entries[:limit]
     more = reading.cut or len(reading.entries) > limit
     return TracePage(entries, reading.found, reading.failure, entries[-1].place if more else None)
 
 
-class _Reading:
+class _Gathering:
     """Gathers the steps of a page.
 
     Args:

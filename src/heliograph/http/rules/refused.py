@@ -1,9 +1,10 @@
 """Refused credentials: counted, said with the address that they came from, and slowed.
 
-An address that has sent ``FREE`` wrong keys, tickets or sessions within a minute is answered 429 from then on
-instead of 401, and each such answer is held back for a second. A good key is never slowed, wherever it comes
-from: it is judged first, and an address may be that of a whole office. So this keeps programs that are set up
-wrongly, and guessers, from costing much; that no key is guessed follows from the length of keys.
+From an address that has sent ``FREE`` wrong keys, tickets or sessions within a minute, each further one is
+answered after a while. It is still 401, so that a client knows what is wrong; only where very many answers
+are held back already, one more is 429 at once. A good key is never slowed, wherever it comes from: it is
+judged first, and an address may be that of a whole office. So this keeps programs that are set up wrongly,
+and guessers, from costing much; that no key is guessed follows from the length of keys.
 """
 
 from __future__ import annotations
@@ -17,11 +18,11 @@ import trio
 from heliograph.model.errors import TooMany
 
 WINDOW = 60.0
-FREE = 10
+FREE = 100
 MOST_ADDRESSES = 1024
-HOLD_SECONDS = 1.0
+HOLD_SECONDS = 0.5
 MOST_HELD = 100
-"""Answers that are held back at a time; what is over that is answered at once."""
+"""Answers that are held back at a time."""
 
 log = structlog.get_logger(__name__)
 
@@ -38,7 +39,7 @@ class RefusedCredentials:
 
     Attributes:
         total: Wrong keys, tickets and sessions.
-        slowed: Those of them that were answered 429.
+        slowed: Those of them that were held back, or answered 429.
     """
 
     total: int = 0
@@ -51,8 +52,8 @@ class RefusedCredentials:
         """The number of addresses that are remembered."""
         return len(self._addresses)
 
-    def note(self, address: str | None, path: str, reason: str) -> TooMany | None:
-        """Count one; return what it is to be answered with instead, if there were too many."""
+    def note(self, address: str | None, path: str, reason: str) -> bool:
+        """Count one; tell whether too many came from there."""
         self.total += 1
         now = trio.current_time()
         place = address or "unknown"
@@ -65,20 +66,22 @@ class RefusedCredentials:
         known.count += 1
         if known.count <= FREE:
             log.warning("credentials refused", peer=place, path=path[:100], reason=reason)
-            return None
+            return False
         if known.count == FREE + 1:
             log.warning("credentials refused, and slowed", peer=place, path=path[:100], reason=reason)
         self.slowed += 1
-        left = max(HOLD_SECONDS, WINDOW - (now - known.since))
-        return TooMany(
-            f"{known.count} wrong keys, tickets or sessions came from this address: {reason}", left
-        )
+        return True
 
     async def hold(self) -> None:
-        """Hold an answer back, unless so many are held already."""
-        if self._held < MOST_HELD:
-            self._held += 1
-            try:
-                await trio.sleep(HOLD_SECONDS)
-            finally:
-                self._held -= 1
+        """Hold an answer back.
+
+        Raises:
+            TooMany: So many are held already that this one is not.
+        """
+        if self._held >= MOST_HELD:
+            raise TooMany("too many wrong keys, tickets or sessions come at once", HOLD_SECONDS)
+        self._held += 1
+        try:
+            await trio.sleep(HOLD_SECONDS)
+        finally:
+            self._held -= 1

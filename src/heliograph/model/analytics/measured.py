@@ -16,7 +16,7 @@ from heliograph.model.analytics.rollup import Contribution, dimension, error_kin
 from heliograph.model.analytics.totals import Totals, pack
 from heliograph.model.kind import Kind, V
 from heliograph.model.prices import NO_USAGE
-from heliograph.model.task import CHANGING, STATUSES, TASK, TERMINAL, Task, TaskFilter
+from heliograph.model.task import CHANGING, LOST, STATUSES, TASK, TERMINAL, Task, TaskFilter
 
 LONGEST_MS = 100 * 365 * 86_400_000
 """More than a hundred years of duration are counted as these: publishers name their own times, and sums of
@@ -71,7 +71,7 @@ def contribution(task: Task) -> Contribution:
     if task.finished_at is None:
         return Contribution(dimensions, created_slot)
     usage = task.usage or NO_USAGE
-    failed = task.status == "failed"
+    failed = task.status in {"failed", LOST}  # until it comes back, its work has come to nothing
     duration = min(task.duration_ms or 0, LONGEST_MS)
     outcome = Totals(
         created=0,

@@ -39,6 +39,7 @@ from heliograph.storage.distributed.postgres import (
     translated,
     try_session_lock,
 )
+from heliograph.storage.distributed.redis_log import RedisLog
 from heliograph.storage.distributed.redis_stream import GENERATION, Reading, RedisStream
 from heliograph.storage.protocols import Deposed, RunName
 from heliograph.storage.settings import PostgresSettings
@@ -52,6 +53,11 @@ WAIT_MILLISECONDS = 500
 BACKLOG_EVENTS = 1000
 """A batch of more has others behind it."""
 
+GATHER_EVENTS = 500
+GATHER_SECONDS = 0.05
+"""After a transaction of fewer events there is a pause, in which others gather for the next. An event that
+comes alone is archived at once; of a steady trickle each would cost the price of a transaction."""
+
 TRIM_EVERY = 1000
 TRIM_EVENTS = 20_000
 
@@ -63,6 +69,7 @@ class PostgresArchive:
 
     Args:
         stream: Where events come from.
+        log: Over the stream; what is in its memory need not be read and decoded again.
         database: Where they go.
         url: Of that database, for the session that holds the lock.
         settings: Timeouts.
@@ -72,12 +79,14 @@ class PostgresArchive:
     def __init__(
         self,
         stream: RedisStream,
+        log: RedisLog,
         database: PostgresDatabase,
         url: URL,
         settings: PostgresSettings,
         prices: Prices = NO_PRICES,
     ) -> None:
         self._stream = stream
+        self._log = log
         self._database = database
         self._prices = prices
         self._engine = session_engine(url, settings)
@@ -90,6 +99,8 @@ class PostgresArchive:
         self._written = Written()
         self._ahead: Reading | None = None
         self._untrimmed = 0
+        self._gathering = False
+        self._generation = 0
 
     @property
     def active(self) -> bool:
@@ -103,6 +114,12 @@ class PostgresArchive:
     async def step(self) -> int:
         """Archive the next events, waiting a while for some; see ``protocols.Archive``."""
         reading, self._ahead = self._ahead, None
+        if reading is None:
+            if self._gathering:
+                await trio.sleep(GATHER_SECONDS)
+            reading = self._log.remembered(self._checkpoint, BATCH_EVENTS)
+            if reading is not None and reading.state.generation != self._generation:
+                reading = None  # this node's memory may be of another run of Redis
         if reading is None:
             reading = await trio.to_thread.run_sync(
                 self._stream.wait, self._checkpoint, BATCH_EVENTS, WAIT_MILLISECONDS, abandon_on_cancel=True
@@ -121,6 +138,7 @@ class PostgresArchive:
             self._ahead = None  # it leads on from what was not archived
         if failure is not None:
             raise failure
+        self._gathering = 0 < archived < GATHER_EVENTS
         return archived
 
     async def _read_ahead(self, after: EventId) -> None:
@@ -209,7 +227,7 @@ class PostgresArchive:
             self._stream.prepare()
             return 0
         self._written.learn(heads, steady)
-        self._checkpoint = _end(reading)
+        self._checkpoint, self._generation = _end(reading), reading.state.generation
         self._untrimmed += len(reading.ids)
         if self._untrimmed >= TRIM_EVERY:
             self._stream.trim(self._checkpoint, TRIM_EVENTS)

@@ -6,15 +6,16 @@ started again; only what a person must mend (a wrong password, database or schem
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from functools import partial
 
 import attrs
 import structlog
 import trio
-from sqlalchemy import create_engine
+from sqlalchemy import Connection, create_engine, func, select
 
 from heliograph.model.errors import SettingsError, Unavailable
 from heliograph.model.ids import EventId, time_of
@@ -35,6 +36,7 @@ from heliograph.storage.sql.vault import OpenVault, SqlVault
 PROBE_SECONDS = 3.0
 LATE_SECONDS = 10.0
 ARRIVAL_SECONDS = 1.0
+CLOCK_SECONDS = 15.0
 CHECK_SECONDS = 1.5
 """In which a part must answer to be called well."""
 
@@ -77,6 +79,7 @@ class Distributed:
         listener: For the bridge; ``None``: nothing is to be bridged.
         start: The log's position when it was opened, ``None`` if it could not be reached.
         latencies: How long parts took to answer when they were last checked, in milliseconds.
+        clocks: How many seconds this machine's clock is ahead of theirs, as they were last compared.
     """
 
     log: RedisLog
@@ -87,6 +90,7 @@ class Distributed:
     listener: RedisListener | None
     start: EventId | None
     latencies: dict[str, float] = attrs.field(factory=dict)
+    clocks: dict[str, float] = attrs.field(factory=dict)
 
     @property
     def keeper(self) -> PostgresArchive:
@@ -95,8 +99,26 @@ class Distributed:
 
     @property
     def background(self) -> Mapping[str, Callable[[], Awaitable[None]]]:
-        """The watch over PostgreSQL's calls: without it a call to a server that fell silent never ends."""
-        return {"postgres watch": self.database.watch.run}
+        """The watches over PostgreSQL's calls, as one to a silent server never ends, and over the clocks."""
+        return {"postgres watch": self.database.watch.run, "clocks": self._watch_clocks}
+
+    async def _watch_clocks(self) -> None:
+        """Compare the clocks now and then, with those that answer."""
+        while True:
+            await trio.sleep(CLOCK_SECONDS)
+            await self.compare_clocks()
+
+    async def compare_clocks(self) -> None:
+        """Compare this machine's clock with those of the servers that answer."""
+        asked: dict[str, Callable[[], Awaitable[float]]] = {
+            "Redis": lambda: trio.to_thread.run_sync(self.stream.time, abandon_on_cancel=True),
+            "PostgreSQL": lambda: self.database.read(_time),
+        }
+        for server, ask in asked.items():
+            with trio.move_on_after(CHECK_SECONDS), suppress(Unavailable):
+                began = time.time()
+                theirs = await ask()
+                self.clocks[server] = (began + time.time()) / 2 - theirs
 
     @property
     def vault(self) -> SqlVault:
@@ -179,13 +201,19 @@ async def open_distributed(
             except Unavailable as error:
                 log.warning("begins without the log", reason=str(error))
         store = ArchivedStore(database, the_log)
-        archive = PostgresArchive(stream, database, url, postgres, prices)
+        archive = PostgresArchive(stream, the_log, database, url, postgres, prices)
         listener = RedisListener(stream, the_log, redis) if redis.bridge else None
         start = the_log.position if the_log.reached else None
-        yield Distributed(the_log, store, database, archive, stream, listener, start)
+        opened = Distributed(the_log, store, database, archive, stream, listener, start)
+        await opened.compare_clocks()  # before anything goes by this machine's
+        yield opened
     finally:
         stream.close()
         database.engine.dispose()
+
+
+def _time(connection: Connection) -> float:
+    return float(connection.execute(select(func.extract("epoch", func.clock_timestamp()))).scalar_one())
 
 
 async def _probe(*probes: Callable[[], None]) -> None:

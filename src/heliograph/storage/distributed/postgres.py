@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 import os
 import re
+import select as polling
 import socket
 import threading
 import time
@@ -219,7 +220,10 @@ class Watch:
                 call.cut()
 
     def add(self, engine: Engine) -> None:
-        """Watch an engine's connections; each one is asked whether it is alive before it is used."""
+        """Watch an engine's connections.
+
+        One on which something has come since it was used, such as its end, is asked whether it is alive.
+        """
 
         @event.listens_for(engine, "connect", insert=True)
         def connected(connection: psycopg.Connection[Any], _: object) -> None:
@@ -228,6 +232,8 @@ class Watch:
         @event.listens_for(engine, "checkout")
         def taken(connection: psycopg.Connection[Any], _: object, __: object) -> None:
             self.uses(connection)
+            if not _has_news(connection.fileno()):
+                return
             try:
                 engine.dialect.do_ping(connection)  # type: ignore[arg-type]
             except psycopg.Error as error:
@@ -246,6 +252,13 @@ class Watch:
             call.sockets.append(socket.socket(fileno=os.dup(connection.fileno())))
 
 
+def _has_news(descriptor: int) -> bool:
+    """Tell whether something has come on a socket, if only its end."""
+    poll = polling.poll()
+    poll.register(descriptor, polling.POLLIN)
+    return bool(poll.poll(0))
+
+
 class PostgresDatabase(Database):
     """A database whose calls end within their time, and fail with ``Unavailable`` when it is away.
 
@@ -260,6 +273,8 @@ class PostgresDatabase(Database):
             url, {"statement_timeout": milliseconds}, QueuePool, pool_size=settings.pool_size, max_overflow=0
         )
         super().__init__(engine, settings.pool_size)
+        # Each statement of a question sees its own moment anyway: no transaction need begin and end.
+        self._reading = engine.execution_options(isolation_level="AUTOCOMMIT")
         self.watch = Watch()
         self.watch.add(engine)
         self._seconds = settings.statement_timeout + GRACE_SECONDS
@@ -317,7 +332,7 @@ class PostgresDatabase(Database):
 
     async def _read(self, query: Callable[[Connection], T], seconds: float | None) -> T:
         return await trio.to_thread.run_sync(
-            self.call, self.engine.connect, query, seconds, limiter=self._limiter, abandon_on_cancel=True
+            self.call, self._reading.connect, query, seconds, limiter=self._limiter, abandon_on_cancel=True
         )
 
     async def _call(self, connect: Callable[[], Any], work: Callable[[Connection], T]) -> T:

@@ -6,19 +6,26 @@ this node's memory anyway (``recent``). The stream keeps some archived events, s
 last minutes still work while PostgreSQL is away. All three overlap, hence there is no seam: a reading
 that finds the stream trimmed past its beginning starts again at PostgreSQL, which then has more.
 
-*Following.* ``tail`` asks with a bounded blocking read, together with the state: if the stream was
-trimmed past its position it catches up from PostgreSQL; if another generation began (see
-``redis_stream``) and the position is not there any more, events are gone for good, and it raises
-``PositionLost``.
+*Following.* What this node appends is in its memory with the answer, if nothing of others stands in between:
+its followers need not read it back. For what others append a thread listens with a bounded blocking read,
+together with the state: if the stream was trimmed past the position, ``tail`` catches up from PostgreSQL; if
+another generation began (see ``redis_stream``) and the position is not there any more, events are gone for
+good, and it raises ``PositionLost``. Own events wake the listening thread too; so it pauses while there are
+many, and an append that finds others' events before its own reads them at once.
+
+A long module, since memory, stream and archive overlap in each reading; one class knows how far each goes.
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import ParamSpec, TypeVar
 
 import attrs
+import outcome
 import structlog
 import trio
 from sqlalchemy import Connection
@@ -27,7 +34,7 @@ from heliograph.model.channels import Selection
 from heliograph.model.errors import HeliographError, Unavailable
 from heliograph.model.event import Draft, Event
 from heliograph.model.ids import OLDEST, EventId, format_id
-from heliograph.storage.distributed.redis_stream import Lease, RedisStream, StreamState
+from heliograph.storage.distributed.redis_stream import Added, Lease, Reading, RedisStream, StreamState
 from heliograph.storage.protocols import WHOLE_LOG, Bounds, LogStats, Page, PositionLost, Receipt
 from heliograph.storage.recent import Recent, size_of
 from heliograph.storage.sql import queries
@@ -40,6 +47,9 @@ T = TypeVar("T")
 
 THREADS = 8
 BLOCK_MILLISECONDS = 500
+LISTEN_PAUSE = 0.02
+"""How long the listening thread rests after it has heard this node's own events alone."""
+
 TAIL_EVENTS = 2000
 SCAN_EVENTS = 1000
 
@@ -62,6 +72,10 @@ class RedisLog:
         self._generation = 0
         self._position = OLDEST
         self._recent: Recent | None = None
+        self._news = trio.Event()
+        self._heard: outcome.Outcome[Reading] | None = None
+        self._listening = False
+        self._own = False
         self._away_since: float | None = None
         self._outages = self._losses = 0
         self._error: str | None = "not reached yet"
@@ -109,10 +123,52 @@ class RedisLog:
         Raises:
             Deposed: The lease is not held any more.
         """
-        answers = await self._call(self._stream.append, requests, lease)
-        kept = [answer.cursor for answer in answers if isinstance(answer, Receipt) and answer.ids]
+        recent = self._recent
+        through = None if recent is None else recent.through
+        appended, reading = await self._call(self._append, requests, lease, through)
+        kept = [answer.cursor for answer in appended.answers if isinstance(answer, Receipt) and answer.ids]
         self._position = max(self._position, *kept, OLDEST)
-        return answers
+        if recent is not None and recent is self._recent and appended.generation == self._generation:
+            if through is not None and reading is not None:
+                self._take_in(recent, through, reading)
+            self._feed(recent, appended.head, appended.events)
+        return appended.answers
+
+    def _append(
+        self, requests: Sequence[Sequence[Draft]], lease: Lease | None, through: EventId | None
+    ) -> tuple[Added, Reading | None]:
+        """Append; read what others have appended since a position, if anything."""
+        appended = self._stream.append(requests, lease)
+        if through is None or appended.head <= through:
+            return appended, None
+        with suppress(Unavailable):  # the listener will meet it
+            return appended, self._stream.read(through, TAIL_EVENTS)
+        return appended, None
+
+    def _take_in(self, recent: Recent, after: EventId, reading: Reading) -> None:
+        """Remember what was read of the stream after a position, if it leads on from there."""
+        state = reading.state
+        if state.generation == self._generation and state.leads_on_from(after):
+            self._feed(recent, after, reading.events)
+
+    def _feed(self, recent: Recent, after: EventId, events: Sequence[Event]) -> None:
+        """Remember events that follow a position without a hole, unless memory does not reach up to it."""
+        if after > recent.through:
+            return
+        fresh = [event for event in events if event.id > recent.through]
+        if fresh:
+            recent.extend(fresh)
+            self._position = max(self._position, recent.through)
+            self._news.set()
+
+    def remembered(self, after: EventId, limit: int) -> Reading | None:
+        """Return what memory has after a position as if it was read; ``None``: nothing, or not all."""
+        recent = self._recent
+        if recent is None or not recent.covers(after) or after >= recent.through:
+            return None
+        events = recent.after(after)[:limit]
+        state = StreamState(self._generation, 0, recent.through, None, None)
+        return Reading(state, [event.id for event in events], [], events)
 
     async def tail(self, after: EventId) -> Sequence[Event]:
         """Wait for events after a position; see ``protocols.Log.tail``."""
@@ -140,23 +196,56 @@ class RedisLog:
             return page.events
         if after < recent.through:
             return recent.after(after)[:TAIL_EVENTS]
-        reading = await trio.to_thread.run_sync(
-            self._stream.wait, recent.through, TAIL_EVENTS, BLOCK_MILLISECONDS, abandon_on_cancel=True
-        )
+        reading = await self._hear(recent, after)
+        if reading is None:
+            return recent.after(after)[:TAIL_EVENTS] if recent.covers(after) else ()
         if reading.state.generation != self._generation:
             await self._reconcile(recent.through, reading.state)
         self._forget_removed(reading.state)
         if reading.state.leads_on_from(recent.through):
-            events: Sequence[Event] = reading.events
+            events: Sequence[Event] = [event for event in reading.events if event.id > recent.through]
         else:
             archived = await self._archive.read(_archived, WHOLE_LOG, recent.through, TAIL_EVENTS)
             if archived.trimmed or not archived.events:
                 raise self._no_longer_kept(reading.state.head)
-            events = archived.events
+            events = [event for event in archived.events if event.id > recent.through]
         if events:
             recent.extend(events)
             self._position = max(self._position, recent.through)
-        return [event for event in events if event.id > after]
+        # More may have come meanwhile than memory holds.
+        return recent.after(after)[:TAIL_EVENTS] if recent.covers(after) else ()
+
+    async def _hear(self, recent: Recent, after: EventId) -> Reading | None:
+        """Wait for what the listening thread has read; ``None``: this node has appended something first."""
+        while self._heard is None:
+            if recent.through > after:
+                return None
+            if not self._listening:
+                self._listening = True
+                pause = LISTEN_PAUSE if self._own else 0.0
+                listen = partial(self._listen, recent, pause)
+                heard = partial(self._deliver, trio.lowlevel.current_trio_token())
+                trio.lowlevel.start_thread_soon(listen, heard, name="listener")
+            self._news = trio.Event()
+            await self._news.wait()
+        found, self._heard = self._heard, None
+        reading = found.unwrap()
+        self._own = bool(reading.ids) and reading.ids[-1] <= recent.through
+        return reading
+
+    def _listen(self, recent: Recent, pause: float) -> Reading:
+        """Read what follows the memory, in a thread of its own."""
+        time.sleep(pause)
+        return self._stream.wait(recent.through, TAIL_EVENTS, BLOCK_MILLISECONDS)
+
+    def _deliver(self, token: trio.lowlevel.TrioToken, heard: outcome.Outcome[Reading]) -> None:
+        """Hand over what was heard; after the end nobody wants it."""
+        with suppress(trio.RunFinishedError):
+            token.run_sync_soon(self._take_heard, heard)
+
+    def _take_heard(self, heard: outcome.Outcome[Reading]) -> None:
+        self._heard, self._listening = heard, False
+        self._news.set()
 
     async def _reconcile(self, here: EventId, state: StreamState) -> None:
         """Look, after Redis was prepared anew, whether it still leads on from where this node is."""

@@ -36,7 +36,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import OutOfMemoryError, ResponseError
 from sqlalchemy import Connection, select, text
 
-from heliograph.model.errors import HeliographError, SettingsError, Unavailable
+from heliograph.model.errors import Conflict, HeliographError, SettingsError, Unavailable
 from heliograph.model.event import Draft, Event
 from heliograph.model.ids import (
     SEQUENCE_BITS,
@@ -54,7 +54,7 @@ from heliograph.storage.protocols import WHOLE_LOG, Deposed, Receipt
 from heliograph.storage.settings import RedisSettings
 from heliograph.storage.sql import schema
 from heliograph.storage.sql.fold import begin_checkpoint
-from heliograph.storage.sql.keys import conflict, fingerprint
+from heliograph.storage.sql.keys import conflict, fingerprint, overtaken
 from heliograph.storage.sql.prepared import upsert
 from heliograph.storage.sql.queries import trimmed_through
 
@@ -99,16 +99,41 @@ class StreamState:
 
 
 @attrs.frozen
+class Added:
+    """What an append did: nothing stands between ``head`` and its first event.
+
+    Args:
+        generation: In which it was done.
+        head: The newest id before it.
+        answers: For each request its receipt, or the error that refused it alone.
+        events: What is new, in order.
+    """
+
+    generation: int
+    head: EventId
+    answers: Sequence[Receipt | HeliographError]
+    events: Sequence[Event]
+
+
+@attrs.frozen
 class Reading:
-    """Events of the stream and its state at that moment; ``bodies`` are their JSON."""
+    """Events of the stream and its state at that moment.
+
+    Args:
+        bodies: Their JSON.
+        known: The events themselves, where they need not be decoded.
+    """
 
     state: StreamState
     ids: Sequence[EventId]
     bodies: Sequence[bytes]
+    known: Sequence[Event] | None = None
 
     @cached_property
     def events(self) -> Sequence[Event]:
         """All of them, decoded."""
+        if self.known is not None:
+            return self.known
         return [decode(*pair) for pair in zip(self.ids, self.bodies, strict=True)]
 
 
@@ -189,9 +214,17 @@ class RedisStream:
             self.prepare()
             return work()
 
-    def append(
-        self, requests: Sequence[Sequence[Draft]], lease: Lease | None = None
-    ) -> list[Receipt | HeliographError]:
+    def time(self) -> float:
+        """Return Redis's own time, in seconds since the epoch.
+
+        Raises:
+            Unavailable: Redis is away.
+        """
+        with translated():
+            seconds, micros = self.client.time()
+            return float(seconds + micros / 10**6)
+
+    def append(self, requests: Sequence[Sequence[Draft]], lease: Lease | None = None) -> Added:
         """Append requests in one atomic call; see ``protocols.Log.append``.
 
         Args:
@@ -209,7 +242,7 @@ class RedisStream:
             lease.token if lease else "",
         ]
         for request in requests:
-            arguments.append(len(request))
+            arguments.append(_counted(request))
             for draft in request:
                 marked = "" if draft.key is None else fingerprint(draft) + draft.key
                 arguments += (draft.channel, marked, _encode(draft))
@@ -217,10 +250,15 @@ class RedisStream:
             answers = self.do(lambda: self._run_append(arguments))
         except Unavailable as error:
             raise _refused(error) from error.__cause__
-        return [
-            _receipt(answer) if isinstance(answer, bytes) else conflict(answer, request[answer])
-            for answer, request in zip(answers, requests, strict=True)
-        ]
+        generation, head = _texts(answers[:2])
+        receipts: list[Receipt | HeliographError] = []
+        events: list[Event] = []
+        for answer, request in zip(answers[2:], requests, strict=True):
+            if isinstance(answer, bytes):
+                receipts.append(_take(answer, request, events))
+            else:
+                receipts.append(_refusal(answer, request))
+        return Added(int(generation or 0), parse(head or "0-0"), receipts, events)
 
     def _run_append(self, arguments: Sequence[str | bytes | int]) -> list[bytes | int]:
         self._look_at_memory()
@@ -411,6 +449,18 @@ def _refused(error: Unavailable) -> HeliographError:
     return error
 
 
+def _counted(request: Sequence[Draft]) -> int | str:
+    """Return how many drafts a request has, and what its only one must follow, if it must."""
+    number = len(request)
+    follows = [draft.follows for draft in request if draft.follows is not None]
+    assert not follows or number == 1
+    return f"{number}@{follows[0]}" if follows else number
+
+
+def _refusal(answer: int, request: Sequence[Draft]) -> Conflict:
+    return overtaken(request[0]) if answer < 0 else conflict(answer, request[answer])
+
+
 def _encode(draft: Draft) -> bytes:
     """Write a draft as the JSON of its entry goes on after the ``seq``."""
     parts = [f',"channel":"{draft.channel}","topic":"{draft.topic}"'.encode()]
@@ -459,5 +509,26 @@ def parse(text: str) -> EventId:
     return EventId(int(milliseconds) << SEQUENCE_BITS | int(sequence))
 
 
-def _receipt(answer: bytes) -> Receipt:
-    return Receipt(tuple(parse(one) for one in answer.decode().split(",")) if answer else ())
+def _take(answer: bytes, request: Sequence[Draft], events: list[Event]) -> Receipt:
+    """Return a request's receipt, and add the events that are new."""
+    ids = []
+    for draft, said in zip(request, answer.decode().split(",") if answer else (), strict=True):
+        text, _, seq = said.partition(":")
+        event_id = parse(text)
+        ids.append(event_id)
+        if seq:
+            moment = draft.timestamp or time_of(event_id)
+            events.append(
+                Event(
+                    event_id,
+                    draft.channel,
+                    int(seq),
+                    draft.topic,
+                    moment,
+                    draft.payload,
+                    draft.sender,
+                    draft.correlation_id,
+                    draft.body,
+                )
+            )
+    return Receipt(tuple(ids))

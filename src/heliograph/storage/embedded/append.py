@@ -15,7 +15,7 @@ import attrs
 import orjson
 from sqlalchemy import BigInteger, Connection, bindparam, func, insert, select
 
-from heliograph.model.errors import Conflict, HeliographError
+from heliograph.model.errors import Conflict, HeliographError, Overtaken
 from heliograph.model.event import Draft, Event
 from heliograph.model.ids import EPOCH, MICROSECOND, SEQUENCE_BITS, EventId, make_id, time_of, to_microseconds
 from heliograph.model.prices import Prices
@@ -98,7 +98,7 @@ def append(
     milliseconds, moment = 0, EPOCH
     for request in requests:
         marks = [None if draft.key is None else keys.fingerprint(draft) for draft in request]
-        conflict = _conflict(request, marks, known)
+        conflict = _conflict(request, marks, known) or _overtaken(request, heads)
         if conflict is not None:
             answers.append(conflict)
             continue
@@ -156,6 +156,14 @@ def _known(connection: Connection, requests: Sequence[Sequence[Draft]], now_ms: 
         return {}
     found = KNOWN.fetch(connection, wanted=orjson.dumps(wanted).decode(), now=now_ms * 1000)
     return {key: (event_id, mark) for key, event_id, mark in found}
+
+
+def _overtaken(request: Sequence[Draft], heads: Mapping[str, int]) -> Overtaken | None:
+    """Refuse a request in which an event must follow another one than its channel's last."""
+    for draft in request:
+        if draft.follows is not None and heads.get(draft.channel, 0) != draft.follows:
+            return keys.overtaken(draft)
+    return None
 
 
 def _conflict(request: Sequence[Draft], marks: Sequence[str | None], known: Marks) -> Conflict | None:

@@ -30,12 +30,29 @@ class OwnTurn:
         """Do nothing."""
 
 
+class FoldedStore(SqlStore):
+    """The store, which is where the log is: what is appended is folded by the same transaction.
+
+    Args:
+        database: Where it is.
+        log: The log.
+    """
+
+    def __init__(self, database: Readers, log: SqliteLog) -> None:
+        super().__init__(database)
+        self._log = log
+
+    async def checkpoint(self) -> EventId:
+        """Return the id of the last folded event; of those that are just being committed none is."""
+        return self._log.position
+
+
 @attrs.frozen
 class Embedded:
     """What the one process has of the embedded form; implements ``protocols.Storage``."""
 
     log: SqliteLog
-    store: SqlStore
+    store: FoldedStore
     vault: SqlVault
     _readers: Readers
     archive: None = None
@@ -58,6 +75,11 @@ class Embedded:
         """Return the turn of the only node."""
         return OwnTurn()
 
+    @property
+    def clocks(self) -> Mapping[str, float]:
+        """Return nothing: there is no other clock."""
+        return {}
+
     async def checks(self) -> dict[str, str | None]:
         """Tell of each part what is wrong with it."""
         return {"log": self.log.failure, "store": self._readers.damage}
@@ -76,4 +98,4 @@ async def open_embedded(
         SettingsError: The folder can't be used, or another process uses it.
     """
     async with open_sqlite(folder, key_ttl, prices) as (log, database):
-        yield Embedded(log, SqlStore(database), SqlVault(database), database)
+        yield Embedded(log, FoldedStore(database, log), SqlVault(database), database)

@@ -133,7 +133,7 @@ class Readers(Database):
             _question.deadline = monotonic() + seconds
             try:
                 return query(connection)
-            except (DatabaseError, orjson.JSONDecodeError) as error:
+            except (*ERRORS, orjson.JSONDecodeError) as error:
                 trio.from_thread.check_cancelled()  # then that is why
                 if not is_damage(error):
                     raise

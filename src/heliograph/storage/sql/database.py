@@ -61,8 +61,9 @@ class Database:
             return await self._call(
                 self.engine.connect, lambda connection: query(connection, *args, **kwargs)
             )
-        except OperationalError as error:
-            raise Unavailable(f"the database can't be read: {error.orig}") from error
+        except (OperationalError, sqlite3.OperationalError) as error:
+            words = getattr(error, "orig", error)
+            raise Unavailable(f"the database can't be read: {words}") from error
 
     async def read_long(self, query: Callable[[Connection], T]) -> T:
         """Do what ``read`` does, for an answer that takes its time to read.

@@ -4,28 +4,49 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence, Set
 from datetime import datetime
+from functools import cache
 from typing import Any, Generic
 
 import attrs
+import orjson
 from sqlalchemy import (
+    BigInteger,
+    Boolean,
     Column,
     ColumnElement,
     Connection,
+    Double,
+    Integer,
     RowMapping,
     Select,
     Table,
+    Text,
     and_,
-    func,
-    literal,
+    bindparam,
     select,
     true,
     tuple_,
 )
 
 from heliograph.model.event import Event
+from heliograph.model.ids import from_microseconds
 from heliograph.model.kind import Key, Kind, V
 from heliograph.storage.sql.database import in_list
 from heliograph.storage.sql.prepared import Prepared
+from heliograph.storage.sql.schema import Json, UtcMoment
+
+DECODES: Mapping[type, Callable[[Any], Any] | None] = {
+    UtcMoment: from_microseconds,
+    Json: orjson.loads,
+    Boolean: bool,
+    **dict.fromkeys((BigInteger, Integer, Text, Double)),
+}
+"""By type of a column: what makes its value of what the driver gives; ``None``: it is that already."""
+
+
+@cache
+def _fields_of(cls: Any) -> tuple[str, ...]:
+    return tuple(field.name for field in attrs.fields(cls))
 
 
 @attrs.frozen(eq=False)
@@ -90,6 +111,21 @@ class Retired:
     along: tuple[Column[Any], ...] = ()
 
 
+@attrs.frozen
+class Probed:
+    """A condition of which the database was asked first how to go about it.
+
+    Args:
+        shape: Equal ones have the same condition; ``None``: it is compiled each time.
+        condition: Makes it.
+        values: Of its parameters.
+    """
+
+    shape: tuple[Any, ...] | None
+    condition: Callable[[], ColumnElement[bool]] = attrs.field(eq=False)
+    values: Mapping[str, Any] = attrs.field(factory=dict, eq=False)
+
+
 @attrs.frozen(eq=False)
 class Entity(Generic[V]):
     """A kind of entity, and how it is kept.
@@ -122,7 +158,7 @@ class Entity(Generic[V]):
     merging: Merging[V] | None = None
     beside: Beside[V] | None = None
     retired: Retired | None = None
-    probed: Mapping[str, Callable[[Connection, Any], ColumnElement[bool]]] = attrs.field(factory=dict)
+    probed: Mapping[str, Callable[[Connection, Any], Probed]] = attrs.field(factory=dict)
 
     @property
     def key(self) -> Sequence[Column[Any]]:
@@ -141,10 +177,26 @@ class Entity(Generic[V]):
         return columns if self.kind.ascending else [column.desc() for column in columns]
 
     @property
-    def size(self) -> ColumnElement[int]:
-        """The length of a row's columns that may be large, in characters."""
-        lengths = (func.coalesce(func.length(self.table.c[n]), 0) for n in (*self.large, *self.cut))
-        return sum(lengths, start=literal(0))
+    def long(self) -> Sequence[str]:
+        """The names of the columns that may be large."""
+        return (*self.large, *self.cut)
+
+    def decoder(self) -> Callable[[Sequence[Any]], V]:
+        """Return what makes an entity of a whole row, as the driver gives it.
+
+        The columns of a table are in the order of the fields of its values.
+        """
+        made, converts = self.kind.value, [(n, DECODES[type(c.type)]) for n, c in enumerate(self.table.c)]
+        needed = [(n, convert) for n, convert in converts if convert is not None]
+
+        def decode(row: Sequence[Any]) -> V:
+            cells = list(row)
+            for n, convert in needed:
+                if cells[n] is not None:
+                    cells[n] = convert(cells[n])
+            return made(*cells)
+
+        return decode
 
     def reading(self) -> Select[Any]:
         """Return the fold's question for entities; ``wanted`` are the first parts of their keys."""
@@ -154,27 +206,43 @@ class Entity(Generic[V]):
         """Return the condition that finds one entity."""
         return and_(*(column == value for column, value in zip(self.key, key, strict=True)))
 
-    def narrowed(self, connection: Connection, wanted: Any) -> list[ColumnElement[bool]]:
-        """Return the conditions of a filter."""
-        return [
-            self._condition(connection, name, value)
-            for name, value in attrs.asdict(wanted, recurse=False).items()
-            if value is not None and value != ()
-        ]
+    def given(self, wanted: Any) -> dict[str, Any]:
+        """Return the fields of a filter that narrow, with their values."""
+        return {
+            name: value
+            for name in _fields_of(wanted.__class__)
+            if (value := getattr(wanted, name)) is not None and value != ()
+        }
 
-    def _condition(self, connection: Connection, name: str, value: Any) -> ColumnElement[bool]:
-        if name in self.probed:
-            return self.probed[name](connection, value)
+    def narrowed(
+        self, connection: Connection, wanted: Any
+    ) -> tuple[list[ColumnElement[bool]], dict[str, Any]]:
+        """Return the conditions of a filter, and the parameters of those that were probed for."""
+        conditions, values = [], dict[str, Any]()
+        for name, value in self.given(wanted).items():
+            if name in self.probed:
+                one = self.probed[name](connection, value)
+                conditions.append(one.condition())
+                values |= one.values
+            else:
+                conditions.append(self.condition(name, value))
+        return conditions, values
+
+    def condition(self, name: str, value: Any) -> ColumnElement[bool]:
+        """Return the condition of one field of a filter that is not probed.
+
+        The value may be a parameter, or a list of them.
+        """
         return self.filters[name](value) if name in self.filters else self.table.c[name] == value
 
     def sorted_by(self, sort: str) -> Sequence[ColumnElement[Any]]:
         """Return the columns of a list that is sorted, each with its largest first."""
         return [self.sorts[sort], *self.key]
 
-    def after(self, position: Sequence[Any], sort: str | None = None) -> ColumnElement[bool]:
-        """Return the condition of what comes after a position in a list."""
+    def after(self, sort: str | None = None) -> ColumnElement[bool]:
+        """Return the condition of what comes after a position in a list: parameters ``after_0`` and so on."""
         columns = self.sorted_by(sort) if sort else [self.table.c[name] for name in self.kind.order]
-        typed = [literal(value, column.type) for value, column in zip(position, columns, strict=True)]
+        typed = [bindparam(f"after_{n}", type_=column.type) for n, column in enumerate(columns)]
         here, there = tuple_(*columns), tuple_(*typed)
         return here > there if self.kind.ascending and not sort else here < there
 

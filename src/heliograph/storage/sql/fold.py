@@ -24,7 +24,7 @@ from heliograph.storage.sql import retention, schema
 from heliograph.storage.sql.database import chunks
 from heliograph.storage.sql.entities import ENTITIES
 from heliograph.storage.sql.entity import Beside, Entity, Steady
-from heliograph.storage.sql.prepared import insert, upsert
+from heliograph.storage.sql.prepared import Prepared, insert, upsert
 from heliograph.storage.sql.rollups import Measurement
 
 FAMILIES: dict[str, list[Entity[Any]]] = {}
@@ -48,6 +48,9 @@ for _entity in ENTITIES:
 for _family, _steady in STEADY.items():
     _others = (one.kind.topics for one in FAMILIES[_family] if one.steady is None)
     CHANGING[_family] = _steady.changing.union(*_others)
+
+
+CHECKPOINT = Prepared(select(schema.checkpoints.c.event_id).where(schema.checkpoints.c.name == schema.FOLDED))
 
 
 @attrs.frozen
@@ -118,10 +121,8 @@ def _add(connection: Connection, by_channel: Sequence[Sequence[Event]]) -> None:
 
 def read_checkpoint(connection: Connection) -> EventId:
     """Return the id of the last folded event, ``OLDEST`` before the first."""
-    found = connection.execute(
-        select(schema.checkpoints.c.event_id).where(schema.checkpoints.c.name == schema.FOLDED)
-    ).scalar()
-    return OLDEST if found is None else EventId(found)
+    found = CHECKPOINT.fetch(connection)
+    return EventId(found[0][0]) if found else OLDEST
 
 
 def begin_checkpoint(connection: Connection) -> EventId:

@@ -27,7 +27,7 @@ def list_groups(
     The counts are asked for of the groups that are listed alone: there may be as many groups as entities.
     """
     see_one_moment(connection)
-    narrowed = entity.narrowed(connection, wanted)
+    narrowed, values = entity.narrowed(connection, wanted)
     # No parameter within: PostgreSQL would not know the same expression again.
     group = func.coalesce(entity.table.c[name], literal_column("''")).label("grouped")
     newest = func.max(type_coerce(entity.table.c.created_at, Big), type_=Big).label("newest")
@@ -35,11 +35,12 @@ def list_groups(
     if after is not None:
         there = tuple_(literal(after[0], Big), literal(after[1]))
         listed = listed.having(tuple_(newest, group) < there)
-    found = connection.execute(listed.order_by(newest.desc(), group.desc()).limit(limit + 1)).all()
+    listed = listed.order_by(newest.desc(), group.desc()).limit(limit + 1)
+    found = connection.execute(listed, values).all()
     shown = found[:limit]
     counts: dict[str, dict[Any, int]] = {row.grouped: {} for row in shown}
     parts = select(group, entity.table.c[split], func.count()).where(*narrowed, group.in_(list(counts)))
-    for key, value, count in connection.execute(parts.group_by(group, entity.table.c[split])):
+    for key, value, count in connection.execute(parts.group_by(group, entity.table.c[split]), values):
         counts[key][value] = count
     groups = [Group(row.grouped or None, from_microseconds(row.newest), counts[row.grouped]) for row in shown]
     return groups, len(found) > limit

@@ -7,7 +7,7 @@ from datetime import datetime
 
 from sqlalchemy import Connection, delete, select
 
-from heliograph.model.errors import Conflict
+from heliograph.model.errors import Conflict, Overtaken
 from heliograph.model.event import OWNER_END, Draft
 from heliograph.model.workflows.vocabulary import session_of
 from heliograph.storage.sql import schema
@@ -37,6 +37,11 @@ def conflict(index: int, draft: Draft) -> Conflict:
     """Return the error of a request whose draft at an index reuses a key."""
     key = (draft.key or "").rpartition(OWNER_END)[2]
     return Conflict(f"item {index}: the key {key!r} was used for a different event")
+
+
+def overtaken(draft: Draft) -> Overtaken:
+    """Return the error of a request with an event that no longer follows what it should."""
+    return Overtaken(f"{draft.channel} has moved on behind event {draft.follows}")
 
 
 def purge(connection: Connection, now: datetime) -> int:

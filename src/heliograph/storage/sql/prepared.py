@@ -7,12 +7,12 @@ from then on is text and tuples for the driver, inside the same connection and t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from operator import itemgetter
 from typing import Any
 
-from sqlalchemy import Connection, Executable, Table
+from sqlalchemy import BindParameter, Connection, Executable, Table
 from sqlalchemy import insert as core_insert
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.dialects.postgresql import psycopg
@@ -69,16 +69,33 @@ class Prepared:
         cursor.execute(sql, take(values))
         return cursor.fetchall()
 
+    def rows(self, connection: Connection, values: Row) -> Iterator[tuple[Any, ...]]:
+        """Run it once; yield its rows with the values as the driver gives them.
+
+        Raises:
+            Exception: The driver's own errors, not SQLAlchemy's.
+        """
+        sql, take = self._forms.get(connection.dialect.name) or self._compile(connection.dialect.name)
+        cursor = connection.connection.cursor()
+        try:
+            cursor.execute(sql, take(values))
+            yield from cursor  # type: ignore[misc]
+        finally:
+            cursor.close()
+
     def _compile(self, name: str) -> tuple[str, Values]:
         dialect = DIALECTS[name]
         compiled = self._statement.compile(dialect=dialect, column_keys=self._columns)  # type: ignore[attr-defined]
         assert isinstance(compiled, SQLCompiler)
         names = list(compiled.positiontup or ())
-        types = [compiled.binds[name].type.dialect_impl(dialect) for name in names]
+        binds = [compiled.binds[name] for name in names]
+        converts = [one.type.dialect_impl(dialect).bind_processor(dialect) for one in binds]
         if self._raw and self._columns is not None:
             values: Values = itemgetter(*map(self._columns.index, names))
+        elif self._columns is None and not all(one.required for one in binds):
+            values = _mixed(binds, converts, raw=self._raw)
         else:
-            values = _values(names, [None if self._raw else kind.bind_processor(dialect) for kind in types])
+            values = _values(names, [None if self._raw else convert for convert in converts])
         form = self._forms[name] = str(compiled), values
         return form
 
@@ -89,6 +106,22 @@ def _values(names: Sequence[str], converts: Sequence[Callable[[Any], Any] | None
     parameters = list(zip(names, converts, strict=True))
     return lambda row: tuple(
         [row[name] if convert is None else convert(row[name]) for name, convert in parameters]
+    )
+
+
+def _mixed(
+    binds: Sequence[BindParameter[Any]], converts: Sequence[Callable[[Any], Any] | None], *, raw: bool
+) -> Values:
+    """Return what makes the parameters of a statement of which some are constants of its own."""
+    parts: list[tuple[str | None, Any]] = []
+    for bind, convert in zip(binds, converts, strict=True):
+        if bind.required:
+            parts.append((bind.key, None if raw else convert))
+        else:
+            value = bind.effective_value
+            parts.append((None, value if convert is None else convert(value)))
+    return lambda row: tuple(
+        [what if name is None else row[name] if what is None else what(row[name]) for name, what in parts]
     )
 
 

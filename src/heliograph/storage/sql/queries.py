@@ -6,51 +6,62 @@ range per channel, since ``channel IN (…) ORDER BY id`` would sort all they ev
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cache, lru_cache
 from typing import Any
 
+import attrs
 import orjson
 from sqlalchemy import (
     ColumnElement,
     Connection,
-    Row,
+    Integer,
     Select,
+    Text,
+    bindparam,
+    cast,
     func,
+    literal,
     select,
-    text,
     union_all,
 )
 
 from heliograph.model.channels import AUDIT, EVERYTHING, WHOLE, Selection, topic_matches
 from heliograph.model.event import Event
-from heliograph.model.ids import OLDEST, EventId
+from heliograph.model.ids import OLDEST, EventId, from_microseconds
 from heliograph.model.kind import Key, V
-from heliograph.storage.sql.entity import Entity
-from heliograph.storage.sql.schema import NO_OUTPUT, OUTPUT, channels, events
+from heliograph.storage.sql.entity import Entity, Probed
+from heliograph.storage.sql.prepared import Prepared
+from heliograph.storage.sql.schema import NO_AUDIT, NO_OUTPUT, OUTPUT, UNNAMED, channels, events
 
 PAGE_BYTES = 1024 * 1024
-FETCH_ROWS = 50
+SHAPES = 512
+"""How many forms of one question stay compiled."""
+
+Raw = Sequence[Any]
+"""A row as the driver gives it."""
 
 
 def see_one_moment(connection: Connection) -> None:
     """Let everything that is asked from here on be answered as of one moment; to be called first."""
     if connection.dialect.name == "postgresql":  # SQLite's transactions see one moment anyway
         connection.rollback()  # something may have been asked already, to check the connection
-        connection.execute(text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY"))
+        connection.execution_options(isolation_level="REPEATABLE READ")
 
 
-def to_event(row: Row[Any]) -> Event:
+def to_event(row: Raw) -> Event:
     """Make an event of a row of the table of events."""
+    event_id, channel, seq, topic, timestamp, sender, correlation_id, payload = row[:8]
     return Event(
-        id=row.id,
-        channel=row.channel,
-        seq=row.seq,
-        topic=row.topic,
-        timestamp=row.timestamp,
-        payload=orjson.loads(row.payload),
-        sender=row.sender,
-        correlation_id=row.correlation_id,
-        body=row.payload.encode(),
+        event_id,
+        channel,
+        seq,
+        topic,
+        from_microseconds(timestamp),
+        orjson.loads(payload),
+        sender,
+        correlation_id,
+        payload.encode(),
     )
 
 
@@ -75,97 +86,155 @@ def read_events(
     Returns:
         The events in the order read, and whether there may be more: ``limit`` or ``PAGE_BYTES`` was reached.
     """
-    window = []
-    if after is not None:
-        window.append(events.c.id > after)
-    if before is not None:
-        window.append(events.c.id < before)
-    if sender is not None:
-        window.append(events.c.sender == sender)
-    if correlation_id is not None:
-        window.append(events.c.correlation_id == correlation_id)
-    found, more = within_bytes(
-        connection, _selected(select(events), selection, window, limit, newest), payload_size
-    )
-    return [to_event(row) for row in found], more or len(found) == limit
+    given = {"after": after, "before": before, "sender": sender, "correlation_id": correlation_id}
+    window = {name: value for name, value in given.items() if value is not None}
+    asked, values = _selected(selection, tuple(window), newest=newest, whole=True)
+    found, more = within_bytes(connection, asked, {**values, **window, "most": limit})
+    return list(map(to_event, found)), more or len(found) == limit
 
 
 def last_ids(
     connection: Connection, selection: Selection, count: int, *, before: int | None = None
 ) -> list[EventId]:
     """Return the ids of a selection's last events, before an id (exclusive) if one is given, newest first."""
-    window = [] if before is None else [events.c.id < before]
-    statement = _selected(select(events.c.id), selection, window, count, newest=True)
-    return [EventId(event_id) for event_id in connection.scalars(statement)]
+    window = {} if before is None else {"before": before}
+    asked, values = _selected(selection, tuple(window), newest=True, whole=False)
+    rows = asked.statement.rows(connection, {**values, **window, "most": count})
+    return [EventId(row[0]) for row in rows]
 
 
-def _selected(
-    what: Select[Any], selection: Selection, window: Sequence[ColumnElement[bool]], limit: int, newest: bool
-) -> Select[Any]:
-    """Narrow a question to a selection's first (or last) events of a window, in the order of their ids."""
-    order = events.c.id.desc() if newest else events.c.id
-    ranges = [
-        what.where(
-            *window, *_topic(selection.topic), *_channel(selector), *_others(selection.topic, selector)
-        )
-        .order_by(order)
-        .limit(limit)
-        for selector in selection.selectors
-    ]
-    if len(ranges) == 1:
-        return ranges[0]
-    merged = union_all(*(select(one.subquery()) for one in ranges)).subquery()
-    return select(merged).order_by(merged.c.id.desc() if newest else merged.c.id).limit(limit)
+@attrs.frozen
+class Paged:
+    """A question whose answer may be large.
 
-
-def within_bytes(
-    connection: Connection, statement: Any, size_of: Callable[[Row[Any]], int]
-) -> tuple[list[Row[Any]], bool]:
-    """Fetch rows until they reach ``PAGE_BYTES``; tell whether that cut the result.
-
-    Rows are fetched a few at a time (a server-side cursor on PostgreSQL), so a page of large ones is
-    never held whole.
+    Args:
+        statement: The first ``most`` rows.
+        bounded: The same for PostgreSQL, which ends them itself a little behind ``PAGE_BYTES``: its answers
+            come whole. A last column says how much there is before each row.
+        long: Where the columns stand that may be large.
     """
-    found: list[Row[Any]] = []
-    size = 0
-    with connection.execute(statement.execution_options(yield_per=FETCH_ROWS)) as rows:
-        for row in rows:
-            if size >= PAGE_BYTES:
+
+    statement: Prepared
+    bounded: Prepared | None
+    long: tuple[int, ...]
+
+
+def asked_of(statement: Select[Any], order: Sequence[ColumnElement[Any]], long: Sequence[str]) -> Paged:
+    """Make a question of what is asked, its order and the names of the columns that may be large."""
+    names = list(statement.selected_columns.keys())
+    statement = statement.limit(bindparam("most", type_=Integer))
+    whole = Prepared(statement.order_by(*order))
+    if not long:
+        return Paged(whole, None, ())
+    number = func.row_number().over(order_by=order).label("_number")
+    inner = statement.add_columns(number).order_by(*order).subquery()
+    size = sum((func.coalesce(func.octet_length(cast(inner.c[name], Text)), 0) for name in long), literal(0))
+    sizes = select(
+        *(inner.c[name] for name in names),
+        inner.c["_number"],
+        *(
+            func.coalesce(func.sum(size).over(order_by=inner.c["_number"], rows=(None, -back)), 0).label(
+                label
+            )
+            for back, label in ((1, "_before"), (2, "_earlier"))
+        ),
+    ).subquery()
+    # One row more than fills the page: it tells that there are more.
+    bounded = (
+        select(*(sizes.c[name] for name in names), sizes.c["_before"])
+        .where(sizes.c["_earlier"] < PAGE_BYTES)
+        .order_by(sizes.c["_number"])
+    )
+    return Paged(whole, Prepared(bounded), tuple(map(names.index, long)))
+
+
+def within_bytes(connection: Connection, asked: Paged, values: Mapping[str, Any]) -> tuple[list[Raw], bool]:
+    """Fetch rows until they reach ``PAGE_BYTES``; tell whether that cut the result."""
+    found: list[Raw] = []
+    if connection.dialect.name == "postgresql" and asked.bounded is not None:
+        for row in asked.bounded.rows(connection, values):
+            if row[-1] >= PAGE_BYTES:
                 return found, True
-            found.append(row)
-            size += size_of(row)
+            found.append(row[:-1])
+        return found, False
+    size, long = 0, asked.long
+    for row in asked.statement.rows(connection, values):
+        if size >= PAGE_BYTES:
+            return found, True
+        found.append(row)
+        for place in long:
+            size += len(row[place] or "")
     return found, False
 
 
-def payload_size(row: Row[Any]) -> int:
-    """Measure a row of the table of events."""
-    return len(row.payload)
+def _selected(
+    selection: Selection, window: tuple[str, ...], *, newest: bool, whole: bool
+) -> tuple[Paged, dict[str, Any]]:
+    """Return the question for a selection's first (or last) events of a window, and its parameters."""
+    forms, values = [], dict[str, Any]()
+    for number, selector in enumerate(selection.selectors):
+        form = UNNAMED.get(selector) or ("prefix" if selector.endswith(":*") else "one")
+        forms.append(form)
+        values |= _pattern(f"channel_{number}", selector, form)
+    topic = selection.topic
+    form = "all" if topic == EVERYTHING else "prefix" if topic.endswith(".*") else "one"
+    values |= _pattern("topic", topic, form)
+    no_output = not topic_matches(topic, OUTPUT)
+    return _events_asked(tuple(forms), form, no_output, window, newest, whole), values
 
 
-def _channel(selector: str) -> Iterable[ColumnElement[bool]]:
-    if selector == WHOLE:
+def _pattern(name: str, pattern: str, form: str) -> dict[str, Any]:
+    if form == "prefix":
+        return {name: pattern[:-1], f"{name}_length": len(pattern) - 1}
+    return {name: pattern} if form == "one" else {}
+
+
+@lru_cache(maxsize=SHAPES)
+def _events_asked(
+    channels: tuple[str, ...],
+    topic: str,
+    no_output: bool,
+    window: tuple[str, ...],
+    newest: bool,
+    whole: bool,
+) -> Paged:
+    what = select(events) if whole else select(events.c.id)
+    order = events.c.id.desc() if newest else events.c.id
+    conditions = [WINDOWS[name] for name in window] + _matches(events.c.topic, "topic", topic)
+    ranges = [
+        # No output is among a channel's other events: the index that leaves it out need be told.
+        what.where(
+            *conditions,
+            *([NO_AUDIT] if form == "all" else _matches(events.c.channel, f"channel_{number}", form)),
+            *([NO_OUTPUT] if no_output and form == "one" else []),
+        )
+        for number, form in enumerate(channels)
+    ]
+    long = ("payload",) if whole else ()
+    if len(ranges) == 1:
+        return asked_of(ranges[0], [order], long)
+    limited = (one.order_by(order).limit(bindparam("most", type_=Integer)).subquery() for one in ranges)
+    merged = union_all(*map(select, limited)).subquery()
+    return asked_of(select(merged), [merged.c.id.desc() if newest else merged.c.id], long)
+
+
+WINDOWS: Mapping[str, ColumnElement[bool]] = {
+    "after": events.c.id > bindparam("after"),
+    "before": events.c.id < bindparam("before"),
+    "sender": events.c.sender == bindparam("sender"),
+    "correlation_id": events.c.correlation_id == bindparam("correlation_id"),
+}
+
+
+def _matches(column: ColumnElement[str], name: str, form: str) -> list[ColumnElement[bool]]:
+    if form in {"all", "whole"}:
         return []
-    if selector == EVERYTHING:
-        return [events.c.channel != AUDIT]
-    if selector.endswith(":*"):
+    if form == "prefix":
         # substr and not LIKE: a range over names would be read in the order of names and then sorted
-        prefix = selector[:-1]
-        return [func.substr(events.c.channel, 1, len(prefix)) == prefix]
-    return [events.c.channel == selector]
-
-
-def _topic(pattern: str) -> list[ColumnElement[bool]]:
-    if pattern == EVERYTHING:
-        return []
-    if pattern.endswith(".*"):
-        return [func.substr(events.c.topic, 1, len(pattern) - 1) == pattern[:-1]]
-    return [events.c.topic == pattern]
-
-
-def _others(pattern: str, selector: str) -> list[ColumnElement[bool]]:
-    """Say of a channel's events that no output is among them, where that is so."""
-    whole = selector in {WHOLE, EVERYTHING} or selector.endswith(":*")
-    return [] if whole or topic_matches(pattern, OUTPUT) else [NO_OUTPUT]
+        return [
+            func.substr(column, 1, bindparam(f"{name}_length", type_=Integer)) == bindparam(name, type_=Text)
+        ]
+    return [column == bindparam(name)]
 
 
 def trimmed_through(connection: Connection, selection: Selection) -> EventId:
@@ -217,29 +286,101 @@ def list_entities(
 
     Returns fewer than ``limit`` when they reach ``PAGE_BYTES``; none only when there are none.
     """
-    statement: Select[Any] = select(entity.table, entity.size.label("_size")).where(
-        *entity.narrowed(connection, wanted)
-    )
+    shape, probed, values = _narrowing(connection, entity, wanted)
+    values |= {"most": limit + 1, "skip": skip}
     if after is not None:
-        statement = statement.where(entity.after(after, sort))
+        values |= {f"after_{n}": value for n, value in enumerate(after)}
+    compiled = _list_asked if _is_shaped(probed) else _list_asked.__wrapped__
+    asked = compiled(entity, shape, probed, after is not None, sort, skip > 0)
+    found, more = within_bytes(connection, asked, values)
+    return list(map(_decoder(entity), found[:limit])), more or len(found) > limit
+
+
+def _is_list(value: Any) -> bool:
+    return isinstance(value, tuple | list | frozenset | set)
+
+
+def _form(value: Any) -> Any:
+    """Return what of a value decides how it is asked for: a truth value, or how many there are."""
+    return value if isinstance(value, bool) else len(value) if _is_list(value) else None
+
+
+Shape = tuple[tuple[str, Any], ...]
+"""The fields of a filter that narrow, with the form of each."""
+
+
+def _narrowing(
+    connection: Connection, entity: Entity[Any], wanted: Any
+) -> tuple[Shape, tuple[Probed, ...], dict[str, Any]]:
+    """Return how a filter narrows: its shape, the conditions that were probed for, and all parameters."""
+    shape, probed, values = [], [], dict[str, Any]()
+    for name, value in entity.given(wanted).items():
+        if name in entity.probed:
+            one = entity.probed[name](connection, value)
+            probed.append(one)
+            values |= one.values
+        else:
+            shape.append((name, _form(value)))
+            values |= {f"{name}_{n}": v for n, v in enumerate(value)} if _is_list(value) else {name: value}
+    return tuple(shape), tuple(probed), values
+
+
+def _is_shaped(probed: Iterable[Probed]) -> bool:
+    return all(one.shape is not None for one in probed)
+
+
+@lru_cache(maxsize=SHAPES)
+def _list_asked(
+    entity: Entity[Any], shape: Shape, probed: tuple[Probed, ...], after: bool, sort: str | None, skip: bool
+) -> Paged:
+    statement = select(entity.table).where(*_conditions(entity, shape, probed))
+    if after:
+        statement = statement.where(entity.after(sort))
+    if skip:
+        statement = statement.offset(bindparam("skip", type_=Integer))
     order = [column.desc() for column in entity.sorted_by(sort)] if sort else entity.listed
-    statement = statement.order_by(*order).limit(limit + 1).offset(skip or None)
-    found, more = within_bytes(connection, statement, lambda row: row._mapping["_size"])
-    return [entity.to_value(row._mapping) for row in found[:limit]], more or len(found) > limit
+    return asked_of(statement, order, entity.long)
+
+
+def _conditions(entity: Entity[Any], shape: Shape, probed: Iterable[Probed]) -> list[ColumnElement[bool]]:
+    conditions = [one.condition() for one in probed]
+    for name, form in shape:
+        value: Any = bindparam(name) if form is None else form
+        if isinstance(form, int) and not isinstance(form, bool):
+            value = [bindparam(f"{name}_{n}") for n in range(form)]
+        conditions.append(entity.condition(name, value))
+    return conditions
+
+
+@cache
+def _decoder(entity: Entity[V]) -> Callable[[Raw], V]:
+    return entity.decoder()
+
+
+@cache
+def _get_asked(entity: Entity[Any]) -> Prepared:
+    named = [column == bindparam(column.name) for column in entity.key]
+    return Prepared(select(entity.table).where(*named))
 
 
 def get_entity(connection: Connection, entity: Entity[V], key: Key) -> V | None:
     """Return one entity."""
-    row = connection.execute(select(entity.table).where(entity.of_key(key))).mappings().one_or_none()
-    return None if row is None else entity.to_value(row)
+    named = dict(zip(entity.kind.key, key, strict=True))
+    rows = list(_get_asked(entity).rows(connection, named))
+    return _decoder(entity)(rows[0]) if rows else None
 
 
 def count_entities(connection: Connection, entity: Entity[V], name: str, wanted: Any) -> dict[Any, int]:
     """Count the entities of each value of a column, of those that pass a filter."""
+    shape, probed, values = _narrowing(connection, entity, wanted) if wanted is not None else ((), (), {})
+    compiled = _count_asked if _is_shaped(probed) else _count_asked.__wrapped__
+    return dict(compiled(entity, name, shape, probed).rows(connection, values))
+
+
+@lru_cache(maxsize=SHAPES)
+def _count_asked(entity: Entity[Any], name: str, shape: Shape, probed: tuple[Probed, ...]) -> Prepared:
     column = entity.table.c[name]
-    narrowed = [] if wanted is None else entity.narrowed(connection, wanted)
-    rows = connection.execute(select(column, func.count()).where(*narrowed).group_by(column))
-    return {row[0]: row[1] for row in rows}
+    return Prepared(select(column, func.count()).where(*_conditions(entity, shape, probed)).group_by(column))
 
 
 def newest_entities(

@@ -241,9 +241,8 @@ def read_snapshot(connection: Connection) -> RollupSnapshot:
     cube = Cube()
     rows = connection.execution_options(yield_per=ROWS).execute(select(rollups))
     cube.fill(map(_resting, rows))
-    unfinished = connection.execute(
-        select(KEY, *FACT_COLUMNS).where(*ENTITY.narrowed(connection, MEASURED.unfinished))
-    )
+    open_ones = [ENTITY.condition(*one) for one in ENTITY.given(MEASURED.unfinished).items()]
+    unfinished = connection.execute(select(KEY, *FACT_COLUMNS).where(*open_ones))
     newest, _ = queries.read_events(connection, Selection((ANALYTICS,)), 1, newest=True)
     return RollupSnapshot(
         checkpoint=marks.get(FOLDED, OLDEST),

@@ -9,12 +9,12 @@ from heliograph.model.channels import Selection
 from heliograph.model.event import Event
 from heliograph.model.ids import EventId
 from heliograph.model.kind import Before, Kind, V
-from heliograph.storage.protocols import ALL_LINES, Group, LineFilter, LogLine, RollupSnapshot
+from heliograph.storage.protocols import ALL_LINES, Group, LineFilter, LogLine, LogText, RollupSnapshot
 from heliograph.storage.sql import fold, queries, rollups
 from heliograph.storage.sql.database import Database
 from heliograph.storage.sql.entities import ENTITY_OF
 from heliograph.storage.sql.groups import list_groups
-from heliograph.storage.sql.lines import read_lines
+from heliograph.storage.sql.lines import read_lines, read_text
 
 
 class SqlStore:
@@ -74,6 +74,10 @@ class SqlStore:
     ) -> tuple[Sequence[LogLine], bool]:
         """Read lines of output in a range of ``seq``; tell whether it has more."""
         return await self._database.read(read_lines, kind, name, first_seq, last_seq, limit, newest, wanted)
+
+    async def text(self, kind: Kind[Any], name: str, first_seq: int) -> LogText | None:
+        """Read many lines of output at once as text; ``None``: there are none."""
+        return await self._database.read(read_text, kind, name, first_seq)
 
     async def events(
         self,

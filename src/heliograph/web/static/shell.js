@@ -230,14 +230,18 @@ async function logOut() {
   }
 }
 
-/* A failure is told to those who listen or look elsewhere: to a screen reader, in the title, and as a notification on request. */
+const UNDONE = new Set(["failed", "lost"]);
+
+/* A failure, or a loss, is told to those who listen or look elsewhere: to a screen reader, in the title, and as a notification on request. */
 function taskMoved(task, before) {
-  if (before == null && task.status !== "failed") return;
+  const undone = UNDONE.has(task.status);
+  if (before == null && !undone) return;
   looked.moved(task);
-  if (task.status !== "failed" || before === undefined) return;
-  put(byId("announce"), `${nameOf(task)} failed`);
+  if (!undone || before === undefined) return;
+  const said = `${nameOf(task)} ${task.status === "lost" ? "is lost" : "failed"}`;
+  put(byId("announce"), said);
   if (preferences.get("notify") === "on" && document.hidden && globalThis.Notification?.permission === "granted") {
-    const told = new Notification(`${nameOf(task)} failed`, { body: (task.error ?? "").slice(0, 200), tag: task.task_id });
+    const told = new Notification(said, { body: (task.error ?? "").slice(0, 200), tag: task.task_id });
     told.onclick = () => {
       focus();
       shell.go(["tasks", task.task_id]);
@@ -246,9 +250,10 @@ function taskMoved(task, before) {
 }
 
 function drawTitle() {
-  const { running, failed } = tasks.totals;
-  const news = looked.ended.failed.size;
-  const view = [...open.values()].pop()?.instance.title?.() ?? `${running} running${failed ? `, ${failed} failed` : ""}`;
+  const { running, failed, lost } = tasks.totals;
+  const news = looked.ended.failed.size + looked.ended.lost.size;
+  const counted = [`${running} running`, failed && `${failed} failed`, lost && `${lost} lost`];
+  const view = [...open.values()].pop()?.instance.title?.() ?? counted.filter(Boolean).join(", ");
   const title = `${news ? `(${news}) ` : ""}${tasks.known || view ? view : "Heliograph"} · Heliograph`;
   if (document.title !== title) document.title = title;
   const icon = document.querySelector("link[rel=icon]");

@@ -26,6 +26,7 @@ from heliograph.http.api.dashboard.parts import (
 from heliograph.http.api.dashboard.tasks import (
     SHOWN_CHARACTERS,
     newest_output,
+    shown_status,
     text_of,
 )
 from heliograph.http.api.endpoint import DASHBOARD, Described, Endpoint, Streamed, of_view
@@ -76,7 +77,7 @@ async def task_log(services: Services, who: Identity, asked: OfTask) -> TaskLog:
     """Return the newest output of a task as one text."""
     task = await known_task(services.store, asked.task_id)
     output = await newest_output(services.store, task)
-    return TaskLog(task.task_id, task.status, output, task.error, not task.finished)
+    return TaskLog(task.task_id, shown_status(task), output, task.error, not task.finished)
 
 
 # Parts

@@ -8,7 +8,13 @@ from typing import Annotated, Any
 
 import attrs
 
-from heliograph.http.api.dashboard.tasks import about, duration_seconds, result_text, text_of
+from heliograph.http.api.dashboard.tasks import (
+    about,
+    duration_seconds,
+    result_text,
+    shown_status,
+    text_of,
+)
 from heliograph.http.rules.schema import says
 from heliograph.model.event import Event
 from heliograph.model.task import Task
@@ -112,7 +118,7 @@ def metadata(task: Task) -> TaskMetadata:
         flow_id=text_or_none(about(task, "flow_id")),
         source=text_or_none(about(task, "source")),
         assigned_agent=task.agent,
-        status=task.status,
+        status=shown_status(task),
         cost_usd=(task.cost_nanos or 0) / 10**9,
         created_at=task.created_at,
         completed_at=task.finished_at,

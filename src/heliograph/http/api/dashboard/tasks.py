@@ -31,7 +31,7 @@ from heliograph.model.analytics.rollup import DIMENSIONS, dimension
 from heliograph.model.analytics.totals import unpack
 from heliograph.model.errors import Invalid, Unavailable
 from heliograph.model.event import JSON_OPTIONS
-from heliograph.model.task import STATUSES, TASK, Task, TaskFilter
+from heliograph.model.task import LOST, STATUSES, TASK, Task, TaskFilter
 from heliograph.storage.protocols import Store
 
 SHOWN_INPUT = 200
@@ -47,6 +47,9 @@ SHOWN_CHARACTERS = 256 * 1024
 SORTS = {"created_at": None, "updated_at": "updated", "cost_usd": "cost", "duration_seconds": "duration"}
 """The orders of a table, with the service's word for each."""
 
+SHOWN_STATUSES = tuple(status for status in STATUSES if status != LOST)
+"""The statuses that clients of this API know; a lost task has failed, with the reason as its error."""
+
 Count = Annotated[int, says(minimum=0)]
 
 
@@ -57,7 +60,7 @@ class TaskRow:
     task_id: str
     session_id: str | None
     conversation_id: str | None
-    status: Annotated[str, says(enum=STATUSES)]
+    status: Annotated[str, says(enum=SHOWN_STATUSES)]
     name: str | None
     assigned_agent: str | None
     agent_type: str | None
@@ -118,12 +121,22 @@ def about(task: Task, name: str) -> Any:
     return (task.metadata or {}).get(name)
 
 
+def shown_status(task: Task) -> str:
+    """Return the status of a task as clients of this API know it."""
+    return "failed" if task.status == LOST else task.status
+
+
+def meant_statuses(statuses: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the statuses of the tasks that are shown with some of these."""
+    return (*statuses, LOST) if "failed" in statuses and LOST not in statuses else statuses
+
+
 def _row(task: Task, most: int | None = SHOWN_INPUT) -> TaskRow:
     return TaskRow(
         task_id=task.task_id,
         session_id=task.session_id,
         conversation_id=task.conversation_id,
-        status=task.status,
+        status=shown_status(task),
         name=task.name,
         assigned_agent=task.agent,
         agent_type=task.agent_type,
@@ -149,6 +162,12 @@ def duration_seconds(task: Task) -> float | None:
 
 def _text_or_none(value: Any) -> str | None:
     return None if value is None else text_of(value)
+
+
+async def list_tasks(services: Services, who: Identity, asked: tasks.TaskListing) -> TaskList:
+    """List tasks, newest first, with every filter of the dashboard."""
+    meant = attrs.evolve(asked, status=meant_statuses(asked.status))
+    return await tasks.list_tasks(services, who, meant)
 
 
 def task_rows(found: TaskList) -> list[TaskRow]:
@@ -203,7 +222,9 @@ class TablePage:
 
 async def task_table(services: Services, who: Identity, asked: TablePage) -> TaskTable:
     """List tasks by numbered pages."""
-    wanted = TaskFilter(statuses=asked.status, agent=asked.subagent, session_id=asked.session_id)
+    wanted = TaskFilter(
+        statuses=meant_statuses(asked.status), agent=asked.subagent, session_id=asked.session_id
+    )
     total = await _total(services, wanted)
     first = (asked.page - 1) * asked.page_size
     last = min(first + asked.page_size, total)
@@ -245,7 +266,7 @@ async def _between(store: Store, wanted: TaskFilter, sort: str | None, first: in
 
 
 ENDPOINTS = [
-    of_view(tasks.ENDPOINTS, tasks.list_tasks).in_dashboard(
+    attrs.evolve(of_view(tasks.ENDPOINTS, tasks.list_tasks), view=list_tasks).in_dashboard(
         "/api/tasks", "A page of tasks, newest first.", task_rows
     ),
     Endpoint(

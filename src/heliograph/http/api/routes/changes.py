@@ -35,7 +35,7 @@ from heliograph.model.errors import (
 from heliograph.model.ids import EventId
 from heliograph.model.intake import parse_item
 from heliograph.model.publishers import STATUS_WORDS, status_word
-from heliograph.model.task import TERMINAL
+from heliograph.model.task import LOST, TERMINAL
 
 Name = Annotated[str, says(pattern=f"^(?:{NAME})$")]
 Short = Annotated[str | None, says(maxLength=1000)]
@@ -160,7 +160,7 @@ async def change_task(services: Services, who: Identity, asked: Changing, body: 
 async def stop_task(services: Services, who: Identity, asked: OfTask) -> TaskStopped:
     """Stop a task: it is cancelled, and its agent hears so on its channel."""
     task = await known_task(services.store, asked.task_id)
-    if task.finished:
+    if task.finished and task.status != LOST:
         return TaskStopped(task.task_id, stopped=False, status=task.status)
     payload = {"task_id": asked.task_id, "status": "cancelled"}
     await _append(services, who, "task.status", payload, None)

@@ -1,9 +1,11 @@
-"""Tasks: the list, one task, its log by range of ``seq``, and its full log in constant memory."""
+"""Tasks: the list, one task, its log by range of ``seq``, and its full log in constant memory.
+
+A long module, since the list, a task and its log share their parameters and refusals.
+"""
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
-from contextlib import aclosing
+from collections.abc import AsyncIterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any
 
@@ -212,7 +214,11 @@ def line_json(line: LogLine) -> dict[str, Any]:
         "stream": line.stream,
         "output": line.output,
     }
-    return shown | {mark: True for mark in ("partial", "rewind") if getattr(line, mark)}
+    if line.partial:
+        shown["partial"] = True
+    if line.rewind:
+        shown["rewind"] = True
+    return shown
 
 
 written_as(LogLine, line_json, _describe_line)
@@ -242,7 +248,8 @@ async def get_task(services: Services, who: Identity, asked: OfTask) -> OneTask:
 async def read_log(services: Services, who: Identity, asked: LineRange) -> LineList:
     """Return lines of output: the first of a range of ``seq``, or its last ones."""
     position = await services.store.checkpoint()
-    await known_task(services.store, asked.task_id)
+    if not is_name(asked.task_id):
+        raise unknown_task(asked.task_id)
     lines, more = await services.store.lines(
         TASK,
         asked.task_id,
@@ -252,6 +259,8 @@ async def read_log(services: Services, who: Identity, asked: LineRange) -> LineL
         newest=asked.tail is not None,
         wanted=LineFilter(asked.text, asked.stream),
     )
+    if not lines:  # whose lines there are is known
+        await known_task(services.store, asked.task_id)
     first, last = (lines[0].seq, lines[-1].seq) if lines else (None, None)
     return LineList(lines, LineMeta(first, last, more, position))
 
@@ -273,10 +282,9 @@ async def stream_log(services: Services, task_id: str, form: str) -> Streamed:
         "Cache-Control": "no-cache, no-transform",
     }
     await known_task(services.store, task_id)
-    pages = _pages(services.store, task_id)
     if form == NDJSON:
-        return Streamed(_as_ndjson(pages), NDJSON, headers)
-    return Streamed(_as_text(pages), "text/plain; charset=utf-8", headers)
+        return Streamed(_as_ndjson(services.store, task_id), NDJSON, headers)
+    return Streamed(_as_text(services.store, task_id), "text/plain; charset=utf-8", headers)
 
 
 async def known_task(store: Store, task_id: str) -> Task:
@@ -289,17 +297,13 @@ async def known_task(store: Store, task_id: str) -> Task:
     if is_name(task_id):
         task = await store.get(TASK, task_id)
     if task is None:
-        raise NotFound(f"there is no task {task_id[:200]!r}; GET /api/v1/tasks lists those that exist")
+        raise unknown_task(task_id)
     return task
 
 
-async def _pages(store: Store, task_id: str) -> AsyncGenerator[Sequence[LogLine], None]:
-    seq, more = 1, True
-    while more:
-        page, more = await store.lines(TASK, task_id, seq, None, FULL_LOG_PAGE)
-        if page:
-            yield page
-            seq = page[-1].seq + 1
+def unknown_task(task_id: str) -> NotFound:
+    """Return the error of a task that is not there."""
+    return NotFound(f"there is no task {task_id[:200]!r}; GET /api/v1/tasks lists those that exist")
 
 
 class Terminal:
@@ -307,6 +311,11 @@ class Terminal:
 
     def __init__(self) -> None:
         self._unfinished: str | None = None  # the stream whose line is not at its end
+
+    @property
+    def in_a_line(self) -> bool:
+        """Whether the last line is not at its end."""
+        return self._unfinished is not None
 
     def text(self, lines: Sequence[LogLine]) -> str:
         """Write the next lines."""
@@ -321,17 +330,26 @@ class Terminal:
         return "".join(text)
 
 
-async def _as_text(pages: AsyncGenerator[Sequence[LogLine], None]) -> AsyncIterator[bytes]:
-    terminal = Terminal()
-    async with aclosing(pages):  # a client that goes away ends it in the middle
-        async for page in pages:
-            yield terminal.text(page).encode()
+async def _as_text(store: Store, task_id: str) -> AsyncIterator[bytes]:
+    terminal, seq = Terminal(), 1
+    while (page := await store.text(TASK, task_id, seq)) is not None:
+        if page.text is not None and not terminal.in_a_line:
+            yield page.text
+            seq = page.last_seq + 1
+            continue
+        lines, _ = await store.lines(TASK, task_id, seq, page.last_seq, FULL_LOG_PAGE)
+        if lines:
+            yield terminal.text(lines).encode()
+        seq = (lines[-1].seq if lines else page.last_seq) + 1  # none: retention has removed them meanwhile
 
 
-async def _as_ndjson(pages: AsyncGenerator[Sequence[LogLine], None]) -> AsyncIterator[bytes]:
-    async with aclosing(pages):
-        async for page in pages:
-            yield b"".join(to_json(line_json(line)) + b"\n" for line in page)
+async def _as_ndjson(store: Store, task_id: str) -> AsyncIterator[bytes]:
+    seq, more = 1, True
+    while more:
+        page, more = await store.lines(TASK, task_id, seq, None, FULL_LOG_PAGE)
+        if page:
+            yield b"".join([to_json(line_json(line)) + b"\n" for line in page])
+            seq = page[-1].seq + 1
 
 
 ONE_TASK = (NotFound, Invalid, Unavailable)

@@ -1,7 +1,10 @@
 -- ARGV: prefix of idempotency keys, their milliseconds to live, most events in the stream, lease, token,
 -- then for each request the number of its drafts, and for each draft its channel, a fingerprint of 24
--- characters with its key behind it (or nothing), and the event's JSON as it goes on after the seq.
--- Answers for each request its ids, joined by commas, or the index of the draft whose key is taken.
+-- characters with its key behind it (or nothing), and the event's JSON as it goes on after the seq. Behind the
+-- number of drafts may stand "@" and the number that the channel of the first one must stand at.
+-- Answers the generation, the head before, and for each request its ids, joined by commas, or the index of the
+-- draft whose key is taken, or -1 if the channel stands elsewhere. The id of an event that is new has its seq
+-- behind a colon.
 redis.replicate_commands()
 local stream, state, heads = KEYS[1], KEYS[2], KEYS[3]
 local known = redis.call('HMGET', state, 'generation', 'head')
@@ -13,10 +16,15 @@ ms, n = tonumber(ms), tonumber(n)
 local time = redis.call('TIME')
 local now = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
 if now > ms then ms, n = now, -1 end
-local answers, at, id = {}, 6, nil
+local answers, at, id = {known[1], known[2] or '0-0'}, 6, nil
 while at <= #ARGV do
-  local first, last = at + 1, at + 3 * tonumber(ARGV[at])
+  local count, follows = tonumber(ARGV[at]), nil
   local taken, within = nil, {}
+  if not count then
+    count, follows = string.match(ARGV[at], '(%d+)@(%d+)')
+    if (redis.call('HGET', heads, ARGV[at + 1]) or '0') ~= follows then taken = -1 end
+  end
+  local first, last = at + 1, at + 3 * count
   for draft = first, last, 3 do
     local marked = ARGV[draft + 1]
     if marked ~= '' and not taken then
@@ -51,7 +59,7 @@ while at <= #ARGV do
         if marked ~= '' then
           redis.call('SET', ARGV[1] .. string.sub(marked, 25), string.sub(marked, 1, 24) .. id, 'PX', ARGV[2])
         end
-        ids[#ids + 1] = id
+        ids[#ids + 1] = id .. ':' .. seq
       end
     end
     answers[#answers + 1] = table.concat(ids, ',')

@@ -22,6 +22,7 @@ from sqlalchemy import (
     exists,
     false,
     func,
+    literal,
     select,
     true,
 )
@@ -31,7 +32,7 @@ from heliograph.model.conversations.conversation import CONVERSATION, Conversati
 from heliograph.model.conversations.message import DELTA, MESSAGES, ConversationMessage, grown
 from heliograph.model.ids import EventId
 from heliograph.storage.sql import queries
-from heliograph.storage.sql.entity import Beside, Entity, Merging, Retired
+from heliograph.storage.sql.entity import Beside, Entity, Merging, Probed, Retired
 from heliograph.storage.sql.schema import Big, Json, UtcMoment, metadata
 
 RARE = 300
@@ -101,7 +102,12 @@ def _words_of(conversation: Conversation) -> frozenset[tuple[str, str]]:
     return frozenset((word, conversation.conversation_id) for word in words(conversation.title))
 
 
-def _searched(connection: Connection, text: str) -> ColumnElement[bool]:
+def _searched(connection: Connection, text: str) -> Probed:
+    condition = _has_words(connection, text)
+    return Probed(None, lambda: condition)
+
+
+def _has_words(connection: Connection, text: str) -> ColumnElement[bool]:
     """Return the condition that a title has every word of a text, or one that begins so."""
     ranges = [_begins(word) for word in sorted(words(text))]
     if not ranges:
@@ -118,7 +124,7 @@ def _searched(connection: Connection, text: str) -> ColumnElement[bool]:
         names = connection.scalars(select(mine).where(ranges[rarest])).all()
         if not names:
             return false()
-        there[rarest] = conversations.c.conversation_id.in_(set(names))
+        there[rarest] = conversations.c.conversation_id.in_([literal(name) for name in set(names)])
     return and_(*there)
 
 

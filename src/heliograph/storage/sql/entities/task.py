@@ -19,19 +19,35 @@ from sqlalchemy import (
     case,
     false,
     func,
-    or_,
+    not_,
     select,
+    text,
     type_coerce,
     update,
 )
 
 from heliograph.model.analytics.rollup import ERROR_CHARACTERS
 from heliograph.model.event import Event
-from heliograph.model.ids import to_microseconds
-from heliograph.model.task import CHANGING, TASK, TERMINAL, Progress, Task, merged
-from heliograph.storage.sql.entity import Entity, Merging, Retired, Steady
+from heliograph.model.ids import SEQUENCE_BITS, EventId, to_microseconds
+from heliograph.model.task import (
+    CHANGING,
+    HEARTBEATS_MISSED,
+    LOST,
+    TASK,
+    TERMINAL,
+    Progress,
+    Silence,
+    Task,
+    merged,
+)
+from heliograph.storage.sql.entities.task_text import mentions
+from heliograph.storage.sql.entity import Entity, Merging, Probed, Retired, Steady
 from heliograph.storage.sql.prepared import Prepared
 from heliograph.storage.sql.schema import Big, Json, UtcMoment, metadata
+
+BEATING = text("heartbeat_ms IS NOT NULL AND finished_at IS NULL")
+"""The tasks that may become lost. Lines of output change nothing of what their index has, nor whether a task
+is in it."""
 
 tasks = Table(
     "tasks",
@@ -66,14 +82,14 @@ tasks = Table(
     Column("finished_event_id", Big),
     Column("attempts", Integer, nullable=False, server_default="1"),
     Column("earlier", Json),
+    Column("heartbeat_ms", Big),
     Index("tasks_created", "created_at", "task_id"),
     Index("tasks_status_created", "status", "created_at", "task_id"),
     Index("tasks_agent_created", "agent", "created_at", "task_id"),
+    Index("tasks_beating", "created_at", "task_id", postgresql_where=BEATING, sqlite_where=BEATING),
     # All that groups and their counts are made of: a row may hold a megabyte.
     Index("tasks_grouped", "status", "agent", "model", "session_id", "created_at"),
 )
-
-SEARCHED = ("task_id", "name", "agent", "agent_type", "model", "error")
 
 SPACE = "".join(filter(str.isspace, map(chr, range(0x10000))))
 
@@ -115,12 +131,17 @@ def _kept(task: Task) -> Set[str]:
 
 
 def _merge(connection: Connection, task: Task) -> None:
-    """Merge what a batch has said of a result into the one that is stored, if that is of the same attempt."""
+    """Merge what a batch has said of a result into the one that is stored, if that is of the same attempt.
+
+    A lost task has nothing but the reason, and whatever is said of it then takes that back.
+    """
     if task.result is None:
         return
     mine = tasks.c.task_id == task.task_id
-    stored, attempts = connection.execute(select(tasks.c.result, tasks.c.attempts).where(mine)).one()
-    if attempts != task.attempts:
+    stored, attempts, status = connection.execute(
+        select(tasks.c.result, tasks.c.attempts, tasks.c.status).where(mine)
+    ).one()
+    if attempts != task.attempts or status == LOST:
         return
     values: dict[str, Any] = {"result": merged(stored or {}, task.result)}
     if "error" in task.result:
@@ -129,8 +150,25 @@ def _merge(connection: Connection, task: Task) -> None:
     task.result = None
 
 
-def _mentions(word: str) -> ColumnElement[bool]:
-    return or_(*(tasks.c[name].icontains(word, autoescape=True) for name in SEARCHED))
+def _overdue(silence: Silence) -> ColumnElement[bool]:
+    """Tell of which tasks more should have been heard, given that their last event is known."""
+    unit = 1 << SEQUENCE_BITS
+    most = (silence.until - silence.since) // unit
+    late = EventId(silence.until - silence.least_ms * unit)
+    if most <= silence.least_ms:
+        return false()
+    slow = tasks.c.heartbeat_ms * (HEARTBEATS_MISSED * unit)
+    return and_(
+        BEATING,
+        tasks.c.last_event_id < late,
+        tasks.c.last_event_id < type_coerce(silence.until - slow, Big),
+        type_coerce(tasks.c.heartbeat_ms, Big) * HEARTBEATS_MISSED < most,
+    )
+
+
+def _heard_since_lost(wanted: bool) -> ColumnElement[bool]:
+    heard = and_(tasks.c.status == LOST, tasks.c.last_event_id > tasks.c.finished_event_id)
+    return heard if wanted else not_(heard)
 
 
 LASTED = type_coerce(tasks.c.finished_at, Big) - type_coerce(
@@ -142,10 +180,14 @@ TASKS = Entity(
     table=tasks,
     filters={
         "statuses": tasks.c.status.in_,
-        "text": lambda text: and_(*map(_mentions, text.split())),
         "since": lambda moment: tasks.c.created_at >= moment,
         "until": lambda moment: tasks.c.created_at < moment,
+        "heard_since_lost": _heard_since_lost,
         "heard_before": lambda moment: tasks.c.updated_at < moment,
+    },
+    probed={
+        "text": lambda connection, text: mentions(connection, tasks, text),
+        "overdue": lambda connection, silence: Probed(None, lambda: _overdue(silence)),
     },
     sorts={
         "updated": type_coerce(tasks.c.updated_at, Big),

@@ -14,9 +14,9 @@ from sqlalchemy import (
     Integer,
     Table,
     Text,
+    bindparam,
     cast,
     func,
-    literal,
     select,
     text,
 )
@@ -25,7 +25,7 @@ from heliograph.model.workflows.record import RECORD
 from heliograph.model.workflows.run import RUN
 from heliograph.model.workflows.spending import SPENDING
 from heliograph.model.workflows.step import STEP
-from heliograph.storage.sql.entity import Entity
+from heliograph.storage.sql.entity import Entity, Probed
 from heliograph.storage.sql.schema import Big, Json, UtcMoment, metadata
 
 SPENT = ("cost_nanos", "input_tokens", "output_tokens", "cached_tokens")
@@ -104,10 +104,15 @@ records = Table(
 )
 
 
-def _none_of(connection: Connection, names: tuple[str, ...]) -> ColumnElement[bool]:
+def _none_of(connection: Connection, names: tuple[str, ...]) -> Probed:
     """Return the condition that a step has none of some names; there may be thousands, in one parameter."""
-    listed = literal(orjson.dumps(names).decode(), Text)
-    if connection.dialect.name == "postgresql":
+    dialect = connection.dialect.name
+    return Probed(("none of", dialect), lambda: _not_listed(dialect), {"but": orjson.dumps(names).decode()})
+
+
+def _not_listed(dialect: str) -> ColumnElement[bool]:
+    listed = bindparam("but", type_=Text)
+    if dialect == "postgresql":
         each = func.json_array_elements_text(cast(listed, JSON)).table_valued(Column("value", Text))
     else:
         each = func.json_each(listed).table_valued(Column("value", Text))

@@ -6,7 +6,7 @@ export class Looked {
   /** When the reader looked away, null while they look and nothing is left to tell. */
   since = null;
   /** Ids of tasks by the status they ended in, while nobody looked; of so many that nobody counts them, some. */
-  ended = { failed: new Set(), completed: new Set(), cancelled: new Set() };
+  ended = { failed: new Set(), lost: new Set(), completed: new Set(), cancelled: new Set() };
 
   #away = false;
 

@@ -2,11 +2,12 @@
 
    This is the same rule as the service's own fold, so a list that was fetched once stays equal to what
    the service would answer now. Statuses go queued → running ⇄ waiting_input → completed | failed |
-   cancelled; another terminal status corrects the outcome: what it leaves out keeps what it was. A task that
-   is said to run after its end begins another attempt, whose costs are added. No DOM here. */
+   cancelled | lost; another terminal status corrects the outcome: what it leaves out keeps what it was. A task
+   that is said to run after its end begins another attempt, whose costs are added; a lost one goes on with its
+   own. No DOM here. */
 
-export const STATUSES = ["queued", "running", "waiting_input", "completed", "failed", "cancelled"];
-export const TERMINAL = new Set(["completed", "failed", "cancelled"]);
+export const STATUSES = ["queued", "running", "waiting_input", "completed", "failed", "cancelled", "lost"];
+export const TERMINAL = new Set(["completed", "failed", "cancelled", "lost"]);
 
 /* By their names in a result: the fields of a task that count tokens. */
 const TOKENS = {
@@ -52,6 +53,7 @@ export function firstSeen(message) {
     last_event_id: "0-0",
     finished_event_id: null,
     attempts: 1,
+    heartbeat_seconds: null,
   };
 }
 
@@ -70,10 +72,13 @@ export function fold(task, message) {
     addCost(task, message);
   } else if (message.topic === "task.created") {
     for (const field of DESCRIPTIONS) task[field] = message.payload[field] ?? task[field];
+    task.heartbeat_seconds = message.payload.heartbeat_seconds || task.heartbeat_seconds;
   }
 }
 
 function changeStatus(task, message) {
+  if (message.status === "lost" && TERMINAL.has(task.status)) return;
+  if (task.status === "lost" && message.status !== "queued") unfinish(task, task.started_at === null ? "queued" : "running");
   if (TERMINAL.has(message.status)) {
     task.status = message.status;
     task.finished_at ??= message.timestamp;
@@ -99,7 +104,11 @@ const earlier = new WeakMap();
 function beginAgain(task) {
   task.attempts += 1;
   earlier.set(task, { cost_usd: task.cost_usd, ...Object.fromEntries(Object.values(TOKENS).map((field) => [field, task[field]])) });
-  task.status = "queued";
+  unfinish(task, "queued");
+}
+
+function unfinish(task, status) {
+  task.status = status;
   task.finished_at = task.finished_event_id = task.duration_ms = task.error = null;
   task.result = {};
 }

@@ -12,7 +12,7 @@ import { QUESTION, wordsOf } from "./question.js";
 import { backoff } from "./streams.js";
 import { STATUSES, TERMINAL } from "./task.js";
 
-const FIRST = { failed: 25, waiting_input: 50, running: 200, queued: 50, completed: 50, cancelled: 25 };
+const FIRST = { failed: 25, lost: 25, waiting_input: 50, running: 200, queued: 50, completed: 50, cancelled: 25 };
 const MORE = 100;
 const FETCHES = 4; // unsure tasks fetched at a time
 const GLIMPSES = 40; // running tasks whose last line is fetched at the start

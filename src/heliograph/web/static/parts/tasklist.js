@@ -199,13 +199,16 @@ class Row {
     put(this.duration, lasted);
     put(this.age, absolute ? moment(task.created_at, now) : age(now - Date.parse(task.created_at)));
     // What a screen reader hears changes only when the task does, not with every line.
-    const facts = [task.status, task.agent && `agent ${agentOf(task)}`, task.model, ["failed", "waiting_input"].includes(task.status) && latest, cost && `cost ${cost}`];
+    const facts = [task.status, task.agent && `agent ${agentOf(task)}`, task.model, (UNDONE.has(task.status) || task.status === "waiting_input") && latest, cost && `cost ${cost}`];
     put(this.said, `, ${facts.filter(Boolean).join(", ")}`);
   }
 }
 
+/* The ends of tasks that somebody should look at. */
+const UNDONE = new Set(["failed", "lost"]);
+
 function latestOf(task) {
-  if (task.status === "failed" && task.error) return plain(task.error).trim().split("\n").pop().slice(0, 240);
+  if (UNDONE.has(task.status) && task.error) return plain(task.error).trim().split("\n").pop().slice(0, 240);
   if (task.status === "waiting_input") return task.asks ? `asks: ${plain(task.asks).trim().slice(0, 240)}` : task.latest;
   if (task.status === "running") return task.latest;
   if (task.input_tokens == null && task.output_tokens == null) return "";

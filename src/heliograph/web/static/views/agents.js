@@ -41,7 +41,7 @@ export function open(shell, root) {
   return { title: () => "Agents", close: () => clearInterval(timer) };
 }
 
-function success({ completed = 0, failed = 0, cancelled = 0 }) {
-  const ended = completed + failed + cancelled;
+function success({ completed = 0, failed = 0, cancelled = 0, lost = 0 }) {
+  const ended = completed + failed + cancelled + lost;
   return ended ? `${Math.round((completed / ended) * 100)} %` : "–";
 }

@@ -10,9 +10,9 @@ import { h, put } from "../parts/dom.js";
 import { TaskList } from "../parts/tasklist.js";
 import { welcome } from "../parts/welcome.js";
 
-const ORDER = ["failed", "waiting_input", "silent", "running", "queued", "completed", "cancelled"];
-const TOTALS = ["running", "waiting_input", "queued", "failed", "completed", "cancelled"];
-const FIRST = { failed: 5, waiting_input: 30, silent: 10, running: 100, queued: 30, completed: 40, cancelled: 15 };
+const ORDER = ["failed", "lost", "waiting_input", "silent", "running", "queued", "completed", "cancelled"];
+const TOTALS = ["running", "waiting_input", "queued", "failed", "lost", "completed", "cancelled"];
+const FIRST = { failed: 5, lost: 5, waiting_input: 30, silent: 10, running: 100, queued: 30, completed: 40, cancelled: 15 };
 const FIRST_OF_GROUP = 20;
 const FILTERS = ["text", "agent", "model", "session_id", "sort"];
 const GROUPS = { "": "Status", agent: "Agent", model: "Model", session_id: "Session" };
