@@ -27,6 +27,7 @@ import trio
 from heliograph.actors import (
     Appender,
     Archiver,
+    Audit,
     Bridge,
     Clock,
     Engine,
@@ -202,8 +203,16 @@ async def _run_streams(
             keyring,
             guarded=not is_loopback(settings.server.host),
         )
+        audit = Audit(
+            socket.gethostname(),
+            appender.append,
+            lambda: (staff.stats().retention.removed, staff.stats().retention.runs),
+            timedelta(seconds=settings.events.key_ttl_seconds),
+        )
+        audit.keys(keyring.keys.values())  # what happened while nothing was served
+        followers.start_soon(audit.run, name="audit")
         configured = frozenset(key.name for key in settings.auth.keys)
-        keyring.on_look = KeyNews(authenticator, streams, configured).hear
+        keyring.on_look = KeyNews(authenticator, streams, audit, configured).hear
         followers.start_soon(keyring.run, name="keyring")
         sweeper = Sweeper(lambda: streams.streams, sweep_interval(settings))
         followers.start_soon(sweeper.run, name="sweeper")
@@ -250,6 +259,7 @@ async def _run_streams(
             streams=streams,
             authenticator=authenticator,
             keyring=keyring,
+            audit=audit,
             tls=tls,
             ready=ready,
             storage_stats=staff.stats,

@@ -2,6 +2,7 @@
 
 from heliograph.actors.appender import Appender
 from heliograph.actors.archiver import Archiver
+from heliograph.actors.audit import Audit
 from heliograph.actors.bridge import Bridge
 from heliograph.actors.clock import Clock
 from heliograph.actors.engine import Engine
@@ -22,6 +23,7 @@ from heliograph.actors.webhooks import Webhooks
 __all__ = [
     "Appender",
     "Archiver",
+    "Audit",
     "Bridge",
     "Clock",
     "Engine",

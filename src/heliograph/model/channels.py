@@ -1,7 +1,8 @@
 """Channels and the patterns that watch several of them.
 
 A channel is ``task:{id}``, ``workflow:{id}``, ``conversation:{id}``, ``webhooks``, ``analytics``,
-``status`` or ``topic:{topic}``. A pattern is ``*`` (everything) or a kind with a star, ``task:*``.
+``status``, ``audit`` or ``topic:{topic}``. A pattern is ``*`` (everything but the audit) or a kind with a
+star, ``task:*``.
 Names are plain ASCII so that they pass unchanged through URLs, Redis keys, headers and log lines.
 """
 
@@ -17,7 +18,7 @@ from heliograph.model.errors import Invalid
 
 NAME = r"[A-Za-z0-9][A-Za-z0-9._:@+=~-]{0,127}"
 TOPIC = r"[A-Za-z0-9_-]{1,64}(?:\.[A-Za-z0-9_-]{1,64}){0,7}"
-SINGLE_CHANNELS = ("webhooks", "analytics", "status")
+SINGLE_CHANNELS = ("webhooks", "analytics", "status", "audit")
 CHANNEL = rf"(?:task|workflow|conversation):{NAME}|topic:{TOPIC}|{'|'.join(SINGLE_CHANNELS)}"
 TOPIC_PATTERN = rf"\*|{TOPIC}(?:\.\*)?"
 KINDS_WITH_ID = ("task", "workflow", "conversation", "topic")
@@ -25,6 +26,12 @@ EVERYTHING = "*"
 WEBHOOKS = "webhooks"
 ANALYTICS = "analytics"
 STATUS = "status"
+AUDIT = "audit"
+"""What keys did: ``*`` does not cover it, and only the scope ``admin`` reads it."""
+
+WHOLE = "**"
+"""Everything and the audit as well: how the service itself names its log. No client can say it."""
+
 
 MACHINE_STATUS = "machine.status"
 """The topic by which nodes tell how they are; theirs alone."""
@@ -37,7 +44,9 @@ RESERVED_TOPICS = (
 
 NAME_HELP = "1 to 128 of A-Z a-z 0-9 . _ : @ + = ~ -, beginning with a letter or digit"
 TOPIC_HELP = "a dotted name such as task.output (letters, digits, _ and -, at most 8 parts)"
-CHANNEL_HELP = "task:{id}, workflow:{id}, conversation:{id}, topic:{topic}, webhooks, analytics or status"
+CHANNEL_HELP = (
+    "task:{id}, workflow:{id}, conversation:{id}, topic:{topic}, webhooks, analytics, status or audit"
+)
 
 _TASK, _CONVERSATION, _WORKFLOW = ((kind, f"{kind}_id") for kind in ("task", "conversation", "workflow"))
 _OWNERS = {
@@ -117,12 +126,16 @@ def topic_patterns_of(topic: str) -> list[str]:
 def selectors_of(channel: str) -> tuple[str, ...]:
     """Return every selector that covers a channel, the channel itself first."""
     kind, colon, _ = channel.partition(":")
+    if channel == AUDIT:
+        return (channel, WHOLE)
     return (channel, f"{kind}:*", EVERYTHING) if colon else (channel, EVERYTHING)
 
 
 def selector_covers(selector: str, channel: str) -> bool:
     """Tell whether a selector covers a channel (or a narrower selector)."""
-    if selector in {EVERYTHING, channel}:
+    if selector == EVERYTHING:
+        return channel not in {AUDIT, WHOLE}
+    if selector in {WHOLE, channel}:
         return True
     return selector.endswith(":*") and channel.startswith(selector[:-1])
 

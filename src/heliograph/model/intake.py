@@ -242,6 +242,8 @@ def parse_item(item: Any, max_event_bytes: int, default_key: str | None = None) 
         errors.append(FieldError("topic", f"{topic} is said by the service itself"))
     if channel == channels.ANALYTICS:
         errors.append(FieldError("channel", "analytics is written by the service itself"))
+    if channel == channels.AUDIT:
+        errors.append(FieldError("channel", "audit is written by the service itself"))
     timestamp = None
     if item.get("timestamp") is not None:
         try:

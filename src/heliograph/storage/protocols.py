@@ -18,14 +18,14 @@ from typing import Any, NamedTuple, Protocol
 import attrs
 
 from heliograph.model.analytics.cube import Cube
-from heliograph.model.channels import EVERYTHING, Selection
+from heliograph.model.channels import WHOLE, Selection
 from heliograph.model.errors import HeliographError
 from heliograph.model.event import Draft, Event
 from heliograph.model.ids import OLDEST, EventId
 from heliograph.model.kind import Before, Folded, Kind, V
 from heliograph.model.settings import RetentionSettings
 
-WHOLE_LOG = Selection((EVERYTHING,))
+WHOLE_LOG = Selection((WHOLE,))
 
 
 @attrs.frozen

@@ -157,6 +157,10 @@ class Endpoint:
     example: Any = None
     upgrade: bool = False
     present: Callable[[Any], Any] | None = None
+    audited: bool = attrs.field()
+    """Whether each call is told on the channel ``audit``: it removes something, is an administrator's, or
+    gives somebody else the rights of a key. What is published is told in sums."""
+
     parameters: type | None = attrs.field(init=False)
     forms: tuple[type, ...] = attrs.field(init=False)
     """The classes of its answers."""
@@ -177,6 +181,12 @@ class Endpoint:
         """Refuse a declaration whose channels nobody would check."""
         if self.parameters is None and self.channels is not _no_channels:
             raise TypeError(f"{self.name} must take parameters, if only Nothing: its channels depend on them")
+
+    @audited.default
+    def _audited(self) -> bool:
+        if self.scope is None or self.method in READING:
+            return False
+        return self.scope != "publish" or self.method == "DELETE"
 
     @parameters.default
     def _parameters(self) -> type | None:

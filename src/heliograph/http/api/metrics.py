@@ -172,6 +172,10 @@ def _key_samples(services: Services) -> Iterable[Sample]:
     keyring, refused = services.keyring, services.authenticator.refused
     configured = len(services.settings.auth.keys)
     yield one("refused_credentials", "Requests with a wrong key, ticket or session", "counter", refused.total)
+    yield one("audit_events", "Events of the audit that were appended", "counter", services.audit.written)
+    yield one(
+        "audit_dropped", "Calls that the audit tells as a number only", "counter", services.audit.dropped
+    )
     yield one("slowed_credentials", "Those that were answered 429", "counter", refused.slowed)
     over = {
         (name, unit): n

@@ -14,6 +14,7 @@ from urllib.parse import urlencode
 
 import attrs
 
+from heliograph.actors.audit import AuditedCall
 from heliograph.http.api import spans
 from heliograph.http.api.endpoint import Endpoint, Handshake, Streamed, TakeOver
 from heliograph.http.api.services import Services
@@ -27,7 +28,7 @@ from heliograph.http.rules.access import (
 )
 from heliograph.http.rules.answer import Answer
 from heliograph.http.rules.asked import Asked
-from heliograph.http.rules.auth import CREDENTIALS, NOBODY
+from heliograph.http.rules.auth import CREDENTIALS, NOBODY, NobodyKnown
 from heliograph.http.rules.bodies import read_body
 from heliograph.http.rules.parameters import TICKET, read_parameters
 from heliograph.http.rules.problems import answer_to
@@ -89,6 +90,7 @@ async def _counted(
     body: bytes | AsyncIterable[bytes],
 ) -> Outcome:
     began = perf_counter()
+    who = NOBODY
     try:
         arguments = _admit(endpoint, services, asked, path)
         who = arguments[1]
@@ -118,6 +120,11 @@ async def _counted(
         outcome = attrs.evolve(refused, headers=_kept_from_others(endpoint, services, headers))
     status = outcome.status if type(outcome) is Answer else status_of(endpoint, outcome)
     services.requests.add(endpoint.method, endpoint.path, status, perf_counter() - began)
+    if endpoint.audited and who is not NOBODY:
+        address = client_address(services.settings.server, asked)
+        services.audit.called(
+            AuditedCall(who.key or who.name, who.by, address, endpoint.method, asked.path[:200], status)
+        )
     return outcome
 
 
@@ -127,7 +134,9 @@ async def slowed(services: Services, asked: Asked, error: Unauthenticated) -> Ex
     Returns:
         What it is to be answered with. Without any credentials it is an ordinary 401.
     """
-    if any(asked.headers.get(name) is not None for name in CREDENTIALS) or TICKET in asked.args:
+    # A ticket where none is taken is not looked at, so it is not wrong.
+    ticket = TICKET in asked.args and not isinstance(error, NobodyKnown)
+    if ticket or any(asked.headers.get(name) is not None for name in CREDENTIALS):
         refused = services.authenticator.refused
         if refused.note(client_address(services.settings.server, asked), asked.path, str(error)):
             try:
@@ -180,7 +189,7 @@ def _admit(endpoint: Endpoint, services: Services, asked: Asked, path: Mapping[s
     if endpoint.parameters is None:
         return [services, who]
     values: Any = read_parameters(endpoint.parameters, asked, path, services.settings, endpoint.other_names)
-    if who.channels:
+    if who.channels or "admin" not in who.scopes:
         for selector in endpoint.channels(values):
             who.require_channel(selector)
     return [services, who, values]

@@ -8,6 +8,7 @@ import attrs
 
 from heliograph.actors.appender import Appender
 from heliograph.actors.archiver import ArchiverStats
+from heliograph.actors.audit import Audit
 from heliograph.actors.bridge import BridgeStats
 from heliograph.actors.engine import Engine
 from heliograph.actors.executions import Executions
@@ -65,6 +66,7 @@ class Services:
     streams: StreamRegistry
     authenticator: Authenticator
     keyring: Keyring
+    audit: Audit
     tls: Tls | None
     ready: Callable[[], Awaitable[dict[str, str | None]]]
     storage_stats: Callable[[], StorageStats]
@@ -96,6 +98,8 @@ class Services:
             QuotaExceeded: They may not have so many tasks under way.
             HeliographError: As ``Appender.append``.
         """
+        if who.key:
+            self.audit.published(who.key, len(drafts))
         owned = [draft if draft.key is None else draft.of(who.name) for draft in drafts]
         allowance = who.allowance
         if allowance is None:

@@ -30,7 +30,7 @@ from heliograph.http.rules.access import is_within
 from heliograph.http.rules.asked import Headers
 from heliograph.http.rules.quotas import Allowance
 from heliograph.http.rules.refused import RefusedCredentials
-from heliograph.model.channels import selector_covers
+from heliograph.model.channels import AUDIT, selector_covers
 from heliograph.model.errors import Forbidden, Unauthenticated, Unavailable
 from heliograph.model.settings import SCOPES, Quota
 
@@ -90,10 +90,14 @@ class Identity:
             Forbidden: It is not.
         """
         if not self.covers(selector):
+            if selector == AUDIT:
+                self.require_scope("admin")
             raise Forbidden(f"{self.name} may not use the channel {selector}")
 
     def covers(self, *selectors: str) -> bool:
-        """Tell whether channels, or patterns of channels, are all covered."""
+        """Tell whether channels, or patterns of them, are all covered; the audit is for administrators."""
+        if AUDIT in selectors and "admin" not in self.scopes:
+            return False
         return not self.channels or all(
             any(self._covers(one, selector) for one in self.channels) for selector in selectors
         )
@@ -114,6 +118,10 @@ NETWORK = Identity("network", SCOPES, by="network")
 
 NOBODY = Identity("anonymous", ())
 """A caller that need not say who it is, or has not done so yet."""
+
+
+class NobodyKnown(Unauthenticated):
+    """A request carries nothing that tells who asks, where it is needed."""
 
 
 class Authenticator:
@@ -247,11 +255,12 @@ class Authenticator:
         """Identify a request that must not be anonymous.
 
         Raises:
-            Unauthenticated: It carries no credentials but needs them, or wrong ones.
+            NobodyKnown: It carries no credentials but needs them.
+            Unauthenticated: It carries wrong ones.
         """
         who = self.from_headers(headers, ticket, peer, returning=returning)
         if who is None:
-            raise Unauthenticated("send X-API-Key or Authorization: Bearer")
+            raise NobodyKnown("send X-API-Key or Authorization: Bearer")
         return who
 
     def authenticate(self, key: str | None, ticket: str | None, *, returning: bool = False) -> Identity:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import attrs
 import structlog
 
+from heliograph.actors.audit import Audit
 from heliograph.actors.keyring import KeyChange
 from heliograph.http.rules.auth import Authenticator
 from heliograph.http.streams.reason import Reason
@@ -24,11 +25,13 @@ class KeyNews:
     Args:
         authenticator: Lets keys in.
         streams: The open streams; those of a key that lapses end.
+        audit: Is told of every change.
         configured: Names of keys of the settings, which go before those of the keyring.
     """
 
     authenticator: Authenticator
     streams: StreamRegistry
+    audit: Audit
     configured: frozenset[str] = frozenset()
 
     async def hear(self, changes: Sequence[KeyChange]) -> None:
@@ -37,6 +40,7 @@ class KeyNews:
         self.authenticator.learn()
         if was_open and not self.authenticator.open:
             log.warning("a key is asked for from now on")
+        self.audit.keys(change.key for change in changes)
         lapsed = {}
         for change in changes:
             name = change.key.name

@@ -148,7 +148,7 @@ class Tls:
         theirs = stream_of(other)
         try:
             async with trio.open_nursery() as nursery:
-                reading = _Reading()
+                reading = _PeerReading()
                 nursery.start_soon(_carry_in, encrypted, theirs, reading)
                 nursery.start_soon(_carry_out, theirs, encrypted, reading)
                 await handle(ours, peer)
@@ -158,7 +158,7 @@ class Tls:
 
 
 @attrs.define
-class _Reading:
+class _PeerReading:
     """The task that reads a peer: only when it has ended may another one say farewell."""
 
     scope: trio.CancelScope = attrs.field(factory=trio.CancelScope)
@@ -170,7 +170,7 @@ class _Reading:
         await self.ended.wait()
 
 
-async def _carry_in(encrypted: Encrypted, inner: trio.SocketStream, reading: _Reading) -> None:
+async def _carry_in(encrypted: Encrypted, inner: trio.SocketStream, reading: _PeerReading) -> None:
     """Carry what the peer sends, and its end."""
     with reading.scope, suppress(*LOST):
         while data := await encrypted.receive_some(READ_BYTES):
@@ -180,7 +180,7 @@ async def _carry_in(encrypted: Encrypted, inner: trio.SocketStream, reading: _Re
     reading.ended.set()
 
 
-async def _carry_out(inner: trio.SocketStream, encrypted: Encrypted, reading: _Reading) -> None:
+async def _carry_out(inner: trio.SocketStream, encrypted: Encrypted, reading: _PeerReading) -> None:
     """Carry what is answered; at its end tell the peer so, and let it read that before all is closed."""
     try:
         while data := await inner.receive_some(READ_BYTES):

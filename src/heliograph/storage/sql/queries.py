@@ -26,13 +26,13 @@ from sqlalchemy import (
     union_all,
 )
 
-from heliograph.model.channels import EVERYTHING, Selection, topic_matches
+from heliograph.model.channels import AUDIT, EVERYTHING, WHOLE, Selection, topic_matches
 from heliograph.model.event import Event
 from heliograph.model.ids import OLDEST, EventId, from_microseconds
 from heliograph.model.kind import Key, V
 from heliograph.storage.sql.entity import Entity, Probed
 from heliograph.storage.sql.prepared import Prepared
-from heliograph.storage.sql.schema import NO_OUTPUT, OUTPUT, channels, events
+from heliograph.storage.sql.schema import NO_AUDIT, NO_OUTPUT, OUTPUT, UNNAMED, channels, events
 
 PAGE_BYTES = 1024 * 1024
 SHAPES = 512
@@ -173,7 +173,7 @@ def _selected(
     """Return the question for a selection's first (or last) events of a window, and its parameters."""
     forms, values = [], dict[str, Any]()
     for number, selector in enumerate(selection.selectors):
-        form = "all" if selector == EVERYTHING else "prefix" if selector.endswith(":*") else "one"
+        form = UNNAMED.get(selector) or ("prefix" if selector.endswith(":*") else "one")
         forms.append(form)
         values |= _pattern(f"channel_{number}", selector, form)
     topic = selection.topic
@@ -186,7 +186,7 @@ def _selected(
 def _pattern(name: str, pattern: str, form: str) -> dict[str, Any]:
     if form == "prefix":
         return {name: pattern[:-1], f"{name}_length": len(pattern) - 1}
-    return {} if form == "all" else {name: pattern}
+    return {name: pattern} if form == "one" else {}
 
 
 @lru_cache(maxsize=SHAPES)
@@ -205,7 +205,7 @@ def _events_asked(
         # No output is among a channel's other events: the index that leaves it out need be told.
         what.where(
             *conditions,
-            *_matches(events.c.channel, f"channel_{number}", form),
+            *([NO_AUDIT] if form == "all" else _matches(events.c.channel, f"channel_{number}", form)),
             *([NO_OUTPUT] if no_output and form == "one" else []),
         )
         for number, form in enumerate(channels)
@@ -227,7 +227,7 @@ WINDOWS: Mapping[str, ColumnElement[bool]] = {
 
 
 def _matches(column: ColumnElement[str], name: str, form: str) -> list[ColumnElement[bool]]:
-    if form == "all":
+    if form in {"all", "whole"}:
         return []
     if form == "prefix":
         # substr and not LIKE: a range over names would be read in the order of names and then sorted
@@ -262,8 +262,10 @@ def trimmed_behind(connection: Connection, selection: Selection, after: EventId)
 
 
 def _channel_name(selector: str, dialect: str) -> Iterable[ColumnElement[bool]]:
-    if selector == EVERYTHING:
+    if selector == WHOLE:
         return []
+    if selector == EVERYTHING:
+        return [channels.c.name != AUDIT]
     if selector.endswith(":*"):
         # A range in the order of bytes, which SQLite's index has; a PostgreSQL's locale may have another.
         name = channels.c.name.collate("C") if dialect == "postgresql" else channels.c.name

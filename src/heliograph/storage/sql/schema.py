@@ -26,6 +26,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.engine import Dialect
 
+from heliograph.model.channels import AUDIT, EVERYTHING, WHOLE
 from heliograph.model.ids import from_microseconds, to_microseconds
 
 metadata = MetaData()
@@ -73,6 +74,11 @@ def _index_where_set(table: str, name: str) -> Index:
 OUTPUT = "task.output"
 NO_OUTPUT = literal_column("topic") != literal_column(f"'{OUTPUT}'")
 """As the index of all other events says it: a question that says the same, word for word, is given it."""
+
+UNNAMED = {EVERYTHING: "all", WHOLE: "whole"}
+"""The selectors that name no channel: everything leaves the audit out, the whole does not."""
+
+NO_AUDIT = literal_column("channel") != literal_column(f"'{AUDIT}'")
 
 events = Table(
     "events",

@@ -51,6 +51,7 @@ ENDPOINTS = [
         Described("The key, for `X-API-Key`."),
         scope="publish",
         body=JsonBody(NewTaskKey),
+        audited=True,
         status=201,
         refuses=(Malformed, Invalid, TooLarge, UnsupportedMedia, RequestTimeout),
         example=TaskKey("task.WyJmbGVldCIsIjQyIl0.aX3zAA.…", samples.NOON.timestamp()),

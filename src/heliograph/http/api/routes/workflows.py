@@ -290,6 +290,7 @@ ENDPOINTS = [
         scope="publish",
         channels=of_workflow,
         body=JsonBody(WorkflowChange),
+        audited=True,
         refuses=(*ONE_WORKFLOW, RequestTimeout, Malformed, TooLarge, UnsupportedMedia),
         example=_SUMMARY,
     ),
