@@ -51,7 +51,7 @@ async def test_list_is_live(page: Page, served: Service) -> None:
     failed = "document.querySelector('#sections [data-status=failed]')"
     await page.until(f"{failed}.innerText.includes('no such file')")
     totals = await page.evaluate("document.getElementById('totals').innerText.replace(/\\s+/g, ' ')")
-    assert totals == "0 running 0 waiting 0 queued 1 failed 1 completed 0 cancelled"
+    assert totals == "0 running 0 waiting 0 queued 1 failed 0 lost 1 completed 0 cancelled"
     assert page.messages == []
 
 
