@@ -140,7 +140,9 @@ class _opened:  # noqa: N801 - used as a function in a with statement
             self._connection = sqlite3.connect(f"{self._file.absolute().as_uri()}?mode=ro", uri=True)
             self._connection.execute("SELECT 1 FROM sqlite_master").fetchone()
         except sqlite3.Error as error:
-            raise SettingsError([f"{self._file}: {error}"]) from None
+            # Damage, which may be of the schema itself, is told by who reads on.
+            if getattr(error, "sqlite_errorcode", None) != sqlite3.SQLITE_CORRUPT:
+                raise SettingsError([f"{self._file}: {error}"]) from None
         return self._connection
 
     def __exit__(self, *_: object) -> None:
