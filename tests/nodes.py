@@ -24,6 +24,7 @@ from heliograph.http.api.app import create_app
 from heliograph.http.api.counts import RequestCounts
 from heliograph.http.api.services import Services
 from heliograph.http.rules.auth import Authenticator
+from heliograph.http.rules.under_way import UnderWay
 from heliograph.model.channels import EVERYTHING, Selection
 from heliograph.model.event import Event
 from heliograph.model.intake import parse_items
@@ -51,6 +52,7 @@ class FewServices:
     settings: Settings = attrs.field(factory=Settings)
     authenticator: Authenticator = attrs.field(factory=lambda: Authenticator(AuthSettings()))
     requests: RequestCounts = attrs.field(factory=RequestCounts)
+    questions: UnderWay = attrs.field(factory=lambda: UnderWay("questions", 100))
     traced: bool = False
 
 

@@ -132,7 +132,7 @@ async def _check(node: Node, query: Mapping[str, Any], tasks: list[recount.Count
                 _same(summary[f"by_{name}"][group], right)
     failures: dict[str, int] = {}
     for task in done:
-        if task.status == "failed":
+        if task.status in {"failed", "lost"}:
             said = task.result.get("error")
             kind = {"TimeoutError: read": "TimeoutError", "exit status 3": "exit status #", None: "unknown"}[
                 said
