@@ -37,6 +37,7 @@ from heliograph.http.streams.reason import Reason
 from heliograph.model.errors import ClientFault, Unavailable
 from heliograph.model.intake import parse_item
 from heliograph.storage.artifacts import FolderArtifacts
+from heliograph.storage.embedded.form import FoldedStore
 from heliograph.storage.sql.store import SqlStore
 
 NOT_DESCRIBED = {("GET", "/"), ("GET", "/static/<path:name>"), ("GET", "/ws"), ("GET", "/ws/<path:session>")}
@@ -596,7 +597,8 @@ async def test_outages_are_answered_as_documented(filled: Api, monkeypatch: pyte
         raise Unavailable("away", 1.2)
 
     for owner, names in {
-        SqlStore: ("checkpoint", "get", "count", "list"),
+        SqlStore: ("events", "get", "count", "groups", "lines", "list"),
+        FoldedStore: ("checkpoint",),
         FolderArtifacts: ("list", "read", "write", "delete"),
         Histogram: ("ask",),
         Appender: ("append",),
