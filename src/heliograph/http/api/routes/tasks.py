@@ -331,16 +331,12 @@ class Terminal:
 
 
 async def _as_text(store: Store, task_id: str) -> AsyncIterator[bytes]:
-    terminal, seq = Terminal(), 1
-    while (page := await store.text(TASK, task_id, seq)) is not None:
-        if page.text is not None and not terminal.in_a_line:
-            yield page.text
-            seq = page.last_seq + 1
-            continue
-        lines, _ = await store.lines(TASK, task_id, seq, page.last_seq, FULL_LOG_PAGE)
-        if lines:
-            yield terminal.text(lines).encode()
-        seq = (lines[-1].seq if lines else page.last_seq) + 1  # none: retention has removed them meanwhile
+    terminal, seq, more = Terminal(), 1, True
+    while more:
+        page, more = await store.lines(TASK, task_id, seq, None, FULL_LOG_PAGE)
+        if page:
+            seq = page[-1].seq + 1
+            yield terminal.text(page).encode()
 
 
 async def _as_ndjson(store: Store, task_id: str) -> AsyncIterator[bytes]:
