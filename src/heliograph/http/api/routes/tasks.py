@@ -312,11 +312,6 @@ class Terminal:
     def __init__(self) -> None:
         self._unfinished: str | None = None  # the stream whose line is not at its end
 
-    @property
-    def in_a_line(self) -> bool:
-        """Whether the last line is not at its end."""
-        return self._unfinished is not None
-
     def text(self, lines: Sequence[LogLine]) -> str:
         """Write the next lines."""
         text: list[str] = []
