@@ -1,4 +1,4 @@
-"""News of keys: what a node does when some were made, were revoked or have expired."""
+"""News of keys: what a node does when API keys were made, were revoked or have expired."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ REASONS = {"revoked": Reason.REVOKED, "expired": Reason.EXPIRED}
 
 @attrs.frozen
 class KeyNews:
-    """Hears what the keyring has found.
+    """Applies the changes of keys that the keyring has found.
 
     Args:
-        authenticator: Lets keys in.
-        streams: The open streams; those of a key that lapses end.
-        audit: Is told of every change.
-        configured: Names of keys of the settings, which go before those of the keyring.
+        authenticator: Accepts keys.
+        streams: The open streams; those of a lapsed key end.
+        audit: Told of every change.
+        configured: Names of the keys in the settings, which take precedence over the keyring's.
     """
 
     authenticator: Authenticator
@@ -35,7 +35,7 @@ class KeyNews:
     configured: frozenset[str] = frozenset()
 
     async def hear(self, changes: Sequence[KeyChange]) -> None:
-        """Let new keys in, and end what those have open that lapse."""
+        """Accept new keys, and end the streams of lapsed ones."""
         was_open = self.authenticator.open
         self.authenticator.learn()
         if was_open and not self.authenticator.open:

@@ -27,10 +27,10 @@ FIELDS = {
 
 
 def message_of(text: bytes) -> dict[str, Any]:
-    """Read a message.
+    """Parse a message.
 
     Raises:
-        Invalid: It is no JSON, or no object.
+        Invalid: It is not JSON, or not an object.
     """
     message = parse_json(text, "the message")
     if not isinstance(message, dict):
@@ -39,14 +39,14 @@ def message_of(text: bytes) -> dict[str, Any]:
 
 
 def kind_of(message: dict[str, Any], actions: Collection[str]) -> str:
-    """Return what a message wants, having checked that it has no fields of another kind.
+    """Return a message's ``type``, after a check that the message has only the fields of that type.
 
     Args:
-        message: As it came.
-        actions: Further kinds, whose fields somebody else checks.
+        message: The message as it came.
+        actions: Further types, whose fields the caller checks.
 
     Raises:
-        Invalid: It wants nothing that is served.
+        Invalid: The type is unknown, or a field is.
     """
     kind = message.get("type")
     if isinstance(kind, str) and kind in actions:
@@ -59,10 +59,10 @@ def kind_of(message: dict[str, Any], actions: Collection[str]) -> str:
 
 
 def selection_of(message: dict[str, Any]) -> Selection:
-    """Return what a message names to be watched.
+    """Return the selection that a message names.
 
     Raises:
-        Invalid: It is none.
+        Invalid: It names none, or one of its fields is wrong.
     """
     selector = parse_selector(message.get("channel"))
     topic = text_of(message, "topic")
@@ -73,10 +73,10 @@ def selection_of(message: dict[str, Any]) -> Selection:
 
 
 def request_of(message: dict[str, Any]) -> WatchRequest:
-    """Return what ``subscribe`` asks for.
+    """Return the request that a ``subscribe`` message makes.
 
     Raises:
-        Invalid: Some of it makes no sense.
+        Invalid: A field is wrong, or does not go with another one.
     """
     after = text_of(message, "after")
     tail = message.get("tail")
@@ -100,7 +100,11 @@ def request_of(message: dict[str, Any]) -> WatchRequest:
 
 
 def ref_of(message: dict[str, Any]) -> Any:
-    """Return what goes back as it came; orjson reads deeper nesting than it writes."""
+    """Return the message's ``ref``, checked to be encodable: orjson reads deeper nesting than it writes.
+
+    Raises:
+        Invalid: It is nested too deeply.
+    """
     ref = message.get("ref")
     try:
         json_frame({"ref": ref})
@@ -110,7 +114,7 @@ def ref_of(message: dict[str, Any]) -> Any:
 
 
 def text_of(message: dict[str, Any], name: str) -> str | None:
-    """Return a field that is text, if it is there.
+    """Return the field ``name``, which must be text; ``None`` if it is missing or null.
 
     Raises:
         Invalid: It is something else.

@@ -1,4 +1,4 @@
-"""The registry: all open streams, what is counted of them, and the limits that they keep."""
+"""The registry: all open streams, their counters, and their limits."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ class Registered(Protocol):
 
     @property
     def pending_bytes(self) -> int:
-        """Bytes that wait for the client."""
+        """Bytes that the client has not taken yet."""
         ...
 
     def sweep(self, now: float) -> None:
-        """Do what time asks for."""
+        """Do what is due at ``now``, a Trio time."""
         ...
 
     def end(self, reason: Reason) -> None:
@@ -49,12 +49,12 @@ class Registered(Protocol):
 
 @attrs.define
 class StreamRegistry:
-    """All open streams, and what was counted over those that were.
+    """All open streams, and counters over all streams since the start.
 
     Args:
         limits: The settings of streams.
         start_task: Starts a task in the nursery that outlives every stream.
-        lot: Where they are heard.
+        lot: Reads the sockets of the streams.
     """
 
     limits: StreamSettings
@@ -70,20 +70,20 @@ class StreamRegistry:
     """By owner, how many channels and patterns its streams watch."""
     draining: bool = False
     lapsed: dict[str, Reason] = attrs.field(factory=dict)
-    """Keys that are good for nothing any more, and why."""
+    """Keys that were revoked or have expired, and the reason for which their streams end."""
 
     @property
     def sessions(self) -> int:
-        """How many different pages have a stream of their own, ``/ws/<session>``."""
+        """The number of different pages with a stream of their own, ``/ws/<session>``."""
         return len({stream.session for stream in self.streams if stream.session is not None})
 
     def admit(self, transport: str, owner: str) -> None:
         """Check that one more stream is within the limits.
 
-        Nothing is reserved: whoever is let in must be served, and so counted, without an await between.
+        Nothing is reserved: the caller must add the stream without an await in between.
 
         Raises:
-            TooMany: In all, or for this owner.
+            TooMany: There are too many in all, or of this owner.
         """
         if len(self.streams) >= self.limits.max_streams:
             self._refuse(transport, "max_streams", f"{len(self.streams)} streams are open; come back later")
@@ -99,10 +99,10 @@ class StreamRegistry:
             self._refuse(transport, "max_streams_per_key", f"{owner} has {count} streams open; close some")
 
     def admit_watching(self, stream: Registered, more: int) -> None:
-        """Check that a stream may watch this many more channels and patterns.
+        """Check that a stream may watch ``more`` further channels and patterns.
 
         Raises:
-            TooMany: All streams of its owner watch too many.
+            TooMany: The streams of its owner would watch too many together.
         """
         most = self.limits.max_subscriptions_per_key
         if self.watched[stream.owner] + more > most:
@@ -114,30 +114,30 @@ class StreamRegistry:
         raise TooMany(text)
 
     def add(self, stream: Registered) -> None:
-        """Count a stream in."""
+        """Add a stream, and count it."""
         self.streams.add(stream)
         self.per_owner[stream.owner] += 1
         self.opened[stream.transport] += 1
 
     def remove(self, stream: Registered) -> None:
-        """Count a stream out."""
+        """Remove a stream, and count its end by reason."""
         self.streams.discard(stream)
         self.count_watched(stream, 0)
         self._take_one(stream.owner)
         self.ended[stream.transport, stream.reason.name.lower()] += 1
 
     def count_watched(self, stream: Registered, count: int) -> None:
-        """Note how many channels and patterns a stream watches now."""
+        """Set the number of channels and patterns that a stream watches to ``count``."""
         self.watched[stream.owner] += count - stream.watched
         if not self.watched[stream.owner]:
             del self.watched[stream.owner]
         stream.watched = count
 
     def rename(self, stream: Registered, owner: str) -> None:
-        """Count an open stream for the key that it has named.
+        """Move an open stream to another owner, whose key it has just shown.
 
         Raises:
-            TooMany: The key has as many already.
+            TooMany: That owner has as many streams as are allowed.
         """
         if owner != stream.owner:
             self._admit_owner(stream.transport, owner)
@@ -149,7 +149,7 @@ class StreamRegistry:
             self.count_watched(stream, watched)
 
     async def end_of_keys(self, lapsed: Mapping[str, Reason]) -> None:
-        """End every stream of these keys, and those whose handshakes are under way."""
+        """End every stream of the keys in ``lapsed``, including those whose handshakes are under way."""
         self.lapsed.update(lapsed)
         for number, stream in enumerate(list(self.streams)):
             if stream.key in lapsed:
@@ -164,7 +164,7 @@ class StreamRegistry:
 
 
 async def drain(registry: StreamRegistry, window: float) -> None:
-    """End every stream at its own random moment of the drain window, and those that still come at once."""
+    """End every stream at its own random moment within ``window`` seconds; new ones end at once."""
     registry.draining = True
     begin = trio.current_time()
     moments = sorted((random.uniform(0, window), id(stream), stream) for stream in registry.streams)

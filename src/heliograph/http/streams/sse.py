@@ -4,10 +4,10 @@ The body is chunked on HTTP/1.1, so the end is explicit; on HTTP/1.0 the same bl
 end is the closing of the connection. One stream has one selection and one cursor, the id that the
 client's EventSource sends back as ``Last-Event-ID``.
 
-Every block has an event, an id and JSON data with a ``topic``, those of the stream itself too. The standard
-asks for less, but the clients in use do not keep to it: some parse the data of every block, some take the
-cursor only from blocks that have data. So the id always says where the client stands once it has read the
-block, and a keepalive moves it where a filter hid events.
+Every block has an event, an id and JSON data with a ``topic``, notices included. The standard asks for less,
+but clients in use do not keep to it: some parse the data of every block, some take the cursor only from
+blocks with data. So the id is always the client's cursor after the block, and a keepalive moves the cursor
+past events that a filter hid.
 """
 
 from __future__ import annotations
@@ -48,9 +48,9 @@ class SseStream(Stream):
     """One client of an event stream.
 
     Args:
-        request: What it watches.
+        request: What the client watches.
         chunked: Whether the body is chunked (HTTP/1.1).
-        key: Name of the API key that it hangs on.
+        key: Name of the client's API key, with which the stream ends.
     """
 
     __slots__ = ("_came_with", "_chunked", "_keepalive_at", "_names", "_request", "_task_end", "encode")
@@ -75,15 +75,15 @@ class SseStream(Stream):
         self._names = request.names
         self._came_with = request.after
         self._task_end = request.task_end
-        self._request: WatchRequest | None = request  # until it is begun
+        self._request: WatchRequest | None = request  # until ``opened``
         self._keepalive_at = self.due + registry.limits.keepalive_seconds
 
     def _block(
         self, kind: str, fields: dict[str, Any], position: EventId | None, retry_ms: int | None = None
     ) -> bytes:
-        """Encode a block of the stream itself; without a position the client keeps the one it came with."""
+        """Encode a notice; without a position the client keeps the cursor it came with."""
         known = self._came_with if position is None else position
-        cursor = "" if known is None else format_id(known)  # which an EventSource takes for none
+        cursor = "" if known is None else format_id(known)  # an EventSource takes "" for no cursor
         block = notice_block(kind, fields, cursor, retry_ms, named=self._names)
         return chunk(block) if self._chunked else block
 
@@ -92,7 +92,7 @@ class SseStream(Stream):
         return self._block(kind, fields, position)
 
     def farewell(self, reason: Reason, after_ms: int, cursor: EventId | None) -> bytes:
-        """Encode ``reconnect``, unless there is nothing to come back for, and the end of the body."""
+        """Encode ``reconnect``, unless the task has ended, and the end of the body."""
         last = LAST_CHUNK if self._chunked else b""
         if reason is Reason.TASK_ENDED:
             return last
@@ -104,7 +104,7 @@ class SseStream(Stream):
         return self._block("reconnect", fields, cursor, after_ms) + last
 
     def beat(self, now: float) -> None:
-        """Write a keepalive, whose id moves the client's cursor where a filter hid events."""
+        """Write a keepalive if it is due; its id moves the client's cursor past events that a filter hid."""
         if now >= self._keepalive_at:
             cursor = self.watching.safe_cursor()
             fields = {
@@ -116,13 +116,13 @@ class SseStream(Stream):
         self.due = self._keepalive_at
 
     def gap(self, subscription: Subscription, through: EventId) -> None:
-        """Tell of events that are no longer kept; with a finished task's end among them that is the last."""
+        """Tell of events that are no longer kept; end the stream if a finished task's end is among them."""
         super().gap(subscription, through)
         if self._task_end is not None and self._task_end <= through:
             self.task_ended(subscription)
 
     def opened(self) -> None:
-        """Replay what was asked for, then go live."""
+        """Begin the subscription; end the stream if its owner watches too many channels."""
         request, self._request = self._request, None
         assert request is not None, "a stream begins once"
         try:
@@ -131,14 +131,14 @@ class SseStream(Stream):
             self.end(Reason.FULL)
 
     def unwatched(self, request: WatchRequest, error: Unavailable) -> None:
-        """End: there is nothing else on this stream."""
+        """End the stream, which has no other subscription."""
         self.end(Reason.UNAVAILABLE)
 
     def announce(self, request: WatchRequest, cursor: EventId, reset: CursorLost | None) -> None:
         """Write ``open``, and then ``reset``, which belongs to it.
 
-        A client that is cut before it has heard of the reset must come back with the cursor it had, so
-        ``open`` leaves it that one; in place of one that is none of ours it is given the beginning.
+        A client that is cut before it has read the reset must come back with the cursor it had, so ``open``
+        repeats that cursor. In place of a foreign cursor ``open`` gives the beginning of the log.
         """
         came_with = OLDEST if request.after is None else request.after
         position = cursor if reset is None else came_with

@@ -1,18 +1,17 @@
 """A stream: one watcher's connection after it was detached, whatever its protocol.
 
-It has no task, and of its socket nothing but the descriptor. The parking lot calls it with what the peer
-sends (``heard``), the broadcasters and the sweeper with what is to go out, which is the sink's to write. What
-is watched, and how it is replayed, is the business of its ``watching``. There are no timers here: ``due``
-says when the sweeper should look again, and ``sweep`` does what time asks for (pings, keepalives, deadlines,
-rotation).
+A stream has no task, and keeps only the descriptor of its socket. The parking lot calls it with bytes from
+the peer (``heard``); the broadcasters and the sweeper call it with what is to go out, and its sink writes
+that. Its ``watching`` knows what is watched and how it is replayed. There are no timers here: ``due`` says
+when the sweeper should look again, and ``sweep`` does what is due (pings, keepalives, deadlines, rotation).
 
-A stream ends in one of three ways. The peer goes: the lot hears it (``gone``). We end it (``end``):
-subscriptions leave at once, the farewell is written, and the socket is closed when the peer has closed too
-or the farewell's deadline has passed. Or it is cut (``cut``): the peer is gone or takes nothing, so nothing
-can be said any more.
+A stream ends in one of three ways. The peer leaves, which the lot reports (``gone``). The service ends it
+(``end``): subscriptions end at once, the farewell is written, and the socket is closed when the peer has
+closed too or the farewell's deadline has passed. Or the service cuts it (``cut``): the peer is gone or takes
+no bytes, so there is no farewell.
 
-What is kept of an idle stream is counted in bytes (``tests/http/streams/test_memory.py``): what is needed
-only for a while is made then and let go, and what is equal for many is one object.
+The memory of an idle stream is measured in bytes (``tests/http/streams/test_memory.py``): objects that are
+needed only for a while are made then and dropped, and equal ones are shared.
 """
 
 from __future__ import annotations
@@ -50,12 +49,12 @@ class Stream:
     """What WebSocket and SSE have in common.
 
     Args:
-        sock: The connection, of which the descriptor is taken.
+        sock: The connection, from which the descriptor is taken.
         hub: Where subscriptions attach.
         registry: Where the stream is counted.
-        owner: Whose it is, for limits and logs.
-        key: Name of the API key that it hangs on; empty: of none.
-        session: Name of the page whose own stream it is, ``/ws/<session>``.
+        owner: The client's name, for limits and logs.
+        key: Name of the client's API key, with which the stream ends; empty for none.
+        session: Name of the page for a page's own stream, ``/ws/<session>``.
     """
 
     __slots__ = (
@@ -78,7 +77,7 @@ class Stream:
 
     transport: ClassVar[str]
     one_position: ClassVar[bool]
-    """Whether the client has one cursor for all that it watches."""
+    """Whether the client has one cursor for all its subscriptions."""
 
     encode: Encoder
 
@@ -98,7 +97,7 @@ class Stream:
         self.ending = False
         self.watched = 0
         self.watching = Watching(self, hub, registry.start_task)
-        # What is left behind is an empty shell: who accepted the connection may close that.
+        # ``sock`` is left without its descriptor, so its owner may close it.
         self._descriptor = sock.detach()
         self._hub = hub
         self._registry = registry
@@ -117,7 +116,7 @@ class Stream:
 
     @property
     def pending_bytes(self) -> int:
-        """Bytes that wait for the client."""
+        """Bytes that the client has not taken yet."""
         return self.sink.pending_bytes
 
     # What the protocols define
@@ -126,9 +125,9 @@ class Stream:
         """Encode a control message.
 
         Args:
-            kind: Such as ``gap``.
-            fields: What it says.
-            position: Where the client stands once it has heard this; ``None``: it says nothing of that.
+            kind: The message's name, such as ``gap``.
+            fields: Its fields.
+            position: The client's cursor after this message; ``None``: the message does not move it.
         """
         raise NotImplementedError
 
@@ -137,7 +136,7 @@ class Stream:
         raise NotImplementedError
 
     def beat(self, now: float) -> None:
-        """Do what is due besides rotation and deadlines, and set ``due`` for the next time."""
+        """Do what is due besides rotation and the farewell's deadline, and set ``due`` for the next time."""
         raise NotImplementedError
 
     def announce(self, request: WatchRequest, cursor: EventId, reset: CursorLost | None) -> None:
@@ -145,24 +144,24 @@ class Stream:
         raise NotImplementedError
 
     def unwatched(self, request: WatchRequest, error: Unavailable) -> None:
-        """Tell that the log can't be read now, so that nothing comes of a request."""
+        """Tell the client that ``request`` has failed, since the log can't be read now."""
         raise NotImplementedError
 
     def opened(self) -> None:
-        """Begin; the handshake has been written."""
+        """Begin what the stream does of itself, after the handshake was written."""
 
     def received(self, data: bytes) -> None:
-        """Take bytes of the peer."""
+        """Act on bytes from the peer."""
 
     # What the actors call
 
     @property
     def descriptor(self) -> int | None:
-        """Where the next bytes may be written, if none wait before them."""
+        """The descriptor to write to directly; ``None`` while bytes are pending or no more are taken."""
         return self.sink.descriptor
 
     def keep_rest(self, subscription: Subscription, batch: Batch, sent: int) -> None:
-        """Keep for later what the socket has not taken of a batch."""
+        """Keep the rest of ``batch``, of which the socket took ``sent`` bytes, for later."""
         self.sink.keep(batch.joined(self.encode), sent, subscription, batch)
 
     def deliver(self, subscription: Subscription, batch: Batch) -> None:
@@ -171,7 +170,7 @@ class Stream:
         if subscription.live:
             self.sink.write(data, subscription, batch)
         else:
-            # It came at the pace of the client, so no overflow policy may touch it.
+            # A replay goes at the client's pace, so no overflow policy may drop from it.
             self.sink.write(data, None, batch)
 
     def task_ended(self, subscription: Subscription) -> None:
@@ -195,9 +194,9 @@ class Stream:
 
         Args:
             selection: What is watched.
-            lost: Why.
+            lost: Why the cursor can't be honoured.
             head: The position after which the stream goes on.
-            before: The cursor with which a client comes back that has not been given this.
+            before: The cursor from which a client resumes that was not sent this notice.
         """
         fields = {
             "channel": ",".join(selection.selectors),
@@ -214,7 +213,7 @@ class Stream:
         return await self.sink.room()
 
     def failed(self) -> None:
-        """End, since there was a bug."""
+        """End the stream after a bug."""
         self.end(Reason.INTERNAL)
 
     def watch(self, request: WatchRequest) -> None:
@@ -228,13 +227,13 @@ class Stream:
         self.count_watched()
 
     def count_watched(self) -> None:
-        """Have counted what is watched now."""
+        """Tell the registry how many channels and patterns are watched now."""
         self._registry.count_watched(self, self.watching.count)
 
     # Time
 
     def sweep(self, now: float) -> None:
-        """Do what time asks for; called by the sweeper when ``due`` has come."""
+        """Do what is due at ``now``; called by the sweeper once ``due`` has passed."""
         if self.farewell_by is not None:
             if now >= self.farewell_by:
                 self.cut(self.reason)
@@ -248,7 +247,7 @@ class Stream:
     # Endings
 
     def end(self, reason: Reason) -> None:
-        """Say farewell and close: at once when all is sent, at the latest after the farewell's deadline."""
+        """Write the farewell, then close: when the peer has closed, or at the farewell's deadline."""
         if not self.ending:
             self._say_farewell(reason, RECONNECT_MS, self.watching.safe_cursor())
 
@@ -257,7 +256,7 @@ class Stream:
         self.close_with(reason, self.farewell(reason, after_ms, cursor))
 
     def close_with(self, reason: Reason, last_words: bytes) -> None:
-        """Leave every channel, write these last bytes, and close when the peer has."""
+        """End every subscription, write ``last_words``, and close when the peer has or after the deadline."""
         self.ending = True
         self.reason = reason
         self.watching.leave_all()
@@ -265,7 +264,7 @@ class Stream:
         self.farewell_by = self.due = trio.current_time() + FAREWELL_SECONDS
 
     def cut(self, reason: Reason) -> None:
-        """Close without a word. Harmless when it was closed before."""
+        """Close without a farewell; harmless if the stream was closed before."""
         if not self.ending:
             self.reason = reason
         self.ending = True
@@ -276,19 +275,19 @@ class Stream:
     # What the sink calls
 
     def start_task(self, flush: Callable[[], Awaitable[None]]) -> None:
-        """Start the sink's flusher where it outlives every call; what comes next has to wait behind it."""
+        """Start the sink's flusher, and have further batches queue behind the pending bytes."""
         self.watching.step_aside()
         self._registry.start_task(flush)
 
     def too_slow(self, untaken: EventId | None) -> None:
-        """End a client that does not keep up; it resumes from its cursor."""
+        """End the stream of a client that does not keep up; the client resumes from its cursor."""
         if not self.ending:
             cursors = (self.watching.safe_cursor(), self.sink.discard_unsent(), untaken)
             cursor = min((one for one in cursors if one is not None), default=None)
             self._say_farewell(Reason.SLOW, SLOW_MS, cursor if self.one_position else None)
 
     def peer_lost(self) -> None:
-        """Leave everything; the lot hears of it by itself, else the sweeper closes what is left."""
+        """End every subscription; the lot notices the peer's end, or else the sweeper closes the stream."""
         if not self.ending:
             self.reason = Reason.BROKEN
         self.ending = True
@@ -296,11 +295,14 @@ class Stream:
         self.farewell_by = self.due = trio.current_time() + FAREWELL_SECONDS
 
     def count_loss(self, loss: Loss) -> None:
-        """Count what a policy took away."""
+        """Count the events that a policy dropped."""
         self._registry.dropped[loss.subscription.overflow.value] += loss.count
 
     def describe_loss(self, loss: Loss) -> bytes:
-        """Encode the notice of a loss; cut right after it, the client is given what was lost after all."""
+        """Encode the ``gap`` notice of a loss.
+
+        Its cursor stands before the loss: a client that reconnects right after it still gets the lost events.
+        """
         reason = loss.subscription.overflow.value
         before = EventId(loss.first - 1)
         return self._gap(loss.subscription, loss.first, loss.last, loss.count, reason, before)
@@ -326,12 +328,12 @@ class Stream:
     # Serving
 
     async def serve(self, early: bytes) -> None:
-        """Begin, and go to the parking lot; from there it lives by calls."""
+        """Begin, and hand the descriptor to the parking lot."""
         self._registry.add(self)
         try:
-            if self._registry.draining:  # its handshake was under way when the drain began
+            if self._registry.draining:  # the drain began during the handshake
                 self.end(Reason.SHUTDOWN)
-            elif self.key in self._registry.lapsed:  # or when its key was revoked
+            elif self.key in self._registry.lapsed:  # the key lapsed during the handshake
                 self.end(self._registry.lapsed[self.key])
             else:
                 self.opened()
@@ -344,12 +346,12 @@ class Stream:
             await self._registry.lot.keep(self._descriptor, self, early)
 
     def heard(self, data: bytes) -> bool:
-        """Act on what the peer has sent; tell whether it is to be heard further."""
+        """Act on bytes from the peer; return whether to go on reading."""
         self.received(data)
         return not self.sink.closed
 
     def gone(self) -> None:
-        """Clean up and close the socket; harmless when that was done before."""
+        """Clean up and close the socket; harmless if that was done before."""
         if self._descriptor == CLOSED:
             return
         descriptor, self._descriptor = self._descriptor, CLOSED
@@ -363,18 +365,18 @@ class Stream:
 
 @attrs.frozen
 class Refused:
-    """What takes over the connection of a stream that is one too many.
+    """Takes over the connection of a stream that is over a limit.
 
     Args:
         sock: The connection.
-        answer: To its handshake.
+        answer: The answer to its handshake.
     """
 
     sock: socket.socket
     answer: bytes
 
     async def serve(self, early: bytes) -> None:
-        """Answer, and let the peer read that before the connection is closed."""
+        """Write the answer, and let the peer read it before the connection is closed."""
         stream = stream_of(self.sock)
         with trio.move_on_after(FAREWELL_SECONDS), suppress(trio.BrokenResourceError):
             await stream.send_all(self.answer)

@@ -1,9 +1,9 @@
-"""Watching: what one client watches, and how each of its subscriptions comes to be live.
+"""Watching: what one client watches, and how each of its subscriptions becomes live.
 
-There is no socket and no byte here: the client is a ``Viewer``, which writes what it is told in the words of
-its protocol. A subscription that begins now is live at once. One that begins in the past is replayed first,
-at the pace of the client, in a task of its own; several of one client come one after the other. Meanwhile
-the client is heard, and its going away ends the replay.
+There is no socket and no byte here: the client is a ``Viewer``, which writes in the words of its protocol. A
+subscription that begins now is live at once. One that begins in the past is replayed first, at the client's
+pace. One task replays all of a client's subscriptions, one after the other. Meanwhile the client is read, and
+its leaving ends the replay.
 """
 
 from __future__ import annotations
@@ -29,21 +29,21 @@ log = structlog.get_logger(__name__)
 
 @attrs.frozen
 class WatchRequest:
-    """What a client asked to watch, checked.
+    """A client's request to watch something, checked.
 
     Args:
         selection: Channels and filter.
-        after: Resume after this position; ``OLDEST`` from the oldest kept; ``None``: live only.
-        after_is_time: ``after`` was given as a time, so it may well be newer than the newest event.
-        foreign: The client has a cursor that this service never gave; it is told so by a reset.
-        tail: Without ``after``: begin with this many of the newest events.
+        after: Resume after this position; ``OLDEST``: from the oldest kept event; ``None``: live only.
+        after_is_time: Whether ``after`` was given as a time, which may be newer than the newest event.
+        foreign: Whether the client's cursor is not one of this service's; a reset tells the client so.
+        tail: Without ``after``: the number of newest events to begin with.
         overflow: The policy for a client that does not keep up.
-        ends_with_task: End with the event that finishes the task.
-        task_end: That event, when the task has finished already.
-        ends_after: The task runs again: what ended it up to this event was not its end.
+        ends_with_task: Whether the stream ends with the event that finishes the task.
+        task_end: Id of that event, if the task has finished already.
+        ends_after: Ignore ends of the task up to this event, since the task runs again.
         names: Whether an event stream names its events (``event: task.output``).
         ref: Returned to the client as it came.
-        told: Whether the client hears ``subscribed``; one that never asked does not.
+        told: Whether the client is sent ``subscribed``; false for what it did not ask for.
     """
 
     selection: Selection
@@ -61,13 +61,13 @@ class WatchRequest:
 
     @property
     def live(self) -> bool:
-        """Whether it begins with what is new, and nothing must be asked for that."""
+        """Whether it begins with new events, so that no history must be read."""
         return self.after is None and not self.tail and not self.foreign and self.task_end is None
 
 
 @attrs.frozen
 class CursorLost:
-    """Why a client's cursor can't be honoured, and the oldest position that could be."""
+    """Why a client's cursor can't be honoured, and the oldest position that can be."""
 
     oldest: EventId
     reason: str
@@ -75,7 +75,7 @@ class CursorLost:
 
 @contextmanager
 def _told(viewer: Viewer, request: WatchRequest) -> Iterator[None]:
-    """Tell the client when nothing comes of a request."""
+    """Tell the client if the body fails, so that nothing comes of ``request``."""
     try:
         yield
     except Unavailable as error:
@@ -86,11 +86,11 @@ def _told(viewer: Viewer, request: WatchRequest) -> Iterator[None]:
 
 
 class Viewer(Watcher, Protocol):
-    """The client, as its watching sees it."""
+    """The client, as ``Watching`` sees it."""
 
     @property
     def ending(self) -> bool:
-        """Whether nothing more is to be begun."""
+        """Whether the stream is ending, so that nothing more begins."""
         ...
 
     def announce(self, request: WatchRequest, cursor: EventId, reset: CursorLost | None) -> None:
@@ -98,11 +98,11 @@ class Viewer(Watcher, Protocol):
         ...
 
     def unwatched(self, request: WatchRequest, error: Unavailable) -> None:
-        """Tell the client that the log can't be read now, so that nothing comes of a request."""
+        """Tell the client that ``request`` has failed, since the log can't be read now."""
         ...
 
     def failed(self) -> None:
-        """Act on a bug, which was logged."""
+        """Act on a bug, which was logged already."""
         ...
 
     async def room(self) -> bool:
@@ -114,13 +114,13 @@ class Watching:
     """The subscriptions of one client.
 
     Args:
-        viewer: The client; forgotten by ``close``, so that no cycle keeps the memory of a stream.
+        viewer: The client; ``close`` drops it, since a reference cycle would keep a stream's memory.
         hub: Where subscriptions attach.
         start_task: Starts a task in the nursery that outlives every stream.
 
     Attributes:
-        subscriptions: Those that have begun.
-        replays: Requests that begin in the past: the first is being replayed, the others wait for their turn.
+        subscriptions: The subscriptions that have begun.
+        replays: The requests that begin in the past; the first is being replayed, the others wait.
     """
 
     __slots__ = ("_hub", "_replaying", "_start_task", "_viewer", "replays", "subscriptions")
@@ -135,23 +135,23 @@ class Watching:
 
     @property
     def busy(self) -> bool:
-        """Whether anything is watched or will be."""
+        """Whether there is any subscription or request for one."""
         return bool(self.subscriptions or self.replays)
 
     @property
     def count(self) -> int:
-        """How many channels and patterns are watched or will be."""
-        if not self.replays and len(self.subscriptions) == 1:  # as nearly always
+        """The number of channels and patterns that are watched or waiting to be replayed."""
+        if not self.replays and len(self.subscriptions) == 1:  # the usual case, made cheap
             return len(self.subscriptions[0].selection.selectors)
         return sum(len(selection.selectors) for selection in self.selections)
 
     @property
     def selections(self) -> set[Selection]:
-        """What is watched, or will be when its turn to be replayed has come."""
+        """The selections that are watched or waiting to be replayed."""
         return {one.selection for one in self.subscriptions} | {one.selection for one in self.replays}
 
     def watch(self, request: WatchRequest) -> None:
-        """Begin a subscription: at once if it is live only, else in a task."""
+        """Begin a subscription: at once if it is live only, else in the replaying task."""
         if request.live:
             self._begin_live(request)
             return
@@ -161,7 +161,7 @@ class Watching:
             self._start_task(self._replay_all)
 
     def forget(self, selection: Selection) -> bool:
-        """End a subscription, or its replay, or the waiting for that; tell whether there was one."""
+        """End the subscription, replay or waiting request of ``selection``; tell whether there was one."""
         known = False
         for place, request in enumerate(self.replays):
             if request.selection == selection:
@@ -188,12 +188,12 @@ class Watching:
             self._replaying.cancel()
 
     def close(self) -> None:
-        """End everything, for good."""
+        """End every subscription and replay for good, and drop the viewer."""
         self.leave_all()
         self._viewer = None
 
     def step_aside(self) -> None:
-        """Have every batch looked at: bytes of the client wait, and what comes next must wait behind them."""
+        """Have further batches go through the sink, behind the client's pending bytes."""
         for subscription in self.subscriptions:
             subscription.step_aside()
 
@@ -210,12 +210,12 @@ class Watching:
                 if self._viewer is not None:
                     await self._viewer.room()
                 await self._begin(request)
-            # By identity: it may have been forgotten, and the same be asked for anew.
+            # By identity: the request may have been forgotten and an equal one made since.
             self.replays = tuple(waiting for waiting in self.replays if waiting is not request)
         self._replaying = None
 
     def _begin_live(self, request: WatchRequest) -> None:
-        """Begin with what is new, without a wait."""
+        """Begin with new events, without waiting."""
         viewer = self._viewer
         if viewer is None:
             return
@@ -239,7 +239,7 @@ class Watching:
             Unavailable: The log can't be read now.
         """
         start, reset = await self._starting_point(request)
-        await trio.lowlevel.checkpoint_if_cancelled()  # what was forgotten meanwhile must not be announced
+        await trio.lowlevel.checkpoint_if_cancelled()  # a request forgotten meanwhile must not be announced
         subscription = self._announce(viewer, request, start, reset)
         if request.task_end is not None and start >= request.task_end:
             viewer.task_ended(subscription)
@@ -270,7 +270,7 @@ class Watching:
         """Return the position to begin at and, if the client's cursor can't be honoured, why.
 
         Raises:
-            Unavailable: It can't be known now.
+            Unavailable: The log can't be read now.
         """
         replay, selection = self._hub.replay, request.selection
         live = self._hub.live_position(selection)
@@ -291,7 +291,7 @@ class Watching:
             ahead = CursorLost(bounds.trimmed, "the cursor is ahead of the log")
             return live, None if request.after_is_time else ahead
         if request.after < bounds.trimmed:
-            # Of a finished task nothing comes any more: what is left of it is all there is to be told.
+            # A finished task has no new events, so begin with what is left of it.
             start = live if request.task_end is None else bounds.trimmed
             return start, CursorLost(bounds.trimmed, "events after the cursor are no longer kept")
         return request.after, None

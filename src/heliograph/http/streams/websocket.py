@@ -1,11 +1,11 @@
-"""The WebSocket protocol of ``/ws``: what a client may say, and what it hears.
+"""The WebSocket protocol of ``/ws``: a client's messages, and the answers to them.
 
-Frames from the client are parsed by wsproto (masking, fragments, UTF-8, reserved bits), but for whole short
-texts, pings and pongs (``plain_frames``); frames to it are made once for everybody in ``frames``. No
-extension is negotiated, so nothing is compressed. A message that makes no sense is answered by an ``error``
-and the connection lives; only what breaks the protocol or a limit of the connection itself ends it.
+Frames from the client are parsed by wsproto (masking, fragments, UTF-8, reserved bits), except whole short
+texts, pings and pongs (``plain_frames``). Frames to clients are encoded once for all of them in ``frames``.
+No extension is negotiated, so nothing is compressed. An invalid message is answered by an ``error`` and the
+connection lives; only a breach of the protocol or of the connection's own limits ends it.
 
-A long module, since it reads every message of the protocol, and a page's own stream has a few more.
+A long module, since it handles every message of the protocol, and a page's own stream has a few more.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ ACTIONS = ("chat.message", "task.stop", "task.input")
 
 
 def owner_of(identity: Identity | None) -> str:
-    """Return for whom a stream is counted."""
+    """Return the owner for whom a stream is counted."""
     return ANONYMOUS if identity is None else identity.name
 
 
@@ -86,21 +86,21 @@ def handshake_response(key: str) -> bytes:
 
 
 class Acting(Protocol):
-    """Does what a page asks for on its own stream."""
+    """Performs the actions that a page asks for on its own stream."""
 
     async def act(
         self, who: Identity, session: str, kind: str, message: Mapping[str, Any]
     ) -> Mapping[str, Any]:
-        """Do it; return what the page is told of it.
+        """Perform an action; return the fields of the answer.
 
         Args:
-            who: Asks.
-            session: Names the page.
+            who: The caller.
+            session: The page's name.
             kind: One of ``ACTIONS``.
-            message: Says the rest.
+            message: The action's fields.
 
         Raises:
-            HeliographError: It is refused, or can't be done.
+            HeliographError: The action is refused, or can't be done.
         """
         ...
 
@@ -109,12 +109,12 @@ class WebSocketStream(Stream):
     """One client on ``/ws``, or on ``/ws/<session>``.
 
     Args:
-        identity: Who it is; ``None``: it must say ``auth`` first.
-        authenticator: For ``auth``.
-        session: Name of the page whose own stream it is. Such a page may never say anything: it watches the
+        identity: The client; ``None``: it must send ``auth`` first.
+        authenticator: Checks the key or ticket of ``auth``.
+        session: Name of the page for a page's own stream. Such a page need not send anything: it watches the
             statuses of all tasks from the start, and is not closed for its silence.
-        acting: Does what such a page asks for.
-        address: Where it comes from, if it must still say who it is.
+        acting: Performs the actions of such a page.
+        address: The client's address, if it must still send ``auth``.
     """
 
     __slots__ = (
@@ -153,13 +153,13 @@ class WebSocketStream(Stream):
         self._acting = acting
         self._address = address
         self._parser: Connection | None = None
-        self._message: bytearray | None = None  # as far as it has come
+        self._message: bytearray | None = None  # its parts so far
         now = self.due
         self._without_subscription_since = now
         self._next_ping = now + registry.limits.keepalive_seconds * random.uniform(0.5, 1.0)
         self._pong_by: float | None = None
         self._doing = False
-        self._rest: Iterator[tuple[int, bytes] | Event] | None = None  # behind what is being done
+        self._rest: Iterator[tuple[int, bytes] | Event] | None = None  # frames after the action under way
 
     # Out
 
@@ -168,7 +168,7 @@ class WebSocketStream(Stream):
         return json_frame({"type": kind, **fields})
 
     def farewell(self, reason: Reason, after_ms: int, cursor: EventId | None) -> bytes:
-        """Encode ``reconnect``, where coming back makes sense, and the close frame."""
+        """Encode ``reconnect``, if the client should come back, and the close frame."""
         close = close_frame(reason.code, reason.text)
         if reason not in RETURNING:
             return close
@@ -193,7 +193,7 @@ class WebSocketStream(Stream):
             self.send_reset(request.selection, reset, cursor)
 
     def opened(self) -> None:
-        """Have a page watch what it never asks for, as soon as it is known who it is."""
+        """Begin the subscriptions of a page's own stream, if the client is known already."""
         try:
             self._watch_as_page()
         except (Forbidden, TooMany) as error:
@@ -210,7 +210,7 @@ class WebSocketStream(Stream):
     def beat(self, now: float) -> None:
         """Ping, and end a client that does not pong or does not subscribe."""
         if self._pong_by is not None and now >= self._pong_by:
-            # While a replay is under way the ping may well wait behind it for the client.
+            # During a replay the ping may be pending behind it.
             if not self.watching.replays:
                 self.end(Reason.NO_PONG)
                 return
@@ -237,11 +237,11 @@ class WebSocketStream(Stream):
     def received(self, data: bytes) -> None:
         """Parse what the client sent and act on each message."""
         self._pong_by = None
-        if not self.ending:  # then only the end of file matters
+        if not self.ending:  # else only the peer's end matters
             self._go_on(self._frames(data))
 
     def _frames(self, data: bytes) -> Iterator[tuple[int, bytes] | Event]:
-        """Yield what the client sent: plain frames, or what the parser makes of it."""
+        """Yield the client's plain frames, or the parser's events for anything else."""
         plain = plain_frames(data) if self._parser is None else None
         if plain is not None:
             yield from plain
@@ -249,13 +249,13 @@ class WebSocketStream(Stream):
         parser = self._parser
         if parser is None:
             parser = Connection(ConnectionType.SERVER)
-            # A parser is as large as a stream: it is kept only where it remembers something.
+            # A parser is as large as a stream, so it is kept only while it holds part of a message.
             self._parser = None if whole_messages(data) else parser
         parser.receive_data(data)
         yield from parser.events()
 
     def _go_on(self, frames: Iterator[tuple[int, bytes] | Event]) -> None:
-        """Act on one frame after the other, until one begins what takes its time."""
+        """Act on one frame after the other, until one begins an action that waits."""
         try:
             for frame_or_event in frames:
                 match frame_or_event:
@@ -288,7 +288,7 @@ class WebSocketStream(Stream):
         self.close_with(Reason.PEER, close_frame(code, ""))
 
     def _part(self, event: Message[Any]) -> None:
-        """Take a part of a message: a frame, or what has come of one."""
+        """Collect a part of a message, and act on the message once it is whole."""
         data = event.data.encode() if isinstance(event, TextMessage) else bytes(event.data)
         if self._message is None:
             self._message = bytearray()
@@ -305,7 +305,7 @@ class WebSocketStream(Stream):
             self._error(Invalid.field("", "send text frames of JSON, not binary ones"), None)
 
     def _take(self, message: bytes) -> None:
-        """Act on a whole message of text."""
+        """Act on a whole text message."""
         if len(message) > self.limits.max_message_bytes:
             self.end(Reason.TOO_BIG)
             return
@@ -318,7 +318,7 @@ class WebSocketStream(Stream):
             self._refuse(error, ref)
 
     def _refuse(self, error: Exception, ref: Any) -> None:
-        """Tell the client what came of its message; some errors end the stream, and so does a bug of ours."""
+        """Answer a failed message by an error; some errors end the stream, and so does a bug."""
         if not isinstance(error, HeliographError):
             log.exception("unexpected error in a message")
             self.end(Reason.INTERNAL)
@@ -329,7 +329,7 @@ class WebSocketStream(Stream):
                 self.end(Reason.BAD_KEY)
             case Forbidden():
                 self.end(Reason.FORBIDDEN)
-            case TooMany() if not isinstance(error, QuotaExceeded):  # over that it may watch all the same
+            case TooMany() if not isinstance(error, QuotaExceeded):  # over a quota it may still watch
                 self.end(Reason.TOO_MANY)
 
     def _act(self, message: dict[str, Any], ref: Any) -> None:
@@ -349,7 +349,7 @@ class WebSocketStream(Stream):
                 self._begin_action(kind, said, ref)
 
     def _begin_action(self, kind: str, message: Mapping[str, Any], ref: Any) -> None:
-        """Do what a page asks for in a task; what the client says next is heard when that is done."""
+        """Begin an action in a task; the client's next messages wait until it is done."""
         if self._identity is None:
             raise Unauthenticated(f"say auth before {kind}")
         self._doing = True
@@ -362,7 +362,7 @@ class WebSocketStream(Stream):
         try:
             did = await self._acting.act(identity, self.session, kind, message)
             self.sink.write(self.notice("done", {"of": kind, **did, "ref": ref}))
-        except Forbidden as error:  # what it watches it may watch all the same
+        except Forbidden as error:  # unlike in _refuse, the stream lives: it may still watch
             self._error(error, ref)
         except Exception as error:  # a bug is logged
             self._refuse(error, ref)
@@ -384,7 +384,7 @@ class WebSocketStream(Stream):
             raise
         try:
             self._registry.rename(self, identity.name)
-        except TooMany as error:  # of streams, of which some will end
+        except TooMany as error:  # too many streams of this owner; it may come back when some have ended
             self._error(error, ref)
             self.end(Reason.FULL)
             return
@@ -396,7 +396,7 @@ class WebSocketStream(Stream):
             self._end_uncovered(identity)
 
     def _end_uncovered(self, identity: Identity) -> None:
-        """End the subscriptions that a new identity may not have; the client hears ``unsubscribed``."""
+        """End the subscriptions that the new identity may not read; the client is sent ``unsubscribed``."""
         for selection in self.watching.selections:
             try:
                 identity.require("read", *selection.selectors)

@@ -1,7 +1,7 @@
-"""The end of a request's body, found so that the bytes behind it can be kept back.
+"""Finding the end of a request's body, so that the bytes after it can be kept back.
 
-A connection hands a request to hypercorn piece by piece, and no byte more. Each class here measures how much
-of what has come belongs to the request, its head included; it never changes a byte.
+A connection hands a request to hypercorn piece by piece, and no byte more. Each class here measures how many
+of the received bytes belong to the request, its head included. It never changes a byte.
 """
 
 from __future__ import annotations
@@ -14,23 +14,23 @@ BEGUN_SIZE_LINE = re.compile(rb"[0-9A-Fa-f]{0,8}\r?")
 
 
 class MeasuredBody(Protocol):
-    """The rest of a request."""
+    """The part of a request that has not been handed on yet."""
 
     @property
     def ended(self) -> bool:
-        """Whether all of it was measured."""
+        """Whether the whole request was measured."""
         ...
 
     def measure(self, data: bytearray, most: int) -> int:
-        """Take the next bytes that belong to it, about ``most`` at most; return how many those are."""
+        """Measure the next bytes: return how many of ``data`` belong to it, about ``most`` at most."""
         ...
 
 
 class SizedBody:
-    """A body of the length that its head has told.
+    """A body whose length the head gives.
 
     Args:
-        left: The bytes of the head and of the body.
+        left: Length of head and body together, in bytes.
     """
 
     __slots__ = ("_left",)
@@ -40,24 +40,24 @@ class SizedBody:
 
     @property
     def ended(self) -> bool:
-        """Whether all of it was measured."""
+        """Whether the whole request was measured."""
         return not self._left
 
     def measure(self, data: bytearray, most: int) -> int:
-        """Take the next bytes; see ``MeasuredBody``."""
+        """Measure the next bytes; see ``MeasuredBody``."""
         size = min(len(data), self._left, most)
         self._left -= size
         return size
 
 
 class ChunkedBody:
-    """A body in chunks, of the plain form: no extensions, no trailers (RFC 9112, section 7.1).
+    """A chunked body of the plain form: no extensions, no trailers (RFC 9112, section 7.1).
 
-    What is not of that form leaves a doubt of where it ends. Then it never does: hypercorn, which reads
-    the chunks themselves, has the rest of the connection.
+    Where a body of another form ends is doubtful. It then never ends here: hypercorn, which parses the chunks
+    itself, gets the rest of the connection.
 
     Args:
-        head: The bytes of the head, which come first.
+        head: Length of the head, which comes first, in bytes.
     """
 
     __slots__ = ("_doubtful", "_left", "_next_is_size", "ended")
@@ -69,7 +69,7 @@ class ChunkedBody:
         self.ended = False
 
     def measure(self, data: bytearray, most: int) -> int:
-        """Take the next bytes; see ``MeasuredBody``."""
+        """Measure the next bytes; see ``MeasuredBody``."""
         at, end = 0, len(data)
         while at < min(end, most) and not self.ended:
             if self._doubtful:

@@ -1,30 +1,29 @@
 """One accepted connection: who serves each of its requests, and how a stream takes it over.
 
-Most requests are hypercorn's and Quart's: its per-connection engine is given this object instead of the
-socket's stream. But an engine, its tasks and Quart's contexts cost milliseconds, and a few requests come
-by the thousand: events that are published, and the handshakes of streams. So the head of every request
-is looked at here before anybody else reads it. One that has a shortcut is served by a plain function
-(see ``shortcuts``) in the connection's own task; any other, and any that leaves a doubt, goes to
-hypercorn, which then reads end of file as soon as the next request has a shortcut again. What is read and
-not handed on stays here, so no byte is lost whoever reads next, and hypercorn is never given more than
-one request at a time: what was pipelined behind it waits until it is answered. Only where a request does not
-say in plain words where it ends (chunks with extensions, say) hypercorn has the rest of the connection for
-itself. A head that can't be served is refused here, and HTTP/2 with it (see ``head``).
+Most requests are served by hypercorn and Quart: hypercorn's per-connection engine is given this object
+instead of the socket's stream. But an engine, its tasks and Quart's contexts cost milliseconds, and a few
+requests come by the thousand: published events, and the handshakes of streams. So the connection reads the
+head of every request before anybody else. A request that has a shortcut is served by a plain function (see
+``shortcuts``) in the connection's own task. Any other request, and any doubtful one, goes to hypercorn, which
+reads end of file as soon as the next request has a shortcut again. Bytes that were read and not handed on
+stay here, so no byte is lost whoever reads next. hypercorn is given one request at a time: pipelined requests
+wait until it is answered. Only where the end of a request is doubtful (chunks with extensions, say) does
+hypercorn get the rest of the connection. A head that can't be served is refused here, HTTP/2 among them (see
+``head``).
 
 A stream takes its connection over for good: by its shortcut, or by an ordinary route that calls
-``detach``. From that moment hypercorn reads end of file and what it still wants to write is
-swallowed, so its tasks and Quart's contexts end and free their memory, while the socket lives on and
-``server`` goes on with the successor in the same task. What the peer sends right behind its WebSocket
-handshake is the successor's; hypercorn would answer it with 400 before the route has run.
+``detach``. From then on hypercorn reads end of file and its writes are swallowed, so its tasks and Quart's
+contexts end and free their memory. The socket lives on, and ``server`` goes on with the successor in the same
+task. Bytes that the peer sends right after its WebSocket handshake go to the successor; hypercorn would
+answer them with 400 before the route has run.
 
-Three things that hypercorn 0.18 does not do happen here. Its writes are shielded and without a
-deadline, so ``send_all`` bounds them. It cannot be interrupted in a read: a scope around each of its reads
-lets ``detach`` do so, without losing a byte. And its own idle timer is lost when a response ends under
-quart-trio (the end of the request cancels the task that would start the timer): so each connection has a
-moment (``due``) by which the head of a request must be complete, and which neither silence nor a head that
-trickles in can push back. A sweeper looks at it. Whose moment has come has its reading half shut down: what
-had arrived by then is still served, and behind it whoever reads finds the end, without a scope and a timer
-for every read.
+Three things that hypercorn 0.18 does not do happen here. Its writes are shielded and have no deadline, so
+``send_all`` bounds them. Its reads can't be interrupted, so a scope around each lets ``detach`` do so without
+losing a byte. And its own idle timer is lost when a response ends under quart-trio (the end of the request
+cancels the task that would start the timer), so each connection has a deadline (``due``) for a complete head,
+which neither silence nor a head that trickles in can push back. A sweeper looks at it. When it has passed,
+the reading half of the socket is shut down: bytes that had arrived are still served, and the next read finds
+the end. No read needs a scope and a timer for that.
 """
 
 from __future__ import annotations
@@ -62,25 +61,26 @@ _FINAL_HEAD = re.compile(rb"HTTP/1\.[01] [2-5]")
 
 
 class Served(Protocol):
-    """What goes on with a connection after hypercorn."""
+    """What serves a connection that was taken over."""
 
     async def serve(self, early: bytes) -> None:
-        """Serve it to its end, beginning with what the peer has already sent."""
+        """Serve the connection to its end; ``early`` is what the peer has already sent."""
         ...
 
 
 Successor = Callable[[socket.socket], Served]
-"""Makes what serves the connection from now on; who needs the socket for longer detaches its descriptor."""
+"""Makes what serves the connection from now on; it detaches the socket's descriptor to keep it for longer."""
 
 Shortcut = Callable[[Head, bytes], Awaitable[bytes | Successor | None]]
-"""Serves a request given its head and its whole body: the answer's bytes, or who takes the connection
-over, or ``None``, when hypercorn and the app must serve it after all."""
+"""Serves a request, given its head and its whole body. Returns the answer's bytes, the successor that takes
+the connection over, or ``None`` when hypercorn and the app must serve the request after all."""
 
 current: ContextVar[Connection] = ContextVar("connection")
+"""The connection that the running task serves; routes find it here."""
 
 
 def peer_address() -> str | None:
-    """Return the address of the peer whose request is served; ``None`` if it is not known any more."""
+    """Return the address of the current request's peer; ``None`` if it is no longer known."""
     connection = current.get(None)
     if connection is None:
         return None
@@ -92,11 +92,8 @@ def peer_address() -> str | None:
         return None
 
 
-"""The connection that the running task serves; routes find it here."""
-
-
 def stream_of(sock: socket.socket) -> trio.SocketStream:
-    """Make Trio's stream of a connection, for what needs one; most connections never do."""
+    """Wrap a socket in Trio's stream, for callers that need one; most connections never do."""
     return trio.SocketStream(trio.socket.from_stdlib_socket(sock))
 
 
@@ -114,13 +111,13 @@ class Phase(Enum):
 
 
 HYPERCORNS = (Phase.HEAD, Phase.ENGINE, Phase.ANSWERED, Phase.HANDSHAKE)
-"""In which hypercorn's reading may go on; in any other it reads the end of file."""
+"""Phases in which hypercorn may read on; in any other it reads end of file."""
 
 TAKEN = (Phase.SHORT, Phase.STREAM, Phase.REFUSED)
-"""In which what hypercorn still writes is swallowed."""
+"""Phases in which hypercorn's writes are swallowed."""
 
 OVER = (Phase.STREAM, Phase.REFUSED, Phase.CLOSED)
-"""In which no request is to be served any more. (In a set a member's hash would be a Python call.)"""
+"""Phases in which no more requests are served. (In a set a member's hash would be a Python call.)"""
 
 
 class Connection:
@@ -134,10 +131,10 @@ class Connection:
         peer: The peer's address, where the socket does not know it.
 
     Attributes:
-        phase: Where it stands.
-        due: When it has been without a request for too long.
-        successor: What makes the stream that takes it over.
-        refused: Why the last head was.
+        phase: Where the connection stands.
+        due: Trio time by which the next head must be complete.
+        successor: Makes the stream that takes the connection over.
+        refused: Why the last head was refused.
     """
 
     def __init__(
@@ -160,8 +157,8 @@ class Connection:
         self._inbox = Inbox(sock)
         self._body: MeasuredBody = SizedBody(0)  # of the request that hypercorn is given
         self._short: tuple[Head, bytes] | None = None
-        self._reading: trio.CancelScope | None = None  # in which hypercorn waits
-        self._last = False  # hypercorn closes after it
+        self._reading: trio.CancelScope | None = None  # around hypercorn's read
+        self._last = False  # whether hypercorn closes after this request
         self._busy = self._stopping = False
         self._unsent = b""
 
@@ -173,7 +170,7 @@ class Connection:
         self.begin()
         try:
             yield
-            if self.phase is Phase.ENGINE:  # after an error hypercorn has still to close
+            if self.phase is Phase.ENGINE:  # not CLOSED: after an error hypercorn has yet to close
                 self.phase = Phase.ANSWERED
             if len(self._inbox):
                 self._interrupt()  # what waits may be the next request
@@ -186,7 +183,7 @@ class Connection:
         self.due = math.inf
 
     def end(self) -> None:
-        """Mark it as ended."""
+        """Mark the request as ended; the idle deadline starts anew."""
         self._busy = False
         if self.phase is Phase.STREAM:
             return
@@ -201,7 +198,7 @@ class Connection:
             self._read_no_more()
 
     def sweep(self, now: float) -> None:
-        """Close, since no request has come; called by the sweeper when ``due`` has come."""
+        """Read no more, since no request came; called by the sweeper once ``due`` has passed."""
         self._read_no_more()
 
     def _read_no_more(self) -> None:
@@ -213,31 +210,35 @@ class Connection:
     # Taking it away from hypercorn
 
     def detach(self, successor: Successor) -> None:
-        """Take the connection away from hypercorn; what ``successor(stream)`` makes serves it next."""
+        """Take the connection away from hypercorn; what ``successor(socket)`` makes serves it next."""
         self.successor = successor
         self.phase = Phase.STREAM
         self._interrupt()
 
     def _interrupt(self) -> None:
-        """Have hypercorn look again what there is to read."""
+        """Interrupt hypercorn's read, so that it looks again at the phase and the inbox."""
         if self._reading is not None:
             self._reading.cancel()
 
     def take_early(self) -> bytes:
-        """Return what was read and not handed on."""
+        """Take the bytes that were read and not handed on."""
         return self._inbox.take(len(self._inbox))
 
     # Reading
 
     @property
     def over(self) -> bool:
-        """Whether no request is to be served any more."""
+        """Whether no more requests are served."""
         if self.phase in OVER:
             return True
         return self._inbox.ended and not len(self._inbox) and self.phase is not Phase.SHORT
 
     async def next_short(self) -> tuple[Head, bytes] | None:
-        """Wait for a request; ``None`` if it has no shortcut: hypercorn reads it, unless all is ``over``."""
+        """Wait for a request and return it if it has a shortcut.
+
+        Returns:
+            Head and body; ``None`` when hypercorn must read the request, or the connection is ``over``.
+        """
         if self.phase is Phase.HEAD:
             await self._next()
         if self.phase is not Phase.SHORT:
@@ -246,12 +247,12 @@ class Connection:
         return short
 
     def decline(self, head: Head, body: bytes) -> None:
-        """Give a request that ``next_short`` returned to hypercorn."""
+        """Pass a request that ``next_short`` returned on to hypercorn."""
         self._inbox.put_back(body)
         self._hand_on(head)
 
     async def _next(self) -> None:
-        """Wait for the next request and decide who is to serve it."""
+        """Wait for the next request and decide who serves it."""
         try:
             head = await self._inbox.take_head(lambda: self.phase is Phase.HEAD)
         except HeadRefused as refused:
@@ -273,7 +274,7 @@ class Connection:
         self.phase = Phase.HANDSHAKE if head.upgrades else Phase.ENGINE
 
     async def _body_comes(self, length: int) -> bool:
-        """Wait a little for the body of a request with a shortcut; tell whether it has come."""
+        """Wait up to ``SHORT_BODY_SECONDS`` for a shortcut's body; tell whether it has come."""
         if len(self._inbox) >= length:
             return True
         if length > SHORT_BODY_BYTES:
@@ -289,7 +290,7 @@ class Connection:
     # What hypercorn calls
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
-        """Read for hypercorn: end of file once the connection is taken away or closed."""
+        """Read for hypercorn; end of file once the connection is taken away or closed."""
         while self.phase in HYPERCORNS:
             if data := self._inbox.take_of(self._body, max_bytes or READ_BYTES):
                 return data
@@ -301,7 +302,7 @@ class Connection:
         return b""
 
     async def _wait_for_more(self) -> None:
-        """Wait for what hypercorn may be given next."""
+        """Wait until there may be bytes for hypercorn, or the phase has changed."""
         if self.phase is Phase.ANSWERED and self._body.ended and not self._last:
             self.phase = Phase.HEAD
         if self.phase is Phase.HEAD:
@@ -309,10 +310,13 @@ class Connection:
         elif len(self._inbox) < BUFFER_BYTES:
             await self._inbox.fill()
         else:
-            await trio.sleep_forever()  # what the peer sends now is for later
+            await trio.sleep_forever()  # enough is buffered; more stays in the socket
 
     async def send_all(self, data: bytes) -> None:
-        """Write for hypercorn: nothing once it was taken away, and no part longer than the write timeout."""
+        """Write for hypercorn; nothing once the connection was taken away.
+
+        Each piece of ``WRITE_BYTES`` has the write timeout as its deadline.
+        """
         if self._is_taken:
             return
         if _FINAL_HEAD.match(data) and not self._unsent:
@@ -344,7 +348,7 @@ class Connection:
     # Writing and ending
 
     async def answer(self, data: bytes) -> None:
-        """Write, no part longer than the write timeout.
+        """Write; each piece of ``WRITE_BYTES`` has the write timeout as its deadline.
 
         Raises:
             trio.BrokenResourceError: The peer is gone or takes nothing.
@@ -353,7 +357,7 @@ class Connection:
             await self._send_rest(rest)
 
     def _send_at_once(self, data: bytes) -> bytes:
-        """Write what the socket takes now, without the cost of a scope; return the rest."""
+        """Write what the socket takes now, without the cost of a cancel scope; return the rest."""
         try:
             return data[os.write(self.socket.fileno(), data) :]
         except BlockingIOError:
@@ -373,9 +377,9 @@ class Connection:
             raise trio.BrokenResourceError("the peer takes no bytes") from None
 
     def abort(self) -> None:
-        """End all reading and writing at once, that which is shielded too; what was not taken is forgotten.
+        """End all reading and writing at once, shielded ones too; bytes that the peer has not taken are lost.
 
-        The descriptor stays open until its owner closes it: another's could get its number meanwhile.
+        The descriptor stays open until its owner closes it, so that its number can't be reused meanwhile.
         """
         with suppress(OSError):
             reset_on_close(self.socket.fileno())
@@ -386,7 +390,7 @@ class Connection:
             self.socket.shutdown(socket.SHUT_WR)
 
     async def linger(self) -> None:
-        """Let a peer that is still sending read the answer before the closing resets its connection."""
+        """Let a peer that is still sending read the answer before the close resets the connection."""
         self._shut_down()
         stream = stream_of(self.socket)
         with trio.move_on_after(LINGER_SECONDS), suppress(trio.BrokenResourceError):

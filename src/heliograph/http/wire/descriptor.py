@@ -1,7 +1,7 @@
-"""A connected socket of which only the descriptor is kept.
+"""Operations on a connected socket of which only the descriptor is kept.
 
-The objects around a socket take more memory than everything else that a quiet stream has. What must be done
-to a descriptor that is no plain reading or writing is done here, by way of a socket object for a moment.
+The objects around a socket take more memory than everything else of a quiet stream. Whatever is not plain
+reading or writing is done here, by way of a socket object that lives for a moment.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ CLOSED = -1
 
 
 def shut_down_writing(descriptor: int) -> None:
-    """Tell the peer that no more comes.
+    """Shut down the writing half, so that the peer reads end of file.
 
     Raises:
         OSError: The peer is gone.
@@ -29,16 +29,16 @@ def shut_down_writing(descriptor: int) -> None:
 
 
 def reset_on_close(descriptor: int) -> None:
-    """Make the closing of a socket forget at once what its peer has not taken.
+    """Have ``close`` discard at once the bytes that the peer has not taken.
 
-    Otherwise the kernel keeps it, megabytes of it, and offers it for as long as a stalled peer likes.
+    Otherwise the kernel keeps them, which can be megabytes, for as long as a stalled peer likes.
     """
     with _socket_of(descriptor) as sock:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
 
 def close(descriptor: int) -> None:
-    """Close it; whoever waits for it hears that by ``trio.ClosedResourceError``."""
+    """Close the descriptor; tasks that wait for it get ``trio.ClosedResourceError``."""
     trio.lowlevel.notify_closing(descriptor)
     os.close(descriptor)
 

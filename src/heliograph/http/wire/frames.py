@@ -33,7 +33,7 @@ def frame(opcode: int, payload: bytes) -> bytes:
 def whole_messages(data: bytes) -> bool:
     """Tell whether a client's bytes, from the beginning of a frame on, are complete unfragmented messages.
 
-    It reads headers only (RFC 6455, section 5.2); whether they are valid is the parser's to say.
+    Only the headers are read (RFC 6455, section 5.2); the parser decides whether they are valid.
     """
     at = 0
     while at + 2 <= len(data):
@@ -52,11 +52,11 @@ def whole_messages(data: bytes) -> bool:
 def plain_frames(data: bytes) -> list[tuple[int, bytes]] | None:
     """Read a client's bytes, if they are nothing but whole short texts, pings and pongs.
 
-    Nearly all that clients send is of this form: a parser for each would be most of what hearing it costs.
+    Nearly all that clients send has this form, and a parser would be most of the cost of reading it.
 
     Returns:
         The opcodes (with the FIN bit) and payloads; ``None`` when anything else is there or anything is
-        wrong, which is the parser's to read and to judge.
+        wrong: the parser has to read it.
     """
     found = []
     at = 0
@@ -111,7 +111,7 @@ def sse_block(
     """Make one block of an event stream (WHATWG HTML, section 9.2.6).
 
     Args:
-        event: Its name; ``None``: an EventSource takes it for a ``message``.
+        event: The block's name; ``None``: an EventSource calls it ``message``.
         data: JSON, in which every kind of newline is escaped, so it is always one line.
         event_id: The client's cursor once it has read this.
         retry_ms: How many milliseconds the client waits before it reconnects.
@@ -127,12 +127,12 @@ def sse_block(
 def notice_block(
     kind: str, fields: Mapping[str, Any], cursor: str, retry_ms: int | None = None, *, named: bool = True
 ) -> bytes:
-    """Make a block of what a stream says of itself; its data has a ``topic`` as an event's has.
+    """Make a block that tells of the stream itself; like an event's, its data has a ``topic``.
 
     Args:
-        kind: Such as ``keepalive``.
+        kind: The notice's name, such as ``keepalive``.
         fields: The rest of the data.
-        cursor: The client's once it has read this; empty for none.
+        cursor: The client's cursor once it has read this; empty for none.
         retry_ms: How many milliseconds the client waits before it reconnects.
         named: Whether the block has an ``event:`` line.
     """

@@ -1,14 +1,14 @@
 """The head of a request, read so that nobody could read it differently.
 
-A connection looks at heads to know where each request ends and which of them take a shortcut (see
-``connection``). Whoever parses beside another parser invites smuggling, so there are two ways and no third.
-A strict part of RFC 9112 is read by one expression: HTTP/1.1, CRLF, a path as target, no header twice, a body
-of a known length or none, no upgrade but WebSocket's. Any other head is read by h11, hypercorn's own parser,
-and written anew in that plain form: what hypercorn is given is what was read here.
+A connection reads heads to know where each request ends and which of them take a shortcut (see
+``connection``). Two parsers that disagree about a request invite smuggling, so there are two ways and no
+third. A strict subset of RFC 9112 is read by one expression: HTTP/1.1, CRLF, a path as target, no header
+twice, a body of a known length or none, no upgrade but WebSocket's. Any other head is read by h11,
+hypercorn's own parser, and rewritten in that plain form, so hypercorn is given exactly what was read here.
 
-A head is refused here that h11 refuses, and what must not reach hypercorn: HTTP/2 in any form (with a closed
-window hypercorn keeps whole answers in memory, without a deadline), two ways of saying how long a body is,
-and handshakes of WebSockets that are none.
+A head is refused here if h11 refuses it, or if it must not reach hypercorn: HTTP/2 in any form (with a closed
+window hypercorn keeps whole answers in memory, without a deadline), a body length given in two ways, and an
+invalid WebSocket handshake.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ class HeaderFields:
     """Header fields, each there once.
 
     Args:
-        by_name: By names in small letters.
+        by_name: Values by lower-case name.
     """
 
     by_name: Mapping[str, str]
@@ -76,7 +76,7 @@ class HeaderFields:
     def get(self, name: str, default: str, /) -> str: ...
 
     def get(self, name: str, default: str | None = None, /) -> str | None:
-        """Return a field by its name in whatever letters."""
+        """Return a field's value; the case of ``name`` does not matter."""
         return self.by_name.get(name.lower(), default)
 
     def __getitem__(self, name: str, /) -> str:
@@ -85,17 +85,17 @@ class HeaderFields:
 
 @attrs.frozen
 class Head:
-    """A head without doubt; of the form ``asked.Asked``.
+    """An unambiguous head; it implements ``asked.Asked``.
 
     Args:
-        raw: As hypercorn is given it, with the empty line.
-        method: As it came.
-        path: Undecoded.
-        query: Undecoded, without the question mark.
-        headers: The header fields; of those that came more than once the last.
-        length: Bytes of the body behind it; ``None`` when it comes in chunks.
+        raw: The bytes that hypercorn is given, with the empty line.
+        method: The method, as it came.
+        path: The path, undecoded.
+        query: The query, undecoded, without the question mark.
+        headers: The header fields; the last value of one that came more than once.
+        length: Length of the body in bytes; ``None`` when it is chunked.
         http_version: ``1.1`` or ``1.0``.
-        strict: It came in the strict form, so that a shortcut may serve it.
+        strict: Whether it came in the strict form, so that a shortcut may serve it.
     """
 
     raw: bytes
@@ -116,7 +116,7 @@ class Head:
 
     @property
     def mimetype(self) -> str:
-        """The media type of the body, in small letters and without parameters."""
+        """The media type of the body, in lower case and without parameters."""
         return self.headers.get("content-type", "").partition(";")[0].strip().lower()
 
     @property
@@ -131,21 +131,21 @@ class Head:
 
     @property
     def plain(self) -> bool:
-        """Whether it asks nothing of the connection but to go on, or to become a WebSocket."""
+        """Whether it is strict, and asks the connection only to stay open or to become a WebSocket."""
         if not self.strict or "expect" in self.headers.by_name:
             return False
         names = self.headers.by_name
         return "upgrade" in names or names.get("connection", "keep-alive").lower() == "keep-alive"
 
     def body(self) -> MeasuredBody:
-        """Return the measure of the whole request."""
+        """Return what measures the whole request, head included."""
         if self.length is None:
             return ChunkedBody(len(self.raw))
         return SizedBody(len(self.raw) + self.length)
 
 
 def read_head(raw: bytes) -> Head:
-    """Read a head, up to and with its empty line.
+    """Parse a head, which ends with its empty line.
 
     Raises:
         HeadRefused: It can't be served.
@@ -157,7 +157,7 @@ def read_head(raw: bytes) -> Head:
 
 
 def _read_strict(raw: bytes) -> Head | None:
-    """Read a head of the strict form; ``None`` if it is not of that form."""
+    """Parse a head of the strict form; ``None`` if it has another form."""
     match = _HEAD.fullmatch(raw)
     if match is None:
         return None
@@ -190,7 +190,7 @@ def _read_by_h11(raw: bytes) -> Head:
     has_body = chunked or headers.get("content-length", "0") != "0"
     upgrades = "upgrade" in headers and method == "GET" and not has_body and _to_web_socket(headers)
     if not upgrades:
-        headers.pop("upgrade", None)  # whoever asks for another protocol is served by this one
+        headers.pop("upgrade", None)  # a request for another protocol is served by this one
     closes = "close" in _tokens(headers)
     lines = [b" ".join([request.method, request.target, b"HTTP/" + request.http_version])]
     lines += [b": ".join(field) for field in fields if field[0] not in _OF_THE_CONNECTION]
@@ -227,7 +227,7 @@ def _to_web_socket(headers: Mapping[str, str]) -> bool:
 
 
 def _check_web_socket(headers: HeaderFields) -> None:
-    """Check a handshake as RFC 6455 asks for, section 4.2.1.
+    """Check a handshake against RFC 6455, section 4.2.1.
 
     Raises:
         HeadRefused: It is of another version, or without a proper key.

@@ -1,4 +1,4 @@
-"""The inbox of a connection: what its peer has sent and nobody has been given yet."""
+"""The inbox of a connection: bytes that were received and not handed on yet."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ READ_BYTES = 64 * 1024
 
 
 class Inbox:
-    """Bytes of one socket, in order.
+    """The received bytes of one socket, in order.
 
     Args:
         socket: Connected and non-blocking.
 
     Attributes:
-        ended: The peer sends no more.
+        ended: Whether the peer sends no more.
     """
 
     __slots__ = ("_data", "_fresh", "_socket", "ended")
@@ -36,24 +36,24 @@ class Inbox:
         return len(self._data)
 
     def take(self, size: int) -> bytes:
-        """Take the first bytes out."""
+        """Take out the first ``size`` bytes, or as many as there are."""
         taken = bytes(self._data[:size])
         del self._data[:size]
         return taken
 
     def take_of(self, body: MeasuredBody, most: int) -> bytes:
-        """Take the first bytes out that belong to a request."""
+        """Take out the first bytes that belong to the request of ``body``, about ``most`` at most."""
         return self.take(body.measure(self._data, most))
 
     def put_back(self, data: bytes) -> None:
-        """Put bytes in front of all others."""
+        """Put ``data`` in front of all other bytes."""
         self._data[:0] = data
 
     async def fill(self) -> None:
         """Wait for the peer's next bytes, or its end.
 
-        Most clients send a request right after they have connected, so the first reading is tried at once.
-        Later there is mostly nothing yet, so the waiting comes first.
+        Most clients send a request right after they have connected, so the first read is tried at once.
+        Later the socket is mostly empty, so those reads wait first.
 
         Raises:
             trio.BrokenResourceError: The peer has reset the connection.
@@ -76,10 +76,10 @@ class Inbox:
         """Wait for the head of a request and take it out.
 
         Args:
-            wanted: Tells, after each reading, whether to go on.
+            wanted: Tells, after each read, whether to go on waiting.
 
         Returns:
-            ``None`` when the peer has ended, or it is not wanted any more.
+            The head; ``None`` when the peer has ended, or the head is no longer wanted.
 
         Raises:
             HeadRefused: It can't be served.
@@ -95,7 +95,7 @@ class Inbox:
             looked = len(self._data)
             if looked > HEAD_LIMIT:
                 raise HeadRefused(431, f"the head of the request has more than {HEAD_LIMIT} bytes")
-            # The first byte tells TLS and other noise at once.
+            # The first byte gives away TLS and other noise at once.
             if looked and not self._data[:1].isalpha():
                 raise HeadRefused(400, "this is not HTTP/1.1")
             if self.ended and looked:
@@ -105,7 +105,7 @@ class Inbox:
             await self.fill()
 
     async def wait_for(self, size: int) -> bool:
-        """Wait until this many bytes are there; tell whether they have come before the peer's end."""
+        """Wait until ``size`` bytes are there; false if the peer ended before."""
         while len(self._data) < size and not self.ended:
             await self.fill()
         return len(self._data) >= size

@@ -1,29 +1,31 @@
-"""The parking lot: one task that hears the peers of all streams, so that an idle stream costs none.
+"""The parking lot: one task that reads the sockets of all streams, so that an idle stream needs no task.
 
-Nearly all of a stream's life its peer says nothing. A task that waits for one socket costs 3.7 KiB, twice
-what everything else of the stream does; a descriptor in a set costs a few hundred bytes of the kernel. So a
-stream that has taken its connection over hands its descriptor in here and its task ends. All descriptors are
-in one epoll set, which is itself a descriptor: the lot waits until that is readable, and takes it from there.
+A stream's peer is silent nearly all the time. A task that waits for one socket costs 3.7 KiB, twice as much
+as the rest of the stream; a descriptor in an epoll set costs a few hundred bytes of kernel memory. So a
+stream that has taken its connection over hands its descriptor in here, and its task ends. All descriptors are
+in one epoll set, which is itself a descriptor: the lot waits until the set is readable, then asks it which
+sockets are.
 
-*What it calls must not wait.* A peer's words are acted upon by plain calls (``Parked.heard``). What takes its
-time is begun by them in a task of its own: a replay, the flushing of a full socket, an answer. Where the
-peer's next words must wait for that, the stream is put on hold, and they stay in the socket.
+*Calls must not wait.* The peer's bytes go to the stream by a plain call (``Parked.heard``). Work that waits
+(a replay, the flushing of a full socket, an answer) is started in a task of its own. Where the peer's next
+bytes must wait for that work, the stream is put on hold, and they stay in the socket.
 
-*Bites.* Events are taken a few at a time, and of each socket one piece is read; then everybody else has a
-turn. The set is level-triggered: a socket with more to say is simply told of again, behind the others.
+*Bites.* The lot takes a few sockets at a time and reads one piece from each; then all other tasks have a
+turn. The set is level-triggered: a socket with more to read is reported again, behind the others.
 
-*Descriptors are used again.* The number of a closed one may be somebody else's a moment later. So a stream
-leaves the lot before its descriptor is closed, and a bite is dealt with without an await: whoever is not here
-any more when its turn comes has left in the same bite, and nobody can have come in its place.
+*Descriptors are reused.* The number of a closed descriptor may belong to another stream a moment later. So a
+stream leaves the lot before its descriptor is closed, and a bite is handled without an await: a descriptor
+that is no longer here when its turn comes was closed in the same bite, and no other can have taken its
+number.
 
-*Errors.* The peer's end this connection. A mistake of ours in one of the calls ends that stream too, with its
-traceback in the log, as everything does that goes wrong while one connection is served.
+*Errors.* An error of the peer ends its connection. A bug in one of the calls ends that stream alone, with its
+traceback in the log, like any bug while one connection is served.
 
-*Two forms.* Where the system has no epoll each stream is read in its connection's own task (``TaskLot``).
+*Two forms.* Where the system has no epoll, each stream is read in its connection's own task (``TaskLot``).
 ``open_lot`` is the only place that knows.
 
 *Refused alternatives.* Edge-triggered events: fewer wakings, but each socket would have to be emptied at
-once, or remembered. Trio's own epoll set: it knows no other waiters than tasks.
+once, or remembered. Trio's own epoll set: its only waiters are tasks.
 """
 
 from __future__ import annotations
@@ -48,33 +50,33 @@ class Parked(Protocol):
     """A stream, as the lot sees it."""
 
     def heard(self, data: bytes) -> bool:
-        """Act on what the peer has sent; tell whether it is to be heard further."""
+        """Act on bytes from the peer; return whether to go on reading."""
         ...
 
     def gone(self) -> None:
-        """Clean up and close the descriptor: nothing comes any more."""
+        """Clean up and close the descriptor, since nothing more will be read."""
         ...
 
 
 class Lot(Protocol):
-    """Where streams wait for what their peers say."""
+    """Reads the sockets of all streams."""
 
     async def keep(self, descriptor: int, parked: Parked, early: bytes = b"") -> None:
-        """Hear a peer until its stream is gone: in this task, or, when this returns, without it.
+        """Read a socket until its stream is gone: in the calling task, or after this has returned.
 
         Args:
-            descriptor: Of a connected socket that doesn't block.
-            parked: Whose it is; it closes the descriptor.
-            early: The peer's first words, already read.
+            descriptor: A connected socket that doesn't block.
+            parked: The stream of the socket; it closes the descriptor.
+            early: The peer's first bytes, already read.
         """
         ...
 
     def hold(self, descriptor: int) -> None:
-        """Hear a peer no further for now."""
+        """Stop reading a socket for now."""
         ...
 
     def resume(self, descriptor: int) -> None:
-        """Hear a peer again that was put on hold; harmless if its stream is gone."""
+        """Read a socket again that was put on hold; harmless if its stream is gone."""
         ...
 
     def leave(self, descriptor: int) -> None:
@@ -82,11 +84,11 @@ class Lot(Protocol):
         ...
 
     async def left(self) -> None:
-        """Wait until all have gone who were parked without a task."""
+        """Wait until all streams have gone that are read without a task of their own."""
         ...
 
     async def run(self) -> None:
-        """Hear peers until cancelled; whoever is still here is gone then."""
+        """Read until cancelled; then end all streams that are still here."""
         ...
 
 
@@ -96,7 +98,7 @@ def open_lot() -> Lot:
 
 
 def _hear(descriptor: int, parked: Parked) -> None:
-    """Read one piece of what a peer has sent, and have it acted upon."""
+    """Read one piece from a socket and pass it to its stream."""
     try:
         data = os.read(descriptor, READ_BYTES)
     except BlockingIOError:
@@ -107,11 +109,11 @@ def _hear(descriptor: int, parked: Parked) -> None:
 
 
 def _tell(parked: Parked, data: bytes) -> None:
-    """Have a piece of what a peer has sent acted upon; nothing is its end."""
+    """Pass a piece of bytes to a stream; an empty one is the peer's end."""
     try:
         goes_on = bool(data) and parked.heard(data)
     except Exception:
-        # A mistake in serving one stream must not end all the others.
+        # A bug in serving one stream must not end all the others.
         log.exception("a stream was lost to an unexpected error")
         goes_on = False
     if not goes_on:
@@ -119,7 +121,7 @@ def _tell(parked: Parked, data: bytes) -> None:
 
 
 class EpollLot:
-    """All descriptors in one set, and one task for them."""
+    """Reads all sockets in one task, by one epoll set."""
 
     def __init__(self) -> None:
         self._epoll = select.epoll()
@@ -128,8 +130,8 @@ class EpollLot:
         self._empty: trio.Event | None = None
 
     async def keep(self, descriptor: int, parked: Parked, early: bytes = b"") -> None:
-        """Take a descriptor in, and return."""
-        if self._epoll.closed:  # its handshake was under way when everything was cancelled
+        """Add a descriptor to the set, and return."""
+        if self._epoll.closed:  # everything was cancelled during its handshake
             parked.gone()
             return
         self._epoll.register(descriptor, select.EPOLLIN)
@@ -138,12 +140,12 @@ class EpollLot:
             _tell(parked, early)
 
     def hold(self, descriptor: int) -> None:
-        """Take a descriptor out of the set: there a peer's end would be told of again and again."""
+        """Take a descriptor out of the set, which would report the peer's end again and again."""
         self._held.add(descriptor)
         self._epoll.unregister(descriptor)
 
     def resume(self, descriptor: int) -> None:
-        """Put it back."""
+        """Put a descriptor back into the set."""
         if descriptor in self._held:
             self._held.remove(descriptor)
             self._epoll.register(descriptor, select.EPOLLIN)
@@ -159,13 +161,13 @@ class EpollLot:
             self._empty.set()
 
     async def left(self) -> None:
-        """Wait until all have gone."""
+        """Wait until all streams have gone."""
         while self._parked:
             self._empty = trio.Event()
             await self._empty.wait()
 
     async def run(self) -> None:
-        """Hear whoever speaks, bite by bite."""
+        """Read the sockets that are readable, bite by bite."""
         try:
             while True:
                 await trio.lowlevel.wait_readable(self._epoll)
@@ -181,14 +183,14 @@ class EpollLot:
 
 
 class TaskLot:
-    """Each descriptor in the task that brings it."""
+    """Reads each socket in the task that calls ``keep``."""
 
     def __init__(self) -> None:
         self._kept: set[int] = set()
         self._held: dict[int, trio.Event] = {}
 
     async def keep(self, descriptor: int, parked: Parked, early: bytes = b"") -> None:
-        """Hear the peer here, until the stream is gone or this is cancelled."""
+        """Read the socket until its stream is gone or this call is cancelled."""
         self._kept.add(descriptor)
         try:
             if early:
@@ -200,16 +202,16 @@ class TaskLot:
                     await trio.lowlevel.wait_readable(descriptor)
                     _hear(descriptor, parked)
         except trio.ClosedResourceError:
-            pass  # it was cut
+            pass  # the stream was cut
         finally:
             parked.gone()
 
     def hold(self, descriptor: int) -> None:
-        """Have its task wait for something else."""
+        """Have the socket's task wait for ``resume`` instead."""
         self._held[descriptor] = trio.Event()
 
     def resume(self, descriptor: int) -> None:
-        """Have its task hear the peer again."""
+        """Have the socket's task read again."""
         if descriptor in self._held:
             self._held.pop(descriptor).set()
 
@@ -219,7 +221,7 @@ class TaskLot:
         self.resume(descriptor)
 
     async def left(self) -> None:
-        """Return: whoever is here has a task, and is waited for with that."""
+        """Return at once: every stream here has a task, whose nursery waits for it."""
 
     async def run(self) -> None:
         """Do nothing."""

@@ -5,13 +5,13 @@ connection is accepted here and handed to hypercorn's ``TCPServer``, wrapped in 
 can take over. This module is the only one that touches hypercorn's inner classes, and
 ``tests/http/test_server.py`` fails clearly when an upgrade changes them.
 
-Trio's ``serve_listeners`` would do, but for what it costs each of thousands of streams that come back at
-once: a turn of the scheduler to accept it, an object for its socket, and two scopes to close what a stream
-has long taken over are more than what its handshake needs. Here some are accepted in each turn, and Trio's
-stream of a socket is made for those that need one.
+Trio's ``serve_listeners`` would do, but costs too much when thousands of streams come back at once: a turn of
+the scheduler to accept each, an object for its socket, and two scopes to close what a stream has long taken
+over are more than its handshake needs. Here several connections are accepted in each turn, and Trio's stream
+of a socket is made only for those that need one.
 
-Nesting is the order of stopping: accepting ends first, then what is still served gets ``grace`` seconds, then
-it is cancelled and its connections are aborted: cancelling does not reach the writes that hypercorn shields.
+Nesting is the order of stopping. Accepting ends first. Connections then get ``grace`` seconds, after which
+they are cancelled and aborted: cancelling alone does not reach the writes that hypercorn shields.
 """
 
 from __future__ import annotations
@@ -115,7 +115,7 @@ def _why_not_bound(host: str, port: int, error: OSError) -> str:
 
 
 class NoIdleTask(TrioSingleTask):
-    """Stands where hypercorn would start and cancel a task for every request."""
+    """Replaces the idle task that hypercorn would start and cancel for every request."""
 
     async def restart(self, task_group: object, action: object) -> None:
         """Start nothing."""
@@ -134,9 +134,9 @@ class Server:
         write_timeout: Seconds after which a peer that takes no bytes is given up.
         idle_timeout: Seconds that a connection may be without a request.
         grace: Seconds that requests under way get after accepting has ended.
-        shortcuts: By method and path.
-        lot: Where the streams are that took their connections over.
-        tls: Of the listener; ``None``: it is plain.
+        shortcuts: Shortcuts by method and path.
+        lot: Reads the sockets of the streams that took their connections over.
+        tls: Encrypts the listener's connections; ``None``: they are plain.
     """
 
     app: QuartTrio
@@ -163,7 +163,7 @@ class Server:
         self._accepting.cancel()
 
     async def run(self) -> None:
-        """Serve until accepting is stopped and the connections have ended or used up their grace."""
+        """Serve until accepting is stopped and all connections have ended or used up ``grace``."""
         sweeper = Sweeper(lambda: self._connections, min(SWEEP_SECONDS, self.idle_timeout / 4))
         async with trio.open_nursery() as serving:
             serving.start_soon(self._abort_when_cancelled)
@@ -187,7 +187,7 @@ class Server:
                 connection.abort()
 
     async def _accept(self, handlers: trio.Nursery) -> None:
-        """Accept connections, some at a time, until cancelled."""
+        """Accept connections, several at a time, until cancelled."""
         listening = self.listener
         try:
             while True:
@@ -202,7 +202,7 @@ class Server:
                             log.warning("no connection can be accepted now", reason=error.strerror)
                             await trio.sleep(EXHAUSTED_SECONDS)
                             break
-                        continue  # it was gone before it was accepted
+                        continue  # the peer was gone before its connection was accepted
                     sock.setblocking(False)
                     if self.tls is None:
                         handlers.start_soon(self._handle, sock)
@@ -216,13 +216,13 @@ class Server:
         try:
             served, early = await self._serve_requests(sock, peer)
             if served is not None:
-                # What requests have set in this task's context ends with them: a fresh copy of the one that
-                # all tasks here come from shares their variables instead of having its own.
+                # Drop what requests have set in this task's context: fresh copies of one context share
+                # their variables.
                 trio.lowlevel.current_task().context = self._variables.copy()
                 # This frame lives as long as the stream: it holds nothing of the handshake.
                 await served.serve(early)
         except Exception:
-            # A mistake in serving one connection must not end all the others.
+            # A bug in serving one connection must not end all the others.
             log.exception("a connection was lost to an unexpected error")
         finally:
             if sock.fileno() != CLOSED:  # no stream has taken it
@@ -230,7 +230,11 @@ class Server:
                 sock.close()
 
     async def _serve_requests(self, sock: socket.socket, peer: str | None) -> tuple[Served | None, bytes]:
-        """Serve requests until the connection ends or is taken over; return by whom, and the early bytes."""
+        """Serve requests until the connection ends or is taken over.
+
+        Returns:
+            What took the connection over (``None`` if it ended), and the bytes that it has not read yet.
+        """
         connection = Connection(sock, self.write_timeout, self.idle_timeout, self._has_shortcut, peer)
         if self.stopping:
             connection.stop()
@@ -291,6 +295,6 @@ class Server:
         sync_spawn: object,
         call_soon: object,
     ) -> None:
-        """Call the app as hypercorn's own wrapper does, and let the connection know of the request."""
+        """Call the app as hypercorn's own wrapper does, with the request marked as under way."""
         with current.get().request():
             await self.app(scope, receive, send)

@@ -1,22 +1,21 @@
-"""A sink: where the bytes of one stream are written, without ever waiting.
+"""A sink: writes the bytes of one stream, without ever waiting.
 
-``write`` tries the socket at once; what does not fit stays here, in order, and a flusher task (started
-only then) waits for the socket to become writable. Everything that goes to one connection passes
-through its sink, so frames never interleave.
+``write`` tries the socket at once. Bytes that the socket does not take stay here, in order, and a flusher
+task (started only then) waits for the socket to become writable. Everything that goes to one connection
+passes through its sink, so frames never interleave.
 
-What is kept has a budget in bytes. Each piece remembers whose it is and which events it holds, so that
-when the budget is used up the subscription's overflow policy can act on whole messages:
+The pending bytes have a budget. Each pending piece knows its subscription and its events, so that the
+subscription's overflow policy can act on whole messages when the budget is used up:
 
-- ``disconnect``: the stream is told (``overflowed``) and ends; the client resumes from its cursor.
-- ``drop_oldest``: the oldest unsent pieces of the subscription make room.
-- ``latest``: of the subscription's unsent pieces only the newest message of each channel stays, and of
-  these the newest, as far as they fit.
+- ``disconnect``: the owner is told (``too_slow``) and ends the stream; the client resumes from its cursor.
+- ``drop_oldest``: the oldest unsent pieces of the subscription are dropped to make room.
+- ``latest``: only the newest unsent message of each channel is kept, and of these the newest that fit.
 
-What the last two take away is told in one ``gap`` per run of losses, in the place of what was lost. A
-piece that was partly sent is never touched, and one piece is always taken, however large.
+The last two put one ``gap`` notice in the place of each run of lost messages. A piece that was partly sent is
+never dropped, and one piece is always taken, however large.
 
-A long module, since the policies, the budget and the socket work on one list of pieces, and whatever one of
-them does must hold for the others before it returns.
+A long module, since the policies, the budget and the socket work on one list of pieces, and each must leave
+that list consistent for the others.
 
 Writing by file descriptor: ``os.write`` on the non-blocking socket is the plain system call; it must
 never be done after the socket was closed (the number may be somebody else's), so ``close`` comes first.
@@ -49,13 +48,13 @@ UNREAD_BUDGETS = 4
 
 @attrs.frozen
 class Loss:
-    """What an overflow policy took away, in one run.
+    """One run of events that an overflow policy dropped.
 
     Args:
-        subscription: Whose events.
+        subscription: The subscription that lost them.
         first: Id of the first lost event.
-        last: Id of the last.
-        count: How many.
+        last: Id of the last lost event.
+        count: Number of lost events.
     """
 
     subscription: Subscription
@@ -74,21 +73,21 @@ class _Piece:
 
     @property
     def position(self) -> EventId | None:
-        """Where a client stands that has been given everything before this piece; ``None``: as it stood."""
+        """The position of a client that has everything before this piece; ``None``: the piece moves none."""
         if self.loss is not None:
             return EventId(self.loss.first - 1)
         return self.before if self.batch is None else EventId(self.batch.first_id - 1)
 
 
 class SinkOwner(Protocol):
-    """Whose sink it is; forgotten when the sink is closed, so that no cycle keeps the memory of a stream."""
+    """The owner of a sink, which forgets it when closed: a reference cycle would keep a stream's memory."""
 
     def start_task(self, flush: Callable[[], Awaitable[None]]) -> None:
         """Start the flusher."""
         ...
 
     def count_loss(self, loss: Loss) -> None:
-        """Count what a policy took away."""
+        """Count the events that a policy dropped."""
         ...
 
     def describe_loss(self, loss: Loss) -> bytes:
@@ -99,12 +98,12 @@ class SinkOwner(Protocol):
         """Act on a client that is over its budget or takes nothing at all.
 
         Args:
-            untaken: The position before the events that were to be written just now and are not kept.
+            untaken: The position just before the events that were about to be written and are not kept.
         """
         ...
 
     def peer_lost(self) -> None:
-        """Act on a peer that is gone; said once."""
+        """Act on a peer that is gone; called once."""
         ...
 
 
@@ -112,10 +111,10 @@ class Sink:
     """The writing side of one connection.
 
     Args:
-        descriptor: Of a connected socket that doesn't block.
-        budget: Bytes that may wait.
+        descriptor: A connected socket that doesn't block.
+        budget: Bytes that may be pending.
         stall_seconds: How long the peer may take nothing at all.
-        owner: Hears what happens.
+        owner: Told of losses, slowness and the peer's end.
     """
 
     __slots__ = (
@@ -151,27 +150,27 @@ class Sink:
 
     @property
     def closed(self) -> bool:
-        """Whether nothing can be written any more."""
+        """Whether the sink is closed."""
         return self._closed
 
     @property
     def descriptor(self) -> int | None:
-        """Where the next bytes may be written; ``None`` while some wait, and when no more are taken."""
+        """The descriptor to write to directly; ``None`` while bytes are pending or no more are taken."""
         return None if self._pending is not None or self._closed or self._finishing else self._fd
 
     @property
     def _low_water(self) -> int:
-        """Down to how many pending bytes more is produced again."""
+        """The number of pending bytes at or below which ``room`` returns."""
         return min(LOW_WATER, self._budget // 2)
 
     @property
     def _reduced(self) -> int:
-        """Down to how many pending bytes a policy goes when it acts."""
+        """The number of pending bytes that a policy leaves when it acts."""
         return self._budget * 3 // 4
 
     @property
     def _begun(self) -> int:
-        """How many bytes are left of the piece that was partly sent, which no policy can make smaller."""
+        """The number of unsent bytes of the partly sent piece, which no policy can drop."""
         if not self._pending or not self._sent_of_first:
             return 0
         return len(self._pending[0].data) - self._sent_of_first
@@ -192,10 +191,10 @@ class Sink:
 
         Args:
             data: Whole frames or blocks.
-            subscription: Whose live events they are; ``None`` for what no policy may take away: control
+            subscription: The subscription of live events; ``None`` for what no policy may drop: control
                 messages, and history, which is read no faster than the client takes it.
-            batch: The events.
-            before: Without events: where a client resumes that was not given this.
+            batch: The events in ``data``.
+            before: Without ``batch``: where the client resumes if it was not sent ``data``.
         """
         if self._closed or self._finishing:
             return
@@ -207,7 +206,7 @@ class Sink:
             return
         if self.pending_bytes + len(data) > self._budget:
             if subscription is None or batch is None:
-                # A page of history may exceed the budget; answers that are never read go on and on.
+                # A page of history may exceed the budget; a client that never reads must not for ever.
                 if self.pending_bytes > UNREAD_BUDGETS * self._budget:
                     self._open_owner.too_slow(_Piece(data, None, batch, before=before).position)
                     return
@@ -229,17 +228,17 @@ class Sink:
     def keep(
         self, data: bytes, sent: int, subscription: Subscription | None = None, batch: Batch | None = None
     ) -> None:
-        """Keep the rest of what was partly written to ``descriptor``, while nothing was waiting."""
+        """Keep the rest of ``data``, after ``sent`` bytes of it were written to ``descriptor``."""
         self._pending = deque([_Piece(data, subscription, batch)])
         self._sent_of_first = sent
         self.pending_bytes = len(data) - sent
         self._flush_later()
 
     def discard_unsent(self) -> EventId | None:
-        """Forget what waits, except the rest of a piece that was partly sent.
+        """Drop all pending pieces, except the rest of one that was partly sent.
 
         Returns:
-            The position before the first event or notice that was forgotten; ``None`` if there was none.
+            The position just before the first dropped event or notice; ``None`` if there was none.
         """
         if not self._pending:
             return None
@@ -250,7 +249,7 @@ class Sink:
         return min(positions, default=None)
 
     def finish(self, last_words: bytes) -> None:
-        """Take these last words, whatever waits, and no more; when all is sent, close the writing side."""
+        """Take ``last_words``, then nothing more; when all is sent, shut down the writing half."""
         if self._closed or self._finishing:
             return
         if self._pending is None:
@@ -263,7 +262,7 @@ class Sink:
             self._shut_down()
 
     def close(self) -> None:
-        """Write nothing more from here on; to be called before the socket is closed."""
+        """Write nothing from now on; to be called before the socket is closed."""
         self._closed = True
         self._owner = None
         self._pending = None
@@ -271,7 +270,7 @@ class Sink:
         self._tell_room()
 
     async def room(self) -> bool:
-        """Wait until little enough is pending for more to be produced; false when no more is taken."""
+        """Wait until more may be produced; false when the sink takes no more."""
         while self.pending_bytes > self._low_water and not (self._closed or self._finishing):
             self._room = trio.Event()
             await self._room.wait()
@@ -351,10 +350,10 @@ class Sink:
             self._tell_room()
 
     def _drop_oldest(self, subscription: Subscription, needed: int) -> None:
-        """Take the subscription's oldest unsent pieces out, down to three quarters of the budget.
+        """Drop the subscription's oldest unsent pieces, down to three quarters of the budget.
 
-        More than is needed for one message, so that a client that stays slow does not cost a pass over
-        everything pending for every message.
+        This is more than one message needs, so that a client that stays slow does not cost a pass over
+        all pending pieces for every message.
         """
         excess = self.pending_bytes + needed - self._reduced
         place, batches, told = self._take_out(subscription, excess)
@@ -364,10 +363,10 @@ class Sink:
         self._put_gap(place, told, fresh)
 
     def _keep_latest(self, subscription: Subscription, batch: Batch) -> None:
-        """Keep of the subscription's unsent messages and these the newest of each channel, newest first.
+        """Keep only each channel's newest message, of the subscription's unsent ones and ``batch``.
 
-        Like ``_drop_oldest`` it goes down to three quarters of the budget, besides the piece that was partly
-        sent; the newest of all is always kept.
+        The newest channels are kept, down to three quarters of the budget as in ``_drop_oldest``, not
+        counting the partly sent piece. The newest message of all is always kept.
         """
         place, batches, told = self._take_out(subscription, math.inf)
         encode = subscription.watcher.encode
@@ -392,7 +391,7 @@ class Sink:
         """Remove a subscription's unsent pieces, oldest first, until ``excess`` bytes are gone.
 
         Returns:
-            Where the first one was, what was in them, and the loss that an unsent notice had told.
+            The index of the first removed piece, the removed batches, and the loss told by a removed notice.
         """
         assert self._pending is not None
         kept: deque[_Piece] = deque()
@@ -412,7 +411,7 @@ class Sink:
         return (len(kept) if place < 0 else place), batches, loss
 
     def _put_gap(self, place: int, told: Loss | None, fresh: Loss | None) -> None:
-        """Put one notice of what an unsent notice had told and of what was lost just now."""
+        """Insert one notice at ``place`` for both losses: ``told`` by a removed notice, and ``fresh``."""
         if fresh is not None:
             self._open_owner.count_loss(fresh)
         loss = _add(told, fresh)
@@ -425,7 +424,7 @@ class Sink:
 
 
 def _pieces(messages: Iterable[Message], encode: Encoder) -> Iterator[Batch]:
-    """Put messages together in batches of about ``PIECE_BYTES``."""
+    """Group messages into batches of about ``PIECE_BYTES``."""
     piece: list[Message] = []
     size = 0
     for message in messages:

@@ -1,4 +1,4 @@
-"""TLS in this process: in front of everything else, so that whoever serves a connection sees a plain socket.
+"""TLS in this process, in front of everything else: the rest of the server sees plain sockets.
 
 Streams are written by descriptor, many in one system call, and that can't be done to an SSL object. So each
 connection over TLS gets a pair of sockets: one end is served as any accepted connection is, and two tasks
@@ -6,8 +6,8 @@ carry bytes between the other end and the peer. What is bounded stays bounded, s
 the kernel's and small, and each task holds one read at a time. It costs two tasks and the SSL object for each
 connection: for tens of thousands of watchers a proxy in front is the better place for TLS.
 
-The certificate is looked at once a second, and at once after a SIGHUP. Those who connect from then on are
-shown the new one; open connections go on. A new one that can't be used is said, and the old one stays.
+The certificate's files are checked once a second, and at once after a SIGHUP. New connections get the new
+certificate; open connections go on. A new certificate that can't be used is logged, and the old one stays.
 """
 
 from __future__ import annotations
@@ -45,10 +45,10 @@ class TlsStats:
     """Counters since the start.
 
     Args:
-        handshakes: Connections that were let in.
-        failed: Those whose handshake came to nothing.
-        reloads: Certificates that were taken over later.
-        broken: Whether the files as they are now can't be used.
+        handshakes: Completed handshakes.
+        failed: Failed handshakes.
+        reloads: Certificates that replaced the first one.
+        broken: Whether the files can't be used as they are now.
     """
 
     handshakes: int = 0
@@ -58,14 +58,14 @@ class TlsStats:
 
 
 class Tls:
-    """The certificate of the listener, and those who connect to it.
+    """The certificate of the listener, and its encrypted connections.
 
     Args:
-        certificate: PEM file, with its chain.
-        key: PEM file; ``None``: it is in the first one.
+        certificate: PEM file of the certificate, with its chain.
+        key: PEM file of the key; ``None``: ``certificate`` holds it.
 
     Raises:
-        SettingsError: They can't be used.
+        SettingsError: The files can't be used.
     """
 
     def __init__(self, certificate: Path, key: Path | None = None) -> None:
@@ -82,7 +82,7 @@ class Tls:
         context.minimum_version = ssl.TLSVersion.TLSv1_2
         context.set_alpn_protocols(["http/1.1"])
         certificate, key = self._files
-        # A key with a passphrase would ask for it on the terminal.
+        # Without this, a key with a passphrase would ask for it on the terminal.
         context.load_cert_chain(certificate, key, password=lambda: "")
         return context
 
@@ -92,7 +92,7 @@ class Tls:
         return f"server.tls_cert: {names} can't be used: {why} (HELIOGRAPH_TLS_CERT, HELIOGRAPH_TLS_KEY)"
 
     def _stamp(self) -> list[tuple[int, int, int] | None]:
-        """Return what tells that the files are others than before."""
+        """Return inode, time and size of each file, which tell whether it has changed."""
         stamps: list[tuple[int, int, int] | None] = []
         for file in self._files:
             try:
@@ -103,7 +103,7 @@ class Tls:
         return stamps
 
     def look(self) -> None:
-        """Take over the files if they have changed."""
+        """Load the files again if they have changed."""
         stamp = self._stamp()
         if stamp == self._seen:
             return
@@ -121,13 +121,13 @@ class Tls:
             log.info("certificate taken over", file=str(self._files[0]))
 
     async def run(self) -> None:
-        """Look for ever."""
+        """Look every ``LOOK_SECONDS``, for ever."""
         while True:
             await trio.sleep(LOOK_SECONDS)
             self.look()
 
     async def serve(self, sock: socket.socket, handle: Handle) -> None:
-        """Have a connection served that is encrypted; return when it has ended."""
+        """Serve an encrypted connection by ``handle``; return when it has ended."""
         try:
             peer: str | None = str(sock.getpeername()[0])
         except OSError:
@@ -159,19 +159,19 @@ class Tls:
 
 @attrs.define
 class _PeerReading:
-    """The task that reads a peer: only when it has ended may another one say farewell."""
+    """The task that reads from the peer; it must have ended before another one shuts TLS down."""
 
     scope: trio.CancelScope = attrs.field(factory=trio.CancelScope)
     ended: trio.Event = attrs.field(factory=trio.Event)
 
     async def end(self) -> None:
-        """End it."""
+        """Cancel the task and wait for its end."""
         self.scope.cancel()
         await self.ended.wait()
 
 
 async def _carry_in(encrypted: Encrypted, inner: trio.SocketStream, reading: _PeerReading) -> None:
-    """Carry what the peer sends, and its end."""
+    """Carry bytes from the peer to the inner socket, then its end of file."""
     with reading.scope, suppress(*LOST):
         while data := await encrypted.receive_some(READ_BYTES):
             await inner.send_all(data)
@@ -181,7 +181,7 @@ async def _carry_in(encrypted: Encrypted, inner: trio.SocketStream, reading: _Pe
 
 
 async def _carry_out(inner: trio.SocketStream, encrypted: Encrypted, reading: _PeerReading) -> None:
-    """Carry what is answered; at its end tell the peer so, and let it read that before all is closed."""
+    """Carry bytes from the inner socket to the peer; then shut TLS down and let the peer read to the end."""
     try:
         while data := await inner.receive_some(READ_BYTES):
             await encrypted.send_all(data)
