@@ -1,9 +1,9 @@
 """Artifacts in a folder: ``{root}/{workflow}/{run}/{key}``.
 
-An artifact is one plain file, so a platform that writes its own needs no help to do so. Ours are written
-beside and put in place when they are on the disk: a reader sees the old one or the new one, never a part,
-and what was acknowledged is there after a crash. Names are checked here, whoever has checked them before:
-they never lead out of the folder, and an artifact that is a link is not followed.
+An artifact is one plain file, so a platform can write its own without this service. This service writes to a
+temporary file and renames it once it is on the disk: a reader sees the old artifact or the new one, never a
+part, and an acknowledged one survives a crash. Names are checked here even if a caller has checked them: they
+never lead out of the folder, and an artifact that is a link is not followed.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class FolderArtifacts:
         return await self._call(lambda: _list(self._folder(workflow_id, run_id), after, limit))
 
     async def find(self, workflow_id: str, run_id: str, keys: Sequence[str]) -> Mapping[str, ArtifactInfo]:
-        """Return those of some artifacts that there are, by key."""
+        """Return the artifacts among ``keys`` that exist, by key."""
         return await self._call(lambda: _find(self._folder(workflow_id, run_id), keys))
 
     async def read(
@@ -68,7 +68,7 @@ class FolderArtifacts:
         return await self._call(lambda: _read(self._file(workflow_id, run_id, key), first, last))
 
     async def write(self, workflow_id: str, run_id: str, key: str, data: bytes) -> ArtifactInfo:
-        """Keep an artifact whole; return when it is on the disk."""
+        """Write an artifact, whole or not at all; return when it is on the disk."""
         return await self._call(lambda: _write(self._file(workflow_id, run_id, key), data))
 
     async def delete(self, workflow_id: str, run_id: str, key: str) -> None:
@@ -76,11 +76,11 @@ class FolderArtifacts:
         await self._call(lambda: _delete(self._file(workflow_id, run_id, key)))
 
     async def delete_old(self, workflow_id: str, run_id: str, before: datetime) -> bool:
-        """Remove all that a run has left behind, unless some of it was written later."""
+        """Remove all artifacts of a run, unless one was written at ``before`` or later."""
         return await self._call(lambda: _delete_old(self._folder(workflow_id, run_id), before.timestamp()))
 
     async def runs(self, after: RunName | None, limit: int) -> Sequence[RunName]:
-        """Return some of the runs that left something behind."""
+        """Return some of the runs that have artifacts."""
         return await self._call(lambda: _runs(self._root, after, limit))
 
     async def _call(self, work: Callable[[], T]) -> T:
@@ -124,7 +124,7 @@ def _find(folder: Path, keys: Sequence[str]) -> Mapping[str, ArtifactInfo]:
 
 @contextmanager
 def _entries(folder: Path) -> Iterator[Iterable[os.DirEntry[str]]]:
-    """Scan a folder; one that is not there is empty."""
+    """Scan a folder; a missing one counts as empty."""
     try:
         scanning = os.scandir(folder)
     except (FileNotFoundError, NotADirectoryError):
@@ -186,7 +186,7 @@ def _delete(file: Path) -> None:
 
 
 def _delete_old(folder: Path, before: float) -> bool:
-    """Remove a run's folder, unless something in it is newer; what comes in meanwhile stays."""
+    """Remove a run's folder, unless a file in it is newer; files that are added meanwhile stay."""
     try:
         status = os.lstat(folder)
         names = os.listdir(folder) if S_ISDIR(status.st_mode) else []
@@ -202,7 +202,7 @@ def _delete_old(folder: Path, before: float) -> bool:
                 shutil.rmtree(folder / name)
             elif status.st_mtime < before:
                 (folder / name).unlink()
-    with suppress(OSError):  # something came in
+    with suppress(OSError):  # a file was added meanwhile
         folder.rmdir()
     return True
 
@@ -219,7 +219,7 @@ def _runs(root: Path, after: RunName | None, limit: int) -> Sequence[RunName]:
 
 
 def _folders(folder: Path) -> Sequence[str]:
-    """Return the names of the folders in a folder that may be those of workflows and runs, sorted."""
+    """Return the names of subfolders that are valid for workflows and runs, sorted."""
     with _entries(folder) as entries:
         return sorted(
             entry.name for entry in entries if is_name(entry.name) and entry.is_dir(follow_symlinks=False)

@@ -1,8 +1,9 @@
-"""Artifacts in object storage, by ``obstore``: S3 and what speaks like it, Google's and Azure's.
+"""Artifacts in object storage, by ``obstore``: S3 and compatible ones, Google's and Azure's.
 
-A bucket has no folders, so a key is the whole way: ``{prefix}/{workflow}/{run}/{key}``. An object is there
-whole or not at all, by the storage's own promise. The library's calls block without holding Python, each in a
-worker thread, and give up after some seconds: an outage is an answer, and no call that hangs.
+A bucket has no folders, so an object's name is the whole path: ``{prefix}/{workflow}/{run}/{key}``. The
+storage itself promises that an object is there whole or not at all. The library's calls block in a worker
+thread each, without the GIL, and give up after some seconds, so an outage is an error and not a call that
+hangs.
 """
 
 from __future__ import annotations
@@ -38,8 +39,8 @@ def open_bucket(url: str) -> ObjectStore:
     """Make the client of a bucket; it connects when it is first used.
 
     Args:
-        url: Such as ``s3://bucket/prefix``. Where it is and who asks is taken from the environment, by the
-            names that each storage's own tools use (``AWS_ACCESS_KEY_ID``, ``AWS_ENDPOINT_URL``, …).
+        url: Such as ``s3://bucket/prefix``. Endpoint and credentials come from the environment, by the names
+            that each storage's own tools use (``AWS_ACCESS_KEY_ID``, ``AWS_ENDPOINT_URL``, …).
 
     Raises:
         SettingsError: The extra is not installed, or the URL names no storage that is known.
@@ -77,18 +78,18 @@ class ObjectArtifacts:
         place = _place(workflow_id, run_id)
 
         def ask() -> Sequence[ArtifactInfo]:
-            # A few objects whose names are no keys may be among them.
+            # A few objects with names that are not keys may be among them.
             listed = (info for page in self._pages(place, place + (after or "")) for info in page)
             return list(islice((info for info in listed if is_key(info.key)), limit))
 
         return await self._call(ask)
 
     async def find(self, workflow_id: str, run_id: str, keys: Sequence[str]) -> Mapping[str, ArtifactInfo]:
-        """Return those of some artifacts that there are, by key.
+        """Return the artifacts among ``keys`` that exist, by key.
 
-        Storages list names in their order, a thousand at a time, from any name on. So they are asked for
-        what follows a wanted name, and what is behind that comes with it: one request where a run left
-        nothing, and never more than a list of all would take.
+        A storage lists names in order, a thousand at a time, from any name on. So each request begins at the
+        next wanted key and brings those behind it, too: one request if the run has no artifacts, and never
+        more than a list of them all would take.
         """
         place = _place(workflow_id, run_id)
         wanted = sorted(filter(is_key, keys))
@@ -108,7 +109,7 @@ class ObjectArtifacts:
         return await self._call(ask)
 
     def _pages(self, place: str, behind: str) -> Iterator[Sequence[ArtifactInfo]]:
-        """Yield what is in a place behind a name, as far as each request of the storage tells."""
+        """Yield the objects of a place behind a name, one page per request."""
         import obstore
 
         for page in obstore.list(self._store, place, offset=behind, chunk_size=LISTED):
@@ -117,7 +118,7 @@ class ObjectArtifacts:
     async def read(
         self, workflow_id: str, run_id: str, key: str, first: int = 0, last: int | None = None
     ) -> tuple[ArtifactInfo, bytes]:
-        """Read an artifact, or some of its bytes; one request, as long as there are any."""
+        """Read an artifact, or some of its bytes, by one request if it has any of them."""
         import obstore
         from obstore.exceptions import BaseError
 
@@ -135,7 +136,7 @@ class ObjectArtifacts:
                 found = obstore.get(self._store, place, options=options)
             except FileNotFoundError:
                 raise
-            except BaseError:  # maybe it ends before the range begins
+            except BaseError:  # the object may end before the range begins
                 known = _info(obstore.head(self._store, place))
                 if first < known.size:
                     raise
@@ -145,7 +146,7 @@ class ObjectArtifacts:
         return await self._call(ask)
 
     async def write(self, workflow_id: str, run_id: str, key: str, data: bytes) -> ArtifactInfo:
-        """Keep an artifact whole; return when the storage has it."""
+        """Write an artifact, whole or not at all; return when the storage has it."""
         import obstore
 
         place = _place(workflow_id, run_id, key)
@@ -163,13 +164,13 @@ class ObjectArtifacts:
         place = _place(workflow_id, run_id, key)
 
         def ask() -> None:
-            obstore.head(self._store, place)  # storages don't say whether there was anything to delete
+            obstore.head(self._store, place)  # a storage's delete does not tell whether the object existed
             obstore.delete(self._store, place)
 
         await self._call(ask)
 
     async def delete_old(self, workflow_id: str, run_id: str, before: datetime) -> bool:
-        """Remove all that a run has left behind, unless some of it was written later."""
+        """Remove all artifacts of a run, unless one was written at ``before`` or later."""
         import obstore
 
         place = _place(workflow_id, run_id)
@@ -184,10 +185,10 @@ class ObjectArtifacts:
         return await self._call(ask)
 
     async def runs(self, after: RunName | None, limit: int) -> Sequence[RunName]:
-        """Return some of the runs that left something behind, by their names with a slash between."""
+        """Return some of the runs that have artifacts, in the order of ``workflow/run``."""
         import obstore
 
-        # What follows "w/r/" and all that begins with it is "w/r0" at the earliest.
+        # "0" follows "/", so "w/r0" comes right after every name that begins with "w/r/".
         behind = None if after is None else f"{after.workflow_id}/{after.run_id}0"
 
         def ask() -> Sequence[RunName]:

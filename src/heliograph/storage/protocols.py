@@ -1,12 +1,12 @@
-"""The protocols that the rest of the service knows storage by.
+"""The protocols by which the rest of the service uses storage.
 
 The **log** is the ordered, durable record of events: what it acknowledged survives anything. The
-**store** is what is folded out of it, and answers questions. Embedded, one SQLite database is both;
-distributed, Redis is the log and PostgreSQL the store. The others are what single actors need. One
+**store** is folded out of the log, and answers questions. Embedded, one SQLite database is both;
+distributed, Redis is the log and PostgreSQL the store. The other protocols serve single actors. One
 conformance suite runs over both forms.
 
-A long module, since it is the only one of its room that other rooms may import: all that storage promises is
-read in one place.
+A long module, since it is the only one of its room that other rooms may import: all promises of storage are
+in one place.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Receipt:
 
     @property
     def cursor(self) -> EventId:
-        """The position after which all these events have been seen."""
+        """The position of a client that has seen all these events."""
         return max(self.ids)
 
 
@@ -46,10 +46,10 @@ class Page:
 
     Args:
         events: The events, at most as many as were asked for.
-        through: Everything of the selection up to this id is in ``events`` or before them.
-        more: Whether there may be more behind ``through``.
-        trimmed: Some of the selection's events up to this id were removed by retention before this reading,
-            and are missing here; ``OLDEST`` when none after the position that was read from are.
+        through: No event of the selection up to this id follows after ``events``.
+        more: Whether there may be events of the selection after ``through``.
+        trimmed: Retention has removed some of the selection's events up to this id, so they are missing here;
+            ``OLDEST`` if none are missing after the position that was read from.
     """
 
     events: Sequence[Event]
@@ -63,7 +63,7 @@ class Bounds:
     """The extent of a selection that is kept.
 
     Args:
-        trimmed: Some of its events up to this id were removed by retention; 0 when none were.
+        trimmed: Retention has removed some of its events up to this id; 0 when it has removed none.
         head: The newest id of the whole log.
     """
 
@@ -76,10 +76,10 @@ class LogStats:
     """The state of following a log on another server.
 
     Args:
-        reachable: Whether the last try reached it.
-        outages: The number of times that it became unreachable since the start.
+        reachable: Whether the last try reached the server.
+        outages: The number of times that the server became unreachable since the start.
         losses: The number of times that the position was lost.
-        error: Why it is not reachable now.
+        error: Why the server is not reachable now.
     """
 
     reachable: bool
@@ -89,10 +89,10 @@ class LogStats:
 
 
 class PositionLost(HeliographError):
-    """The log no longer leads on from a position; some events after it can't be given by anybody.
+    """The log no longer has all events after a position.
 
-    Whoever followed from there goes on from ``head``, and tells those whom it served that what comes
-    does not connect to what they have. It is raised once: the next ``tail`` from ``head`` goes on.
+    A follower goes on from ``head``, and tells its own readers that the next events do not connect to those
+    they have. The error is raised once: the next ``tail`` from ``head`` goes on.
     """
 
     def __init__(self, head: EventId, reason: str) -> None:
@@ -102,7 +102,7 @@ class PositionLost(HeliographError):
 
 
 class Deposed(HeliographError):
-    """Another node has taken over what this one was about to do."""
+    """Another node has taken over this node's turn."""
 
 
 class Log(Protocol):
@@ -114,7 +114,7 @@ class Log(Protocol):
         ...
 
     async def append(self, requests: Sequence[Sequence[Draft]]) -> Sequence[Receipt | HeliographError]:
-        """Append several requests in one durable write; each is kept whole or not at all.
+        """Append several requests in one durable write, each whole or not at all.
 
         Returns:
             For each request its receipt, or the error that refused it alone.
@@ -128,10 +128,10 @@ class Log(Protocol):
     async def tail(self, after: EventId) -> Sequence[Event]:
         """Wait for events after a position; return them in order, at least one, at most some thousand.
 
-        Whoever follows in a loop lets others run: at the newest event it waits, and before that reads.
+        A loop over ``tail`` lets other tasks run: it waits at the newest event, and reads before that.
 
         Raises:
-            Unavailable: They can't be read now; to be tried again.
+            Unavailable: They can't be read now; try again.
             PositionLost: Events after the position are gone, and no others lead on from it.
         """
         ...
@@ -139,8 +139,8 @@ class Log(Protocol):
     async def read(self, selection: Selection, after: EventId, limit: int) -> Page:
         """Read a selection's events after a position, oldest first.
 
-        A page may have few events, or none, and ``more`` behind it all the same. What retention has removed
-        behind the position is told by ``trimmed``, which is of the same moment as the events.
+        A page may have few events, or none, although there are ``more``. ``trimmed`` tells what retention has
+        removed after the position, as of the same moment as the events.
 
         Raises:
             Unavailable: They can't be read now.
@@ -165,10 +165,10 @@ class Log(Protocol):
 
 
 class Archive(Protocol):
-    """Moves what was appended into the store, where the two are apart; on one node at a time."""
+    """Moves events from the log into the store, where these are apart; on one node at a time."""
 
     async def begin(self) -> bool:
-        """Become the archiver unless another node is; tell whether this one is it now.
+        """Become the archiver unless another node is; tell whether this node is the archiver now.
 
         Raises:
             Unavailable: The store is away.
@@ -206,10 +206,10 @@ class Entry:
 
 
 class Listener(Protocol):
-    """Hears what is published beside the log, on one node at a time, by a lease."""
+    """Receives what is published outside the log, on one node at a time, by a lease."""
 
     async def begin(self) -> bool:
-        """Take the lease unless another node has it, and begin to hear; tell whether it is held now.
+        """Take the lease unless another node has it, and subscribe; tell whether this node holds it now.
 
         Raises:
             Unavailable: It can't be asked for.
@@ -217,23 +217,23 @@ class Listener(Protocol):
         ...
 
     async def hear(self) -> Sequence[Heard | Entry]:
-        """Return the entries since the last call, waiting a while for one. Only after ``begin``.
+        """Return new messages and entries, waiting a while for one. Only after ``begin``.
 
-        The messages of pub/sub come first, once. Then come the entries that follow the one that was done
-        last: they come again until they are ``done``, on this node or another.
+        The messages of pub/sub come first, each once. Then come the entries after the last one that is
+        ``done``: an entry is returned again until it is done, on this node or another.
 
         Raises:
-            Unavailable: The connection is lost, and what is published now with it.
+            Unavailable: The connection is lost; messages that are published meanwhile are lost, too.
             Deposed: The lease was lost.
         """
         ...
 
     async def hold(self) -> None:
-        """Keep the lease while nothing is heard.
+        """Renew the lease between two calls of ``hear``.
 
         Raises:
-            Unavailable: It can't be renewed now.
-            Deposed: It was lost.
+            Unavailable: The lease can't be renewed now.
+            Deposed: The lease was lost.
         """
         ...
 
@@ -247,19 +247,19 @@ class Listener(Protocol):
         ...
 
     async def done(self, entry: Entry) -> None:
-        """Remember, for whoever holds the lease next, that all entries up to this one are in the log.
+        """Write down, for the next holder of the lease, that all entries up to ``entry`` are in the log.
 
         Raises:
-            Unavailable: It can't be written down now.
+            Unavailable: It can't be written now.
             Deposed: The lease was lost; nothing is changed.
         """
         ...
 
     async def end(self) -> None:
-        """Give the lease up, and hear no more; harmless when it is not held.
+        """Release the lease, and unsubscribe; harmless when the lease is not held.
 
         Raises:
-            Unavailable: It can't be given up, and will expire.
+            Unavailable: The lease can't be released, and will expire.
         """
         ...
 
@@ -272,21 +272,21 @@ class RunName(NamedTuple):
 
 
 class Keeper(Protocol):
-    """Removes what the store need not keep any longer."""
+    """Removes what retention does not keep."""
 
     @property
     def active(self) -> bool:
-        """Whether it is this node that removes."""
+        """Whether this node is the one that removes."""
         ...
 
     async def remove_runs(self, policy: RetentionSettings, now: datetime) -> Sequence[RunName]:
         """Remove a part of the runs that are over the retention, with their steps.
 
-        In one transaction, before or after everything else that is said of them: a run that says something
-        meanwhile is kept whole, or begins anew.
+        It is one transaction, before or after every fold of the runs' events: a run with news meanwhile is
+        either kept whole or begins anew.
 
         Returns:
-            Those that were removed; none when there are no more.
+            The runs that were removed; none when there are no more.
 
         Raises:
             Unavailable: The store is away.
@@ -294,7 +294,7 @@ class Keeper(Protocol):
         ...
 
     async def unknown_runs(self, names: Sequence[RunName]) -> Sequence[RunName]:
-        """Return those of some runs of which nothing is kept.
+        """Return the runs among ``names`` of which nothing is kept.
 
         Raises:
             Unavailable: The store is away.
@@ -315,7 +315,7 @@ class LineFilter:
     """The lines of output that a search finds; ``None`` does not filter.
 
     Args:
-        text: A text in the line as it was written; the case of ASCII letters is ignored.
+        text: Only lines that contain this text as it was written; the case of ASCII letters is ignored.
         stream: Only lines of this stream.
     """
 
@@ -331,8 +331,8 @@ class LogLine:
     """One line of output, or a marked piece of one; not frozen, since thousands are made at once.
 
     Args:
-        partial: The stream's next piece goes on in the same line.
-        rewind: It is written over what the line held so far, as after a lone carriage return.
+        partial: Whether the stream's next piece goes on in the same line.
+        rewind: Whether it overwrites the line so far, as after a lone carriage return.
     """
 
     seq: int
@@ -349,8 +349,8 @@ class LogText:
     """Lines of output, none of them marked, as one text.
 
     Args:
-        text: In UTF-8, each line with its end; ``None``: they must be read as lines.
-        last_seq: Of the last of them.
+        text: The lines in UTF-8, each with its end; ``None``: they must be read as lines.
+        last_seq: The ``seq`` of the last line.
     """
 
     text: bytes | None
@@ -362,7 +362,7 @@ class RollupSnapshot:
     """The state that an aggregator starts from, all as of one moment.
 
     Args:
-        checkpoint: The last folded event; everything here includes it and those before it.
+        checkpoint: The last folded event; the snapshot includes it and all before it.
         changed: The last event that changed any rollup.
         cube: The rollups.
         unfinished: The measured entities that are not finished, with their facts (``analytics.measured``).
@@ -381,9 +381,9 @@ class Group:
     """The entities that have one value of a field.
 
     Args:
-        name: The value; ``None``: those that have none.
-        newest: When the newest of them was created.
-        counts: How many there are, by the values of another field.
+        name: The value; ``None``: the entities without one.
+        newest: When the newest entity was created.
+        counts: The number of entities by the values of another field.
     """
 
     name: str | None
@@ -408,20 +408,20 @@ class Store(Protocol):
         Args:
             kind: The kind of entity.
             wanted: The kind's filter, such as ``TaskFilter``.
-            after: The position of the last entity of the page before: ``Kind.position``, or when sorted the
+            after: The position of the last entity of the page before: ``Kind.position``; with ``sort`` the
                 value that it is sorted by, and its key.
             limit: The most to return.
-            sort: The name of what to sort by instead, largest first.
-            skip: The number of entities to leave out first; they cost as if they were listed, so bound it.
+            sort: The name of a value to sort by instead, largest first.
+            skip: The number of entities to leave out first; they cost as much as listed ones, so bound it.
         """
         ...
 
     async def get(self, kind: Kind[V], *key: str) -> V | None:
-        """Return one entity, ``None`` if there is none of that key."""
+        """Return the entity of a key; ``None`` if there is none."""
         ...
 
     async def count(self, kind: Kind[Any], field: str, wanted: Any = None) -> dict[Any, int]:
-        """Count the entities that pass a filter by the values of a field, without those that none has."""
+        """Count the entities that pass a filter by the values of ``field``; unused values are left out."""
         ...
 
     async def groups(
@@ -436,12 +436,12 @@ class Store(Protocol):
         """List the values of a field among the entities that pass a filter; tell whether there are more.
 
         Args:
-            kind: Which entities.
-            field: What they are grouped by.
-            split: What the entities of a group are counted by.
+            kind: The kind of entity.
+            field: The field that they are grouped by.
+            split: The field by whose values each group's entities are counted.
             wanted: The kind's filter.
-            after: The position of the last group of the page before: when its newest entity was created, in
-                microseconds, and its name.
+            after: The position of the last group of the page before: the time at which its newest entity was
+                created, in microseconds, and its name.
             limit: The most to return.
         """
         ...
@@ -467,9 +467,9 @@ class Store(Protocol):
 
         Args:
             kind: A kind whose entities have lines (``Kind.lines``).
-            name: The id of one of them.
-            first_seq: The first number.
-            last_seq: The last one; ``None``: to the end.
+            name: The id of one of its entities.
+            first_seq: The first ``seq``.
+            last_seq: The last ``seq``; ``None``: to the end.
             limit: The most to return.
             newest: Take the last ``limit`` lines of the range instead of the first.
             wanted: Only these lines.
@@ -477,7 +477,7 @@ class Store(Protocol):
         ...
 
     async def text(self, kind: Kind[Any], name: str, first_seq: int) -> LogText | None:
-        """Read many lines of output at once as text, from a ``seq`` on; ``None``: there are none.
+        """Read many lines of output at once as text, from ``first_seq`` on; ``None`` if there are none.
 
         Raises:
             Unavailable: The store can't be read now.
@@ -505,19 +505,19 @@ class Store(Protocol):
         ...
 
     async def rollup_snapshot(self) -> RollupSnapshot:
-        """Read the rollups, and what is needed to go on from them."""
+        """Read the rollups, and the state from which an aggregator goes on."""
         ...
 
     async def before(self, wanted: Mapping[str, EventId]) -> Mapping[str, Before[Any]]:
-        """Return the state of finished measured entities before an event, given by entity."""
+        """Return the facts of finished measured entities before the event that ``wanted`` gives for each."""
         ...
 
 
 class Vault(Protocol):
-    """Keeps secrets, which are in no event."""
+    """Keeps secrets, which never stand in an event."""
 
     async def secrets(self) -> Mapping[str, str]:
-        """Return all of them by name.
+        """Return all secrets by name.
 
         Raises:
             Unavailable: They can't be read now.
@@ -525,7 +525,7 @@ class Vault(Protocol):
         ...
 
     async def keep(self, name: str, secret: str | None) -> None:
-        """Keep one durably, or forget it.
+        """Keep a secret durably; ``None`` removes it.
 
         Raises:
             Unavailable: It can't be written now.
@@ -535,13 +535,13 @@ class Vault(Protocol):
 
 @attrs.frozen
 class ArtifactInfo:
-    """The facts about an artifact that need no reading of it.
+    """The metadata of an artifact.
 
     Args:
         key: Its name within the run.
         size: The size in bytes.
         modified: The time at which it was written.
-        etag: Another one after each change.
+        etag: A tag that differs after each change.
     """
 
     key: str
@@ -551,66 +551,66 @@ class ArtifactInfo:
 
 
 class Artifacts(Protocol):
-    """The files that runs leave behind, by workflow, run and key. All of these are names without slashes.
+    """The files that runs leave behind, by workflow, run and key. All three are names without slashes.
 
-    Every method raises ``Unavailable`` when the place where they are kept is away.
+    Every method raises ``Unavailable`` when the storage of the files is away.
     """
 
     async def list(
         self, workflow_id: str, run_id: str, after: str | None = None, limit: int | None = None
     ) -> Sequence[ArtifactInfo]:
-        """List a run's artifacts, by key: those behind ``after``, ``limit`` of them if there are."""
+        """List a run's artifacts by key: at most ``limit`` of those after ``after``."""
         ...
 
     async def find(self, workflow_id: str, run_id: str, keys: Sequence[str]) -> Mapping[str, ArtifactInfo]:
-        """Return those of some artifacts that there are, by key; the run's others cost little."""
+        """Return the artifacts among ``keys`` that exist, by key; the run's other artifacts cost little."""
         ...
 
     async def read(
         self, workflow_id: str, run_id: str, key: str, first: int = 0, last: int | None = None
     ) -> tuple[ArtifactInfo, bytes]:
-        """Read an artifact, or its bytes from ``first`` through ``last`` (as far as it has them).
+        """Read an artifact, or those of its bytes from ``first`` through ``last`` that it has.
 
         Raises:
-            ArtifactNotFound: The run has none of that key.
+            ArtifactNotFound: The run has no artifact of that key.
         """
         ...
 
     async def write(self, workflow_id: str, run_id: str, key: str, data: bytes) -> ArtifactInfo:
-        """Keep an artifact whole, in place of an older one; return when it is durable."""
+        """Write an artifact, whole or not at all, in place of an older one; return when it is durable."""
         ...
 
     async def delete(self, workflow_id: str, run_id: str, key: str) -> None:
         """Remove an artifact.
 
         Raises:
-            ArtifactNotFound: The run has none of that key.
+            ArtifactNotFound: The run has no artifact of that key.
         """
         ...
 
     async def delete_old(self, workflow_id: str, run_id: str, before: datetime) -> bool:
-        """Remove all that a run has left behind, unless some of it was written at ``before`` or later.
+        """Remove all artifacts of a run, unless one was written at ``before`` or later.
 
         Returns:
-            Whether something was removed.
+            Whether any was removed.
         """
         ...
 
     async def runs(self, after: RunName | None, limit: int) -> Sequence[RunName]:
-        """Return some of the runs that left something behind, in an order of its own.
+        """Return some of the runs that have artifacts, in an order of the storage's own.
 
         Args:
-            after: The run behind which to go on; ``None``: from the beginning.
-            limit: At most so many; it may be fewer, and none only at the end.
+            after: The run after which to go on; ``None``: from the beginning.
+            limit: The most to return; fewer may come, and none only at the end.
         """
         ...
 
 
 class Turn(Protocol):
-    """A lease of something that one node at a time does."""
+    """One node's side of a lease, for work that one node at a time does."""
 
     async def begin(self) -> bool:
-        """Take it unless another node has it; tell whether it is held now.
+        """Take the lease unless another node has it; tell whether this node holds it now.
 
         Raises:
             Unavailable: It can't be asked for.
@@ -618,31 +618,31 @@ class Turn(Protocol):
         ...
 
     async def hold(self) -> None:
-        """Keep it; to be called at least once a second.
+        """Renew the lease when that is due; to be called at least once a second.
 
         Raises:
-            Unavailable: It can't be renewed now.
-            Deposed: It was lost.
+            Unavailable: The lease can't be renewed now.
+            Deposed: The lease was lost.
         """
         ...
 
     async def end(self) -> None:
-        """Give it up; harmless when it is not held.
+        """Release the lease; harmless when it is not held.
 
         Raises:
-            Unavailable: It can't be given up, and will expire.
+            Unavailable: The lease can't be released, and will expire.
         """
         ...
 
 
 class Queue(Protocol):
-    """Lists of texts that somebody else takes from."""
+    """Lists of texts that another program takes from."""
 
     async def push(self, name: str, data: bytes) -> None:
         """Put a text at the end of a list.
 
         Raises:
-            Unavailable: It can't be reached; the text may be there nevertheless.
+            Unavailable: The server is away; the text may be in the list all the same.
         """
         ...
 
@@ -650,13 +650,13 @@ class Queue(Protocol):
         """Return the number of texts that wait in a list.
 
         Raises:
-            Unavailable: It can't be reached.
+            Unavailable: The server is away.
         """
         ...
 
 
 class Storage(Protocol):
-    """A form of storage that is open: what a node has of it."""
+    """One node's side of an open form of storage."""
 
     @property
     def log(self) -> Log:
@@ -670,7 +670,7 @@ class Storage(Protocol):
 
     @property
     def keeper(self) -> Keeper:
-        """Removes what need not be kept."""
+        """Removes what retention does not keep."""
         ...
 
     @property
@@ -704,7 +704,7 @@ class Storage(Protocol):
 
     @property
     def start(self) -> EventId | None:
-        """The log's position when it was opened, ``None`` if it could not be reached."""
+        """The log's position when it was opened; ``None`` if the log could not be reached."""
         ...
 
     @property
@@ -714,11 +714,11 @@ class Storage(Protocol):
 
     @property
     def clocks(self) -> Mapping[str, float]:
-        """By server: how many seconds this machine's clock is ahead of its own, as it was last compared."""
+        """By server: seconds by which this machine's clock is ahead of the server's, as last compared."""
         ...
 
     async def checks(self) -> dict[str, str | None]:
-        """Tell of each part what is wrong with it, ``None`` if nothing is."""
+        """Return each part's problem, ``None`` if it has none."""
         ...
 
     def log_stats(self) -> LogStats | None:

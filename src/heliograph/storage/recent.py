@@ -1,8 +1,8 @@
-"""The newest events in memory, so that what just happened is answered without asking a database.
+"""The newest events in memory, so that readers of recent events need no database.
 
-A log hands every batch it makes durable (or reads) to its ``Recent``, in order and without a hole; a
-follower, a new watcher and a client that comes back after a moment are then served from here. It is
-bounded by events and by bytes; what falls out is read from the database.
+A log hands every batch that it makes durable (or reads) to its ``Recent``, in order and without a hole.
+Followers, new watchers and clients that come back after a moment are served from here. The memory is bounded
+by events and by bytes; older events are read from the database.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ class Recent:
     """Every event after ``since`` and up to ``through``.
 
     Args:
-        position: The position to begin at: nothing after it has happened yet.
+        position: The newest position of the log, at which to begin.
     """
 
     def __init__(self, position: EventId) -> None:
@@ -45,7 +45,7 @@ class Recent:
             self.since = dropped.id
 
     def forget(self, through: EventId) -> None:
-        """Drop what is here up to an id."""
+        """Drop the events up to ``through``."""
         while self._events and self._events[0][0].id <= through:
             _, size = self._events.popleft()
             self._bytes -= size

@@ -14,7 +14,8 @@ class RedisSettings:
 
     Args:
         prefix: Begins every key, so that several deployments can share one Redis.
-        keep_events: Archived events that stay in the stream, for cursors while PostgreSQL is away.
+        keep_events: The number of archived events that stay in the stream, for cursors while PostgreSQL is
+            away.
         max_events: The number of events waiting in the stream at which publishing is refused.
         max_memory: Publishing is refused above this part of Redis's ``maxmemory``.
         bridge: Pattern of the pub/sub channels whose messages are taken into the log; empty: nothing is

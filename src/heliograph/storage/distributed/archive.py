@@ -1,16 +1,16 @@
-"""The archive: how events get from the Redis stream into PostgreSQL, exactly once.
+"""The archive: moves events from the Redis stream into PostgreSQL, exactly once.
 
-One node at a time does it, for a *term*: as long as its session in PostgreSQL lives and holds an advisory
-lock. Everything is committed in that same session, so losing the lock is losing the connection; and
-PostgreSQL, or the next node in line, ends a session that fell silent, so a node that is paused or cut off
-is replaced in seconds.
+One node at a time is the archiver, for a *term*: as long as its session in PostgreSQL lives and holds an
+advisory lock. Everything is committed in that session, so losing the lock means losing the connection.
+PostgreSQL, or the next node in line, ends a silent session, so a paused or cut off node is replaced in
+seconds.
 
-Two fences stand in each transaction nevertheless. The checkpoint moves from exactly where this node read
-it, or the transaction fails: nothing can be folded twice. And the generation of Redis must be the one in
-which the events were read: what a run of Redis lost is not archived behind its back.
+Each transaction has two fences all the same. The checkpoint must move from exactly where this node read it,
+or the transaction fails: nothing can be folded twice. And the generation of Redis must be the one in which
+the events were read: events that a run of Redis has lost are not archived afterwards.
 
 The stream is trimmed only up to the checkpoint, after the commit. While a batch of a backlog is written, the
-next one is read and decoded; only what leads on from what was committed is ever written.
+next one is read and decoded; a batch is written only if it follows what was committed.
 """
 
 from __future__ import annotations
@@ -51,12 +51,12 @@ from heliograph.storage.sql.written import Written
 BATCH_EVENTS = 10_000
 WAIT_MILLISECONDS = 500
 BACKLOG_EVENTS = 1000
-"""A batch of more has others behind it."""
+"""A batch of more events is part of a backlog, so the next one is read ahead."""
 
 GATHER_EVENTS = 500
 GATHER_SECONDS = 0.05
-"""After a transaction of fewer events there is a pause, in which others gather for the next. An event that
-comes alone is archived at once; of a steady trickle each would cost the price of a transaction."""
+"""The pause after a transaction of fewer than ``GATHER_EVENTS`` events, in which others gather for the next.
+A single event is archived at once; without the pause each event of a trickle would cost a transaction."""
 
 TRIM_EVERY = 1000
 TRIM_EVENTS = 20_000
@@ -65,15 +65,15 @@ log = structlog.get_logger(__name__)
 
 
 class PostgresArchive:
-    """Lets this node be the archiver when its turn comes; implements ``protocols.Archive`` and ``Keeper``.
+    """The archiver of this node; implements ``protocols.Archive`` and ``Keeper``.
 
     Args:
-        stream: Where events come from.
-        log: Over the stream; what is in its memory need not be read and decoded again.
-        database: Where they go.
-        url: Of that database, for the session that holds the lock.
+        stream: The source of events.
+        log: The log over the stream; events in its memory need not be read and decoded again.
+        database: The database that events are written to.
+        url: That database's URL, for the session that holds the lock.
         settings: Timeouts.
-        prices: For costs that results don't say.
+        prices: Prices, for results that don't give their cost.
     """
 
     def __init__(
@@ -135,14 +135,14 @@ class PostgresArchive:
                 failure = error
                 nursery.cancel_scope.cancel()
         if not archived:
-            self._ahead = None  # it leads on from what was not archived
+            self._ahead = None  # it follows a batch that was not archived
         if failure is not None:
             raise failure
         self._gathering = 0 < archived < GATHER_EVENTS
         return archived
 
     async def _read_ahead(self, after: EventId) -> None:
-        """Read and decode what follows a batch while that is being written."""
+        """Read and decode the batch that follows ``after``, while the one before is written."""
 
         def read() -> Reading:
             reading = self._stream.read(after, BATCH_EVENTS)
@@ -164,7 +164,7 @@ class PostgresArchive:
     async def sweep(self, policy: RetentionSettings, now: datetime) -> int:
         """Remove a part of what is over the retention, on the archiver's node; see ``protocols.Keeper``.
 
-        Redis first: a reader must never find a hole that nothing tells of.
+        Redis comes first: a reader must never find an unexplained hole.
         """
         if not self.active:
             return 0
@@ -176,7 +176,7 @@ class PostgresArchive:
         return gone + await self._database.write(retention.remove, through)
 
     def _remove_entities(self, policy: RetentionSettings, now: datetime) -> int:
-        """Remove entities while nothing is archived: a batch must not take for stored what is removed."""
+        """Remove entities while nothing is archived, since the fold must not rely on a row that goes."""
 
         def remove(connection: Connection) -> retention.Removed:
             return retention.remove_entities(connection, policy, now)
@@ -190,7 +190,7 @@ class PostgresArchive:
         return await self._database.write(retention.remove_runs, policy, now)
 
     async def unknown_runs(self, names: Sequence[RunName]) -> Sequence[RunName]:
-        """Return those of some runs of which nothing is kept."""
+        """Return the runs among ``names`` of which nothing is kept."""
         return await self._database.read(retention.unknown_runs, names)
 
     def _begin(self) -> bool:
@@ -235,7 +235,7 @@ class PostgresArchive:
         return len(reading.ids)
 
     def _keep(self, session: Connection, reading: Reading) -> tuple[dict[str, int], set[str]]:
-        """Write events, with the tables that are folded from them, and move the checkpoint.
+        """Write events, fold them, and move the checkpoint.
 
         Returns:
             The last number of each channel, and the channels whose entities are steady.
@@ -260,9 +260,10 @@ class PostgresArchive:
         return heads, fold(session, events, self._prices, self._written.steady(set(heads)))
 
     def _note_hole(self, session: Connection, reading: Reading) -> None:
-        """Go on behind events that are in neither database, as after restoring an old backup.
+        """Skip events that are in neither database, as after restoring an old backup.
 
-        Redis is told before the commit: only where it says that something was removed do readers ask what.
+        Redis is told before the commit: readers ask PostgreSQL what was removed only if Redis says that
+        something was.
         """
         assert reading.state.oldest is not None
         through = EventId(reading.state.oldest - 1) if reading.ids else _end(reading)
@@ -272,7 +273,7 @@ class PostgresArchive:
 
 
 def _end(reading: Reading) -> EventId:
-    """Return up to where a reading leads: its last event, or the end of a stream that has none left."""
+    """Return the position that a reading reaches: its last event, or the head of an empty stream."""
     return reading.ids[-1] if reading.ids else reading.state.head
 
 
@@ -283,17 +284,17 @@ def _driver(session: Connection) -> psycopg.Connection[Any]:
 
 
 def _generation(session: Connection) -> int:
-    """Return PostgreSQL's copy of the generation, which no preparation can move until the commit."""
+    """Return PostgreSQL's copy of the generation, locked against a preparation until the commit."""
     table = schema.checkpoints
     found = select(table.c.event_id).where(table.c.name == GENERATION).with_for_update(read=True)
     return session.scalar(found) or 0
 
 
 def _copy(session: Connection, events: Sequence[Event]) -> None:
-    """Write the events in the text form of COPY; ``write_row`` takes thrice the time.
+    """Write the events in the text form of COPY; ``write_row`` takes three times as long.
 
-    The text is whole before COPY begins: while PostgreSQL waits for more of it, a session is not idle, and
-    that of a paused node would not be ended before its statement's timeout.
+    The text is complete before COPY begins. While PostgreSQL waits for more of it a session is not idle, so a
+    paused node's session would live until its statement's timeout.
     """
     lines = b"".join(map(_line, events))
     with _driver(session).cursor() as cursor, cursor.copy(COPY) as copy:

@@ -1,7 +1,7 @@
 """The distributed form, put together: Redis is the log, PostgreSQL the store, and any number of nodes serve.
 
-It opens whether or not the two are there, since a node that waits is better than one that has to be
-started again; only what a person must mend (a wrong password, database or schema) is refused.
+It opens whether or not the two servers can be reached, since a node that waits is better than one that must
+be started again. Only what a person must mend (a wrong password, database or schema) is refused.
 """
 
 from __future__ import annotations
@@ -38,17 +38,17 @@ LATE_SECONDS = 10.0
 ARRIVAL_SECONDS = 1.0
 CLOCK_SECONDS = 15.0
 CHECK_SECONDS = 1.5
-"""In which a part must answer to be called well."""
+"""The time in which a part must answer a check."""
 
 log = structlog.get_logger(__name__)
 
 
 class ArchivedStore(SqlStore):
-    """The store, which is a moment behind the log: an entity that is not there may not be there yet.
+    """The store, which is a moment behind the log: a missing entity may still be on its way.
 
     Args:
-        database: Where it is.
-        log: What it is behind.
+        database: The store's database.
+        log: The log that it follows.
     """
 
     def __init__(self, database: PostgresDatabase, log: RedisLog) -> None:
@@ -56,7 +56,7 @@ class ArchivedStore(SqlStore):
         self._log = log
 
     async def get(self, kind: Kind[V], *key: str) -> V | None:
-        """Return one entity; before it is called unknown, what this node has appended gets time to arrive."""
+        """Return one entity; ``None`` only after events that this node has appended had time to be folded."""
         found = await super().get(kind, *key)
         appended = self._log.position
         with trio.move_on_after(ARRIVAL_SECONDS):
@@ -68,18 +68,18 @@ class ArchivedStore(SqlStore):
 
 @attrs.frozen
 class Distributed:
-    """What a node has of the distributed form; implements ``protocols.Storage``.
+    """One node's side of the distributed form; implements ``protocols.Storage``.
 
     Args:
-        log: On Redis.
-        store: On PostgreSQL.
-        database: Under the store.
-        archive: For the archiver, and for retention.
-        stream: Redis itself.
-        listener: For the bridge; ``None``: nothing is to be bridged.
-        start: The log's position when it was opened, ``None`` if it could not be reached.
-        latencies: How long parts took to answer when they were last checked, in milliseconds.
-        clocks: How many seconds this machine's clock is ahead of theirs, as they were last compared.
+        log: The log on Redis.
+        store: The store on PostgreSQL.
+        database: The store's database.
+        archive: The archiver's and the retention's side.
+        stream: The Redis stream.
+        listener: The bridge's side; ``None``: nothing is bridged.
+        start: The log's position when it was opened; ``None`` if it could not be reached.
+        latencies: Milliseconds that each part took to answer the last check.
+        clocks: By server: seconds by which this machine's clock is ahead of it, as last compared.
     """
 
     log: RedisLog
@@ -94,16 +94,16 @@ class Distributed:
 
     @property
     def keeper(self) -> PostgresArchive:
-        """Removes what need not be kept."""
+        """Removes what retention does not keep."""
         return self.archive
 
     @property
     def background(self) -> Mapping[str, Callable[[], Awaitable[None]]]:
-        """The watches over PostgreSQL's calls, as one to a silent server never ends, and over the clocks."""
+        """The watch over PostgreSQL's calls, which never end if the server is silent, and over the clocks."""
         return {"postgres watch": self.database.watch.run, "clocks": self._watch_clocks}
 
     async def _watch_clocks(self) -> None:
-        """Compare the clocks now and then, with those that answer."""
+        """Compare the clocks every ``CLOCK_SECONDS``."""
         while True:
             await trio.sleep(CLOCK_SECONDS)
             await self.compare_clocks()
@@ -135,11 +135,11 @@ class Distributed:
         return RedisTurn(self.stream, name)
 
     def log_stats(self) -> LogStats:
-        """Tell how following Redis goes."""
+        """Return the state of following Redis."""
         return self.log.stats()
 
     async def checks(self) -> dict[str, str | None]:
-        """Tell of each part what is wrong with it, ``None`` if nothing is; soon, whatever falls silent."""
+        """Return each part's problem, ``None`` if it has none; a silent part does not delay the answer."""
         problems: dict[str, str | None] = dict.fromkeys(("redis", "postgres", "archive"))
         found: dict[str, EventId | None] = {}
 
@@ -205,7 +205,7 @@ async def open_distributed(
         listener = RedisListener(stream, the_log, redis) if redis.bridge else None
         start = the_log.position if the_log.reached else None
         opened = Distributed(the_log, store, database, archive, stream, listener, start)
-        await opened.compare_clocks()  # before anything goes by this machine's
+        await opened.compare_clocks()  # before anything relies on this machine's clock
         yield opened
     finally:
         stream.close()
@@ -217,10 +217,10 @@ def _time(connection: Connection) -> float:
 
 
 async def _probe(*probes: Callable[[], None]) -> None:
-    """Reach every server at once, and stop waiting after a while for those that don't answer.
+    """Probe all servers at once, and stop waiting after a while for those that don't answer.
 
     Raises:
-        SettingsError: Some server refuses; has what each one says.
+        SettingsError: A server refuses; it lists the problem of each.
     """
     problems: list[str] = []
 
@@ -242,7 +242,7 @@ async def _probe(*probes: Callable[[], None]) -> None:
 
 @contextmanager
 def changing(postgres_url: str) -> Iterator[OpenVault]:
-    """Change the secrets of a PostgreSQL database in one transaction, whichever nodes use it meanwhile.
+    """Change the secrets of a PostgreSQL database in one transaction; nodes may use it meanwhile.
 
     Raises:
         SettingsError: The URL is wrong, the server refuses, or the schema is not this program's.

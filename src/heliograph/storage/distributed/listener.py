@@ -1,13 +1,12 @@
-"""The messages that agents publish to Redis, in pub/sub and in a stream; heard by one node at a time.
+"""The listener: receives what agents publish to Redis by pub/sub and in a stream, on one node at a time.
 
-Pub/sub gives every subscriber its own copy, so only the node that holds the lease may append what it
-hears. The lease is a key that expires by itself and holds a token of this term; every append carries the
-token into the script that appends, where it is compared: a node that was paused and wakes with messages
-in its socket can't append them beside its successor. So does every writing down of how far the stream was
-read.
+Pub/sub gives every subscriber its own copy, so only the node that holds the lease may append messages. The
+lease is a key that expires by itself and holds a token of this term. Every append passes the token to the
+appending script, which compares it: a paused node that wakes with messages in its socket can't append them
+beside its successor. The position in the stream is written under the same check.
 
-An engine says the end of a task on pub/sub first and in the stream second. So what pub/sub has brought by the
-time that entries are read stands before them: they are read first, and handed over last.
+An engine publishes the end of a task on pub/sub first and in the stream second. So entries are read before
+the messages, and returned after them: a message that was published before an entry also comes before it.
 """
 
 from __future__ import annotations
@@ -38,16 +37,16 @@ WAIT_SECONDS = 0.1
 RENEW_SECONDS = 1.0
 MOST_MESSAGES = 1000
 MOST_ENTRIES = 200
-"""The entries of the stream that are read at a time: engines write entries of up to 200 KB."""
+"""The number of stream entries that are read at a time; engines write entries of up to 200 KB."""
 
 
 class RedisListener:
-    """Hears publishers while this node holds the lease; implements ``protocols.Listener``.
+    """Receives messages while this node holds the lease; implements ``protocols.Listener``.
 
     Args:
-        stream: Redis.
+        stream: The Redis stream and its client.
         log: The log that the messages go to.
-        settings: The places that are heard, and the longest silence of a connection.
+        settings: The channels and the stream to receive from, and the longest silence of a connection.
     """
 
     def __init__(self, stream: RedisStream, log: RedisLog, settings: RedisSettings) -> None:
@@ -64,11 +63,11 @@ class RedisListener:
         self._renewed = self._heard = self._asked = 0.0
 
     async def begin(self) -> bool:
-        """Take the lease if it is free, and begin to hear; see ``protocols.Listener``."""
+        """Take the lease if it is free, and subscribe; see ``protocols.Listener``."""
         return await self._call(self._begin)
 
     async def hear(self) -> Sequence[Heard | Entry]:
-        """Return what came, waiting a while for it; see ``protocols.Listener``."""
+        """Return what has arrived, waiting a while for something; see ``protocols.Listener``."""
         return await self._call(self._hear)
 
     async def hold(self) -> None:
@@ -76,15 +75,15 @@ class RedisListener:
         await self._call(self._hold)
 
     async def append(self, drafts: Sequence[Draft]) -> Sequence[Receipt | HeliographError]:
-        """Append what was heard, one by one, if the lease is still held; see ``protocols.Listener``."""
+        """Append drafts, each by itself, if the lease is still held; see ``protocols.Listener``."""
         return await self._log.append([[draft] for draft in drafts], self._lease)
 
     async def done(self, entry: Entry) -> None:
-        """Go on behind an entry; see ``protocols.Listener``."""
+        """Write down that entries up to ``entry`` are in the log; see ``protocols.Listener``."""
         await self._call(partial(self._done, entry))
 
     async def end(self) -> None:
-        """Give the lease up, and hear no more."""
+        """Release the lease, and unsubscribe."""
         await self._call(self._end)
 
     async def _call(self, work: Callable[[], T]) -> T:
@@ -151,7 +150,7 @@ class RedisListener:
         self._position = entry.id
 
     def _listen_for_life(self, pubsub: PubSub) -> None:
-        """Tell silence from a connection that is dead: ask for a sign now and then."""
+        """Tell a silent connection from a dead one by a ping now and then."""
         now = time.monotonic()
         if now > self._heard + self._silence:
             raise Unavailable("the connection to Redis is silent")

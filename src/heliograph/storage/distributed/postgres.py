@@ -1,10 +1,10 @@
 """PostgreSQL: the engine, calls that always end, and the advisory locks.
 
-A call may meet a server that is gone, one that refuses, or one that says nothing any more. Gone is an
-outage (``Unavailable``), and so is whatever a server says that is there, unless it is about what we sent. A
-server that refuses (password, database, schema) is named with the setting to mend. Nothing in libpq bounds a
-connection whose peer acknowledges bytes and never answers; the ``Watch`` does: it shuts down the
-sockets of a call that outlasts its time, and the worker thread that waits there gets its error.
+A call may meet a server that is gone, one that refuses, or one that no longer answers. A server that is gone
+is an outage (``Unavailable``), and so is every error that a server reports unless our statement caused it. A
+server that refuses (password, database, schema) is reported with the setting to mend. libpq does not bound a
+connection whose peer acknowledges bytes and never answers; the ``Watch`` does: it shuts down the sockets of
+an overdue call, and the worker thread that waits there gets its error.
 """
 
 from __future__ import annotations
@@ -54,13 +54,13 @@ T = TypeVar("T")
 
 CONNECT_SECONDS = 3
 GRACE_SECONDS = 2.0
-"""How much longer than its statement's timeout a call may take: PostgreSQL speaks first."""
+"""The time that a call gets beyond its statement's timeout, so that PostgreSQL's own timeout comes first."""
 
 LONG_SECONDS = 300.0
-"""How long a call may take that reads a large answer bit by bit."""
+"""The longest time for a call that reads a large answer bit by bit."""
 
 LOCKS = 0x48656C69
-"""The namespace of our advisory locks ("Heli"); the second key says which."""
+"""The first key of all advisory locks ("Heli"); the second key says which."""
 ARCHIVE_LOCK = 1
 PREPARE_LOCK = 2
 
@@ -75,7 +75,7 @@ _REFUSALS = re.compile(
 
 
 def database_url(text: str) -> URL:
-    """Read a database URL in any of the forms that PostgreSQL's Python drivers take.
+    """Parse a database URL in any of the forms that PostgreSQL's Python drivers take.
 
     Raises:
         SettingsError: Not the URL of a PostgreSQL database.
@@ -89,14 +89,14 @@ def database_url(text: str) -> URL:
             ["storage.database_url: must be postgresql://user:password@host:5432/database (DATABASE_URL)"]
         )
     query = dict(url.query)
-    if "ssl" in query:  # as asyncpg names it, or SQLAlchemy for it
+    if "ssl" in query:  # asyncpg's name for it
         mode = str(query.pop("ssl"))
         query["sslmode"] = {"true": "require", "false": "disable"}.get(mode.lower(), mode)
     return url.set(drivername="postgresql+psycopg", query=query)
 
 
 def refusal(error: BaseException | None) -> str | None:
-    """Return what a server that is there refused, ``None`` when it is merely away."""
+    """Return the refusal of a server that can be reached; ``None`` if it is merely away."""
     words = " ".join(str(getattr(error, "orig", None) or error).split())
     return f"storage.database_url: {words} (DATABASE_URL)" if _REFUSALS.search(words) else None
 
@@ -104,9 +104,9 @@ def refusal(error: BaseException | None) -> str | None:
 _AWAY = (psycopg.OperationalError, psycopg.InterfaceError, PoolTimeout)
 
 _BUGS = re.compile("22|23|42601|42P02|42P08|42P18|4280[34]")
-"""Beginnings of the codes of errors that are ours: bad values, broken constraints, statements that make no
-sense. Whatever else a server says, such as that it is read-only, that a right is missing or that a table is
-not there, is an outage: somebody is at work on it, and it ends without us."""
+"""Prefixes of the SQLSTATE codes that mean a bug: bad values, broken constraints, invalid statements. Any
+other error (the server is read-only, a right or a table is missing) is an outage: somebody is at work on the
+server, and it ends by itself."""
 
 READ_ONLY = "25006"
 
@@ -138,14 +138,14 @@ def translated() -> Iterator[None]:
 
 @attrs.define(eq=False)
 class _Call:
-    """What one worker thread is doing, and until when it may."""
+    """One worker thread's call: its deadline and its sockets."""
 
     deadline: float
     sockets: list[socket.socket] = attrs.field(factory=list)
 
     def cut(self) -> None:
         for used in self.sockets:
-            with suppress(OSError):  # it is just ending by itself
+            with suppress(OSError):  # the call is just ending by itself
                 used.shutdown(socket.SHUT_RDWR)
 
     def close(self) -> None:
@@ -155,7 +155,7 @@ class _Call:
 
 @contextmanager
 def refusals_named() -> Iterator[None]:
-    """Like ``translated``, but a refusal is an error of the settings: for those who can still mend them.
+    """Like ``translated``, but a refusal is a ``SettingsError``: for the start, where it can be mended.
 
     Raises:
         SettingsError: The server refuses.
@@ -175,7 +175,7 @@ def require_schema(connection: Connection) -> None:
     """Make sure that the schema is this program's.
 
     Raises:
-        Unavailable: It is not; says which command mends it.
+        Unavailable: It is not; the message names the command that mends it.
     """
     try:
         migrate.check(connection)
@@ -192,7 +192,7 @@ class Watch:
 
     @contextmanager
     def call(self, seconds: float) -> Iterator[_Call]:
-        """Bound what the calling thread does inside over connections of the engines that are watched."""
+        """Bound the calling thread's use of watched connections in the body to ``seconds``."""
         call = self._here.call = _Call(time.monotonic() + seconds)
         self._calls.add(call)
         try:
@@ -203,7 +203,7 @@ class Watch:
             call.close()
 
     async def run(self) -> None:
-        """End overdue calls until cancelled; then those that don't end by themselves in a moment."""
+        """End overdue calls until cancelled; then end all that are left after ``GRACE_SECONDS``."""
         try:
             while True:
                 await trio.sleep(0.5)
@@ -222,7 +222,7 @@ class Watch:
     def add(self, engine: Engine) -> None:
         """Watch an engine's connections.
 
-        One on which something has come since it was used, such as its end, is asked whether it is alive.
+        A pooled connection with unread bytes, or an end of file, is pinged before it is used again.
         """
 
         @event.listens_for(engine, "connect", insert=True)
@@ -238,7 +238,7 @@ class Watch:
                 engine.dialect.do_ping(connection)  # type: ignore[arg-type]
             except psycopg.Error as error:
                 if self._overdue():
-                    raise  # another connection would take as long once more
+                    raise  # trying another connection would take as long again
                 raise DisconnectionError from error
 
     def _overdue(self) -> bool:
@@ -246,14 +246,14 @@ class Watch:
         return call is not None and call.deadline < time.monotonic()
 
     def uses(self, connection: psycopg.Connection[Any]) -> None:
-        """Tell that the calling thread's call waits for this connection; by its own copy of the socket."""
+        """Add a copy of this connection's socket to the calling thread's call."""
         call: _Call | None = getattr(self._here, "call", None)
         if call is not None:
             call.sockets.append(socket.socket(fileno=os.dup(connection.fileno())))
 
 
 def _has_news(descriptor: int) -> bool:
-    """Tell whether something has come on a socket, if only its end."""
+    """Tell whether a socket has unread bytes or an end of file."""
     poll = polling.poll()
     poll.register(descriptor, polling.POLLIN)
     return bool(poll.poll(0))
@@ -263,8 +263,8 @@ class PostgresDatabase(Database):
     """A database whose calls end within their time, and fail with ``Unavailable`` when it is away.
 
     Args:
-        url: As ``database_url`` returns it.
-        settings: Pool and timeouts.
+        url: The URL that ``database_url`` returned.
+        settings: Size of the pool, and timeouts.
     """
 
     def __init__(self, url: URL, settings: PostgresSettings) -> None:
@@ -273,7 +273,7 @@ class PostgresDatabase(Database):
             url, {"statement_timeout": milliseconds}, QueuePool, pool_size=settings.pool_size, max_overflow=0
         )
         super().__init__(engine, settings.pool_size)
-        # Each statement of a question sees its own moment anyway: no transaction need begin and end.
+        # Under READ COMMITTED each statement has its own snapshot anyway, so questions need no transaction.
         self._reading = engine.execution_options(isolation_level="AUTOCOMMIT")
         self.watch = Watch()
         self.watch.add(engine)
@@ -281,7 +281,7 @@ class PostgresDatabase(Database):
         self._schema_is_right = False
 
     def probe(self) -> None:
-        """Connect and look at the schema, in the calling thread.
+        """Connect and check the schema, in the calling thread.
 
         Raises:
             SettingsError: The server refuses, or the schema is not this program's.
@@ -293,14 +293,14 @@ class PostgresDatabase(Database):
     def call(
         self, connect: Callable[[], Any], work: Callable[[Connection], T], seconds: float | None = None
     ) -> T:
-        """Do what ``read`` and ``write`` do, in the calling thread.
+        """Run ``work(connection)`` in the calling thread, over a connection from ``connect``.
 
         Args:
-            seconds: How long it may take once it is connected; ``None``: as long as one statement.
+            seconds: The longest time once it is connected; ``None``: the timeout of one statement.
         """
         with translated(), self.watch.call(self._seconds) as watched:
             if not self._schema_is_right:
-                with self.engine.connect() as connection:  # its own: work may want to begin a transaction
+                with self.engine.connect() as connection:  # ``work`` may begin a transaction on its own
                     require_schema(connection)
                 self._schema_is_right = True
             try:
@@ -309,13 +309,13 @@ class PostgresDatabase(Database):
                     return work(connection)
             except (DBAPIError, psycopg.Error) as error:
                 if getattr(getattr(error, "orig", error), "sqlstate", None) == READ_ONLY:
-                    self.engine.dispose()  # a failover leaves such connections behind; others may be there
+                    self.engine.dispose()  # a failover leaves dead connections behind; the pool may hold more
                 raise
 
     async def read(
         self, query: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs
     ) -> T:
-        """Do what ``Database.read`` does; when it is cancelled, nobody waits for its end.
+        """Do what ``Database.read`` does; when cancelled, leave the thread behind.
 
         Raises:
             Unavailable: The database can't be read now.
@@ -323,7 +323,7 @@ class PostgresDatabase(Database):
         return await self._read(lambda connection: query(connection, *args, **kwargs), None)
 
     async def read_long(self, query: Callable[[Connection], T]) -> T:
-        """Do what ``read`` does, for an answer that takes its time to read; each statement is timed alone.
+        """Do what ``read`` does, for a large answer; each statement has its own timeout.
 
         Raises:
             Unavailable: The database can't be read now.
@@ -340,9 +340,9 @@ class PostgresDatabase(Database):
 
 
 def session_engine(url: URL, settings: PostgresSettings) -> Engine:
-    """Make an engine for sessions that hold a lock, which PostgreSQL ends when they fall silent.
+    """Make an engine for sessions that hold a lock; PostgreSQL ends those that fall silent.
 
-    A paused or cut off node thereby loses its lock without anybody asking it.
+    So a paused or cut off node loses its lock.
     """
     silence = round(settings.takeover_seconds * 1000)
     parameters = {
@@ -367,7 +367,7 @@ def _engine(url: URL, parameters: dict[str, int], pool: type[Pool], **pool_argum
 
 
 def try_session_lock(connection: Connection, which: int) -> bool:
-    """Take an advisory lock for as long as the session lives; tell whether nobody else holds it."""
+    """Try to take an advisory lock for the life of the session; tell whether it was taken."""
     return bool(connection.scalar(select(func.pg_try_advisory_lock(LOCKS, which))))
 
 
@@ -380,17 +380,17 @@ _END_SILENT = text("""
 
 
 def end_silent_holder(connection: Connection, which: int, seconds: float) -> None:
-    """End the session that holds an advisory lock if PostgreSQL has waited for its client for so long.
+    """End the session that holds an advisory lock, if PostgreSQL has waited ``seconds`` for its client.
 
-    PostgreSQL's own timeouts (``session_engine``) are for sessions between two commands. Within a COPY, or
-    between the statements of a pipeline, it would wait for a paused node for ever.
+    PostgreSQL's own timeouts (``session_engine``) apply between two commands only. Within a COPY, or between
+    the statements of a pipeline, it would wait for a paused node for ever.
     """
     connection.execute(_END_SILENT, {"locks": LOCKS, "which": which, "seconds": seconds})
 
 
 @contextmanager
 def session_lock(connection: Connection, which: int) -> Iterator[None]:
-    """Wait for an advisory lock and hold it inside, over commits; an error ends the connection with it."""
+    """Wait for an advisory lock and hold it in the body, across commits; an error closes the connection."""
     connection.execute(select(func.pg_advisory_lock(LOCKS, which)))
     try:
         yield

@@ -1,7 +1,7 @@
 """Connections to Redis: redis-py's synchronous client, to be called in worker threads.
 
-Nothing is retried in here: a retried append without a key would be kept twice, and whoever waits for
-Redis has its own way to wait. Every connection is bounded by a timeout, so a thread always comes back.
+Nothing is retried here: a retried append without a key would be kept twice, and callers have their own ways
+to wait for Redis. Every connection has a timeout, so a thread always comes back.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from heliograph.storage.settings import RedisSettings
 
 _REFUSALS = re.compile(
     r"^(WRONGPASS|NOAUTH|NOPERM|invalid password|DB index|invalid username-password)"
-    # inside a script, before Redis 7 and since
+    # a script's error, before Redis 7 and since
     r"|The user executing the script can't|ACL failure in script"
     r"|certificate verify failed|WRONG_VERSION_NUMBER"
 )
@@ -43,10 +43,10 @@ def connect(url: str, settings: RedisSettings, greet: Callable[[AbstractConnecti
     """Make a client with a pool of its own; nothing is sent yet.
 
     Args:
-        url: ``redis://``, ``rediss://`` (TLS) or ``unix://``, with what redis-py takes in its query; or
+        url: ``redis://``, ``rediss://`` (TLS) or ``unix://``, with redis-py's options in the query; or
             ``redis+sentinel://`` and ``rediss+sentinel://`` with the addresses of Sentinels, and the name
             under which they watch Redis; ``sentinel_username`` and ``sentinel_password`` in the query are
-            for those that ask for their own.
+            the Sentinels' own credentials.
         settings: The timeout.
         greet: Called with each new connection in place of its own ``on_connect``.
 
@@ -88,7 +88,7 @@ def _address(text: str) -> tuple[str, int]:
 
 
 def refusal(error: BaseException | None) -> str | None:
-    """Return what a server that is there refused, ``None`` when it is merely away."""
+    """Return the refusal of a server that can be reached; ``None`` if it is merely away."""
     refused = isinstance(error, AuthenticationError | AuthorizationError | NoPermissionError)
     if refused or _REFUSALS.search(str(error)):
         return f"storage.redis_url: {error} (REDIS_URL)"
@@ -110,7 +110,7 @@ def translated() -> Iterator[None]:
 
 @contextmanager
 def refusals_named() -> Iterator[None]:
-    """Like ``translated``, but a refusal is an error of the settings: for those who can still mend them.
+    """Like ``translated``, but a refusal is a ``SettingsError``: for the start, where it can be mended.
 
     Raises:
         SettingsError: Redis refuses.

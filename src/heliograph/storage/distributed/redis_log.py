@@ -1,17 +1,18 @@
 """The distributed form's log: the stream of ``redis_stream``, and PostgreSQL for what was trimmed from it.
 
-*Reading.* The stream is one for all channels, so a channel's events are found by PostgreSQL's indexes up
-to the archive's checkpoint, and only the short rest is picked out of the stream; what is newest is in
-this node's memory anyway (``recent``). The stream keeps some archived events, so that cursors of the
-last minutes still work while PostgreSQL is away. All three overlap, hence there is no seam: a reading
-that finds the stream trimmed past its beginning starts again at PostgreSQL, which then has more.
+*Reading.* One stream holds all channels. So a channel's events are found by PostgreSQL's indexes up to the
+archive's checkpoint, and only the short rest is filtered out of the stream; the newest events are in this
+node's memory (``recent``). The stream keeps some archived events, so that cursors of the last minutes still
+work while PostgreSQL is away. The three sources overlap, so there is no seam: a reading that finds the stream
+trimmed past its beginning starts again at PostgreSQL, which then has more.
 
-*Following.* What this node appends is in its memory with the answer, if nothing of others stands in between:
-its followers need not read it back. For what others append a thread listens with a bounded blocking read,
-together with the state: if the stream was trimmed past the position, ``tail`` catches up from PostgreSQL; if
-another generation began (see ``redis_stream``) and the position is not there any more, events are gone for
-good, and it raises ``PositionLost``. Own events wake the listening thread too; so it pauses while there are
-many, and an append that finds others' events before its own reads them at once.
+*Following.* An append's answer puts the new events into this node's memory, unless another node's events come
+in between; followers need not read them back. For other nodes' events a thread listens with a bounded
+blocking read, which also returns the state. If the stream was trimmed past the position, ``tail`` catches up
+from PostgreSQL. If another generation began (see ``redis_stream``) and the position is no longer in the
+stream, events are lost for good, and ``tail`` raises ``PositionLost``. This node's own events wake the
+listening thread too, so it pauses while there are many; an append that finds others' events before its own
+reads them at once.
 
 A long module, since memory, stream and archive overlap in each reading; one class knows how far each goes.
 """
@@ -48,7 +49,7 @@ T = TypeVar("T")
 THREADS = 8
 BLOCK_MILLISECONDS = 500
 LISTEN_PAUSE = 0.02
-"""How long the listening thread rests after it has heard this node's own events alone."""
+"""The listening thread's pause after a read that returned only this node's own events."""
 
 TAIL_EVENTS = 2000
 SCAN_EVENTS = 1000
@@ -85,10 +86,10 @@ class RedisLog:
         return LogStats(self._error is None, self._outages, self._losses, self._error)
 
     async def load(self) -> None:
-        """Take the position from Redis.
+        """Read the position from Redis.
 
         Raises:
-            Unavailable: It is away; then ``tail`` does this when it comes.
+            Unavailable: Redis is away; ``tail`` reads the position once it is back.
         """
         self._begin(await trio.to_thread.run_sync(self._stream.state, abandon_on_cancel=True))
 
@@ -101,7 +102,7 @@ class RedisLog:
 
     @property
     def position(self) -> EventId:
-        """The newest id that this node has seen or been told; ``OLDEST`` until Redis was reached."""
+        """The newest id that this node has read or appended; ``OLDEST`` until Redis was reached."""
         return self._position
 
     @property
@@ -114,14 +115,14 @@ class RedisLog:
     ) -> Sequence[Receipt | HeliographError]:
         """Append several requests in one atomic call; see ``protocols.Log.append``.
 
-        If the connection breaks before the answer comes, it is ``Unavailable`` although the events may
-        have been kept: only a retry with the same keys is harmless.
+        A connection that breaks before the answer raises ``Unavailable``, although the events may have been
+        kept: only a retry with the same keys is harmless.
 
         Args:
-            lease: Must be held, or nothing is appended.
+            lease: A lease that must be held, or nothing is appended.
 
         Raises:
-            Deposed: The lease is not held any more.
+            Deposed: The lease is no longer held.
         """
         recent = self._recent
         through = None if recent is None else recent.through
@@ -137,22 +138,22 @@ class RedisLog:
     def _append(
         self, requests: Sequence[Sequence[Draft]], lease: Lease | None, through: EventId | None
     ) -> tuple[Added, Reading | None]:
-        """Append; read what others have appended since a position, if anything."""
+        """Append; also read events that other nodes have appended after ``through``, if there are any."""
         appended = self._stream.append(requests, lease)
         if through is None or appended.head <= through:
             return appended, None
-        with suppress(Unavailable):  # the listener will meet it
+        with suppress(Unavailable):  # the listening thread will get it, too
             return appended, self._stream.read(through, TAIL_EVENTS)
         return appended, None
 
     def _take_in(self, recent: Recent, after: EventId, reading: Reading) -> None:
-        """Remember what was read of the stream after a position, if it leads on from there."""
+        """Remember a reading's events, if no event is missing between ``after`` and them."""
         state = reading.state
         if state.generation == self._generation and state.leads_on_from(after):
             self._feed(recent, after, reading.events)
 
     def _feed(self, recent: Recent, after: EventId, events: Sequence[Event]) -> None:
-        """Remember events that follow a position without a hole, unless memory does not reach up to it."""
+        """Remember events that follow ``after`` without a hole, if memory reaches up to ``after``."""
         if after > recent.through:
             return
         fresh = [event for event in events if event.id > recent.through]
@@ -162,7 +163,7 @@ class RedisLog:
             self._news.set()
 
     def remembered(self, after: EventId, limit: int) -> Reading | None:
-        """Return what memory has after a position as if it was read; ``None``: nothing, or not all."""
+        """Return memory's events after a position as a reading; ``None`` if it has none or not all."""
         recent = self._recent
         if recent is None or not recent.covers(after) or after >= recent.through:
             return None
@@ -184,7 +185,7 @@ class RedisLog:
                     return events
 
     async def _next(self, after: EventId) -> Sequence[Event]:
-        """Return what is there after a position, nothing when nothing came for a while."""
+        """Return the events after a position, waiting a while for some; empty when none came."""
         recent = self._recent
         if recent is None:
             recent = self._begin(await self._call(self._stream.state))
@@ -212,11 +213,11 @@ class RedisLog:
         if events:
             recent.extend(events)
             self._position = max(self._position, recent.through)
-        # More may have come meanwhile than memory holds.
+        # More events may have come meanwhile than memory holds.
         return recent.after(after)[:TAIL_EVENTS] if recent.covers(after) else ()
 
     async def _hear(self, recent: Recent, after: EventId) -> Reading | None:
-        """Wait for what the listening thread has read; ``None``: this node has appended something first."""
+        """Wait for the listening thread's reading; ``None`` if this node has appended events first."""
         while self._heard is None:
             if recent.through > after:
                 return None
@@ -234,12 +235,12 @@ class RedisLog:
         return reading
 
     def _listen(self, recent: Recent, pause: float) -> Reading:
-        """Read what follows the memory, in a thread of its own."""
+        """Read the events after those in memory; runs in the listening thread."""
         time.sleep(pause)
         return self._stream.wait(recent.through, TAIL_EVENTS, BLOCK_MILLISECONDS)
 
     def _deliver(self, token: trio.lowlevel.TrioToken, heard: outcome.Outcome[Reading]) -> None:
-        """Hand over what was heard; after the end nobody wants it."""
+        """Hand the listening thread's outcome to Trio; drop it if Trio's run has ended."""
         with suppress(trio.RunFinishedError):
             token.run_sync_soon(self._take_heard, heard)
 
@@ -248,7 +249,11 @@ class RedisLog:
         self._news.set()
 
     async def _reconcile(self, here: EventId, state: StreamState) -> None:
-        """Look, after Redis was prepared anew, whether it still leads on from where this node is."""
+        """Check, after Redis was prepared anew, that it has lost no events of before ``here``.
+
+        Raises:
+            PositionLost: It has.
+        """
         lost = state.lost > self._generation or not (
             here in (OLDEST, state.head)
             or (state.oldest is not None and here < state.oldest)
@@ -259,7 +264,7 @@ class RedisLog:
             raise self._lost(state.head, "Redis lost events")
 
     def _forget_removed(self, state: StreamState) -> None:
-        """Let memory keep no longer what retention removes."""
+        """Drop from memory the events that retention has removed."""
         if self._recent is not None and state.removed is not None:
             self._recent.forget(state.removed)
 
@@ -294,7 +299,7 @@ class RedisLog:
         return await self._read_stored(selection, after, limit)
 
     async def _read_stored(self, selection: Selection, after: EventId, limit: int) -> Page:
-        """Read from PostgreSQL, and go on from where the archive ends."""
+        """Read from PostgreSQL, and from the stream where the archive ends."""
         while True:
             away: Unavailable | None = None
             start, found, trimmed = after, list[Event](), OLDEST
@@ -315,7 +320,7 @@ class RedisLog:
     async def _read_on(
         self, selection: Selection, found: list[Event], start: EventId, limit: int
     ) -> Page | None:
-        """Add what follows a position in memory and in the stream; ``None`` if that was trimmed meanwhile."""
+        """Add to ``found`` what memory and stream have after ``start``; ``None`` if that was trimmed."""
         recent = self._recent
         if recent is not None and recent.covers(start):
             found += _of(selection, recent.after(start))
@@ -330,12 +335,12 @@ class RedisLog:
         return _page(found, limit, through, more=through < reading.state.head)
 
     async def tail_start(self, selection: Selection, count: int) -> EventId:
-        """Return where a selection's last events begin; see ``protocols.Log.tail_start``."""
+        """Return the position just before the last ``count`` events; see ``protocols.Log.tail_start``."""
         recent = self._recent
         if recent is None:
             raise Unavailable("the log has not been reached yet")
         ids, through = _ids(_of(selection, recent.after(recent.since))), recent.through
-        while through < self._position:  # what was appended here and has not come back yet
+        while through < self._position:  # events of this node that are not in memory yet
             reading = await self._call(self._stream.read, through, SCAN_EVENTS)
             if not reading.ids:
                 break
@@ -346,7 +351,7 @@ class RedisLog:
         return EventId(ids[-count:][0] - 1) if ids else through
 
     async def _last_ids(self, selection: Selection, count: int, through: EventId) -> list[EventId]:
-        """Find the last events up to an id: at the end of the stream, and in PostgreSQL before that."""
+        """Return the ids of the last ``count`` events up to ``through``, from stream and PostgreSQL."""
         while True:
             away: Unavailable | None = None
             checkpoint, archived = OLDEST, list[EventId]()
@@ -364,7 +369,14 @@ class RedisLog:
     async def _last_ids_of_stream(
         self, selection: Selection, count: int, through: EventId, boundary: EventId, away: Unavailable | None
     ) -> list[EventId] | None:
-        """Find the last events of the stream between two ids; ``None`` if it was trimmed in between."""
+        """Return the ids of the last ``count`` events after ``boundary`` and up to ``through`` in the stream.
+
+        Returns:
+            The ids, oldest first; ``None`` if the stream was trimmed in between.
+
+        Raises:
+            Unavailable: The error ``away``, if PostgreSQL would be needed for the rest.
+        """
         found: list[EventId] = []
         before = EventId(through + 1)
         while len(found) < count and before > boundary + 1:
@@ -383,7 +395,7 @@ class RedisLog:
     async def bounds(self, selection: Selection) -> Bounds:
         """Tell what is kept of a selection; see ``protocols.Log.bounds``.
 
-        While PostgreSQL is away, every channel is taken to reach back no further than retention went.
+        While PostgreSQL is away, every channel counts as trimmed up to where retention has removed any event.
         """
         state = await self._call(self._stream.state)
         self._forget_removed(state)
@@ -401,7 +413,7 @@ class RedisLog:
 
 @attrs.frozen
 class _Archived:
-    """The archive's part behind a position: complete up to its checkpoint, but for trimmed events."""
+    """The archived events after a position: complete up to ``checkpoint``, except for trimmed events."""
 
     checkpoint: EventId
     events: list[Event]
@@ -419,7 +431,10 @@ def _archived(connection: Connection, selection: Selection, after: EventId, limi
 def _archived_ids(
     connection: Connection, selection: Selection, count: int, before: EventId
 ) -> tuple[EventId, list[EventId]]:
-    """Find the last archived events, and first a checkpoint up to which they are complete."""
+    """Return the checkpoint, and the ids of the last archived events.
+
+    The checkpoint is read first, so the ids are complete up to it.
+    """
     checkpoint = read_checkpoint(connection)
     return checkpoint, queries.last_ids(connection, selection, count, before=before)
 
@@ -440,7 +455,7 @@ def _page(events: list[Event], limit: int, through: EventId, *, more: bool = Fal
 
 
 def _fitting(events: Iterable[Event]) -> int:
-    """Return how many events fill a page: as many bytes as one that PostgreSQL is asked for."""
+    """Return how many events fill a page of ``PAGE_BYTES``."""
     number = size = 0
     for event in events:
         number += 1

@@ -4,19 +4,19 @@
 (never going back), counts ``seq`` per channel and adds the events, all or nothing. Redis persists it as
 its ``appendfsync`` says before it answers.
 
-*Preparation.* Redis may come back with less than it acknowledged (``appendfsync everysec``, a failover,
-a flush). Were publishing simply to go on, numbers would be given twice. So each run of a Redis server is
-prepared once before anything else is done with it: under a lock in PostgreSQL the counters are raised to
-what the archive knows, and the generation goes up, in both databases. Each new connection compares the
-server's run id with the prepared one, hence no connection reaches an unprepared server. The generation is
-a fence too: an archiver that still holds events of the run before can't commit them. A preparation that
-finds archived events missing says so in ``lost``.
+*Preparation.* Redis may come back with less than it acknowledged (``appendfsync everysec``, a failover, a
+flush). Publishing on without more ado would give numbers twice. So each run of a Redis server is prepared
+once before it is used: under a lock in PostgreSQL the counters are raised to those of the archive, and the
+generation is raised in both databases. Each new connection compares the server's run id with the prepared
+one, so no connection uses an unprepared server. The generation is a fence, too: an archiver that still holds
+events of the run before can't commit them. A preparation that finds archived events missing notes its
+generation in ``lost``.
 
-*Full.* Nothing is ever dropped to make room: when the stream or Redis's memory nears its bound because
-nobody archives, append refuses; and so it does under a policy by which Redis would delete what is kept.
+*Full.* Nothing is ever dropped to make room. When the stream or Redis's memory nears its bound because nobody
+archives, append refuses. It also refuses under a policy by which Redis would delete keys.
 
 A long module, since no call may reach a Redis that is not prepared: all of them go through one gate (``do``),
-and nobody else has the connection.
+and no other module has the connection.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ from heliograph.storage.sql.queries import trimmed_through
 T = TypeVar("T")
 
 GENERATION = "generation"
-"""Name of the row of checkpoints that has PostgreSQL's copy of the generation."""
+"""Name of the checkpoint that is PostgreSQL's copy of the generation."""
 
 READ_BYTES = 4 * 1024 * 1024
 PREPARE_SECONDS = 600.0
@@ -72,12 +72,12 @@ log = structlog.get_logger(__name__)
 
 
 class _Unprepared(RedisConnectionError):
-    """Nobody has compared this run of Redis with the archive yet."""
+    """The run of Redis is not prepared yet."""
 
 
 @attrs.frozen
 class Lease:
-    """What one node at a time holds in Redis: a key with a token that only the holder knows."""
+    """A lease in Redis, held by one node at a time: a key whose value is the holder's token."""
 
     key: str
     token: str
@@ -85,7 +85,7 @@ class Lease:
 
 @attrs.frozen
 class StreamState:
-    """What ``scripts`` keeps beside the stream; see there."""
+    """The state that ``scripts`` keeps beside the stream; see there for its fields."""
 
     generation: int
     lost: int
@@ -94,19 +94,19 @@ class StreamState:
     removed: EventId | None
 
     def leads_on_from(self, position: EventId) -> bool:
-        """Tell whether every event after a position is in the stream."""
+        """Tell whether the stream has every event after ``position``."""
         return self.oldest is None or position + 1 >= self.oldest
 
 
 @attrs.frozen
 class Added:
-    """What an append did: nothing stands between ``head`` and its first event.
+    """The result of an append; no event stands between ``head`` and the first of ``events``.
 
     Args:
-        generation: In which it was done.
-        head: The newest id before it.
+        generation: The generation of Redis.
+        head: The newest id before the append.
         answers: For each request its receipt, or the error that refused it alone.
-        events: What is new, in order.
+        events: The new events, in order.
     """
 
     generation: int
@@ -117,11 +117,13 @@ class Added:
 
 @attrs.frozen
 class Reading:
-    """Events of the stream and its state at that moment.
+    """Events of the stream, and its state at the same moment.
 
     Args:
-        bodies: Their JSON.
-        known: The events themselves, where they need not be decoded.
+        state: The state of the stream.
+        ids: The events' ids.
+        bodies: The events' JSON.
+        known: The decoded events, if there are any already.
     """
 
     state: StreamState
@@ -131,20 +133,20 @@ class Reading:
 
     @cached_property
     def events(self) -> Sequence[Event]:
-        """All of them, decoded."""
+        """The events, decoded."""
         if self.known is not None:
             return self.known
         return [decode(*pair) for pair in zip(self.ids, self.bodies, strict=True)]
 
 
 class RedisStream:
-    """The stream and what belongs to it. Every method blocks, and raises ``Unavailable`` in an outage.
+    """The stream, its state and its leases. Every method blocks, and raises ``Unavailable`` in an outage.
 
     Args:
-        url: Where Redis is.
+        url: The URL of Redis.
         settings: Names and bounds.
         key_ttl: How long idempotency keys are remembered.
-        archive: What preparation compares with.
+        archive: The archive that preparation compares Redis with.
     """
 
     def __init__(
@@ -153,7 +155,7 @@ class RedisStream:
         self._settings = settings
         self._key_milliseconds = round(key_ttl.total_seconds() * 1000)
         self._archive = archive
-        # In braces, so that a cluster keeps them all in one place.
+        # In braces, so that a cluster keeps all keys in one slot.
         names = f"{{{settings.prefix}}}"
         self._stream, self._state, self._heads = (f"{names}:{name}" for name in ("events", "state", "heads"))
         self._keys = f"{names}:key:"
@@ -173,12 +175,12 @@ class RedisStream:
         self._no_room: str | None = None
 
     def close(self) -> None:
-        """Close every connection, also those that a thread waits on."""
+        """Close every connection, including those that a thread waits on."""
         for client in (self.client, self._unprepared):
             client.connection_pool.disconnect()
 
     def probe(self) -> None:
-        """Reach Redis, prepared or not, and try whether it lets us do what will have to be done.
+        """Connect to Redis, prepared or not, and try the commands that will be needed.
 
         Raises:
             SettingsError: It refuses, or may delete events to make room.
@@ -228,11 +230,11 @@ class RedisStream:
         """Append requests in one atomic call; see ``protocols.Log.append``.
 
         Args:
-            lease: Must still be held, or nothing is appended.
+            lease: A lease that must still be held, or nothing is appended.
 
         Raises:
-            Unavailable: Redis is away or full; in an outage it may have kept them nevertheless.
-            Deposed: The lease is not held any more.
+            Unavailable: Redis is away or full; in an outage the requests may have been kept all the same.
+            Deposed: The lease is no longer held.
         """
         arguments: list[str | bytes | int] = [
             self._keys,
@@ -268,7 +270,7 @@ class RedisStream:
         return answers
 
     def _look_at_memory(self) -> None:
-        """Ask now and then how full Redis is, and whether it would rather delete events than refuse."""
+        """Check every ``MEMORY_SECONDS`` how full Redis is, and that its policy deletes no keys."""
         if time.monotonic() < self._memory_due:
             return
         memory = self.client.info("memory")
@@ -302,7 +304,7 @@ class RedisStream:
         return bool(self.read_back(EventId(event_id + 1), EventId(event_id - 1), 1).ids)
 
     def state(self) -> StreamState:
-        """Return the state alone."""
+        """Return the state of the stream."""
         return self.do(lambda: self._reading("XRANGE", "+", "+", 0)).state
 
     def _reading(self, *arguments: str | int) -> Reading:
@@ -321,18 +323,18 @@ class RedisStream:
         return Reading(state, ids, answer[2].split(b"\n"))
 
     def trim(self, through: EventId, at_most: int) -> int:
-        """Remove archived events that need not stay; return how many.
+        """Remove archived events beyond those to keep; return how many were removed.
 
         Args:
-            through: The newest id that may go.
-            at_most: Bounds for how long Redis is busy.
+            through: The newest id that may be removed.
+            at_most: The most events to remove, which bounds the time that Redis is busy.
         """
         arguments: list[str | int] = [format_id(through + 1), self._settings.keep_events, at_most]
         removed: int = self.do(lambda: self._trim([self._stream, self._state], arguments))
         return removed
 
     def remove(self, through: EventId) -> None:
-        """Remove archived events up to an id that retention is about to remove from the store too."""
+        """Remove archived events up to ``through``, which retention then removes from the store, too."""
         arguments = [format_id(through), format_id(through + 1)]
         self.do(lambda: self._remove([self._stream, self._state], arguments))
 
@@ -341,24 +343,24 @@ class RedisStream:
         return self.do(lambda: int(self.client.xlen(self._stream)))
 
     def take(self, lease: Lease, seconds: float) -> bool:
-        """Take a lease for a while; tell whether nobody else has it."""
+        """Take a lease for ``seconds``; tell whether it was free."""
         milliseconds = round(seconds * 1000)
         return bool(self.do(lambda: self.client.set(lease.key, lease.token, nx=True, px=milliseconds)))
 
     def renew(self, lease: Lease, seconds: float) -> bool:
-        """Keep a lease for a while more; tell whether it was still held."""
+        """Extend a lease by ``seconds`` from now; tell whether it was still held."""
         return bool(self.do(lambda: self._renew([lease.key], [lease.token, round(seconds * 1000)])))
 
     def advance(self, lease: Lease, key: str, position: str) -> bool:
-        """Write a position under a key if a lease is still held; tell whether it was."""
+        """Write ``position`` under ``key`` if the lease is still held; tell whether it was."""
         return bool(self.do(lambda: self._advance([lease.key, key], [lease.token, position])))
 
     def release(self, lease: Lease) -> None:
-        """Give a lease up if it is held."""
+        """Release a lease if it is held."""
         self.do(lambda: self._release([lease.key], [lease.token]))
 
     def _greet(self, connection: AbstractConnection) -> None:
-        """Let a new connection be used only if its server is prepared."""
+        """Set up a new connection; raise ``_Unprepared`` if its server is not prepared."""
         connection.on_connect()
         connection.send_command("INFO", "server")
         run = parse_info(connection.read_response())["run_id"]
@@ -369,9 +371,9 @@ class RedisStream:
     def prepare(self) -> None:
         """Prepare this run of Redis, unless that has been done.
 
-        PostgreSQL commits the new generation first: what an archiver read before can't be committed any
-        more when the checkpoint is compared. The lock is held until Redis has it too: who came in between
-        would find a Redis that lost its generation.
+        PostgreSQL commits the new generation first, so that an archiver can't commit events that it read
+        before the checkpoint is compared. The lock is held until Redis has the generation, too; a node that
+        came in between would take Redis for one that lost its generation.
         """
 
         def change(connection: Connection) -> None:
@@ -412,7 +414,7 @@ class RedisStream:
         fields["head"] = format_id(head)
         trimmed = trimmed_through(connection, WHOLE_LOG)
         if trimmed > parse(removed or "0-0"):
-            fields["removed"] = format_id(trimmed)  # only then do readers ask what retention has removed
+            fields["removed"] = format_id(trimmed)  # has readers ask what retention has removed
         return fields
 
     def _raise_heads(self, connection: Connection) -> None:
@@ -430,7 +432,7 @@ def _stored_generation(connection: Connection) -> int:
 
 
 def _evicting(memory: Mapping[str, Any]) -> str | None:
-    """Say what is wrong with how Redis makes room, ``None`` if nothing is."""
+    """Return what is wrong with Redis's eviction policy; ``None`` if nothing is."""
     policy = memory.get("maxmemory_policy", "noeviction")
     if policy == "noeviction" or not memory.get("maxmemory"):
         return None
@@ -438,7 +440,7 @@ def _evicting(memory: Mapping[str, Any]) -> str | None:
 
 
 def _refused(error: Unavailable) -> HeliographError:
-    """Say in our words what the script or Redis's own memory guard refused."""
+    """Return the error for a refusal by the script or by Redis's memory limit; else ``error`` itself."""
     match error.__cause__:
         case ResponseError() as cause if isinstance(cause, OutOfMemoryError) or "OOM" in str(cause):
             return Unavailable("Redis is full (maxmemory)", FULL_RETRY_SECONDS)
@@ -450,7 +452,7 @@ def _refused(error: Unavailable) -> HeliographError:
 
 
 def _counted(request: Sequence[Draft]) -> int | str:
-    """Return how many drafts a request has, and what its only one must follow, if it must."""
+    """Return the number of a request's drafts, with ``@`` and the ``seq`` that its only one must follow."""
     number = len(request)
     follows = [draft.follows for draft in request if draft.follows is not None]
     assert not follows or number == 1
@@ -462,7 +464,7 @@ def _refusal(answer: int, request: Sequence[Draft]) -> Conflict:
 
 
 def _encode(draft: Draft) -> bytes:
-    """Write a draft as the JSON of its entry goes on after the ``seq``."""
+    """Encode a draft as the part of its entry's JSON that follows the ``seq``."""
     parts = [f',"channel":"{draft.channel}","topic":"{draft.topic}"'.encode()]
     if draft.timestamp is not None:
         parts.append(b',"at":%d' % to_microseconds(draft.timestamp))
@@ -478,7 +480,7 @@ PAYLOAD = b',"payload":'
 
 
 def decode(event_id: EventId, body: bytes) -> Event:
-    """Read an entry of the stream."""
+    """Decode an entry of the stream."""
     entry: dict[str, Any] = orjson.loads(body)
     at = entry.get("at")
     return Event(
@@ -495,7 +497,10 @@ def decode(event_id: EventId, body: bytes) -> Event:
 
 
 def payload_of(body: bytes) -> bytes:
-    """Return an entry's payload as it was published; quotes inside the fields before it are escaped."""
+    """Return an entry's payload as it was published.
+
+    Quotes in the fields before it are escaped, so the first ``PAYLOAD`` is its name.
+    """
     return body[body.index(PAYLOAD) + len(PAYLOAD) : -1]
 
 
@@ -504,13 +509,13 @@ def _texts(values: Iterable[Any]) -> list[str | None]:
 
 
 def parse(text: str) -> EventId:
-    """Read an id as Redis writes it."""
+    """Parse an id in Redis's form."""
     milliseconds, _, sequence = text.partition("-")
     return EventId(int(milliseconds) << SEQUENCE_BITS | int(sequence))
 
 
 def _take(answer: bytes, request: Sequence[Draft], events: list[Event]) -> Receipt:
-    """Return a request's receipt, and add the events that are new."""
+    """Return a request's receipt, and add its new events to ``events``."""
     ids = []
     for draft, said in zip(request, answer.decode().split(",") if answer else (), strict=True):
         text, _, seq = said.partition(":")

@@ -3,10 +3,10 @@
 ``KEYS[1]`` is the stream, ``KEYS[2]`` the state (a hash), ``KEYS[3]`` the newest ``seq`` of each channel
 (a hash). The state's fields:
 
-- ``generation``, ``lost``, ``server``: which preparation this is, which one last found events missing,
-  and the run of the server that was prepared (see ``redis_stream``);
-- ``head``: the newest id, ``<ms>-<n>``; at least the stream's own;
-- ``oldest``: every event from this id on is in the stream; missing: all there ever were;
+- ``generation``, ``lost``, ``server``: the number of the last preparation, the number of the last one that
+  found events missing, and the run id of the prepared server (see ``redis_stream``);
+- ``head``: the newest id, ``<ms>-<n>``; never less than the stream's newest;
+- ``oldest``: the stream has every event from this id on; missing: it has all events there ever were;
 - ``removed``: retention may have removed events up to this id from the store.
 
 An entry of the stream has one field, ``event``, a JSON object of everything but the id.

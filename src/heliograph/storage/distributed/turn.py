@@ -1,4 +1,4 @@
-"""A lease in Redis for what one node at a time does, and a list there that an engine reads."""
+"""A lease in Redis for work that one node at a time does, and the lists there that engines read."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class RedisTurn:
     """One node's side of a lease; implements ``protocols.Turn``.
 
     Args:
-        stream: Redis.
+        stream: The Redis stream and its client.
         name: The name of the lease.
     """
 
@@ -34,7 +34,7 @@ class RedisTurn:
         self._renewed = 0.0
 
     async def begin(self) -> bool:
-        """Take the lease unless another node has it; tell whether it is held now."""
+        """Take the lease unless another node has it; tell whether this node holds it now."""
         lease = Lease(f"{self._stream.prefix}:{self._name}", token_hex(8))
         taken = await _call(partial(self._stream.take, lease, LEASE_SECONDS))
         self._lease = lease if taken else None
@@ -42,7 +42,7 @@ class RedisTurn:
         return taken
 
     async def hold(self) -> None:
-        """Keep the lease, if it is time to."""
+        """Renew the lease when that is due."""
         now = time.monotonic()
         if self._lease is None or now < self._renewed + RENEW_SECONDS:
             return
@@ -51,24 +51,24 @@ class RedisTurn:
         self._renewed = now
 
     async def end(self) -> None:
-        """Give the lease up; harmless when it is not held."""
+        """Release the lease; harmless when it is not held."""
         lease, self._lease = self._lease, None
         if lease is not None:
             await _call(partial(self._stream.release, lease))
 
 
 class RedisQueue:
-    """A list in Redis; implements ``protocols.Queue``.
+    """Lists in Redis; implements ``protocols.Queue``.
 
     Args:
-        stream: Redis.
+        stream: The Redis stream and its client.
     """
 
     def __init__(self, stream: RedisStream) -> None:
         self._stream = stream
 
     async def push(self, name: str, data: bytes) -> None:
-        """Put a text on the left of the list; an engine takes it from the right."""
+        """Push ``data`` onto the left of the list; an engine takes it from the right."""
         await _call(lambda: self._stream.do(lambda: self._stream.client.lpush(name, data)))
 
     async def length(self, name: str) -> int:

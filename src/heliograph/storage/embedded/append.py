@@ -1,9 +1,10 @@
-"""What one append does to the embedded database, within its transaction.
+"""One append to the embedded database, within its transaction.
 
-The requests' drafts get ids and numbers and become events; they are kept with their keys, and folded.
+The requests' drafts get ids and ``seq`` numbers and become events, which are stored with their keys and
+folded.
 
-Only one process writes to the database, and one transaction at a time. So the writer remembers the channels
-that it has written to lately (``written``), and a line of a running task is kept without reading anything.
+Only one process writes to the database, in one transaction at a time. So the writer remembers the channels
+that it has written to lately (``written``), and a line of a running task is stored without reading anything.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from heliograph.storage.sql.prepared import Prepared, upsert, upsertion
 from heliograph.storage.sql.written import Written
 
 WANTED = select(func.json_each(bindparam("wanted")).table_valued("value").c.value)
-"""A list of any length as one parameter, a text of JSON: the statement stays the same."""
+"""A list as one parameter, a JSON text, so that one statement serves any length."""
 
 HEADS = Prepared(
     select(schema.channels.c.name, schema.channels.c.head_seq).where(schema.channels.c.name.in_(WANTED)),
@@ -48,17 +49,17 @@ KEY_COLUMNS = [column.name for column in schema.idempotency_keys.c]
 KEEP_KEYS = Prepared(upsertion("sqlite", schema.idempotency_keys, KEY_COLUMNS), KEY_COLUMNS, raw=True)
 
 Marks = dict[str, tuple[EventId, str]]
-"""By key: the event that it stands for, and the fingerprint of what was published with it."""
+"""By idempotency key: its event, and the fingerprint of what was published with it."""
 
 
 @attrs.frozen
 class Appended:
-    """What a transaction did.
+    """The result of an appending transaction.
 
     Args:
         answers: For each request its receipt, or the error that refused it alone.
-        events: In order.
-        heads: The last numbers of their channels.
+        events: The new events, in order.
+        heads: The last ``seq`` of each of their channels.
         steady: The channels whose entities are stored and steady (see ``storage.sql.entity``).
     """
 
@@ -77,16 +78,16 @@ def append(
     key_ttl: timedelta,
     prices: Prices,
 ) -> Appended:
-    """Keep and fold the drafts of several requests.
+    """Store and fold the drafts of several requests.
 
     Args:
-        connection: In a transaction that alone may write.
-        requests: Each is kept whole or not at all.
-        written: Of the transactions committed so far.
-        last_id: The newest id so far; no new one will be older, even when the clock stood still or went back.
+        connection: A connection in the only writing transaction.
+        requests: The requests; each is stored whole or not at all.
+        written: The memory of the transactions committed so far.
+        last_id: The newest id so far; new ids are larger even if the clock stood still or went back.
         now_ms: The time, in milliseconds since the epoch.
-        key_ttl: For how long keys are kept.
-        prices: For costs that results don't say.
+        key_ttl: How long keys are kept.
+        prices: Prices, for results that don't give their cost.
     """
     channels = {draft.channel for request in requests for draft in request}
     heads = _heads(connection, channels, written)
@@ -108,7 +109,7 @@ def append(
                 ids.append(known[draft.key][0])
                 continue
             last_id = EventId(max(make_id(now_ms), last_id + 1))
-            if last_id >> SEQUENCE_BITS != milliseconds:  # mostly the same for all
+            if last_id >> SEQUENCE_BITS != milliseconds:  # mostly one for all events
                 milliseconds, moment = last_id >> SEQUENCE_BITS, time_of(last_id)
             heads[draft.channel] = seq = heads.get(draft.channel, 0) + 1
             event = _event(draft, last_id, seq, moment)
@@ -159,7 +160,7 @@ def _known(connection: Connection, requests: Sequence[Sequence[Draft]], now_ms: 
 
 
 def _overtaken(request: Sequence[Draft], heads: Mapping[str, int]) -> Overtaken | None:
-    """Refuse a request in which an event must follow another one than its channel's last."""
+    """Return the error of a request with an event that must follow another one than its channel's last."""
     for draft in request:
         if draft.follows is not None and heads.get(draft.channel, 0) != draft.follows:
             return keys.overtaken(draft)
@@ -167,7 +168,7 @@ def _overtaken(request: Sequence[Draft], heads: Mapping[str, int]) -> Overtaken 
 
 
 def _conflict(request: Sequence[Draft], marks: Sequence[str | None], known: Marks) -> Conflict | None:
-    """Refuse a request in which a key stands for other content than before."""
+    """Return the error of a request that reuses a key for other content."""
     within: dict[str, str] = {}
     for index, (draft, mark) in enumerate(zip(request, marks, strict=True)):
         if draft.key is None or mark is None:

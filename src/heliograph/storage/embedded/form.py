@@ -20,22 +20,22 @@ class OwnTurn:
     """The turn of the only node; implements ``protocols.Turn``."""
 
     async def begin(self) -> bool:
-        """Tell that it is this node's."""
+        """Return true: the only node always has its turn."""
         return True
 
     async def hold(self) -> None:
-        """Do nothing: nobody else wants it."""
+        """Do nothing: no other node wants the turn."""
 
     async def end(self) -> None:
         """Do nothing."""
 
 
 class FoldedStore(SqlStore):
-    """The store, which is where the log is: what is appended is folded by the same transaction.
+    """The store in the log's database: each append folds its events in the same transaction.
 
     Args:
-        database: Where it is.
-        log: The log.
+        database: The database.
+        log: The log in it.
     """
 
     def __init__(self, database: Readers, log: SqliteLog) -> None:
@@ -43,13 +43,13 @@ class FoldedStore(SqlStore):
         self._log = log
 
     async def checkpoint(self) -> EventId:
-        """Return the id of the last folded event; of those that are just being committed none is."""
+        """Return the id of the last folded event; events that are being committed don't count yet."""
         return self._log.position
 
 
 @attrs.frozen
 class Embedded:
-    """What the one process has of the embedded form; implements ``protocols.Storage``."""
+    """The embedded form in its one process; implements ``protocols.Storage``."""
 
     log: SqliteLog
     store: FoldedStore
@@ -63,7 +63,7 @@ class Embedded:
 
     @property
     def keeper(self) -> SqliteLog:
-        """Removes what need not be kept."""
+        """Removes what retention does not keep."""
         return self.log
 
     @property
@@ -81,7 +81,7 @@ class Embedded:
         return {}
 
     async def checks(self) -> dict[str, str | None]:
-        """Tell of each part what is wrong with it."""
+        """Return each part's problem, ``None`` if it has none."""
         return {"log": self.log.failure, "store": self._readers.damage}
 
     def log_stats(self) -> None:

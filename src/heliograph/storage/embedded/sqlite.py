@@ -1,10 +1,9 @@
 """The embedded form: one SQLite database is the log and the store.
 
-WAL with ``synchronous=FULL``, so a commit is on the disk before it is acknowledged. Appends that wait
-are committed together (the caller hands in groups), and the fold runs in the same transaction: the
-tables can never disagree with the log. One process owns the folder (a lock file says so), because the
-newest events are handed to the ``tail`` from memory (``recent``), and only a follower that fell behind
-reads the database.
+It uses WAL with ``synchronous=FULL``, so a commit is on the disk before it is acknowledged. Waiting appends
+are committed together (the caller groups them), and the fold runs in the same transaction, so the tables
+never disagree with the log. One process owns the folder by a lock file, because ``tail`` takes the newest
+events from memory (``recent``); only a follower that fell behind reads the database.
 
 A long module, since the log, its database and the lock on its folder are opened and closed as one.
 """
@@ -45,10 +44,10 @@ from heliograph.storage.sql.written import Written
 FILE, LOCK = "heliograph.db", "heliograph.lock"
 READERS = 4
 READ_SECONDS = 10.0
-"""After so long a question is given up: there are few readers, and stopping waits for them."""
+"""The longest time for a question: there are few readers, and stopping waits for them."""
 
 LOOK_EVERY = 100_000
-"""Steps of SQLite's machine, about a millisecond, between two looks at the clock."""
+"""Steps of SQLite's virtual machine between two looks at the clock, about a millisecond."""
 
 TAIL_EVENTS = 2000
 
@@ -56,13 +55,13 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 ERRORS = (DatabaseError, sqlite3.DatabaseError)
-"""What a statement that failed raises; by SQLAlchemy or by the driver itself."""
+"""The errors of a failed statement, from SQLAlchemy or from the driver itself."""
 
 logger = structlog.get_logger(__name__)
 
 
 def outage(error: Exception) -> str | None:
-    """Return what failed for an outer reason, such as a full disk or a damaged file; ``None`` of a bug."""
+    """Return the message of an error from outside (a full disk, a damaged file); ``None`` for a bug."""
     cause = getattr(error, "orig", error)
     name = getattr(cause, "sqlite_errorname", None) or ""
     if isinstance(cause, sqlite3.OperationalError) or name.startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB")):
@@ -71,7 +70,7 @@ def outage(error: Exception) -> str | None:
 
 
 def is_damage(error: Exception) -> bool:
-    """Tell whether the file does not hold what was written to it."""
+    """Tell whether an error means that the file is damaged."""
     cause = getattr(error, "orig", error)
     name = getattr(cause, "sqlite_errorname", None) or ""
     return (
@@ -85,7 +84,7 @@ def is_damage(error: Exception) -> bool:
 async def open_sqlite(
     folder: Path, key_ttl: timedelta, prices: Prices = NO_PRICES
 ) -> AsyncIterator[tuple[SqliteLog, Readers]]:
-    """Open the database in a folder, made if missing, migrated to today's schema.
+    """Open the database in a folder; make it if missing, and migrate it to the current schema.
 
     Raises:
         SettingsError: The folder can't be used, or another process uses it.
@@ -104,12 +103,12 @@ async def open_sqlite(
 
 
 class Readers(Database):
-    """The connections that answer questions: nobody's for longer than ``READ_SECONDS``, unless it is long.
+    """The connections that answer questions, each within ``READ_SECONDS`` except by ``read_long``.
 
-    A question ends early when whoever asked is cancelled: a client that has gone holds no connection.
+    A question is interrupted when its caller is cancelled, so a client that has gone holds no connection.
 
     Attributes:
-        damage: What was found to be wrong with the file.
+        damage: The damage found in the file; ``None`` if none was.
     """
 
     damage: str | None = None
@@ -134,7 +133,7 @@ class Readers(Database):
             try:
                 return query(connection)
             except (*ERRORS, orjson.JSONDecodeError) as error:
-                trio.from_thread.check_cancelled()  # then that is why
+                trio.from_thread.check_cancelled()  # an interrupt, not an error, if cancelled
                 if not is_damage(error):
                     raise
                 raise Unavailable(self._damaged(error)) from error
@@ -152,7 +151,7 @@ class Readers(Database):
 
 
 class _Question(threading.local):
-    """What a thread is asking: by when the answer must be there, ``None`` if it asks nothing."""
+    """The deadline of a thread's current question; ``None`` if it has none."""
 
     deadline: float | None = None
 
@@ -161,7 +160,7 @@ _question = _Question()
 
 
 def _given_up() -> bool:
-    """Tell whether nobody wants the answer that this thread looks for; SQLite then interrupts it."""
+    """Tell whether this thread's question was cancelled or is overdue; SQLite then interrupts it."""
     if _question.deadline is None:
         return False
     try:
@@ -172,7 +171,7 @@ def _given_up() -> bool:
 
 
 def migrate_sqlite(folder: Path) -> str | None:
-    """Bring the database in a folder to today's schema; return the revision that was found before.
+    """Migrate the database in a folder to the current schema; return the revision that it had before.
 
     Raises:
         SettingsError: The folder can't be used, another process uses it, or its schema is newer.
@@ -193,7 +192,7 @@ def _upgrade(engine: Engine) -> str | None:
 
 
 class _ownership:  # noqa: N801 - used as a function in a with statement
-    """Hold the folder's lock file, so that a second process is told instead of corrupting the order."""
+    """Hold the folder's lock file, so that a second process is refused and can't break the order."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -201,7 +200,7 @@ class _ownership:  # noqa: N801 - used as a function in a with statement
     def __enter__(self) -> None:
         try:
             self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            for name in (FILE, LOCK):  # SQLite's own files beside the database get its rights
+            for name in (FILE, LOCK):  # SQLite's further files get the database's mode
                 (self._folder / name).touch(mode=0o600)
                 (self._folder / name).chmod(0o600)
             self._file = (self._folder / LOCK).open("a")
@@ -224,12 +223,12 @@ def _lower(text: str | None) -> str | None:
 
 def engine_of(file: Path) -> Engine:
     """Make the engine of a database."""
-    # Last in, first out: a reader that goes on, page by page, does so in one connection's cache.
+    # Last in, first out: a reader that goes page by page finds its pages in the same connection's cache.
     engine = create_engine(f"sqlite:///{file}", pool_size=READERS + 1, max_overflow=0, pool_use_lifo=True)
 
     @event.listens_for(engine, "connect")
     def configure(connection: sqlite3.Connection, _: object) -> None:
-        # The driver's own idea of when a transaction begins is off: it would not begin one for reads.
+        # The driver must not begin transactions by itself: it would begin none for reads.
         connection.isolation_level = None
         for pragma in (
             "journal_mode=WAL",
@@ -239,7 +238,7 @@ def engine_of(file: Path) -> Engine:
             "journal_size_limit=67108864",
         ):
             connection.execute(f"PRAGMA {pragma}")
-        # Its own knows the letters of ASCII only; PostgreSQL's knows all of them.
+        # SQLite's own ``lower`` knows ASCII letters only; PostgreSQL's knows all letters.
         connection.create_function("lower", 1, _lower, deterministic=True)
         connection.set_progress_handler(_given_up, LOOK_EVERY)
 
@@ -247,7 +246,7 @@ def engine_of(file: Path) -> Engine:
     def begin(connection: Connection) -> None:
         driver = connection.connection.driver_connection
         assert isinstance(driver, sqlite3.Connection)
-        if not driver.in_transaction:  # the writer has begun
+        if not driver.in_transaction:  # else the writer has begun one
             driver.execute("BEGIN")
 
     return engine
@@ -269,7 +268,7 @@ class SqliteLog:
         """Why the last append could not be written; forgotten when the next write or sweep succeeds."""
 
     async def load(self) -> None:
-        """Take the position from the database: to be awaited once, before anything else."""
+        """Read the position from the database; to be awaited once, before anything else."""
         self._recent = Recent(await self._readers.read(_newest_id))
 
     @property
@@ -282,7 +281,7 @@ class SqliteLog:
         if self._appending.locked():
             await self._appending.acquire()
         else:
-            self._appending.acquire_nowait()  # without a turn of the scheduler
+            self._appending.acquire_nowait()  # no checkpoint, which would cost a turn of the scheduler
         try:
             appended = await self.writer.write(
                 append,
@@ -325,7 +324,7 @@ class SqliteLog:
     async def read(self, selection: Selection, after: EventId, limit: int) -> Page:
         """Read a selection's events after a position; see ``protocols.Log.read``."""
         position = self.position
-        # However long: where few events are of the selection, the next try would take as long again.
+        # No time limit: if the selection has few events, the next try would take as long again.
         found, more, trimmed = await self._readers.read_long(
             lambda connection: _page(connection, selection, after, limit)
         )
@@ -335,27 +334,27 @@ class SqliteLog:
         return Page(found, EventId(max(position, newest, after)), False, trimmed)
 
     async def tail_start(self, selection: Selection, count: int) -> EventId:
-        """Return where a selection's last events begin; see ``protocols.Log.tail_start``."""
+        """Return the position just before the last ``count`` events; see ``protocols.Log.tail_start``."""
         position = self.position
         ids = await self._readers.read(queries.last_ids, selection, count)
         return EventId(ids[-1] - 1) if ids else position
 
     async def bounds(self, selection: Selection) -> Bounds:
-        """Tell what is kept of a selection."""
+        """Return the extent of a selection that is kept."""
         trimmed = await self._readers.read(queries.trimmed_through, selection)
         return Bounds(trimmed, self.position)
 
     async def sweep(self, policy: RetentionSettings, now: datetime) -> int:
         """Remove expired keys, and a part of what is over the retention; see ``protocols.Keeper``."""
         removed = await self._keep(_sweep, policy, now)
-        async with self._appending:  # an append must not take for stored what is just being removed
+        async with self._appending:  # an append must not rely on a row that is being removed
             gone = await self._keep(retention.remove_entities, policy, now)
             self._written.forget(gone.channels)
         return removed + gone.number
 
     @property
     def active(self) -> bool:
-        """There is no other node."""
+        """Always true: there is no other node."""
         return True
 
     async def remove_runs(self, policy: RetentionSettings, now: datetime) -> Sequence[RunName]:
@@ -363,7 +362,7 @@ class SqliteLog:
         return await self._keep(retention.remove_runs, policy, now)
 
     async def unknown_runs(self, names: Sequence[RunName]) -> Sequence[RunName]:
-        """Return those of some runs of which nothing is kept."""
+        """Return the runs among ``names`` of which nothing is kept."""
         return await self._readers.read(retention.unknown_runs, names)
 
     async def _keep(
@@ -400,7 +399,7 @@ def _sweep(connection: Connection, policy: RetentionSettings, now: datetime) -> 
 def _page(
     connection: Connection, selection: Selection, after: EventId, limit: int
 ) -> tuple[list[Event], bool, EventId]:
-    """Read events after a position, and what is missing of them; the transaction sees one moment."""
+    """Read events after a position, whether there are more, and up to where some were removed."""
     found, more = queries.read_events(connection, selection, limit, after=after)
     return found, more, queries.trimmed_behind(connection, selection, after)
 

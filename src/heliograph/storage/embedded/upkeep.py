@@ -1,4 +1,4 @@
-"""Looking after an embedded database from outside: to check, to copy, to restore, to change its secrets."""
+"""Upkeep of an embedded database from outside: check, copy, restore, and change its secrets."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ COUNTS = {
         WHERE channels.name IS NULL OR tasks.last_seq > channels.head_seq
     """,
 }
-"""The questions that must find nothing, and the meaning of a row."""
+"""Queries that must find nothing, each with the meaning of what it finds."""
 
 
 def check(folder: Path) -> list[str]:
-    """Return what is wrong with the database in a folder, one line each; it may be served meanwhile.
+    """Return the problems of the database in a folder, one line each; it may be served meanwhile.
 
     Raises:
-        SettingsError: There is none, or it is no database.
+        SettingsError: There is no database, or the file is none.
     """
     with _opened(folder / FILE) as connection:
         try:
@@ -58,10 +58,10 @@ def check(folder: Path) -> list[str]:
 
 
 def backup(folder: Path, target: Path) -> None:
-    """Copy the database in a folder to a file, as of one moment, while it may be served.
+    """Copy the database in a folder to a file, as of one moment; it may be served meanwhile.
 
     Raises:
-        SettingsError: There is none, the target is there already, or it can't be written.
+        SettingsError: There is no database, or the target exists already or can't be written.
     """
     if target.exists():
         raise SettingsError([f"{target} is there already"])
@@ -78,7 +78,7 @@ def backup(folder: Path, target: Path) -> None:
 
 
 def restore(source: Path, folder: Path) -> None:
-    """Put a copy into a folder that has no database yet, and bring it to today's schema.
+    """Put a copy into a folder that has no database yet, and migrate it to the current schema.
 
     Raises:
         SettingsError: There is a database already, or the copy can't be used.
@@ -102,11 +102,11 @@ def restore(source: Path, folder: Path) -> None:
 
 @contextmanager
 def changing(folder: Path) -> Iterator[OpenVault]:
-    """Change the secrets of a folder, made if missing, in one transaction; it may be served meanwhile.
+    """Change the secrets of a folder in one transaction; make it if missing; it may be served meanwhile.
 
     Raises:
-        SettingsError: The folder can't be used, or what is served there has another schema.
-        Unavailable: It can't be written now.
+        SettingsError: The folder can't be used, or the database that is served has another schema.
+        Unavailable: The database can't be written now.
     """
     served = None
     try:
@@ -118,7 +118,7 @@ def changing(folder: Path) -> Iterator[OpenVault]:
         with engine.connect() as connection:
             driver = connection.connection.driver_connection
             assert isinstance(driver, sqlite3.Connection)
-            driver.execute("BEGIN IMMEDIATE")  # a transaction that began by reading could not wait to write
+            driver.execute("BEGIN IMMEDIATE")  # after a read it could not wait for the write lock
             if served is not None and migrate.revision(connection) != migrate.HEAD:
                 raise served
             yield OpenVault(connection)
@@ -130,7 +130,7 @@ def changing(folder: Path) -> Iterator[OpenVault]:
 
 
 class _opened:  # noqa: N801 - used as a function in a with statement
-    """Open a database to be read, without making one."""
+    """Open an existing database for reading."""
 
     def __init__(self, file: Path) -> None:
         self._file = file
@@ -140,7 +140,7 @@ class _opened:  # noqa: N801 - used as a function in a with statement
             self._connection = sqlite3.connect(f"{self._file.absolute().as_uri()}?mode=ro", uri=True)
             self._connection.execute("SELECT 1 FROM sqlite_master").fetchone()
         except sqlite3.Error as error:
-            # Damage, which may be of the schema itself, is told by who reads on.
+            # Damage, even of the schema itself, is reported by the reads that follow.
             if getattr(error, "sqlite_errorcode", None) != sqlite3.SQLITE_CORRUPT:
                 raise SettingsError([f"{self._file}: {error}"]) from None
         return self._connection

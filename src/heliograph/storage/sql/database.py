@@ -66,7 +66,7 @@ class Database:
             raise Unavailable(f"the database can't be read: {words}") from error
 
     async def read_long(self, query: Callable[[Connection], T]) -> T:
-        """Do what ``read`` does, for an answer that takes its time to read.
+        """Do what ``read`` does, for an answer that takes long to read.
 
         Raises:
             Unavailable: The database can't be read now.
@@ -88,13 +88,13 @@ class Database:
 
 
 class Writer:
-    """The one connection that writes to an embedded database, and the one thread in which it does.
+    """The one connection that writes to an embedded database, with a thread of its own.
 
-    Both stay: to take them from a pool and a cache, and to have SQLAlchemy begin and end the transaction,
-    costs more than most of what is written. So jobs are handed to the thread by a queue, which is as long as
-    there are callers that wait, and the driver itself begins and commits.
+    Connection and thread stay open: to take them from a pool and a cache, and to have SQLAlchemy begin and
+    end the transaction, costs more than most writes. So jobs go to the thread by a queue, which holds one job
+    per waiting caller, and the driver itself begins and commits.
 
-    It is made within Trio.
+    It must be made within a Trio run.
 
     Args:
         engine: An engine with room for one more connection, whose connections begin no nested transaction.
@@ -111,7 +111,7 @@ class Writer:
         self._thread.start()
 
     def close(self) -> None:
-        """Give the connection back, when what was handed in is written."""
+        """Write what was handed in, then give the connection back."""
         self._jobs.put(None)
         self._thread.join()
         self._connection.close()
@@ -121,7 +121,7 @@ class Writer:
     ) -> T:
         """Run ``change(connection, …)`` in the thread, in a transaction that is committed.
 
-        It can't be cancelled once it waits: whoever calls must learn what was committed.
+        It can't be cancelled once it waits, since the caller must learn what was committed.
         """
         await trio.lowlevel.checkpoint_if_cancelled()
         task = trio.lowlevel.current_task()
@@ -144,7 +144,7 @@ class Writer:
             raise
         finally:
             if self._connection.in_transaction():
-                self._connection.rollback()  # what SQLAlchemy takes for its own; nothing is left of it
+                self._connection.rollback()  # ends the transaction that SQLAlchemy believes to have
         return changed
 
 

@@ -1,4 +1,4 @@
-"""The declaration of a folded entity: its table, and all that the fold and the lists must know of it."""
+"""The declaration of a folded entity: its table, and what the fold and the lists need to know."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ DECODES: Mapping[type, Callable[[Any], Any] | None] = {
     Boolean: bool,
     **dict.fromkeys((BigInteger, Integer, Text, Double)),
 }
-"""By type of a column: what makes its value of what the driver gives; ``None``: it is that already."""
+"""By column type: the conversion of the driver's value; ``None``: no conversion is needed."""
 
 
 @cache
@@ -51,16 +51,16 @@ def _fields_of(cls: Any) -> tuple[str, ...]:
 
 @attrs.frozen(eq=False)
 class Steady(Generic[V]):
-    """A fast path: most events only add to what is counted of an entity, and need not read it.
+    """A fast path: most events only add to an entity's counts, so its row need not be read.
 
-    It is for kinds with channels of their own. As long as an entity is steady, events of other topics than
-    ``changing`` are added up per channel, and one statement adds that to the row.
+    It is for kinds whose entities have a channel each. While an entity is steady, events of topics other than
+    ``changing`` are added up per channel, and one statement adds the sums to the row.
 
     Args:
-        changing: The topics that can do more than add.
+        changing: The topics whose events can do more than add.
         holds: Tells whether an entity is steady; once it is, it remains so.
-        add: The statement, run once for each channel.
-        row: Makes its parameters, as the database keeps them, from a channel's events.
+        add: The adding statement, run once for each channel.
+        row: Makes the parameters of ``add``, in the database's values, from a channel's events.
     """
 
     changing: frozenset[str]
@@ -74,9 +74,9 @@ class Merging(Generic[V]):
     """The correction of a large column by a batch; the fold has not read that column.
 
     Args:
-        due: Tells of an entity, as it was read, whether events can only correct that column now.
-        write: Reads the column if the batch has set it, merges and writes it, and sets it to ``None``. It is
-            one entity at a time, since the column may be large.
+        due: Tells whether events can only correct that column now, given the entity as it was read.
+        write: Reads the column if the batch has set it, merges and writes it, and sets it to ``None``. It
+            takes one entity at a time, since the column may be large.
     """
 
     due: Callable[[V], bool]
@@ -88,8 +88,8 @@ class Beside(Generic[V]):
     """Rows of another table that follow from an entity, such as the words that it is found by.
 
     Args:
-        table: All its columns are its key.
-        rows: Returns them as tuples in the order of the columns.
+        table: The other table; all its columns are its key.
+        rows: Returns an entity's rows as tuples in the order of the columns.
     """
 
     table: Table
@@ -98,12 +98,12 @@ class Beside(Generic[V]):
 
 @attrs.frozen(eq=False)
 class Retired:
-    """The entities that need not be kept, given the oldest moment that is kept.
+    """The entities that retention removes, given the oldest moment that is kept.
 
     Args:
-        since: An indexed column: only entities of before that moment.
-        only: A further condition.
-        along: Columns of other tables that name the entity by its key; their rows go with it.
+        since: An indexed column; entities with an earlier moment than the oldest are removed.
+        only: A further condition, given that moment.
+        along: Columns of other tables that hold the entity's key; their rows are removed with it.
     """
 
     since: Column[Any]
@@ -113,12 +113,12 @@ class Retired:
 
 @attrs.frozen
 class Probed:
-    """A condition of which the database was asked first how to go about it.
+    """A condition that was chosen after a look into the database.
 
     Args:
-        shape: Equal ones have the same condition; ``None``: it is compiled each time.
-        condition: Makes it.
-        values: Of its parameters.
+        shape: Equal shapes have the same condition; ``None``: the condition is compiled each time.
+        condition: Makes the condition.
+        values: The values of its parameters.
     """
 
     shape: tuple[Any, ...] | None
@@ -128,23 +128,23 @@ class Probed:
 
 @attrs.frozen(eq=False)
 class Entity(Generic[V]):
-    """A kind of entity, and how it is kept.
+    """A kind of entity, and how it is stored.
 
     Args:
         kind: The kind of entity.
         table: The table, with a column for each field of the kind's values.
-        sorts: The columns that lists may be sorted by, by name, largest first and never null.
-        filters: By field of the kind's filter, how a value narrows a list; a field that is not here is a
-            column, and must be equal.
-        large: Columns of up to a megabyte that the fold never reads: a batch over thousands of entities must
-            not read all of theirs. They are written where they were set, and measured in lists.
+        sorts: The columns that lists may be sorted by, by name; largest first, and never null.
+        filters: By field of the kind's filter, the condition of a value; without one the column of that name
+            must equal the value.
+        large: Columns of up to a megabyte that the fold never reads, since a batch may touch thousands of
+            entities. They are written where the fold has set them, and measured in lists.
         cut: Columns that the fold reads in part.
-        kept: Names the columns that stay as they are for an entity, besides the large ones that are ``None``.
+        kept: Names the columns of an entity that are not written, besides the large ones that are ``None``.
         steady: The fast path.
         merging: The correction of a large column; ``None``: a new value replaces the old one.
-        beside: Rows that follow from it.
+        beside: Rows of another table that follow from the entity.
         retired: The entities that retention removes; ``None``: none.
-        probed: Filters for which the database must be asked first how to go about it.
+        probed: Filters whose condition is chosen after a look into the database.
     """
 
     kind: Kind[V]
@@ -182,9 +182,9 @@ class Entity(Generic[V]):
         return (*self.large, *self.cut)
 
     def decoder(self) -> Callable[[Sequence[Any]], V]:
-        """Return what makes an entity of a whole row, as the driver gives it.
+        """Return the function that makes an entity of a whole row in the driver's values.
 
-        The columns of a table are in the order of the fields of its values.
+        The columns of a table are in the order of its value's fields.
         """
         made, converts = self.kind.value, [(n, DECODES[type(c.type)]) for n, c in enumerate(self.table.c)]
         needed = [(n, convert) for n, convert in converts if convert is not None]
@@ -199,7 +199,7 @@ class Entity(Generic[V]):
         return decode
 
     def reading(self) -> Select[Any]:
-        """Return the fold's question for entities; ``wanted`` are the first parts of their keys."""
+        """Return the fold's query for entities; the parameter ``wanted`` is the first parts of their keys."""
         return select(*self.small).where(in_list(self.key[0]))
 
     def of_key(self, key: Key) -> ColumnElement[bool]:
@@ -207,7 +207,7 @@ class Entity(Generic[V]):
         return and_(*(column == value for column, value in zip(self.key, key, strict=True)))
 
     def given(self, wanted: Any) -> dict[str, Any]:
-        """Return the fields of a filter that narrow, with their values."""
+        """Return the fields of a filter that are set, with their values."""
         return {
             name: value
             for name in _fields_of(wanted.__class__)
@@ -217,7 +217,7 @@ class Entity(Generic[V]):
     def narrowed(
         self, connection: Connection, wanted: Any
     ) -> tuple[list[ColumnElement[bool]], dict[str, Any]]:
-        """Return the conditions of a filter, and the parameters of those that were probed for."""
+        """Return the conditions of a filter, and the parameters of the probed ones."""
         conditions, values = [], dict[str, Any]()
         for name, value in self.given(wanted).items():
             if name in self.probed:
@@ -231,27 +231,27 @@ class Entity(Generic[V]):
     def condition(self, name: str, value: Any) -> ColumnElement[bool]:
         """Return the condition of one field of a filter that is not probed.
 
-        The value may be a parameter, or a list of them.
+        ``value`` may be a bound parameter, or a list of them.
         """
         return self.filters[name](value) if name in self.filters else self.table.c[name] == value
 
     def sorted_by(self, sort: str) -> Sequence[ColumnElement[Any]]:
-        """Return the columns of a list that is sorted, each with its largest first."""
+        """Return the columns by which a sorted list is ordered, each largest first."""
         return [self.sorts[sort], *self.key]
 
     def after(self, sort: str | None = None) -> ColumnElement[bool]:
-        """Return the condition of what comes after a position in a list: parameters ``after_0`` and so on."""
+        """Return the condition of rows after a position in a list, in parameters ``after_0`` and so on."""
         columns = self.sorted_by(sort) if sort else [self.table.c[name] for name in self.kind.order]
         typed = [bindparam(f"after_{n}", type_=column.type) for n, column in enumerate(columns)]
         here, there = tuple_(*columns), tuple_(*typed)
         return here > there if self.kind.ascending and not sort else here < there
 
     def to_value(self, row: RowMapping) -> V:
-        """Make an entity of a row, or of as much of it as was read."""
+        """Make an entity of a row, or of the columns that were read."""
         return self.kind.value(**{c.name: row[c.name] for c in self.table.c if c.name in row})
 
     def to_row(self, value: V) -> dict[str, Any]:
-        """Return the columns to be written of an entity."""
+        """Return the columns of an entity that are to be written."""
         row = attrs.asdict(value, recurse=False)  # type: ignore[arg-type]
         left = {name for name in self.large if row[name] is None} | self.kept(value)
         return {name: cell for name, cell in row.items() if name not in left}

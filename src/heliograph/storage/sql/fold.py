@@ -1,10 +1,10 @@
-"""The fold: what a batch of events does to the store, inside the transaction that keeps them.
+"""The fold: applies a batch of events to the store, in the transaction that stores the events.
 
 The id of the last folded event is written in the same transaction, so folding is exactly-once: after
 a crash either both are there or neither is, and a restart goes on from the checkpoint.
 
-Each event is handed to the entities of its channel's family (``storage.sql.entities``). What an entity adds
-to others (see ``model.kind``) is taken from them and given to them in the order in which events changed it.
+Each event goes to the entities of its channel's family (``storage.sql.entities``). An entity's share in
+others (see ``model.kind``) is taken back and added anew in the order in which events changed the entity.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ from heliograph.storage.sql.rollups import Measurement
 
 FAMILIES: dict[str, list[Entity[Any]]] = {}
 STEADY: dict[str, Steady[Any]] = {}
-"""By family of channels: the entities folded from them, and the one that has a fast path there."""
+"""By family of channels: the fast path of the one entity that has one there."""
 
 CHANGING: dict[str, frozenset[str]] = {}
-"""By family of channels with a fast path: the topics that need the slow one, for any of its entities."""
+"""By family of channels with a fast path: the topics that need the slow path for any of its entities."""
 
 FEEDS: dict[Kind[Any], list[Kind[Any]]] = {}
 """By kind: the kinds that its entities feed."""
@@ -55,7 +55,7 @@ CHECKPOINT = Prepared(select(schema.checkpoints.c.event_id).where(schema.checkpo
 
 @attrs.frozen
 class Feeding:
-    """A share that an event added to an entity (``sign`` 1), or took from it (-1)."""
+    """A share that an event adds to an entity (``sign`` 1), or takes from it (-1)."""
 
     event_id: EventId
     share: Share
@@ -63,7 +63,7 @@ class Feeding:
 
 
 Steps = dict[Kind[Any], list[tuple[Key, Event | Feeding]]]
-"""By kind: in which order what happens to which entity."""
+"""By kind: the events and feedings of its entities, in order."""
 
 
 def fold(
@@ -75,14 +75,14 @@ def fold(
     """Fold events, in order and all newer than the checkpoint, into the tables; move the checkpoint.
 
     Args:
-        connection: In the transaction that keeps the events.
-        events: To fold.
-        prices: For costs that results don't say.
-        steady: Channels whose entity is known to be stored and steady. What their events add is added to its
-            row without reading it. Only the one who alone writes to the tables can know.
+        connection: A connection in the transaction that stores the events.
+        events: The events to fold.
+        prices: Prices, for results that don't give their cost.
+        steady: Channels whose entity is known to be stored and steady. Their events are added to its row
+            without reading it. Only the single writer of the tables can know these.
 
     Returns:
-        The channels among the events of which that is known when the transaction is committed.
+        The channels of ``events`` whose entity is stored and steady once the transaction is committed.
     """
     if not events:
         return set()
@@ -105,10 +105,10 @@ def fold(
 
 
 def _add(connection: Connection, by_channel: Sequence[Sequence[Event]]) -> None:
-    """Add what steady entities' events count for to their rows.
+    """Add the events of steady entities to the counts in their rows.
 
     Raises:
-        RuntimeError: Some row is not there: somebody else has written to the tables.
+        RuntimeError: A row is missing: another writer has changed the tables.
     """
     rows: dict[str, list[Mapping[str, Any]]] = {}
     for events in by_channel:
@@ -126,14 +126,14 @@ def read_checkpoint(connection: Connection) -> EventId:
 
 
 def begin_checkpoint(connection: Connection) -> EventId:
-    """Return the checkpoint, written down first if it was not: only a row that is there can be a fence."""
+    """Return the checkpoint, and make sure that it has a row: only an existing row can be a fence."""
     checkpoint = read_checkpoint(connection)
     upsert(connection, schema.checkpoints, [{"name": schema.FOLDED, "event_id": checkpoint}])
     return checkpoint
 
 
 def _fold(connection: Connection, events: Sequence[Event], prices: Prices) -> set[str]:
-    """Apply events to the entities that they touch; return the channels of those that are steady then."""
+    """Apply events to the entities that they touch; return the channels of those that are then steady."""
     steps: Steps = {}
     for event in events:
         for entity in FAMILIES.get(event.channel.partition(":")[0], ()):
@@ -150,13 +150,13 @@ def _fold(connection: Connection, events: Sequence[Event], prices: Prices) -> se
 
 
 class Batch:
-    """What happens to the entities of one kind.
+    """The part of a batch that concerns the entities of one kind.
 
     Args:
-        entity: The kind.
-        connection: In the transaction.
-        prices: For costs that results don't say.
-        steps: Of all kinds. What the entities feed is added to those of the kinds that are fed.
+        entity: The kind's declaration.
+        connection: A connection in the transaction.
+        prices: Prices, for results that don't give their cost.
+        steps: The steps of all kinds. The feedings that this kind causes are added to those of the fed kinds.
     """
 
     def __init__(self, entity: Entity[Any], connection: Connection, prices: Prices, steps: Steps) -> None:
@@ -170,7 +170,7 @@ class Batch:
         self._beside: set[tuple[Any, ...]] = set()
 
     def run(self) -> None:
-        """Read the entities, apply what happens to them in order, and write them."""
+        """Read the entities, apply their steps in order, and write them."""
         kind = self._entity.kind
         steps = self._steps[kind]
         if kind.fed_by and kind.family is not None:
@@ -233,7 +233,7 @@ class Batch:
         self._share(key, value, feeding.event_id)
 
     def _share(self, key: Key, value: Any, event_id: EventId) -> None:
-        """Let those that are fed follow a change."""
+        """Add feedings for a changed share: the old one is taken back, the new one added."""
         for fed in FEEDS.get(self._entity.kind, ()):
             before = self._shares.get((fed, key))
             after = fed.fed_by[self._entity.kind](value)
@@ -245,7 +245,7 @@ class Batch:
                         self._steps.setdefault(fed, []).append(step)
 
     def _write(self) -> None:
-        """Write the rows; those with the same columns together."""
+        """Write the rows, grouped by the columns that they set."""
         if self._entity.merging is not None:
             for value in self._merging:
                 self._entity.merging.write(self._connection, value)
@@ -259,7 +259,7 @@ class Batch:
             self._write_beside(self._entity.beside)
 
     def _write_beside(self, beside: Beside[Any]) -> None:
-        """Write the rows that follow from the entities, where they have changed."""
+        """Insert and delete the rows beside the entities, where these have changed."""
         now = set().union(*map(beside.rows, self._values.values()))
         names = tuple(beside.table.c.keys())
         insert(

@@ -1,4 +1,4 @@
-"""Groups of entities: the values of a column, the one with the newest entity first, and how many each has."""
+"""Groups of entities: a column's values and their counts; the group with the newest entity comes first."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ def list_groups(
     after: tuple[int, str] | None,
     limit: int,
 ) -> tuple[list[Group], bool]:
-    """List the groups of the entities that pass a filter, behind a position; tell whether there are more.
+    """List the groups of the entities that pass a filter, after a position; tell whether there are more.
 
-    The counts are asked for of the groups that are listed alone: there may be as many groups as entities.
+    Only the listed groups are counted: there may be as many groups as entities.
     """
     see_one_moment(connection)
     narrowed, values = entity.narrowed(connection, wanted)
-    # No parameter within: PostgreSQL would not know the same expression again.
+    # A literal, not a parameter: PostgreSQL would not see that both expressions are the same.
     group = func.coalesce(entity.table.c[name], literal_column("''")).label("grouped")
     newest = func.max(type_coerce(entity.table.c.created_at, Big), type_=Big).label("newest")
     listed = select(group, newest).where(*narrowed).group_by(group)

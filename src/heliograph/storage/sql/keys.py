@@ -1,4 +1,4 @@
-"""Idempotency keys: what a key stands for, so that a retry is told from a reused key."""
+"""Idempotency keys: a fingerprint of what was published, so that a retry is told from a reused key."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from heliograph.model.workflows.vocabulary import session_of
 from heliograph.storage.sql import schema
 
 PART = 1000
-"""The number of keys that one transaction forgets."""
+"""The most keys that one transaction removes."""
 
 
 def fingerprint(draft: Draft) -> str:
-    """Return a digest of 24 characters of what a key stands for.
+    """Return a digest of 24 characters of a draft's content.
 
-    Where an event that names only its session was put depends on what was known then; so that is left out.
+    The channel of an event that names only its session depends on what was known then, so it is left out.
     """
     named = session_of(draft.topic, draft.payload) is None
     said = (
@@ -40,12 +40,12 @@ def conflict(index: int, draft: Draft) -> Conflict:
 
 
 def overtaken(draft: Draft) -> Overtaken:
-    """Return the error of a request with an event that no longer follows what it should."""
+    """Return the error of a request with a draft that no longer follows the event that it must."""
     return Overtaken(f"{draft.channel} has moved on behind event {draft.follows}")
 
 
 def purge(connection: Connection, now: datetime) -> int:
-    """Forget some of the keys that have expired; return how many."""
+    """Remove up to ``PART`` expired keys; return how many were removed."""
     table = schema.idempotency_keys
     some = select(table.c.key).where(table.c.expires_at <= now).limit(PART)
     return connection.execute(delete(table).where(table.c.key.in_(some))).rowcount

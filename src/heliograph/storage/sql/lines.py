@@ -19,7 +19,7 @@ from heliograph.storage.sql.queries import Paged, Raw, asked_of, within_bytes
 from heliograph.storage.sql.schema import events
 
 LAST = 2**62
-"""A number that no line reaches."""
+"""A ``seq`` that no line reaches."""
 
 
 def read_lines(
@@ -55,14 +55,14 @@ def read_lines(
 
 TEXT_LINES = 8000
 TEXT_CHARACTERS = 4 * 1024 * 1024
-"""A page of text: the database joins it, so it is measured before."""
+"""The largest page of text; the database joins a page, so it is measured before."""
 
 
 def read_text(connection: Connection, kind: Kind[Any], name: str, first_seq: int) -> LogText | None:
-    """Read many lines of output at once as their text alone, from a ``seq`` on; ``None``: there are none.
+    """Read many lines of output at once as text, from ``first_seq`` on; ``None`` if there are none.
 
-    Their payloads are joined where they lie, and decoded as one. The text is ``None`` where some are marked,
-    or they are large: then they must be read as lines.
+    The database joins their payloads, which are decoded as one. The text is ``None`` if some lines are
+    marked, or the page is too large: then they must be read as lines.
     """
     values = {"channel": f"{kind.family}:{name}", "topic": kind.lines, "first": first_seq}
     ((size, last),) = MEASURED.fetch(connection, **values)
@@ -111,14 +111,14 @@ def _asked(dialect: str, newest: bool, by_text: bool, by_stream: bool) -> Paged:
         where.append(func.coalesce(_field("stream", dialect), "stdout") == bindparam("stream", type_=Text))
     if by_text:
         pattern, output = bindparam("text", type_=Text), _field("output", dialect)
-        # SQLite's LIKE ignores the case of ASCII letters by itself, without a call for every line.
+        # SQLite's LIKE ignores the case of ASCII letters by itself, so ``lower`` need not be called per line.
         where.append(output.like(pattern, "!") if dialect == "sqlite" else output.ilike(pattern, "!"))
     statement = select(events.c.seq, events.c.id, events.c.timestamp, events.c.payload).where(*where)
     return asked_of(statement, [events.c.seq.desc() if newest else events.c.seq], ("payload",))
 
 
 def _field(name: str, dialect: str) -> ColumnElement[str]:
-    """Return a text in the payload."""
+    """Return the expression for a text field of the payload."""
     if dialect == "sqlite":
         return func.json_extract(events.c.payload, f"$.{name}", type_=Text)
     return cast(events.c.payload, JSON).op("->>", return_type=Text())(name)

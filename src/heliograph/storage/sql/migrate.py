@@ -1,11 +1,11 @@
-"""Bring a database to today's schema with Alembic, and tell when it is not there.
+"""Migrate a database to the current schema with Alembic, and check that it has that schema.
 
 The migrations are inside the package, so an installed wheel can migrate; there is no ``alembic.ini``.
 Several nodes may migrate the same PostgreSQL at once: an advisory lock lets one work while the others
 wait, and then they find nothing to do.
 
-A start that finds today's schema needs no Alembic: importing it takes a sixth of the time in which a node
-starts, so it waits until there is something to do or to refuse.
+A start that finds the current schema needs no Alembic. Its import takes a sixth of a node's start, so it is
+imported only when there is something to do or to refuse.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 MIGRATIONS = Path(__file__).parent / "migrations"
 
 HEAD = max(file.name[1:5] for file in (MIGRATIONS / "versions").glob("v*.py"))
-"""The newest of the migrations, which makes today's schema; a file is called by its number."""
+"""The number of the newest migration, which makes the current schema; its file's name gives the number."""
 
 MIGRATION_LOCK = 0x48656C696F
 """The key of the advisory lock ("Helio")."""
@@ -60,7 +60,8 @@ def check(connection: Connection) -> None:
     """Make sure that the schema is exactly this program's.
 
     Raises:
-        SettingsError: It is missing, older or newer, or the encoding is not UTF-8; says what mends it.
+        SettingsError: It is missing, older or newer, or the encoding is not UTF-8; the message says what to
+            do.
     """
     if connection.dialect.name == "postgresql":
         _require_utf8(connection)
@@ -99,7 +100,7 @@ def _scripts(config: Config) -> ScriptDirectory:
 
 
 def revision(connection: Connection) -> str | None:
-    """Return the schema of a database; ``None``: it has none."""
+    """Return the revision of a database's schema; ``None`` if it has no schema."""
     if not inspect(connection).has_table("alembic_version"):
         return None
     found: str | None = connection.scalar(text("SELECT version_num FROM alembic_version"))

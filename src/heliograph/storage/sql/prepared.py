@@ -1,8 +1,8 @@
 """Statements of the hot path: written in SQLAlchemy Core, compiled once, then run by the driver as they are.
 
-To execute a Core statement costs SQLAlchemy several times more than SQLite takes to run it. What is appended
-and folded with every publish is therefore compiled once per dialect, with the types' own conversions, and
-from then on is text and tuples for the driver, inside the same connection and transaction.
+SQLAlchemy takes several times longer to execute a Core statement than SQLite takes to run it. So the
+statements of every publish are compiled once per dialect, with the types' own conversions. From then on the
+driver gets text and tuples, in the same connection and transaction.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ DIALECTS: dict[str, Dialect] = {
 
 Row = Mapping[str, Any]
 Values = Callable[[Any], tuple[Any, ...]]
-"""Makes the parameters of a statement, in their order, out of a row."""
+"""Makes the parameters of a statement, in their order, from a row."""
 
 
 class Prepared:
@@ -34,9 +34,9 @@ class Prepared:
 
     Args:
         statement: A Core statement whose parameters have names.
-        columns: The columns that the rows of an insert have.
-        raw: Rows have values as the database keeps them, such as microseconds for a time, and with
-            ``columns`` are tuples of them: converting and naming them costs more than the rest.
+        columns: The columns of an insert's rows.
+        raw: Whether rows hold the database's own values, such as microseconds for a time, and are tuples if
+            ``columns`` are given: converting and naming values costs more than the rest.
     """
 
     def __init__(
@@ -48,7 +48,7 @@ class Prepared:
         self._forms: dict[str, tuple[str, Values]] = {}
 
     def run(self, connection: Connection, rows: Iterable[Row | tuple[Any, ...]]) -> int:
-        """Run it once for each row; return how many rows of the table it touched.
+        """Run the statement once for each row; return how many rows of the table it touched.
 
         Raises:
             Exception: The driver's own errors, not SQLAlchemy's.
@@ -59,7 +59,7 @@ class Prepared:
         return cursor.rowcount
 
     def fetch(self, connection: Connection, **values: Any) -> Sequence[Any]:
-        """Run it once; return its rows with the values as the driver gives them.
+        """Run the statement once; return its rows in the driver's values.
 
         Raises:
             Exception: The driver's own errors, not SQLAlchemy's.
@@ -70,7 +70,7 @@ class Prepared:
         return cursor.fetchall()
 
     def rows(self, connection: Connection, values: Row) -> Iterator[tuple[Any, ...]]:
-        """Run it once; yield its rows with the values as the driver gives them.
+        """Run the statement once; yield its rows in the driver's values.
 
         Raises:
             Exception: The driver's own errors, not SQLAlchemy's.
@@ -112,7 +112,7 @@ def _values(names: Sequence[str], converts: Sequence[Callable[[Any], Any] | None
 def _mixed(
     binds: Sequence[BindParameter[Any]], converts: Sequence[Callable[[Any], Any] | None], *, raw: bool
 ) -> Values:
-    """Return what makes the parameters of a statement of which some are constants of its own."""
+    """Return the function that makes the parameters of a statement with constants of its own."""
     parts: list[tuple[str | None, Any]] = []
     for bind, convert in zip(binds, converts, strict=True):
         if bind.required:
@@ -126,19 +126,19 @@ def _mixed(
 
 
 def insert(connection: Connection, table: Table, rows: Sequence[Row]) -> None:
-    """Insert rows; all have the same columns."""
+    """Insert rows, which all have the same columns."""
     if rows:
         _insert(table, tuple(rows[0])).run(connection, rows)
 
 
 def upsert(connection: Connection, table: Table, rows: Sequence[Row]) -> None:
-    """Insert rows, replacing those whose primary key is there; all have the same columns."""
+    """Insert or replace rows by primary key; they all have the same columns."""
     if rows:
         _upsert(connection.dialect.name, table, tuple(rows[0])).run(connection, rows)
 
 
 def upsertion(dialect: str, table: Table, columns: Sequence[str]) -> Executable:
-    """Return the statement that inserts a row of these columns, or replaces the one of its primary key."""
+    """Return the statement that inserts a row of ``columns``, or updates the row of its primary key."""
     statement: Any = (postgresql if dialect == "postgresql" else sqlite).insert(table)
     key = [column.name for column in table.primary_key]
     changed = {name: statement.excluded[name] for name in columns if name not in key}

@@ -1,7 +1,8 @@
 """The questions, as functions of a connection; the same SQL on SQLite and PostgreSQL.
 
-Lists go by keyset, never by OFFSET. A selection of several channels is a union of one limited index
-range per channel, since ``channel IN (…) ORDER BY id`` would sort all they ever held.
+Lists go by keyset; OFFSET is used only for the bounded ``skip``. A selection of several channels is a union
+of one limited index range per channel, since ``channel IN (…) ORDER BY id`` would sort all events of the
+channels.
 """
 
 from __future__ import annotations
@@ -36,16 +37,16 @@ from heliograph.storage.sql.schema import NO_AUDIT, NO_OUTPUT, OUTPUT, UNNAMED, 
 
 PAGE_BYTES = 1024 * 1024
 SHAPES = 512
-"""How many forms of one question stay compiled."""
+"""The number of forms of one question that stay compiled."""
 
 Raw = Sequence[Any]
-"""A row as the driver gives it."""
+"""A row in the driver's values."""
 
 
 def see_one_moment(connection: Connection) -> None:
-    """Let everything that is asked from here on be answered as of one moment; to be called first."""
+    """Have all further questions of the transaction answered as of one moment; to be called first."""
     if connection.dialect.name == "postgresql":  # SQLite's transactions see one moment anyway
-        connection.rollback()  # something may have been asked already, to check the connection
+        connection.rollback()  # the check of the connection may have begun a transaction
         connection.execution_options(isolation_level="REPEATABLE READ")
 
 
@@ -79,9 +80,9 @@ def read_events(
     """Read events of a selection between two ids (both exclusive).
 
     Args:
-        newest: Begin at the newest and go back; otherwise from the oldest on.
-        sender: Only of this sender.
-        correlation_id: Only with this one.
+        newest: Whether to begin at the newest and go back; otherwise at the oldest.
+        sender: Only events of this sender.
+        correlation_id: Only events with this correlation id.
 
     Returns:
         The events in the order read, and whether there may be more: ``limit`` or ``PAGE_BYTES`` was reached.
@@ -96,7 +97,7 @@ def read_events(
 def last_ids(
     connection: Connection, selection: Selection, count: int, *, before: int | None = None
 ) -> list[EventId]:
-    """Return the ids of a selection's last events, before an id (exclusive) if one is given, newest first."""
+    """Return the ids of a selection's last ``count`` events, newest first; only those below ``before``."""
     window = {} if before is None else {"before": before}
     asked, values = _selected(selection, tuple(window), newest=True, whole=False)
     rows = asked.statement.rows(connection, {**values, **window, "most": count})
@@ -108,10 +109,10 @@ class Paged:
     """A question whose answer may be large.
 
     Args:
-        statement: The first ``most`` rows.
-        bounded: The same for PostgreSQL, which ends them itself a little behind ``PAGE_BYTES``: its answers
-            come whole. A last column says how much there is before each row.
-        long: Where the columns stand that may be large.
+        statement: The query for the first ``most`` rows.
+        bounded: The same for PostgreSQL, whose answers come whole: it ends the rows itself shortly after
+            ``PAGE_BYTES``. A last column gives the size of all rows before each.
+        long: The indexes of the columns that may be large.
     """
 
     statement: Prepared
@@ -120,7 +121,7 @@ class Paged:
 
 
 def asked_of(statement: Select[Any], order: Sequence[ColumnElement[Any]], long: Sequence[str]) -> Paged:
-    """Make a question of what is asked, its order and the names of the columns that may be large."""
+    """Make a question of a statement, its order and the names of the columns that may be large."""
     names = list(statement.selected_columns.keys())
     statement = statement.limit(bindparam("most", type_=Integer))
     whole = Prepared(statement.order_by(*order))
@@ -139,7 +140,7 @@ def asked_of(statement: Select[Any], order: Sequence[ColumnElement[Any]], long: 
             for back, label in ((1, "_before"), (2, "_earlier"))
         ),
     ).subquery()
-    # One row more than fills the page: it tells that there are more.
+    # One row more than fills the page, which tells that there are more.
     bounded = (
         select(*(sizes.c[name] for name in names), sizes.c["_before"])
         .where(sizes.c["_earlier"] < PAGE_BYTES)
@@ -170,7 +171,7 @@ def within_bytes(connection: Connection, asked: Paged, values: Mapping[str, Any]
 def _selected(
     selection: Selection, window: tuple[str, ...], *, newest: bool, whole: bool
 ) -> tuple[Paged, dict[str, Any]]:
-    """Return the question for a selection's first (or last) events of a window, and its parameters."""
+    """Return the question for a selection's first (or ``newest``) events in a window, and its parameters."""
     forms, values = [], dict[str, Any]()
     for number, selector in enumerate(selection.selectors):
         form = UNNAMED.get(selector) or ("prefix" if selector.endswith(":*") else "one")
@@ -202,7 +203,7 @@ def _events_asked(
     order = events.c.id.desc() if newest else events.c.id
     conditions = [WINDOWS[name] for name in window] + _matches(events.c.topic, "topic", topic)
     ranges = [
-        # No output is among a channel's other events: the index that leaves it out need be told.
+        # Saying that there is no output among the topics lets the database use the index without output.
         what.where(
             *conditions,
             *([NO_AUDIT] if form == "all" else _matches(events.c.channel, f"channel_{number}", form)),
@@ -230,7 +231,7 @@ def _matches(column: ColumnElement[str], name: str, form: str) -> list[ColumnEle
     if form in {"all", "whole"}:
         return []
     if form == "prefix":
-        # substr and not LIKE: a range over names would be read in the order of names and then sorted
+        # substr, not LIKE: the database would read LIKE as a range in the order of names, and then sort it
         return [
             func.substr(column, 1, bindparam(f"{name}_length", type_=Integer)) == bindparam(name, type_=Text)
         ]
@@ -238,7 +239,7 @@ def _matches(column: ColumnElement[str], name: str, form: str) -> list[ColumnEle
 
 
 def trimmed_through(connection: Connection, selection: Selection) -> EventId:
-    """Return the newest id of a selection that retention has removed, ``OLDEST`` when none was."""
+    """Return the newest id of a selection that retention has removed; ``OLDEST`` if none was."""
     found = [
         connection.scalar(
             select(func.max(channels.c.trimmed_id)).where(*_channel_name(selector, connection.dialect.name))
@@ -249,10 +250,10 @@ def trimmed_through(connection: Connection, selection: Selection) -> EventId:
 
 
 def trimmed_behind(connection: Connection, selection: Selection, after: EventId) -> EventId:
-    """Return what ``trimmed_through`` does, or ``OLDEST`` when nothing behind a position was removed.
+    """Return what ``trimmed_through`` does, or ``OLDEST`` if nothing after a position was removed.
 
-    What retention removes is a beginning of the log: while any event up to the position is kept nothing
-    behind it is gone, and the channels need not be asked.
+    Retention always removes the beginning of the log: if any event up to the position is kept, nothing after
+    it is gone, and the channels need not be read.
     """
     oldest_kept = connection.scalar(select(func.min(events.c.id)))
     if oldest_kept is not None and oldest_kept <= after:
@@ -267,7 +268,7 @@ def _channel_name(selector: str, dialect: str) -> Iterable[ColumnElement[bool]]:
     if selector == EVERYTHING:
         return [channels.c.name != AUDIT]
     if selector.endswith(":*"):
-        # A range in the order of bytes, which SQLite's index has; a PostgreSQL's locale may have another.
+        # A range in the order of bytes, as in SQLite's index; a PostgreSQL locale may sort otherwise.
         name = channels.c.name.collate("C") if dialect == "postgresql" else channels.c.name
         return [name >= selector[:-1], name < selector[:-2] + ";"]
     return [channels.c.name == selector]
@@ -282,7 +283,7 @@ def list_entities(
     sort: str | None,
     skip: int,
 ) -> tuple[list[V], bool]:
-    """List entities in their order, or sorted, behind a keyset cursor; tell whether there are more.
+    """List entities in their order, or sorted, after a keyset cursor; tell whether there are more.
 
     Returns fewer than ``limit`` when they reach ``PAGE_BYTES``; none only when there are none.
     """
@@ -301,18 +302,18 @@ def _is_list(value: Any) -> bool:
 
 
 def _form(value: Any) -> Any:
-    """Return what of a value decides how it is asked for: a truth value, or how many there are."""
+    """Return the part of a value that changes the statement: a boolean itself, or a list's length."""
     return value if isinstance(value, bool) else len(value) if _is_list(value) else None
 
 
 Shape = tuple[tuple[str, Any], ...]
-"""The fields of a filter that narrow, with the form of each."""
+"""The fields of a filter that are set, with the form of each."""
 
 
 def _narrowing(
     connection: Connection, entity: Entity[Any], wanted: Any
 ) -> tuple[Shape, tuple[Probed, ...], dict[str, Any]]:
-    """Return how a filter narrows: its shape, the conditions that were probed for, and all parameters."""
+    """Return the shape of a filter, its probed conditions, and all parameters."""
     shape, probed, values = [], [], dict[str, Any]()
     for name, value in entity.given(wanted).items():
         if name in entity.probed:
@@ -386,7 +387,7 @@ def _count_asked(entity: Entity[Any], name: str, shape: Shape, probed: tuple[Pro
 def newest_entities(
     connection: Connection, entity: Entity[V], name: str, values: Iterable[str]
 ) -> dict[str, V]:
-    """Return the newest entity of each value of a column, without what may be large, by looks at an index."""
+    """Return the newest entity of each value of a column, without large columns, by lookups in an index."""
     newest = select(*entity.small).order_by(*entity.listed).limit(1)
     found = {}
     for value in values:

@@ -1,9 +1,9 @@
-"""Retention: which events are over their age or their number, and their removal in small parts.
+"""Retention: finds events that are too old or too many, and removes them in small parts.
 
-Events go oldest first, by the time in their id, so what is removed is always a beginning of the log. A
-channel remembers the newest id it has lost (``channels.trimmed_id``): whoever asks for something before
-that is told, instead of being given what is left as if it were all. How many events there are is counted
-as they come and go, since no database can tell without reading them all.
+Events go oldest first, by the time in their id, so retention always removes the beginning of the log. Each
+channel has the newest id that it has lost (``channels.trimmed_id``): a reader of earlier events is told of
+the loss. The number of events is counted as they come and go, since no database can tell it without reading
+them all.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ COUNT = Prepared(
     .values(value=counters.c.value + bindparam("change"))
 )
 PART = 1000
-"""How many events are removed in one transaction: writers wait for no more than that."""
+"""The most events that one transaction removes, since writers wait for it."""
 RUNS_PART = 50
-"""How many runs, each with its steps."""
+"""The most runs that one transaction removes, each with its steps."""
 
 
 @attrs.frozen
 class Removed:
-    """How many entities were removed, and the channels of those that a writer may remember as steady."""
+    """The number of removed entities, and the channels of those that a writer may remember as steady."""
 
     number: int = 0
     channels: Set[str] = frozenset()
@@ -52,7 +52,7 @@ def count(connection: Connection, change: int) -> None:
 
 
 def due(connection: Connection, policy: RetentionSettings, now: datetime) -> EventId | None:
-    """Return the newest id of the next part to remove, ``None`` when nothing is over the retention."""
+    """Return the newest id of the next part to remove; ``None`` if nothing is over the retention."""
     last: int = 0
     if policy.max_age_seconds:
         oldest_kept = now - timedelta(seconds=policy.max_age_seconds)
@@ -65,7 +65,7 @@ def due(connection: Connection, policy: RetentionSettings, now: datetime) -> Eve
 
 
 def _last_of(connection: Connection, number: int, before: int | None = None) -> int:
-    """Return the newest id of the oldest events, 0 when there are none."""
+    """Return the newest id of the oldest ``number`` events; 0 if there are none."""
     if number <= 0:
         return 0
     oldest = select(events.c.id).order_by(events.c.id).limit(number)
@@ -75,7 +75,7 @@ def _last_of(connection: Connection, number: int, before: int | None = None) -> 
 
 
 def remove(connection: Connection, through: EventId) -> int:
-    """Remove every event up to an id; return how many."""
+    """Remove every event up to ``through``; return how many were removed."""
     rows = connection.execute(
         delete(events).where(events.c.id <= through).returning(events.c.channel, events.c.id)
     )
@@ -96,9 +96,9 @@ def remove(connection: Connection, through: EventId) -> int:
 
 
 def remove_entities(connection: Connection, policy: RetentionSettings, now: datetime) -> Removed:
-    """Remove a part of the entities of which nothing was heard for longer than they are kept.
+    """Remove a part of the entities without news for longer than they are kept.
 
-    What they added to others stays: those tell of all that there were.
+    Their shares in other entities stay: those count all that there were.
     """
     number, channels_left = _remove_waiting(connection, now), set[str]()
     if not policy.entities_max_age_seconds:
@@ -120,7 +120,7 @@ def remove_entities(connection: Connection, policy: RetentionSettings, now: date
 
 
 def _remove_waiting(connection: Connection, now: datetime) -> int:
-    """Remove a part of what model calls spent for runs whose workflow nobody has named for long."""
+    """Remove a part of the spendings of model calls whose run has had no known workflow for long."""
     limit = make_id(to_microseconds(now - WAITING) // 1000)
     old = (
         select(spendings.c.run_id)
@@ -132,14 +132,14 @@ def _remove_waiting(connection: Connection, now: datetime) -> int:
 
 
 def remove_runs(connection: Connection, policy: RetentionSettings, now: datetime) -> Sequence[RunName]:
-    """Remove a part of the runs of which nothing was heard for longer than they are kept, with their steps.
+    """Remove a part of the runs without news for longer than they are kept, with their steps.
 
-    What they counted for is taken from their workflows' records, which so tell of just the runs that are
-    kept; a record that then says nothing goes, too.
+    Their shares are taken back from their workflows' records, which count just the runs that are kept. A
+    record that is then empty is removed, too.
     """
     if not policy.runs_max_age_seconds:
         return []
-    # Not while a batch is folded, on whichever node: that would write again what it has read before.
+    # Not while any node folds a batch, which would write back rows that it has read before.
     connection.execute(
         select(checkpoints.c.event_id).where(checkpoints.c.name == FOLDED).with_for_update()
     ).all()
@@ -157,7 +157,7 @@ def remove_runs(connection: Connection, policy: RetentionSettings, now: datetime
 
 
 def _forget(connection: Connection, gone: Sequence[Run]) -> None:
-    """Take runs out of their workflows' records."""
+    """Take the shares of runs back from their workflows' records."""
     wanted = {"wanted": sorted({run.workflow_id for run in gone})}
     rows = connection.execute(RECORDS.reading(), wanted).mappings() if gone else ()
     kept = {record.workflow_id: record for record in map(RECORDS.to_value, rows)}
@@ -169,7 +169,7 @@ def _forget(connection: Connection, gone: Sequence[Run]) -> None:
 
 
 def unknown_runs(connection: Connection, names: Sequence[RunName]) -> Sequence[RunName]:
-    """Return those of some runs of which nothing is kept."""
+    """Return the runs among ``names`` of which nothing is kept."""
     known: set[str] = set()
     for some in chunks([id_of(name.run_id, name.workflow_id) for name in names]):
         known.update(connection.scalars(select(runs.c.id).where(runs.c.id.in_(some))))

@@ -1,14 +1,14 @@
 """Rollups: written by the fold, read whole once, when an aggregator starts.
 
-What the fold changed in the tasks of a batch is added up in memory (``model.analytics.rollup``) and then
-written into the few rows it concerns, in the fold's own transaction. The checkpoint ``rollups`` is the id of
-the last event that changed any.
+The changes of a batch's tasks are added up in memory (``model.analytics.rollup``) and then written into the
+few rows concerned, in the fold's own transaction. The checkpoint ``rollups`` is the id of the last event that
+changed any rollup.
 
-**Corrections.** An aggregator that follows the log keeps no finished tasks. When an event changes one
-after all, it has to know what the task was just before that event; but the tasks table may be ahead
-of it (embedded, it always is) or behind it. So the fold keeps what a finished task was before each
-event that changed it, for as long as any follower may be behind: ``before`` looks there first. If no
-such change came at or after the event, the task's row, ahead or not, is what it was.
+**Corrections.** An aggregator that follows the log keeps no finished tasks. When an event changes a finished
+task, the aggregator needs the task's facts just before that event, but the tasks table may be ahead of the
+aggregator (embedded, it always is) or behind it. So the fold keeps the facts of a finished task before each
+event that changed it, for as long as any follower may be behind, and ``before`` looks there first. If no such
+change came at or after the event, the task's row still has those facts.
 """
 
 from __future__ import annotations
@@ -57,13 +57,13 @@ from heliograph.storage.sql.prepared import insert, upsert
 from heliograph.storage.sql.schema import CHANGED, FOLDED, Big, Json, checkpoints, metadata
 
 KEEP_CORRECTIONS = timedelta(days=2)
-"""Longer than any follower of the log is behind it."""
+"""How long corrections are kept: longer than any follower of the log is behind it."""
 
 PLACES = 100
-"""Places looked up in one statement."""
+"""The number of places that one statement looks up."""
 
 ROWS = 2000
-"""Rows fetched at a time when reading them all."""
+"""The number of rows that are fetched at a time when all are read."""
 
 ENTITY = ENTITY_OF[MEASURED.kind]
 measured = ENTITY.table
@@ -96,7 +96,7 @@ NEAR = select(rollups).where(
     rollups.c.agent_type.in_(bindparam("types", expanding=True)),
     rollups.c.agent.in_(bindparam("agents", expanding=True)),
 )
-"""Some places and others near them, by ranges of the primary key; SQLite would scan for a list of tuples."""
+"""The wanted places and some near them, by ranges of the key: SQLite would scan for a list of tuples."""
 
 EMPTY = delete(rollups).where(*(rollups.c[name] == bindparam(f"at_{name}") for name in ("slot", *DIMENSIONS)))
 
@@ -106,10 +106,10 @@ class Correction:
     """An event that changed a finished entity.
 
     Args:
-        event_id: The event.
+        event_id: The event's id.
         name: The entity's id.
-        before: Its facts before the event; ``None`` when it was not there, though older events of it
-            had been folded: retention had removed it.
+        before: The entity's facts before the event; ``None`` if retention had removed the entity, of which
+            older events had been folded.
     """
 
     event_id: EventId
@@ -118,7 +118,7 @@ class Correction:
 
 
 class Measurement:
-    """Notes what a batch of events does to what is added up.
+    """Notes the changes that a batch of events makes to the measured entities.
 
     Args:
         values: The entities that the batch touches, as they were read.
@@ -131,7 +131,7 @@ class Measurement:
         self._through = OLDEST
 
     def before(self, key: Key, value: Any, event: Event) -> None:
-        """Look at an entity, ``None`` if there is none yet, before an event is applied."""
+        """Note an entity's state before an event is applied; ``None`` if there is no entity yet."""
         if value is None and event.seq > 1:
             self._corrections.append(Correction(event.id, key[0], None))
         self._finished = None
@@ -140,12 +140,12 @@ class Measurement:
         self._through = event.id
 
     def after(self, key: Key, value: Any, event: Event) -> None:
-        """Look at it afterwards."""
+        """Note a correction if the event has changed a finished entity."""
         if self._finished is not None and MEASURED.facts_of(value) != self._finished:
             self._corrections.append(Correction(event.id, key[0], self._finished))
 
     def write(self, connection: Connection, values: Mapping[Key, Folded]) -> None:
-        """Write the changes, given the entities as they are now."""
+        """Write the rollups' changes and the corrections, given the entities as they are now."""
         after = _contributions(values)
         changes = [
             Effect(self._before.get(key), now) for key, now in after.items() if now != self._before.get(key)
@@ -167,14 +167,14 @@ def write_changes(connection: Connection, changes: Sequence[Effect], event_id: E
 
 
 def write_corrections(connection: Connection, made: Sequence[Correction]) -> None:
-    """Keep the former state of finished entities, and forget states that no follower needs any more."""
+    """Store the former facts of finished entities, and remove those that no follower needs any more."""
     if not made:
         return
     rows = []
     for correction in made:
         before = dict(zip(MEASURED.facts, correction.before or [None] * len(MEASURED.facts), strict=True))
         if before["error"] is not None:
-            before["error"] = error_kind(str(before["error"]))  # the kind is all that counts, and short
+            before["error"] = error_kind(str(before["error"]))  # only the kind is needed, and it is short
         rows.append({"event_id": correction.event_id, KEY.name: correction.name, **before})
     insert(connection, corrections, rows)
     keep = KEEP_CORRECTIONS // timedelta(milliseconds=1)
@@ -232,7 +232,7 @@ def _resting(row: Sequence[Any]) -> tuple[Place, Resting]:
 
 
 def read_snapshot(connection: Connection) -> RollupSnapshot:
-    """Read everything an aggregator starts from, as of one moment."""
+    """Read the state that an aggregator starts from, as of one moment."""
     queries.see_one_moment(connection)
     marks: dict[str, EventId] = {
         name: EventId(event_id)
@@ -258,12 +258,12 @@ def _value(row: RowMapping) -> Any:
 
 
 def before(connection: Connection, wanted: Mapping[str, EventId]) -> dict[str, Before[Any]]:
-    """Return the state of finished entities before an event of theirs.
+    """Return the facts of finished entities before an event of theirs.
 
     Args:
-        wanted: The id of the event, by id of the entity.
+        wanted: The event's id by the entity's id.
     """
-    # Entities are read before corrections: should the fold commit in between, its correction is seen.
+    # Entities are read before corrections, so that a correction which is committed in between is seen.
     found: dict[str, Before[Any]] = {name: Before(None, OLDEST) for name in wanted}
     for some in chunks(sorted(wanted)):
         columns = (KEY, measured.c.last_event_id, *FACT_COLUMNS)
@@ -271,7 +271,7 @@ def before(connection: Connection, wanted: Mapping[str, EventId]) -> dict[str, B
             found[row[KEY.name]] = Before(_value(row), row["last_event_id"])
         for row in _corrections_of(connection, some):
             event_id = wanted[row[KEY.name]]
-            if row["event_id"] >= event_id:  # newest first, so the one next to the event is what stays
+            if row["event_id"] >= event_id:  # newest first, so the one next to the event wins
                 missing = all(row[name] is None for name in MEASURED.facts)
                 found[row[KEY.name]] = Before(None if missing else _value(row), event_id)
     return found

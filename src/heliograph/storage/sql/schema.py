@@ -32,7 +32,7 @@ from heliograph.model.ids import from_microseconds, to_microseconds
 metadata = MetaData()
 
 Big = BigInteger().with_variant(Integer, "sqlite")
-"""64 bits in both; SQLite makes a rowid only of a column declared INTEGER."""
+"""64 bits in both databases; in SQLite only a column declared INTEGER becomes the rowid."""
 
 
 class UtcMoment(TypeDecorator[datetime]):
@@ -57,26 +57,26 @@ class Json(TypeDecorator[Any]):
     cache_ok = True
 
     def process_bind_param(self, value: Any, dialect: Dialect) -> str | None:
-        """Write the value as JSON."""
+        """Encode the value as JSON."""
         return None if value is None else orjson.dumps(value, option=orjson.OPT_NON_STR_KEYS).decode()
 
     def process_result_value(self, value: str | None, dialect: Dialect) -> Any:
-        """Read the value back."""
+        """Decode the value."""
         return None if value is None else orjson.loads(value)
 
 
 def _index_where_set(table: str, name: str) -> Index:
-    """Make an index for what most rows don't say; those that don't cost nothing."""
+    """Make an index of a column that most rows leave empty; empty rows are not in it."""
     said = column(name).is_not(None)
     return Index(f"{table}_{name}", name, "id", sqlite_where=said, postgresql_where=said)
 
 
 OUTPUT = "task.output"
 NO_OUTPUT = literal_column("topic") != literal_column(f"'{OUTPUT}'")
-"""As the index of all other events says it: a question that says the same, word for word, is given it."""
+"""The condition of the index without output; a database uses it for queries with the same condition."""
 
 UNNAMED = {EVERYTHING: "all", WHOLE: "whole"}
-"""The selectors that name no channel: everything leaves the audit out, the whole does not."""
+"""The selectors that name no channel: ``EVERYTHING`` leaves the audit out, ``WHOLE`` does not."""
 
 NO_AUDIT = literal_column("channel") != literal_column(f"'{AUDIT}'")
 
@@ -94,7 +94,7 @@ events = Table(
     Index("events_channel_seq", "channel", "seq", unique=True),
     Index("events_channel_id", "channel", "id"),
     Index("events_topic_id", "topic", "id"),
-    # Of a task with millions of lines: what it did besides.
+    # The other events of a task with millions of lines.
     Index("events_others", "channel", "id", sqlite_where=NO_OUTPUT, postgresql_where=NO_OUTPUT),
     *(_index_where_set("events", name) for name in ("sender", "correlation_id")),
 )

@@ -76,7 +76,7 @@ class SqlStore:
         return await self._database.read(read_lines, kind, name, first_seq, last_seq, limit, newest, wanted)
 
     async def text(self, kind: Kind[Any], name: str, first_seq: int) -> LogText | None:
-        """Read many lines of output at once as text; ``None``: there are none."""
+        """Read many lines of output at once as text; ``None`` if there are none."""
         return await self._database.read(read_text, kind, name, first_seq)
 
     async def events(
@@ -107,9 +107,9 @@ class SqlStore:
         return await self._database.read(fold.read_checkpoint)
 
     async def rollup_snapshot(self) -> RollupSnapshot:
-        """Read the rollups, and what is needed to go on from them."""
+        """Read the rollups, and the state from which an aggregator goes on."""
         return await self._database.read_long(rollups.read_snapshot)
 
     async def before(self, wanted: Mapping[str, EventId]) -> Mapping[str, Before[Any]]:
-        """Return what finished measured entities were before an event of theirs."""
+        """Return the facts of finished measured entities before an event of theirs."""
         return await self._database.read(rollups.before, wanted)

@@ -1,4 +1,4 @@
-"""Secrets that are given over HTTP: in the database and in no event, so that no stream shows one."""
+"""Secrets that are set over HTTP: they are in the database and in no event, so no stream shows one."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ class SqlVault:
         self._database = database
 
     async def secrets(self) -> Mapping[str, str]:
-        """Return all of them."""
+        """Return all secrets by name."""
         return await self._database.read(_read)
 
     async def keep(self, name: str, secret: str | None) -> None:
-        """Keep one, or forget it."""
+        """Keep a secret; ``None`` removes it."""
         await self._database.write(_write, name, secret)
 
 
@@ -50,15 +50,15 @@ class OpenVault:
         self._connection = connection
 
     def secrets(self) -> Mapping[str, str]:
-        """Return all of them by name."""
+        """Return all secrets by name."""
         return _read(self._connection)
 
     def keep(self, name: str, secret: str) -> None:
-        """Keep one."""
+        """Keep a secret."""
         _write(self._connection, name, secret)
 
     def add(self, name: str, secret: str) -> bool:
-        """Keep one unless there is one of that name; tell whether it was kept."""
+        """Keep a secret unless there is one of that name; tell whether it was kept."""
         dialect = postgresql if self._connection.dialect.name == "postgresql" else sqlite
         made = dialect.insert(secrets).values(name=name, value=secret).on_conflict_do_nothing()
         return self._connection.execute(made.returning(secrets.c.name)).first() is not None

@@ -1,4 +1,4 @@
-"""The entities that are kept; those that feed others stand before them."""
+"""The entities that are kept; an entity stands before those that it feeds."""
 
 from __future__ import annotations
 

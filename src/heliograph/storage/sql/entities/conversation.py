@@ -1,9 +1,9 @@
 """The tables of conversations and of their messages.
 
 A conversation is found by the words of its title, which have a table of their own. How to search depends on
-how common a word is. Where some word is rare, all that have it are looked at. Where every word is common,
-conversations are looked through from the newest, since enough of them are near. Either way the cost does not
-follow the number of conversations.
+how common a word is. If some word is rare, all conversations with that word are examined. If every word is
+common, conversations are examined from the newest on, since enough matches are near. Either way the cost does
+not grow with the number of conversations.
 """
 
 from __future__ import annotations
@@ -36,10 +36,10 @@ from heliograph.storage.sql.entity import Beside, Entity, Merging, Probed, Retir
 from heliograph.storage.sql.schema import Big, Json, UtcMoment, metadata
 
 RARE = 300
-"""A word that no more conversations have is rare."""
+"""A word is rare if at most this many conversations have it."""
 
 PIECES = 5000
-"""Pieces of a growing text that are read at a time."""
+"""The number of pieces of a growing text that are read at a time."""
 
 messages = Table(
     "messages",
@@ -85,7 +85,7 @@ conversations = Table(
 )
 
 Bytewise = Text().with_variant(Text(collation="C"), "postgresql")
-"""Text in the order of its bytes, as SQLite has it: prefixes are ranges."""
+"""Text that is sorted by its bytes, as in SQLite, so that a prefix is a range."""
 
 conversation_words = Table(
     "conversation_words",
@@ -108,7 +108,7 @@ def _searched(connection: Connection, text: str) -> Probed:
 
 
 def _has_words(connection: Connection, text: str) -> ColumnElement[bool]:
-    """Return the condition that a title has every word of a text, or one that begins so."""
+    """Return the condition that a title has, for every word of a text, a word that begins with it."""
     ranges = [_begins(word) for word in sorted(words(text))]
     if not ranges:
         return false()
@@ -118,9 +118,7 @@ def _has_words(connection: Connection, text: str) -> ColumnElement[bool]:
         exists().where(mine == conversations.c.conversation_id, one) for one in ranges
     ]
     rarest = min(range(len(ranges)), key=counts.__getitem__)
-    if (
-        counts[rarest] <= RARE
-    ):  # named one by one, or SQLite would look through all conversations nevertheless
+    if counts[rarest] <= RARE:  # listed by name, or SQLite would scan all conversations all the same
         names = connection.scalars(select(mine).where(ranges[rarest])).all()
         if not names:
             return false()
@@ -134,13 +132,13 @@ def _begins(word: str) -> ColumnElement[bool]:
 
 
 def _count(connection: Connection, condition: ColumnElement[bool]) -> int:
-    """Count the words, but not beyond what is rare."""
+    """Count the words that meet a condition, up to ``RARE + 1``."""
     some = select(conversation_words.c.word).where(condition).limit(RARE + 1).subquery()
     return connection.scalar(select(func.count()).select_from(some)) or 0
 
 
 def _complete(connection: Connection, message: ConversationMessage) -> None:
-    """Give a message that has grown the text that was said before this batch, too."""
+    """Give a grown message its whole text, including pieces from before this batch."""
     if message.growing:
         message.content = None
     elif message.text_from < message.stored_id:

@@ -1,4 +1,4 @@
-"""The tasks' table. Lines of running tasks are the bulk of all events, and added without reading the row."""
+"""The tasks' table. Lines of running tasks, the bulk of all events, are counted without reading the row."""
 
 from __future__ import annotations
 
@@ -46,8 +46,8 @@ from heliograph.storage.sql.prepared import Prepared
 from heliograph.storage.sql.schema import Big, Json, UtcMoment, metadata
 
 BEATING = text("heartbeat_ms IS NOT NULL AND finished_at IS NULL")
-"""The tasks that may become lost. Lines of output change nothing of what their index has, nor whether a task
-is in it."""
+"""The tasks that may become lost. A line of output changes neither the index of these tasks nor whether a
+task is in it."""
 
 tasks = Table(
     "tasks",
@@ -87,15 +87,15 @@ tasks = Table(
     Index("tasks_status_created", "status", "created_at", "task_id"),
     Index("tasks_agent_created", "agent", "created_at", "task_id"),
     Index("tasks_beating", "created_at", "task_id", postgresql_where=BEATING, sqlite_where=BEATING),
-    # All that groups and their counts are made of: a row may hold a megabyte. PostgreSQL keeps what is large
-    # apart from the row, so it needs no such index, and takes none: long names pass what an entry may have.
+    # All columns that groups and their counts need, since a row may hold a megabyte. PostgreSQL stores large
+    # values apart from the row, so it needs no such index, and can't have one: long names exceed its entries.
     Index("tasks_grouped", "status", "agent", "model", "session_id", "created_at").ddl_if(dialect="sqlite"),
 )
 
 SPACE = "".join(filter(str.isspace, map(chr, range(0x10000))))
 
 SHORT_ERROR = func.substr(func.ltrim(tasks.c.error, SPACE), 1, ERROR_CHARACTERS).label("error")
-"""As much of a task's error as sorts it under a kind: the whole may be a megabyte, of every task."""
+"""The beginning of a task's error, which is enough to find its kind: a whole error may be a megabyte."""
 
 MOMENT = bindparam("updated_at", type_=UtcMoment)
 PROGRESS = Prepared(
@@ -127,14 +127,14 @@ def _progress(events: Sequence[Event]) -> Mapping[str, Any]:
 
 
 def _kept(task: Task) -> Set[str]:
-    """Leave an error, which was read in part, unless a result came with another."""
+    """Keep the stored error, of which only a part was read, unless a result came with a new one."""
     return {"error"} if task.result is None and task.error is not None else set()
 
 
 def _merge(connection: Connection, task: Task) -> None:
-    """Merge what a batch has said of a result into the one that is stored, if that is of the same attempt.
+    """Merge a batch's result into the stored one, if that is of the same attempt.
 
-    A lost task has nothing but the reason, and whatever is said of it then takes that back.
+    The result of a lost task is only the reason for the loss, which the batch's result replaces.
     """
     if task.result is None:
         return
@@ -152,7 +152,7 @@ def _merge(connection: Connection, task: Task) -> None:
 
 
 def _overdue(silence: Silence) -> ColumnElement[bool]:
-    """Tell of which tasks more should have been heard, given that their last event is known."""
+    """Return the condition of tasks whose last event is older than ``HEARTBEATS_MISSED`` heartbeats."""
     unit = 1 << SEQUENCE_BITS
     most = (silence.until - silence.since) // unit
     late = EventId(silence.until - silence.least_ms * unit)

@@ -1,7 +1,7 @@
-"""Tasks by words: each is part of some text of the task, in letters of either case.
+"""Search for tasks by words: each word must be part of some text of the task, in upper or lower case.
 
-An index of every three letters in a row names the tasks that can have a word of three letters or more; then
-the texts themselves are looked at. It is made by a migration, and kept by the databases.
+A trigram index names the tasks that can have a word of three letters or more; then the texts themselves are
+examined. The index is made by a migration, and kept up to date by the database.
 """
 
 from __future__ import annotations
@@ -38,13 +38,13 @@ from heliograph.storage.sql.prepared import Prepared
 SEARCHED = ("task_id", "name", "agent", "agent_type", "model", "error")
 
 LONG = 4000
-"""Characters of all texts of a task; one that has more is not in the index."""
+"""The most characters in a task's texts together; a task with more is not in the index."""
 
 GRAM = 3
 _SPECIAL = re.compile("([%_!])")
 
 RARE = 1000
-"""Of a word that more tasks have, the first are found soonest by looking at one task after the other."""
+"""If more tasks than this have a word, the first are found soonest by examining one task after the other."""
 
 _TEXTS = table("task_texts", column("id", Integer), column("task_id", Text), column("long", Integer))
 
@@ -77,7 +77,7 @@ def _among_names(tasks: Table, number: int) -> ColumnElement[bool]:
 
 
 def _among_grams(tasks: Table, number: int, long: int) -> ColumnElement[bool]:
-    """Return the condition with PostgreSQL's index, in the very words by which that was made."""
+    """Return the condition for PostgreSQL, in the expression of its index, which is used for no other."""
     if not long:
         return _has_words(tasks, number)
     texts = [func.coalesce(tasks.c[name], literal_column("''")) for name in SEARCHED]
@@ -103,7 +103,7 @@ LONG_ONES = Prepared(text("SELECT task_id FROM task_texts WHERE long LIMIT :most
 
 
 def _names(connection: Connection, words: Sequence[str]) -> list[str] | None:
-    """Return the tasks that can have some words by SQLite's index; ``None``: many, or there is no index."""
+    """Return the tasks that can have ``words`` by SQLite's index; ``None`` if many, or without the index."""
     if not HAS_INDEX.fetch(connection):
         return None
     wanted = " ".join(f'"{gram}"' for gram in sorted({gram for word in words for gram in _grams(word)}))

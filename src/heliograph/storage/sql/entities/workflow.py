@@ -1,4 +1,4 @@
-"""The tables of workflows' runs, of their steps and model calls, and of what a workflow's runs add up to."""
+"""The tables of runs, of their steps and model calls, and of workflows with the sums over their runs."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ records = Table(
 
 
 def _none_of(connection: Connection, names: tuple[str, ...]) -> Probed:
-    """Return the condition that a step has none of some names; there may be thousands, in one parameter."""
+    """Return the condition that a step has none of ``names``: one parameter for up to thousands."""
     dialect = connection.dialect.name
     return Probed(("none of", dialect), lambda: _not_listed(dialect), {"but": orjson.dumps(names).decode()})
 

@@ -1,1 +1,1 @@
-"""The migrations, in order; run by `storage.migrate`."""
+"""The migrations, in order; run by ``storage.sql.migrate``."""

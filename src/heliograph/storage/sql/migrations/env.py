@@ -1,4 +1,4 @@
-"""The way that Alembic runs here: over the connection that ``storage.migrate`` hands it."""
+"""Alembic's environment: it runs over the connection that ``storage.sql.migrate`` passes to it."""
 
 from alembic import context
 
