@@ -1,4 +1,4 @@
-"""The actors: what runs between the log and the streams."""
+"""The actors: the tasks that run between the log and the streams."""
 
 from heliograph.actors.appender import Appender
 from heliograph.actors.archiver import Archiver

@@ -1,12 +1,12 @@
 """The appender: concurrent publish requests become one durable write.
 
-It owns the log's writing side on this node. Requests wait in a bounded channel; when the log is free
-the appender takes all that have gathered (up to a bound) and appends them together, so under load the
-cost of a commit is shared by everything that waited for it, and an idle service commits at once.
+It owns the log's writing side on this node. Requests wait in a bounded channel. When the log is free the
+appender takes all that have gathered (up to a bound) and appends them together. So under load the waiting
+requests share the cost of a commit, and an idle service commits at once.
 
-The inbox refuses when it is full: a publisher hears 503 with ``Retry-After`` and comes again with the
-same keys, instead of waiting in a queue that only grows. An outage of the log is answered to those who
-waited; nothing is retried here, since only the publisher knows whether it still wants it.
+The inbox refuses when it is full: a publisher gets 503 with ``Retry-After`` and retries with the same keys,
+instead of waiting in a queue that only grows. An outage of the log is the answer to the waiting requests;
+nothing is retried here, since only the publisher knows whether it still wants its request.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from heliograph.model.event import Draft
 from heliograph.storage.protocols import Log, Receipt
 
 GROUP_EVENTS = 10_000
-"""The most in one group; a single request may have more."""
+"""The most events in one group; a single request may have more."""
 
 
 @attrs.frozen
@@ -32,7 +32,7 @@ class AppenderStats:
         waiting: Requests in the inbox now.
         requests: Requests acknowledged.
         events: Events in them.
-        groups: Durable writes that took them.
+        groups: Durable writes for them.
         refused: Requests turned away because the inbox was full.
         failed: Requests answered with an error of the log.
     """
@@ -85,9 +85,9 @@ class Appender:
         """Append the drafts of one request; return once they are durable.
 
         Raises:
-            Unavailable: The inbox is full and nothing was kept; or the log is away, and it may have been kept
-                although no answer came: then only a retry with the same keys is harmless.
-            Conflict: A key was used before for something else; nothing was kept.
+            Unavailable: The inbox is full and nothing was kept; or the log is away, and the drafts may have
+                been kept although no answer came: then only a retry with the same keys is harmless.
+            Conflict: A key was used before for other content; nothing was kept.
         """
         request = _Request(drafts)
         try:
@@ -104,7 +104,7 @@ class Appender:
         raise request.answer
 
     def close(self) -> None:
-        """Take no more requests; what waits is still appended, then ``run`` returns."""
+        """Take no more requests; waiting ones are still appended, then ``run`` returns."""
         self._send.close()
 
     async def run(self) -> None:
@@ -124,7 +124,7 @@ class Appender:
                 request.resolve(answer)
 
     async def _gather(self) -> list[_Request] | None:
-        """Wait for requests and return those that are to be appended together, ``None`` after the last."""
+        """Wait for requests and return the next group; ``None`` after the last."""
         first, self._next = self._next, None
         if first is None:
             try:

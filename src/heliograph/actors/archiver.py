@@ -1,8 +1,8 @@
 """The archiver: takes its turn at moving the log into the store.
 
 Every node runs one; they take turns (see ``turns``). The active one works in steps, each a batch that is
-folded and committed with its checkpoint. What was not committed when a turn ends is still in the log. Where
-log and store are one database there is no archiver.
+folded and committed with its checkpoint. Events that are not committed when a turn ends are still in the log.
+Where log and store are one database there is no archiver.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Archiver:
     """One node's archiver.
 
     Args:
-        archive: The side of storage.
+        archive: Storage's side of the archiver.
     """
 
     def __init__(self, archive: Archive) -> None:

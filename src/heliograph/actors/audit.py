@@ -1,15 +1,16 @@
 """The audit: the log's own record of what keys did, on the channel ``audit``.
 
-Calls that remove something, are an administrator's or hand on the rights of a key are told one by one
-(``audit.called``): what was asked, by which key and from where, and how it was answered. So are keys that
-come and go (``audit.key``). Publishing is told in sums, once a minute and key (``audit.published``): an event
-for each event would double the cost of publishing. What retention removes is told likewise
+Each call that removes something, needs an administrator or passes on the rights of a key is recorded
+(``audit.called``): the request, its key and origin, and the answer. So is each key that is made, revoked or
+expires (``audit.key``). Publishing is recorded in sums per key, once a minute (``audit.published``): an event
+for each event would double the cost of publishing. Removals by retention are recorded in sums, too
 (``audit.removed``).
 
-Calls are gathered for a moment and appended together, equal ones as one with their number, so a page that
-asks for a ticket with every stream costs one event. What waits is bounded, and what is over it is told as a
-number. While the log is away all of it waits; at the end of the process it is appended with the last group.
-No answer waits for the audit, so a crash loses what the last second has gathered, and the last sums.
+Calls are gathered for a moment and appended together. Equal calls become one event with their number, so a
+page that asks for a ticket with every stream costs one event. The number of different waiting calls is
+bounded; further ones are only counted. While the log is away everything waits; when the process ends, it is
+appended with the last group. No answer waits for the audit, so a crash loses the calls of the last second,
+and the last sums.
 """
 
 from __future__ import annotations
@@ -35,13 +36,13 @@ SUM_SECONDS = 60.0
 MOST_WAITING = 1000
 LAST_SECONDS = 1.0
 SENDER = "heliograph"
-"""Every node says the same of a key, so that the log keeps it once."""
+"""The sender of all audit events: every node sends the same event of a key, and the log keeps it once."""
 
 log = structlog.get_logger(__name__)
 
 
 class AuditedCall(NamedTuple):
-    """A call: equal ones of the same moment are told as one."""
+    """A call; equal calls of the same moment become one event."""
 
     key: str
     by: str
@@ -53,7 +54,7 @@ class AuditedCall(NamedTuple):
 
 @attrs.define
 class PublishedSum:
-    """What a key has published since the last sum."""
+    """The sum of what a key has published since the last sum."""
 
     requests: int = 0
     events: int = 0
@@ -61,13 +62,13 @@ class PublishedSum:
 
 @attrs.define
 class Audit:
-    """What is to be told.
+    """Records what keys and retention do.
 
     Args:
         node: This node's name.
         append: Appends drafts to the log.
-        removed: Returns how much retention has removed on this node: events, and runs.
-        remembered: How long the log knows an idempotency key.
+        removed: Returns how many events and runs retention has removed on this node.
+        remembered: How long the log remembers an idempotency key.
     """
 
     node: str
@@ -102,7 +103,7 @@ class Audit:
         told.events += events
 
     def keys(self, keys: Iterable[StoredKey]) -> None:
-        """Note what became of keys; what was told already is not told again, by whichever node."""
+        """Note that keys were made, revoked or have expired; all nodes together record each change once."""
         now = datetime.now(UTC)
         for key in keys:
             moments = (
@@ -114,7 +115,7 @@ class Audit:
                 if at is None:
                     continue
                 moment = datetime.fromtimestamp(at, UTC)
-                # Later the log would keep it once more: it does not know any longer that it has it.
+                # The log has forgotten the idempotency key of an older change, and would keep it again.
                 if now - self.remembered < moment <= now:
                     payload = {
                         "key": key.name,
@@ -131,7 +132,7 @@ class Audit:
             self._rung.set()
 
     async def run(self) -> None:
-        """Append what there is to tell until cancelled, and the last of it then."""
+        """Append what was noted, until cancelled; then append the rest."""
         next_sum = trio.current_time() + SUM_SECONDS
         try:
             while True:
@@ -159,7 +160,7 @@ class Audit:
         self.written += len(drafts)
 
     def _take(self) -> list[Draft]:
-        """Take the calls and keys that wait."""
+        """Take the drafts of waiting calls and keys."""
         drafts, self._keys = self._keys, []
         for call, count in self._calls.items():
             payload = {**call._asdict(), "count": count, "node": self.node}
@@ -171,7 +172,7 @@ class Audit:
         return drafts
 
     def _take_sums(self) -> list[Draft]:
-        """Take the sums since the last ones."""
+        """Take the drafts of the sums since the last ones."""
         since, self._since = self._since, datetime.now(UTC)
         around: dict[str, Any] = {"since": since, "until": self._since, "node": self.node}
         published, self._published = self._published, {}

@@ -1,18 +1,17 @@
 """The bridge: takes what agents publish to Redis into the log, from pub/sub and from a stream.
 
-Every node runs one; they take turns (see ``turns``), and the one that holds a lease appends. What was
-published becomes events by ``model.publishers``, which leaves out what is odd instead of refusing it:
-nobody would hear.
+Every node runs one; they take turns (see ``turns``), and the one that holds a lease appends. Messages become
+events by ``model.publishers``, which leaves out invalid fields instead of refusing the message, since no
+publisher would learn of a refusal.
 
-Pub/sub keeps nothing, so neither can the bridge promise what the rest of the service does. A message that
-it has heard is appended once: it is tried again, under the same key, until the log takes it. What is
-published while nobody holds the lease is heard by nobody: for about a second after a node is stopped, and
-until the lease expires after one that was killed. What a node had heard but not appended when it loses the
-lease is dropped and counted, since its successor may have heard it too.
+Pub/sub keeps nothing, so the bridge can't promise what the rest of the service does. A received message is
+appended once: the append is retried, under the same key, until the log takes it. Messages are lost while no
+node holds the lease: for about a second after a node is stopped, and until the lease expires after one that
+was killed. Messages that a node has received but not appended when it loses the lease are dropped and
+counted, since its successor may have received them, too.
 
-The stream keeps its entries, so nothing in it is lost, whoever was away and for how long. How far it was
-read is written down in Redis after the entries are in the log; those that are read again then have the same
-keys.
+The stream keeps its entries, so none is lost, whoever was away and for how long. The position in the stream
+is written to Redis after the entries are in the log; entries that are read again have the same keys.
 """
 
 from __future__ import annotations
@@ -50,8 +49,8 @@ class BridgeStats:
         active: Whether this node bridges now.
         terms: The number of terms that it has begun.
         events: Events that messages and entries became.
-        refused: Messages that could not be taken: of no task, or with the key of something else.
-        dropped: Messages heard but not appended when the lease was lost.
+        refused: Messages that could not be taken: of no task, or with a key that has other content.
+        dropped: Messages received but not appended when the lease was lost.
         error: The reason why the last term ended or could not begin; ``None`` since one goes well.
     """
 
@@ -67,7 +66,7 @@ class Bridge:
     """One node's bridge.
 
     Args:
-        listener: The side of storage.
+        listener: Storage's side of the bridge.
         max_bytes: Limit of one event's payload.
     """
 
@@ -89,7 +88,7 @@ class Bridge:
         await self._turns.take(self._listener.begin, self._serve, self._end)
 
     async def _end(self) -> None:
-        """Hand the lease back, if that can be done quickly: it expires anyway."""
+        """Release the lease if that goes quickly; otherwise it expires."""
         with trio.move_on_after(FAREWELL_SECONDS, shield=True):
             with suppress(Unavailable):
                 await self._listener.end()
@@ -118,20 +117,20 @@ class Bridge:
             self._refuse(heard.channel, error)
             return []
         return [
-            # So that trying again is harmless.
+            # A key for every draft, so that a retry is harmless.
             draft if draft.key else draft._replace(key=f"{BRIDGE_KEYS}{self._name}/{next(self._numbers)}")
             for draft in drafts
         ]
 
     def _refuse(self, channel: str, error: HeliographError) -> None:
-        """Count a bad message; tell of one now and then, since there may be thousands."""
+        """Count a bad message; log one now and then, since there may be thousands."""
         self._refused += 1
         if trio.current_time() >= self._told_at + TELL_SECONDS:
             self._told_at = trio.current_time()
             log.warning("bad message", channel=channel, reason=str(error), refused=self._refused)
 
     async def _keep(self, drafts: Sequence[Draft]) -> None:
-        """Append until it is done, or the lease is lost."""
+        """Append, retrying until the log has the drafts or the lease is lost."""
         answers = await until_it_works(partial(self._append, drafts), "appending messages", self._wait)
         self._turns.error = None
         for draft, answer in zip(drafts, answers, strict=True):

@@ -1,20 +1,19 @@
-"""A broadcaster: everybody who watches one selection, and its most recent messages.
+"""A broadcaster: the watchers of one selection, and its most recent messages.
 
-It is the actor of one channel (or pattern, or set of channels): made at the first watcher, fed by the
-hub, kept for a while after the last one has gone. It owns the set of subscriptions, a ring of recent
-messages that late comers take instead of reading the log, and the messages that wait for the next
-flush.
+It is the actor of one channel (or pattern, or set of channels): made for the first watcher, fed by the hub,
+and kept for a while after the last watcher has gone. It owns the set of subscriptions, a ring of recent
+messages that newcomers take instead of reading the log, and the messages that wait for the next flush.
 
-*Flushing.* The first message after a pause goes out at once (leading edge); what comes within the
-flush interval waits and goes out joined, one write per watcher. A flush to few watchers is a plain
-call out of the hub, since a task switch would cost more than the work. A flush to many runs in a task
-of its own that lets others run every few hundred watchers, so that a channel with 50,000 watchers
-holds nobody up; while it runs, the broadcaster flushes nothing else, hence order per watcher holds.
+*Flushing.* The first message after a pause goes out at once (leading edge). Messages within the flush
+interval wait and go out joined, one write per watcher. A flush to few watchers is a plain call from the hub,
+since a task switch would cost more than the work. A flush to many runs in a task of its own with a checkpoint
+every few hundred watchers, so that a channel with 50,000 watchers holds up no other task. While it runs the
+broadcaster flushes nothing else, so each watcher gets its messages in order.
 
-*Joining without a hole.* Everything of the selection that was flushed after the ring's floor is in the
-ring. Someone who has read the log up to a cursor at or above the floor takes the rest of the ring and
-becomes a subscriber in one step without an await, so nothing can come in between. What waits for the
-flush reaches them with everybody else.
+*Joining without a hole.* The ring has every message of the selection that was flushed after the ring's floor.
+A newcomer that has read the log up to a cursor at or above the floor takes the rest of the ring and becomes a
+subscriber in one step without an await, so nothing can come in between. It gets the messages that wait for a
+flush like every other watcher.
 
 *Refused alternatives.* A queue and a task per watcher: orderly, but two task switches and a wake-up per
 delivery. Leaving coalescing to the kernel (Nagle): it saves packets, not system calls.
@@ -37,10 +36,10 @@ INLINE_WATCHERS = 512
 """The most watchers that are written to within one call of the hub."""
 
 JOIN_BYTES = 256 * 1024
-"""The bytes of the ring, roughly, that a newcomer is given at once."""
+"""Roughly the bytes of the ring that a newcomer is given at once."""
 
 STEP_WATCHERS = 256
-"""The number of watchers apart that a large flush writes to between two checkpoints."""
+"""The number of watchers outside lanes that a large flush writes to between two checkpoints."""
 
 
 @attrs.frozen
@@ -50,9 +49,9 @@ class BroadcasterStats:
     Args:
         selection: The selection that it serves.
         subscriptions: Watchers now.
-        ring: Messages that can be taken without reading the log.
-        messages: Messages that came.
-        flushes: Rounds in which they went out.
+        ring: Messages in the ring.
+        messages: Messages received.
+        flushes: Flushes of them.
         deliveries: Messages times watchers.
     """
 
@@ -69,7 +68,7 @@ class Traffic:
     """The counts of all broadcasters of a hub together.
 
     Args:
-        subscriptions: Live ones now.
+        subscriptions: Live subscriptions now.
         deliveries: Messages times watchers, since the start.
     """
 
@@ -82,9 +81,9 @@ class Broadcaster:
 
     Args:
         selection: The selection that it serves.
-        ring: An empty one, whose floor is the hub's position at the moment of making.
+        ring: An empty ring, whose floor is the hub's current position.
         interval: Least time between two flushes, in seconds.
-        traffic: The hub's counts, which it adds to.
+        traffic: The hub's counts, which the broadcaster adds to.
     """
 
     def __init__(
@@ -94,7 +93,7 @@ class Broadcaster:
         self.ring = ring
         self.interval = interval
         self.attaching: set[Subscription] = set()
-        """The newcomers being brought up to live; the hub keeps a broadcaster while there are any."""
+        """The newcomers that are still being replayed; the hub keeps a broadcaster while there are any."""
         self.idle_since: float | None = None
         self.last_flush = -1.0
         self.flushing = False
@@ -119,12 +118,12 @@ class Broadcaster:
 
     @property
     def subscriptions(self) -> Sequence[Subscription]:
-        """A snapshot of the subscriptions, in the order of joining, then of newcomers."""
+        """A snapshot of the live subscriptions, in the order of joining, and then of the newcomers."""
         return [*self._subscriptions, *self.attaching]
 
     @property
     def idle(self) -> bool:
-        """Whether nobody watches and nobody is about to."""
+        """Whether there is no watcher, newcomer or flush."""
         return not self._subscriptions and not self.attaching and not self.flushing
 
     @property
@@ -134,7 +133,7 @@ class Broadcaster:
 
     @property
     def large(self) -> bool:
-        """Whether a flush is to run in a task of its own."""
+        """Whether a flush should run in a task of its own."""
         return len(self._subscriptions) > INLINE_WATCHERS
 
     def offer(self, message: Message) -> None:
@@ -147,14 +146,17 @@ class Broadcaster:
         return subscription in self._subscriptions
 
     def live_position(self, position: EventId) -> EventId:
-        """Return where a newcomer begins that wants nothing old, given the hub's position."""
+        """Return the position at which a newcomer without history begins, given the hub's position."""
         return EventId(self._waiting[0].event.id - 1) if self._waiting else position
 
     def join(self, subscription: Subscription) -> bool:
         """Make a subscription live at its position, if the ring reaches back that far.
 
-        What it missed is delivered first. When that is much, only a part is delivered and the subscription
-        is to come again: a client that takes its time must not begin with a full buffer.
+        The messages that it missed are delivered first. If they are many only a part is delivered, and the
+        caller tries again once the client has taken it: a slow client must not begin with a full buffer.
+
+        Returns:
+            Whether the subscription is live now.
         """
         if subscription.position < self.ring.floor:
             return False
@@ -179,25 +181,25 @@ class Broadcaster:
         subscription.live = False
 
     def retire(self) -> None:
-        """Let everything go, for good; a flush that it is still down for then finds nothing."""
+        """Drop all messages, for good; a flush that is still scheduled then finds none."""
         self.ring.forget()
         self._waiting.clear()
 
     def lose_position(self, floor: EventId) -> None:
-        """Forget everything kept: the log was replaced, and nothing before ``floor`` connects."""
+        """Drop all messages: the log lost its position, and nothing before ``floor`` connects."""
         self.ring.forget()
         self.ring.floor = floor
         self._waiting.clear()
 
     def flush(self, now: float) -> None:
-        """Write what waits to every watcher, in one call."""
+        """Write the waiting messages to every watcher, in one call."""
         batch = self._begin_flush(now)
         if batch is not None:
             for _ in self._write(batch):
                 pass
 
     async def flush_in_steps(self, interval: float) -> None:
-        """Write what waits to every watcher, in steps, and again while more has come."""
+        """Write the waiting messages to every watcher, in steps, and again while more have come."""
         self.flushing = True
         try:
             while (batch := self._begin_flush(trio.current_time())) is not None:
@@ -209,9 +211,9 @@ class Broadcaster:
             self.flushing = False
 
     def _write(self, batch: Batch) -> Iterator[None]:
-        """Write a batch to every watcher; yields after every step, when watchers may come and go.
+        """Write a batch to every watcher; yield after every step, at which watchers may come and go.
 
-        Those apart come last: who steps aside from a lane before its turn is then among them.
+        Watchers outside lanes come last, so that they include those which leave a lane before its turn.
         """
         if not all(self._lanes):
             self._lanes = [lane for lane in self._lanes if lane]
@@ -228,7 +230,7 @@ class Broadcaster:
             yield
 
     def _fall_in(self, subscription: Subscription, position: EventId) -> None:
-        """Let a subscription into a lane, if it is in step with those that have been given this position."""
+        """Put a subscription into a lane of this position, if it is in step."""
         descriptor = subscription.in_step_at
         if descriptor is None or subscription.position != position or subscription not in self._apart:
             return
@@ -242,7 +244,7 @@ class Broadcaster:
         lane.enter(subscription, descriptor)
 
     def _begin_flush(self, now: float) -> Batch | None:
-        """Move what waits into the ring and return it."""
+        """Move the waiting messages into the ring and return them."""
         if not self._waiting:
             return None
         messages, self._waiting = self._waiting, []

@@ -1,9 +1,9 @@
-"""The clock: whether the time that this machine tells can be believed.
+"""The clock: tells whether this machine's time can be believed.
 
 Ids of events are made of the time, and retention goes by it. A clock that is set to next year for a moment
-would have all events removed as old. So the wall clock is compared with the machine's uptime, which nobody
-sets, with the newest event, and with the clocks of the servers that the storage has. Only these tell that it
-was ahead from the start: without them a log that nobody wrote to for a year looks the same.
+would have all events removed as old. So the wall clock is compared with the machine's uptime, which can't be
+set, with the newest event, and with the clocks of storage's servers. Only those servers show a clock that was
+ahead from the start: without them it looks the same as a log that was not written to for a year.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import structlog
 from heliograph.model.ids import EventId, time_of
 
 MOST_SECONDS = 120.0
-"""So far the clock may run away from the uptime, or events be ahead of it; corrections are far smaller."""
+"""The most that the clock may drift from the uptime, or events be ahead; corrections are far smaller."""
 
 log = structlog.get_logger(__name__)
 
@@ -28,8 +28,8 @@ class Clock:
     Args:
         position: Returns the newest event's id.
         wall: Returns the time in seconds since the epoch.
-        uptime: Returns seconds that nobody sets, and that go on while the machine sleeps.
-        others: Returns, by the names of other servers, how many seconds this clock is ahead of theirs.
+        uptime: Returns seconds of a clock that can't be set and goes on while the machine sleeps.
+        others: Returns, by the names of other servers, the seconds by which this clock is ahead of theirs.
     """
 
     def __init__(
@@ -45,11 +45,11 @@ class Clock:
         self._said: str | None = None
 
     def now(self) -> datetime:
-        """Return the time, believed or not."""
+        """Return the time, whether it can be believed or not."""
         return datetime.fromtimestamp(self._wall(), UTC)
 
     def problem(self) -> str | None:
-        """Say why the time can't be believed; ``None`` if it can. It is logged when that begins and ends."""
+        """Return why the time can't be believed, ``None`` if it can; log when that begins and ends."""
         found = self._problem()
         if (found is None) != (self._said is None):
             if found is None:

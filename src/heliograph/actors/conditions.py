@@ -1,4 +1,4 @@
-"""Waiting until something has come true of what another task changes."""
+"""Waiting for a condition on state that another task changes."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import trio
 
 
 class Conditions:
-    """The conditions that are waited for; mostly there are none, and looking at them costs nothing."""
+    """The conditions that tasks wait for; mostly there are none, and ``look`` costs nothing."""
 
     def __init__(self) -> None:
         self._waiting: dict[trio.Event, Callable[[], bool]] = {}
@@ -24,7 +24,7 @@ class Conditions:
                 del self._waiting[happened]
 
     def look(self) -> None:
-        """Wake those whose condition has come true; to be called after each change."""
+        """Wake the tasks whose condition holds now; to be called after each change."""
         for happened, condition in self._waiting.items():
             if condition():
                 happened.set()

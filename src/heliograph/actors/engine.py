@@ -1,16 +1,16 @@
-"""The engine: gives tasks to what works on them, over HTTP or by a list in Redis.
+"""The engine: dispatches tasks to the program that runs them, over HTTP or by a list in Redis.
 
-What is to be dispatched stands in the log and is folded (``model.dispatch``), so it survives any crash. One
-node at a time looks after what is open. It gives each task to the engine, and writes down that it did. A
-crash in between gives the task twice, under the same id; an engine that knows the id need not run it again,
-and of two answers the first one stays. A task that ends settles its dispatch.
+Dispatches stand in the log and are folded (``model.dispatch``), so they survive any crash. One node at a time
+serves the open dispatches: it gives each task to the engine, and appends an event that it did. A crash in
+between gives the task twice, under the same id; an engine that knows the id need not run it again, and of two
+answers the first one counts. A task that ends settles its dispatch.
 
-An engine can lose what it was given. So a task is given again, under its id, when the engine was away and has
-come back, when its health names another ``instance`` than before, and when nothing was heard of the task for
-``patience_seconds``. After ``attempts`` it fails.
+An engine can lose the tasks that it was given. So a task is given again, under its id, when the engine was
+away and has come back, when its health names another ``instance`` than before, and when the task has been
+silent for ``patience_seconds``. After ``attempts`` the task fails.
 
-**The circuit breaker.** After some failures in a row the engine is not asked for work any more, but only
-whether it is well, with growing delays. What is open waits, durable, and goes out when it answers again.
+**The circuit breaker.** After some failures in a row the engine gets no more tasks; only its health is
+checked, with growing delays. Open dispatches wait, durable, and go out when the engine answers again.
 """
 
 from __future__ import annotations
@@ -42,13 +42,13 @@ POLL_SECONDS = 0.25
 """Seconds between two looks at the open dispatches."""
 
 IDLE_SECONDS = 2.0
-"""Seconds between two looks while no dispatch is open and nobody has asked."""
+"""Seconds between two looks while no dispatch is open; ``poke`` ends the wait."""
 
 PROBE_SECONDS = 2.0
 """Seconds between two checks of an engine that works."""
 
 OPEN = 200
-"""Dispatches that are looked after at a time."""
+"""The most dispatches that are handled in one look."""
 
 FAILURES = 3
 """Failures in a row that open the breaker."""
@@ -68,11 +68,11 @@ class EngineStats:
 
     Args:
         form: ``queue``, ``http`` or ``none``.
-        state: ``ok``, ``down``, ``unknown`` (this node does not look after it), or ``none``.
+        state: ``ok``, ``down``, ``unknown`` (it is not this node's turn), or ``none``.
         since: The time from which the state holds, in seconds since the epoch.
-        latency_ms: The time that its last answer took, in milliseconds.
+        latency_ms: The time that the engine's last answer took, in milliseconds.
         waiting: Open dispatches.
-        dispatched: Tasks given to it by this node.
+        dispatched: Tasks that this node gave to the engine.
         error: The fault, ``None`` if there is none.
     """
 
@@ -86,28 +86,28 @@ class EngineStats:
 
 
 class Link(Protocol):
-    """The way to an engine."""
+    """The connection to an engine."""
 
     form: Form
 
     async def give(self, dispatch: Dispatch) -> str | None:
-        """Give it a task; return what it calls the task, if it says so.
+        """Give the engine a task; return the engine's own id of the task, if it has one.
 
         Raises:
-            Unavailable: It can't take it now.
+            Unavailable: The engine can't take the task now.
         """
         ...
 
     async def probe(self) -> str | None:
-        """Ask whether it is well; return which run of it answered, if it says so.
+        """Check the engine's health; return its ``instance``, if it names one.
 
         Raises:
-            Unavailable: It is not well.
+            Unavailable: The engine is not well.
         """
         ...
 
     async def close(self) -> None:
-        """Let connections go."""
+        """Close the connections."""
         ...
 
 
@@ -115,8 +115,8 @@ class QueueLink:
     """An engine that takes tasks from a list in Redis.
 
     Args:
-        queue: Redis.
-        name: The list.
+        queue: The lists in Redis.
+        name: The name of the list.
     """
 
     form: Form = "queue"
@@ -130,7 +130,7 @@ class QueueLink:
         return None
 
     async def probe(self) -> str | None:
-        """Ask Redis; of the engine itself a list tells nothing."""
+        """Check that Redis answers; the list tells nothing of the engine itself."""
         await self._queue.length(self._name)
         return None
 
@@ -139,7 +139,7 @@ class QueueLink:
 
 
 class HttpLink:
-    """An engine that is asked over HTTP.
+    """An engine that takes tasks over HTTP.
 
     Args:
         url: The engine's URL.
@@ -158,7 +158,7 @@ class HttpLink:
         return name if isinstance(name, str) and name != dispatch.task_id else None
 
     async def probe(self) -> str | None:
-        """Get its health."""
+        """Request the engine's health."""
         said = await self._ask("GET", "/health")
         return str(said["instance"]) if isinstance(said, dict) and "instance" in said else None
 
@@ -184,12 +184,12 @@ class Engine:
     """One node's side of the engine.
 
     Args:
-        link: The way to it; ``None``: there is none, and nothing is dispatched.
-        turn: The turn of looking after open dispatches.
-        store: Tells of open dispatches, and of what became of their tasks.
-        append: Appends events.
+        link: The connection to the engine; ``None``: there is no engine, and nothing is dispatched.
+        turn: This node's side of the lease on open dispatches.
+        store: The store of dispatches and tasks.
+        append: Appends drafts to the log.
         max_bytes: Limit of one event's payload.
-        patience_seconds: The time without a sign of a task after which it is given again.
+        patience_seconds: The silence after which a task is given again.
         attempts: The most times that a task is given to the engine.
     """
 
@@ -237,11 +237,11 @@ class Engine:
         )
 
     def poke(self) -> None:
-        """Wake the engine's side for a new dispatch; without this it is found a moment later."""
+        """Look for a new dispatch at once; otherwise it is found a moment later."""
         self._poke.set()
 
     async def our_name(self, task_id: str) -> str:
-        """Return the id of the task that an engine calls so; most engines keep ours."""
+        """Return our id of the task that the engine calls ``task_id``; most engines keep our id."""
         if self._link is None or self._link.form == "queue":
             return task_id
         if task_id in self._aliases:
@@ -272,7 +272,7 @@ class Engine:
             found, _ = await self._store.list(DISPATCH, DispatchFilter(open=True), None, OPEN)
             self._waiting = len(found)
             await self._look_at_engine(bool(found))
-            if self._state == "down":  # until it is back there is nothing to do, however much comes
+            if self._state == "down":  # ignore ``poke``, which is of no use until it is back
                 await trio.sleep(POLL_SECONDS)
                 continue
             tasks = await self._store.newest(TASK, "task_id", [dispatch.task_id for dispatch in found])
@@ -284,7 +284,7 @@ class Engine:
                 await self._poke.wait()
 
     async def _attend(self, dispatch: Dispatch, task: Task | None) -> None:
-        """Take the next step of a dispatch, given its task as it is."""
+        """Take the next step of a dispatch, given the current state of its task."""
         if task is not None and task.finished and task.status != LOST:
             self._again.discard(dispatch.task_id)
             await self._tell(SETTLED, dispatch, "settled")
@@ -316,7 +316,7 @@ class Engine:
         await self._tell(SENT, dispatch, f"sent/{attempt}", attempt=attempt, alias=alias)
 
     async def _look_at_engine(self, working: bool) -> None:
-        """Ask now and then whether the engine is well; if it was away, it is given again what it had."""
+        """Check the engine's health when that is due; if it was away, have its tasks given again."""
         assert self._link is not None
         if trio.current_time() < self._ask_at or not (working or self._state != "ok"):
             return
@@ -357,11 +357,11 @@ class Engine:
         self._error = error
 
     async def _tell(self, topic: str, dispatch: Dispatch, key: str, **said: Any) -> None:
-        """Append an event of a dispatch, once, however often it is tried."""
+        """Append an event of a dispatch; its key makes a retry harmless."""
         payload = {name: value for name, value in said.items() if value is not None}
         item = {"topic": topic, "payload": {"task_id": dispatch.task_id, **payload}}
         if topic != "task.status":
             item["channel"] = f"task:{dispatch.task_id}"
         draft = parse_item(item, self._max_bytes)._replace(key=f"heliograph/engine/{dispatch.task_id}/{key}")
-        with suppress(Conflict):  # it was told with another alias, say
+        with suppress(Conflict):  # it is in the log already, with another alias, say
             await until_it_works(lambda: self._append([draft]), "telling of dispatches")

@@ -1,8 +1,9 @@
-"""Executions: which run an event belongs to that names only its session.
+"""Executions: finds the run of an event that names only its session.
 
-Those who call models and tools know their session, which is the id of a run, and not the run's workflow.
-Once a runner has named both, such an event goes to the run's workflow, and so into the run's stream; before,
-to its topic. What this node was told is remembered; what others were told is in the store a moment later.
+Programs that call models and tools know their session, which is the id of a run, but not the run's workflow.
+Once a runner has named both, such an event goes to the workflow's channel, and so into the run's stream;
+before that, it goes to its topic's channel. Sessions that were named on this node are remembered; those that
+were named on other nodes are in the store a moment later.
 """
 
 from __future__ import annotations
@@ -20,11 +21,11 @@ from heliograph.model.workflows.vocabulary import execution_of, session_of
 from heliograph.storage.protocols import Store
 
 REMEMBERED = 10_000
-"""The number of sessions that are remembered: those that were named last."""
+"""The number of sessions that are remembered; those that were named longest ago are dropped."""
 UNKNOWN_SECONDS = 1.0
 """The time for which the store is not asked again for a session that it did not know."""
 PATIENCE_SECONDS = 0.5
-"""The time for which one request waits for the store; its events are published in any case."""
+"""The longest time that a request waits for the store; its events are published in any case."""
 
 T = TypeVar("T")
 
@@ -33,7 +34,7 @@ class Executions:
     """The workflows of sessions, as far as one node knows them.
 
     Args:
-        store: Asked for those of which nothing is remembered.
+        store: Asked for sessions that are not remembered.
     """
 
     def __init__(self, store: Store) -> None:
@@ -42,11 +43,11 @@ class Executions:
         self._unknown: OrderedDict[str, float] = OrderedDict()
 
     async def place(self, drafts: Sequence[Draft], allowed: Callable[[str], bool]) -> Sequence[Draft]:
-        """Return drafts, those that name only their session on the channel of its run's workflow.
+        """Return the drafts; those that name only their session are moved to the channel of its workflow.
 
         Args:
-            drafts: In the order in which they are published.
-            allowed: Tells whether the publisher may use a channel; else an event stays where it was.
+            drafts: The drafts in the order of publishing.
+            allowed: Tells whether the publisher may use a channel; if not, a draft is not moved.
         """
         deadline = trio.current_time() + PATIENCE_SECONDS
         placed = []

@@ -10,7 +10,7 @@ from heliograph.model.analytics.cube import View
 from heliograph.model.ids import EventId
 
 MAX_GROUPS = 200
-"""Groups in an answer; publishers choose the names of agents, models and errors."""
+"""The most groups in an answer, since publishers choose the names of agents, models and errors."""
 
 
 @attrs.frozen
@@ -19,15 +19,15 @@ class HistogramStats:
 
     Args:
         position: Id of the newest event folded.
-        cursor: Id of the delta that answers stand on.
-        pending: Changes since.
+        cursor: Id of the delta that answers include last.
+        pending: Changes since that delta.
         cells: Places with sums.
-        views: Views with sums kept.
-        kept_bytes: Sums kept for views.
+        views: Views with cached sums.
+        kept_bytes: Bytes of these cached sums.
         active: Tasks that are not finished.
         events: Events folded.
         published: Deltas and resets published by this node.
-        looked_up: Finished tasks that had to be asked for.
+        looked_up: Finished tasks that the store was asked for.
         loads: The number of times that the rollups were loaded.
         backlog: Batches waiting now.
     """
@@ -48,13 +48,13 @@ class HistogramStats:
 
 @attrs.frozen
 class Question:
-    """Sums by group, of one or several stretches of time.
+    """A question for sums by group, over one or several spans of time.
 
     Args:
         view: The part of each cell that counts.
-        spans: Pairs of first slot and slot after the last.
-        most: The most groups; the least of more are summed up as ``OTHER``. ``None``: all, for
-            those who page through them.
+        spans: The spans, as pairs of the first slot and the slot after the last.
+        most: The most groups; the smallest ones beyond are summed up as ``OTHER``. ``None``: all groups, for
+            callers that page through them.
     """
 
     view: View
@@ -67,7 +67,7 @@ class Figures:
     """The answers to some questions, all as of one delta.
 
     Args:
-        cursor: The delta: the stream after it continues these numbers.
+        cursor: Id of the delta; the stream after it continues these numbers.
         sums: The sums by group, for each span of each question.
     """
 

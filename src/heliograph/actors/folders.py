@@ -1,12 +1,11 @@
-"""Workflow folders on the disk: which there are, whether they changed, and what is in them.
+"""Workflow folders on the disk: lists them, notices changes, and reads their files.
 
 A root has one folder for each workflow. Folders that begin with ``_`` or ``.`` are templates and the like,
-and plain files are none of ours. Nothing outside a workflow's own folder is ever read in its name: a link
-may lead elsewhere inside it (as mounted configuration does), not out of it. Whether something changed is
-told by the files' inodes: when they were changed, sizes and numbers. That costs one look at each, and opens
-none.
+and plain files are ignored. Nothing outside a workflow's own folder is ever read for it: a link may lead
+elsewhere inside the folder (as mounted configuration does), not out of it. Changes are noticed by the files'
+inodes: their times, sizes and numbers. That costs one ``stat`` for each file, and opens none.
 
-All here blocks, and is called in a worker thread.
+All functions block; they are called in a worker thread.
 """
 
 from __future__ import annotations
@@ -26,12 +25,12 @@ from heliograph.model.workflows.reading import FileProblem
 from heliograph.model.workflows.workflow import Broken, Workflow, put_together
 
 SETTLED_AFTER = 0.2
-"""Seconds after a change in which more may follow: whoever saves a file may empty it first."""
+"""Seconds after a change in which more changes may follow: an editor may empty a file before it writes it."""
 MAX_FOLDERS = 5_000
 MAX_CARDS = 500
 
 Signature = tuple[tuple[str, int, int, int], ...]
-"""For each file: its name, the time of its inode's last change (by a new right, too), its size and number."""
+"""For each file: its name, the time of its inode's last change (of its mode, too), its size and number."""
 
 
 @attrs.frozen
@@ -39,8 +38,8 @@ class Found:
     """A folder as it was read.
 
     Args:
-        signature: Its files as they were just before.
-        cards: Its folder of cards, which is looked at too.
+        signature: The signature of its files, taken just before they were read.
+        cards: The folder of its cards, whose files are in the signature, too.
         content: The parsed content.
     """
 
@@ -50,12 +49,12 @@ class Found:
 
     @property
     def mark(self) -> str:
-        """A short text that is another one after each change."""
+        """A short text that differs after each change."""
         return hashlib.sha256(repr(self.signature).encode()).hexdigest()[:32]
 
 
 def folders_of(root: Path) -> tuple[list[Path], list[FileProblem]]:
-    """List the folders of a root that should be workflows, by name; say what stands in the way."""
+    """List the folders of a root that should be workflows, by name, and the problems met on the way."""
     try:
         with os.scandir(root) as entries:
             names = sorted(entry.name for entry in entries if _counts(entry))
@@ -73,18 +72,18 @@ def _counts(entry: os.DirEntry[str]) -> bool:
     try:
         return entry.is_dir()
     except OSError:
-        return True  # what stands in the way is found, and said, when it is read
+        return True  # reading it will find the problem, and report it
 
 
 def look(folder: Path, cards_folder: str) -> Signature:
-    """Return a signature that changes with a folder; files that can't be looked at are left out."""
+    """Return a signature that changes with a folder's files; files without a ``stat`` are left out."""
     names = [*manifest.FILES, pipeline.FILE]
     names += [f"{cards_folder}/{name}" for name in _card_names(folder / cards_folder)]
     return tuple(look_at(folder, names))
 
 
 def look_at(folder: Path, names: list[str]) -> Iterator[tuple[str, int, int, int]]:
-    """Yield what tells whether files of a folder changed."""
+    """Yield the parts of a folder's signature, one for each file that has a ``stat``."""
     for name in names:
         try:
             found = os.stat(folder / name)
@@ -94,18 +93,18 @@ def look_at(folder: Path, names: list[str]) -> Iterator[tuple[str, int, int, int
 
 
 def settled(signature: Signature) -> bool:
-    """Tell whether none of the files was changed just now."""
+    """Tell whether no file was changed within ``SETTLED_AFTER``."""
     now = time.time_ns()
     return not any(now - SETTLED_AFTER * 10**9 < changed <= now for _, changed, _, _ in signature)
 
 
 def read(folder: Path, root: Path, cards_folder: str = manifest.CARDS) -> Found:
-    """Read a workflow's folder; never raises for what is in it.
+    """Read a workflow's folder; its content never raises, but is reported as problems.
 
     Args:
         folder: The folder.
         root: The folder of workflows that it must be in.
-        cards_folder: The folder of its cards, as far as it is known.
+        cards_folder: The folder of its cards, if it is known from an earlier reading.
     """
     if not inside(folder, root):
         problem = FileProblem(".", "is a link that leads out of the folder of workflows")
@@ -118,7 +117,7 @@ def read(folder: Path, root: Path, cards_folder: str = manifest.CARDS) -> Found:
     if document is not None:
         said, where = manifest.read_manifest(document, file, reader.problems)
     if where != cards_folder:
-        return read(folder, root, where)  # the signature is of all that is read, and older than the reading
+        return read(folder, root, where)  # so that the signature covers them, and is older
     if said is None:
         return Found(signature, where, Broken(folder.name, tuple(reader.problems)))
     graph = reader.document(pipeline.FILE) if os.path.lexists(folder / pipeline.FILE) else None
@@ -127,14 +126,14 @@ def read(folder: Path, root: Path, cards_folder: str = manifest.CARDS) -> Found:
 
 
 class Reader:
-    """Reads files of one folder, and notes what is wrong with them."""
+    """Reads files of one folder, and notes their problems."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.problems: list[FileProblem] = []
 
     def document(self, name: str) -> yaml.Document | None:
-        """Read one file; ``None`` when it can't be."""
+        """Read and parse one file; ``None`` if it can't be read."""
         try:
             return yaml.load(self.bytes_of(name))
         except yaml.BadYaml as error:
@@ -161,16 +160,16 @@ class Reader:
                 yield f"{folder}/{name}", document
 
     def bytes_of(self, name: str) -> bytes:
-        """Read a file's bytes, one more than are taken at most.
+        """Read a file's bytes, up to one more than the limit.
 
         Raises:
-            BadYaml: It is no plain file, or is elsewhere.
+            BadYaml: It is not a plain file, or lies outside the folder.
             OSError: It can't be read.
         """
         path = self.folder / name
         if not inside(path, self.folder):
             raise yaml.BadYaml("is a link that leads out of the workflow's folder")
-        # Not to wait: what is no plain file, such as a pipe, may never have anything to read.
+        # Without blocking: a file that is not plain, such as a pipe, may never have anything to read.
         with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:
             if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
                 raise yaml.BadYaml("is not a plain file")
@@ -191,5 +190,5 @@ def inside(path: Path, folder: Path) -> bool:
 
 
 def unreadable(file: str, error: OSError) -> FileProblem:
-    """Say why a file can't be read."""
+    """Return why a file can't be read."""
     return FileProblem(file, f"can't be read: {error.strerror}")

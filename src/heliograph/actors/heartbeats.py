@@ -1,18 +1,17 @@
-"""The heartbeats: tells which tasks are lost, and which have come back.
+"""The heartbeats: publishes which tasks are lost, and which have come back.
 
-A task that has announced a heartbeat (``task.created`` with ``heartbeat_seconds``) and of which nothing is
-heard for ``least_seconds``, and for three of its heartbeats, is lost: its machine is gone, or its way here.
-This is an event on the task's channel like any other, so it is watched and folded like any other. When
-anything is heard of a lost task again that does not say for itself how the task is, another event says that
-it runs.
+A task that has announced a heartbeat (``task.created`` with ``heartbeat_seconds``) is lost after a silence of
+``least_seconds`` and of three heartbeats: its machine is gone, or the network to it. The loss is an event on
+the task's channel, so it is watched and folded like any other. When a lost task publishes again without a
+status of its own, another event says that it runs.
 
-One node at a time looks. Both events are appended only if nothing else was on the task's channel since it
-was read (``Draft.follows``). So none is told twice, whatever node was killed before it told, and none is told
-of a task that has just spoken.
+One node at a time looks. Both events are appended only if the task's channel has no other event since it was
+read (``Draft.follows``). So neither is published twice, even if a node is killed on the way, and neither is
+published of a task that has just spoken.
 
-Silence that is not the task's own fault does not count. It counts from when this node began to look; and anew
-after an outage of log or store, and after this process was stopped for a while. While the clock can't be
-believed nobody is lost. Where the store is behind the log, time stands at what it has.
+Silence that is not the task's own fault does not count. It counts from when this node began to look, and anew
+after an outage of log or store and after this process was stopped for a while. While the clock can't be
+believed no task is lost. Where the store is behind the log, silence is measured up to the store's checkpoint.
 """
 
 from __future__ import annotations
@@ -36,13 +35,13 @@ from heliograph.storage.protocols import Log, Receipt, Store, Turn
 
 LOOK_SECONDS = 1.0
 PAUSE_SECONDS = 10.0
-"""After so long without a look, the process was stopped, or had no time for anybody."""
+"""The longest time between two looks; after a longer one the process was stopped or overloaded."""
 
 TASKS = 200
-"""Looked after at a time."""
+"""The most tasks that are handled in one look."""
 
 TRIES = 20
-"""To get a word in before the next event of a task."""
+"""The most tries to append behind a task's last event before the next one comes."""
 
 PAGE = 500
 FAREWELL_SECONDS = 1.0
@@ -56,7 +55,7 @@ log = structlog.get_logger(__name__)
 
 @attrs.frozen
 class HeartbeatStats:
-    """Counters since the start: tasks that this node has told to be lost, and to be back."""
+    """Counters since the start: tasks that this node has published as lost, and as back."""
 
     lost: int
     back: int
@@ -66,13 +65,13 @@ class Heartbeats:
     """One node's look at the tasks' heartbeats.
 
     Args:
-        log: Read for what a task has said last.
-        store: Asked for tasks.
-        append: Tells.
+        log: The log, read for a task's last events.
+        store: The store of tasks.
+        append: Appends drafts to the log.
         turn: This node's side of the lease.
-        clock: Says how late it is.
-        checks: Tells what is wrong with log and store.
-        least_seconds: The shortest silence that is too long; 0: none is.
+        clock: Gives the time.
+        checks: Returns the problems of log and store.
+        least_seconds: The shortest silence of a lost task; 0: no task becomes lost.
     """
 
     def __init__(
@@ -124,7 +123,7 @@ class Heartbeats:
             await self._welcome(task)
         if not self._least_ms:
             return
-        # In this order: what was appended after the position was taken is newer than ``now``.
+        # In this order: events that are appended after ``position`` was read are newer than ``now``.
         position = self._log.position
         folded = await self._store.checkpoint()
         silence = Silence(self._since, now if folded >= position else min(now, folded), self._least_ms)
@@ -145,7 +144,7 @@ class Heartbeats:
             log.warning("task lost", task=task.task_id, reason=reason)
 
     async def _welcome(self, task: Task) -> None:
-        """Tell that a lost task runs, unless it says how it is."""
+        """Publish that a lost task runs, unless it has published a status itself."""
         seq, after = task.last_seq, task.last_event_id
         channel = Selection.of([f"task:{task.task_id}"])
         for _ in range(TRIES):
@@ -163,7 +162,7 @@ class Heartbeats:
                 return
 
     async def _say(self, task: Task, follows: int, status: str, **more: Any) -> bool:
-        """Append a status behind the last event of a task; tell whether it was the last one."""
+        """Append a status if the task's last ``seq`` is ``follows``; tell whether it was appended."""
         payload = {"task_id": task.task_id, "status": status, **more}
         draft = Draft.own(f"task:{task.task_id}", "task.status", payload, sender=SENDER, follows=follows)
         try:

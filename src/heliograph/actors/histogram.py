@@ -1,30 +1,31 @@
-"""The histogram aggregator: keeps what all tasks add up to, answers from memory, and says how it changes.
+"""The histogram aggregator: keeps the sums over all tasks, answers from memory, and publishes the changes.
 
-It starts from the rollups in the store, as of the fold's checkpoint, and folds what the log holds after
-it. What is added up, and what has still to be told, is the business of its ledger; the sums are in a cube.
-When an event changes a finished task, which the ledger does not keep, the store is asked what it was before.
+It starts from the rollups in the store, as of the fold's checkpoint, and folds the log's events after it. Its
+ledger knows the unfinished tasks and the changes that are not published yet; a cube has the sums. When an
+event changes a finished task, which the ledger does not keep, the store is asked for the task's facts before
+the event.
 
-**Answers stand on deltas.** The sums that questions are answered from are always those at the end of the
-newest delta in the log; what was folded since waits as pending changes. So every node answers with
-the same numbers at the same cursor, and whoever takes an answer and adds the deltas after its cursor is
-exact: no change is in both, none in neither. For the answer to be fresh nevertheless, a question that
-finds pending changes has them published at once and is answered a moment later.
+**Answers stand on deltas.** Questions are always answered from the sums at the end of the newest delta in the
+log; later changes are pending. So every node gives the same numbers at the same cursor, and a client that
+takes an answer and adds the deltas after its cursor is exact: no change is in both, none in neither. To be
+fresh all the same, a question that finds pending changes has them published at once and is answered a moment
+later.
 
-**Who publishes.** Every node does, about once a second while there are changes, and at once after a
-quiet time. A delta's key is the position where it begins, so the log keeps one of them, and every node
-(the one whose it was, too) takes over where it ends when it comes by in the log. No node has a special
-role that could be lost. After a crash there can be changes that are in the store's rollups but in no
-delta: then a reset goes into the log instead, and watchers take a new snapshot.
+**Every node publishes**, about once a second while there are changes, and at once after a quiet time. A
+delta's key is the position where it begins, so the log keeps one delta per position. Every node, its author
+included, takes the delta over when it comes by in the log. No node has a special role that could be lost.
+After a crash there can be changes that are in the store's rollups but in no delta: then a reset goes into the
+log instead, and watchers take a new snapshot.
 
-**Its inbox never holds the subscriber up.** Batches are taken out as they come, and folded on the spot
-where nothing has to be awaited for it; others wait, up to a bound. If more come than it folds (it is waiting
-for the store, say), they are dropped and read again from the log. When the log has lost the position, it
-starts over from the store.
+**The inbox never holds the subscriber up.** Batches are taken out as they come. Those that can be folded
+without an await are folded on the spot; others wait, up to a bound. If more batches come than are folded
+(while the aggregator waits for the store, say), they are dropped and read again from the log. When the log
+has lost the position, the aggregator starts over from the store.
 
-**Nothing takes long.** Whatever grows with what publishers and askers choose is done in steps, between
-which others have their turn: folding, taking a large delta over, adding up an answer. An answer that took
-several steps holds only if nothing was added meanwhile; otherwise it is made again. It has a bounded number
-of groups, the rest in one more.
+**No step is long.** Work that grows with what publishers and clients choose is done in steps with a
+checkpoint between them: folding, taking over a large delta, adding up an answer. An answer that took several
+steps is valid only if nothing was added meanwhile; otherwise it is made again. An answer has a bounded number
+of groups, and one more for the rest.
 """
 
 from __future__ import annotations
@@ -63,16 +64,16 @@ INBOX_BATCHES = 16
 BACKLOG_BATCHES = 64
 PAGE_EVENTS = 2000
 STEP_EVENTS = 250
-"""Events folded between two pauses for others."""
+"""The number of events that are folded between two checkpoints."""
 
 WAIT_SECONDS = 5.0
 """Seconds that a question waits for the rollups to be loaded."""
 
 FRESH_SECONDS = 1.0
-"""Seconds that a question waits for earlier appends; after that it is answered as of the last delta."""
+"""Seconds that a question waits for pending changes; after that it is answered as of the last delta."""
 
 URGENCY = 10
-"""The most by which questions, and many changed places, multiply how often deltas come."""
+"""The factor by which questions, and many changed places, may shorten the pause between deltas."""
 
 TRIES = 3
 """The most times that an answer is made again because its sums changed; then it is made in one go."""
@@ -87,19 +88,19 @@ LOST_SECONDS = 10.0
 """Seconds that a published delta is waited for; the log may have lost what it had acknowledged."""
 
 WARM_PAUSE = 0.002
-"""Seconds for others between two bits of getting ready."""
+"""Seconds that the warm-up sleeps between two of its steps."""
 
 Publish = Callable[[Sequence[Draft]], Awaitable[Receipt]]
 
 
 class Histogram:
-    """Adds up what happens, and tells.
+    """Keeps the sums over all tasks, and publishes their changes.
 
     Args:
         log: The log to catch up from.
         store: The store of the rollups and of finished entities.
-        publish: Appends to the log; the appender's.
-        prices: The same as the fold's.
+        publish: Appends drafts to the log.
+        prices: The fold's prices.
         interval: Seconds between two deltas while there are changes.
     """
 
@@ -124,7 +125,7 @@ class Histogram:
         return self._loaded
 
     def active_of(self, names: Iterable[str]) -> set[str]:
-        """Return which of some tasks have not ended, as of ``stats().position``."""
+        """Return the tasks among ``names`` that have not ended, as of ``stats().position``."""
         return self._ledger.active_of(names)
 
     def stats(self) -> HistogramStats:
@@ -170,7 +171,7 @@ class Histogram:
 
         Args:
             questions: The sums that are asked for.
-            known: The newest event that the asker may know of; it is in the answer, unless the log can't
+            known: The newest event that the caller may know of; the answer includes it, unless the log can't
                 take a delta now.
 
         Raises:
@@ -190,7 +191,7 @@ class Histogram:
                 break
         else:
             await self._conditions.until(lambda: not self._adding)
-            # From here on without an await: all answers are of one moment.
+            # No await from here on, so that all answers are of one moment.
             cursor = self._ledger.cursor
             sums = [self._cube.query(asked.view, asked.spans) for asked in questions]
         return Figures(cursor, [_cut(asked, each) for asked, each in zip(questions, sums, strict=True)])
@@ -232,13 +233,13 @@ class Histogram:
         self._conditions.look()
 
     async def _warm(self) -> None:
-        """Make the usual views ready, bit by bit, so that the first question finds them."""
+        """Prepare the usual views, step by step, so that the first question finds them."""
         for view in USUAL_VIEWS:
             for _ in self._cube.prepare(view, *ALL_TIME):
                 await trio.sleep(WARM_PAUSE)
 
     async def _catch_up(self) -> None:
-        """Fold what the log holds after the position, however much that is."""
+        """Fold all events of the log after the position."""
         more = True
         while more:
             page = await until_it_works(
@@ -265,7 +266,7 @@ class Histogram:
         self._ledger.forget()
 
     def _fold_at_once(self, batch: Sequence[Event]) -> bool:
-        """Fold a batch without an await, if it is small and needs nothing looked up, as most are."""
+        """Fold a batch without an await, if it is small and needs no lookup; tell whether it was folded."""
         events, ledger = self._new_ones(batch), self._ledger
         if len(events) > STEP_EVENTS or ledger.large or ledger.unknown(events):
             return False
@@ -287,7 +288,7 @@ class Histogram:
         return [event for event in batch if event.id > position]
 
     async def _take_over_in_steps(self, event: Event) -> None:
-        """Take a delta over that may be large; who asks or offers meanwhile waits for its end."""
+        """Take over a delta that may be large; questions and new deltas wait for its end."""
         self._adding = True
         try:
             for part in self._ledger.take_over(event):
@@ -298,7 +299,7 @@ class Histogram:
             self._conditions.look()
 
     async def _look_up(self, wanted: Mapping[str, EventId]) -> None:
-        """Learn what finished entities were before an event of theirs."""
+        """Teach the ledger the facts of finished entities before an event of theirs."""
         if not wanted:
             return
         found = await until_it_works(partial(self._store.before, wanted), "counting")
@@ -308,7 +309,7 @@ class Histogram:
             self._ledger.learn(name, before.value, missing)
 
     async def _between(self, channel: str, after: EventId, before: EventId) -> list[Event]:
-        """Read a channel's events between two ids, both exclusive: what the store has not folded yet."""
+        """Read a channel's events between two ids, both exclusive, which the store has not folded yet."""
         found: list[Event] = []
         more = after < before - 1
         while more:
@@ -329,7 +330,7 @@ class Histogram:
             await self._pause()
 
     async def _publish_delta(self, after: EventId) -> None:
-        """Bring a delta into the log, this node's or another's, and wait until it has come by."""
+        """Publish the delta that begins at ``after``, and wait until it, or another node's, has come by."""
         attempt = 0
         while self._ledger.boundary == after:
             await until_it_works(partial(self._offer_delta, after, attempt), "publishing deltas")
@@ -340,7 +341,7 @@ class Histogram:
     async def _offer_delta(self, after: EventId, attempt: int) -> None:
         await self._conditions.until(lambda: not self._adding)
         if self._ledger.boundary == after:
-            # Another node's that begins at the same place conflicts: it is in the log, and on its way here.
+            # A conflict means that another node's delta of this position is in the log, and on its way here.
             with suppress(Conflict):
                 await self._publish([self._make_delta(attempt)])
                 self._published += 1
@@ -361,7 +362,7 @@ class Histogram:
 
     async def _pause(self) -> None:
         """Wait until the next delta is due; a question, or many changed places, shorten the wait."""
-        # by chance a little shorter, so that of many nodes one is first and the others have nothing to offer
+        # A random bit shorter, so that one of many nodes is first and the others have nothing left to do.
         interval = self._interval * random.uniform(0.8, 1.0)
         await trio.sleep(interval / URGENCY)
         with trio.move_on_after(interval - interval / URGENCY):
@@ -375,7 +376,7 @@ def _cut(asked: Question, sums: Sequence[dict[str, int]]) -> Sequence[dict[str, 
 
 
 async def _in_steps(steps: Generator[None, None, T]) -> T:
-    """Run a generator, giving others their turn wherever it yields."""
+    """Run a generator with a checkpoint at each of its yields; return its result."""
     while True:
         try:
             next(steps)

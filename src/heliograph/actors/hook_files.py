@@ -1,7 +1,7 @@
 """Webhooks' files on the disk: folders with a ``config.yaml``, and plain ``*.yaml`` files beside them.
 
-Like workflows' folders (see ``folders``) they are looked at again and again, and read when a file's inode has
-changed. A broken file hides no other. All here blocks, and is called in a worker thread.
+Like workflows' folders (see ``folders``) they are checked again and again, and read when a file's inode has
+changed. A broken file hides no other. All functions block; they are called in a worker thread.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ class HookFile:
     """A file as it was read.
 
     Args:
-        file: Its name, from the root.
-        signature: It, and the templates beside it, as they were just before.
+        file: The file's path, relative to the root.
+        signature: The signature of the file and the templates beside it, taken just before the reading.
         config: The configuration in the file; ``None``: the file is broken.
         error: The fault in the file.
         secret: The secret, if the file itself has it.
@@ -44,7 +44,7 @@ class HookFile:
 
 
 def files_of(root: Path) -> tuple[list[Path], str | None]:
-    """List the files that should be configurations, by name; say what stands in the way."""
+    """List the files that should be configurations, by name, and the problems met on the way."""
     try:
         names = sorted(os.listdir(root))
     except OSError as error:
@@ -63,7 +63,7 @@ def _found(root: Path, names: list[str]) -> Iterator[Path]:
 
 
 def look(file: Path) -> Signature:
-    """Return a signature that changes with a file, and with the templates in its folder."""
+    """Return a signature that changes with a file and with the templates in its folder."""
     names = [file.name]
     if file.name in CONFIG:
         for place, inner, found in os.walk(file.parent):
@@ -75,7 +75,7 @@ def look(file: Path) -> Signature:
 
 
 def read(file: Path, root: Path) -> HookFile:
-    """Read a configuration; never raises for what is in it."""
+    """Read a configuration; its content never raises, but is reported as a fault."""
     shown = str(file.relative_to(root))
     signature = look(file)
     if not folders.inside(file, root):

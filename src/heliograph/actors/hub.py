@@ -1,13 +1,13 @@
 """The hub: knows every broadcaster, feeds them from the log, and decides when each one flushes.
 
-It owns the table from selection to broadcaster and is the only one to make or retire them. Batches
-reach it from the subscriber through a bounded channel; if it is slow, the subscriber waits and the log
-holds the rest. For each event it looks up who watches it (see ``index``): a few dictionary look-ups whatever
-the number of watchers that want something else. A large batch is handed out in steps.
+It owns the table from selections to broadcasters, and it alone makes and retires them. Batches reach it from
+the subscriber through a bounded channel; if it is slow, the subscriber waits and the log holds the rest. For
+each event it looks up the broadcasters of its watchers (see ``index``): a few dictionary lookups, whatever
+the number of other watchers. A large batch is handed out in steps.
 
-Broadcasters that came up within their flush interval are put on a heap of due times; one clock serves them
-all, a task of its own: a deadline around the waiting for each batch would cost more than handing the batch
-out. Events that end a task, and a broadcaster that was quiet, flush at once.
+A broadcaster that gets a message within its flush interval is put on a heap of due times. One clock serves
+the whole heap in a task of its own: a deadline around the wait for each batch would cost more than handing
+the batch out. An event that ends a task, and the first message after a quiet time, flush at once.
 
 A new subscription goes through ``attach``: pages of the log until its position is inside the ring, then
 live in one step (see ``broadcaster``).
@@ -39,12 +39,12 @@ from heliograph.storage.protocols import Log, PositionLost
 INBOX_BATCHES = 16
 RETIRE_INTERVAL = 1.0
 STEP_WORK = 1024
-"""Look-ups and messages handed out, or broadcasters looked at, between two pauses for others."""
+"""The number of lookups and messages handed out, or of broadcasters checked, between two checkpoints."""
 
 
 @attrs.frozen
 class HubStats:
-    """What the hub holds and has done.
+    """The contents and the work of the hub.
 
     Args:
         position: Id of the newest event dispatched.
@@ -53,7 +53,7 @@ class HubStats:
         events: Events dispatched.
         deliveries: Messages times watchers, since the start.
         inbox: Batches waiting now.
-        ring_bytes: What all rings keep, roughly.
+        ring_bytes: The bytes of all rings, roughly.
     """
 
     position: EventId
@@ -69,9 +69,9 @@ class Hub:
     """Dispatches the log to broadcasters.
 
     Args:
-        log: For replay.
-        start: The position from which the subscriber follows; ``None``: nobody knows it yet, and until
-            the subscriber tells it, nobody can begin to watch.
+        log: The log, for replay.
+        start: The position from which the subscriber follows; ``None``: it is not known yet, and until
+            the subscriber reports it, no subscription can begin.
         flush_seconds: Least time between two flushes of one broadcaster.
         ring_events: Bound of each ring, in messages.
         ring_bytes: Bound of each ring, in bytes.
@@ -131,22 +131,22 @@ class Hub:
         """Bring a subscription from its position up to live.
 
         Args:
-            subscription: Its ``position`` is where to begin.
+            subscription: The subscription, whose ``position`` is where to begin.
             ready: Awaited between pages, so that a slow client slows its own replay; false when the client
-                is gone and the rest would be for nobody.
+                is gone.
 
         Raises:
             Unavailable: The log can't be read now.
         """
         broadcaster = self._broadcaster(subscription.selection)
-        subscription.selection = broadcaster.selection  # an equal one, of which there is one for all
+        subscription.selection = broadcaster.selection  # equal; all subscriptions share one object
         broadcaster.attaching.add(subscription)
         try:
             while not broadcaster.join(subscription):
                 position, ring = subscription.position, broadcaster.ring
                 if position < ring.floor:
                     page = await self.replay.page(subscription.selection, position)
-                    await trio.lowlevel.checkpoint_if_cancelled()  # then nobody wants it any more
+                    await trio.lowlevel.checkpoint_if_cancelled()  # the client left during the reading
                     if subscription.position == position:  # else a reset came, and the page does not connect
                         if page.trimmed <= position:
                             ring.reach_back(position, page.messages, page.through)
@@ -157,7 +157,7 @@ class Hub:
             broadcaster.attaching.remove(subscription)
 
     def join(self, subscription: Subscription) -> None:
-        """Make a subscription live that begins at ``live_position``, asked for just now."""
+        """Make a subscription live that begins at the current ``live_position``."""
         broadcaster = self._broadcaster(subscription.selection)
         subscription.selection = broadcaster.selection
         joined = broadcaster.join(subscription)
@@ -170,10 +170,10 @@ class Hub:
             broadcaster.leave(subscription)
 
     def live_position(self, selection: Selection) -> EventId:
-        """Return where a subscription begins that wants only what is new.
+        """Return the position at which a subscription to new events begins.
 
         Raises:
-            Unavailable: Nobody knows yet.
+            Unavailable: It is not known yet.
         """
         if not self._begun:
             raise Unavailable("the log has not been reached yet")
@@ -181,24 +181,24 @@ class Hub:
         return broadcaster.live_position(self._position) if broadcaster else self._position
 
     def reaches_back_to(self, selection: Selection, position: EventId) -> bool:
-        """Tell whether a position lies within what is kept in memory for a selection."""
+        """Tell whether memory has every event of a selection after a position."""
         broadcaster = self._broadcasters.get(selection)
         floor = broadcaster.ring.floor if broadcaster else self._position
         return floor <= position <= self._position
 
     def caught_up_to(self, subscription: Subscription) -> EventId:
-        """Return up to where a subscription was given everything."""
+        """Return the position up to which a subscription was given every event."""
         broadcaster = self._broadcasters.get(subscription.selection)
         if broadcaster is None or broadcaster.waiting or not broadcaster.has(subscription):
             return subscription.position
         return max(subscription.position, self._position)
 
     def watched(self, channel: str) -> bool:
-        """Tell whether somebody watches a channel by its name, and not only everything."""
+        """Tell whether a subscription names this channel, and not only a pattern that covers it."""
         return any(channel in selection.selectors for selection in self._broadcasters)
 
     def flush_all(self) -> None:
-        """Write out everything that waits, now."""
+        """Flush all waiting messages now."""
         now = trio.current_time()
         for broadcaster in self._broadcasters.values():
             if not broadcaster.flushing:
@@ -220,7 +220,7 @@ class Hub:
         self.flush_all()
 
     async def _keep_time(self, flushes: trio.Nursery) -> None:
-        """Flush what is due."""
+        """Flush broadcasters when they are due, until cancelled."""
         while True:
             with trio.CancelScope(deadline=self._next_due()) as self._alarm:
                 await trio.sleep_forever()
@@ -238,7 +238,7 @@ class Hub:
         return broadcaster
 
     async def _dispatch(self, batch: Sequence[Event], nursery: trio.Nursery) -> None:
-        """Hand a batch out, in steps between which others have their turn."""
+        """Hand a batch out, in steps with a checkpoint between them."""
         step: list[Event] = []
         touched: dict[Broadcaster, bool] = {}
         work = 0
@@ -261,7 +261,7 @@ class Hub:
     def _end_step(
         self, step: Sequence[Event], touched: Mapping[Broadcaster, bool], nursery: trio.Nursery
     ) -> None:
-        """Flush what was touched, or have it flushed when it is due."""
+        """Flush the touched broadcasters, or schedule their flush for when it is due."""
         self._position = step[-1].id
         self._events += len(step)
         if not touched:
@@ -278,7 +278,7 @@ class Hub:
                     self._alarm.deadline = due
 
     def _reset(self, lost: PositionLost) -> None:
-        """Forget what is kept, and tell every watcher that what comes does not connect to what it has."""
+        """Drop all messages, and tell every watcher that the next events do not connect to those it has."""
         self._position = lost.head
         self._begun = True
         for broadcaster in self._broadcasters.values():
@@ -298,7 +298,7 @@ class Hub:
 
     def _flush(self, broadcaster: Broadcaster, now: float, nursery: trio.Nursery) -> None:
         if broadcaster.flushing:
-            return  # its own task goes on until nothing waits
+            return  # its own task goes on until no messages wait
         if broadcaster.large:
             broadcaster.flushing = True
             nursery.start_soon(
@@ -308,7 +308,7 @@ class Hub:
             broadcaster.flush(now)
 
     def _let_rings_go(self) -> None:
-        """Let the rings of those that were quiet the longest go, until an eighth of the bound is free."""
+        """Empty the rings of the longest quiet broadcasters, until an eighth of the bound is free."""
         enough = self._ring_total_bytes * 7 // 8
         for broadcaster in sorted(self._broadcasters.values(), key=lambda one: one.last_flush):
             if self._rings.size <= enough:
@@ -316,7 +316,7 @@ class Hub:
             broadcaster.ring.forget()
 
     async def _retire(self) -> None:
-        """Now and then let the broadcasters go that nobody has watched for a while."""
+        """Retire the broadcasters that have had no watcher for a while, until cancelled."""
         while True:
             await trio.sleep(RETIRE_INTERVAL)
             now = trio.current_time()
@@ -334,8 +334,8 @@ class Hub:
 
 
 def _deliver(subscription: Subscription, page: ReplayPage) -> None:
-    """Hand over a page of the log, and before it word of what retention took away under the replay."""
-    # From the oldest that is kept on: what is not kept any more was not asked for.
+    """Deliver a page of the log, after a ``gap`` for events that retention removed during the replay."""
+    # A replay from ``OLDEST`` asks only for events that are kept, so it has no gap.
     if page.trimmed > subscription.position > OLDEST:
         subscription.watcher.gap(subscription, page.trimmed)
     if page.batch is not None:

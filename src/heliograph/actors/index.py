@@ -1,10 +1,9 @@
-"""The index: who watches an event, found by exact channels, topics and prefixes.
+"""The index: finds the watchers of an event by exact channels, topics and prefixes.
 
 A selection names channels or patterns (``task:1``, ``task:*``, ``*``), one topic or pattern (``task.output``,
 ``pipeline.*``, ``*``), and maybe one run. An event has at most three selectors that cover its channel, as
-many patterns as its topic has parts, and one run. So its watchers are found by a few look-ups, however
-many there are that want something else. A canonical selection covers a channel by one selector only, so
-nobody is found twice.
+many patterns as its topic has parts, and one run. So a few lookups find its watchers, whatever the number of
+other watchers. A canonical selection covers a channel by one selector only, so no watcher is found twice.
 """
 
 from __future__ import annotations
@@ -22,10 +21,10 @@ W = TypeVar("W")
 
 @attrs.define
 class _Watched(Generic[W]):
-    """The watchers of what one selector covers.
+    """The watchers of one selector.
 
     Args:
-        whole: The watchers of all of it, as nearly all are.
+        whole: The watchers of all its events, as nearly all are.
         by_topic: The watchers of a topic, or of a pattern of topics.
         by_run: The watchers of one run: of all its events, or of some topics.
     """
@@ -38,7 +37,7 @@ class _Watched(Generic[W]):
         return bool(self.whole or self.by_topic or self.by_run)
 
     def add(self, topic: str, run: str | None, watcher: W) -> None:
-        """Take a watcher in."""
+        """Add a watcher of a topic and a run."""
         if run is not None:
             self.by_run.setdefault(run, _Watched()).add(topic, None, watcher)
         elif topic == EVERYTHING:
@@ -47,7 +46,7 @@ class _Watched(Generic[W]):
             self.by_topic.setdefault(topic, []).append(watcher)
 
     def remove(self, topic: str, run: str | None, watcher: W) -> None:
-        """Let a watcher go."""
+        """Remove a watcher that was added with this topic and run."""
         if run is not None:
             self.by_run[run].remove(topic, None, watcher)
             if not self.by_run[run]:
@@ -60,7 +59,7 @@ class _Watched(Generic[W]):
                 del self.by_topic[topic]
 
     def some(self, event: Event) -> list[W]:
-        """Return the watchers of a part of it that has this event."""
+        """Return the watchers of a topic or run that have this event."""
         found: list[W] = []
         if self.by_topic:
             for pattern in topic_patterns_of(event.topic):
@@ -75,7 +74,7 @@ class _Watched(Generic[W]):
 
 
 class WatcherIndex(Generic[W]):
-    """Watchers by what they watch."""
+    """Watchers by selector, topic and run."""
 
     def __init__(self) -> None:
         self._watched: dict[str, _Watched[W]] = {}
@@ -90,7 +89,7 @@ class WatcherIndex(Generic[W]):
             self._watched.setdefault(selector, _Watched()).add(selection.topic, selection.run, watcher)
 
     def remove(self, selection: Selection, watcher: W) -> None:
-        """Let a watcher go that was added with this selection."""
+        """Remove a watcher that was added with this selection."""
         for selector in selection.selectors:
             watched = self._watched[selector]
             watched.remove(selection.topic, selection.run, watcher)

@@ -1,12 +1,12 @@
 """The keyring: the API keys in the vault, as this node knows them.
 
-The vault is the only place where they are; ``heliograph keys`` changes it, and every node looks into it twice
-a second, and at once when it is asked to (SIGHUP). What a look finds is compared with what was known: whoever
-is told of it (``on_look``) lets new keys in, and ends what revoked and expired ones have open. Between two
-looks an expiry is noticed by the clock alone.
+The vault is the only place of the keys. ``heliograph keys`` changes it, and every node reads it twice a
+second, and at once on SIGHUP. Each reading is compared with the one before, and the changes go to
+``on_look``, which accepts new keys and ends the streams of revoked and expired ones. Between two readings an
+expiry is noticed by the clock alone.
 
-While the vault is away, what is known goes on to hold: no key is lost by an outage, and none is let in or
-revoked. Before the first look nothing is known (``loaded``), so an unknown key may be a good one.
+While the vault is away the known keys stay in force: an outage loses no key, and none is accepted or revoked.
+Before the first reading (``loaded``) an unknown key may be a good one.
 """
 
 from __future__ import annotations
@@ -24,18 +24,18 @@ from heliograph.model.keys import State, StoredKey, stored_keys
 from heliograph.storage.protocols import Vault
 
 LOOK_SECONDS = 0.5
-"""A revoked key's streams end within a second: this, and the time that a look takes."""
+"""A revoked key's streams end within a second: after this time, and that of a reading."""
 
 log = structlog.get_logger(__name__)
 
 
 @attrs.frozen
 class KeyChange:
-    """A change that a look found.
+    """A change of a key between two readings.
 
     Args:
-        key: As it is now.
-        was: The state before; ``None``: the key was not there.
+        key: The key as it is now.
+        was: The state before; ``None``: the key is new.
         state: The state now.
     """
 
@@ -50,10 +50,10 @@ class Keyring:
 
     Args:
         vault: The vault that keeps the keys.
-        on_look: Is told of the changes that a look found, when ``keys`` has them; by the first look of all.
+        on_look: Called with the changes after each reading, when ``keys`` has them; at first with all keys.
 
     Attributes:
-        keys: By name, those that were revoked or have expired among them.
+        keys: The keys by name, including revoked and expired ones.
         loaded: Whether the vault was read.
     """
 
@@ -66,15 +66,15 @@ class Keyring:
     _rung: trio.Event = attrs.field(factory=trio.Event, init=False)
 
     def stats(self) -> Mapping[str, int]:
-        """Count the keys by what has become of them."""
+        """Count the keys by their state."""
         return Counter[str](self._states.values())
 
     def look_now(self) -> None:
-        """Have the vault looked into at once."""
+        """Have the vault read at once."""
         self._rung.set()
 
     async def run(self) -> None:
-        """Look into the vault for ever."""
+        """Read the vault every ``LOOK_SECONDS``, for ever."""
         while True:
             await until_it_works(self.refresh, "looking for keys")
             with trio.move_on_after(LOOK_SECONDS):
@@ -82,7 +82,7 @@ class Keyring:
             self._rung = trio.Event()
 
     async def refresh(self) -> None:
-        """Read what the vault has, and tell what has changed.
+        """Read the vault, and pass the changes to ``on_look``.
 
         Raises:
             Unavailable: The vault is away.
@@ -100,7 +100,7 @@ class Keyring:
             if was != state:
                 changes.append(KeyChange(key, was, state))
                 self._states[name] = state
-        changes += [  # by other means than ours
+        changes += [  # the key was deleted otherwise than by ``heliograph keys``
             KeyChange(before[name], self._states.pop(name), "revoked")
             for name in before.keys() - self.keys.keys()
         ]

@@ -1,11 +1,11 @@
-"""The monitor: how this node and its machine are, as of a second ago.
+"""The monitor: the state of this node and its machine, at most a second old.
 
-Whoever asks within the same second gets the same answer, so a hundred dashboards that poll cost one look.
-Looking at the machine and at the parts that the service needs takes a moment, and may take three seconds
-while a part has fallen silent; that is waited for by the one who looks, and by those who ask meanwhile.
+All requests within the same second get the same answer, so a hundred polling dashboards cost one look. A look
+at the machine and at the parts that the service needs takes a moment, and up to three seconds while a part is
+silent; the request that caused it waits for it, as do further ones meanwhile.
 
-While somebody watches the channel ``status``, the state is also told there every few seconds. With nobody
-there nothing is told: what nobody reads need not be kept.
+While the channel ``status`` has watchers, the state is also published there every few seconds. Without
+watchers it is not published, so that the log keeps no events that are never read.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from heliograph.model.event import JSON_OPTIONS, Draft
 FRESH_SECONDS = 1.0
 TELL_SECONDS = 5.0
 RATE_SECONDS = 10
-"""The rate of events is that of so many seconds."""
+"""The number of seconds over which the rate of events is measured."""
 
 log = structlog.get_logger(__name__)
 
@@ -59,7 +59,7 @@ class MachineState:
 
     Args:
         cpu_percent: The use of all its processors since the previous look.
-        load_average: Over 1, 5 and 15 minutes.
+        load_average: The averages over 1, 5 and 15 minutes.
         disk_total_bytes: The size of the disk that holds the data of this node.
     """
 
@@ -90,7 +90,7 @@ class NodeState:
 
     Args:
         at: The time of the look.
-        machine: Its machine.
+        machine: The node's machine.
         parts: The parts that the node needs, by name.
         events_per_second: The rate at which its hub has lately carried events.
     """
@@ -102,19 +102,19 @@ class NodeState:
 
 
 class Monitor:
-    """Looks after one node.
+    """Observes one node.
 
     Args:
         node: The name of the node.
-        folder: A folder on the disk whose room matters.
-        check: Tells of each part what is wrong with it, ``None`` if nothing is.
+        folder: A folder on the disk whose size and free space are reported.
+        check: Returns each part's problem, ``None`` if it has none.
         latencies: The time that each part took to answer ``check``, in milliseconds.
-        carried: Returns the number of events that the hub has carried.
-        watched: Tells whether somebody watches a channel.
+        carried: Returns the number of events that the hub has dispatched.
+        watched: Tells whether a channel has watchers.
         append: Appends drafts to the log.
 
     Attributes:
-        delays: The lateness with which this actor was woken, each second: what a task that waits would find.
+        delays: By how much this actor was woken too late, each second, as any other waiting task would be.
     """
 
     def __init__(
@@ -143,8 +143,8 @@ class Monitor:
         self.delays = Durations()
 
     async def run(self) -> None:
-        """Count events each second, and tell who watches, until cancelled."""
-        psutil.cpu_percent()  # the first look has nothing to compare with
+        """Count events each second, and publish the state while it is watched, until cancelled."""
+        psutil.cpu_percent()  # the first call has nothing to compare with
         told_at = -TELL_SECONDS
         while True:
             self._counts.append((trio.current_time(), self._carried()))
@@ -188,7 +188,7 @@ class Monitor:
         )
 
     def _note(self, problems: Mapping[str, str | None]) -> None:
-        """Take in what was found out about the parts, each with the time since when it has been so."""
+        """Update the parts by their problems; a part's ``since`` changes with its state."""
         now = datetime.now(UTC)
         for name, problem in problems.items():
             state: Literal["ok", "down"] = "ok" if problem is None else "down"
@@ -214,5 +214,5 @@ class Monitor:
 
 
 def _there(folder: Path) -> Path:
-    """Return a folder, or the nearest one above that is there."""
+    """Return a folder, or its nearest parent that exists."""
     return next((one for one in (folder, *folder.absolute().parents) if one.exists()), Path("/"))

@@ -1,12 +1,13 @@
-"""The receiver: takes deliveries to webhooks in, and answers when they are in the log.
+"""The receiver: takes in deliveries to webhooks, and answers when they are in the log.
 
-A delivery is checked (its signature, its time), read, kept, and becomes a task if it asks for a command; all
-its events are appended as one request, so there is all of it or nothing. It is kept once: its first
-event has the delivery's id as its idempotency key, with something random in it. So when a delivery is
-repeated, even at the same moment on two nodes, the log itself refuses the second. Keys are forgotten after
-a while; what has no time in its signature is looked for among the deliveries of the store, too.
+A delivery's signature and time are checked, its body is parsed, and it becomes a task if it asks for a
+command. All its events are appended as one request, so all are kept or none. A delivery is kept once: its
+first event has the delivery's id as its idempotency key, and a random part in its content. So if a delivery
+is repeated, even at the same moment on two nodes, the log itself refuses the second. Keys are forgotten after
+a while, so a delivery without a time in its signature is also looked up among the store's deliveries.
 
-What is refused leaves no event, since anybody may send it. It is counted, and told once a second.
+A refused delivery leaves no event of its own, since anybody may send one. Refusals are counted, and the
+counts published once a second.
 """
 
 from __future__ import annotations
@@ -50,7 +51,7 @@ INTERVAL_SECONDS = 1.0
 KEYS = "webhooks/"
 """The beginning of the idempotency keys of deliveries."""
 MOST_SHOWN = 500
-"""Characters of a task's input in the events of webhooks."""
+"""The most characters of a task's input in the events of webhooks."""
 
 log = structlog.get_logger(__name__)
 
@@ -60,13 +61,13 @@ class Received:
     """The outcome of a delivery.
 
     Args:
-        event_id: Our id of it.
+        event_id: Our id of the delivery.
         webhook_id: The webhook that it came to.
-        event_type: The event's name.
+        event_type: The name of the provider's event.
         matched_command: The command that it asks for.
         task_id: The task that was made of it.
-        reason: Why none was made.
-        challenge: The answer that the provider waits for; then nothing was kept.
+        reason: Why no task was made.
+        challenge: The answer to a provider's challenge; such a delivery is not kept.
     """
 
     webhook_id: str
@@ -83,8 +84,8 @@ class ReceiverStats:
     """Counters since the start.
 
     Args:
-        accepted: Deliveries of which tasks were made.
-        skipped: Deliveries that asked for nothing.
+        accepted: Deliveries that became tasks.
+        skipped: Deliveries that asked for no task.
         refused: The number of refused deliveries, by reason.
     """
 
@@ -100,7 +101,7 @@ class Receiver:
         webhooks: The webhooks that exist.
         store: The store of earlier deliveries.
         append: Appends drafts to the log.
-        engine: The engine, which is given the tasks that are made, a moment later.
+        engine: The engine, which is given the new tasks a moment later.
         repo_path: The folder in which the engine finds the code.
         max_bytes: Limit of an event's payload.
     """
@@ -130,7 +131,7 @@ class Receiver:
         return ReceiverStats(self._outcomes["accepted"], self._outcomes["skipped"], dict(self._refusals))
 
     async def run(self) -> None:
-        """Tell once a second what was refused and how long it took, until cancelled."""
+        """Publish once a second what was refused and how long deliveries took, until cancelled."""
         while True:
             await trio.sleep(INTERVAL_SECONDS)
             await self._tell()
@@ -147,9 +148,9 @@ class Receiver:
             NotFound: No webhook has this endpoint.
             Forbidden: The webhook is switched off.
             BadSignature: The signature is missing, wrong or too old.
-            Malformed: The body can't be read.
-            RepeatedDelivery: It was taken before.
-            Unavailable: It can't be kept now.
+            Malformed: The body can't be parsed.
+            RepeatedDelivery: The delivery was taken before.
+            Unavailable: The delivery can't be kept now.
         """
         began = time.perf_counter()
         hook = self._webhooks.at(slug)
@@ -192,7 +193,7 @@ class Receiver:
         return received
 
     def _check(self, hook: Hook, headers: Mapping[str, str], body: bytes) -> bool:
-        """Check the signature if there is a secret, or must be one; tell whether that was done."""
+        """Check the signature if there is a secret, or must be one; tell whether it was checked."""
         config = hook.config
         if hook.secret is None:
             if config.requires_signature:
@@ -208,7 +209,7 @@ class Receiver:
         try:
             known = await self._known.has(event_id)
         except Unavailable:
-            return  # the log's keys go back far enough for an outage
+            return  # the log remembers keys for longer than an outage
         if known:
             raise RepeatedDelivery("the delivery was taken before")
 
@@ -289,7 +290,7 @@ class Receiver:
 
 
 class _Known:
-    """Looks deliveries up in the store; those asked for during one question are in the next one together."""
+    """Looks deliveries up in the store; lookups that come during one query share the next one."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
@@ -357,7 +358,7 @@ def _measured(webhook_id: str, refused: Counter[str] | None, latencies: Counter[
 
 
 def _event_id(hook: Hook, said: Said) -> str:
-    """Return our id of a delivery: the same one for the same delivery, if the provider has an id for it."""
+    """Return our id of a delivery; repeats have the same id if the provider gives deliveries ids."""
     if said.delivery_id is None:
         return f"evt-{token_hex(12)}"
     named = f"{hook.webhook_id}\n{said.delivery_id}".encode("utf-8", "replace")

@@ -1,17 +1,17 @@
-"""The registry: which workflows there are, by the files in their folders, as of a second ago.
+"""The registry: the workflows in their folders, at most a second old.
 
 It looks at the folders once a second, in a worker thread, and reads what changed. A look costs one ``stat``
-for each file (300 workflows: some milliseconds), needs no thread that stays, and sees what a kernel's watch
-does not tell: folders on a network, mounted or bound into a container, and a root that vanishes and comes
-back under its own name. A watcher such as ``watchfiles`` holds a thread for good and has to be told about
-the roots again.
+for each file (300 workflows: some milliseconds), keeps no thread, and notices what a kernel's watch does not
+report: changes in folders on a network, mounted or bound into a container, and a root that vanishes and comes
+back under its own name. A watcher such as ``watchfiles`` holds a thread for good and has to be told about the
+roots again.
 
 The first reading is not announced; each later change is, as ``workflow.changed`` on the workflow's channel.
-Every node has its own registry. Nodes that see the same files announce a change under the same key, so it
-is told once. An announcement that the log does not take is kept, the newest for each workflow, and tried
-again.
+Every node has its own registry. Nodes that see the same files announce a change under the same key, so the
+log keeps it once. An announcement that the log does not take is kept, the newest for each workflow, and
+retried.
 
-What is wrong is logged once, when it is first seen, and once more when it is mended.
+A problem is logged when it is first seen, and again when it is mended.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class Catalogue:
 
     Args:
         workflows: The workflows by id, sorted.
-        broken: Folders that should be workflows and are none.
+        broken: Folders that should be workflows but can't be read.
         marks: For each workflow, a text that changes with its files.
     """
 
@@ -60,7 +60,7 @@ class Catalogue:
         """Return one workflow.
 
         Raises:
-            WorkflowNotFound: There is none of that id; the message names those that there are.
+            WorkflowNotFound: There is none of that id; the message lists the existing ids.
         """
         workflow = self.workflows.get(workflow_id)
         if workflow is None:
@@ -79,7 +79,7 @@ class RegistryStats:
     Args:
         workflows: The number of workflows.
         troubled: The number of workflows with problems in their files.
-        broken: Folders that should be workflows and are none.
+        broken: Folders that should be workflows but can't be read.
         read: Folders read since the start.
         looked: The duration of the last look, in seconds.
     """
@@ -95,7 +95,7 @@ class Registry:
     """Keeps the catalogue up to date.
 
     Args:
-        roots: Folders of workflows, in the order in which a name that is there twice is given.
+        roots: Folders of workflows; of two workflows with the same name, the earlier root's is used.
         append: Appends drafts to the log.
     """
 
@@ -121,7 +121,7 @@ class Registry:
         )
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Read all, then look again until cancelled; started when all is read for the first time."""
+        """Read all folders, then look again until cancelled; ``started`` after the first reading."""
         if not self._roots:
             task_status.started()
             return
@@ -136,7 +136,7 @@ class Registry:
 
     async def _look(self) -> None:
         begun = trio.current_time()
-        # A network's folder may never answer; then the thread is left behind when the service stops.
+        # A network folder may never answer; its thread is left behind when the service stops.
         self.catalogue = await trio.to_thread.run_sync(self._look_now, abandon_on_cancel=True)
         self._looked = trio.current_time() - begun
         self._log_problems()
@@ -190,7 +190,7 @@ class Registry:
             self._waiting.clear()
 
     def _log_problems(self) -> None:
-        """Log each problem when it is new, and those that are gone."""
+        """Log the problems that are new, and those that are gone."""
         now = {(owner, problem) for owner, problems in _problems(self.catalogue) for problem in problems}
         for owner, problem in sorted(now - self._said, key=repr):
             log.warning("workflow problem", workflow=owner, **attrs.asdict(problem))

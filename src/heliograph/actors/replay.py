@@ -1,9 +1,9 @@
-"""Replay: pages of the log for those who are behind, shared by all who are behind at the same place.
+"""Replay: reads pages of the log for subscriptions that are behind, once for all at the same position.
 
-When five thousand watchers come back at once with the same cursors, each page is read once and encoded
-once: while a page is being read, everybody who asks for the same one waits for that reading (single
-flight); so does everybody who asks what is kept of the same channel, or where its tail begins. Nothing
-is kept afterwards; the broadcasters' rings are the cache of what is recent.
+When five thousand watchers come back at once with the same cursor, each page is read once and encoded once:
+while a page is being read, all requests for the same page wait for that reading (single flight). So do
+requests for the bounds of the same channel, or for the beginning of its tail. Nothing is kept afterwards; the
+broadcasters' rings are the cache of recent messages.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ T = TypeVar("T")
 
 PAGE_EVENTS = 500
 AT_ONCE = 2
-"""Readings of the log at a time: however many replay, questions find a connection to the database free."""
+"""Concurrent readings of the log, so that many replays leave database connections for questions."""
 
 
 @attrs.frozen
 class ReplayPage:
-    """A page of messages, ``None`` when empty, how far it reaches, and up to where some were removed."""
+    """A page of messages (``None`` if empty), the id that it reaches, and up to where some were removed."""
 
     batch: Batch | None
     through: EventId
@@ -52,14 +52,14 @@ class _Flight:
 
 @attrs.frozen
 class ReplayStats:
-    """Counters since the start: pages read from the log, and how many times a reading was shared."""
+    """Counters since the start: pages read from the log, and requests that shared a reading."""
 
     pages: int
     shared: int
 
 
 class Replay:
-    """Reads pages of the log, once for everybody who asks at the same time."""
+    """Reads pages of the log, once for all concurrent requests."""
 
     def __init__(self, log: Log) -> None:
         self._log = log
@@ -86,7 +86,7 @@ class Replay:
         return await self._once((selection, after), read)
 
     async def bounds(self, selection: Selection) -> Bounds:
-        """Ask what is kept of a selection.
+        """Return the extent of a selection that is kept.
 
         Raises:
             Unavailable: The log can't be read now.
@@ -103,7 +103,7 @@ class Replay:
         return await self._once(("tail", selection, count), ask)
 
     async def _once(self, key: Hashable, read: Callable[[], Awaitable[T]]) -> T:
-        """Read, or wait for somebody who reads the same just now."""
+        """Read, or wait for a reading of the same ``key`` that is under way."""
         while (flight := self._flights.get(key)) is not None:
             await flight.done.wait()
             if flight.error is not None:
@@ -112,7 +112,7 @@ class Replay:
                 self._shared += 1
                 answer: T = flight.answer
                 return answer
-            # the reader was cancelled; the first of those who waited reads in its place
+            # The reading task was cancelled: the first one that waited reads in its place.
         flight = self._flights[key] = _Flight()
         try:
             async with self._limiter:
@@ -127,6 +127,6 @@ class Replay:
 
 
 def _encode(selection: Selection, page: Page) -> ReplayPage:
-    # The log knows no runs: of a run's selection it reads all of the workflow.
+    # The log knows no runs: for a run's selection it has read all events of the workflow.
     messages = [Message(event) for event in page.events if concerns(selection, event)]
     return ReplayPage(Batch(messages) if messages else None, page.through, page.trimmed)

@@ -1,12 +1,12 @@
-"""Retention: removes, part by part, what the store need not keep any longer.
+"""Retention: removes old events, entities, runs and artifacts, part by part.
 
-It wakes now and then, and removes small parts until nothing is over the retention, leaving room between
-them for those who write. It never removes silently: what is gone is remembered per channel by the store.
+It wakes now and then, and removes small parts until nothing is over the retention, with pauses between them
+for writers. It never removes silently: the store remembers for each channel up to where events were removed.
 
-Artifacts go when their run is gone and none of them was written for as long as runs are kept. A run is
-removed first, and then what it left behind: so nothing is taken from a run that speaks up meanwhile. What
-stays in between, as after a crash, and what was left behind by runs that no event ever told of, is found by
-a walk over all that there is, part by part, once an hour.
+Artifacts are removed when their run is gone and none of them was written for as long as runs are kept. A run
+is removed before its artifacts, so a run with news meanwhile loses none. Artifacts that a crash has left in
+between, and those of runs that never had an event, are found by a walk over all artifacts, part by part, once
+an hour.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ PAUSE_SECONDS = 0.02
 
 
 WALK_SECONDS = 3600.0
-"""The shortest time from the beginning of one walk over all artifacts to that of the next."""
+"""The shortest time between the beginnings of two walks over all artifacts."""
 WALK_PART = 1000
-"""The number of runs whose artifacts are looked at in one part of it."""
+"""The number of runs whose artifacts are checked in one part of a walk."""
 
 
 @attrs.frozen
 class RetentionStats:
-    """Counters since the start: events and runs that were removed, and runs whose artifacts were."""
+    """Counters since the start: removed events, removed runs, and runs whose artifacts were removed."""
 
     removed: int
     runs: int = 0
@@ -50,10 +50,10 @@ class Retention:
     """Keeps the store within its bounds.
 
     Args:
-        keeper: The store's side.
-        artifacts: The artifacts of runs, which are removed with their runs.
-        policy: The rules of what is kept, and for how long.
-        clock: Says what is old; while it can't be believed nothing is removed.
+        keeper: Storage's side of retention.
+        artifacts: The artifacts of runs, which are removed after their runs.
+        policy: What is kept, and for how long.
+        clock: Gives the time; while it can't be believed nothing is removed.
     """
 
     def __init__(self, keeper: Keeper, artifacts: Artifacts, policy: RetentionSettings, clock: Clock) -> None:
@@ -91,7 +91,7 @@ class Retention:
 
     @property
     def _idle(self) -> bool:
-        """Whether no runs are to be removed: for ever, or now, or by this node."""
+        """Whether no runs are removed: by the policy, for a doubtful clock, or as another node does it."""
         return (
             not self._policy.runs_max_age_seconds
             or self._clock.problem() is not None
@@ -106,11 +106,11 @@ class Retention:
             await self._remove_artifacts(removed)
         except Unavailable as error:
             log.warning("artifacts of removed runs stay for now", runs=len(removed), reason=str(error))
-            self._walk_at = -math.inf  # finds them
+            self._walk_at = -math.inf  # a walk will find them
         return len(removed)
 
     async def _walk(self) -> Sequence[RunName]:
-        """Remove what was left behind by runs that are not kept; return those that were looked at."""
+        """Remove the artifacts of a part of the runs, if these are not kept; return the runs of that part."""
         if self._idle or (self._place is None and trio.current_time() < self._walk_at + WALK_SECONDS):
             return ()
         if self._place is None:

@@ -1,8 +1,8 @@
-"""Trying until it works: how an actor sits out an outage that is to be expected.
+"""Retrying until it works: how an actor waits out an expected outage.
 
-The log or the store is away for a while, and comes back. The actor that needs it tries again, with capped
-and jittered delays, and says so twice: when the outage begins, and when it is over. Other errors are bugs and
-pass through.
+The log or the store is away for a while, and comes back. The actor that needs it retries, with capped and
+jittered delays, and logs twice: when the outage begins, and when it is over. Other errors are bugs and pass
+through.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from heliograph.model.errors import Unavailable
 
 FIRST_SECONDS = 0.05
 LONGEST_SECONDS = 1.0
-"""A node that comes back late is a node whose watchers wait, so the cap is short."""
+"""The longest delay; it is short, since watchers wait while a node is late to come back."""
 
 log = structlog.get_logger(__name__)
 
@@ -31,10 +31,10 @@ async def until_it_works(
     """Call until the answer is not ``Unavailable``; return it.
 
     Args:
-        call: The call to try. It must be harmless to try it again.
-        doing: The work that stands still, such as ``following``; log lines say ``not following`` and
+        call: The call to try; it must be harmless to repeat.
+        doing: The work that is interrupted, such as ``following``; log lines say ``not following`` and
             ``following``.
-        on_outage: Told of each failed try.
+        on_outage: Called with the error of each failed try.
 
     Raises:
         Exception: Anything else that ``call`` raises.
@@ -50,7 +50,7 @@ async def until_it_works(
             away = True
             if on_outage is not None:
                 on_outage(error)
-            # The delay that an error asks for is a client's; here it would hold up everything behind.
+            # The error's own delay is meant for clients; here it would hold up all work that waits.
             await trio.sleep(backoff.next())
         else:
             if away:

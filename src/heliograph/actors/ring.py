@@ -1,9 +1,9 @@
-"""A ring: the most recent messages of one broadcaster, which late comers take instead of reading the log.
+"""A ring: the most recent messages of one broadcaster, which newcomers take instead of reading the log.
 
-Its ``floor`` is the newest id that it no longer knows about: everything of its selection after that is here.
-Raising the floor is safe at any time, since who needs what is older reads the log. So each ring drops its
-oldest messages when it is over a bound of its own, and the hub lets whole rings go when all of them together
-are over theirs: a running total, kept here once per flush, tells it so at the cost of a comparison.
+A ring has all messages of its selection after its ``floor``. Raising the floor is safe at any time, since
+older messages are read from the log. So each ring drops its oldest messages when it is over its own bound,
+and the hub empties whole rings when all rings together are over theirs. A running total, updated once per
+flush, tells the hub so at the cost of a comparison.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ class Ring:
     """Keeps the newest messages.
 
     Args:
-        floor: Nothing up to here is known.
+        floor: The position after which it begins.
         max_events: The most messages that it keeps.
         max_bytes: The most bytes that it keeps, roughly.
-        total: The bytes of all rings, which it adds to.
+        total: The bytes of all rings, which this ring adds to.
     """
 
     __slots__ = ("_max_bytes", "_max_events", "_messages", "_total", "floor", "size")
@@ -49,7 +49,7 @@ class Ring:
         return len(self._messages)
 
     def add(self, messages: Sequence[Message]) -> None:
-        """Add messages, the next ones; the oldest leave."""
+        """Add the next messages; drop the oldest ones over the bounds."""
         size = self.size
         for message in messages:
             self._messages.append(message)
@@ -62,12 +62,14 @@ class Ring:
         self.size = size
 
     def reach_back(self, after: EventId, messages: Sequence[Message], through: EventId) -> None:
-        """Reach back to where somebody was replayed from, since others mostly come back to the same place.
+        """Add older messages that were replayed to one watcher, since others mostly resume at the same place.
+
+        Nothing is added unless the messages reach up to the floor and there is room for all.
 
         Args:
-            after: The position before the first of the messages.
-            messages: All of the selection after it.
-            through: The end of them. Unless they reach up to the ring, and there is room, nothing is done.
+            after: The position just before the messages.
+            messages: All messages of the selection after it and up to ``through``.
+            through: The position that they reach.
         """
         if not after < self.floor <= through:
             return
@@ -94,7 +96,7 @@ class Ring:
         return newer, False
 
     def forget(self) -> None:
-        """Let everything go."""
+        """Drop all messages."""
         if self._messages:
             self.floor = self._messages[-1].event.id
             self._messages.clear()

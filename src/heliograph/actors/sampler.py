@@ -1,8 +1,8 @@
-"""A broadcaster for those who want to see what goes on, and not all of it.
+"""A broadcaster for watchers that want samples of the events, not all of them.
 
-Of each channel only the newest message of each interval goes out. A list of a thousand tasks that write
-hundreds of lines a second needs their latest lines, and no more of them than can be read. Nobody resumes
-here: what was left out is no loss, and the next message is newer than anything that was missed.
+Only the newest message of each channel goes out in each interval. A list of a thousand tasks that write
+hundreds of lines a second needs their latest lines, and no more than can be read. Watchers do not resume
+here: a message that was left out is no loss, and the next one is newer than anything that was missed.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from heliograph.actors.broadcaster import Broadcaster
 from heliograph.actors.subscription import Batch, Message
 
 ROOM = 1024
-"""Messages that may wait before those that are not the newest of their channels are let go."""
+"""The most waiting messages before those that are not their channel's newest are dropped."""
 
 
 class Sampler(Broadcaster):
@@ -33,6 +33,6 @@ class Sampler(Broadcaster):
     def _thin_out(self) -> None:
         newest: dict[str, Message] = {}
         for message in self._waiting:
-            newest.pop(message.event.channel, None)  # so that what stays is in the order of ids
+            newest.pop(message.event.channel, None)  # so that the dictionary stays in the order of ids
             newest[message.event.channel] = message
         self._waiting = list(newest.values())

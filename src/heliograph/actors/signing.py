@@ -1,9 +1,9 @@
 """The secrets that tickets and sessions are signed with: random, kept in the vault, and rotated.
 
-All nodes share them through the vault, and look into it once a minute. A new secret signs only when every
-node has had time to see it, and one that has been replaced is still believed for as long as what it signed
-may live. They have nothing to do with the API keys: who knows a key's hash can sign nothing, and a ticket
-tells nothing about a key.
+All nodes share them through the vault, and read it once a minute. A new secret signs only after every node
+has had time to read it. A replaced one is accepted for as long as anything that it signed is valid. The
+secrets are unrelated to the API keys: a key's hash is of no use for signing, and a ticket tells nothing about
+a key.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class SigningSecrets:
 
     @property
     def current(self) -> list[str]:
-        """All that are believed; the last of them signs."""
+        """All accepted secrets; the last one signs."""
         if not self._made:
             return [self._own]  # the vault has not been reached yet
         settled = time.time() - SETTLED_SECONDS
@@ -47,13 +47,13 @@ class SigningSecrets:
         return [self._made[made] for made in order]
 
     async def run(self) -> None:
-        """Look into the vault for ever, and put a new secret into it when the newest is old."""
+        """Read the vault once a minute, for ever, and add a new secret when the newest one is old."""
         while True:
             await until_it_works(self.refresh, "reading the signing secrets")
             await trio.sleep(LOOK_SECONDS)
 
     async def refresh(self) -> None:
-        """Read the vault's secrets, renewing and forgetting those that are due.
+        """Read the vault's secrets; add a new one and remove old ones when that is due.
 
         Raises:
             Unavailable: The vault is away.

@@ -1,11 +1,11 @@
 """The subscriber: follows the log and hands every batch on, in order.
 
-It starts at the log's position, waits for what comes after, and sends each batch to every outlet (the
-hub, the histogram aggregator) through a bounded memory channel. A full outlet makes it wait: nothing
-is skipped, and nothing piles up here, since what it has not read stays in the log. It knows neither
-channels nor watchers. An outage of the log is waited out, with a capped and jittered pause between two
-tries. When the log has lost the position, the loss is handed on in its place among the batches, and
-following goes on from the log's head. Anything else that goes wrong here is a bug and ends the process.
+It starts at the log's position, waits for later events, and sends each batch to every outlet (the hub, the
+histogram aggregator) through a bounded memory channel. A full outlet makes it wait: no event is skipped, and
+none piles up here, since unread events stay in the log. It knows neither channels nor watchers. It waits out
+an outage of the log, with capped and jittered pauses between tries. When the log has lost the position, the
+loss is sent in its place among the batches, and following goes on from the log's head. Any other error is a
+bug and ends the process.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from heliograph.model.ids import EventId
 from heliograph.storage.protocols import Log, PositionLost
 
 Followed = Sequence[Event] | PositionLost
-"""The output of the log: the next events, or word that they do not connect to the last ones."""
+"""The output of the log: the next events, or the notice that they do not connect to the last ones."""
 
 Outlet = trio.MemorySendChannel[Followed]
 
@@ -82,6 +82,6 @@ class Subscriber:
     async def _hand_on(self, followed: Followed) -> None:
         for outlet in self._outlets:
             try:
-                outlet.send_nowait(followed)  # does not cost a turn of the scheduler each
+                outlet.send_nowait(followed)  # without a checkpoint for each outlet
             except trio.WouldBlock:
                 await outlet.send(followed)

@@ -1,8 +1,8 @@
-"""The request of a watcher, and the parties to it: encoded messages, subscriptions, watchers.
+"""Subscriptions, and what they connect: encoded messages and watchers.
 
-A message is an event with its encodings, each made at the first need and then shared by everybody. A
-watcher is whatever takes bytes on behalf of a client; the http room implements it for WebSocket and
-SSE. Everything here is called synchronously by a broadcaster, between two of its own checkpoints.
+A message is an event with its encodings, each made when it is first needed and then shared by all watchers. A
+watcher takes bytes on behalf of a client; the http room implements it for WebSocket and SSE. Everything here
+is called synchronously by a broadcaster, between two of its own checkpoints.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ class Overflow(StrEnum):
 
 
 def ends_task(event: Event) -> bool:
-    """Tell whether an event is the last word on its task."""
+    """Tell whether an event ends its task."""
     return event.topic == "task.status" and event.payload.get("status") in TERMINAL
 
 
 MESSAGE_BYTES = 1100
-"""The bytes of an event, its message and one encoding, without the event's own text (measured)."""
+"""The bytes of an event's objects, its message and one encoding, without its payload (measured)."""
 
 TEXT_COPIES = 3
 OBJECT_COPIES = 8
@@ -62,7 +62,7 @@ class Message:
 
     @property
     def size(self) -> int:
-        """Roughly the bytes that keeping it costs, with one encoding; the same at any time."""
+        """Roughly the bytes that the message takes with one encoding; always the same number."""
         if not self._size:
             copies = TEXT_COPIES if "output" in self.event.payload else OBJECT_COPIES
             self._size = MESSAGE_BYTES + copies * len(self.event.json)
@@ -81,7 +81,7 @@ class Batch:
         self._joined: dict[Encoder, bytes] = {}
 
     def joined(self, encode: Encoder) -> bytes:
-        """Return all messages in one piece."""
+        """Return the bytes of all messages, joined."""
         data = self._joined.get(encode)
         if data is None:
             data = b"".join([message.encoded(encode) for message in self.messages])
@@ -89,12 +89,12 @@ class Batch:
         return data
 
     def after(self, position: EventId) -> Batch | None:
-        """Return the part newer than a position, ``None`` when nothing is."""
+        """Return the part after a position; ``None`` if there is none."""
         newer = [message for message in self.messages if message.event.id > position]
         return Batch(newer) if newer else None
 
     def to_task_end(self, after: EventId = OLDEST) -> Batch | None:
-        """Return the part up to the event after a position that ends a task, ``None`` when none does."""
+        """Return the part up to the first event after a position that ends a task; ``None`` if none does."""
         for index, message in enumerate(self.messages):
             if message.event.id > after and ends_task(message.event):
                 return Batch(self.messages[: index + 1])
@@ -108,11 +108,11 @@ class Watcher(Protocol):
 
     @property
     def descriptor(self) -> int | None:
-        """The descriptor to which its next bytes may be written; ``None`` while others wait before them."""
+        """The descriptor to write to directly; ``None`` while bytes are pending."""
         ...
 
     def deliver(self, subscription: Subscription, batch: Batch) -> None:
-        """Write a batch, or keep it for later, or act by the overflow policy."""
+        """Write a batch, keep it for later, or apply the overflow policy."""
         ...
 
     def keep_rest(self, subscription: Subscription, batch: Batch, sent: int) -> None:
@@ -120,15 +120,15 @@ class Watcher(Protocol):
         ...
 
     def task_ended(self, subscription: Subscription) -> None:
-        """Hear that the task has ended; its terminal event was delivered."""
+        """Act on the end of the subscription's task, whose last event was delivered."""
         ...
 
     def gap(self, subscription: Subscription, through: EventId) -> None:
-        """Tell the client that of what follows its position the events up to an id are no longer kept."""
+        """Tell the client that the events after its position up to ``through`` are no longer kept."""
         ...
 
     def reset(self, subscription: Subscription, reason: str) -> None:
-        """Tell the client that what follows does not connect to what it has."""
+        """Tell the client that the next events do not connect to those that it has."""
         ...
 
 
@@ -138,7 +138,7 @@ class InStep(Protocol):
     position: EventId
 
     def step_aside(self, subscription: Subscription) -> None:
-        """Put a member apart."""
+        """Move a member to those that are apart."""
         ...
 
 
@@ -150,11 +150,12 @@ class Subscription:
         watcher: The watcher that it belongs to.
         selection: The watched selection.
         overflow: The policy for a client that does not keep up.
-        ends_with_task: End after the event that finishes the task.
-        ends_after: The task has not finished up to this event for good: what ended it before was not the end.
-        position: Everything up to this id was delivered or lies before the subscription.
-        live: Whether a broadcaster has it; before that it is replayed at the pace of its client.
-        lane: The lane of that broadcaster that it is in; it then has the lane's position.
+        ends_with_task: Whether the subscription ends with the event that finishes the task.
+        ends_after: Ignore ends of the task up to this event, since the task runs again.
+        position: Every event up to this id was delivered or lies before the subscription.
+        live: Whether the subscription has joined a broadcaster; before that it is replayed at its client's
+            pace.
+        lane: The broadcaster's lane that it is in, if any; the position is then the lane's.
     """
 
     watcher: Watcher
@@ -168,7 +169,7 @@ class Subscription:
 
     @property
     def position(self) -> EventId:
-        """Everything up to this id was delivered or lies before the subscription."""
+        """Every event up to this id was delivered or lies before the subscription."""
         return self._position if self.lane is None else self.lane.position
 
     @position.setter
@@ -178,18 +179,18 @@ class Subscription:
 
     @property
     def in_step_at(self) -> int | None:
-        """The descriptor that takes its batches as they are; ``None`` if each needs a look."""
+        """The descriptor for a lane to write to; ``None`` if each batch must go through ``deliver``."""
         return None if self.ends_with_task else self.watcher.descriptor
 
     def step_aside(self) -> None:
-        """Leave the lane, if it is in one: what comes next needs a look."""
+        """Leave the lane, if it is in one, so that the next batches go through ``deliver``."""
         if self.lane is not None:
             self._position = self.lane.position
             self.lane.step_aside(self)
             self.lane = None
 
     def deliver(self, batch: Batch) -> None:
-        """Hand over what of a batch is new to this subscription, which is apart; batches come in order."""
+        """Deliver the part of a batch after the position; only when apart, and with batches in order."""
         if batch.first_id <= self._position:
             newer = batch.after(self._position)
             if newer is None:

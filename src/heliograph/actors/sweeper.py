@@ -1,8 +1,8 @@
-"""The sweeper: one task that does for all streams what time asks for.
+"""The sweeper: one task that serves the deadlines of all streams.
 
-Pings, keepalives, pong deadlines, the planned rotation and idle checks are all "at some
-moment, look at this stream". A timer or a task per stream would cost more memory than the stream; one
-pass over a set, comparing one number each, costs less than a millisecond for ten thousand streams.
+Pings, keepalives, pong deadlines, the planned rotation and idle checks all mean "look at this stream at that
+moment". A timer or a task per stream would cost more memory than the stream; one pass over a set, comparing
+one number each, costs less than a millisecond for ten thousand streams.
 """
 
 from __future__ import annotations
@@ -17,29 +17,29 @@ STEP_STREAMS = 1000
 
 
 class Swept(Protocol):
-    """A party that the sweeper looks after."""
+    """An object with a deadline that the sweeper serves."""
 
     due: float
 
     def sweep(self, now: float) -> None:
-        """Do what time asks for, and set ``due`` to the next moment."""
+        """Do what is due at ``now``, and set ``due`` to the next moment."""
         ...
 
 
 @attrs.frozen
 class SweeperStats:
-    """Counters since the start: passes made, and streams that something was due for."""
+    """Counters since the start: passes made, and streams that were due."""
 
     passes: int
     swept: int
 
 
 class Sweeper:
-    """Looks at every stream whose moment has come.
+    """Calls ``sweep`` on every stream that is due.
 
     Args:
-        streams: Returns the streams of this moment.
-        interval: Seconds between two passes, hence how late anything may be.
+        streams: Returns the current streams.
+        interval: Seconds between two passes, and so the most that a stream is swept too late.
     """
 
     def __init__(self, streams: Callable[[], Collection[Swept]], interval: float) -> None:

@@ -1,8 +1,8 @@
-"""Taking turns: what one node at a time does, and any node can do.
+"""Taking turns at work that any node can do, and one at a time does.
 
-Every node stands in line; the one whose turn it is works until it fails or is deposed, then stands in line
-again. So a fault is never more than a pause, on this node or on another. How the turn is won (a lock, a
-lease) is storage's business.
+Every node waits for its turn. The node whose turn it is works until it fails or is deposed, and then waits
+again. So a fault, on any node, is never more than a pause. How a turn is won (a lock, a lease) is storage's
+business.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class Turns:
         work: The name of the work, such as ``archiving``, for log lines.
 
     Attributes:
-        active: Whether it is this node's turn now, and it has begun to work.
+        active: Whether this node has its turn now, and has begun to work.
         count: The number of turns that have begun.
         error: The reason why the last turn ended or could not begin; ``None`` since one goes well.
     """
@@ -48,9 +48,9 @@ class Turns:
         """Take turns until cancelled.
 
         Args:
-            begin: Tells whether it is this node's turn now.
+            begin: Tries to win the turn; tells whether this node has it now.
             serve: Works for as long as the turn lasts; calls ``started`` when it goes well.
-            end: Gives the turn up, also when this is cancelled; harmless when it was not this node's.
+            end: Gives the turn up, also when ``take`` is cancelled; harmless if this node did not have it.
         """
         while True:
             try:

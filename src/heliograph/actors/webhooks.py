@@ -1,10 +1,11 @@
-"""The webhooks that there are: those in files, looked at once a second, and those that were made over HTTP.
+"""The list of webhooks: those in files, which are checked once a second, and those made over HTTP.
 
-A configuration that was made over HTTP is in the log, and in every node's store a moment later; its secret
-is in the vault, and nowhere else. So each node asks its store once a second. The node that was told something
-knows it at once, and does not forget it for an older answer of the store.
+A configuration made over HTTP is in the log, and in every node's store a moment later; its secret is only in
+the vault. So each node asks its store once a second. The node that made a change knows it at once, and
+ignores older answers of the store.
 
-Where two webhooks have one endpoint the one in a file has it, and of two files the first one.
+If two webhooks have the same endpoint, one in a file wins over one made over HTTP, and the first of two files
+wins.
 """
 
 from __future__ import annotations
@@ -57,10 +58,10 @@ class Hook:
     Args:
         config: The configuration, and whether the webhook is enabled.
         secret: The secret that it shares with its provider; ``None``: there is none.
-        file: The file of its configuration, from the root; empty: it was made over HTTP.
+        file: The path of its file, relative to the root; empty: it was made over HTTP.
         created_at: The time at which it was made over HTTP.
         created_by: The name of the key that made it.
-        said: The body that it was made of.
+        said: The body of the request that made it.
     """
 
     config: WebhookConfig
@@ -80,9 +81,9 @@ class Webhooks:
     """Keeps the list up to date.
 
     Args:
-        root: The folder with files; ``None``: none.
+        root: The folder of files; ``None``: there is none.
         environ: The environment with the secrets of webhooks in files.
-        store: Asked for those that were made over HTTP.
+        store: The store of webhooks made over HTTP.
         vault: The vault of their secrets.
         append: Appends drafts to the log.
     """
@@ -112,12 +113,12 @@ class Webhooks:
 
     @property
     def hooks(self) -> Sequence[Hook]:
-        """All that there are, those in files first."""
+        """All webhooks, those in files first."""
         return list(self._hooks.values())
 
     @property
     def broken(self) -> Mapping[str, WebhookValidationError]:
-        """Files that should be webhooks and are none, and what is wrong with each."""
+        """The files that should be webhooks but are broken, each with its fault."""
         return self._broken
 
     def get(self, webhook_id: str) -> Hook:
@@ -132,7 +133,7 @@ class Webhooks:
         return hook
 
     def definition(self, webhook_id: str) -> Mapping[str, Any]:
-        """Return the body that a webhook was made of over HTTP.
+        """Return the body of the request that made a webhook over HTTP.
 
         Raises:
             NotFound: There is no such webhook.
@@ -143,7 +144,7 @@ class Webhooks:
         return self._made[webhook_id].said
 
     def at(self, slug: str) -> Hook:
-        """Return the webhook at an endpoint, or of an id.
+        """Return the webhook whose endpoint, or id, is ``slug``.
 
         Raises:
             NotFound: There is none.
@@ -154,7 +155,7 @@ class Webhooks:
         return hook
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Read all, then look again until cancelled; started when all was read for the first time."""
+        """Read all webhooks, then look again until cancelled; ``started`` after the first reading."""
         await self._look()
         await self._ask()
         task_status.started()
@@ -166,18 +167,18 @@ class Webhooks:
     # Webhooks made over HTTP
 
     async def configure(self, webhook_id: str, said: Mapping[str, Any], secret: str | None, who: str) -> Hook:
-        """Make a webhook, or configure one that was made over HTTP anew.
+        """Make a webhook over HTTP, or replace the configuration of one.
 
         Args:
-            webhook_id: Its id.
-            said: Its configuration, in either of the forms that files have.
-            secret: Its secret; ``None``: the one that it has stays.
+            webhook_id: The webhook's id.
+            said: The configuration, in either of the forms that files have.
+            secret: The secret; ``None``: the one that it has stays.
             who: The name of the caller.
 
         Raises:
-            WebhookValidationError: Something is wrong with it; every field of it is named.
-            Conflict: It comes from a file.
-            TooMany: There are too many.
+            WebhookValidationError: The configuration is invalid; every wrong field is named.
+            Conflict: The webhook comes from a file.
+            TooMany: There are too many webhooks.
             Unavailable: It can't be kept now.
         """
         known = self._made.get(webhook_id)
@@ -196,7 +197,7 @@ class Webhooks:
         if secret is not None:
             await self._vault.keep(webhook_id, secret or None)
         kept = known.secret if secret is None and known is not None else secret or None
-        definition = {**said, "endpoint": config.endpoint}  # it stays when the name changes
+        definition = {**said, "endpoint": config.endpoint}  # the endpoint stays when the name changes
         receipt = await self._say(
             CONFIGURED, webhook_id, enabled=config.enabled, definition=definition, created_by=who
         )
@@ -207,7 +208,7 @@ class Webhooks:
         return self.get(webhook_id)
 
     async def switch(self, webhook_id: str, enabled: bool) -> Hook:
-        """Take deliveries, or take none.
+        """Switch a webhook on or off.
 
         Raises:
             NotFound: There is no such webhook.
@@ -246,7 +247,7 @@ class Webhooks:
     async def _look(self) -> None:
         if self._root is None:
             return
-        # A network's folder may never answer; then the thread is left behind when the service stops.
+        # A network folder may never answer; its thread is left behind when the service stops.
         found, trouble = await trio.to_thread.run_sync(self._look_now, self._root, abandon_on_cancel=True)
         if trouble != self._trouble:
             log.warning("webhooks can't be read", reason=trouble) if trouble else log.info("webhooks read")
@@ -265,7 +266,7 @@ class Webhooks:
         return found, trouble
 
     async def _ask(self) -> None:
-        """Take over what the store knows, where it is not older than what this node knows."""
+        """Take over the store's webhooks, except where this node knows a newer change."""
         try:
             news = [
                 row
@@ -313,7 +314,7 @@ class Webhooks:
         )
 
     def _arrange(self) -> None:
-        """Put together what there is, and find out who has which endpoint."""
+        """Merge the webhooks of files and store, and find out which one has each endpoint."""
         hooks: dict[str, Hook] = {}
         slugs: dict[str, Hook] = {}
         broken = {file.file: file.error for file in self._files.values() if file.error is not None}
