@@ -1,6 +1,6 @@
-"""The acts of a page on its own stream, beside watching: a question, a stop, an answer to a task that asks.
+"""The actions of a page on its own stream: ask the engine, stop a task, answer a task's question.
 
-Each is what the same words do over HTTP, and needs the same of the page's key.
+Each does the same as its HTTP request, and needs the same rights of the page's key.
 """
 
 from __future__ import annotations
@@ -51,10 +51,10 @@ ACTIONS: Mapping[str, type] = {"chat.message": PageQuestion, "task.stop": Stop, 
 
 
 class PageActions:
-    """Does what pages ask for.
+    """Performs the actions that pages ask for.
 
     Args:
-        services: The actors and stores that the views of the same requests work with.
+        services: The actors and stores that views work with.
     """
 
     def __init__(self, services: Services) -> None:
@@ -63,7 +63,7 @@ class PageActions:
     async def act(
         self, who: Identity, session: str, kind: str, message: Mapping[str, Any]
     ) -> Mapping[str, Any]:
-        """Do one; see ``streams.websocket.Acting``."""
+        """Perform an action; see ``streams.websocket.Acting``."""
         if who.allowance is not None:
             who.allowance.admit(sends=True)
             who.allowance.charge("events", 1)

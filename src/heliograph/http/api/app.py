@@ -1,7 +1,7 @@
 """The app: Quart's routes, made from the declarations of the endpoints.
 
-Quart parses and routes; what is asked is answered by ``serve``. Only what belongs to no endpoint is answered
-here: OPTIONS, an unknown path, and a method that a path does not have.
+Quart parses and routes; ``serve`` answers. Only requests to no endpoint are answered here: OPTIONS, an
+unknown path, and a method that a path does not have.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def create_app(services: Services) -> QuartTrio:
 
 @cache
 def _routes() -> Map:
-    """Compile the routes of all endpoints, once: it takes a tenth of a second, and no app changes them."""
+    """Compile the routes of all endpoints, once for all apps, since it takes a tenth of a second."""
     app = QuartTrio("routes", static_folder=None)
     route = partial(app.add_url_rule, provide_automatic_options=False)
     for endpoint in ENDPOINTS:
@@ -92,7 +92,7 @@ def _over_websocket(services: Services, endpoint: Endpoint) -> View:
 
 
 def _respond(outcome: Outcome) -> Response:
-    """Make Quart's response; one of a stream is empty, since the connection is taken away from under it."""
+    """Make Quart's response; a stream's is empty, since the stream takes the connection over."""
     if isinstance(outcome, Answer):
         return outcome.response()
     if isinstance(outcome, Streamed):
@@ -114,7 +114,7 @@ def _options(services: Services, methods: Iterable[str]) -> View:
 
 
 async def _refusal(services: Services, error: Exception) -> Answer:
-    """Answer what no endpoint has answered; what there is, only those who may ask are told."""
+    """Answer a request to no endpoint; only authenticated callers learn which paths exist."""
     asked = websocket if has_websocket_context() else request
     headers = common_headers(services.settings.server, asked)
     if isinstance(error, HTTPException):

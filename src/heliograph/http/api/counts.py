@@ -1,4 +1,4 @@
-"""Counts of requests by endpoint: how they were answered, and how long that took."""
+"""Counts of requests by endpoint: their statuses and durations."""
 
 from __future__ import annotations
 

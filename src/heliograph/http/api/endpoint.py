@@ -1,6 +1,6 @@
-"""An endpoint is one declaration: everything that is known of it stands here, once.
+"""An endpoint is one declaration, from which everything about it follows.
 
-The view's own signature says what it takes and answers::
+The view's own signature gives its parameters and its answer::
 
     async def list_tasks(services: Services, who: Identity, asked: TaskListing) -> TaskList:
         \"\"\"List tasks, newest first.\"\"\"
@@ -9,11 +9,12 @@ The view's own signature says what it takes and answers::
 
 ``TaskListing`` declares the parameters (see ``rules.parameters``), ``TaskList`` is an attrs class whose JSON
 and schema follow from its fields, and the docstring is the summary. A view without a third argument takes no
-parameters, and looks at none; with a body, that is the argument behind it. A view is a function of values:
-it knows no framework, and raises the errors of ``model.errors``.
+parameters, and ignores those that are sent; a body is the argument after the parameters. A view is a function
+of
+values: it knows no framework, and raises the errors of ``model.errors``.
 
-From the declarations come Quart's routes, the shortcuts, ``/openapi.json``, the answers to OPTIONS, and the
-tests that walk every endpoint. ``serve`` is the one way in.
+Quart's routes, the shortcuts, ``/openapi.json``, the answers to OPTIONS, and the tests that walk every
+endpoint are made from the declarations. ``serve`` is the one way in.
 """
 
 from __future__ import annotations
@@ -44,9 +45,9 @@ class Streamed:
     """An answer that is written piece by piece, in constant memory.
 
     Args:
-        chunks: Its body.
+        chunks: The body.
         content_type: The media type of the body.
-        headers: Further ones.
+        headers: Further headers.
     """
 
     chunks: AsyncIterator[bytes]
@@ -62,7 +63,7 @@ class Handshake:
     Args:
         headers: The headers that every answer has.
         chunked: Whether the body is chunked (HTTP/1.1).
-        address: Where it comes from.
+        address: The client's address.
     """
 
     headers: Mapping[str, str]
@@ -90,10 +91,10 @@ class Described:
 
     Args:
         answer: The description of a good answer.
-        media: Further media types of it, with their schemas.
-        headers: Names of its headers.
+        media: Further media types of that answer, with their schemas.
+        headers: Names of that answer's headers.
         others: Further answers, by status.
-        more: The description, beside the summary.
+        more: The operation's description, beside its summary.
     """
 
     answer: str
@@ -104,7 +105,7 @@ class Described:
 
 
 NOT_JSON = frozenset({Answer, Streamed, TakeOver})
-"""Classes of what views return that say themselves what is sent."""
+"""Classes of views' results that are sent as they are."""
 
 DASHBOARD = "dashboard"
 """The tag of the dashboard API."""
@@ -115,7 +116,7 @@ def _as_it_is(found: Any) -> Any:
 
 
 def of_view(endpoints: Iterable[Endpoint], view: View) -> Endpoint:
-    """Return the endpoint that a view answers."""
+    """Return the endpoint of a view."""
     (found,) = [endpoint for endpoint in endpoints if endpoint.view is view]
     return found
 
@@ -131,17 +132,18 @@ class Endpoint:
     Args:
         method: The method in capitals; HEAD comes with GET.
         path: The path with parameters in braces; ``{name:path}`` takes slashes too.
-        view: Answers, given the services, who asks, the parameters and the body, as far as it names them.
-        tag: The group it stands in; empty: it is not described.
+        view: The view: a function of the services, the caller, the parameters and the body, of which it may
+            leave out the last ones.
+        tag: The group in the documents; empty: the endpoint is not described.
         described: The documents' descriptions of its answers.
-        scope: The scope that its caller needs; ``None``: it is open to all.
-        channels: The selectors that its caller's key must cover, given the parameters.
-        body: The body that it takes.
+        scope: The scope that the caller needs; ``None``: the endpoint is open to all.
+        channels: Returns the selectors that the caller's key must cover, given the parameters.
+        body: The form of the body that it takes.
         status: The status of a good answer.
         refuses: Kinds of problems that it may answer with, besides those of every endpoint of its kind.
         example: A good answer, as a value.
-        upgrade: It opens a WebSocket, and its caller may say later who it is.
-        present: Makes the answer's value of what the view has found; see ``in_dashboard``.
+        upgrade: Whether it opens a WebSocket, whose caller may authenticate later.
+        present: Makes the answer's value from the view's result; see ``in_dashboard``.
     """
 
     method: str
@@ -158,27 +160,27 @@ class Endpoint:
     upgrade: bool = False
     present: Callable[[Any], Any] | None = None
     audited: bool = attrs.field()
-    """Whether each call is told on the channel ``audit``: it removes something, is an administrator's, or
-    gives somebody else the rights of a key. What is published is told in sums."""
+    """Whether each call is recorded on the channel ``audit``: it removes something, needs an administrator,
+    or passes on the rights of a key. Publishing is recorded in sums."""
 
     parameters: type | None = attrs.field(init=False)
     forms: tuple[type, ...] = attrs.field(init=False)
-    """The classes of its answers."""
+    """The classes of the view's results, as presented."""
 
     changes: bool = attrs.field(init=False)
-    """Whether a page of another origin must not ask: it changes something, or opens a WebSocket."""
+    """Whether the caller's origin is checked: the endpoint changes something, or opens a WebSocket."""
 
     takes_tickets: bool = attrs.field(init=False)
-    """Whether a ticket is enough: it is for reading. If it could do more, it could buy others for ever."""
+    """Whether a ticket authenticates a call: only for reading, since a ticket must not make tickets."""
 
     other_names: tuple[str, ...] | None = attrs.field(init=False)
-    """Names in the query besides its parameters'; ``None``: any, since nothing that is open is strict."""
+    """Further names that the query may have; ``None``: any, for an endpoint that is open to all."""
 
     finds_all_told: bool = attrs.field(init=False)
     """Whether it waits until the store has followed the log; see ``folded``."""
 
     def __attrs_post_init__(self) -> None:
-        """Refuse a declaration whose channels nobody would check."""
+        """Refuse a declaration whose channels would not be checked."""
         if self.parameters is None and self.channels is not _no_channels:
             raise TypeError(f"{self.name} must take parameters, if only Nothing: its channels depend on them")
 
@@ -226,16 +228,16 @@ class Endpoint:
         return tuple(form for form in self.forms if form not in NOT_JSON)
 
     def in_dashboard(self, path: str, about: str, present: Callable[[Any], Any] | None = None) -> Endpoint:
-        """Make its twin in the dashboard API, which answers in the form that the clients there read.
+        """Make the twin of this endpoint in the dashboard API, which answers in that API's form.
 
-        The view is the same. Where it finds a page of a list, the cursors go into the headers
+        The view is the same. If it returns a page of a list, the cursors go into the headers
         ``X-Next-Cursor``, ``X-Stream-Cursor`` and ``Link``.
 
         Args:
             path: The path of the twin.
             about: The description of a good answer.
-            present: Makes the answer's value of what the view has found, as its annotation says; by default
-                it is the same.
+            present: Makes the answer's value from the view's result, with the class of the value as its
+                return annotation; by default the result is the value.
         """
         present = present or _as_it_is
         example = None if self.example is None else present(self.example)

@@ -1,9 +1,9 @@
-"""Reading what one has been told of: the store follows the log, and this waits until it has.
+"""Read-your-writes for the dashboard API: waits until the store has followed the log.
 
-Where log and store are two databases, an event is told to watchers, and to who published it, some
-milliseconds before the store knows it. The platform API says with each list where it stands
-(``meta.stream_cursor``). The clients of the dashboard API know no cursors: one that hears of an end reads
-again at once, and an engine names in its second request what its first one has made.
+Where log and store are two databases, watchers and publishers learn of an event some milliseconds before the
+store has it. The platform API gives the position of each list (``meta.stream_cursor``). The clients of the
+dashboard API know no cursors: a page that is notified of an end reads again at once, and an engine names in
+its second request what its first one has made.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from heliograph.model.ids import OLDEST, EventId
 from heliograph.storage.protocols import Log, Store
 
 MOST_SECONDS = 1.0
-"""Seconds to wait for a store that is far behind; then a reader gets what is there."""
+"""The most seconds to wait for a store that is far behind; then a reader gets what the store has."""
 
 INTERVAL = 0.01
 
@@ -23,7 +23,7 @@ class CaughtUp:
     """The position up to which the store is known to be folded.
 
     Args:
-        log: The log that this node's watchers and publishers were told of.
+        log: The log of this node's watchers and publishers.
         store: The store that follows it.
     """
 
@@ -33,7 +33,7 @@ class CaughtUp:
         self._known: EventId = OLDEST
 
     async def wait(self) -> None:
-        """Wait until the store knows what the log had when this was called, but not for long."""
+        """Wait until the store has the log's current position, but for at most ``MOST_SECONDS``."""
         wanted = self._log.position
         with trio.move_on_after(MOST_SECONDS):
             while self._known < wanted:

@@ -1,4 +1,4 @@
-"""Prometheus metrics: a snapshot of the actors' ``stats()``, taken when somebody asks.
+"""Prometheus metrics: a snapshot of the actors' ``stats()``, taken for each request.
 
 Nothing is counted twice and the hot paths know no metrics library: this module turns plain numbers into
 the exposition format.
@@ -54,7 +54,7 @@ def one(name: str, text: str, kind: str, value: float) -> Sample:
 
 
 def snapshot(services: Services) -> list[Sample]:
-    """Take every number at one moment, on the event loop."""
+    """Read all numbers at one moment, on the event loop."""
     hub, appender = services.hub.stats(), services.appender.stats()
     replay, streams = services.hub.replay.stats(), services.streams
     analytics = services.histogram.stats()
@@ -222,7 +222,7 @@ def _tuples(counts: Mapping[str, int]) -> Labelled:
 
 
 def render(samples: Iterable[Sample]) -> bytes:
-    """Write samples in the Prometheus text format."""
+    """Encode samples in the Prometheus text format."""
     registry = CollectorRegistry()
     registry.register(_Collector(list(samples)))
     return generate_latest(registry)

@@ -1,4 +1,4 @@
-"""Every endpoint there is. A route module is served once it stands here."""
+"""All endpoints. A route module must be listed here to be served."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Runs as answers show them, and what a workflow's runs add up to."""
+"""Runs in the form of answers, and sums over a workflow's runs."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class RunView:
 
 
 def view_of(run: Run) -> RunView:
-    """Return a run as answers show it."""
+    """Return a run in the form of answers."""
     return RunView(
         id=run.run_id,
         workflow_id=run.workflow_id,

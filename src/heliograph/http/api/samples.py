@@ -1,4 +1,4 @@
-"""A short story that the examples of the documents are taken from: a task that says hello."""
+"""The data of the documents' examples: one task that says hello."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""The one way in: a request to an endpoint becomes its answer, by every rule there is.
+"""The one way in: answers a request to an endpoint, after all checks.
 
-Quart's routes and the shortcuts both call ``serve``, so what a client is answered does not depend on the way
-that its request took. The order is what makes a refusal cheap: first what the head says (the host, the
-origin, the key, the scope, the parameters, the channels), and only then is a body read.
+Quart's routes and the shortcuts both call ``serve``, so an answer does not depend on the way that its request
+took. The order makes refusals cheap: first everything in the head is checked (host, origin, key, scope,
+parameters, channels), and only then is a body read.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from heliograph.model.errors import TooMany, Unauthenticated
 from heliograph.model.ids import format_id
 
 Outcome = Answer | Streamed | Successor
-"""A whole answer, one that is written bit by bit, or who takes the connection over."""
+"""A whole answer, one that is written bit by bit, or the successor that takes the connection over."""
 
 
 def serve(
@@ -52,11 +52,11 @@ def serve(
     """Answer a request.
 
     Args:
-        endpoint: The endpoint that is asked.
+        endpoint: The endpoint.
         services: The actors and stores that the view works with.
         asked: The request's head.
         path: The parameters in its path.
-        body: All of its body, or as it comes.
+        body: Its body, whole or as it arrives.
     """
     way = _traced if services.traced else _counted
     return way(endpoint, services, asked, path, body)
@@ -76,7 +76,7 @@ async def _traced(
 
 
 def status_of(endpoint: Endpoint, outcome: Outcome) -> int:
-    """Return the status that an outcome is answered with."""
+    """Return the status of an outcome."""
     if isinstance(outcome, Answer | Streamed):
         return outcome.status
     return 101 if endpoint.upgrade else 200
@@ -129,12 +129,12 @@ async def _counted(
 
 
 async def slowed(services: Services, asked: Asked, error: Unauthenticated) -> Exception:
-    """Count a wrong key, ticket or session, and hold its answer back where too many came from there.
+    """Count a wrong key, ticket or session, and hold its answer back if too many came from its address.
 
     Returns:
-        What it is to be answered with. Without any credentials it is an ordinary 401.
+        The error to answer with; a request without credentials is not counted.
     """
-    # A ticket where none is taken is not looked at, so it is not wrong.
+    # A ticket is not read where none is taken, so it is not wrong.
     ticket = TICKET in asked.args and not isinstance(error, NobodyKnown)
     if ticket or any(asked.headers.get(name) is not None for name in CREDENTIALS):
         refused = services.authenticator.refused
@@ -147,7 +147,7 @@ async def slowed(services: Services, asked: Asked, error: Unauthenticated) -> Ex
 
 
 def _weighed(allowance: Allowance, body: bytes | AsyncIterable[bytes]) -> bytes | AsyncIterable[bytes]:
-    """Return a body that is charged for as it is read."""
+    """Return a body whose bytes are charged to an allowance as they are read."""
     if isinstance(body, bytes):
         allowance.charge("bytes", len(body))
         return body
@@ -161,11 +161,12 @@ async def _charged(allowance: Allowance, body: AsyncIterable[bytes]) -> AsyncIte
 
 
 def _admit(endpoint: Endpoint, services: Services, asked: Asked, path: Mapping[str, str]) -> list[Any]:
-    """Judge a request by its head; return what the view is called with.
+    """Check a request by its head; return the view's arguments, except for the body.
 
     Raises:
-        Forbidden: The host, the origin, the scope or the channels forbid it.
-        Unauthenticated: It must say who asks, or the key or ticket that it has is wrong.
+        Forbidden: Its host, origin, scope or channels are not allowed.
+        Unauthenticated: It lacks credentials, or has wrong ones.
+        QuotaExceeded: Its key has used up a quota.
         Invalid: Some parameters are wrong.
     """
     require_host(services.settings, asked, keyed=services.authenticator.keyed)
@@ -196,12 +197,12 @@ def _admit(endpoint: Endpoint, services: Services, asked: Asked, path: Mapping[s
 
 
 def _comes_back(asked: Asked) -> bool:
-    """Tell whether a client has been on this event stream before: it says which event it heard last."""
+    """Tell whether a client resumes an event stream: it names the last event that it has."""
     return bool(asked.headers.get("Last-Event-ID") or asked.args.get("lastEventId"))
 
 
 def _present(endpoint: Endpoint, services: Services, asked: Asked, found: Any) -> Outcome:
-    """Make the outcome of what a view has found."""
+    """Make the outcome of a view's result."""
     headers = common_headers(services.settings.server, asked)
     if isinstance(found, TakeOver):
         if asked.method == "HEAD":
@@ -223,14 +224,14 @@ def _present(endpoint: Endpoint, services: Services, asked: Asked, found: Any) -
 
 
 def _kept_from_others(endpoint: Endpoint, services: Services, headers: dict[str, str]) -> dict[str, str]:
-    """Return an answer's headers so that no shared cache gives it to who has no key, where it takes one."""
+    """Return an answer's headers, with those that keep it out of shared caches if it needs a key."""
     if endpoint.scope is None or not services.authenticator.keyed:
         return headers
     return {"Cache-Control": "no-store", **joined(headers, {"Vary": ", ".join(CREDENTIALS)})}
 
 
 def _cursors(asked: Asked, meta: Any) -> dict[str, str]:
-    """Return the cursors of an answer as headers, and the next page's address, relative to this one."""
+    """Return the cursors of an answer as headers, with the next page's address relative to this one."""
     headers = {}
     if (stream_cursor := getattr(meta, "stream_cursor", None)) is not None:
         headers["X-Stream-Cursor"] = format_id(stream_cursor)

@@ -72,12 +72,12 @@ class Services:
     storage_stats: Callable[[], StorageStats]
     requests: RequestCounts = attrs.field(factory=RequestCounts)
     traced: bool = attrs.field(factory=recording)
-    """Whether requests have spans; an SDK is set up before the service starts, or never."""
+    """Whether requests have spans; an SDK must be set up before the service starts."""
 
     questions: UnderWay = attrs.field(init=False)
     long_answers: UnderWay = attrs.field(init=False)
     folded: CaughtUp = attrs.field(init=False)
-    """Whether the store has followed the log."""
+    """Waits until the store has followed the log."""
 
     @questions.default
     def _questions(self) -> UnderWay:
@@ -92,11 +92,11 @@ class Services:
         return CaughtUp(self.log, self.store)
 
     async def append(self, who: Identity, drafts: Sequence[Draft]) -> Receipt:
-        """Append what somebody publishes, as their own and within their quota.
+        """Append the drafts of a caller within the caller's quota.
 
         Raises:
-            QuotaExceeded: They may not have so many tasks under way.
-            HeliographError: As ``Appender.append``.
+            QuotaExceeded: The caller would have too many tasks under way.
+            HeliographError: See ``Appender.append``.
         """
         if who.key:
             self.audit.published(who.key, len(drafts))
@@ -104,7 +104,7 @@ class Services:
         allowance = who.allowance
         if allowance is None:
             return await self.appender.append(owned)
-        # One event is charged for every request that changes something.
+        # One event was already charged for the request.
         allowance.charge("events", len(drafts) - 1)
         histogram = self.histogram
         fresh = allowance.begin(drafts, histogram.active_of, histogram.stats().position)

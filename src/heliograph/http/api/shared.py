@@ -1,4 +1,4 @@
-"""Parts of many answers: where they stand, and how tasks, events and lines are written."""
+"""Parts of many answers: their position in the log, and the form of tasks, events and lines."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ NextCursor = Annotated[str | None, says("Opaque: give it back as cursor for the 
 
 @attrs.frozen
 class Meta:
-    """The place of an answer in the log."""
+    """The position of an answer in the log."""
 
     stream_cursor: StreamCursor
 
 
 @attrs.frozen
 class ListMeta:
-    """The place of a page, and the cursor of the next one."""
+    """The position of a page in the log, and the cursor of the next page."""
 
     next_cursor: NextCursor
     stream_cursor: StreamCursor

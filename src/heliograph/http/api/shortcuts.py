@@ -1,12 +1,12 @@
 """Shortcuts: requests that are served without an engine and a framework.
 
-In the form of an ordinary Quart-Trio route each request costs one to three milliseconds, nearly all of it
-tasks, scopes and contexts. What is answered, and by which rules, is ``serve``'s business, which both ways
-call; here it is called with a request that was read by hand (see ``connection`` for which requests those
-are). Every endpoint can be asked so whose answer is whole, or a stream's beginning.
+As an ordinary Quart-Trio route each request costs one to three milliseconds, nearly all of it for tasks,
+scopes and contexts. Both ways call ``serve``, which answers; here it is called with a head that the wire has
+parsed (see ``connection`` for which requests those are). Every endpoint has a shortcut whose answer is whole,
+or a stream's beginning.
 
-What a shortcut can't serve it declines, before anything has happened, and the request takes the long way: a
-body over the limit, a WebSocket's path without an upgrade, an answer that is written bit by bit.
+A shortcut declines a request that it can't serve before it has any effect, and the request takes the long
+way: a body over the limit, a WebSocket's path without an upgrade, an answer that is written bit by bit.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Shortcuts(dict[tuple[str, str], Shortcut]):
 
     Args:
         services: The actors and stores that the endpoints' views work with.
-        endpoints: All of them.
+        endpoints: All endpoints.
     """
 
     def __init__(self, services: Services, endpoints: Iterable[Endpoint]) -> None:
@@ -54,7 +54,7 @@ class Shortcuts(dict[tuple[str, str], Shortcut]):
 
     def _with_parameters(self, place: Any) -> Shortcut | None:
         method, path = place
-        # HEAD, which the rules of GET take as well, needs an answer without its body.
+        # HEAD, which GET's rules also match, needs an answer without its body.
         if method == "HEAD" or "%" in path:
             return None
         try:

@@ -1,7 +1,7 @@
 """A span for every request, by OpenTelemetry's conventions for HTTP servers.
 
-Only the API is a dependency. Without an SDK (see ``tracing``) nothing records, so nothing is made: one look
-at the provider is all that it costs.
+Only OpenTelemetry's API is a dependency. Without an SDK (see ``tracing``) no spans are made, and the only
+cost is one look at the provider.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ TRACE_HEADERS = ("traceparent", "tracestate", "baggage")
 
 
 def recording() -> bool:
-    """Tell whether somebody set up an SDK."""
+    """Tell whether an SDK is set up."""
     return not isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider | trace.NoOpTracerProvider)
 
 
 @contextmanager
 def request_span(method: str, path: str, asked: Asked) -> Iterator[Span]:
-    """Open the span of a request to an endpoint; its parent is the one that ``traceparent`` names.
+    """Open the span of a request to an endpoint; its parent is the span that ``traceparent`` names.
 
     Args:
-        method: The endpoint's.
-        path: The endpoint's, as it is declared.
+        method: The endpoint's method.
+        path: The endpoint's path, as it is declared.
         asked: The request.
     """
     carrier = {name: value for name in TRACE_HEADERS if (value := asked.headers.get(name)) is not None}
@@ -62,7 +62,7 @@ def note_status(span: Span, status: int) -> None:
 
 
 def _address(host: str) -> tuple[str, int | None]:
-    """Split a ``Host`` header; an address of IPv6 stands in brackets there, and without them in a span."""
+    """Split a ``Host`` header; the brackets of an IPv6 address are removed, as spans need it."""
     name, _, port = host.rpartition(":")
     if port.isascii() and port.isdigit():
         return name.strip("[]"), int(port)

@@ -1,6 +1,6 @@
-"""Talking: what requests do to conversations, as events on their channels.
+"""Changes of conversations by requests, as events on their channels.
 
-An answer is made of what the store knew and of the event that was just appended, so it waits for no fold.
+An answer is made from the store's state and the event that was just appended, so it waits for no fold.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from heliograph.model.prices import NO_PRICES
 from heliograph.model.task import TASK
 
 PIECES = 5000
-"""Pieces of a growing text that are read at a time."""
+"""The number of pieces of a growing text that are read at a time."""
 
 
 CONTEXT_MESSAGES = 50
@@ -46,7 +46,7 @@ AGENT, AGENT_TYPE = "brain", "planning"
 
 
 def new_id(kind: str, seed: str | None = None) -> str:
-    """Return a new id, such as ``conv-0123456789ab``; of a seed always the same."""
+    """Return a new id, such as ``conv-0123456789ab``; the same seed gives the same id."""
     if seed is None:
         return f"{kind}-{token_hex(6)}"
     return f"{kind}-{hashlib.blake2b(f'{kind}/{seed}'.encode(), digest_size=6).hexdigest()}"
@@ -59,11 +59,11 @@ def draft(
     payload: Mapping[str, Any],
     key: str | None = None,
 ) -> Draft:
-    """Make the draft of an event of a conversation; what is ``None`` is left out.
+    """Make the draft of a conversation's event; fields that are ``None`` are left out.
 
     Raises:
         Invalid: The payload breaks a rule of its topic.
-        TooLarge: It is too large for one event.
+        TooLarge: The payload is too large for one event.
     """
     said = {name: value for name, value in payload.items() if value is not None}
     item = {"topic": topic, "channel": f"conversation:{conversation_id}", "payload": said}
@@ -72,7 +72,7 @@ def draft(
 
 
 def event_of(made: Draft, event_id: EventId) -> Event:
-    """Return the event that a draft became, without its number."""
+    """Return the event that a draft became, without its ``seq``."""
     moment = made.timestamp or time_of(event_id)
     return Event(event_id, made.channel, 0, made.topic, moment, made.payload, body=made.body)
 
@@ -86,7 +86,7 @@ async def known(services: Services, conversation_id: str) -> Conversation:
     found = None
     if is_name(conversation_id):
         found = await services.store.get(CONVERSATION, conversation_id)
-        if found is None:  # it may just have been made
+        if found is None:  # it may be too new for the store
             await services.folded.wait()
             found = await services.store.get(CONVERSATION, conversation_id)
     if found is None or not found.shown:
@@ -98,7 +98,7 @@ async def known(services: Services, conversation_id: str) -> Conversation:
 
 
 async def create(services: Services, said: Mapping[str, Any]) -> Conversation:
-    """Make a conversation of what is said of it."""
+    """Make a conversation of the fields ``said``."""
     made = draft(services, topics.CREATED, new_id("conv"), said)
     receipt = await services.appender.append([made])
     event = event_of(made, receipt.ids[0])
@@ -110,7 +110,7 @@ async def create(services: Services, said: Mapping[str, Any]) -> Conversation:
 async def change(
     services: Services, conversation_id: str, topic: str, said: Mapping[str, Any]
 ) -> Conversation:
-    """Change a conversation by an event of a topic; return it as it is then.
+    """Change a conversation by an event of a topic; return the changed conversation.
 
     Raises:
         NotFound: There is none of that id.
@@ -125,8 +125,8 @@ async def change(
 async def say(services: Services, conversation_id: str, said: Mapping[str, Any]) -> ConversationMessage:
     """Store a message.
 
-    An assistant's message that answers a task is that task's answer: there is one. An engine that was started
-    again may give it twice, and the first one stays.
+    A task has one answer, an assistant's message. An engine that was restarted may send it twice; the first
+    one stays.
 
     Raises:
         NotFound: There is no such conversation.
@@ -142,7 +142,7 @@ async def say(services: Services, conversation_id: str, said: Mapping[str, Any])
     task = None
     if answers and is_name(answers):
         task = await services.store.get(TASK, answers)
-    if task is not None and task.finished:  # those who watch for ends read again, and find the answer
+    if task is not None and task.finished:  # have pages that watch for ends read again, and find the answer
         again = _of_task(services, "task.status", {"task_id": answers, "status": task.status})
         drafts.append(again._replace(key=f"{key}/again"))
     try:
@@ -169,12 +169,12 @@ async def ask(
     conversation: Conversation | None,
     seed: str | None = None,
 ) -> tuple[Conversation, ConversationMessage]:
-    """Ask the engine something: store the message, and make the task that answers it, all or nothing.
+    """Ask the engine: store the message and make the task that answers it, both or neither.
 
     Args:
         message: The message to the engine.
         session_id: The session of the task.
-        conversation: The conversation; ``None`` makes one, called by the beginning of the message.
+        conversation: The conversation; ``None`` makes one, named by the beginning of the message.
         seed: Makes a retry harmless: the same seed and message are asked once.
 
     Returns:
@@ -195,7 +195,7 @@ async def ask(
     said = {"message_id": new_id("msg", seed), "role": "user", "content": message, "task_id": task_id}
     drafts += [
         _of_task(services, "task.created", {**created, "metadata": {"source": "chat"}}),
-        # Pages hear only statuses: this one tells them of the task.
+        # Pages get only statuses, so a status tells them of the task.
         _of_task(services, "task.status", {**of_task, "status": "queued"}),
         draft(services, MESSAGE, name, said),
     ]
@@ -221,7 +221,7 @@ async def ask(
 
 
 def prompt(context: Sequence[ConversationMessage], message: str) -> str:
-    """Return the engine's input: the messages before, and the message."""
+    """Return the engine's input: the earlier messages, and the message."""
     lines = [f"{one.role}: {one.content}" for one in context]
     before = "\n".join(lines)[-CONTEXT_CHARACTERS:]
     return f"{before}\nuser: {message}" if before else message

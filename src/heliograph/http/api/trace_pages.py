@@ -1,12 +1,12 @@
-"""Pages of a trace: which steps of a run are on one, in which order, and where the next one goes on.
+"""Pages of a run's trace: the steps on a page, their order, and the position of the next page.
 
-The steps that the pipeline has come first, in its order, and those of its top level also when they have not
-begun. Steps that it does not have come behind them, in the order in which they began, and last those of which
-no event told, but which left something behind. A page reads what is on it: of a run of thousands of steps,
-those that it shows and their artifacts. Only the page behind the last told step looks through all artifacts.
+A trace has three parts. First come the pipeline's steps in its order; those of its top level are listed even
+if they have not begun. Then come other steps with events, in the order in which they began. Last come steps
+without events that have artifacts. A page reads only the steps that it shows, and their artifacts. Only the
+pages of the last part list all artifacts.
 
-Where a page ends is said by the pipeline's step, the beginning, or the name of its last step. So what happens
-to other steps meanwhile moves nothing.
+The position of a page's end is the last step's number in the pipeline, its beginning, or its name, depending
+on the part. So changes of other steps meanwhile do not move it.
 """
 
 from __future__ import annotations
@@ -25,19 +25,19 @@ from heliograph.model.workflows.vocabulary import id_of
 from heliograph.storage.protocols import ArtifactInfo, Artifacts, Store
 
 OUTPUT, ANSWER = ".json", ".llm.json"
-"""The ends of the keys of what a step left behind: its output, and what a model answered."""
+"""The ends of the keys of a step's artifacts: its output, and a model's answer."""
 IN_PIPELINE, BESIDE_IT, UNTOLD = range(3)
 LISTED = 1000
-"""The number of artifacts that are looked through at once."""
+"""The number of artifacts that are listed at a time."""
 
 
 class TracePlace(NamedTuple):
-    """Where a step stands in its trace.
+    """The position of a step in its trace.
 
     Args:
         part: One of ``IN_PIPELINE``, ``BESIDE_IT``, ``UNTOLD``.
-        number: Its number in the pipeline; when it began, in microseconds; or nothing.
-        name: Its name in the pipeline; its id; or its name.
+        number: By part: the step's number in the pipeline; the time of its beginning, in microseconds; 0.
+        name: By part: the step's name; its id; its name.
     """
 
     part: int
@@ -46,10 +46,10 @@ class TracePlace(NamedTuple):
 
 
 def place_of(part: int, number: int, name: str) -> TracePlace:
-    """Make a place of the parts of a cursor.
+    """Make a place from the parts of a cursor.
 
     Raises:
-        ValueError: No step stands there.
+        ValueError: No step can have this place.
     """
     if part not in {IN_PIPELINE, BESIDE_IT, UNTOLD} or not 0 <= number < 2**58 or "\0" in name:
         raise ValueError("no step stands there")
@@ -57,7 +57,7 @@ def place_of(part: int, number: int, name: str) -> TracePlace:
 
 
 class PagedStep(NamedTuple):
-    """One step of a page; ``step`` is ``None`` when no event told of it."""
+    """One step of a page; ``step`` is ``None`` if it has no events."""
 
     name: str
     step: Step | None
@@ -70,9 +70,9 @@ class TracePage:
 
     Args:
         entries: The steps.
-        artifacts: What they left behind, by key.
-        failure: Why that can't be told.
-        following: Behind where the next page goes on; ``None`` after the last.
+        artifacts: Their artifacts, by key.
+        failure: Why the artifacts are not known; ``None`` if they are.
+        following: The place after which the next page begins; ``None`` on the last page.
     """
 
     entries: Sequence[PagedStep]
@@ -92,12 +92,12 @@ async def page_of(
     """Read a page of a run's trace.
 
     Args:
-        store: Where its steps are.
-        artifacts: Where they left something behind.
+        store: The store of the steps.
+        artifacts: The storage of their artifacts.
         run: The run.
-        pipeline: The workflow's, if it has one.
-        after: The place behind which it begins; ``None``: at the first step.
-        limit: At most so many steps. It has fewer where these are large.
+        pipeline: The workflow's pipeline, if it has one.
+        after: The place after which the page begins; ``None``: at the first step.
+        limit: The most steps; a page has fewer if these are large.
     """
     reading = _Gathering(store, artifacts, run, pipeline, limit + 1)
     await reading.read(after)
@@ -110,7 +110,7 @@ class _Gathering:
     """Gathers the steps of a page.
 
     Args:
-        wanted: How many, and one more, which tells whether there are more.
+        wanted: The size of the page and one more, which tells whether there is a next page.
     """
 
     def __init__(
@@ -130,11 +130,11 @@ class _Gathering:
 
     @property
     def _room(self) -> int:
-        """How many steps are still wanted."""
+        """The number of steps that are still wanted."""
         return 0 if self.cut else self._wanted - len(self.entries)
 
     async def read(self, after: TracePlace | None) -> None:
-        """Read the parts in turn, the first of them from a place on."""
+        """Read the parts of the trace in turn, from the place ``after`` on."""
         part = IN_PIPELINE if after is None else after.part
         if part == IN_PIPELINE:
             await self._read_known(0 if after is None else self._known.get(after.name, after.number) + 1)
@@ -144,7 +144,7 @@ class _Gathering:
             await self._read_untold(after if part == UNTOLD else None)
 
     async def _read_known(self, start: int) -> None:
-        """Read steps that the pipeline has, from a number on."""
+        """Read the pipeline's steps from the number ``start`` on."""
         names = list(self._known)
         while start < len(names) and self._room > 0:
             asked = names[start : start + self._room]
@@ -160,9 +160,9 @@ class _Gathering:
             self.cut = count < len(asked) and bool(self.entries)
 
     async def _told(self, names: Sequence[str]) -> tuple[Mapping[str, Step], int]:
-        """Read those of some steps that events told of; return for how many of the names that was done.
+        """Read the steps among ``names`` that have events; return them, and how many names were read.
 
-        Steps may be large, and so the store may return only a part of them: then half as many are asked for.
+        Steps may be large, so the store may return only a part of them: then half as many are asked for.
         """
         run, count = self._run, len(names)
         while True:
@@ -173,7 +173,7 @@ class _Gathering:
             count //= 2
 
     async def _read_others(self, after: TracePlace | None) -> None:
-        """Read steps that the pipeline does not have, behind a place."""
+        """Read the steps with events that the pipeline does not have, after a place."""
         wanted = StepFilter(self._run.run_id, self._run.workflow_id, but=tuple(self._known))
         position = None if after is None else (from_microseconds(after.number), after.name)
         steps, self.cut = await self._store.list(STEP, wanted, position, self._room)
@@ -183,7 +183,7 @@ class _Gathering:
             self.entries.append(PagedStep(step.name, step, place))
 
     async def _read_untold(self, after: TracePlace | None) -> None:
-        """Read steps that only left something behind, behind a place."""
+        """Read the steps that have only artifacts, after a place."""
         run, key = self._run, None if after is None else after.name + OUTPUT
         while self._room > 0 and self.failure is None:
             try:
@@ -205,7 +205,7 @@ class _Gathering:
             key = listed[-1].key
 
     async def _find(self, names: Sequence[str]) -> None:
-        """Find out what some steps left behind."""
+        """Look up the artifacts of some steps."""
         keys = [name + end for name in names for end in (OUTPUT, ANSWER)]
         if not keys or self.failure is not None:
             return
@@ -220,7 +220,7 @@ def _step_of(key: str) -> str:
 
 
 def _names(nodes: Iterable[Node]) -> Iterable[str]:
-    """Yield the names of nodes and of what is inside them, in the file's order."""
+    """Yield the names of nodes and of the nodes inside them, in the file's order."""
     for node in nodes:
         yield node.name
         yield from _names([*([node.body] if node.body else ()), *(node.children or ())])

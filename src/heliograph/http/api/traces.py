@@ -1,8 +1,8 @@
-"""Traces: the steps of a run, with what each of them left behind.
+"""Traces: the steps of a run, with their artifacts.
 
-What a step left behind are two artifacts: ``{step}.json``, whose whole document is the step's output, and
-``{step}.llm.json``, what a model answered. Either may be missing, or be no JSON; the step says so, and its
-trace is there all the same. A run may have artifacts of steps that no event told of: these are steps, too.
+A step may have two artifacts: ``{step}.json``, whose whole document is the step's output, and
+``{step}.llm.json``, a model's answer. If one is missing or is not JSON, the step says so, and has its trace
+all the same. A run may have artifacts of steps without events: these are steps, too.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from heliograph.model.workflows.step import Attempt, Step, attempts_of
 from heliograph.storage.protocols import Artifacts
 
 MAX_DOCUMENT = 1024 * 1024
-"""Bytes of an artifact that is shown within a trace; larger ones are to be fetched by themselves."""
+"""The most bytes of an artifact that is shown in a trace; larger ones must be fetched by themselves."""
 MAX_DOCUMENTS = 16 * MAX_DOCUMENT
-"""Bytes of all artifacts that are shown on one page."""
+"""The most bytes of all artifacts that are shown on one page."""
 READERS = 16
 """The number of artifacts that are read at once."""
 
@@ -74,8 +74,8 @@ class Documents:
     """The artifacts of a step, as far as they can be shown.
 
     Args:
-        key: The key of its output, if there is one.
-        output: Its output.
+        key: The key of the step's output, if there is one.
+        output: The step's output.
         answer: The answer of a model.
         error: Why one of them is not shown.
     """
@@ -108,10 +108,10 @@ async def traced(artifacts: Artifacts, run: Run, page: TracePage) -> Sequence[Tr
 
 
 def trace_of(run: Run, step: Step, left: Documents = Documents()) -> TraceStep:
-    """Return the trace of a step that events told of."""
+    """Return the trace of a step with events."""
     status = step.status
     if status == "running" and run.ended:
-        status = run.status  # its own end was never told
+        status = run.status  # the step has no event of its end
     output = left.output if left.key is not None or left.output is not None else step.output
     told = _duration(left.output)
     offset = (step.started_at - run.started_at).total_seconds() * 1000
@@ -141,7 +141,7 @@ def trace_of(run: Run, step: Step, left: Documents = Documents()) -> TraceStep:
 
 
 def _untold(run: Run, name: str, left: Documents) -> TraceStep:
-    """Return the trace of a step that no event told of: it left something behind, or has not begun."""
+    """Return the trace of a step without events: it has artifacts, or has not begun."""
     done = left.key is not None
     status = "success" if done else "skipped" if run.ended else "pending"
     spent = _spent(left.answer) or Spent()
@@ -169,7 +169,7 @@ def _untold(run: Run, name: str, left: Documents) -> TraceStep:
 
 
 async def _documents(artifacts: Artifacts, run: Run, page: TracePage) -> Mapping[str, ShownArtifact]:
-    """Read what the steps of a page left behind, several at once; earlier steps have the room first."""
+    """Read the artifacts of a page's steps, several at once; earlier steps use the page's bytes first."""
     room = MAX_DOCUMENTS
     read: dict[str, ShownArtifact] = {}
     wanted = []
@@ -196,7 +196,7 @@ async def _documents(artifacts: Artifacts, run: Run, page: TracePage) -> Mapping
 
 
 async def _document(artifacts: Artifacts, run: Run, key: str) -> ShownArtifact:
-    """Read one artifact; it may be gone, or another one, since it was found."""
+    """Read one artifact, which may have been removed or replaced since it was found."""
     try:
         info, data = await artifacts.read(run.workflow_id, run.run_id, key, 0, MAX_DOCUMENT - 1)
         if info.size > len(data):
@@ -209,7 +209,7 @@ async def _document(artifacts: Artifacts, run: Run, key: str) -> ShownArtifact:
 
 
 def _left(name: str, page: TracePage, read: Mapping[str, ShownArtifact]) -> Documents:
-    """Put together what a step left behind."""
+    """Return the documents of a step."""
     output, answer = (read.get(name + end, NO_DOCUMENT) for end in (OUTPUT, ANSWER))
     errors = [one.error for one in (output, answer) if one.error is not None]
     return Documents(
@@ -230,7 +230,7 @@ def _spent(answer: Any) -> Spent | None:
 
 
 def _metrics(spent: Spent) -> TokenMetrics | None:
-    """Return spending in the platform's words; ``None`` where it is unknown."""
+    """Return spending in the platform's form; ``None`` if it is unknown."""
     if spent == Spent():
         return None
     read, written = spent.input_tokens or 0, spent.output_tokens or 0

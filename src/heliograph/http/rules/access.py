@@ -1,4 +1,4 @@
-"""The pages that may ask: the host that a request names, its origin, and the headers for browsers (CORS)."""
+"""The pages that may use the API: checks of a request's host and origin, and the headers of CORS."""
 
 from __future__ import annotations
 
@@ -29,28 +29,28 @@ ASKABLE = (
     "Authorization, Cache-Control, Content-Encoding, Content-Type, Idempotency-Key, Last-Event-ID, "
     "X-API-Key, X-Requested-With, traceparent, tracestate, baggage"
 )
-"""Headers that a page of another origin may send: keys, what clients of streams add, and what tracers add."""
+"""Headers that a page of another origin may send: keys, and those that stream clients and tracers add."""
 
 _PORT = re.compile(r":[0-9]*$")
 
 
 def require_host(settings: Settings, asked: Asked, *, keyed: bool) -> None:
-    """Check, where everybody is served, that a request names this machine or a configured page's.
+    """Check, where no key is needed, that a request names this machine or a configured page's host.
 
-    Any other name belongs to somebody who can have it resolve to this machine, and whose page would then be
-    of our own origin.
+    The owner of any other name could let it resolve to this machine (DNS rebinding), and a page of that name
+    would then have our own origin.
 
     Args:
-        settings: Those in force.
+        settings: The settings in force.
         asked: The request.
-        keyed: Whether keys are asked for.
+        keyed: Whether keys are required.
 
     Raises:
-        Forbidden: It does not.
+        Forbidden: The request names another host.
     """
-    host = asked.headers.get("Host")  # no browser leaves it out
+    host = asked.headers.get("Host")  # browsers always send it
     auth = settings.auth
-    # With keys a page of a rebound name can do nothing. An address is safe, since it is nobody's name.
+    # With keys a page of a rebound name can do nothing. An address is safe, since it can't be rebound.
     safe = _is_address(host or "") if auth.open_networks else keyed
     if safe or host is None or _is_ours(host):
         return
@@ -72,10 +72,10 @@ def _is_address(host: str) -> bool:
 
 @lru_cache(maxsize=256)
 def _is_ours(host: str) -> bool:
-    """Tell whether a host, with or without its port, is this machine; every publish request asks.
+    """Tell whether a host, with or without its port, is this machine; called for every publish request.
 
-    A name without a dot (a container's, a machine's) is the local network's own, which no stranger can have
-    resolve.
+    A name without a dot (a container's, a machine's) belongs to the local network, so strangers can't rebind
+    it.
     """
     name = _PORT.sub("", host).strip("[]")
     return is_loopback(name) or not (set(".:") & set(name))
@@ -86,10 +86,10 @@ def _is_configured(settings: ServerSettings, host: str) -> bool:
 
 
 def require_origin(settings: Settings, asked: Asked) -> None:
-    """Check the page that asks; programs that are no browsers name none.
+    """Check the origin of the calling page; programs other than browsers send none.
 
     Raises:
-        Forbidden: It may not use the API.
+        Forbidden: The page may not use the API.
     """
     origin = asked.headers.get("Origin")
     if origin is not None and not origin_allowed(settings.server, origin, asked):
@@ -102,7 +102,7 @@ def require_origin(settings: Settings, asked: Asked) -> None:
 
 
 def origin_allowed(settings: ServerSettings, origin: str, asked: Asked) -> bool:
-    """Tell whether a page of this origin may use the API: it is ours, or configured."""
+    """Tell whether a page of this origin may use the API: the origin is ours, or configured."""
     allowed = settings.cors_origins
     page = origin.partition("://")[2]
     if origin in allowed or "*" in allowed or page == asked.headers.get("Host", ""):
@@ -111,9 +111,10 @@ def origin_allowed(settings: ServerSettings, origin: str, asked: Asked) -> bool:
 
 
 def _forwarded_host(settings: ServerSettings, asked: Asked) -> str | None:
-    """Return the host that a browser has asked for, where a proxy that is trusted says so.
+    """Return the host that the browser has asked for, as reported by a trusted proxy.
 
-    Of several the last counts: that proxy has put it there itself, and what stands before may be anybody's.
+    Of several hosts the last one counts: the trusted proxy has added it, and a client may have sent the
+    others.
     """
     forwarded = asked.headers.get("X-Forwarded-Host") if settings.trusted_proxies else None
     if forwarded is None or not is_within(peer_address(), settings.trusted_proxies):
@@ -122,10 +123,10 @@ def _forwarded_host(settings: ServerSettings, asked: Asked) -> str | None:
 
 
 def client_address(settings: ServerSettings, asked: Asked) -> str | None:
-    """Return the address that a request comes from; behind proxies that are trusted, the one that they name.
+    """Return the address of a request's client; behind trusted proxies, the one that they report.
 
-    Each proxy puts the address of its own peer behind those that are there: so the last one counts that is no
-    such proxy's, and what a client has written before it does not.
+    Each proxy appends the address of its own peer. So the last address that is not a trusted proxy's counts,
+    and those before it, which the client may have sent, do not.
     """
     peer = peer_address()
     if peer is None or not is_within(peer, settings.trusted_proxies):
@@ -141,7 +142,7 @@ def client_address(settings: ServerSettings, asked: Asked) -> str | None:
 
 
 def _plain_address(text: str) -> str | None:
-    """Return an address without the port that some proxies put behind it."""
+    """Return an address without the port that some proxies append."""
     if text.startswith("["):
         text = text[1:].partition("]")[0]
     elif text.count(":") == 1:
@@ -154,11 +155,11 @@ def _plain_address(text: str) -> str | None:
 
 @lru_cache(maxsize=256)
 def is_within(address: str | None, networks: tuple[str, ...]) -> bool:
-    """Tell whether an address is one of these, or in one of these networks."""
+    """Tell whether an address is one of ``networks``, or lies in one of them."""
     if address is None:
         return False
     peer = ip_address(address.partition("%")[0])
-    mapped = getattr(peer, "ipv4_mapped", None)  # as a listener on [::] sees IPv4
+    mapped = getattr(peer, "ipv4_mapped", None)  # the form of IPv4 peers of a listener on [::]
     return any((mapped or peer) in ip_network(network, strict=False) for network in networks)
 
 
@@ -169,13 +170,13 @@ def common_headers(settings: ServerSettings, asked: Asked) -> dict[str, str]:
     if origin is not None and origin_allowed(settings, origin, asked):
         headers["Access-Control-Allow-Origin"] = origin
         headers["Access-Control-Expose-Headers"] = "Link, Retry-After, X-Next-Cursor, X-Stream-Cursor"
-        # A page that may ask may also show what it is answered.
+        # A page that may use the API may also read its answers.
         headers["Cross-Origin-Resource-Policy"] = "cross-origin"
     return headers
 
 
 def joined(headers: Mapping[str, str], common: Mapping[str, str]) -> dict[str, str]:
-    """Return the headers of an answer with the common ones; both may vary by something."""
+    """Return the headers of an answer joined with the common ones; ``Vary`` is merged."""
     both = {**headers, **common}
     if "Vary" in headers and "Vary" in common:
         both["Vary"] = f"{headers['Vary']}, {common['Vary']}"
@@ -183,7 +184,7 @@ def joined(headers: Mapping[str, str], common: Mapping[str, str]) -> dict[str, s
 
 
 def preflight_headers(settings: ServerSettings, asked: Asked, methods: Iterable[str]) -> dict[str, str]:
-    """Return the headers of the answer to OPTIONS on a path that has these methods."""
+    """Return the headers of the answer to OPTIONS on a path with these ``methods``."""
     allowed = ", ".join(methods)
     headers = {"Allow": allowed}
     origin = asked.headers.get("Origin")

@@ -1,4 +1,4 @@
-"""An answer as a value: the same whether Quart sends it or a shortcut does."""
+"""An answer as a value, whether Quart or a shortcut sends it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Answer:
         status: HTTP status.
         body: The body, of known length.
         content_type: The media type of the body.
-        headers: Further ones.
+        headers: Further headers.
     """
 
     status: int
@@ -32,7 +32,7 @@ class Answer:
         return Response(self.body, self.status, dict(self.headers), content_type=self.content_type)
 
     def encoded(self) -> bytes:
-        """Write it for HTTP/1.1 as hypercorn does."""
+        """Encode the answer for HTTP/1.1 as hypercorn does."""
         headers = {
             "content-type": self.content_type,
             "content-length": len(self.body),

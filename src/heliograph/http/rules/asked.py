@@ -1,6 +1,6 @@
-"""The head of a request, without input and output: all that the rules of a request look at.
+"""The head of a request as a protocol: the only view of a request that the rules need.
 
-Quart's requests are of this form, and so is a ``Head`` that was read by hand: both doors have one set of
+Quart's requests implement it, and so does a ``Head`` that the wire has parsed, so both ways have one set of
 rules.
 """
 
@@ -12,7 +12,7 @@ from werkzeug.datastructures import MultiDict
 
 
 class Headers(Protocol):
-    """Header fields, by names in whatever letters."""
+    """Header fields by name; the case of names does not matter."""
 
     @overload
     def get(self, key: str, /) -> str | None: ...
@@ -20,19 +20,19 @@ class Headers(Protocol):
     def get(self, key: str, default: str, /) -> str: ...
 
     def __getitem__(self, key: str, /) -> str:
-        """Return a field that is there."""
+        """Return a field that exists."""
 
 
 class Asked(Protocol):
-    """The head of a request, read."""
+    """The parsed head of a request."""
 
     @property
     def method(self) -> str:
-        """The method in capitals."""
+        """The method, in upper case."""
 
     @property
     def path(self) -> str:
-        """Without the query."""
+        """The path, without the query."""
 
     @property
     def headers(self) -> Headers:
@@ -44,8 +44,8 @@ class Asked(Protocol):
 
     @property
     def http_version(self) -> str:
-        """Such as ``1.1``."""
+        """The version of HTTP, such as ``1.1``."""
 
     @property
     def mimetype(self) -> str:
-        """The media type of the body, in small letters, without parameters; empty if none is given."""
+        """The media type of the body, in lower case and without parameters; empty if none is given."""

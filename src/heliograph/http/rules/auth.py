@@ -1,15 +1,14 @@
 """Authentication: the caller of a request, and the caller's rights.
 
 Keys are known by their SHA-256 only: those of the settings, and those in the vault (``actors.keyring``),
-which come and go while this runs. Where there never was any key everybody is the local user, and the service
-then binds to loopback only (``service`` sees to that), unless networks are named that need none; to revoke
-the last key opens nothing.
+which may change while the service runs. If there never was a key, every caller is the local user, and the
+service binds to loopback only (``service`` sees to that), unless networks are configured that need no key.
+Revoking the last key does not open the service.
 
 Two signed texts stand for a key: a short-lived *ticket* for the query string, since browsers can't set
-headers on EventSource and WebSocket, and a *session*, the cookie of our own page. Any node with the same
-keys and signing secrets (``actors.signing``) accepts them; each is good for its own purpose alone. A third, a
-*task key*, is sent as a key is, and reaches one task: the program that the task runs need not be trusted with
-more.
+headers on EventSource and WebSocket, and a *session*, the cookie of our own page. Any node with the same keys
+and signing secrets (``actors.signing``) accepts them, each for its own purpose alone. A third text, a *task
+key*, is sent like a key and reaches one task: the program of the task need not be trusted with more.
 """
 
 from __future__ import annotations
@@ -46,14 +45,14 @@ class Identity:
     """A known caller.
 
     Args:
-        name: The key's name.
+        name: The caller's name, mostly that of the key.
         scopes: The caller's rights: ``read``, ``publish``, ``admin``.
-        channels: Selectors that it may read and publish; empty: all.
+        channels: Selectors that the caller may read and publish; empty: all.
         by: The kind of proof: a ``key``, a ``ticket``, a ``session``, a ``task key`` or its
             ``network``.
-        key: The name of the key that all this comes from; empty: of none.
+        key: The name of the key that the identity comes from; empty: none.
         expires_at: The time at which that key expires; ``None``: never.
-        allowance: The rest of that key's quota; ``None``: it has none.
+        allowance: The rest of that key's quota; ``None``: it has no quota.
     """
 
     name: str
@@ -65,20 +64,20 @@ class Identity:
     allowance: Allowance | None = attrs.field(default=None, eq=False)
 
     def require(self, scope: str, *selectors: str) -> None:
-        """Check a scope, and that it covers all these channels or patterns.
+        """Check that the caller has a scope, and that its key covers all these channels or patterns.
 
         Raises:
-            Forbidden: It does not.
+            Forbidden: The scope or a channel is missing.
         """
         self.require_scope(scope)
         for selector in selectors:
             self.require_channel(selector)
 
     def require_scope(self, scope: str) -> None:
-        """Check a scope.
+        """Check that the caller has a scope.
 
         Raises:
-            Forbidden: The key has not this one.
+            Forbidden: The key lacks the scope.
         """
         if scope not in self.scopes:
             raise Forbidden(f"this needs the scope {scope}; {self.name} has {', '.join(self.scopes)}")
@@ -87,7 +86,7 @@ class Identity:
         """Check that a channel, or a pattern of channels, is covered.
 
         Raises:
-            Forbidden: It is not.
+            Forbidden: It is not covered.
         """
         if not self.covers(selector):
             if selector == AUDIT:
@@ -95,7 +94,7 @@ class Identity:
             raise Forbidden(f"{self.name} may not use the channel {selector}")
 
     def covers(self, *selectors: str) -> bool:
-        """Tell whether channels, or patterns of them, are all covered; the audit is for administrators."""
+        """Tell whether all these channels or patterns are covered; the audit needs an administrator."""
         if AUDIT in selectors and "admin" not in self.scopes:
             return False
         return not self.channels or all(
@@ -103,41 +102,41 @@ class Identity:
         )
 
     def _covers(self, own: str, selector: str) -> bool:
-        beneath = self.by == TASK_KEY and selector.startswith(f"{own}.")  # tasks that the task begins
+        beneath = self.by == TASK_KEY and selector.startswith(f"{own}.")  # tasks that this task has begun
         return beneath or selector_covers(own, selector)
 
 
 CREDENTIALS = ("Authorization", "Cookie", "X-API-Key")
-"""The headers that tell who asks."""
+"""The headers that identify the caller."""
 
 LOCAL = Identity("local", SCOPES)
-"""Everybody, when no keys are configured."""
+"""Every caller, when no keys are configured."""
 
 NETWORK = Identity("network", SCOPES, by="network")
-"""Everybody in the networks that need no key."""
+"""Every caller in the networks that need no key."""
 
 NOBODY = Identity("anonymous", ())
-"""A caller that need not say who it is, or has not done so yet."""
+"""A caller that needs no credentials, or has not sent them yet."""
 
 
 class NobodyKnown(Unauthenticated):
-    """A request carries nothing that tells who asks, where it is needed."""
+    """A request carries no credentials where they are needed."""
 
 
 class Authenticator:
-    """Tells callers apart by key, ticket, session or network.
+    """Identifies callers by key, ticket, session or network.
 
     Args:
-        settings: The keys, and what needs none.
-        signing: Returns the secrets that tickets and sessions are signed with; the last of them signs.
-        keyring: Has further keys; ``learn`` takes them over.
-        guarded: Others than this machine's programs may ask: without any key they are nobody all the same.
+        settings: The configured keys, and the networks that need none.
+        signing: Returns the secrets that tickets and sessions are signed with; the last one signs.
+        keyring: The keys in the vault; ``learn`` takes them over.
+        guarded: Whether other machines can reach the service: keys are then required even if there are none.
 
     Attributes:
-        open: Whether everybody is the local user: there never was a key, and there are no networks either.
-        keyed: Whether keys are asked for, of those at least who come from no such network.
-        allowances: What is left to each key that has a quota.
-        refused: Credentials that were wrong.
+        open: Whether every caller is the local user: there never was a key, and no network is configured.
+        keyed: Whether keys are required, at least of callers outside the networks that need none.
+        allowances: The rest of the quota of each key that has one.
+        refused: Counts of wrong credentials.
     """
 
     def __init__(
@@ -159,7 +158,7 @@ class Authenticator:
         self.learn()
 
     def _allowance(self, name: str, own: Quota | None) -> Allowance | None:
-        """Return what is left to a key, as it was before if it was known."""
+        """Return the rest of a key's quota; a known key keeps its own."""
         quota = own or self._settings.quota
         if quota == Quota():
             return None
@@ -168,7 +167,7 @@ class Authenticator:
         return self.allowances[name]
 
     def learn(self) -> None:
-        """Take over the keys of the keyring as they are now; those of the settings go before them."""
+        """Take over the keyring's current keys; keys of the settings take precedence."""
         found = [
             (
                 key.sha256,
@@ -220,14 +219,14 @@ class Authenticator:
         """Identify a request; ``None`` when it carries no credentials but needs them.
 
         Args:
-            headers: The request's.
+            headers: The request's headers.
             ticket: The ticket in its query.
             peer: The address that it came from.
-            returning: It comes back to an event stream, whose ticket is then good for longer: a browser's
-                EventSource repeats its URL, and is dead for good once that is refused.
+            returning: Whether the client resumes an event stream; its ticket is then valid for longer, since
+                a browser's EventSource repeats its URL, and ends for good once that is refused.
 
         Raises:
-            Unauthenticated: It carries wrong ones.
+            Unauthenticated: The credentials are wrong.
         """
         if self.open:
             return LOCAL
@@ -256,7 +255,7 @@ class Authenticator:
 
         Raises:
             NobodyKnown: It carries no credentials but needs them.
-            Unauthenticated: It carries wrong ones.
+            Unauthenticated: The credentials are wrong.
         """
         who = self.from_headers(headers, ticket, peer, returning=returning)
         if who is None:
@@ -267,7 +266,7 @@ class Authenticator:
         """Identify a key or a ticket; see ``from_headers``.
 
         Raises:
-            Unauthenticated: It is unknown, or the ticket is too old.
+            Unauthenticated: The key or ticket is unknown, or has expired.
         """
         if self.open:
             return LOCAL
@@ -302,7 +301,7 @@ class Authenticator:
         name, task_id = self._signed(text, TASK_KEY, self._settings.task_key_seconds)
         whole = self._named(name, TASK_KEY)
         scopes = tuple(scope for scope in whole.scopes if scope != "admin")
-        # Its name is no key's, so a ticket that it buys stands for nobody.
+        # No key has this name, so a ticket that is made with a task key is worthless.
         return attrs.evolve(
             whole,
             name=f"{name} for task {task_id}",
@@ -318,7 +317,7 @@ class Authenticator:
         """Return the caller that a signed text stands for.
 
         Raises:
-            Unauthenticated: It is none of ours, of another purpose, too old, or of a key that is gone.
+            Unauthenticated: It is not ours, for another purpose, too old, or of a key that is gone.
         """
         name = self._signed(text, purpose, seconds)
         return attrs.evolve(self._named(name, purpose), by=purpose)
@@ -327,8 +326,8 @@ class Authenticator:
         """Return the key that a signed text names.
 
         Raises:
-            Unauthenticated: There is none of that name any more.
-            Unavailable: It may well be there, and can't be looked for yet.
+            Unauthenticated: There is no key of that name any more.
+            Unavailable: The keyring is not loaded yet, so the key may exist.
         """
         identity = self._names.get(name) if isinstance(name, str) else None
         if identity is not None:
@@ -353,10 +352,10 @@ class Authenticator:
 
 
 def _unexpired(identity: Identity) -> Identity:
-    """Return an identity whose key is still good.
+    """Return an identity, after a check that its key has not expired.
 
     Raises:
-        Unauthenticated: It has expired.
+        Unauthenticated: The key has expired.
     """
     if identity.expires_at is not None and time.time() >= identity.expires_at:
         raise Unauthenticated(f"the key {identity.key} has expired")
@@ -364,9 +363,9 @@ def _unexpired(identity: Identity) -> Identity:
 
 
 def _from_own_page(headers: Headers) -> bool:
-    """Tell whether a page of our own origin asks, or nobody says which.
+    """Tell whether a request comes from a page of our own origin, or names no origin.
 
-    A browser sends a Strict cookie also for pages of the same host on other ports: their origin is another.
+    A browser sends a Strict cookie also from pages of the same host on other ports, which are other origins.
     """
     if headers.get("Sec-Fetch-Site", "same-origin") not in {"same-origin", "none"}:
         return False

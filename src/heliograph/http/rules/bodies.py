@@ -1,4 +1,4 @@
-"""Bodies: reading them as they come, within their limits, with errors that name the field."""
+"""Bodies: reads them as they arrive, within their limits, with errors that name the field."""
 
 from __future__ import annotations
 
@@ -27,17 +27,17 @@ NDJSON = (
     "application/x-jsonlines",
 )
 BODY_SECONDS = 60.0
-"""Seconds that a body may take, however it trickles in."""
+"""Seconds in which a body must arrive as a whole."""
 
 LARGE_BODY = 256 * 1024
-"""Bytes of JSON that take milliseconds to parse."""
+"""Size from which JSON takes milliseconds to parse."""
 
 CODINGS = {"gzip": 31, "deflate": 15}
 """Content codings that are unpacked, and what zlib calls their windows."""
 
 UNPACKED_PIECE = 64 * 1024
 _STRUCTURE = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"|[\[\]{},]', re.DOTALL)
-"""Strings, of which none is looked into, and what gives JSON its structure."""
+"""Tokens of JSON: strings, so that their content is skipped, and the characters of its structure."""
 
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 """Some programs write it in front of UTF-8."""
@@ -50,7 +50,7 @@ class BodyReader(Protocol):
         """Take the next bytes."""
 
     def end(self) -> Any:
-        """Return what the whole body says."""
+        """Return the value of the whole body."""
 
 
 class Body(Protocol):
@@ -60,7 +60,7 @@ class Body(Protocol):
         """Make the reader of a body.
 
         Raises:
-            UnsupportedMedia: It says that it is something else.
+            UnsupportedMedia: Its media type is another one.
         """
 
     def describe(self, settings: Settings, components: Components) -> Mapping[str, Any]:
@@ -85,10 +85,10 @@ class JsonBody:
 
 
 def require_json(asked: Asked) -> None:
-    """Check that a body says it is JSON, or says nothing.
+    """Check that a body's media type is JSON, or missing.
 
     Raises:
-        UnsupportedMedia: It is something else.
+        UnsupportedMedia: It is another one.
     """
     if asked.mimetype not in {"", JSON}:
         raise UnsupportedMedia(f"{asked.mimetype} is not read here; send {JSON}")
@@ -126,13 +126,13 @@ class _JsonReader(WholeReader):
 
 
 async def read_body(reader: BodyReader, asked: Asked, body: bytes | AsyncIterable[bytes]) -> Any:
-    """Read a body, all of it there or in the time that bodies have.
+    """Read a body, which has arrived already or must arrive within ``BODY_SECONDS``.
 
-    A large body is parsed in a thread, and a packed one unpacked there: others are served meanwhile.
+    A large body is parsed, and a compressed one decompressed, in a thread, so that other requests go on.
 
     Raises:
-        RequestTimeout: It has not ended in time.
-        HeliographError: It is refused.
+        RequestTimeout: The body has not ended in time.
+        HeliographError: The body is refused.
     """
     coding = asked.headers.get("Content-Encoding", "").strip().lower()
     if coding not in {"", "identity"}:
@@ -157,21 +157,21 @@ async def _read_packed(reader: Unpacked, body: bytes | AsyncIterable[bytes]) -> 
 
 
 class UnsupportedCoding(UnsupportedMedia):
-    """A body is packed in a way that is not read here (RFC 9110, section 12.5.3)."""
+    """A body has a content coding that is not supported (RFC 9110, section 12.5.3)."""
 
     code = "unsupported_coding"
     title = "Unsupported content coding"
 
 
 class Unpacked:
-    """Reads a packed body by way of another reader, whose limits hold for what is unpacked.
+    """Decompresses a body for another reader, whose limits apply to the decompressed bytes.
 
     Args:
-        reader: Reads what is unpacked.
-        coding: As ``Content-Encoding`` says.
+        reader: Reads the decompressed bytes.
+        coding: The value of ``Content-Encoding``.
 
     Raises:
-        UnsupportedCoding: It is none of ``CODINGS``.
+        UnsupportedCoding: The coding is none of ``CODINGS``.
     """
 
     def __init__(self, reader: BodyReader, coding: str) -> None:
@@ -184,7 +184,7 @@ class Unpacked:
         self._unpacking = zlib.decompressobj(self._window)
 
     def feed(self, data: bytes) -> None:
-        """Take the next packed bytes; they are unpacked bit by bit, so that a bomb meets the limit early."""
+        """Decompress the next bytes, in small pieces, so that a bomb reaches the limit early."""
         while data:
             if self._unpacking.eof:  # several gzip members may follow each other
                 self._unpacking = zlib.decompressobj(self._window)
@@ -198,17 +198,17 @@ class Unpacked:
                 break
 
     def end(self) -> Any:
-        """Return what the whole body says."""
+        """Return the value of the whole body."""
         if not self._unpacking.eof:
             raise Malformed("the packed body ends in its middle")
         return self._reader.end()
 
 
 class InTime:
-    """A body that may take a while, but not longer.
+    """A body that must arrive within ``BODY_SECONDS``.
 
     Args:
-        chunks: The body; iterating raises ``RequestTimeout`` when it has not ended in time.
+        chunks: The body; iteration raises ``RequestTimeout`` if it has not ended in time.
     """
 
     def __init__(self, chunks: AsyncIterable[bytes]) -> None:
@@ -227,14 +227,15 @@ class InTime:
 
 
 class ItemReader:
-    """Reads the items of a publish request: one JSON object, an array, or NDJSON, as its body comes.
+    """Reads the items of a publish request as its body arrives: one JSON object, an array, or NDJSON.
 
     Args:
-        kind: The media type; JSON where none is given.
-        max_bytes: Limit of the body.
-        max_items: Limit of items.
-        parse: Reads JSON, given its bytes and what it is.
-        max_item_bytes: Limit of an item as it comes: what is larger can't be within the limit of its event.
+        kind: The media type; JSON if it is empty.
+        max_bytes: The most bytes of the body.
+        max_items: The most items.
+        parse: Parses JSON, given its bytes and their name in errors.
+        max_item_bytes: The most bytes of an item as it comes; the event of a larger one would be over its
+            limit.
 
     Raises:
         UnsupportedMedia: Neither JSON nor NDJSON.
@@ -262,8 +263,8 @@ class ItemReader:
         """Take the next bytes of the body.
 
         Raises:
-            TooLarge: Over one of the limits.
-            Malformed: Not what it says it is.
+            TooLarge: A limit is exceeded.
+            Malformed: The body does not have the form of its media type.
         """
         self._size += len(data)
         if self._size > self._max_bytes:
@@ -281,9 +282,9 @@ class ItemReader:
         """Return the items of the whole body.
 
         Raises:
-            TooLarge: There are too many.
-            Malformed: Not what it says it is.
-            Invalid: No items at all.
+            TooLarge: There are too many, or one is too large.
+            Malformed: The body does not have the form of its media type.
+            Invalid: There are no items.
         """
         if self._ndjson:
             self._add_line(self._rest)
@@ -313,7 +314,7 @@ class ItemReader:
     def _add_pieces(self, body: bytes) -> None:
         """Parse a large body item by item.
 
-        The parser lets nobody else run until it has done: it is given no more than one item at a time.
+        The parser holds the GIL until it is done, so it is given one item at a time.
         """
         pieces = []
         for piece in split_array(body):
@@ -334,10 +335,10 @@ class ItemReader:
 
 
 def split_array(body: bytes) -> Iterator[bytes]:
-    """Yield the entries of a JSON array as they stand there; of anything else the whole.
+    """Yield the raw entries of a JSON array; the whole body if it is not an array.
 
     Raises:
-        Malformed: The array does not end, or something stands behind it.
+        Malformed: The array does not end, or something follows it.
     """
     if body.lstrip()[:1] != b"[":
         yield body

@@ -8,9 +8,9 @@ known types::
         status: tuple[str, ...] = query(Words(STATUSES), "Any of these.", default=())
         limit: int = query(Whole(1, 500), "The most items on a page.", default=50)
 
-An empty parameter counts as absent. Whatever is wrong is named, all of it in one answer.
+An empty parameter counts as absent. One answer names all wrong parameters.
 
-A long module, since it has all kinds of values that a parameter may be; each is a small class of one form.
+A long module, since it has every kind of parameter value; each is a small class of one form.
 """
 
 from __future__ import annotations
@@ -42,10 +42,10 @@ from heliograph.model.ids import EventId, is_time, parse_position, parse_time
 MAX_LIMIT = 500
 DEFAULT_LIMIT = 50
 MAX_SELECTORS = 500
-"""A selection is read as a union over its channels, of which SQLite takes no more."""
+"""The most selectors: a selection is read as a union over its channels, and SQLite takes no more terms."""
 
 TICKET = "ticket"
-"""The query parameter that is read by the gate, before any other."""
+"""The query parameter that authentication reads, before all others."""
 
 PATTERN = rf"(?:{'|'.join(KINDS_WITH_ID)}):\*|\*"
 POSITION = said(
@@ -60,22 +60,22 @@ T = TypeVar("T")
 
 
 class ParameterKind(Protocol):
-    """A kind of values: reads a parameter's text, and describes it."""
+    """A kind of value: parses a parameter's text, and describes it."""
 
     def read(self, texts: Sequence[str], name: str, settings: Settings) -> Any:
-        """Read its value.
+        """Parse a parameter's value.
 
         Args:
-            texts: As often as it was given, and never empty.
+            texts: The texts that were given, at least one, and none empty.
             name: The parameter's name in errors.
             settings: The settings in force.
 
         Raises:
-            Invalid: It is not of this kind.
+            Invalid: A text is not of this kind.
         """
 
     def schema(self, settings: Settings) -> Schema:
-        """Describe its text."""
+        """Return the JSON Schema of a text."""
 
 
 @attrs.frozen
@@ -83,12 +83,12 @@ class Parameter:
     """One parameter of an endpoint.
 
     Args:
-        name: As a client writes it.
+        name: The name as a client writes it.
         field: The field of the class that takes its value.
-        kind: Reads and describes its text.
+        kind: Parses and describes its text.
         text: The meaning of the parameter.
         where: ``query``, ``path`` or ``header``.
-        default: The value without it.
+        default: The value if it is absent.
     """
 
     name: str
@@ -99,10 +99,10 @@ class Parameter:
     default: Any
 
     def read(self, asked: Asked, path: Mapping[str, str], settings: Settings) -> Any:
-        """Read it from a request.
+        """Read the parameter from a request.
 
         Raises:
-            Invalid: It is wrong.
+            Invalid: It is wrong, or missing without a default.
         """
         if self.where == "query":
             texts = [text for text in asked.args.getlist(self.name) if text]
@@ -112,7 +112,7 @@ class Parameter:
         return self.kind.read(texts, self.name, settings) if texts else self.default
 
     def describe(self, settings: Settings) -> Mapping[str, Any]:
-        """Describe it for OpenAPI."""
+        """Describe the parameter for OpenAPI."""
         schema = self.kind.schema(settings)
         if isinstance(self.default, str | int):
             schema = {**schema, "default": self.default}
@@ -126,9 +126,9 @@ class Nothing:
 
 
 def query(kind: ParameterKind, text: str, *, default: Any = None, name: str | None = None) -> Any:
-    """Declare a field that is read from the query; its name there is the field's, if no other is given.
+    """Declare a field that is read from the query, under ``name`` or else the field's own name.
 
-    With ``attrs.NOTHING`` as its default it must be there.
+    With ``attrs.NOTHING`` as its default the parameter is required.
     """
     return _field("query", kind, text, default, name)
 
@@ -167,14 +167,14 @@ def read_parameters(
     """Read the parameters of a request.
 
     Args:
-        cls: Declares them.
+        cls: The class that declares them.
         asked: The request.
-        path: The values of its path.
+        path: The values of its path's parameters.
         settings: The settings in force.
-        known: Names in the query that somebody else reads; ``None``: whatever else is there is ignored.
+        known: Further names that the query may have; ``None``: unknown names are ignored.
 
     Raises:
-        Invalid: Some of them are wrong, or unknown; all are named.
+        Invalid: Some are wrong or unknown; all of these are named.
     """
     errors: list[FieldError] = []
     values: dict[str, Any] = {}
@@ -230,7 +230,7 @@ class Text:
 
 @attrs.frozen
 class Texts:
-    """Texts, one each time that the parameter is given."""
+    """Texts, one for each time that the parameter is given."""
 
     def read(self, texts: Sequence[str], name: str, settings: Settings) -> tuple[str, ...]:
         """Read them."""
@@ -251,7 +251,7 @@ class Whole:
     def read(self, texts: Sequence[str], name: str, settings: Settings) -> int:
         """Read it."""
         digits = texts[0]
-        # int() takes forms that nobody means: 1_000, Arabic digits, spaces
+        # int() would also accept 1_000, Arabic digits and spaces.
         sound = digits.isascii() and digits.removeprefix("-").isdigit() and len(digits) < 20
         if sound and self.low <= int(digits) <= self.high:
             return int(digits)
@@ -292,7 +292,7 @@ class Moment:
 
 @attrs.frozen
 class Word:
-    """One of some words, as itself or as what ``make`` makes of it."""
+    """One of some words, as itself or as the value that ``make`` returns for it."""
 
     words: Collection[str]
     make: Callable[[str], Any] = str
@@ -331,10 +331,10 @@ class Place:
     """A position in the log.
 
     Args:
-        id: Events after this one; ``None`` where it is foreign, or nothing was given.
-        is_time: It was given as a time, so it may well be newer than the newest event.
-        foreign: It is no position of ours. It is the id of an event of another service, say, that an
-            EventSource has kept and would send for ever; to refuse it would end that EventSource for good.
+        id: The position, after which events follow; ``None`` if it is foreign or was not given.
+        is_time: Whether it was given as a time, which may be newer than the newest event.
+        foreign: Whether it is not a position of ours, such as an event id of another service that an
+            EventSource has kept and will send for ever; a refusal would end that EventSource for good.
     """
 
     id: EventId | None = None
@@ -357,7 +357,7 @@ class Position:
 
 @attrs.frozen
 class ClientPosition:
-    """The position of an event stream's client, as a ``Place``; nothing is refused."""
+    """The position of an event stream's client, as a ``Place``; every text is accepted."""
 
     def read(self, texts: Sequence[str], name: str, settings: Settings) -> Place:
         """Read it."""
@@ -374,13 +374,13 @@ class ClientPosition:
 
 @attrs.frozen
 class Selectors:
-    """Channels and patterns, one each time that the parameter is given."""
+    """Channels and patterns, one for each time that the parameter is given."""
 
     def read(self, texts: Sequence[str], name: str, settings: Settings) -> tuple[str, ...]:
         """Read them."""
         if len(texts) > self._most(settings):
             raise Invalid.field(name, f"at most {self._most(settings)} channels are taken at once")
-        # A plus sign in a query is a space, which no channel has: it can only be meant as a plus sign.
+        # A plus sign in a query means a space, which no channel has, so it must have been meant literally.
         return tuple(parse_selector(_with_plus(one)) for one in texts)
 
     def schema(self, settings: Settings) -> Schema:
@@ -410,7 +410,7 @@ class Keyset:
 
     Args:
         kinds: The types of its parts.
-        make: Makes the key of them; raises ``ValueError`` where a list never has such a key.
+        make: Makes the key from the parts; raises ``ValueError`` if a list never has such a key.
     """
 
     kinds: tuple[type, ...]
@@ -433,7 +433,7 @@ class Keyset:
 
 @attrs.frozen
 class Media:
-    """The best of some media types for an ``Accept`` header; the first where it names none of them."""
+    """The best of some media types for an ``Accept`` header; the first one if it accepts none of them."""
 
     kinds: tuple[str, ...]
 
@@ -449,7 +449,7 @@ class Media:
 
 @attrs.frozen
 class Coding:
-    """Whether an ``Accept-Encoding`` header takes a coding."""
+    """Whether an ``Accept-Encoding`` header accepts a coding."""
 
     name: str
 
@@ -463,12 +463,12 @@ class Coding:
 
 
 def page_limit(most: int = MAX_LIMIT, default: int = DEFAULT_LIMIT) -> Any:
-    """Declare ``limit``, as lists take it."""
+    """Declare the parameter ``limit`` of lists."""
     return query(Whole(1, most), "The most items on a page.", default=default)
 
 
 def page_cursor(make: Callable[..., Any], *kinds: type) -> Any:
-    """Declare ``cursor``, as lists take it; ``make`` makes the key of parts of these types."""
+    """Declare the parameter ``cursor`` of lists; ``make`` makes the key from parts of these types."""
     return query(Keyset(kinds, make), "A next_cursor of this list, unchanged.")
 
 
@@ -487,15 +487,15 @@ def _decode(cursor: str) -> Any:
 
 
 def _with_plus(moment: str) -> str:
-    """Return a time with the plus sign of its offset, which is a space where a query does not escape it."""
+    """Return a time with the plus sign of its offset, which an unescaped query turns into a space."""
     return moment.replace(" ", "+")
 
 
 def require_utf8(value: str, field: str) -> str:
-    """Refuse text with lone surrogates or NUL, which no database keeps.
+    """Check that a text has no lone surrogates and no NUL, which databases can't store.
 
     Raises:
-        Malformed: It has some.
+        Malformed: It has one.
     """
     try:
         value.encode()

@@ -1,7 +1,7 @@
-"""Errors on the wire: problems (RFC 9457), made of what each class of the family says of itself.
+"""Errors on the wire: problems (RFC 9457), made from the attributes of the classes in ``model.errors``.
 
 HTTP answers ``application/problem+json``; the WebSocket's ``error`` message takes its fields from the same
-problem. What is not in the family is a bug: it is logged with its traceback and answered by a bare 500.
+problem. Any other exception is a bug: it is logged with its traceback and answered by a bare 500.
 """
 
 from __future__ import annotations
@@ -56,10 +56,10 @@ class Fault:
 
     Args:
         status: HTTP status.
-        code: Stable, for programs.
+        code: The kind of problem, for programs; it is stable.
         title: The kind of problem, for people.
-        detail: This occurrence.
-        errors: Bad fields, if that is what it was.
+        detail: The description of this occurrence.
+        errors: The bad fields, if there are any.
         retry_after: Seconds to wait, if waiting helps.
     """
 
@@ -71,7 +71,7 @@ class Fault:
     retry_after: float | None = None
 
     def answer(self, more: Mapping[str, str] | None = None) -> Answer:
-        """Make the answer, with these headers besides its own."""
+        """Make the answer, with further headers ``more``."""
         body = Problem(
             type=f"urn:heliograph:problem:{self.code}",
             title=self.title,
@@ -92,7 +92,7 @@ class Fault:
 
 
 def describe(error: errors.HeliographError) -> Fault:
-    """Make the problem that an error of the family is."""
+    """Make the problem of an error of ``model.errors``."""
     return Fault(
         error.status,
         error.code,
@@ -104,7 +104,7 @@ def describe(error: errors.HeliographError) -> Fault:
 
 
 class UpgradeRequired(errors.ClientFault):
-    """A WebSocket was asked for without an upgrade (RFC 9110, section 15.5.22)."""
+    """A request for a WebSocket has no upgrade (RFC 9110, section 15.5.22)."""
 
     status = 426
     code = "upgrade_required"
@@ -112,7 +112,7 @@ class UpgradeRequired(errors.ClientFault):
 
 
 def answer_to(error: Exception) -> Answer:
-    """Make the answer to an error: of the family, of the framework, or a bug, which is logged."""
+    """Make the answer to an error: of ``model.errors``, of the framework, or a bug, which is logged."""
     if isinstance(error, RequestEntityTooLarge):
         error = errors.TooLarge("the body is larger than server.max_request_bytes")
     if isinstance(error, UpgradeRequired):
@@ -130,7 +130,7 @@ def answer_to(error: Exception) -> Answer:
 
 
 def _of_framework(error: HTTPException) -> Answer:
-    """Make the answer to an error of werkzeug's, by the code and title that its status has with us."""
+    """Make the answer to an error of werkzeug's, with our code and title for its status."""
     status, name = error.code or 500, error.name or "Error"
     ours = errors.by_status().get(status)
     code, title = (name.lower().replace(" ", "_"), name) if ours is None else (ours.code, ours.title)

@@ -1,15 +1,16 @@
-"""Quotas: bounds of one key's use, refused with 429 and told on every answer to a key that has one.
+"""Quotas: limits of one key's use. Requests over a limit get 429, and all answers to the key show the limits.
 
-Rates are token buckets of a minute's worth that fill evenly. A request is let in while there is something in
-each bucket that it takes from, and may take more than is there: the bucket then owes, and whoever comes next
-waits. So a request is refused by its head, before its body is read, and none is too large ever to pass.
+Rates are token buckets of a minute's worth that fill evenly. A request is admitted while each bucket that it
+takes from has something left. It may take more than that: the bucket is then in debt, and later requests
+wait. So a request is refused by its head, before its body is read, and no request is too large ever to be
+admitted.
 
 The headers are those of draft-ietf-httpapi-ratelimit-headers-11, "RateLimit header fields for HTTP":
-``RateLimit-Policy`` says what may be used (``q``) in which time (``w``) of what (``qu``), ``RateLimit`` what
-is left (``r``) and in how many seconds all of it is there again (``t``).
+``RateLimit-Policy`` gives the quota (``q``), its window in seconds (``w``) and its unit (``qu``);
+``RateLimit`` gives the rest (``r``) and the seconds until the quota is whole again (``t``).
 
-Each node counts for itself: a key that spreads over n nodes may use n times as much. To share the counts
-would cost every request a call to Redis, and an outage of Redis would decide who is let in.
+Each node counts for itself: a key that uses n nodes may use n times as much. Sharing the counts would cost
+every request a call to Redis, and an outage of Redis would decide which requests are admitted.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ UNITS = {"requests": "requests", "events": "events", "bytes": "content-bytes"}
 
 
 class QuotaExceeded(TooMany):
-    """A key has used what it may; ``headers`` say of what."""
+    """A key has used up a quota; ``headers`` tell which one."""
 
     code = "rate_limit_exceeded"
     title = "Over the key's quota"
@@ -47,20 +48,20 @@ class QuotaExceeded(TooMany):
 
 @attrs.define
 class _Bucket:
-    """The rest of a rate."""
+    """A token bucket: the rest of one rate."""
 
     quota: int
     left: float
     at: float
 
     def fill(self, now: float) -> float:
-        """Return what is left now; less than nothing is owed."""
+        """Fill the bucket up to ``now``; return the rest, which is negative for a debt."""
         self.left = min(self.quota, self.left + (now - self.at) * self.quota / WINDOW)
         self.at = now
         return self.left
 
     def seconds_to(self, level: float) -> float:
-        """Return in how many seconds so much is left."""
+        """Return the seconds until ``level`` is left."""
         return max(0.0, (level - self.left) * WINDOW / self.quota)
 
 
@@ -68,11 +69,11 @@ class Allowance:
     """The rest of one key's quota, on this node.
 
     Args:
-        name: The key's.
-        quota: Of which it may use a part, and not everything.
+        name: The key's name.
+        quota: The key's quota; a unit without a limit is not counted.
 
     Attributes:
-        refused: How often it was refused, by what it had used up.
+        refused: The number of refusals by the unit that was used up.
     """
 
     def __init__(self, name: str, quota: Quota) -> None:
@@ -93,13 +94,13 @@ class Allowance:
         )
 
     def admit(self, *, sends: bool) -> None:
-        """Let a request in, and count it.
+        """Admit a request, and count it.
 
         Args:
-            sends: It has a body, or says something: what is owed of events and bytes holds it up too.
+            sends: Whether the request changes something: a debt of events or bytes then holds it up, too.
 
         Raises:
-            QuotaExceeded: There is nothing left for it.
+            QuotaExceeded: A quota is used up.
         """
         now = _now()
         for unit, bucket in self._buckets.items():
@@ -110,7 +111,7 @@ class Allowance:
         self.charge("requests", 1)
 
     def charge(self, unit: str, count: int) -> None:
-        """Take from what is left, and more if need be."""
+        """Take ``count`` from a bucket, which may go into debt."""
         bucket = self._buckets.get(unit)
         if bucket is not None:
             bucket.left -= count
@@ -122,7 +123,7 @@ class Allowance:
         )
 
     def headers(self) -> dict[str, str]:
-        """Return the headers that tell what is left."""
+        """Return the headers that show the quota and its rest."""
         now = _now()
         left = []
         for unit, bucket in self._buckets.items():
@@ -138,22 +139,22 @@ class Allowance:
     def begin(
         self, drafts: Sequence[Draft], active: Callable[[Collection[str]], Collection[str]], through: EventId
     ) -> list[str]:
-        """Count the tasks that events are of; return those that were not counted yet.
+        """Count the tasks of events that are about to be appended; return those that are new.
 
         Args:
             drafts: The events.
-            active: Returns which of some tasks have not ended.
-            through: As of which event it knows.
+            active: Returns those of the given tasks that have not ended.
+            through: The newest event that ``active`` knows.
 
         Raises:
-            QuotaExceeded: So many can't be under way.
+            QuotaExceeded: The key would have too many tasks under way.
         """
         if not self.quota.tasks:
             return []
         fresh = [name for name in _named(drafts, ended=False) if name not in self._tasks]
         if len(self._tasks) + len(fresh) > self.quota.tasks:
             told = [name for name, last in self._tasks.items() if last <= through]
-            for name in set(told) - set(active(told)):  # ended by somebody else
+            for name in set(told) - set(active(told)):  # another key has ended it
                 del self._tasks[name]
         if len(self._tasks) + len(fresh) > self.quota.tasks:
             self._refuse("tasks", f"{self.quota.tasks} tasks under way", TASKS_RETRY_SECONDS)
@@ -161,19 +162,19 @@ class Allowance:
         return fresh
 
     def appended(self, drafts: Sequence[Draft], last: EventId) -> None:
-        """Note that events are kept: their tasks are under way, or have ended."""
+        """Note that events were appended: their tasks are under way, or have ended."""
         if self.quota.tasks:
             self._tasks |= dict.fromkeys(_named(drafts, ended=False), last)
             self.forget(_named(drafts, ended=True))
 
     def forget(self, tasks: Iterable[str]) -> None:
-        """Count these tasks no more."""
+        """Stop counting these tasks."""
         for name in tasks:
             self._tasks.pop(name, None)
 
 
 def _named(drafts: Sequence[Draft], *, ended: bool) -> dict[str, None]:
-    """Return the tasks that events are of: those that have ended by their last word, or the others."""
+    """Return the tasks of events: those whose last event ends them, or else the others."""
     last = {draft.channel: draft for draft in drafts if draft.channel.startswith(TASK)}
     return {
         channel.removeprefix(TASK): None

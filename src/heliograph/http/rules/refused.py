@@ -1,10 +1,10 @@
-"""Refused credentials: counted, said with the address that they came from, and slowed.
+"""Refused credentials: counted, logged with the address that they came from, and slowed.
 
-From an address that has sent ``FREE`` wrong keys, tickets or sessions within a minute, each further one is
-answered after a while. It is still 401, so that a client knows what is wrong; only where very many answers
-are held back already, one more is 429 at once. A good key is never slowed, wherever it comes from: it is
-judged first, and an address may be that of a whole office. So this keeps programs that are set up wrongly,
-and guessers, from costing much; that no key is guessed follows from the length of keys.
+When an address has sent ``FREE`` wrong keys, tickets or sessions within a minute, each further one is
+answered with a delay. The answer is still 401, so that the client learns what is wrong; only if very many
+answers are held back already is the next one 429 at once. A good key is never slowed, wherever it comes from:
+it is checked first, and an address may be that of a whole office. So wrongly configured programs, and
+guessers, can't cost much. That no key can be guessed follows from the length of keys.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ FREE = 100
 MOST_ADDRESSES = 1024
 HOLD_SECONDS = 0.5
 MOST_HELD = 100
-"""Answers that are held back at a time."""
+"""The most answers that are held back at a time."""
 
 log = structlog.get_logger(__name__)
 
@@ -35,11 +35,11 @@ class _Address:
 
 @attrs.define
 class RefusedCredentials:
-    """Counts of wrong credentials, and of the addresses that sent them of late.
+    """Counts of wrong credentials, and of the addresses that have recently sent them.
 
     Attributes:
-        total: Wrong keys, tickets and sessions.
-        slowed: Those of them that were held back, or answered 429.
+        total: The number of wrong keys, tickets and sessions.
+        slowed: The number of those that were held back, or answered 429.
     """
 
     total: int = 0
@@ -53,7 +53,7 @@ class RefusedCredentials:
         return len(self._addresses)
 
     def note(self, address: str | None, path: str, reason: str) -> bool:
-        """Count one; tell whether too many came from there."""
+        """Count wrong credentials; tell whether too many came from this address."""
         self.total += 1
         now = trio.current_time()
         place = address or "unknown"
@@ -73,10 +73,10 @@ class RefusedCredentials:
         return True
 
     async def hold(self) -> None:
-        """Hold an answer back.
+        """Wait for ``HOLD_SECONDS`` before an answer.
 
         Raises:
-            TooMany: So many are held already that this one is not.
+            TooMany: Too many answers are held back already.
         """
         if self._held >= MOST_HELD:
             raise TooMany("too many wrong keys, tickets or sessions come at once", HOLD_SECONDS)

@@ -1,7 +1,8 @@
 """JSON Schema (2020-12) of values on the wire, derived from the classes that are written and read.
 
-A type says most of it: an attrs class is an object with its fields, and a field with a default may be left
-out. What a type can't say stands beside it, as ``Annotated[int, says("Bytes of it.", minimum=0)]``.
+Most of a schema follows from the type: an attrs class is an object with its fields, and a field with a
+default may be left out. The rest stands beside the type, as in ``Annotated[int, says("Bytes of it.",
+minimum=0)]``.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from heliograph.model.ids import EventId
 Schema = Mapping[str, Any]
 
 OTHERS = "others"
-"""The field of a class that takes what its JSON says besides; without one that is refused."""
+"""The field of a class that takes further members of its JSON; without that field they are refused."""
 
 
 @attrs.frozen(eq=False)
@@ -60,13 +61,13 @@ def listing(items: Schema, **more: Any) -> Schema:
 
 
 def record(properties: Mapping[str, Schema], optional: Sequence[str] = (), **more: Any) -> Schema:
-    """Describe an object that has all of these properties, but for those that are optional."""
+    """Describe an object that has all of these properties, except for the optional ones."""
     required = [name for name in properties if name not in optional]
     return {"type": "object", "properties": dict(properties), "required": required, **more}
 
 
 def by_name(values: Schema, **more: Any) -> Schema:
-    """Describe an object whose names are data."""
+    """Describe an object whose member names are data."""
     return {"type": "object", "additionalProperties": values, **more}
 
 
@@ -112,7 +113,7 @@ class Components:
     """The schemas of classes, each once and by the class's name.
 
     Args:
-        given: Schemas by name that no class says.
+        given: Schemas by name that do not come from a class.
     """
 
     def __init__(self, given: Mapping[str, Schema]) -> None:
@@ -120,7 +121,7 @@ class Components:
         self._classes: dict[str, type] = {}
 
     def of(self, hint: Any) -> Schema:
-        """Return the schema of how a value of a type is written; of a class, a reference to it."""
+        """Return the schema of a type's values on the wire; for a class, a reference to it."""
         if hint in _PLAIN:
             return _PLAIN[hint]
         arguments = get_args(hint)
@@ -158,7 +159,7 @@ class Components:
 
 
 def json_name(field: str) -> str:
-    """Return a field's name in JSON: a word that Python keeps for itself has an underscore behind it here."""
+    """Return a field's name in JSON: without the underscore that follows a reserved word of Python."""
     return field.removesuffix("_")
 
 
@@ -172,7 +173,7 @@ def described_by(cls: type, describe: Describe) -> None:
 
 
 def _hints(cls: type) -> Iterable[tuple[str, Any]]:
-    """Yield the types of a class's fields; what is left out when it is None is never null."""
+    """Yield the types of a class's fields; a field that is left out when it is None is never null."""
     hints = get_type_hints(cls, include_extras=True)
     for field in attrs.fields(cls):
         hint = hints[field.name]

@@ -1,7 +1,7 @@
 """Answers as JSON: values of attrs classes, written by one converter.
 
-A field that has a default is left out when it has that value; ids become cursors. What is JSON already
-(``Any``, objects of whatever names) stays as it is.
+A field with a default is left out when it has that value; ids become cursors. Values that are JSON already
+(``Any``, objects with arbitrary names) stay as they are.
 """
 
 from __future__ import annotations
@@ -55,16 +55,16 @@ _writer = cache(_writing.get_unstructure_hook)
 
 
 def plain(value: Any) -> Any:
-    """Return a value as dicts, lists and what orjson writes by itself."""
+    """Return a value as dicts, lists and other values that orjson encodes."""
     return _writing.unstructure(value)
 
 
 def to_json(value: Any) -> bytes:
-    """Write a value, or what is plain already."""
+    """Encode a value, or plain JSON data."""
     return orjson.dumps(value, option=JSON_OPTIONS)
 
 
 def write(value: Any) -> bytes:
-    """Write an answer."""
+    """Encode an answer."""
     cls: Any = type(value)
     return orjson.dumps(_writer(cls)(value), option=JSON_OPTIONS)

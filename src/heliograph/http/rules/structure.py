@@ -1,8 +1,8 @@
 """Reading a JSON value as a value of a type, strictly, naming each bad field.
 
-It follows the same annotations that the schemas are made of, so that what is documented is what is checked:
-``Annotated[str, says(maxLength=200)]`` is text of at most 200 characters in both. cattrs coerces (``"1"``
-becomes 1) and reports exceptions, not fields; the few types that bodies have are checked here instead.
+It follows the annotations that the schemas are made from, so documents and checks agree: ``Annotated[str,
+says(maxLength=200)]`` is text of at most 200 characters in both. cattrs would coerce values (``"1"`` becomes
+1) and report exceptions, not fields, so the few types that bodies have are checked here instead.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def structure(value: Any, cls: type[T]) -> T:
     """Make a value of an attrs class from a JSON object.
 
     Raises:
-        Invalid: Some fields are wrong, missing or unknown; each is named.
+        Invalid: Some fields are wrong, missing or unknown; all of these are named.
     """
     errors: list[FieldError] = []
     made = _read(value, cls, "", errors)

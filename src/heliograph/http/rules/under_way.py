@@ -1,8 +1,8 @@
-"""Bounds of what a key has under way at once: no key takes all of the memory, or all readers of the database.
+"""Limits of a key's concurrent questions and long answers, so that no key takes all memory or readers.
 
-A question waits for a reader of the database, and all questions wait in one line: one key's thousand would
-stand before everybody else's. An answer that is written bit by bit (a full log) holds a page in memory for as
-long as its client takes to read it. Both are counted by key; one too many is refused at once.
+All questions wait in one queue for a connection to the database, so a thousand of one key would delay those
+of all others. A long answer (a full log) holds a page in memory while its client reads it. Both are counted
+by key, and those over the limit are refused at once.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from heliograph.model.errors import TooMany
 
 
 class UnderWay:
-    """The number of things that each key has under way.
+    """Counts one kind of work under way by key.
 
     Args:
-        kind: Their name, in the refusal.
-        most: The most that one key may have.
+        kind: The name of the work, for refusals.
+        most: The most that one key may have under way.
 
     Attributes:
-        refused: The number of those that were refused.
+        refused: The number of refusals.
     """
 
     def __init__(self, kind: str, most: int) -> None:
@@ -34,12 +34,12 @@ class UnderWay:
 
     @property
     def total(self) -> int:
-        """The number of things under way, of all keys."""
+        """The number under way, of all keys together."""
         return self._counts.total()
 
     @contextmanager
     def hold(self, key: str) -> Iterator[None]:
-        """Count one thing while it is done.
+        """Count one in the body of the ``with`` statement.
 
         Raises:
             TooMany: The key has as many as it may.
@@ -51,14 +51,14 @@ class UnderWay:
             self._end(key)
 
     def written(self, key: str, chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-        """Count an answer until it is written, or let go unwritten.
+        """Count an answer until it is written or dropped.
 
         Raises:
             TooMany: The key has as many as it may.
         """
         self._begin(key)
         answer = _passed_on(chunks)
-        finalize(answer, self._end, key)  # also where nobody has begun to read it, as for a client that left
+        finalize(answer, self._end, key)  # even if it was never iterated, as when the client left
         return answer
 
     def _begin(self, key: str) -> None:
@@ -77,4 +77,4 @@ async def _passed_on(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
     async with aclosing(chunks):  # type: ignore[type-var]  # all of them are generators
         async for chunk in chunks:
             yield chunk
-            del chunk  # while the next one is waited for, the client has this one
+            del chunk  # don't hold it while waiting for the next one

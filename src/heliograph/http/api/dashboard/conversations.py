@@ -35,10 +35,10 @@ from heliograph.model.errors import Invalid, NotFound, Unavailable
 from heliograph.model.rules import DESCRIPTION_CHARACTERS
 
 MAX_OFFSET = 10_000
-"""The greatest offset into a list: a page further on costs all those before it."""
+"""The largest offset into a list, since a page costs as much as all rows before it."""
 
 MAX_SUMMED = 500
-"""Conversations that one question sums up."""
+"""The most conversations that one request sums up."""
 
 
 @attrs.frozen

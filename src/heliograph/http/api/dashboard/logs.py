@@ -1,9 +1,10 @@
-"""A task's log in the dashboard's form: one text while it runs, and all that was said of it, in parts.
+"""A task's log in the dashboard's form: its output as one text, and its whole log in parts.
 
-The parts are lists of entries, made of the events on the task's channel. The list of what the agent said may
-be long: it is written as it is read, and begins with the newest ``MAX_ENTRIES``.
+The parts are lists of entries, made from the events on the task's channel. The list of the agent's output may
+be
+long: it is written as it is read, and has only the newest ``MAX_ENTRIES``.
 
-A long module, since each part has a class and a reader of its own, and the full log has all of them.
+A long module, since each part has a class and a reader of its own, and the whole log has all of them.
 """
 
 from __future__ import annotations
@@ -54,10 +55,10 @@ from heliograph.storage.protocols import Log
 
 MAX_ENTRIES = 100_000
 MAX_OTHERS = 10_000
-"""Entries of the parts that are held in memory."""
+"""The most entries of each part that is held in memory."""
 
 MAX_ORIGINS = 20
-"""Deliveries of one task whose stages before it are given."""
+"""The most deliveries of one task whose earlier stages are included."""
 
 PAGE = 500
 
@@ -84,7 +85,7 @@ async def task_log(services: Services, who: Identity, asked: OfTask) -> TaskLog:
 
 
 async def _events(log: Log, task_id: str, topics: tuple[str, ...]) -> AsyncGenerator[Event, None]:
-    """Yield a task's events of some topics; of one alone the newest, of several all in the order of time."""
+    """Yield the newest events of a task with some topics, in order."""
     selections = [Selection.of([f"task:{task_id}"], topic) for topic in topics]
     if len(selections) > 1:
         found = [event for one in selections async for event in _newest(log, one, MAX_OTHERS)]
@@ -110,10 +111,10 @@ async def _newest(log: Log, selection: Selection, most: int) -> AsyncGenerator[E
 
 
 async def _webhook_flow(services: Services, who: Identity, task_id: str) -> AsyncGenerator[Event, None]:
-    """Yield what became of the delivery that a task was made of, what came before the task included.
+    """Yield the stages of the delivery that a task was made of, including those before the task.
 
-    A gateway tells of a delivery before there is a task, so that stands on the channel of webhooks alone; who
-    may not read that is given the rest.
+    A gateway publishes a delivery before there is a task, so its first stages are only on the channel
+    ``webhooks``; a caller that may not read that channel gets the other stages.
     """
     topics, _ = LISTS["webhook_flow"]
     async with aclosing(_events(services.log, task_id, topics)) as events:
@@ -160,7 +161,7 @@ async def _object_part(services: Services, task: Task, part: str) -> Any:
 
 
 async def _whole(services: Services, who: Identity, task: Task) -> AsyncIterator[bytes]:
-    """Write all parts that there are as one object."""
+    """Write all existing parts as one object."""
     yield b'{"metadata":' + write(metadata(task))
     for part in PARTS[1:]:
         opened = f',"{part}":'.encode()

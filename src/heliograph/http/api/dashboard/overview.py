@@ -28,14 +28,14 @@ from heliograph.model.errors import Invalid, Unavailable
 
 QUEUED = View(None, tuple(frozenset({"queued"}) if name == "status" else None for name in DIMENSIONS))
 COUNTING_SECONDS = 0.2
-"""Seconds that counting may take: health must be answered whenever the process can."""
+"""The most seconds for counting: health must be answered whenever the process can."""
 
 Count = Annotated[int, says(minimum=0)]
 
 
 @attrs.frozen
 class DashboardHealth:
-    """The answer of a process that works, and its load."""
+    """The answer of a live process, and its load."""
 
     status: Literal["healthy"]
     service: str
@@ -138,13 +138,13 @@ def agent_rows(found: AgentList) -> list[DashboardAgent]:
 
 
 async def registered_agents(services: Services, who: Identity, asked: AgentListing) -> list[Registered]:
-    """List the agents of the fleet, as what is registered."""
+    """List the agents of the fleet, as registered ones."""
     found = await agents.list_agents(services, who, asked)
     return [Registered(agent.name, _agent(agent).description, is_builtin=False) for agent in found.agents]
 
 
 async def registered_skills(services: Services, who: Identity, asked: Nothing) -> list[Registered]:
-    """List skills, of which the fleet tells none."""
+    """List skills; always empty, since the fleet publishes none."""
     return []
 
 

@@ -1,4 +1,4 @@
-"""The parts of a task's whole log in the dashboard's form: their entries, and the events that make them."""
+"""The parts of a task's whole log in the dashboard's form: their entries, and the events they are made of."""
 
 from __future__ import annotations
 

@@ -35,14 +35,14 @@ from heliograph.model.task import LOST, STATUSES, TASK, Task, TaskFilter
 from heliograph.storage.protocols import Store
 
 SHOWN_INPUT = 200
-"""Characters of a task's input in a list."""
+"""The most characters of a task's input in a list."""
 
 MAX_PAGE = 500
-"""The greatest offset into a table: a page further on costs all those before it."""
+"""The largest number of a page, since a page costs as much as all rows before it."""
 
 SHOWN_LINES = 2000
 SHOWN_CHARACTERS = 256 * 1024
-"""The newest of the output that a page polls for."""
+"""The most characters of the newest output that a page polls for."""
 
 SORTS = {"created_at": None, "updated_at": "updated", "cost_usd": "cost", "duration_seconds": "duration"}
 """The orders of a table, with the service's word for each."""
@@ -100,14 +100,14 @@ class TaskTable:
 
 
 def text_of(value: Any) -> str:
-    """Return a publisher's value as text; a value that is no text becomes JSON."""
+    """Return a publisher's value as text; a value other than text becomes JSON."""
     if value is None:
         return ""
     return value if isinstance(value, str) else orjson.dumps(value, option=JSON_OPTIONS).decode()
 
 
 def result_text(task: Task) -> str | None:
-    """Return the answer of a task: the text in its result where there is one, else all of it as JSON."""
+    """Return the answer of a task: the text in its result if there is one, else the whole result as JSON."""
     if task.result is None:
         return None
     for name in ("output", "stdout", "result", "text"):
@@ -122,12 +122,12 @@ def about(task: Task, name: str) -> Any:
 
 
 def shown_status(task: Task) -> str:
-    """Return the status of a task as clients of this API know it."""
+    """Return the status of a task in this API's words."""
     return "failed" if task.status == LOST else task.status
 
 
 def meant_statuses(statuses: tuple[str, ...]) -> tuple[str, ...]:
-    """Return the statuses of the tasks that are shown with some of these."""
+    """Return the service's statuses of the tasks that this API shows with ``statuses``."""
     return (*statuses, LOST) if "failed" in statuses and LOST not in statuses else statuses
 
 
@@ -176,7 +176,7 @@ def task_rows(found: TaskList) -> list[TaskRow]:
 
 
 async def newest_output(store: Store, task: Task) -> str:
-    """Return the newest output of a task as one text; of one that only told its result, that."""
+    """Return the newest output of a task as one text; its result if it has no output."""
     lines, _ = await store.lines(TASK, task.task_id, 1, MAX_SEQ, SHOWN_LINES, newest=True)
     text = Terminal().text(lines).removesuffix("\n")
     if not lines and task.status == "completed":
@@ -185,7 +185,7 @@ async def newest_output(store: Store, task: Task) -> str:
 
 
 async def task_detail(services: Services, who: Identity, asked: OfTask) -> TaskDetail:
-    """Return one task, with the newest of its output."""
+    """Return one task, with the newest part of its output."""
     task = await known_task(services.store, asked.task_id)
     return _detail(task, await newest_output(services.store, task))
 
@@ -243,7 +243,7 @@ async def task_table(services: Services, who: Identity, asked: TablePage) -> Tas
 
 
 async def _total(services: Services, wanted: TaskFilter) -> int:
-    """Count tasks: those of a session by its index, all others in the aggregator's memory."""
+    """Count tasks: those of a session by the store's index, all others in the aggregator's memory."""
     if wanted.session_id is not None:
         return sum((await services.store.count(TASK, "status", wanted)).values())
     agents = None if wanted.agent is None else frozenset({dimension(wanted.agent)})

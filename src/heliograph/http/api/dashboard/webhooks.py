@@ -1,4 +1,4 @@
-"""Webhooks in the dashboard's form: bare arrays, and what its cards show."""
+"""Webhooks in the dashboard's form: bare arrays, and the contents of its cards."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ class WebhookGone:
 
 @attrs.frozen(kw_only=True)
 class ConfiguredWebhook(NewWebhook):
-    """A webhook to be made, whose provider is said."""
+    """A webhook to be made, with its provider."""
 
     name: Annotated[str, says(maxLength=200)]
     provider: Annotated[str, says(f"One of {', '.join(PROVIDERS)}.")]
@@ -130,7 +130,7 @@ def delivery_rows(found: DeliveryList) -> list[DeliveryView]:
 
 
 def done(found: WebhookView) -> WebhookDone:
-    """Present a webhook to which something was done."""
+    """Present a webhook that was changed."""
     return WebhookDone(True, f"The webhook {found.name} is {'on' if found.enabled else 'off'}", _row(found))
 
 
@@ -145,7 +145,7 @@ async def recent_deliveries(services: Services, who: Identity, asked: DeliveryLi
 
 
 async def webhooks_status(services: Services, who: Identity, asked: Nothing) -> WebhooksStatus:
-    """Tell of all webhooks what their cards show."""
+    """Return the contents of all webhooks' cards."""
     found = await webhooks.list_webhooks(services, who, asked)
     return WebhooksStatus(True, _cards(found, services.settings.webhook_public_domain or None))
 

@@ -1,10 +1,10 @@
-"""``/asyncapi.json``: what the WebSocket and the event streams say and take, as AsyncAPI 3.0.
+"""``/asyncapi.json``: the messages of the WebSocket and the event streams, as AsyncAPI 3.0.
 
-The application that is described is the service: it receives what a client says, and sends what a client
-hears. A message of an event stream is a block: its ``headers`` here are the block's fields, its payload the
-block's data. Close codes, which AsyncAPI has no place for, are in ``x-close-codes``.
+The described application is the service: it receives what a client sends, and sends what a client receives. A
+message of an event stream is a block: its ``headers`` here are the block's fields, its payload the block's
+data. Close codes, which AsyncAPI has no place for, are in ``x-close-codes``.
 
-A long module, since a third of it are the schemas of what streams say.
+A long module, since a third of it are the schemas of the streams' messages.
 """
 
 from __future__ import annotations
@@ -57,11 +57,11 @@ from heliograph.model.task import STATUSES, STREAMS
 Part = Mapping[str, Any]
 
 REFUSALS = (Malformed, Unauthenticated, Forbidden, Invalid, TooMany, Unavailable)
-"""Kinds of errors that a WebSocket's message may be answered with."""
+"""The kinds of errors that may answer a message of a WebSocket."""
 
 HANDSHAKE_REFUSALS = (Unauthenticated, Forbidden, TooMany)
 NEVER_CLOSED_BY = (Reason.BROKEN, Reason.TASK_ENDED, Reason.UNAVAILABLE)
-"""Ends of a WebSocket without a close frame, and those of event streams alone."""
+"""The reasons of ends without a close frame, and those that only event streams have."""
 
 COMPONENTS = Components(GIVEN)
 COMPONENTS.of(Event)
@@ -179,7 +179,7 @@ RETRY = said(whole(0), "The milliseconds that an EventSource waits before it com
 
 
 def _told() -> Mapping[str, Schema]:
-    """Return the schemas of what a WebSocket says, besides its type."""
+    """Return the schemas of a WebSocket's messages, without their type."""
     output = {"task_id": text(NAME), "output": TEXT, "stream": one_of(STREAMS), "timestamp": TIME}
     status = {
         "task_id": text(NAME),
@@ -226,7 +226,7 @@ def _told() -> Mapping[str, Schema]:
 
 
 def _message(kind: str, schema: Schema, example: Mapping[str, Any]) -> Part:
-    """Describe a message of the WebSocket, which says of itself what it is."""
+    """Describe a message of the WebSocket, with its ``type``."""
     payload = {
         **schema,
         "properties": {"type": {"const": kind}, **schema["properties"]},
@@ -243,7 +243,7 @@ def _asked_messages() -> Mapping[str, Part]:
 
 
 def _action_messages() -> Mapping[str, Part]:
-    """Describe what a page says on its own stream."""
+    """Describe the messages of a page on its own stream."""
     messages = {}
     for kind, cls in ACTIONS.items():
         COMPONENTS.of(cls)
@@ -279,7 +279,7 @@ def _blocks() -> Mapping[str, Part]:
 
 
 def _notice(kind: str, schema: Schema, example: Mapping[str, Any]) -> Part:
-    """Describe a block of what an event stream says of itself."""
+    """Describe a block that tells of an event stream itself."""
     fields = {"event": {"const": kind}, "id": BLOCK_ID, "retry": RETRY}
     return {
         "summary": schema["description"],

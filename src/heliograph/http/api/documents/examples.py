@@ -1,4 +1,4 @@
-"""Examples of what streams say, each written by the functions that write the real thing."""
+"""Examples of the streams' messages, each written by the functions that write the real ones."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``/openapi.json``: every HTTP endpoint, as OpenAPI 3.1, made of its declaration."""
+"""``/openapi.json``: every HTTP endpoint, as OpenAPI 3.1, made from its declaration."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ def document(settings: Settings, endpoints: Iterable[Endpoint]) -> Mapping[str, 
 
 
 def _operation(endpoint: Endpoint, settings: Settings, components: Components) -> Part:
-    """Describe what an endpoint does."""
+    """Describe the operation of an endpoint."""
     keys = TICKETS_TOO if endpoint.takes_tickets else KEYS
     who = [errors.Forbidden] if endpoint.scope is None else [errors.Unauthenticated, errors.Forbidden]
     described = {
@@ -123,7 +123,7 @@ def _operation(endpoint: Endpoint, settings: Settings, components: Components) -
 
 
 def _parameters(endpoint: Endpoint, settings: Settings) -> list[Part]:
-    """Describe what is read from path, query and headers; ``Accept`` is told by the answer's content."""
+    """Describe the parameters in path, query and headers; ``Accept`` follows from the answer's content."""
     declared = () if endpoint.parameters is None else parameters_of(endpoint.parameters)
     return [one.describe(settings) for one in declared if not one.name.startswith("Accept")]
 

@@ -43,7 +43,7 @@ REFUSALS: Mapping[type[Exception], Exception] = {
         RequestTimeout(f"the body did not arrive within {BODY_SECONDS} seconds"),
     )
 }
-"""One of each kind that an endpoint may answer with."""
+"""By kind of error that an endpoint may answer with: an example of it."""
 
 
 def _header(schema: Schema, text: str) -> Part:
@@ -60,7 +60,7 @@ HEADERS: Mapping[str, Part] = {
 
 KEYS = ("key", "bearer")
 TICKETS_TOO = (*KEYS, "ticket")
-"""The ways to say who asks, where it is only for looking on."""
+"""The ways to authenticate a request that only reads."""
 
 
 def response(text: str, content: Part | None = None, *names: str) -> Part:

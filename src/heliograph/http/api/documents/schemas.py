@@ -1,7 +1,7 @@
-"""JSON Schema of what no class of an answer says: cursors, and what publishers send.
+"""JSON Schemas that do not come from a class of an answer: cursors, and the messages of publishers.
 
-What is sent is described by the rules that it is checked by (``model.intake``). Schemas of answers are open:
-a client must expect fields that are new. Those of what clients send are closed where the service is strict.
+Messages are described by the rules that check them (``model.intake``). Schemas of answers are open: a client
+must expect new fields. Schemas of messages are closed where the service is strict.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from heliograph.model.task import RESULT
 
 
 def ruled(rules: Rules, **overrides: Schema) -> Schema:
-    """Return the schema of an object as its rules check it: whatever they let pass, it lets pass."""
+    """Return the schema of an object that accepts the same values as its rules."""
     properties = {
         name: said(
             overrides.get(name, rule.schema if rule.required else nullable(rule.schema)), rule.expected

@@ -1,7 +1,7 @@
-"""The agents of the fleet: those that tasks name, those that workflows have cards of, and the engine's.
+"""The agents of the fleet: those that tasks name, those with cards in workflows, and the engine's.
 
-Counts come from the aggregator's memory, and what the newest task of each agent says from one look into an
-index for each agent of the page; so an answer costs the same however many tasks there were.
+Counts come from the aggregator's memory, and the facts of each agent's newest task from one index lookup per
+agent of the page. So the cost of an answer does not depend on the number of tasks.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class AgentListing:
 
 @attrs.frozen
 class Agent:
-    """An agent: one of its name, whoever tells of it."""
+    """An agent; one for each name, whether tasks or cards name it."""
 
     name: str
     agent_type: str | None
@@ -78,7 +78,7 @@ class AgentList:
 
 
 async def list_agents(services: Services, who: Identity, asked: AgentListing) -> AgentList:
-    """List agents by name, each once: those of tasks, of workflows' cards, and the engine."""
+    """List agents by name, each once: those of tasks, those of workflows' cards, and the engine."""
     after = asked.cursor or ""
     midnight = slot_of(datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0))
     today = Question(View("agent", NO_FILTERS), [(midnight, ALL_TIME[1])], most=None)
@@ -110,7 +110,7 @@ async def list_agents(services: Services, who: Identity, asked: AgentListing) ->
 
 
 def _cards(services: Services) -> Mapping[str, Mapping[str, Card]]:
-    """Return the cards of each agent, by the workflow that has it."""
+    """Return the cards of each agent, by workflow."""
     found: dict[str, dict[str, Card]] = {}
     for name, workflow in services.registry.catalogue.workflows.items():
         for card in workflow.cards:

@@ -1,11 +1,11 @@
 """Analytics: sums and percentiles over any range, in any time zone, by any dimension.
 
-Every endpoint takes the same parameters and answers from the aggregator's memory, all of one moment:
+Every endpoint takes the same parameters and answers from the aggregator's memory, as of one moment:
 ``meta.stream_cursor`` is where the channel ``analytics`` goes on from exactly these numbers. It checks all
-parameters and ignores those that it has no use for. JSON, or CSV by ``Accept: text/csv``.
+parameters and ignores those that it has no use for. Answers are JSON, or CSV by ``Accept: text/csv``.
 
-A long module, since the endpoints share their parameters, their question and their tables; what is measured
-stands in ``measures``.
+A long module, since the endpoints share their parameters, their question and their tables; the measures are
+in ``measures``.
 """
 
 from __future__ import annotations
@@ -74,13 +74,13 @@ from heliograph.model.task import STATUSES, TERMINAL
 
 CSV = "text/csv"
 MAX_SUMS = 50_000
-"""Buckets times groups in one answer."""
+"""The most buckets times groups in one answer."""
 
 FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")
-"""Spreadsheets take text that begins with one of these, four of them in full width, for a formula."""
+"""Spreadsheets read text that begins with one of these, four of them in full width, as a formula."""
 
 PAUSE = 500
-"""Buckets written between two pauses for others."""
+"""The number of buckets that are written between two checkpoints."""
 
 MOMENT = f"{TIME_HELP[0].upper()}{TIME_HELP[1:]}."
 ONLY = "Only these; repeatable."
@@ -91,7 +91,7 @@ QUANTILES = {"p50": 0.5, "p90": 0.9, "p95": 0.95, "p99": 0.99}
 
 @attrs.frozen
 class Period:
-    """The period, how it is cut and grouped, and which tasks count."""
+    """The period, its buckets and groups, and the filters of tasks."""
 
     from_: str = query(Text(), MOMENT, default="-24h", name="from")
     to: str = query(Text(), MOMENT, default="now")
@@ -110,7 +110,7 @@ class Period:
         """Return the period in whole slots.
 
         Raises:
-            Invalid: It is none.
+            Invalid: The parameters don't make a period.
         """
         zone = parse_zone(self.tz)
         now = datetime.now(UTC)
@@ -118,7 +118,7 @@ class Period:
         return make_range(parse_moment(self.from_, now, zone, "from"), end)
 
     def view(self, group_by: str | None, *, durations: bool = False) -> View:
-        """Return the view of these filters that groups by ``group_by``."""
+        """Return the view with these filters, grouped by ``group_by``."""
         given = {
             "agent_type": map(dimension, self.agent_type),
             "agent": map(dimension, self.agent),
@@ -311,7 +311,7 @@ def _by_count(failures: tuple[str, int]) -> tuple[int, str]:
 
 
 def _change(before: float | None, now: float | None) -> float | None:
-    """Return by what share of itself a number changed; ``None`` when there is nothing to compare with."""
+    """Return the relative change of a number; ``None`` if there is nothing to compare with."""
     return (now - before) / before if before and now is not None else None
 
 
@@ -319,7 +319,7 @@ def _change(before: float | None, now: float | None) -> float | None:
 
 
 def _row(by: str, group: str, measures: Measures) -> dict[str, Any]:
-    """Return measures as a row of a table."""
+    """Return measures as the row of a table."""
     row = plain(measures)
     durations = row.pop("duration_ms", {})
     return {
@@ -361,7 +361,7 @@ def _csv(columns: Sequence[str], rows: Sequence[Mapping[str, Any]], cursor: Even
 
 
 def _harmless(row: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Keep spreadsheets from running what a publisher chose to call its agent, its model or its error."""
+    """Keep spreadsheets from running a publisher's name of an agent, a model or an error as a formula."""
     group = row.get("group", "")
     return {**row, "group": f"'{group}"} if group.startswith(FORMULA_STARTS) else row
 

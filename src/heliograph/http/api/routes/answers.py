@@ -1,9 +1,9 @@
-"""Answers to what tasks ask.
+"""Answers to the questions of tasks.
 
 A task asks by an event ``task.question`` and waits as ``waiting_input``; the answer is an event
-``task.input`` on its channel. Programs may publish that themselves. Here it is checked against the question
-first, and the key of its event is the question's, so that of two people who answer at the same time one is
-told that it is too late.
+``task.input`` on its channel. Programs may publish that event themselves. Here the answer is first checked
+against the question, and the event's idempotency key is the question's, so that of two people who answer at
+the same time one learns that it is too late.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ class TaskAnswer:
 
 
 async def answer_task(services: Services, who: Identity, asked: Answering, body: NewTaskAnswer) -> TaskAnswer:
-    """Answer what a task asks; the same answer again is harmless."""
+    """Answer a task's question; the same answer again is harmless."""
     task = await known_task(services.store, asked.task_id)
     question = await _newest(services.log, task, QUESTION)
     said: Mapping[str, Any] = {} if question is None else question.payload
@@ -105,7 +105,7 @@ async def _given_before(log: Log, task: Task, question: Event | None, content: s
     """Return an answer that was given before.
 
     Raises:
-        NotAsked: The task has another answer, or asks nothing.
+        NotAsked: The task has another answer, or no question.
     """
     given = None if question is None else await _newest(log, task, ANSWER)
     if question is None or given is None or given.id < question.id:

@@ -1,4 +1,4 @@
-"""Artifacts: what runs leave behind, kept whole, and given in parts to those who ask for parts."""
+"""Artifacts: the files that runs leave behind, stored whole and served whole or by range."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ KINDS = {
     ".webp": "image/webp",
     ".pdf": "application/pdf",
 }
-"""By the end of a key: what is given as itself. All else is bytes, since a page that somebody uploads must
-not run as one of ours."""
+"""By the end of a key: the content type. All others are served as bytes, since an uploaded page must not run
+in our origin."""
 
 
 @attrs.frozen
@@ -132,7 +132,7 @@ class _BytesReader:
 
 
 async def list_artifacts(services: Services, who: Identity, asked: OfRunsArtifacts) -> ArtifactList:
-    """List what a run left behind, by key; a run that left nothing has an empty list."""
+    """List the artifacts of a run by key; a run without artifacts has an empty list."""
     found = await services.artifacts.list(asked.workflow_id, asked.run_id)
     return ArtifactList([_view(info) for info in found], len(found))
 
@@ -186,7 +186,7 @@ def _view(info: ArtifactInfo) -> ArtifactView:
 
 
 def _part(asked: Fetching, known: ArtifactInfo) -> tuple[int, int] | None:
-    """Return the first and the last byte that are asked for, ``None`` for all of them.
+    """Return the first and the last byte of the requested range; ``None`` for all bytes.
 
     Raises:
         RequestedRangeNotSatisfiable: The artifact has none of these bytes.

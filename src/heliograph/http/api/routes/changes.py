@@ -1,7 +1,6 @@
-"""Changing tasks by REST: what an engine without events of its own says of them.
+"""Changing tasks by REST, for engines that publish no events of their own.
 
-Each change is an event like any other, on the task's channel: what is watched and folded does not depend on
-how it was said.
+Each change becomes an event on the task's channel, which is watched and folded like any other.
 """
 
 from __future__ import annotations
@@ -122,7 +121,7 @@ class TaskStopped:
 
 
 async def create_task(services: Services, who: Identity, asked: Creating, body: NewTask) -> TaskCreated:
-    """Create a task; the same again, by its id, is harmless."""
+    """Create a task; the same request again, with the task's id, is harmless."""
     task_id = body.task_id or f"task-{secrets.token_hex(6)}"
     who.require_channel(f"task:{task_id}")
     said = attrs.asdict(body, recurse=False)
@@ -142,7 +141,8 @@ async def create_task(services: Services, who: Identity, asked: Creating, body: 
 async def change_task(services: Services, who: Identity, asked: Changing, body: TaskChange) -> TaskChanged:
     """Change a task's status, or end it with its result.
 
-    A task that nobody knows yet begins so: what its engine says of it may come before what created it.
+    An unknown task begins with its first change, since an engine's change may come before the task's
+    creation.
     """
     status = status_word(body.status) or body.status
     task_id = await services.engine.our_name(asked.task_id)
@@ -158,7 +158,7 @@ async def change_task(services: Services, who: Identity, asked: Changing, body: 
 
 
 async def stop_task(services: Services, who: Identity, asked: OfTask) -> TaskStopped:
-    """Stop a task: it is cancelled, and its agent hears so on its channel."""
+    """Stop a task: it is cancelled, and its agent is told so on its channel."""
     task = await known_task(services.store, asked.task_id)
     if task.finished and task.status != LOST:
         return TaskStopped(task.task_id, stopped=False, status=task.status)

@@ -55,7 +55,7 @@ class ChatTask:
 
 @attrs.frozen
 class ChatAnswer:
-    """The answer to a question that is kept, and will be given to the engine."""
+    """The receipt of a question that is kept and will be given to the engine."""
 
     success: bool
     message: str

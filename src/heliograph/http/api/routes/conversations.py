@@ -1,7 +1,7 @@
 """Conversations and their messages, as the platform API has them.
 
-A long module, since a third of it are the declarations of its endpoints with their examples; what is done to
-a conversation stands in ``talking``.
+A long module, since a third of it are the declarations of its endpoints with their examples; the changes of
+conversations are in ``talking``.
 """
 
 from __future__ import annotations
@@ -123,7 +123,7 @@ class Context(OfConversation):
 
 @attrs.frozen
 class ConversationMaking:
-    """Nothing: all is said in the body."""
+    """No parameters: the body has everything."""
 
 
 @attrs.frozen
@@ -164,7 +164,7 @@ class NewMessage:
 
 @attrs.frozen
 class ConversationView:
-    """A conversation, and what its messages and tasks add up to."""
+    """A conversation, and the sums over its messages and tasks."""
 
     conversation_id: str
     user_id: str
@@ -225,7 +225,7 @@ class MessageList:
 
 @attrs.frozen
 class ContextMessage:
-    """A message, as an engine is given it."""
+    """A message in the form for an engine."""
 
     role: str
     content: str
@@ -268,7 +268,7 @@ def _done(message: str) -> Outcome:
 
 
 def conversation_view(conversation: Conversation) -> ConversationView:
-    """Return a conversation as answers have it."""
+    """Return a conversation in the form of answers."""
     return ConversationView(
         conversation.conversation_id,
         conversation.user_id,
@@ -288,7 +288,7 @@ def conversation_view(conversation: Conversation) -> ConversationView:
 
 
 def message_view(message: ConversationMessage) -> MessageView:
-    """Return a message as answers have it."""
+    """Return a message in the form of answers."""
     return MessageView(
         message.message_id,
         message.conversation_id,
@@ -413,7 +413,7 @@ async def conversation_of_flow(services: Services, who: Identity, asked: OfFlow)
 
 
 def of_all(asked: Any) -> tuple[str, ...]:
-    """Return the channels that one who lists conversations must be allowed to use."""
+    """Return the channels that a caller must be allowed to read to list conversations."""
     return ("conversation:*",)
 
 

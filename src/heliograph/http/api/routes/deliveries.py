@@ -1,4 +1,4 @@
-"""Deliveries to webhooks: the receiver, what was delivered, and what that adds up to."""
+"""Deliveries to webhooks: their receipt, their list, and sums over them."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class Parcel:
 
 
 class AnyBody:
-    """A body that is signed as it is, whatever it says that it is."""
+    """A body of any media type, which is signed as it is."""
 
     def reader(self, asked: Asked, settings: Settings) -> _ParcelReader:
         """Make the reader of a body."""
@@ -79,7 +79,7 @@ class _ParcelReader(WholeReader):
 
 @attrs.frozen
 class DeliveryReceipt:
-    """A delivery, and what became of it."""
+    """A delivery, and its outcome."""
 
     success: bool
     webhook_id: str
@@ -92,7 +92,7 @@ class DeliveryReceipt:
 
 
 async def receive(services: Services, who: Identity, asked: OfWebhook, parcel: Parcel) -> DeliveryReceipt:
-    """Take a delivery in; answered when it is durable, whoever works on it later."""
+    """Take a delivery in; the answer comes when it is durable, before any work on it."""
     received = await services.receiver.receive(asked.webhook_id, parcel.headers.get, parcel.body)
     return DeliveryReceipt(True, **attrs.asdict(received))
 

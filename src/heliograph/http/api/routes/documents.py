@@ -1,4 +1,4 @@
-"""The API's own description, made once for the settings that are in force."""
+"""The API's own description, made once for the settings in force."""
 
 from __future__ import annotations
 

@@ -47,7 +47,7 @@ from heliograph.model.intake import parse_items, parse_json
 from heliograph.model.mend import parse_leniently, read_json
 
 MAX_REQUEST_KEY = 150
-"""Characters of ``Idempotency-Key``: the number of an item follows it in the key of each."""
+"""The most characters of ``Idempotency-Key``; in each item's key the item's number follows it."""
 
 EXACTLY = "Only this value, exactly."
 WHEN = "the log took it; a time or date in ISO 8601, or an id."
@@ -72,7 +72,7 @@ class PublishOptions:
 
 
 AROUND_ITEM = 64 * 1024
-"""Bytes of an item as it comes, besides its payload, which escapes may make four times as long."""
+"""The most bytes of an item as it comes, besides its payload, which escapes may make four times as long."""
 
 
 def _read_leniently(body: bytes, what: str) -> Any:
@@ -83,7 +83,7 @@ def _read_leniently(body: bytes, what: str) -> Any:
 
 
 MANY_ITEMS = 500
-"""Items that are checked in one go; it takes milliseconds, and others are served between."""
+"""The most items that are checked between two checkpoints, which takes milliseconds."""
 
 
 class Items:
@@ -123,7 +123,7 @@ class Items:
 
 @attrs.frozen
 class Mended:
-    """An item that was kept with something left out or put in the place of what can't be kept."""
+    """An item that was kept, with parts that can't be kept left out or replaced."""
 
     index: Annotated[int, says("The position of the item, from 0.", minimum=0)]
     changed: Annotated[Sequence[str], says("The fault of each field.")]
@@ -145,7 +145,7 @@ class Published:
 
 
 async def publish(services: Services, who: Identity, asked: PublishOptions, items: list[Any]) -> Published:
-    """Append events; answered when they are durable, all or nothing."""
+    """Append events, all or none; the answer comes when they are durable."""
     read = partial(_drafts, services, asked, items)
     checked, mended = read() if len(items) < MANY_ITEMS else await trio.to_thread.run_sync(read)
     drafts = await services.executions.place(checked, who.covers)
@@ -159,10 +159,10 @@ async def publish(services: Services, who: Identity, asked: PublishOptions, item
 def _drafts(
     services: Services, asked: PublishOptions, items: list[Any]
 ) -> tuple[list[Draft], Sequence[Mended]]:
-    """Make the drafts of the items, and tell what had to be changed.
+    """Make the drafts of the items; return them with the changes that were necessary.
 
     Raises:
-        HeliographError: Some item is refused.
+        HeliographError: An item is refused.
     """
     most = services.settings.events.max_bytes
     if not asked.lenient:

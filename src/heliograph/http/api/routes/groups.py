@@ -31,7 +31,7 @@ def _group_key(newest: int, name: str) -> tuple[int, str]:
 
 @attrs.frozen
 class GroupListing(TaskNarrowing):
-    """The filters of tasks, and what they are grouped by."""
+    """The filters of tasks, and the field that they are grouped by."""
 
     by: str = query(Word(FIELDS), "What tasks of a group have in common.", default="agent")
     limit: int = page_limit()
@@ -40,7 +40,7 @@ class GroupListing(TaskNarrowing):
 
 @attrs.frozen
 class TaskGroup:
-    """Tasks that have something in common."""
+    """The tasks with one value of a field."""
 
     name: Annotated[str | None, says("What they have in common; null: the tasks that say nothing of it.")]
     tasks: Annotated[Mapping[str, int], says(**record(dict.fromkeys(STATUSES, COUNT)))]

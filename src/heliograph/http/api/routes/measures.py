@@ -1,4 +1,4 @@
-"""Measures of sums, and the classes of answers that are made of them."""
+"""Measures of sums, and the classes of answers with measures."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def names_of(cls: type) -> tuple[str, ...]:
 
 
 def measure(value: int, names: Iterable[str]) -> dict[str, Any]:
-    """Return some measures of packed sums by name, as arguments of a class that has them as fields."""
+    """Return some measures of packed sums by name."""
     totals = unpack(value)
     return {name: MEASURED[name](totals) for name in names}
 
@@ -99,13 +99,13 @@ M = TypeVar("M")
 
 
 def show(value: int, cls: type[M], **more: Any) -> M:
-    """Make a class of measures from packed sums; ``more`` are its other fields."""
+    """Make a value of a class of measures from packed sums; ``more`` are its other fields."""
     return cls(**measure(value, [name for name in names_of(cls) if name not in more]), **more)
 
 
 @attrs.frozen
 class PeriodMeta:
-    """The period of an answer, in whole slots, and where it stands."""
+    """The period of an answer, in whole slots, and the answer's position in the log."""
 
     from_: IsoTime
     to: IsoTime
@@ -115,7 +115,7 @@ class PeriodMeta:
 
 @attrs.frozen
 class HistogramMeta(PeriodMeta):
-    """The period of a histogram, and how it is cut."""
+    """The period of a histogram, and its buckets."""
 
     granularity: Annotated[str, says(enum=GRANULARITIES)]
     group_by: Annotated[str, says(enum=DIMENSIONS)] | None
@@ -182,7 +182,7 @@ class Performance(PerformanceMeasures):
 
 @attrs.frozen(kw_only=True, slots=False)
 class BucketBounds:
-    """The bounds of a bucket; without slots, since two classes with slots can't be joined in one."""
+    """The bounds of a bucket; without ``__slots__``, since a class can't have two bases with slots."""
 
     start: IsoTime
     end: IsoTime
@@ -191,21 +191,21 @@ class BucketBounds:
 
 @attrs.frozen(kw_only=True)
 class CostBucket(BucketBounds, CostMeasures):
-    """A piece of the period; ``groups`` only with group_by, of those that have something here."""
+    """A bucket of the period; with group_by, ``groups`` has those groups that have any tasks here."""
 
     groups: Mapping[str, CostMeasures] | None = None
 
 
 @attrs.frozen(kw_only=True)
 class TaskBucket(BucketBounds, TaskMeasures):
-    """A piece of the period; ``groups`` only with group_by, of those that have something here."""
+    """A bucket of the period; with group_by, ``groups`` has those groups that have any tasks here."""
 
     groups: Mapping[str, TaskMeasures] | None = None
 
 
 @attrs.frozen(kw_only=True)
 class TokenBucket(BucketBounds, TokenMeasures):
-    """A piece of the period; ``groups`` only with group_by, of those that have something here."""
+    """A bucket of the period; with group_by, ``groups`` has those groups that have any tasks here."""
 
     groups: Mapping[str, TokenMeasures] | None = None
 

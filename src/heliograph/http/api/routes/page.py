@@ -1,10 +1,10 @@
 """The dashboard page and its static files, read once and served from memory.
 
-Every file of the page is below one folder that is named after the content of all of them,
-``/static/{version}/…``, and may be kept for ever; only the page itself, which names the version, is asked for
-again. So a module imports others by plain relative paths and never meets one of another version. Below
-``/static/…`` without a version the same files are for whoever looks. No address is absolute: the page works
-below any path of a proxy.
+Every file of the page is below one folder that is named by a hash of all files, ``/static/{version}/…``, and
+may be cached for ever; only the page itself, which names the version, is requested again. So a module imports
+others by plain relative paths and never gets one of another version. The same files are also below
+``/static/…`` without a version, for people. No address is absolute, so the page works below any path of a
+proxy.
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ CONTENT_SECURITY_POLICY = (
 )
 FOR_EVER = "public, max-age=31536000, immutable"
 FIRST_MODULES = ("shell.js", "views/fleet.js")
-"""The modules of every visit: they and all that they import are loaded at once, not one after the other."""
+"""The modules of every visit; they and all their imports are loaded at once, not one after the other."""
 
 SMALL_BYTES = 400
-"""Compressing what is smaller saves nothing."""
+"""Compressing a smaller file saves nothing."""
 
 _IMPORT = re.compile(rb'^(?:import|export)\b[^"\n]*"(\.[^"\n]+)";', re.MULTILINE)
 _KINDS = {".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml", ".html": "text/html"}
@@ -60,13 +60,13 @@ class File(Cached):
 
 @attrs.frozen
 class Asset:
-    """A static file, or what is as good as one: the same as long as the process lives.
+    """A static file, or other content that stays the same while the process lives.
 
     Args:
-        body: Its content.
+        body: The content.
         content_type: The media type of the content.
-        etag: Names the content.
-        packed: The content compressed with gzip; ``None`` where that saves nothing.
+        etag: The entity tag of the content.
+        packed: The content compressed with gzip; ``None`` if that saves nothing.
     """
 
     body: bytes
@@ -76,7 +76,7 @@ class Asset:
 
     @classmethod
     def of(cls, body: bytes, content_type: str) -> Asset:
-        """Make one with the tag of its content."""
+        """Make an asset with the entity tag of its content."""
         packed = gzip.compress(body, mtime=0) if len(body) >= SMALL_BYTES else None
         etag = f'"{hashlib.sha256(body).hexdigest()[:16]}"'
         return cls(body, content_type, etag, packed if packed and len(packed) < len(body) else None)
@@ -108,7 +108,7 @@ class Site:
     """All files of the page.
 
     Args:
-        version: Names the content of all of them.
+        version: A hash of the content of all files.
         assets: The files by their path below ``static/``.
         index: The page itself.
     """
@@ -146,7 +146,7 @@ def _kind(name: str) -> str:
 
 
 def _index(found: dict[str, bytes], version: str) -> bytes:
-    """Make the page: with the version in its addresses, and what its first modules import named ahead."""
+    """Make the page, with the version in its addresses and preloads for its first modules' imports."""
     modules: dict[str, None] = {}
     waiting = list(FIRST_MODULES)
     while waiting:

@@ -1,4 +1,4 @@
-"""Runs of a workflow: the list, one with the trace of its steps, and its events as they happen."""
+"""Runs of a workflow: their list, one run's trace of steps, and its stream of events."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def _run_key(microseconds: int, name: str) -> tuple[datetime, str]:
 
 @attrs.frozen
 class RunPosition:
-    """The place where a list of runs goes on: a cursor of it, or the time before which the rest began."""
+    """The position where a list of runs goes on: its cursor, or the time before which the next runs began."""
 
     def read(self, texts: Sequence[str], name: str, settings: Settings) -> tuple[datetime, str]:
         """Read it."""
@@ -116,7 +116,7 @@ class RunList:
 
 
 async def list_runs(services: Services, who: Identity, asked: RunListing) -> RunList:
-    """List the runs of a workflow, newest first, and what all of them add up to."""
+    """List the runs of a workflow, newest first, and sums over all of them."""
     position = await services.store.checkpoint()
     kept = await known_workflow(services, asked.workflow_id)
     wanted = RunFilter(asked.workflow_id, asked.status, since=asked.since, until=asked.until)
@@ -143,7 +143,7 @@ async def known_run(services: Services, workflow_id: str, run_id: str) -> Run:
     """Return a run.
 
     Raises:
-        RunNotFound: Nothing was told of it.
+        RunNotFound: No event has named it.
     """
     run = await services.store.get(RUN, id_of(run_id, workflow_id))
     if run is None:
@@ -162,7 +162,7 @@ class TraceAsked(OfRun):
 
 
 async def get_trace(services: Services, who: Identity, asked: TraceAsked) -> RunTrace:
-    """Return a run with its steps, what each left behind, and its times on one axis."""
+    """Return a run with its steps, their artifacts, and their times on one axis."""
     position = await services.store.checkpoint()
     run = await known_run(services, asked.workflow_id, asked.run_id)
     workflow = services.registry.catalogue.workflows.get(run.workflow_id)

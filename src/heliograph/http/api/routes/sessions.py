@@ -46,7 +46,7 @@ class OfSession:
 
 @attrs.frozen
 class SessionView:
-    """A session: what the tasks that name it add up to."""
+    """A session: sums over the tasks that name it."""
 
     session_id: str
     tasks: Annotated[Mapping[str, int], says(**record(dict.fromkeys(STATUSES, COUNT)))]
@@ -93,7 +93,7 @@ async def get_session(services: Services, who: Identity, asked: OfSession) -> On
 
 
 def view_of(found: OneSession) -> SessionView:
-    """Return a session without where the answer stands."""
+    """Return a session without the answer's position."""
     return SessionView(**{field.name: getattr(found, field.name) for field in attrs.fields(SessionView)})
 
 
@@ -114,7 +114,7 @@ def _view(session: Session) -> SessionView:
 
 
 def _of_tasks(asked: Any) -> tuple[str, ...]:
-    """Return the channels of what sessions are made of."""
+    """Return the channels of tasks, of which sessions are made."""
     return ("task:*",)
 
 

@@ -1,7 +1,7 @@
 """The handshakes of streams: ordinary endpoints whose answer takes the connection over.
 
-Whether there is room for one more stream is decided by what takes the connection over, where the stream is
-counted: checked any earlier, handshakes under way at the same time would all find the same room.
+The limit of streams is checked when the stream takes the connection over and is counted: checked earlier,
+concurrent handshakes would all find the same room.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ from heliograph.model.ids import OLDEST, EventId, format_id
 
 SSE_TYPE = "text/event-stream; charset=utf-8"
 SSE_HEADERS = {"Cache-Control": "no-cache, no-transform", "X-Accel-Buffering": "no"}
-"""A proxy that compressed a stream would hold back what it has not enough of yet."""
+"""A proxy that buffered or compressed a stream would hold back its events."""
 
 OVERLOADED_RETRY_MS = (5_000, 30_000)
 
@@ -84,7 +84,7 @@ class Resuming:
 
     def watch(self, selection: Selection, default: EventId | None, tail: int = 0) -> WatchRequest:
         """Make the request to watch a selection; without a place and a tail it begins at ``default``."""
-        # The ids are of a reconnect, whose query still has the ``after`` of the first connect.
+        # A reconnect has an id and, in its query, still the ``after`` of the first connect: the id wins.
         told = self.last_event_id or self.kept_event_id or self.after or Place()
         after = told.id
         if after is None and (told.foreign or not tail):
@@ -143,7 +143,7 @@ async def event_stream(services: Services, who: Identity, asked: WatchingEvents)
 
 
 async def task_stream(services: Services, who: Identity, asked: WatchingTask) -> TakeOver | Answer:
-    """Stream one task from its beginning to its end; 204 when nothing of it is left to be told."""
+    """Stream one task from its beginning to its end; 204 when the client has all of it already."""
     task = await known_task(services.store, asked.task_id)
     selection = Selection.of([f"task:{asked.task_id}"])
     wanted = asked.request(selection, OLDEST)
@@ -153,7 +153,7 @@ async def task_stream(services: Services, who: Identity, asked: WatchingTask) ->
             return Answer(204, b"")
         if wanted.after is None and wanted.tail:
             start = await services.hub.replay.tail_start(wanted.selection, wanted.tail)
-            # All of the tail came after the end: with no end to come, the stream would stay open.
+            # If the whole tail came after the end, the stream would wait for an end for ever.
             if start >= end:
                 wanted = attrs.evolve(wanted, after=EventId(end - 1))
     ends_after = task.last_event_id if end is None else EventId(end - 1)
@@ -163,7 +163,7 @@ async def task_stream(services: Services, who: Identity, asked: WatchingTask) ->
 
 
 def open_stream(services: Services, who: Identity, wanted: WatchRequest) -> TakeOver:
-    """Answer with an event stream of what is wanted."""
+    """Answer with the event stream of a request."""
 
     def successor(handshake: Handshake) -> Successor:
         framing = {"Transfer-Encoding": "chunked"} if handshake.chunked else {"Connection": "close"}
@@ -193,7 +193,7 @@ def open_stream(services: Services, who: Identity, wanted: WatchRequest) -> Take
 
 
 def _come_back_later(wanted: WatchRequest, headers: Mapping[str, str]) -> Answer:
-    """Answer an EventSource that is one too many: a 503 would end it for good."""
+    """Answer an EventSource over the limit with ``reconnect``, since a 503 would end it for good."""
     pause = random.randint(*OVERLOADED_RETRY_MS)
     cursor = None if wanted.after is None else format_id(wanted.after)
     fields = {"after_ms": pause, "cursor": cursor, "reason": Reason.FULL.text}
@@ -227,7 +227,7 @@ async def web_socket(services: Services, who: Identity, asked: Upgrading) -> Tak
 
 
 async def page_socket(services: Services, who: Identity, asked: UpgradingPage) -> TakeOver:
-    """Open the WebSocket of a page that never subscribes: it hears the statuses of all tasks."""
+    """Open the WebSocket of a page that never subscribes: it gets the statuses of all tasks."""
     return _upgrade(services, who, asked, asked.session, PageActions(services))
 
 
@@ -279,7 +279,7 @@ class Ticket:
 
 
 async def make_ticket(services: Services, who: Identity, asked: Nothing) -> Ticket:
-    """Make a short-lived ticket for clients that can't set headers on a stream; a ticket buys none."""
+    """Make a short-lived ticket for clients that can't set headers on a stream; a ticket can't make one."""
     ticket, expires_at = services.authenticator.ticket_for(who)
     return Ticket(ticket, expires_at)
 

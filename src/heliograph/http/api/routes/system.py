@@ -61,7 +61,7 @@ class PlatformHealth:
 
 
 async def platform_health(services: Services, who: Identity, asked: Nothing) -> PlatformHealth:
-    """Count the workflows, and the events that this node has carried."""
+    """Count the workflows, and the events that this node has dispatched."""
     appender = services.appender.stats()
     deliveries = services.hub.stats().deliveries
     workflows = services.registry.catalogue.workflows
@@ -141,7 +141,7 @@ async def status(services: Services, who: Identity, asked: Nothing) -> Status:
     hub, state = services.hub.stats(), await services.monitor.state()
     checkpoint = await services.store.checkpoint()
     counts: dict[str, int] = {}
-    if who.covers("task:*"):  # the fleet is nothing to a key for some channels
+    if who.covers("task:*"):  # a key for some channels learns nothing of the fleet
         counts = dict.fromkeys(STATUSES, 0) | await services.store.count(TASK, "status")
     return Status(
         status="healthy",
@@ -165,7 +165,7 @@ async def status(services: Services, who: Identity, asked: Nothing) -> Status:
 
 
 def lags(services: Services, **others: EventId) -> dict[str, int]:
-    """Return by how many milliseconds the subscriber, and others at some positions, are behind the log."""
+    """Return the milliseconds by which the subscriber, and followers at ``others``, are behind the log."""
     behind = {"subscriber": services.subscriber.stats().position, **others}
     head = services.log.position
     return {name: max(0, (head >> SEQUENCE_BITS) - (at >> SEQUENCE_BITS)) for name, at in behind.items()}

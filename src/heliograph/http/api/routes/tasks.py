@@ -1,4 +1,4 @@
-"""Tasks: the list, one task, its log by range of ``seq``, and its full log in constant memory.
+"""Tasks: their list, one task, its log by range of ``seq``, and its full log in constant memory.
 
 A long module, since the list, a task and its log share their parameters and refusals.
 """
@@ -95,7 +95,7 @@ class TaskListing(TaskNarrowing):
     cursor: tuple[int, str] | None = page_cursor(_task_key, int, str)
 
     def after(self) -> tuple[Any, str] | None:
-        """Return the end of the previous page."""
+        """Return the position of the previous page's last task."""
         if self.cursor is None or self.sort is not None:
             return self.cursor
         return from_microseconds(self.cursor[0]), self.cursor[1]
@@ -109,7 +109,7 @@ class OfTask:
 
 
 def of_task(asked: Any) -> tuple[str, ...]:
-    """Return the channel that who asks for a task must be allowed to read."""
+    """Return the channel that the caller must be allowed to read."""
     return (f"task:{asked.task_id}",)
 
 
@@ -134,14 +134,14 @@ class LineRange(OfTask):
 
 @attrs.frozen
 class FullLog(OfTask):
-    """The whole log, in some form."""
+    """The form of the whole log."""
 
     form: str = header("Accept", Media((TEXT_PLAIN, NDJSON)), "The form of the answer.", default=TEXT_PLAIN)
 
 
 @attrs.frozen
 class TaskListMeta(ListMeta):
-    """The place of a page of tasks, and the counts that were asked for."""
+    """The position of a page of tasks, and the requested counts."""
 
     counts: Annotated[
         Mapping[str, int] | None,
@@ -174,7 +174,7 @@ written_as(OneTask, lambda one: {**task_json(one.task), "meta": plain(one.meta)}
 
 @attrs.frozen
 class LineMeta:
-    """The place of some lines in their log."""
+    """The position of some lines in their log."""
 
     first_seq: Annotated[int | None, says(minimum=1)]
     last_seq: Annotated[int | None, says(minimum=1)]
@@ -202,10 +202,10 @@ def _describe_line(components: Components) -> Schema:
 
 
 def line_json(line: LogLine) -> dict[str, Any]:
-    """Return a line of output as REST gives it.
+    """Return a line of output in the form of answers.
 
-    A dict by hand is the quick way, and a whole log may have millions of lines. A mark is left out where it
-    is not set.
+    The dict is made by hand, which is fast, since a whole log may have millions of lines. A mark that is not
+    set is left out.
     """
     shown: dict[str, Any] = {
         "seq": line.seq,
@@ -226,7 +226,7 @@ written_as(LogLine, line_json, _describe_line)
 
 async def list_tasks(services: Services, who: Identity, asked: TaskListing) -> TaskList:
     """List tasks, newest first, with every filter of the dashboard."""
-    # Before the question: what is committed while it is answered comes again from the stream, not never.
+    # Taken before the question: an event that is committed meanwhile may come twice, but is not missed.
     position = await services.store.checkpoint()
     wanted = asked.filter()
     found, more = await services.store.list(TASK, wanted, asked.after(), asked.limit, asked.sort)
@@ -259,7 +259,7 @@ async def read_log(services: Services, who: Identity, asked: LineRange) -> LineL
         newest=asked.tail is not None,
         wanted=LineFilter(asked.text, asked.stream),
     )
-    if not lines:  # whose lines there are is known
+    if not lines:  # with lines, the task exists
         await known_task(services.store, asked.task_id)
     first, last = (lines[0].seq, lines[-1].seq) if lines else (None, None)
     return LineList(lines, LineMeta(first, last, more, position))
@@ -276,7 +276,7 @@ async def stream_log(services: Services, task_id: str, form: str) -> Streamed:
     Raises:
         NotFound: There is none of that id.
     """
-    # A proxy that compressed it would hold it back.
+    # A proxy that compressed the log would hold it back.
     headers = {
         "X-Stream-Cursor": format_id(await services.store.checkpoint()),
         "Cache-Control": "no-cache, no-transform",
@@ -302,15 +302,15 @@ async def known_task(store: Store, task_id: str) -> Task:
 
 
 def unknown_task(task_id: str) -> NotFound:
-    """Return the error of a task that is not there."""
+    """Return the error of an unknown task."""
     return NotFound(f"there is no task {task_id[:200]!r}; GET /api/v1/tasks lists those that exist")
 
 
 class Terminal:
-    """Writes lines as a terminal would have got them: pieces joined, rewound behind a carriage return."""
+    """Writes lines as a terminal would have got them: pieces joined, and rewinds as a carriage return."""
 
     def __init__(self) -> None:
-        self._unfinished: str | None = None  # the stream whose line is not at its end
+        self._unfinished: str | None = None  # the stream of the unfinished line, if any
 
     def text(self, lines: Sequence[LogLine]) -> str:
         """Write the next lines."""

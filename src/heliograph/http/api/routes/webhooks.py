@@ -1,4 +1,4 @@
-"""Webhooks: what is configured, in files or here."""
+"""Webhooks: their configuration, in files or over HTTP."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ from heliograph.model.webhooks.config import PROVIDERS, Command
 from heliograph.model.webhooks.webhook import WEBHOOK, Webhook, WebhookFilter
 
 DEFAULT_COMMAND: Mapping[str, Any] = {"name": "run", "template": "{{ full_text or payload }}"}
-"""The one command of a webhook that was made without commands: it hands on the text of a delivery."""
+"""The one command of a webhook that was made without commands: it passes on the text of a delivery."""
 
 Count = Annotated[int, says(minimum=0)]
 
 
 @attrs.frozen
 class NewWebhook:
-    """A webhook to be made, or what is to be changed of one."""
+    """A webhook to be made, or the changes of one."""
 
     name: Annotated[str | None, says(maxLength=200)] = None
     provider: Annotated[str | None, says(f"One of {', '.join(PROVIDERS)}; custom if none is said.")] = None
@@ -120,7 +120,7 @@ class WebhookView:
 
 @attrs.frozen
 class BrokenFile:
-    """A file that should be a webhook and is none."""
+    """A file that should be a webhook but is broken."""
 
     file: str
     detail: str
@@ -165,14 +165,14 @@ async def make_webhook(services: Services, who: Identity, asked: Nothing, new: N
 async def change_webhook(
     services: Services, who: Identity, asked: OfWebhook, change: NewWebhook
 ) -> WebhookView:
-    """Change a webhook that was made here: what is not said stays."""
+    """Change a webhook that was made over HTTP; fields that are left out stay."""
     hook = await _change(services, who, asked.webhook_id, change)
     row = await services.store.get(WEBHOOK, hook.webhook_id)
     return _view(services, hook, row)
 
 
 async def remove_webhook(services: Services, who: Identity, asked: OfWebhook) -> RemovedWebhook:
-    """Remove a webhook that was made here, and its secret."""
+    """Remove a webhook that was made over HTTP, and its secret."""
     await services.webhooks.remove(asked.webhook_id)
     return RemovedWebhook(asked.webhook_id, removed=True)
 
@@ -259,14 +259,14 @@ def _command_view(command: Command) -> CommandView:
 
 
 def broken_files(services: Services) -> list[BrokenFile]:
-    """Return the files that should be webhooks and are none."""
+    """Return the files that should be webhooks but are broken."""
     return [
         BrokenFile(file, str(error), error.errors) for file, error in sorted(services.webhooks.broken.items())
     ]
 
 
 def of_webhooks(asked: Any) -> tuple[str, ...]:
-    """Return the channel that who asks for webhooks must be allowed to read."""
+    """Return the channel that the caller must be allowed to read."""
     return (WEBHOOKS,)
 
 

@@ -1,4 +1,4 @@
-"""Workflows: the list, one with all that its files say, its pipeline, its agents, and its switch."""
+"""Workflows: their list, one with the content of its files, its pipeline, its agents, and its switch."""
 
 from __future__ import annotations
 
@@ -40,11 +40,11 @@ from heliograph.storage.protocols import Store
 ONLY_WHERE_SAID: Mapping[type, tuple[str, ...]] = {
     Node: ("body", "condition_expr", "max_iterations", "children")
 }
-"""Fields that are left out where a file does not say them; all other fields are always there."""
+"""Fields that are left out if a file does not have them; all other fields are always there."""
 
 
 def _whole(cls: type) -> None:
-    """Have a class of the model written with all its fields; only the API knows which it may leave out."""
+    """Have a class of the model written with all its fields, except for those in ``ONLY_WHERE_SAID``."""
     names = [field.name for field in attrs.fields(cls)]
     optional = ONLY_WHERE_SAID.get(cls, ())
 
@@ -70,7 +70,7 @@ class OfWorkflow:
 
 
 def of_workflow(asked: Any) -> tuple[str, ...]:
-    """Return the channel that who asks for a workflow must be allowed to read."""
+    """Return the channel that the caller must be allowed to read."""
     return (f"workflow:{asked.workflow_id}",)
 
 
@@ -114,7 +114,7 @@ class WorkflowList:
 
 @attrs.frozen
 class WorkflowDetail:
-    """One workflow, with all that its files say."""
+    """One workflow, with the content of its files."""
 
     manifest: Manifest
     pipeline: Pipeline
@@ -140,7 +140,7 @@ class WorkflowChange:
 
 
 async def list_workflows(services: Services, who: Identity, asked: Nothing) -> WorkflowList:
-    """List all workflows, with what their runs add up to."""
+    """List all workflows, with sums over their runs."""
     position = await services.store.checkpoint()
     catalogue = services.registry.catalogue
     records = await records_of(services.store, catalogue.workflows)
@@ -153,7 +153,7 @@ async def list_workflows(services: Services, who: Identity, asked: Nothing) -> W
 
 
 async def get_workflow(services: Services, who: Identity, asked: OfWorkflow) -> WorkflowDetail:
-    """Return one workflow: its manifest, pipeline and agents, and what its runs add up to."""
+    """Return one workflow: its manifest, pipeline and agents, and sums over its runs."""
     position = await services.store.checkpoint()
     workflow = services.registry.catalogue.get(asked.workflow_id)
     kept = await services.store.get(RECORD, workflow.id) or Record(workflow.id)
@@ -181,7 +181,7 @@ async def list_cards(services: Services, who: Identity, asked: OfWorkflow) -> Ca
 async def change_workflow(
     services: Services, who: Identity, asked: OfWorkflow, change: WorkflowChange
 ) -> WorkflowSummary:
-    """Switch a workflow on or off; kept, and told on its channel."""
+    """Switch a workflow on or off; the change is kept, and published on its channel."""
     workflow = services.registry.catalogue.get(asked.workflow_id)
     payload = {"workflow_id": workflow.id, "enabled": change.enabled}
     draft = Draft.own(f"workflow:{workflow.id}", TOPIC, payload, sender=who.name)
@@ -192,12 +192,12 @@ async def change_workflow(
 
 
 def is_enabled(workflow: Workflow, kept: Record) -> bool:
-    """Tell whether a workflow is switched on: here, or by its files where it was never switched here."""
+    """Tell whether a workflow is switched on: by the API, or by its files if the API never switched it."""
     return workflow.manifest.enabled if kept.enabled is None else kept.enabled
 
 
 async def records_of(store: Store, names: Iterable[str]) -> Mapping[str, Record]:
-    """Return the records of some workflows, those that there are."""
+    """Return the existing records of some workflows."""
     wanted = tuple(names)
     records: dict[str, Record] = {}
     more, after = bool(wanted), None
@@ -209,7 +209,7 @@ async def records_of(store: Store, names: Iterable[str]) -> Mapping[str, Record]
 
 
 async def last_runs(store: Store, records: Iterable[Record]) -> Mapping[str, Run]:
-    """Return the run that began last of each workflow that has any."""
+    """Return the last run of each workflow that has any."""
     wanted = {
         id_of(kept.last_run_id, kept.workflow_id): kept for kept in records if kept.last_run_id is not None
     }
@@ -221,7 +221,7 @@ async def last_runs(store: Store, records: Iterable[Record]) -> Mapping[str, Run
         last.update((run.workflow_id, run) for run in found)
         after = RUN.position(found[-1]) if found else None
     for kept in wanted.values():
-        if kept.workflow_id not in last:  # it began earlier than was told first, or is not kept any more
+        if kept.workflow_id not in last:  # its start was corrected, or the run is no longer kept
             found, _ = await store.list(RUN, RunFilter(kept.workflow_id), None, 1)
             last.update((run.workflow_id, run) for run in found)
     return last
