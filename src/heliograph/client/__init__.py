@@ -6,10 +6,10 @@
             async for item in items:
                 print(item)
 
-``Client`` runs under Trio and asyncio, ``follow`` under Trio; ``heliograph`` itself offers what agents'
-programs use, in plain code too. Nothing is imported before it is asked for: a program that only publishes
-never imports what follows. What goes wrong comes out as an error of ``heliograph.model.errors``. Running
-programs as tasks (``exec``), the demo fleet and the load engine are packages of their own beneath this one.
+``Client`` runs under Trio and asyncio, ``follow`` under Trio; ``heliograph`` itself offers the names for
+agents' programs, in plain code too. A name is imported when it is first used: a program that only publishes
+never imports the code that follows. Failures are errors of ``heliograph.model.errors``. Running programs as
+tasks (``exec``), the demo fleet and the load engine are packages of their own below this one.
 """
 
 from typing import TYPE_CHECKING

@@ -1,8 +1,8 @@
-"""Questions to the service, and the readers of its answers. No I/O.
+"""Requests to the service, and the readers of its answers. No I/O.
 
-A ``Call`` is one request with what reads its answer; ``api.Client`` makes it under asyncio and Trio,
-``plain.Client`` in plain code. So each question is written once. Fields that an answer has and a class here
-does not are passed over: a newer service is no error.
+A ``Call`` is one request with the reader of its answer; ``api.Client`` makes it under asyncio and Trio,
+``plain.Client`` in plain code. So each request is written once. Unknown fields of an answer are ignored, so
+that a newer service is no error.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ class Accepted:
 
 @attrs.frozen
 class TaskState:
-    """One task as the service knows it; times are aware UTC, ``None`` is what nobody has said.
+    """One task as the service knows it; times are aware UTC, and ``None`` means unknown.
 
     Args:
         task_id: Its id.
@@ -79,7 +79,7 @@ class TaskState:
         session_id: The session that it belongs to.
         conversation_id: The conversation that it belongs to.
         input: The task's input.
-        metadata: Further fields that its beginning told.
+        metadata: Further fields from its creation.
         output_lines: The number of its output events.
         output_bytes: The bytes of text in them.
         cost_usd: Dollars.
@@ -87,7 +87,7 @@ class TaskState:
         output_tokens: Tokens that came out of them.
         cached_tokens: Tokens that came from a cache.
         error: Why it failed.
-        result: The result that its end told.
+        result: The result from its end.
         last_event_id: The cursor of its last event.
     """
 
@@ -157,8 +157,8 @@ class OutputLine:
         timestamp: ISO 8601.
         output: The text.
         stream: ``stdout`` or ``stderr``.
-        partial: The stream's next piece goes on in the same line.
-        rewind: It is written over what the line held so far, as after a lone carriage return.
+        partial: Whether the stream's next piece goes on in the same line.
+        rewind: Whether it overwrites the line so far, as after a lone carriage return.
     """
 
     seq: int
@@ -179,7 +179,7 @@ class Call(Generic[T]):
         path: The path from the root of the service.
         method: The HTTP method.
         query: The URL's query; a value of ``None`` is left out.
-        body: As it is sent.
+        body: The body as it is sent.
         content_type: The body's media type.
     """
 
@@ -192,7 +192,7 @@ class Call(Generic[T]):
 
     @property
     def request(self) -> dict[str, Any]:
-        """The arguments of a request of httpx."""
+        """The arguments for a request of httpx."""
         headers = {} if self.content_type is None else {"Content-Type": self.content_type}
         return {"params": _given(self.query), "content": self.body, "headers": headers}
 
@@ -256,7 +256,7 @@ def decode(body: bytes, call: Call[T], url: str) -> T:
     """Read the body of an answer.
 
     Raises:
-        Malformed: It is not what Heliograph answers.
+        Malformed: It is not an answer of Heliograph.
     """
     try:
         answer = orjson.loads(body)
@@ -266,7 +266,7 @@ def decode(body: bytes, call: Call[T], url: str) -> T:
 
 
 def unreachable(url: str, error: Exception) -> Unavailable:
-    """Say that a service can't be reached, and why: TLS says it best, beneath all that was raised over it."""
+    """Return the error that a service can't be reached, with the reason; TLS's own error says it best."""
     causes = list(_causes(error))
     failure = next((cause for cause in causes if isinstance(cause, ssl.SSLError)), error)
     match failure:
@@ -289,12 +289,12 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
 
 
 def problem_error(status: int, body: bytes, retry_after: str = "") -> HeliographError:
-    """Make the error that an HTTP problem stands for.
+    """Return the error of an HTTP problem.
 
     Args:
         status: The answer's status.
-        body: A problem document, or whatever else a proxy in between has said.
-        retry_after: The header's text; a date is not read.
+        body: A problem document, or any other body from a proxy in between.
+        retry_after: The header's text; dates are ignored.
     """
     try:
         problem = orjson.loads(body)
@@ -337,7 +337,7 @@ def _read_lines(answer: dict[str, Any]) -> tuple[OutputLine, ...]:
 
 @cache
 def _converter() -> Any:
-    import cattrs  # here, since it is slow to import and programs that only publish need none
+    import cattrs  # here, since its import is slow and programs that only publish don't need it
 
     converter = cattrs.Converter(prefer_attrib_converters=True)
     converter.register_structure_hook(datetime, lambda text, _: parse_time(text, "time"))

@@ -1,10 +1,9 @@
 """The HTTP client: publish, and ask for tasks and their logs.
 
-What goes wrong comes out as the errors of ``heliograph.model.errors``: a problem document by its status,
-and a service that can't be reached as ``Unavailable``. Only publishing repeats what failed, and it can:
-every item has an idempotency key, so the service keeps it once however often it arrives. There is no
-``timeout=`` anywhere: callers put a cancel scope around a call. It runs under Trio and under asyncio; plain
-code has ``heliograph.client.plain``.
+Failures are errors of ``heliograph.model.errors``: a problem document by its status, and a service that can't
+be reached as ``Unavailable``. Only publishing retries, which is safe: every item has an idempotency key, so
+the service keeps it once however often it arrives. There is no ``timeout=`` anywhere: callers put a cancel
+scope around a call. The client runs under Trio and under asyncio; plain code has ``heliograph.client.plain``.
 """
 
 from __future__ import annotations
@@ -52,7 +51,7 @@ class Client:
 
     def __init__(self, url: str = DEFAULT_URL, api_key: str | None = None) -> None:
         self.url = url.rstrip("/")
-        self.limited = (api_key or "").startswith(TASK_KEY_PREFIX)  # what it may not say now, it never may
+        self.limited = (api_key or "").startswith(TASK_KEY_PREFIX)  # a task key's channels never change
         self.headers = {} if api_key is None else {"X-API-Key": api_key}
         self._http = httpx.AsyncClient(**options(self.url, api_key))
 
@@ -70,14 +69,14 @@ class Client:
         items: Iterable[Mapping[str, Any]],
         on_retry: Callable[[HeliographError, float], object] = lambda error, delay: None,
     ) -> Accepted:
-        """Publish items, in either form of ``POST /api/v1/events``, trying until the service keeps them.
+        """Publish items, in either form of ``POST /api/v1/events``, retrying until the service keeps them.
 
         Args:
-            items: They are kept all or none; one without a ``key`` is given one.
-            on_retry: Told of each failed try, and of the seconds until the next.
+            items: The items; all are kept or none; an item without a ``key`` is given one.
+            on_retry: Called with the error of each failed try, and the seconds until the next.
 
         Raises:
-            ClientFault: The service refuses them; trying again would not help.
+            ClientFault: The service refuses the items; a retry would not help.
         """
         body = keyed_lines(items)
         return await insist(lambda: self.post_events(body), on_retry)
@@ -86,9 +85,9 @@ class Client:
         """Publish items that are already encoded, one JSON object a line, in a single try.
 
         Raises:
-            Unavailable: The service can't be reached or asks to come again.
-            TooMany: It asks to come again later.
-            ClientFault: It refuses the items.
+            Unavailable: The service can't be reached or asks for a retry.
+            TooMany: The service asks for a retry later.
+            ClientFault: The service refuses the items.
         """
         return await self._ask(answers.post_events(ndjson))
 
@@ -192,7 +191,7 @@ class Client:
         Args:
             path: The path from the root of the service.
             query: The URL's query.
-            headers: Besides the usual ones.
+            headers: Headers besides the usual ones.
             idle: Seconds of silence after which the connection counts as lost.
 
         Raises:
@@ -228,7 +227,7 @@ class Client:
 class _Body(httpx.AsyncByteStream):
     """A request's body.
 
-    httpx's own is an async generator, which a connection that breaks leaves to the garbage collector.
+    httpx's own class is an async generator, which a broken connection leaves to the garbage collector.
     """
 
     def __init__(self, body: bytes) -> None:
@@ -248,14 +247,14 @@ def options(url: str, api_key: str | None) -> dict[str, Any]:
     return {
         "base_url": url,
         "headers": {} if api_key is None else {"X-API-Key": api_key},
-        # Reading the certificates takes longer than a short command; plain HTTP needs none.
+        # Reading the certificates takes longer than a short command, and plain HTTP needs none.
         "verify": url.startswith("https:"),
         "timeout": httpx.Timeout(TIMEOUT, connect=CONNECT_TIMEOUT),
     }
 
 
 def keyed_lines(items: Iterable[Mapping[str, Any]]) -> bytes:
-    """Write items as NDJSON, giving each a key unless it has one."""
+    """Encode items as NDJSON; each item without a key is given one."""
     prefix = secrets.token_hex(8)
     return b"".join(
         orjson.dumps(_with_key(item, f"{prefix}/{index}"), option=orjson.OPT_APPEND_NEWLINE)
@@ -264,10 +263,10 @@ def keyed_lines(items: Iterable[Mapping[str, Any]]) -> bytes:
 
 
 async def raise_for_problem(response: httpx.Response) -> None:
-    """Turn an answer that is not a success into the error that it stands for.
+    """Raise the error of an answer that is not a success.
 
     Args:
-        response: A streaming response whose body was not read yet.
+        response: A streaming response whose body has not been read yet.
 
     Raises:
         HeliographError: The error of the answer's status; ``Unavailable`` for every 5xx.
@@ -282,7 +281,7 @@ async def raise_for_problem(response: httpx.Response) -> None:
 
 
 def raise_for_problem_now(response: httpx.Response) -> None:
-    """As ``raise_for_problem``, in plain code."""
+    """Do what ``raise_for_problem`` does, in plain code."""
     if not response.is_success:
         body = b""
         for chunk in response.iter_bytes():
@@ -293,5 +292,5 @@ def raise_for_problem_now(response: httpx.Response) -> None:
 
 
 def _with_key(item: Mapping[str, Any], key: str) -> dict[str, Any]:
-    """Give an item a key unless it has one; ``null``, as a serializer may write it, is none."""
+    """Return an item with ``key``, unless it has one; ``null``, as serializers write it, counts as none."""
     return {**item, "key": key if item.get("key") is None else item["key"]}

@@ -1,7 +1,7 @@
 """Attachments: files in a spool that are to be put at a path of the service, such as a run's artifacts.
 
-Each is one file: a line of JSON that says where it goes, and the bytes behind it. They are sent beside the
-items, in no order with them; to send one again is harmless.
+Each is one file: a line of JSON with its path, followed by the bytes. They are sent independently of the
+items, in no order with them; sending one again is harmless.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from heliograph.model.errors import ClientFault, Forbidden, TooMany, Unauthentic
 
 
 async def send_attachments(spool: Spool, client: Client, notify: Callable[[str], object]) -> None:
-    """Send each; one that the service refuses for good is set aside, and ``notify`` is told.
+    """Send all attachments; set aside those that the service refuses for good, and call ``notify`` for each.
 
     Raises:
-        HeliographError: The service can't take them now, or refuses whoever sends.
+        HeliographError: The service can't take them now, or refuses the caller.
     """
     for file in spool.attachments():
         target, data = read_attachment(file)
@@ -35,6 +35,6 @@ async def send_attachments(spool: Spool, client: Client, notify: Callable[[str],
 
 
 def read_attachment(file: Path) -> tuple[str, bytes]:
-    """Return the path that an attachment goes to, and its bytes."""
+    """Return an attachment's path at the service, and its bytes."""
     about, _, data = file.read_bytes().partition(b"\n")
     return str(orjson.loads(about)["path"]), data

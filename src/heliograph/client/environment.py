@@ -24,14 +24,14 @@ def api_key() -> str | None:
 
 
 def task_id() -> str | None:
-    """Return the task that ``heliograph exec`` runs this program as; ``None``: it does not."""
+    """Return the id of the task that this program is under ``heliograph exec``; ``None`` outside of it."""
     return os.environ.get(TASK_ID) or None
 
 
 def spool_folder() -> Path:
     """Return the folder of all spools; a temporary one for a user without a home.
 
-    A relative ``XDG_STATE_HOME`` counts as none, as its specification says.
+    A relative ``XDG_STATE_HOME`` is ignored, as its specification demands.
     """
     state = Path(os.environ.get("XDG_STATE_HOME", ""))
     try:

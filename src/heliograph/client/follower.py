@@ -1,15 +1,15 @@
 """Following a channel: every event once and in order, over as many connections as it takes.
 
-``follow`` gives items: events, and the notices ``Gap`` and ``Reset`` where the service says that it can't
-give something. However a connection ends, the next one begins after the last id that arrived, so nothing
-is doubled and nothing missing. What the server asks for is obeyed: the delay of a ``reconnect`` notice or
-of SSE's ``retry:``; a 204 (everything was seen) ends the following; a refusal, be it an HTTP status 4xx
-or a WebSocket close code from 4500 to 4999, is raised and not tried again. Everything else is tried
-again, without end: callers put a cancel scope around it.
+``follow`` gives items: events, and the notices ``Gap`` and ``Reset`` for events that the service can't give.
+However a connection ends, the next one begins after the last id that arrived, so no event comes twice and
+none is missing. The client obeys the server: it waits for the delay of a ``reconnect`` notice or of SSE's
+``retry:``; a 204 (everything was seen) ends the following; a refusal, be it an HTTP status 4xx or a WebSocket
+close code from 4500 to 4999, is raised and not retried. Any other end is retried for ever: callers put a
+cancel scope around ``follow``.
 
-The two transports are two context managers that open one connection and give a source: its ``receive``
-returns the next items, and raises ``Ended`` when the connection is over. The place in the log is kept by
-the following, which outlives connections.
+Each of the two transports is a context manager that opens one connection and gives a source: its ``receive``
+returns the next items, and raises ``Ended`` when the connection is over. The position in the log is kept by
+the ``Following``, which outlives connections.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ class Source(Protocol):
     """One open connection."""
 
     async def receive(self) -> list[Item]:
-        """Return the next items; maybe none.
+        """Return the next items, of which there may be none.
 
         Raises:
             Ended: The connection is over.
@@ -88,16 +88,17 @@ async def follow(
     transport: str = "sse",
     on_retry: Callable[[HeliographError], object] = lambda error: None,
 ) -> AsyncGenerator[Item, None]:
-    """Follow a channel: enter it with ``async with``, and iterate over what that gives.
+    """Follow a channel: an async context manager that gives an async iterator of items.
 
     Args:
         client: The client of the service.
-        following: The selection and the position, which moves with each item: another ``follow`` may go on.
+        following: The selection and the position, which moves with each item; another ``follow`` may go on
+            with it.
         transport: ``sse`` or ``ws``.
-        on_retry: Told each time that the service can't be reached or asks to come again.
+        on_retry: Called each time that the service can't be reached or asks for a retry.
 
     Raises:
-        ClientFault: The service refuses; trying again would not help.
+        ClientFault: The service refuses; a retry would not help.
     """
     connect = TRANSPORTS[transport]
     backoff = Backoff()
@@ -133,10 +134,10 @@ async def _open_sse(client: Client, following: Following) -> AsyncIterator[Sourc
 
 
 async def _abandon(chunks: AsyncIterator[bytes]) -> None:
-    """End a body that is left unread.
+    """End a body that is not read to its end.
 
-    httpx reads through half a dozen nested generators. Left as they are, the garbage collector would have to
-    end them, one by one and too late; a cancellation from within ends all of them at once.
+    httpx reads through half a dozen nested generators. Otherwise the garbage collector would have to end
+    them, one by one and too late; a cancellation from within ends all of them at once.
     """
     with trio.CancelScope() as scope, suppress(httpx.TransportError):
         scope.cancel()
@@ -162,7 +163,7 @@ class _SseSource:
 @asynccontextmanager
 async def _open_ws(client: Client, following: Following) -> AsyncIterator[Source]:
     try:
-        # trio-websocket reads in this nursery, and some of what goes wrong is raised there.
+        # trio-websocket reads in this nursery, and raises some of its errors there.
         async with trio.open_nursery() as nursery, _connect(client) as stream:
             connection = await _shake_hands(nursery, stream, client)
             subscribe = {"type": "subscribe", **following.query()}
@@ -197,7 +198,7 @@ def _translated(failure: Exception, client: Client) -> Exception:
 
 @asynccontextmanager
 async def _connect(client: Client) -> AsyncIterator[Wire]:
-    """Open the connection, and close it whatever happens: trio-websocket does not, if the peer goes."""
+    """Open a connection, and close it in any case: trio-websocket does not if the peer goes."""
     url = httpx.URL(client.url)
     plain: trio.SocketStream | None = None
     with trio.move_on_after(CONNECT_SECONDS):
@@ -206,7 +207,7 @@ async def _connect(client: Client) -> AsyncIterator[Wire]:
         raise TimeoutError("no answer")
     stream: Wire = plain
     if url.scheme == "https":
-        # The same authorities as over HTTP, and in the open: trio-websocket keeps to itself why it failed.
+        # TLS is done here, with the same authorities as over HTTP: trio-websocket would hide why it failed.
         context = httpx.create_ssl_context()
         stream = trio.SSLStream(plain, context, server_hostname=url.host, https_compatible=True)
     try:

@@ -1,9 +1,9 @@
-"""Following a channel, without its connections: what is followed, how far, and what arrives. No I/O.
+"""Following a channel, apart from its connections: the selection, the position, and the items. No I/O.
 
-``Following`` is the place in the log; it outlives connections, and asks each for what comes after the last id
-that arrived. ``SseReader`` reads one event stream into items: events, and the notices ``Gap`` and ``Reset``
-where the service says that it can't give something. ``heliograph.client.follower`` connects these under Trio,
-over two transports; ``heliograph.client.streams`` in plain code, under asyncio and under Trio.
+``Following`` is the position in the log; it outlives connections, each of which begins after the last id that
+arrived. ``SseReader`` turns one event stream into items: events, and the notices ``Gap`` and ``Reset`` for
+events that the service can't give. ``heliograph.client.follower`` connects these under Trio, over two
+transports; ``heliograph.client.streams`` does so in plain code, under asyncio and under Trio.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from heliograph.model.ids import OLDEST, EventId, format_id, parse_id, parse_tim
 ACCEPT = {"Accept": "text/event-stream"}
 
 IDLE_SECONDS = 90.0
-"""Three keepalives of the server; a connection that is silent for longer is given up."""
+"""The longest silence of a connection before it is given up: three keepalives of the server."""
 
 
 @attrs.frozen
@@ -30,8 +30,8 @@ class Gap:
 
     Args:
         channel: The channel of the lost events.
-        start: Position before the first of them, or its id, as the service says it.
-        end: Position of the last of them.
+        start: The id of the first one, or the position just before it, as the service gives it.
+        end: The id of the last one.
         count: The number of lost events, if the service knows it.
         reason: Why.
     """
@@ -45,7 +45,7 @@ class Gap:
 
 @attrs.frozen
 class Reset:
-    """The position asked for can't be honoured: what was built from the events before is out of date.
+    """The requested position can't be honoured, so state that was built from earlier events is out of date.
 
     Args:
         channel: The channel of the reset.
@@ -64,14 +64,14 @@ Item = Event | Gap | Reset
 
 
 class Ended(Exception):
-    """A connection is over, but not the following of it; ``delay`` is in seconds, ``None``: as usual."""
+    """A connection is over, but the following goes on after ``delay`` seconds; ``None``: the usual delay."""
 
     def __init__(self, delay: float | None = None) -> None:
         self.delay = delay
 
 
 class Finished(Exception):
-    """Everything that there will ever be was seen."""
+    """All events were seen, and there will be no more."""
 
 
 @attrs.define
@@ -81,7 +81,7 @@ class Following:
     Args:
         channel: A channel or a pattern.
         topic: Only events of this topic or pattern of topics.
-        after: Begin after this position; ``0-0`` from the oldest kept.
+        after: Begin after this position; ``0-0``: with the oldest event that is kept.
         tail: The number of the newest events to begin with instead.
     """
 
@@ -92,20 +92,20 @@ class Following:
     last: EventId = OLDEST
 
     def query(self) -> dict[str, Any]:
-        """Return the query of the next request, in the names of both transports."""
+        """Return the query of the next request, by the names that both transports use."""
         tail = None if self.after else self.tail
         wanted = {"channel": self.channel, "topic": self.topic, "after": self.after, "tail": tail}
         return {name: value for name, value in wanted.items() if value is not None}
 
     def is_new(self, item: Item) -> bool:
-        """Move on to an item; tell whether it was not given before."""
+        """Move the position to an item; tell whether the item is new."""
         match item:
             case Event() if item.id <= self.last:
                 return False
             case Event():
                 self.last = item.id
                 self.after = format_id(item.id)
-            case Reset():  # the log may even have begun anew, with smaller ids
+            case Reset():  # the log may have begun anew, with smaller ids
                 self.last = OLDEST
                 self.after = item.head
         return True
@@ -124,11 +124,11 @@ class SseReader:
         self._parser = Parser(following.after or "")
 
     def feed(self, chunk: bytes) -> list[Item]:
-        """Take bytes that were read; return the items that are complete by them."""
+        """Take bytes that were read; return the items that they complete."""
         items: list[Item] = []
         for block in self._parser.feed(chunk):
             fields = orjson.loads(block.data or "{}")
-            # Any name may stand here: a log may hold events named like the stream's own words.
+            # The event's name does not tell notices: a log may have events with a notice's name.
             if "topic" in fields and "payload" in fields:
                 items.append(read_event(fields, fields["topic"], fields["payload"]))
             elif block.event == "reconnect":
@@ -139,7 +139,7 @@ class SseReader:
         return items
 
     def cut(self) -> Ended:
-        """Return the end that the connection's own end stands for."""
+        """Return the meaning of the connection's end, as far as the service has announced one."""
         return _ended(self._parser.retry_ms)
 
 
@@ -148,7 +148,7 @@ def _ended(delay_ms: int | None) -> Ended:
 
 
 def read_notice(kind: str, fields: Mapping[str, Any]) -> Gap | Reset | None:
-    """Read a notice of a stream, in the form that both transports share; ``None`` if it is none."""
+    """Parse a notice of a stream, in the form of both transports; ``None`` if it is not a notice."""
     get = fields.get
     if kind == "gap":
         return Gap(get("channel"), get("from"), get("to"), get("count"), str(get("reason", "")))
@@ -158,7 +158,7 @@ def read_notice(kind: str, fields: Mapping[str, Any]) -> Gap | Reset | None:
 
 
 def read_event(fields: Mapping[str, Any], topic: str, payload: dict[str, Any]) -> Event:
-    """Read an event out of its envelope."""
+    """Parse an event from its envelope."""
     return Event(
         id=parse_id(fields["id"]),
         channel=fields["channel"],

@@ -1,4 +1,4 @@
-"""The command line that starts this program, for advice that works as it is printed."""
+"""The command line that starts this program, so that printed advice can be copied and run."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def command_line(*arguments: str) -> str:
 
 
 def _program() -> str:
-    """Return the program's name where the PATH leads to it, else its path, a short one where it can be."""
+    """Return the program's name if it is on the PATH, else its path, relative if that is shorter."""
     script = Path(sys.executable).with_name("heliograph")
     found = shutil.which("heliograph")
     if not script.exists() or (found is not None and os.path.samefile(found, script)):

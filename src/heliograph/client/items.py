@@ -1,8 +1,8 @@
-"""Items to publish, out of the bytes of a file or a pipe. No I/O.
+"""Items to publish, from the bytes of a file or a pipe. No I/O.
 
-Two forms: NDJSON, given out line by line as it arrives, so that ``producer | heliograph publish`` is
-live; and one JSON document, an object or an array of objects, which is known only at the end. Which it is
-shows in the first line that is not blank: NDJSON if it is a JSON object of its own.
+There are two forms: NDJSON, whose items are returned line by line as they arrive, so that ``producer |
+heliograph publish`` is live; and one JSON document, an object or an array of objects, whose items are known
+only at the end. The first line that is not blank decides: if it is a whole JSON object, the input is NDJSON.
 """
 
 from __future__ import annotations
@@ -16,22 +16,22 @@ from heliograph.model.errors import Malformed
 
 
 class ItemParser:
-    """Reads one input."""
+    """Parses one input."""
 
     def __init__(self) -> None:
         self._buffer = bytearray()
         self._line = 1
-        self._lines: bool | None = None  # whether it is NDJSON; None: nothing but blanks was seen yet
+        self._lines: bool | None = None  # whether it is NDJSON; None: only blanks so far
 
     def feed(self, data: bytes) -> list[Any]:
-        """Take bytes that were read; return the items that are complete by them.
+        """Take bytes that were read; return the items that they complete.
 
         Raises:
             Malformed: A line is not JSON; the message has its number.
         """
-        searched = len(self._buffer)  # so that one long line is not looked through for each piece of it
+        searched = len(self._buffer)  # so that one long line is not searched anew for each of its pieces
         self._buffer += data
-        if self._line == 1 and self._buffer.startswith(BOM_UTF8):  # as Windows' programs begin a file
+        if self._line == 1 and self._buffer.startswith(BOM_UTF8):  # as Windows programs write it
             del self._buffer[: len(BOM_UTF8)]
             searched = 0
         items: list[Any] = []
@@ -55,7 +55,7 @@ class ItemParser:
         """Return the items that the end of the input completes.
 
         Raises:
-            Malformed: It is not JSON; the message has the number of the line where that begins.
+            Malformed: It is not JSON; the message has the number of the line where the fault begins.
         """
         if not self._buffer.strip():
             return []

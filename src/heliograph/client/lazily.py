@@ -1,4 +1,4 @@
-"""Front doors that open slowly: a name is imported from its module when it is first asked for."""
+"""Lazy packages: a name is imported from its module when it is first used."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ def homes(package: str, names: Mapping[str, str | tuple[str, str]]) -> Callable[
     """Make a package's ``__getattr__``.
 
     Args:
-        package: Its name.
-        names: The module that each name comes from, with the name there if it is another one.
+        package: The package's name.
+        names: The module of each name, with the name in that module if it differs.
     """
 
     def getattr_(name: str) -> Any:

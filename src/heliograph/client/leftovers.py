@@ -1,8 +1,8 @@
 """The spools of earlier runs, sent by a later one.
 
-A run that ended while the service was away leaves its spool complete. A run that was killed leaves it
-without the task's end; so that the task does not run for ever in the dashboard, it is ended here as
-failed.
+A run that ended while the service was away leaves a complete spool. A run that was killed leaves a spool
+without the task's end; the task is then ended here as failed, so that it does not run for ever in the
+dashboard.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ async def send_leftovers(
         home: The folder of all spools.
         url: The service's URL, as the spools name it.
         client: The client of the service.
-        notify: Told, in sentences for people, what goes wrong.
+        notify: Called with each fault, as a sentence for people.
         patience: Seconds without progress after which to give up; at once if the service refuses.
 
     Returns:
-        How many spools were sent, and how many stay. Spools for other services, and of processes that live,
-        are neither.
+        The number of spools that were sent, and of those that stay. Spools for other services, and of live
+        processes, are not counted.
     """
     sent = stay = 0
     for folder in spools(home):
@@ -49,7 +49,7 @@ async def send_leftovers(
             if spool.about.url != url:
                 continue
             _end(spool)
-            # After one failure the others are not tried: the service is the same.
+            # After one failure the others are not tried, since the service is the same.
             if stay == 0 and await _send(spool, client, notify, patience):
                 spool.remove()
                 sent += 1
@@ -59,7 +59,7 @@ async def send_leftovers(
 
 
 def services_waited_for(home: Path) -> set[str]:
-    """Return the URLs of the services for which spools wait whose process is gone."""
+    """Return the URLs of the services for which spools of dead processes wait."""
     found = set()
     for folder in spools(home):
         if (spool := Spool.adopt(folder)) is not None:
@@ -69,7 +69,7 @@ def services_waited_for(home: Path) -> set[str]:
 
 
 def how_to_send(url: str) -> str:
-    """Return the line for a shell that sends what waits in spools for a service."""
+    """Return the shell command that sends the waiting spools for a service."""
     return command_line("publish", "--spooled", *([] if url == DEFAULT_URL else ["--url", url]))
 
 
@@ -88,7 +88,7 @@ async def _send(spool: Spool, client: Client, notify: Callable[[str], object], p
 
 
 def _end(spool: Spool) -> None:
-    """Append the ends of the tasks that the process died before."""
+    """Append the ends of the tasks that the dead process did not end."""
     if spool.about.task_id:
         last = spool.last_item()
         killed = {} if last is None or _is_end(last) else {spool.about.task_id: "heliograph exec was killed"}

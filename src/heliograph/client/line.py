@@ -1,8 +1,8 @@
-"""One line as a terminal shows it: text that is written over, erased and coloured by what the program wrote.
+"""One line as a terminal shows it: text that the program overwrites, erases and colours.
 
-A carriage return, a backspace or a cursor sequence moves the cursor and erases nothing; what is written then
-takes the place of what was there. A colour holds until it is changed, over line ends too. Whatever else could
-drive a terminal is left out: it is text of others, to look at and not to obey.
+A carriage return, a backspace or a cursor sequence moves the cursor and erases nothing; text that is then
+written replaces what was there. A colour holds until it is changed, across line ends, too. All other control
+sequences are left out, since other people's text must not control the terminal.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from rich.style import Style
 from rich.text import Text
 
 FARTHEST = 1000
-"""Columns that the cursor may be moved beyond the text."""
+"""The most columns that the cursor may be moved beyond the text."""
 
 _TOKEN = re.compile(
     r"\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)?"  # operating system commands, such as setting the title
@@ -28,7 +28,7 @@ class Line:
     """One line.
 
     Args:
-        colours: Knows the colour that is in force; shared by the lines of one stream.
+        colours: The decoder with the current colour; shared by the lines of one stream.
     """
 
     def __init__(self, colours: AnsiDecoder) -> None:
@@ -57,7 +57,7 @@ class Line:
         self._put(text[position:])
 
     def render(self, begin: int = 0) -> Text:
-        """Return the line from a character on; what is in it counts as seen now."""
+        """Return the line from the character ``begin`` on; the line then counts as unchanged."""
         self.unchanged = len(self._cells)
         runs = groupby(self._cells[begin:], key=lambda cell: cell[1])
         return Text.assemble(*(("".join(character for character, _ in run), style) for style, run in runs))

@@ -1,15 +1,16 @@
-"""The outbox: a spool, and the sending of it in order.
+"""The outbox: a spool, and its sending in order.
 
-Whoever reads from a command does ``await put(items)``. The sender is one task; it keeps one request in
-flight. A first item goes out at once; what arrives meanwhile leaves together with the next request, so
-under load a request carries hundreds of lines, and requests are at least ``PACE`` apart.
+The reader of a command's output calls ``await put(items)``. One task sends, with one request in flight. A
+first item goes out at once; items that arrive meanwhile leave together with the next request. So under load a
+request carries hundreds of lines, and requests are at least ``PACE`` apart.
 
-While the service is away the sender tries on, with growing pauses, and the spool grows on disk to its
-bound; then ``put`` waits, nothing more is read from the command, and its pipe fills until it waits too.
-Nothing is ever dropped. A full disk is a bound like the other. A service that *refuses* (a wrong key,
-say) is treated alike, since the operator may mend it, but nobody waits for that after the command ended. An
-*item* that it refuses by itself would be refused for ever: one that is too large goes in smaller ones, and
-one with a field that is none is set aside in a file, so that what stands behind it goes on.
+While the service is away the sender retries, with growing pauses, and the spool grows on disk up to its
+bound. Then ``put`` waits, the command's output is no longer read, and the command waits on its full pipe.
+Nothing is ever dropped. A full disk acts like the bound. A service that *refuses* (for a wrong key, say) is
+treated alike, since the operator may mend it, but the end of the command does not wait for that. An *item*
+that the service refuses would be refused for
+ever: one that is too large is split into smaller ones, and an invalid one is set aside in a file, so that the
+items behind it go on.
 """
 
 from __future__ import annotations
@@ -32,17 +33,17 @@ DISK_RETRY = 1.0
 PATIENCE_BEFORE_NOTICE = 2.0
 
 NEEDED = ("task_id", "status", "output", "stream", "exit_code")
-"""Fields of a payload without which its event says nothing."""
+"""Fields of a payload that its event can't do without."""
 
 
 class Outbox:
     """Sends one spool.
 
     Args:
-        spool: Written and emptied here; whoever made it closes it.
+        spool: The spool, which its maker closes.
         client: The client of the service that it sends to.
-        notify: Told, in a sentence for people, when the service is away or refuses, and when it is back.
-        limit: Bytes that may wait in the spool before ``put`` waits.
+        notify: Called with a sentence for people when the service is away or refuses, and when it is back.
+        limit: Bytes that may be in the spool before ``put`` waits.
 
     Attributes:
         error: Why the latest try failed; ``None`` if it did not.
@@ -62,13 +63,13 @@ class Outbox:
 
     @property
     def unsent(self) -> int:
-        """Bytes that wait."""
+        """The number of unsent bytes."""
         return self._spool.unsent
 
     async def put(self, items: Sequence[Mapping[str, Any] | OutputRun]) -> None:
-        """Put items into the spool once it is below its bound.
+        """Append items to the spool once it is below its bound.
 
-        If this is cancelled, none of them was taken.
+        If the call is cancelled, none of them was appended.
         """
         await trio.lowlevel.checkpoint()
         told = False
@@ -89,34 +90,34 @@ class Outbox:
             await trio.sleep(DISK_RETRY)
 
     def append(self, items: Sequence[Mapping[str, Any] | OutputRun]) -> None:
-        """Put items into the spool, whether it is below its bound or not.
+        """Append items to the spool, whether it is below its bound or not.
 
         Raises:
-            OSError: The disk is full or broken; nothing of them was taken.
+            OSError: The disk is full or broken; none of them was appended.
         """
         self._spool.append(items)
         self.wake()
 
     def wake(self) -> None:
-        """Notice what another thread has appended to the spool; called in this one."""
+        """Notice that another thread has appended to the spool; to be called in the sender's thread."""
         self._changed.set()
         self._changed = trio.Event()
 
     async def change(self) -> None:
-        """Wait until something was appended, acknowledged or refused."""
+        """Wait until items are appended, acknowledged or refused."""
         await self._changed.wait()
 
     def close(self) -> None:
-        """Say that nothing more will be appended."""
+        """Note that nothing more will be appended."""
         self._closed = True
         self.wake()
 
     async def send(self) -> None:
-        """Send until everything of a closed outbox is acknowledged; tries without end."""
+        """Send until the outbox is closed and everything is acknowledged; retry for ever."""
         backoff = Backoff()
         failing_since: float | None = None
-        bodies: list[bytes] = []  # what is left to send
-        length = 0  # of the bytes of the spool that it stands for
+        bodies: list[bytes] = []  # still to send
+        length = 0  # of their records in the spool, in bytes
         while not (self._closed and not self._spool.unsent):
             if not self._spool.unsent:
                 await self._changed.wait()
@@ -146,7 +147,7 @@ class Outbox:
             await trio.sleep_until(begun + PACE)
 
     async def _post(self, body: bytes) -> list[bytes]:
-        """Post items once; return what is to be posted instead of those that are not kept."""
+        """Post items once; return the bodies to post instead, if the service refuses items."""
         try:
             await self._client.post_events(body)
         except TooLarge as error:
@@ -163,11 +164,11 @@ class Outbox:
 
     @property
     def refused(self) -> bool:
-        """Whether the service was reached and refuses what it was sent."""
+        """Whether the service was reached and refuses the requests."""
         return isinstance(self.error, ClientFault) and not isinstance(self.error, TooMany)
 
     async def sent(self, patience: float) -> bool:
-        """Wait until everything of a closed outbox is acknowledged; ``send`` runs in another task.
+        """Wait until the outbox is closed and everything is acknowledged; ``send`` runs in another task.
 
         Args:
             patience: Seconds without progress after which to give up; at once if the service refuses.
@@ -185,7 +186,7 @@ class Outbox:
         return not self._spool.unsent
 
     def _without(self, body: bytes, blamed: set[int], error: HeliographError) -> list[bytes]:
-        """Set the items aside that a service refuses; return the others."""
+        """Set aside the items that the service refuses; return the others."""
         lines = body.splitlines(keepends=True)
         kept = self._spool.set_aside([line for index, line in enumerate(lines) if index in blamed])
         where = f"they are kept in {kept}" if kept else "they are dropped"
@@ -206,17 +207,17 @@ class Outbox:
 
 
 def _halves(body: bytes) -> list[bytes]:
-    """Return a request as two; nothing if it has but one item."""
+    """Return a request as two; nothing if it has only one item."""
     lines = body.splitlines(keepends=True)
     middle = len(lines) // 2
     return [b"".join(lines[:middle]), b"".join(lines[middle:])] if middle else []
 
 
 def smaller(line: bytes) -> list[bytes]:
-    """Return items that say as much as fits of one that is too large; none if nothing can be left out.
+    """Return smaller items in place of one that is too large; none if it can't be made smaller.
 
-    A piece of output becomes two that make up the same line. Of anything else the largest part of its payload
-    is cut to half its length, or left out if it is no text.
+    A piece of output becomes two pieces of the same line. In any other item the largest field of the payload
+    is cut to half its length, or left out if it is not text.
     """
     item = orjson.loads(line)
     payload = item.get("payload", {})
@@ -241,7 +242,7 @@ def smaller(line: bytes) -> list[bytes]:
 
 
 def _blamed(error: Invalid) -> set[int]:
-    """Return the positions of the items that a refusal is about; none if it is about the whole request."""
+    """Return the positions of the refused items; none if the whole request is refused."""
     if any(field.index is None for field in error.errors):
         return set()
     return {field.index for field in error.errors if field.index is not None}

@@ -1,4 +1,4 @@
-"""The service's paths: all that a client asks."""
+"""The service's paths that clients use."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The HTTP client for plain code: what ``api.Client`` is under asyncio and Trio."""
+"""The HTTP client for plain code, like ``api.Client`` for asyncio and Trio."""
 
 from __future__ import annotations
 
@@ -45,12 +45,12 @@ class Client:
         """Publish items, in either form of ``POST /api/v1/events``.
 
         Args:
-            items: They are kept all or none; one without a ``key`` is given one.
+            items: The items; all are kept or none; an item without a ``key`` is given one.
             patience: Seconds to go on trying while the service is away.
 
         Raises:
-            Unavailable: The service is still away, or asks to come again.
-            ClientFault: It refuses them.
+            Unavailable: The service is still away, or asks for a retry.
+            ClientFault: The service refuses the items.
         """
         call = answers.post_events(keyed_lines(items))
         backoff, deadline = Backoff(), time.monotonic() + patience

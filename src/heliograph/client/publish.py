@@ -1,4 +1,4 @@
-"""The command ``heliograph publish``: items from a file, or from a pipe as they come."""
+"""The command ``heliograph publish``: items from a file, or from a pipe as they arrive."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ async def publish_items(client: Client, items: Sequence[Any], patience: float) -
     Args:
         client: The client of the service.
         items: The items, in either form.
-        patience: Seconds to go on trying while the service is away; it is tried once in any case.
+        patience: Seconds to go on trying while the service is away; there is at least one try.
 
     Raises:
         Unavailable: The service is still away.
-        ClientFault: It refuses them.
+        ClientFault: The service refuses the items.
     """
     for index, item in enumerate(items):
         if not isinstance(item, dict):
@@ -49,13 +49,13 @@ async def publish_items(client: Client, items: Sequence[Any], patience: float) -
 async def publish_stream(
     client: Client, descriptor: int, patience: float, on_kept: Callable[[Accepted], object]
 ) -> None:
-    """Publish what comes out of a file or pipe, as it comes.
+    """Publish the items of a file or pipe as they arrive.
 
     Args:
         client: The client of the service.
         descriptor: The file to read from, until its end.
         patience: Seconds to go on trying while the service is away, each time.
-        on_kept: Told of each batch that the service keeps.
+        on_kept: Called for each batch that the service keeps.
 
     Raises:
         Malformed: The input is not JSON.
@@ -78,7 +78,7 @@ async def publish_stream(
 
 
 def _batches(items: Sequence[Any]) -> Iterator[Sequence[Any]]:
-    """Cut items into requests well within a service's limits; whether a larger item fits is its to say."""
+    """Cut items into requests well within a service's limits; a larger item goes alone."""
     start = size = 0
     for end, item in enumerate(items):
         more = len(orjson.dumps(item))

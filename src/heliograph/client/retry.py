@@ -1,4 +1,4 @@
-"""Asking until the service answers."""
+"""Retrying until the service answers."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ T = TypeVar("T")
 
 
 async def insist(ask: Callable[[], Awaitable[T]], on_retry: Callable[[HeliographError, float], object]) -> T:
-    """Ask without end while the service is away or asks to come again; callers put a cancel scope around it.
+    """Retry for ever while the service is away or asks for a retry; callers put a cancel scope around it.
 
-    Under Trio and under asyncio alike.
+    It runs under Trio and under asyncio.
 
     Args:
-        ask: One try; it must be harmless to try again.
-        on_retry: Told of each failed try, and of the seconds until the next.
+        ask: One try; it must be harmless to repeat.
+        on_retry: Called with the error of each failed try, and the seconds until the next.
 
     Raises:
-        ClientFault: The service refuses; trying again would not help.
+        ClientFault: The service refuses; a retry would not help.
     """
     backoff = Backoff()
     while True:

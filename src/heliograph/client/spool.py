@@ -1,9 +1,9 @@
-"""The spool: what was read from a command and is not yet acknowledged by the service, on disk.
+"""The spool: items on disk that the service has not acknowledged yet.
 
-Everything goes through it, whether the service is there or away; so there is one path, and it is always
-tested. What was appended is in the kernel's hands when ``append`` returns: ``kill -9`` of the process
-loses none of it. (It is not synced to the disk: a power cut may take the last seconds with it, as it
-takes the command.)
+All items go through it, whether the service can be reached or not; so there is one path, and it is always
+tested. When ``append`` returns, the items are in the kernel's page cache: ``kill -9`` of the process loses
+none of them. (They are not synced to the disk: a power cut may take the last seconds with it, as it takes the
+command.)
 
 A spool is a folder of its own under the spool folder::
 
@@ -17,13 +17,13 @@ A spool is a folder of its own under the spool folder::
         00000001.attached bytes that are to be put at a path of the service (see ``attachments``)
         open.json         the tasks that its process has begun and not ended, if it tells of several
 
-Items are encoded once and sent as they lie there. A program that writes millions of lines must not wait for
-their encoding: so a run of them is one record, and ``expand`` makes an item of each when they are sent. Since
-each has a key, a stale ``sent`` only makes the
-service see an item twice and keep it once, so the file needs no care beyond one small write. Whoever
-finds a spool whose lock is free may ``adopt`` it: its process ended or died. Reads and writes are plain
-blocking calls: they meet the page cache, not the disk, and are far shorter than a thread switch would be. One
-thread may append while another one reads and acknowledges; two that append need a lock of their own.
+Items are encoded once and sent as they are. A program that writes millions of lines must not wait for their
+encoding, so a run of lines is one record, and ``expand`` makes an item of each line for sending. Each item
+has a key, so a stale ``sent`` only makes the service get an item twice and keep it once: one small write of
+the file is enough. A process that finds a spool whose lock is free may ``adopt`` it, since its process has
+ended or died. Reads and writes are plain blocking calls: they meet the page cache, not the disk, and are far
+shorter than a thread switch. One thread may append while another one reads and acknowledges; two that append
+need a lock of their own.
 """
 
 from __future__ import annotations
@@ -43,9 +43,9 @@ import orjson
 ATTACHED = ".attached"
 SEGMENT_BYTES = 4 * 1024 * 1024
 ITEM_BYTES = 150
-"""About what an item has beside the text of its line."""
+"""Roughly the bytes of an item besides the text of its line."""
 REFUSED_BYTES = 64 * 1024 * 1024
-"""The bytes of refused items that are kept."""
+"""The most bytes of refused items that are kept."""
 
 
 @attrs.frozen
@@ -53,8 +53,8 @@ class About:
     """The purpose of a spool.
 
     Args:
-        url: The service that its items are for.
-        task_id: The task that they tell of; empty: of several.
+        url: The URL of the service that its items are for.
+        task_id: The id of its items' task; empty: they are of several tasks.
         command: The command, for people.
     """
 
@@ -65,10 +65,10 @@ class About:
 
 @attrs.frozen
 class OutputRun:
-    """Lines of output, one behind the other.
+    """Consecutive lines of output.
 
     Args:
-        item: The item that each of them becomes, but for ``output`` in its payload and the key.
+        item: The item of each line, without ``output`` in its payload and without a key.
         text: The lines, joined by line ends.
     """
 
@@ -77,7 +77,7 @@ class OutputRun:
 
 
 class Spool:
-    """One spool folder, locked by this process. Not made by hand: see ``create`` and ``adopt``."""
+    """One spool folder, locked by this process; made by ``create`` or ``adopt``."""
 
     def __init__(self, folder: Path, about: About, lock: int) -> None:
         self.folder = folder
@@ -89,7 +89,7 @@ class Spool:
         self._writer = -1
         self._written = 0  # bytes in the newest segment
         self._segment, self._offset = self._read_sent(segments)
-        # The one is moved by whoever appends, the other by whoever sends: they may be two threads.
+        # The appending thread moves the first, the sending one the second; they may be two threads.
         self.appended = self.acknowledged = 0
         if segments:
             self._drop_torn_line()
@@ -113,7 +113,7 @@ class Spool:
         """
         home.mkdir(mode=0o700, parents=True, exist_ok=True)
         name = secrets.token_hex(6)
-        # It gets its name once it is locked, so that nobody adopts it half made.
+        # It gets its name once it is locked, so that no process adopts it half made.
         making = home / f".{name}"
         making.mkdir(mode=0o700)
         lock = _lock(making)
@@ -123,7 +123,7 @@ class Spool:
 
     @classmethod
     def adopt(cls, folder: Path) -> Spool | None:
-        """Take over a spool whose process is gone; ``None`` if another process has it, or it is none.
+        """Take over a spool whose process is gone; ``None`` if another process has it, or it is not a spool.
 
         Raises:
             OSError: It can't be read.
@@ -153,10 +153,10 @@ class Spool:
         return self.appended - self.acknowledged
 
     def append(self, items: Iterable[Mapping[str, Any] | OutputRun]) -> None:
-        """Append items and runs of them, giving each item its key.
+        """Append items and runs of lines; each item without a key is given one.
 
         Raises:
-            OSError: The disk is full or broken; nothing of them was appended.
+            OSError: The disk is full or broken; none of them was appended.
         """
         records = []
         for item in items:
@@ -183,12 +183,12 @@ class Spool:
         """Return whole records from the acknowledged position on; empty when everything is acknowledged.
 
         Args:
-            limit: About how many bytes they have when they are expanded; at least one is returned.
+            limit: Roughly the most bytes of the records when expanded; at least one record is returned.
 
         Raises:
             OSError: They can't be read.
         """
-        unsent = self.unsent  # what is being appended beyond it may be half a line
+        unsent = self.unsent  # bytes beyond it may be half a line, just being appended
         if not unsent:
             return b""
         while True:
@@ -205,17 +205,17 @@ class Spool:
             self._leave_segment()
 
     def advance(self, count: int) -> None:
-        """Note that the next ``count`` bytes are acknowledged; deletes what is no longer needed."""
+        """Note that the next ``count`` bytes are acknowledged; delete segments that are no longer needed."""
         self._offset += count
         self.acknowledged += count
         if self._segment < self._newest and self._offset >= self._path(self._segment).stat().st_size:
             self._leave_segment()
-        with contextlib.suppress(OSError):  # on a full disk the old position stays, which is as good
-            # One write of one length: whenever the process is killed, the old or the new position is there.
+        with contextlib.suppress(OSError):  # on a full disk the old position stays, which is safe
+            # One write of fixed length: a kill at any moment leaves the old or the new position.
             os.pwrite(self._sent, b"%08d %012d" % (self._segment, self._offset), 0)
 
     def attach(self, path: str, data: bytes) -> None:
-        """Keep bytes that are to be put at a path of the service.
+        """Keep bytes to be put at a path of the service.
 
         Raises:
             OSError: They can't be written.
@@ -246,7 +246,7 @@ class Spool:
         return file
 
     def note_open(self, task_ids: Iterable[str]) -> None:
-        """Note the tasks that this process has begun and not ended: whoever adopts the spool ends them.
+        """Note the tasks that this process has begun and not ended; an adopting process ends them.
 
         Raises:
             OSError: It can't be written.
@@ -272,12 +272,12 @@ class Spool:
         return item
 
     def remove(self) -> None:
-        """Delete the folder and free the lock; only once nothing in it is wanted."""
+        """Delete the folder and free the lock."""
         shutil.rmtree(self.folder)
         self.close()
 
     def close(self) -> None:
-        """Free the lock; what is unsent stays for whoever adopts it."""
+        """Free the lock; unsent items stay for an adopting process."""
         for descriptor in (self._writer, self._sent, self._lock):
             if descriptor >= 0:
                 os.close(descriptor)
@@ -299,7 +299,7 @@ class Spool:
 
     def _read_sent(self, segments: list[int]) -> tuple[int, int]:
         segment, offset = map(int, os.pread(self._sent, 100, 0).split() or (0, 0))
-        if segment not in segments:  # nothing was acknowledged yet, or all of that segment, and it is deleted
+        if segment not in segments:  # nothing was acknowledged, or the whole segment was, and is deleted
             return (segments[0], 0) if segments else (1, 0)
         return segment, min(offset, self._path(segment).stat().st_size)
 
@@ -311,7 +311,7 @@ class Spool:
 
 
 def expand(records: bytes) -> bytes:
-    """Return the items that records stand for, one a line."""
+    """Return the items of records, one a line."""
     if not records.startswith(b"[") and b"\n[" not in records:
         return records
     lines = []
@@ -328,7 +328,7 @@ def expand(records: bytes) -> bytes:
 
 
 def _within(records: bytes, limit: int) -> bytes:
-    """Return as many of the first records as come to about a limit when they are expanded; at least one."""
+    """Return the first records, up to about ``limit`` bytes when expanded; at least one."""
     position = size = 0
     while position < len(records) and size < limit:
         end = records.index(b"\n", position) + 1

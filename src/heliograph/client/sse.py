@@ -1,7 +1,7 @@
-"""Server-sent events out of bytes, as the WHATWG standard reads them. No I/O.
+"""Server-sent events from bytes, by the WHATWG standard. No I/O.
 
-Bytes may be cut anywhere. A block that was cut off by the end of the connection is never given out and
-does not move ``last_id``: exactly then a client that resumes from ``last_id`` misses nothing.
+Bytes may be split anywhere. A block that the end of the connection has cut off is never returned and does not
+move ``last_id``, so a client that resumes from ``last_id`` misses nothing.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import attrs
 from heliograph.model.errors import Malformed
 
 MAX_BLOCK_BYTES = 80 * 1024 * 1024
-"""Above any event that a service may be set to take; only a peer that is no event stream gets there."""
+"""Larger than any event of a service; only a peer that is not an event stream exceeds it."""
 
 _LINE_END = re.compile(rb"\r\n|\n|\r")
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
@@ -24,7 +24,7 @@ class Block:
     """One dispatched event.
 
     Args:
-        event: Its type; ``message`` if the stream named none.
+        event: The event's type; ``message`` if the block has none.
         data: The ``data`` lines, joined by newlines.
         last_id: The last event id as of this event; empty if there was none yet.
     """
@@ -38,8 +38,8 @@ class Parser:
     """Reads one connection's stream.
 
     Attributes:
-        last_id: The last event id; blocks with only an ``id:`` move it too.
-        retry_ms: The delay before reconnecting that the server asked for; ``None`` if it did not.
+        last_id: The last event id; blocks with only an ``id:`` also move it.
+        retry_ms: The delay before a reconnect that the server asked for; ``None`` if it did not.
     """
 
     def __init__(self, last_id: str = "") -> None:
@@ -54,7 +54,7 @@ class Parser:
         self._id = last_id
 
     def feed(self, data: bytes) -> list[Block]:
-        """Take bytes that were read; return the events that are complete by them.
+        """Take bytes that were read; return the events that they complete.
 
         Raises:
             Malformed: A block is larger than any event can be.

@@ -6,9 +6,9 @@
         async for item in items:
             ...
 
-Items come once and in order, over as many connections as it takes, as ``heliograph.client.following`` says. A
-stream that is left early is closed by the end of its ``with`` block. A cancelled read loses nothing: the next
-one goes on after the last item that was given.
+Items come once and in order, over as many connections as it takes (see ``heliograph.client.following``). The
+end of its ``with`` block closes a stream that is left early. A cancelled read loses nothing: the next one
+goes on after the last item that was returned.
 """
 
 from __future__ import annotations
@@ -47,8 +47,8 @@ class EventStream:
 
     Args:
         url: The service's URL.
-        api_key: Its key; ``None``: none.
-        following: The selection and the position; it moves on with each item.
+        api_key: The key to read with; ``None``: none.
+        following: The selection and the position, which moves with each item.
     """
 
     def __init__(self, url: str, api_key: str | None, following: Following) -> None:
@@ -97,12 +97,12 @@ class EventStream:
 
         Raises:
             TimeoutError: The deadline has passed.
-            Finished: Everything that there will ever be was seen.
-            ClientFault: The service refuses; trying again would not help.
+            Finished: All events were seen, and there will be no more.
+            ClientFault: The service refuses; a retry would not help.
         """
         if _left(deadline) <= 0:
             raise TimeoutError("not in time")
-        if _left(deadline) < self._read_seconds - 1:  # a read that is cut short by the deadline
+        if _left(deadline) < self._read_seconds - 1:  # the deadline cuts this read short
             self.close()
         try:
             if self._chunks is None:
@@ -128,7 +128,7 @@ class EventStream:
             client.close()
 
     def __del__(self) -> None:
-        """Close what a loop that was left early has left open; under asyncio and Trio only ``aclose`` can."""
+        """Close the connection of a loop that was left early; under asyncio and Trio only ``aclose`` can."""
         if isinstance(self._client, httpx.Client):
             self.close()
 
@@ -168,8 +168,8 @@ class EventStream:
         """Connect, if need be, and read once.
 
         Raises:
-            Finished: Everything that there will ever be was seen.
-            ClientFault: The service refuses; trying again would not help.
+            Finished: All events were seen, and there will be no more.
+            ClientFault: The service refuses; a retry would not help.
         """
         try:
             if self._chunks is None:
@@ -219,7 +219,7 @@ class EventStream:
 
     @property
     def placed(self) -> bool:
-        """Whether the place in the log is known from which it goes on, whatever becomes of the connection."""
+        """Whether the position is known from which another connection could go on."""
         return self._following.after is not None
 
     def _take_pause(self) -> float:
@@ -266,15 +266,15 @@ def follow(
     url: str | None = None,
     api_key: str | None = None,
 ) -> EventStream:
-    """Follow a channel: events, once and in order, and ``Gap`` and ``Reset`` where something can't be given.
+    """Follow a channel: events, once and in order, and ``Gap`` and ``Reset`` for events that can't be given.
 
     Args:
         channel: A channel such as ``task:ID``, or a pattern such as ``task:*`` or ``*``.
         after: Begin after this cursor; ``0-0``: with the oldest event that is kept. By default: now.
         topic: Only events of this topic, or of a pattern such as ``pipeline.*``.
         tail: The number of the newest events to begin with instead.
-        url: The service's URL; by default as ``configure`` or ``HELIOGRAPH_URL`` says.
-        api_key: The key to read with, likewise.
+        url: The service's URL; by default that of ``configure`` or ``HELIOGRAPH_URL``.
+        api_key: The key to read with; by default that of ``configure`` or ``HELIOGRAPH_API_KEY``.
 
     Raises:
         Invalid: ``channel`` is neither a channel nor a pattern.

@@ -1,4 +1,4 @@
-"""Showing a channel, and knowing when a task's channel has shown all there will be."""
+"""Showing a channel, up to the end of its task if it is a task's."""
 
 from __future__ import annotations
 
@@ -29,15 +29,15 @@ async def show_channel(
     *,
     follow_on: bool,
 ) -> None:
-    """Show a channel until its task has ended, or without end; a service that is away is waited for.
+    """Show a channel until its task has ended, or for ever; wait for a service that is away.
 
     Args:
         client: The client of the service.
         following: The selection to show.
         transport: ``sse`` or ``ws``.
         show: Called with each item.
-        notify: Told, in sentences for people, what is waited for.
-        follow_on: Go on after the end of the task.
+        notify: Called with a sentence for people when it has to wait.
+        follow_on: Whether to go on after the end of the task.
 
     Raises:
         ClientFault: The service refuses.
@@ -66,13 +66,13 @@ async def show_channel(
 
 
 def _task_of(channel: str) -> str | None:
-    """Return the id of the one task that a channel is of."""
+    """Return the id of a channel's task, if the channel is a single task's."""
     kind, _, task_id = channel.partition(":")
     return task_id if kind == "task" and task_id != "*" else None
 
 
 async def _insist(ask: Callable[[], Awaitable[T]], trouble: _Trouble) -> T:
-    """Ask until the service answers."""
+    """Retry until the service answers."""
     answer = await insist(ask, lambda error, delay: trouble.tell(error))
     trouble.over()
     return answer
@@ -89,7 +89,7 @@ async def _end_of_task(client: Client, task_id: str, notify: Callable[[str], obj
 
 
 async def _lift_filter(client: Client, following: Following) -> None:
-    """Ask for every topic, so that the task's end is seen; begin where the filter's tail does."""
+    """Follow all topics, so that the task's end is seen, but begin where the filtered tail begins."""
     channel, topic = following.channel, following.topic
     if following.after is None and following.tail:
         following.after = await _before_last(client, channel, topic, following.tail)
@@ -97,7 +97,7 @@ async def _lift_filter(client: Client, following: Following) -> None:
 
 
 async def _before_last(client: Client, channel: str, topic: str | None, count: int) -> str:
-    """Return the position before the newest events of a selection."""
+    """Return the position just before the newest ``count`` events of a selection."""
     cursor = None
     while True:
         limit = min(count, PAGE_EVENTS)
@@ -108,7 +108,7 @@ async def _before_last(client: Client, channel: str, topic: str | None, count: i
 
 
 def _is_behind(following: Following, ends_at: EventId) -> bool:
-    """Tell whether nothing is left to show of an ended task."""
+    """Tell whether the following has passed the task's last event."""
     if following.after is not None:
         return parse_position(following.after, "--after") >= ends_at
     return not following.tail
@@ -124,7 +124,7 @@ def _is_last(item: Item, following: Following, ends_at: EventId | None) -> bool:
 
 
 def _reach(item: Item) -> EventId:
-    """Return the position behind which the stream goes on; after a reset that is the log's head."""
+    """Return the position after which the stream goes on; after a reset that is the log's head."""
     if isinstance(item, Event):
         return item.id
     position = item.end if isinstance(item, Gap) else item.head
@@ -132,7 +132,7 @@ def _reach(item: Item) -> EventId:
 
 
 class _Trouble:
-    """Tells once that the service is away, until it is back."""
+    """Reports once that the service is away, until it is back."""
 
     def __init__(self, url: str, notify: Callable[[str], object]) -> None:
         self._url = url

@@ -1,9 +1,9 @@
 """The output of ``heliograph tail``: events as people read them.
 
-A task's output comes out as the program wrote it: pieces of a line are joined, a rewind goes back to the
-start of the line, and what both streams write at once is kept on lines of its own. stderr is coloured.
-Escape sequences in what others published don't reach the terminal, save colours: it is text to look at,
-not to obey. Everything that is not output is one marked line.
+A task's output is shown as the program wrote it: pieces of a line are joined, a rewind goes back to the start
+of the line, and concurrent output of both streams goes to lines of its own. stderr is coloured. Escape
+sequences in published text don't reach the terminal, except colours: other people's text must not control the
+terminal. Every other event is one marked line.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ _UNWANTED = re.compile(
 
 
 MOST_COLOURS = 1000
-"""Streams whose colour is remembered."""
+"""The most streams whose colour is remembered."""
 
 Place = tuple[str, str | None]
 """A channel and a stream of it."""
@@ -64,7 +64,7 @@ class EventPrinter:
     """Prints the items of a stream.
 
     Args:
-        many: Items come from several channels, so each line says from which.
+        many: Whether items come from several channels, so that each line names its channel.
         console: The console to write to; by default stdout.
     """
 
@@ -72,9 +72,9 @@ class EventPrinter:
         self._console = console or _Console()
         self._many = many
         self._open: Place | None = None
-        """The task and the stream of the line that was begun."""
+        """The task and the stream of the unfinished line."""
         self._line = Line(AnsiDecoder())
-        """The line begun."""
+        """The unfinished line."""
         self._shown = 0
         """The number of its characters that are on the terminal."""
         self._colours: dict[Place, AnsiDecoder] = {}
@@ -98,7 +98,7 @@ class EventPrinter:
                 self._mark(None, "⋯", f"the stream begins anew: {item.reason}", "bold yellow")
 
     def finish(self) -> None:
-        """End a line that was begun."""
+        """End an unfinished line."""
         if self._open is not None:
             self._console.print()
             self._open = None
@@ -119,7 +119,7 @@ class EventPrinter:
             self.finish()
 
     def _write(self, event: Event, place: Place, text: str, *, rewind: bool) -> None:
-        """Write into the line that is open, or begin one; show what changes by it."""
+        """Write into the unfinished line, or begin one; show what has changed."""
         begun = self._open is not None
         if not begun:
             self._open, self._line, self._shown = place, Line(self._colours_of(place)), 0
@@ -133,7 +133,7 @@ class EventPrinter:
         self._shown = self._line.unchanged
 
     def _begin_again(self) -> None:
-        """Go back to the beginning of a line that is shown; where it can't be shown anew, begin another."""
+        """Go back to the beginning of the shown line; begin another one if it can't be redrawn."""
         if self._console.is_terminal:
             self._console.control(_BACK_TO_START)
         else:
@@ -141,7 +141,7 @@ class EventPrinter:
         self._shown = 0
 
     def _colours_of(self, place: Place) -> AnsiDecoder:
-        """Return the decoder with the colour in force in a stream; the oldest streams are forgotten."""
+        """Return the decoder with a stream's current colour; the oldest streams are forgotten."""
         colours = self._colours.pop(place, None) or AnsiDecoder()
         self._colours[place] = colours
         if len(self._colours) > MOST_COLOURS:
@@ -186,10 +186,10 @@ class JsonPrinter:
         sys.stdout.buffer.flush()
 
     def finish(self) -> None:
-        """Nothing is left to do: lines are whole."""
+        """Do nothing: all lines are whole."""
 
 
 def _readable(text: str) -> Text:
-    """Make text of what someone published, without what would drive the terminal."""
+    """Return published text without sequences that would control the terminal."""
     text = _UNWANTED.sub("", text.replace("\r\n", "\n").replace("\r", "\n"))
     return Text.from_ansi(text) if "\x1b" in text else Text(text)

@@ -1,9 +1,9 @@
-"""Asking whoever watches a task, and waiting for the answer.
+"""Asking the watchers of a task, and waiting for the answer.
 
 The question is an event ``task.question`` with an id of its own, and the task is ``waiting_input``. The
-answer is an event ``task.input`` on the task's channel, whose ``content`` is what ``ask`` returns; one that
-names another question is passed over. The channel is followed before the question is asked, so no answer can
-come too early.
+answer is an event ``task.input`` on the task's channel, whose ``content`` is the result of ``ask``; an event
+that names another question is ignored. The channel is followed before the question is published, so no answer
+can come too early.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from heliograph.model.event import Event
 from heliograph.model.task import ANSWER, QUESTION
 
 FIELDS = ("content", "answer", "input", "text", "message")
-"""The fields in which an answer may stand; the first that is present counts."""
+"""The fields that may hold an answer; the first one that is present counts."""
 
 
 class _Nothing:
@@ -77,7 +77,7 @@ async def ask_async(
 
 
 def read_answer(item: Item, question_id: str) -> Any:
-    """Return the answer in an item to a question, ``NOTHING`` if there is none."""
+    """Return an item's answer to a question; ``NOTHING`` if it has none."""
     if not isinstance(item, Event) or item.topic != ANSWER:
         return NOTHING
     if item.payload.get("question_id") not in (None, question_id):

@@ -1,7 +1,8 @@
-"""``heliograph event``, ``cost`` and ``ask``: what a shell script says of the task that it runs in.
+"""``heliograph event``, ``cost`` and ``ask``, for shell scripts that run in a task.
 
-``heliograph exec`` tells its child the task in ``HELIOGRAPH_TASK_ID``. What the service does not take within
-``--wait`` seconds stays in a spool, and the next command sends it: a script never fails for it.
+``heliograph exec`` passes the task's id to its child in ``HELIOGRAPH_TASK_ID``. Items that the service does
+not take within ``--wait`` seconds stay in a spool, and the next command sends them: a script never fails
+because of them.
 """
 
 from __future__ import annotations
@@ -70,7 +71,7 @@ def _check_id(ctx: click.Context, param: click.Parameter, task_id: str) -> str:
 def event_command(topic: str, payload: str, task_id: str, wait: float, url: str, api_key: str | None) -> None:
     """Publish an event of the task that this runs in.
 
-    TOPIC says what kind of thing happened, such as tool.call; PAYLOAD is a JSON object.
+    TOPIC is the kind of event, such as tool.call; PAYLOAD is a JSON object.
     """
     if not is_topic(topic):
         raise click.UsageError(f"TOPIC must be {TOPIC_HELP}")
@@ -126,7 +127,7 @@ def ask_command(
     url: str,
     api_key: str | None,
 ) -> None:
-    """Ask whoever watches the task that this runs in, and print the answer.
+    """Ask the watchers of the task that this runs in, and print the answer.
 
     The exit status is 4 if nobody has answered in time.
     """

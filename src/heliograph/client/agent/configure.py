@@ -20,21 +20,22 @@ def configure(
     exit_seconds: float | None = None,
     heartbeat_seconds: float | None = None,
 ) -> None:
-    """Set where this process publishes, and how. What it has said so far is sent as it was meant.
+    """Set where this process publishes, and how. Earlier items are sent with the settings before.
 
-    Nobody needs to call it: the environment says ``HELIOGRAPH_URL`` and ``HELIOGRAPH_API_KEY``.
+    A call is needed only for what the environment does not give: ``HELIOGRAPH_URL`` and
+    ``HELIOGRAPH_API_KEY``.
 
     Args:
         url: The service's URL; by default ``HELIOGRAPH_URL``, or ``http://127.0.0.1:5000``.
         api_key: The key to publish and read with; by default ``HELIOGRAPH_API_KEY``.
-        enabled: ``False``: nothing is published or written at all, as a program's own tests may want it.
-        spools: The folder for what is not sent yet; by default ``~/.local/state/heliograph/spool``.
+        enabled: ``False``: nothing is published or written at all, as for a program's own tests.
+        spools: The folder for unsent items; by default ``~/.local/state/heliograph/spool``.
         spool_bytes: The bytes that may wait there while the service is away; by default 256 MiB.
-        overflow: Beyond that, ``drop`` (the default) leaves lines out, and the task says how many; ``wait``
-            holds the thread that prints until there is room again.
-        exit_seconds: Seconds that the end of the program may wait for the service; by default 5. The unsent
-            then stays on disk, and the next program sends it.
-        heartbeat_seconds: A task that says nothing for so long is said to be alive; by default 15. 0: never.
+        overflow: The policy beyond that: ``drop`` (the default) leaves lines out, and the task shows how
+            many; ``wait`` blocks the thread that prints until there is room again.
+        exit_seconds: Seconds that the end of the program may wait for the service; by default 5. Unsent items
+            then stay on disk, and the next program sends them.
+        heartbeat_seconds: The silence after which a task publishes that it is alive; by default 15. 0: never.
 
     Raises:
         ValueError: A value is out of range.

@@ -1,16 +1,15 @@
-"""The courier: what this process says, from the thread that says it to the service.
+"""The courier: carries the items of this process from its threads to the service.
 
-``put`` appends to a spool on disk, in the thread that calls it: one short write into the page cache, and then
-a ``kill -9`` loses nothing of it. The network is the business of one thread, which sends the spool in order
-through the outbox, as ``heliograph exec`` does, and after that the spools of processes that are gone.
+``put`` appends to a spool on disk, in the calling thread: one short write into the page cache, after which a
+``kill -9`` loses nothing of it. One background thread does the networking: it sends the spool in order
+through the outbox, as ``heliograph exec`` does, and then the spools of dead processes.
 
 There is one courier per process. The child of a fork begins with none: it closes its copies of the parent's
-files, and the first line that it says makes a courier of its own. At the end of the program the thread has
-``exit_seconds`` to send the rest; what it can't send stays on disk.
+files, and its first item makes a courier of its own. At the end of the program the thread has
+``exit_seconds`` to send the rest; unsent items stay on disk.
 
-A limit of this: a process that is killed leaves its spool to the next one that looks, so what its last
-moments said arrives when another program on the machine uses the client, or at ``heliograph publish
---spooled``.
+One limit: a killed process leaves its spool to the next process that looks for spools, so its last items
+arrive when another program on the machine uses the client, or at ``heliograph publish --spooled``.
 """
 
 from __future__ import annotations
@@ -32,10 +31,10 @@ if TYPE_CHECKING:
 
 THREAD_NAME = "heliograph"
 PAUSE_SECONDS = 30.0
-"""Seconds until the next try when no spool could be made."""
+"""Seconds between two tries to make a spool."""
 
 START_SECONDS = 10.0
-"""Seconds in which the thread's modules must be imported; a machine may be busy."""
+"""Seconds for the thread to import its modules; a machine may be busy."""
 
 log = logging.getLogger("heliograph")
 
@@ -47,13 +46,13 @@ class Courier:
         settings: The settings of this process.
 
     Raises:
-        OSError: There is no place for its spool.
+        OSError: Its spool can't be made.
     """
 
     def __init__(self, settings: ClientSettings) -> None:
         self.settings = settings
         self._spool = Spool.create(settings.spools, About(settings.url, "", " ".join(sys.argv[:1])))
-        self._room = threading.Condition()  # guards appending; told when something was acknowledged
+        self._room = threading.Condition()  # guards appending; notified of acknowledgements
         self._open: dict[str, Callable[[], object]] = {}
         self._delivery: Sender | None = None
         self._ready = threading.Event()
@@ -62,7 +61,7 @@ class Courier:
         self._thread = threading.Thread(target=self._main, name=THREAD_NAME, daemon=True)
         try:
             self._thread.start()
-        except RuntimeError:  # the interpreter is ending: what is still said waits on disk
+        except RuntimeError:  # the interpreter is ending: further items wait on disk
             self._ready.set()
 
     @property
@@ -74,8 +73,8 @@ class Courier:
         """Keep items; never waits for the network, unless ``overflow`` is ``wait`` and the spool is full.
 
         Args:
-            items: The items in the event form, as ``orjson`` can write them.
-            essential: Keep them even if the spool is full: a task's beginning and end.
+            items: The items in the event form, in values that ``orjson`` can encode.
+            essential: Whether to keep them even if the spool is full, as a task's beginning and end.
 
         Returns:
             Whether they were kept.
@@ -96,10 +95,10 @@ class Courier:
         return True
 
     def attach(self, path: str, data: bytes) -> bool:
-        """Keep bytes that are to be put at a path of the service; never waits for the network.
+        """Keep bytes to be put at a path of the service; never waits for the network.
 
         Returns:
-            Whether they were kept: not if more would wait than the spool may hold.
+            Whether they were kept; false if the spool would exceed its limit.
         """
         with self._room:
             waiting = self._spool.unsent + sum(file.stat().st_size for file in self._spool.attachments())
@@ -116,13 +115,13 @@ class Courier:
         return True
 
     def begin(self, task_id: str, beat: Callable[[], object]) -> None:
-        """Note a task that has begun; ``beat`` is called now and then until it ends."""
+        """Note that a task has begun; ``beat`` is called now and then until it ends."""
         with self._room:
             self._open[task_id] = beat
             self._note_open()
 
     def end(self, task_id: str) -> None:
-        """Note that a task is about to end; only then say so, or a later process might end it again."""
+        """Note that a task ends; call this before putting its end, or a later process may end it again."""
         with self._room:
             if self._open.pop(task_id, None) is not None:
                 self._note_open()
@@ -131,10 +130,10 @@ class Courier:
         """Wait until the service has all that was put so far.
 
         Args:
-            timeout: In seconds; a service that refuses is not waited for.
+            timeout: The longest wait, in seconds; there is no wait for a service that refuses.
 
         Returns:
-            Whether it has.
+            Whether the service has everything.
         """
         with self._room:
             wanted = self._spool.appended
@@ -152,17 +151,17 @@ class Courier:
             self._delivery.finish_soon(timeout)
         if self._thread.ident is not None:
             self._thread.join(timeout + 1.0)
-        if self._thread.is_alive():  # it hangs in a call of the system
+        if self._thread.is_alive():  # it hangs in a system call
             log.warning("heliograph: the thread that sends does not end")
         else:
             self._spool.close()
 
     def abandon(self) -> None:
-        """Leave everything to the parent, in the child of a fork."""
+        """Leave the spool to the parent; called in the child of a fork."""
         self._spool.close()
 
     def settle(self) -> None:
-        """Before a fork: wait until the thread has imported what it needs, which a child finds half done."""
+        """Wait, before a fork, until the thread has imported its modules: the child can't finish that."""
         if threading.current_thread() is not self._thread:
             self._ready.wait(START_SECONDS)
 
@@ -181,7 +180,7 @@ class Courier:
 
     def _main(self) -> None:
         try:
-            from heliograph.client.agent.delivery import Sender  # it brings the network's libraries
+            from heliograph.client.agent.delivery import Sender  # imports the libraries for the network
 
             Sender(self._spool, self.settings, self._beats, self._progress).run(self._begin_delivery)
         finally:
@@ -216,7 +215,7 @@ def settings() -> ClientSettings:
 
 
 def use(chosen: ClientSettings) -> None:
-    """Publish so from now on; what was said so far is sent as it was meant."""
+    """Publish with these settings from now on; earlier items are sent with the settings before."""
     global _settings, _silent_until
     close()
     _settings, _silent_until = chosen, 0.0
@@ -247,12 +246,12 @@ def existing() -> Courier | None:
 
 
 def flush(timeout: float = 10.0) -> bool:
-    """Wait until the service has everything that this process has said so far.
+    """Wait until the service has everything that this process has published so far.
 
     It blocks its thread: under asyncio or Trio call it in a worker thread.
 
     Args:
-        timeout: In seconds; a service that refuses is not waited for.
+        timeout: The longest wait, in seconds; there is no wait for a service that refuses.
 
     Returns:
         Whether the service has everything.
@@ -261,12 +260,12 @@ def flush(timeout: float = 10.0) -> bool:
 
 
 def close(timeout: float | None = None) -> None:
-    """Send the rest and end the background thread; whatever is said later begins anew.
+    """Send the rest and end the background thread; later items start a new one.
 
     The end of the program does this by itself.
 
     Args:
-        timeout: Seconds; by default the setting ``exit_seconds``. What is unsent then stays on disk.
+        timeout: The longest wait, in seconds; by default ``exit_seconds``. Unsent items then stay on disk.
     """
     global _courier
     with _guard:

@@ -1,7 +1,7 @@
-"""The delivery: what the courier's thread does, under Trio.
+"""The delivery: the work of the courier's thread, under Trio.
 
-It sends the process's own spool through the outbox, and now and then what processes that are gone have left.
-Everything that it needs is imported here, with this module: the program's own threads need none of it.
+It sends the process's own spool through the outbox, and now and then the spools of dead processes. This
+module alone imports the libraries for that; the program's own threads need none of them.
 """
 
 from __future__ import annotations
@@ -31,20 +31,20 @@ log = logging.getLogger("heliograph")
 
 
 class DeliveryProgress(Protocol):
-    """Told after each change: something was appended, acknowledged or refused."""
+    """Called after each change: items were appended, acknowledged or refused."""
 
     def __call__(self, *, refused: bool) -> None:
-        """Take it; ``refused``: the service refuses, and waiting for it is of no use."""
+        """Act on a change; ``refused``: the service refuses, so that waiting is of no use."""
 
 
 class Sender:
     """Sends one spool until it is told to finish.
 
     Args:
-        spool: Appended to by other threads; closed by whoever made it.
+        spool: The spool, which other threads append to and its maker closes.
         settings: The settings of this process.
-        beats: Returns what is to be called for each task that runs.
-        progress: Told of each change.
+        beats: Returns the heartbeats of running tasks, to be called now and then.
+        progress: Called after each change.
     """
 
     def __init__(
@@ -63,11 +63,11 @@ class Sender:
         self._attaching = trio.Lock()
 
     def run(self, on_ready: Callable[[Sender], object]) -> None:
-        """Send, in this thread; ``on_ready`` is called once the methods below may be called from others."""
+        """Send, in this thread; call ``on_ready`` once other threads may call the methods below."""
         trio.run(self._deliver, on_ready)
 
     def look_soon(self) -> None:
-        """Say that something was appended."""
+        """Have appended items sent soon."""
         if not self._awake:
             self._awake = True
             self._soon(self._look)
@@ -138,9 +138,9 @@ class Sender:
             await trio.sleep(LOOK_AROUND_SECONDS)
 
     async def _adopt(self, client: Client) -> None:
-        """Send what processes that are gone have left."""
+        """Send the spools of dead processes."""
         folder, url = self._settings.spools, self._settings.url
-        # A fault that keeps these from being sent keeps this process's own items too, and is told there.
+        # A fault that keeps these spools from being sent also keeps this process's own, which reports it.
         try:
             await send_leftovers(folder, url, client, lambda sentence: None, LOOK_AROUND_SECONDS)
         except (OSError, ValueError) as error:
@@ -157,7 +157,7 @@ class Sender:
 
 
 class _Resolver(trio.abc.HostnameResolver):
-    """Looks names up in a thread, or here once the interpreter is ending and gives out no threads."""
+    """Resolves names in a thread, or in this one once the interpreter is ending and starts no threads."""
 
     async def getaddrinfo(self, *arguments: Any, **options: Any) -> Any:
         look_up = partial(socket.getaddrinfo, *arguments, **options)

@@ -4,8 +4,8 @@
     structlog.configure(processors=[..., heliograph.StructlogProcessor(), structlog.dev.ConsoleRenderer()])
 
 A line goes to the innermost task around it, with ``level`` and ``logger`` beside its text. Outside of all
-tasks it becomes an event ``log``. What the client's own thread logs (its HTTP library, say) is passed over:
-each request would cause the next one.
+tasks it becomes an event ``log``. Lines of the client's own thread (its HTTP library, say) are ignored: each
+request would cause the next one.
 """
 
 from __future__ import annotations
@@ -41,12 +41,12 @@ class LoggingHandler(logging.Handler):
             return
         try:
             _tell(self.format(record), record.levelname.lower(), record.name)
-        except Exception:  # as every handler: a program must not fail for what it logs
+        except Exception:  # as in every handler: a program must not fail because of its logging
             self.handleError(record)
 
 
 class StructlogProcessor:
-    """Publishes each event of structlog, and passes it on as it is."""
+    """Publishes each event of structlog, and passes it on unchanged."""
 
     def __call__(
         self, logger: Any, method_name: str, event_dict: MutableMapping[str, Any]

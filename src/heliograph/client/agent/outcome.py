@@ -10,7 +10,7 @@ _CANCELLATIONS = (("asyncio", "CancelledError"), ("trio", "Cancelled"))
 
 
 def outcome(error: BaseException | None) -> tuple[str, str | None]:
-    """Return the status that a task has after it, and why."""
+    """Return the status of a task whose block was left by ``error``, and the error's text."""
     match error:
         case None | SystemExit(code=None | 0):
             return "completed", None
@@ -23,7 +23,7 @@ def outcome(error: BaseException | None) -> tuple[str, str | None]:
 
 
 def error_text(error: BaseException) -> str:
-    """Say an exception in a line, as the end of its traceback would."""
+    """Return an exception as one line, like the last line of its traceback."""
     said = text_of(error)
     return f"{type(error).__name__}: {said}" if said else type(error).__name__
 

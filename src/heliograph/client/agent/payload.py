@@ -1,7 +1,7 @@
-"""Payloads that the service takes, out of whatever a program puts into them. No I/O.
+"""Payloads that the service accepts, made from arbitrary objects. No I/O.
 
-A program that tells of its work must not fail for what it tells: an object that is no JSON becomes its text,
-NUL its visible symbol, half a character U+FFFD, a number beyond 64 bits its digits as text, and what is too
+A program must not fail because of what it publishes. So an object that is not JSON becomes its text, NUL its
+visible symbol, a lone surrogate U+FFFD, a number beyond 64 bits its digits as text, and a payload that is too
 large a preview that says so.
 """
 
@@ -22,10 +22,10 @@ NUL = b"\\u0000"
 
 
 def encode(payload: Mapping[str, Any]) -> orjson.Fragment:
-    """Write a payload as it stands now, so that the program may go on changing its objects.
+    """Encode a payload as it is now, so that the program may change its objects afterwards.
 
     Args:
-        payload: A field ``task_id`` and one ``status`` are kept even where the rest is too large.
+        payload: The payload; its fields ``task_id`` and ``status`` are kept even if the rest is too large.
     """
     body = write_json(payload)
     if len(body) > MAX_BYTES:
@@ -40,7 +40,7 @@ def encode(payload: Mapping[str, Any]) -> orjson.Fragment:
 
 
 def write_json(value: Any) -> bytes:
-    """Write whatever a program has as JSON that the service takes."""
+    """Encode any value as JSON that the service accepts."""
     try:
         body = orjson.dumps(value, default=text_of, option=OPTIONS)
     except TypeError:
@@ -54,12 +54,12 @@ def text_of(value: object) -> str:
     """Return the text that stands for an object, whatever its own ``__str__`` does."""
     try:
         return clean(str(value))
-    except Exception:  # it is somebody else's code
+    except Exception:  # the program's own code, which may raise anything
         return f"<{type(value).__name__}>"
 
 
 def clean(text: str) -> str:
-    """Return a text without what the service takes none of: NUL and halves of characters."""
+    """Return a text without NUL and lone surrogates, which the service does not accept."""
     if text.isascii():
         return text.replace("\0", "\u2400")
     return text.replace("\0", "\u2400").encode("utf-8", "replace").decode("utf-8", "replace")

@@ -1,8 +1,8 @@
-"""The record of one task in this process: what it has printed, what it has cost, and how it ends.
+"""The record of one task in this process: its output, its cost, and its end.
 
-Handles (``Task`` and ``AsyncTask``) are what programs hold; any number of them may stand for one record. The
-process that begins a task owns its end. A record that only adds to a task, as in a child of ``heliograph
-exec`` or of a fork, never ends it.
+Programs hold handles (``Task`` and ``AsyncTask``), of which any number may share one record. The process that
+begins a task also ends it. A record that only adds to a task, as in a child of ``heliograph exec`` or of a
+fork, never ends it.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _current: ContextVar[TaskRecord | None] = ContextVar("heliograph_task", default=
 
 
 class RunningCost:
-    """The running cost of something; dollars are added exactly."""
+    """The running cost of a task, step or run; dollars are added exactly."""
 
     def __init__(self) -> None:
         self._dollars = Decimal(0)
@@ -36,10 +36,10 @@ class RunningCost:
     def add(
         self, usd: Amount = 0, input_tokens: int = 0, output_tokens: int = 0, cached_tokens: int = 0
     ) -> dict[str, Any]:
-        """Add to it; return what was added, without what is 0.
+        """Add to the cost; return the fields that were added, without zeros.
 
         Raises:
-            ValueError: One is negative, or no number.
+            ValueError: An argument is negative, or not a number.
         """
         try:
             dollars = Decimal(str(usd))
@@ -68,8 +68,8 @@ class TaskRecord:
     Args:
         task_id: The task's id.
         sender: The sender of its events.
-        session: Its session, which the tasks within it share.
-        conversation: Its conversation, likewise.
+        session: Its session, which tasks within it share.
+        conversation: Its conversation, which tasks within it share.
     """
 
     def __init__(
@@ -128,12 +128,12 @@ class TaskRecord:
         """Publish an event of this task, as of now.
 
         Raises:
-            ValueError: No topic that the service takes.
+            ValueError: The service does not accept the topic.
         """
         return self._put([self._item(topic, payload)], essential=essential)
 
     def write(self, text: str, stream: str, extra: Mapping[str, Any] | None = None) -> None:
-        """Publish output: each line of a text; one without an end is marked ``partial``."""
+        """Publish each line of a text as output; a line without an end is marked ``partial``."""
         with self._lock:
             lines = self._lines.get(stream)
             if lines is None:
@@ -153,7 +153,7 @@ class TaskRecord:
                 self.say("task.cost", added)
 
     def beat(self) -> None:
-        """Say that the task is alive, if it was silent for long."""
+        """Publish that the task is alive, if it was silent for long."""
         sender = courier.existing()
         if sender is not None and time.monotonic() - self._said_at >= sender.settings.heartbeat_seconds / 2:
             self.say("task.heartbeat", {})
@@ -214,7 +214,7 @@ def current() -> TaskRecord | None:
 
 
 def enter(record: TaskRecord | None) -> TaskRecord | None:
-    """Make a record the innermost one; return what was."""
+    """Make a record the innermost one; return the one before."""
     before = _current.get()
     _current.set(record)
     return before

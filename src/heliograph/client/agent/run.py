@@ -4,10 +4,11 @@
         with run.step("fetch") as step:
             step.output({"rows": 1200})
 
-The same blocks open with ``async with`` under asyncio and Trio. A run is told on the channel
-``workflow:{workflow}`` by ``run.started``, ``step.started``, ``step.completed``, ``step.failed`` and
-``run.finished``; its artifacts are kept whole beside. Steps may run beside each other, and a step that begins
-again under its name is its next attempt. Tasks that begin within carry the run's id in their metadata.
+The same blocks open with ``async with`` under asyncio and Trio. A run publishes ``run.started``,
+``step.started``, ``step.completed``, ``step.failed`` and ``run.finished`` on the channel
+``workflow:{workflow}``; its artifacts are stored beside the events. Steps may run concurrently, and a step
+that begins again under its name is its next attempt. Tasks that begin within a run have the run's id in their
+metadata.
 """
 
 from __future__ import annotations
@@ -66,7 +67,7 @@ class Run(AbstractContextManager["Run"], AbstractAsyncContextManager["Run"]):
         """Publish an event of the run.
 
         Raises:
-            ValueError: No topic that the service takes.
+            ValueError: The service does not accept the topic.
         """
         if not is_topic(topic):
             raise ValueError(f"{topic!r} is no topic")
@@ -74,14 +75,14 @@ class Run(AbstractContextManager["Run"], AbstractAsyncContextManager["Run"]):
         publish_alone(topic, said, f"workflow:{self.workflow}", self.id)
 
     def artifact(self, key: str, content: Any) -> None:
-        """Leave something behind under a name, whole; it is sent when the service is there.
+        """Store an artifact of the run under a name; it is sent when the service can be reached.
 
         Args:
             key: Its name within the run, such as ``report.md``; the same name again replaces it.
-            content: Text, bytes, or what becomes JSON.
+            content: Text, bytes, or a value that becomes JSON.
 
         Raises:
-            ValueError: No name that the service takes, or more than 32 MiB.
+            ValueError: The service does not accept the name, or ``content`` has more than 32 MiB.
         """
         if len(key) > MAX_ARTIFACT_KEY or not _ARTIFACT_KEY.fullmatch(key):
             raise ValueError(f"the key {key!r} must be 1 to 200 of A-Z a-z 0-9 . _ : @ + = ~ - and spaces")
@@ -97,12 +98,12 @@ class Run(AbstractContextManager["Run"], AbstractAsyncContextManager["Run"]):
     def cost(
         self, usd: Amount = 0, *, input_tokens: int = 0, output_tokens: int = 0, cached_tokens: int = 0
     ) -> None:
-        """Add to what the run has cost as a whole, its steps included; told at its end."""
+        """Add to the cost of the whole run, its steps included; it is published at the run's end."""
         with self._lock:
             self._usage.add(usd, input_tokens, output_tokens, cached_tokens)
 
     def result(self, value: Any) -> None:
-        """Set what came out."""
+        """Set the run's result."""
         self._result = value
 
     def __enter__(self) -> Self:
@@ -150,23 +151,23 @@ class Step(AbstractContextManager["Step"], AbstractAsyncContextManager["Step"]):
         self._begun = 0.0
 
     def output(self, value: Any) -> None:
-        """Set the step's artifact: what comes out of it, any JSON."""
+        """Set the step's output, any JSON, which becomes its artifact."""
         self._output = value
 
     def event(self, topic: str, payload: Mapping[str, Any] | None = None) -> None:
         """Publish an event of the step.
 
         Raises:
-            ValueError: No topic that the service takes.
+            ValueError: The service does not accept the topic.
         """
         self.run.event(topic, {"step": self.name, "attempt": self.attempt, **(payload or {})})
 
     def cost(
         self, usd: Amount = 0, *, input_tokens: int = 0, output_tokens: int = 0, cached_tokens: int = 0
     ) -> None:
-        """Add to what the step has cost, and its run with it; told at its end."""
+        """Add to the cost of the step and of its run; it is published at the step's end."""
         self._usage.add(usd, input_tokens, output_tokens, cached_tokens)
-        # The service takes what a run tells of the whole in place of the sum over its steps.
+        # A run's own cost replaces the service's sum over its steps, so it must include this.
         self.run.cost(
             usd, input_tokens=input_tokens, output_tokens=output_tokens, cached_tokens=cached_tokens
         )
@@ -203,12 +204,12 @@ def run(workflow: str, *, run_id: str | None = None, trigger: str | Mapping[str,
     """Make a block of the program a run of a workflow.
 
     Args:
-        workflow: Its id.
+        workflow: The workflow's id.
         run_id: The run's id; by default a new one.
         trigger: The cause of the run: a type such as ``schedule``, or an object with ``type`` and more.
 
     Raises:
-        ValueError: An id that the service does not take.
+        ValueError: The service does not accept an id.
     """
     for field, value in (("workflow", workflow), ("run_id", run_id)):
         if value is not None and not is_name(value):

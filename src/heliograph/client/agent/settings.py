@@ -21,14 +21,14 @@ class ClientSettings:
     Args:
         url: The service's URL; by default ``HELIOGRAPH_URL``.
         api_key: The key to publish and read with; by default ``HELIOGRAPH_API_KEY``.
-        enabled: ``False``: nothing is published or written at all, as a program's own tests may want it.
+        enabled: ``False``: nothing is published or written at all, as for a program's own tests.
         spools: The folder of all spools.
         spool_bytes: The bytes that may wait on disk while the service is away.
-        overflow: Beyond that, ``drop`` leaves lines out, and the task says how many; ``wait`` holds the
-            thread that prints until there is room again.
-        exit_seconds: Seconds that the end of the program may wait for the service. The unsent then stays in
-            the spool, and the next program sends it.
-        heartbeat_seconds: A task that says nothing for so long is said to be alive; 0: never.
+        overflow: The policy beyond that: ``drop`` leaves lines out, and the task shows how many; ``wait``
+            blocks the thread that prints until there is room again.
+        exit_seconds: Seconds that the end of the program may wait for the service. Unsent items then stay in
+            the spool, and the next program sends them.
+        heartbeat_seconds: The silence after which a task publishes that it is alive; 0: never.
     """
 
     url: str = attrs.field(factory=environment.service_url)

@@ -1,11 +1,11 @@
-"""A task in three lines: a block of a program whose output, cost and end are seen live.
+"""A task in three lines: a block of a program whose output, cost and end are shown live.
 
     with heliograph.task("summarise", agent="writer", model="claude-sonnet-4-5") as task:
         task.print("reading")
 
-The same block opens with ``async with`` under asyncio and under Trio; there only ``ask`` is awaited, since
-nothing else waits for anything. The end of the block completes the task; an exception fails it, with its
-traceback, and goes on; an interrupt or a cancellation makes it ``cancelled``.
+The same block opens with ``async with`` under asyncio and under Trio; only ``ask`` is awaited there, since no
+other method waits. The end of the block completes the task. An exception fails it, with its traceback, and
+propagates; an interrupt or a cancellation makes it ``cancelled``.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ DESCRIPTION_BYTES = 2000
 
 
 class TaskHandle:
-    """The common part of ``Task`` and ``AsyncTask``: it tells of one task. Any thread may use it."""
+    """The common part of ``Task`` and ``AsyncTask``, a handle of one task. Any thread may use it."""
 
     def __init__(self, record: TaskRecord) -> None:
         self._record = record
@@ -54,11 +54,11 @@ class TaskHandle:
     def print(
         self, *values: object, sep: str = " ", end: str = "\n", stream: Literal["stdout", "stderr"] = "stdout"
     ) -> None:
-        """Show values as the built-in ``print`` would, each line as one of the task's output."""
+        """Publish values as the built-in ``print`` would show them, as lines of the task's output."""
         self._record.write(sep.join(map(text_of, values)) + end, stream)
 
     def output(self, text: str, *, stream: Literal["stdout", "stderr"] = "stdout") -> None:
-        """Show text as it comes, such as a model's tokens; the line ends where the text has a newline."""
+        """Publish text as it comes, such as a model's tokens; a line ends where the text has a newline."""
         self._record.write(text, stream)
 
     def event(self, topic: str, payload: Mapping[str, Any] | None = None) -> None:
@@ -66,10 +66,10 @@ class TaskHandle:
 
         Args:
             topic: The kind of event, such as ``tool.call``.
-            payload: An object; what is no JSON in it becomes its text.
+            payload: An object; values in it that are not JSON become their text.
 
         Raises:
-            ValueError: No topic that the service takes.
+            ValueError: The service does not accept the topic.
         """
         self._record.say(topic, payload or {})
 
@@ -81,28 +81,28 @@ class TaskHandle:
         output_tokens: int = 0,
         cached_tokens: int = 0,
     ) -> None:
-        """Add to what the task has cost so far; it is seen at once.
+        """Add to the task's cost so far; it is published at once.
 
         Args:
-            usd: Dollars. If none are ever given, the service's price table computes them.
+            usd: Dollars; if none are ever given, the service computes them by its price table.
             input_tokens: Tokens that went into a model.
             output_tokens: Tokens that came out of it.
             cached_tokens: Input tokens that came from a cache.
 
         Raises:
-            ValueError: One is negative.
+            ValueError: An argument is negative.
         """
         self._record.cost(usd, input_tokens, output_tokens, cached_tokens)
 
     def result(self, **fields: Any) -> None:
-        """Set fields of the result that the task will have."""
+        """Set fields of the task's result."""
         self._record.result.update(fields)
 
     def fail(self, error: object) -> None:
-        """Let the task fail at the end of its block, which goes on until then.
+        """Make the task fail at the end of its block, which goes on until then.
 
         Args:
-            error: Why: an exception, or words.
+            error: The reason: an exception, or a text.
         """
         self._record.failure = error_text(error) if isinstance(error, BaseException) else text_of(error)
 
@@ -157,7 +157,7 @@ class AsyncTask(TaskHandle):
 
 @attrs.define
 class TaskBlock(AbstractContextManager[Task], AbstractAsyncContextManager[AsyncTask]):
-    """A task that begins where its block is entered; as a decorator, one for each call."""
+    """A task that begins when its block is entered; as a decorator, a task for each call."""
 
     _description: Mapping[str, Any]
     _name: str | None
@@ -182,10 +182,10 @@ class TaskBlock(AbstractContextManager[Task], AbstractAsyncContextManager[AsyncT
         self._end(error)
 
     def __call__(self, function: Callable[P, R]) -> Callable[P, R]:
-        """Make a function a task: each call is one.
+        """Make each call of a function a task.
 
         Raises:
-            TypeError: It is a generator, whose call ends before it begins; use a block within it.
+            TypeError: It is a generator, whose call ends before its body begins; use a block within it.
         """
         if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
             raise TypeError(
@@ -270,7 +270,7 @@ def task(
 ) -> TaskBlock:
     """Make a block of the program a task; or, as a decorator, each call of a function.
 
-    A task that begins within another one knows it as its parent, and shares its session and conversation.
+    A task that begins within another one has that one as its parent, and shares its session and conversation.
 
     Args:
         name: The task's name; by default that of the function or the program.
@@ -284,7 +284,7 @@ def task(
         task_id: Its id; by default a new one.
 
     Raises:
-        ValueError: An id that the service does not take.
+        ValueError: The service does not accept an id.
     """
     for field, value in (("task_id", task_id), ("session", session), ("conversation", conversation)):
         if value is not None and not is_name(value):
@@ -304,8 +304,8 @@ def task(
 def current_task() -> Task:
     """Return the task that the caller runs in: the innermost block around it, or that of ``heliograph exec``.
 
-    It adds to the task; whoever began the task ends it. Threads that the program starts do not know the block
-    around their start: hand them the task.
+    The returned handle adds to the task, but does not end it. Threads that the program starts do not know the
+    block around their start: pass the task to them.
 
     Raises:
         LookupError: There is none.
@@ -322,7 +322,7 @@ def current_task() -> Task:
 
 
 def _new_id() -> str:
-    """Make an id; under ``heliograph exec`` one beneath the command's task, which its key reaches as well."""
+    """Make a task id; under ``heliograph exec`` one below the command's task, which its key also reaches."""
     outer = environment.task_id()
     if outer is not None and len(outer) <= MAX_OUTER_ID:
         return f"{outer}.{secrets.token_hex(4)}"
@@ -334,7 +334,7 @@ def _program() -> str:
 
 
 def _short(text: str | None, characters: int = 1000) -> str | None:
-    """Cut a description to what the service takes."""
+    """Cut a description to the length that the service accepts."""
     if text is None:
         return None
     return text_of(text)[:characters].encode()[:DESCRIPTION_BYTES].decode("utf-8", "ignore")

@@ -1,12 +1,11 @@
-"""The demo fleet: a few agents that run real little programs as tasks, so that a newcomer sees life.
+"""The demo fleet: a few agents that run little real programs as tasks, so that a new user sees activity.
 
-Everything of it is marked: agents are named ``demo: …``, tasks carry ``{"demo": true}`` in their
-metadata, and models and prices are invented. The programs are real (see ``programs``) and go through
-the same machinery as ``heliograph exec``; their pace is calm: at most one child for each agent, each
-asleep nearly all of the time.
+All of it is marked: agents are named ``demo: …``, tasks have ``{"demo": true}`` in their metadata, and models
+and prices are invented. The programs are real (see ``programs``) and use the same code as ``heliograph
+exec``. Their pace is calm: at most one child process for each agent, asleep nearly all of the time.
 
-When this is cancelled, the children are killed and reaped, and their tasks' ends wait in the spool
-folder; the next demo sends them first, so that nothing seems to run for ever.
+When the fleet is cancelled, the children are killed and reaped, and their tasks' ends wait in the spool
+folder. The next demo sends them first, so that no task seems to run for ever.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ from heliograph.client.outbox import Outbox
 from heliograph.client.spool import About, Spool
 
 SPOOLED_FOR = "the service with the demo fleet"
-"""The fleet's spools lie in the service's own data folder, so they are for it, whatever its address."""
+"""The fleet's spools lie in the service's own data folder, so they are for that service, whatever its URL."""
 
 PROGRAMS = Path(__file__).with_name("programs.py")
 PATIENCE = 10.0
@@ -41,12 +40,12 @@ DOLLARS_PER_TOKEN = {"demo-large": 15e-6, "demo-small": 1e-6}
 
 @attrs.frozen
 class Work:
-    """One thing that agents do.
+    """One kind of task of an agent.
 
     Args:
         program: A program of ``programs``, and its arguments.
         name: The task's name.
-        stopped_after: Seconds after which it is stopped; ``None``: it ends by itself.
+        stopped_after: Seconds after which the program is stopped; ``None``: it ends by itself.
     """
 
     program: tuple[str, ...]
@@ -56,7 +55,7 @@ class Work:
 
 @attrs.frozen
 class DemoAgent:
-    """One member of the fleet: it does its works in turn, for ever."""
+    """One agent of the fleet; it runs its works in turn, for ever."""
 
     name: str
     model: str
@@ -105,7 +104,7 @@ async def run(
         url: The service.
         api_key: A key that may publish; ``None``: none.
         spools: Folder for the fleet's unsent output.
-        task_status: Told when the fleet is at work.
+        task_status: Started when the fleet is at work.
 
     Raises:
         ClientFault: The service does not let the fleet publish.
@@ -129,7 +128,7 @@ async def _work_for_ever(agent: DemoAgent, client: Client, spools: Path) -> None
 
 
 async def _release_for_ever(client: Client, spools: Path) -> None:
-    """Run the releaser's works as one workflow, time and again."""
+    """Run the releaser's works as one workflow, for ever."""
     while True:
         run_id = secrets.token_hex(4)
         await client.publish([_pipeline("pipeline.started", run_id, {"tasks": len(RELEASER.works)})])
@@ -142,7 +141,7 @@ async def _release_for_ever(client: Client, spools: Path) -> None:
 async def _do(
     agent: DemoAgent, work: Work, client: Client, spools: Path, run_id: str | None = None
 ) -> CommandOutcome:
-    """Do one work as a task."""
+    """Run one work as a task."""
     job = Job(
         task_id=f"demo-{work.program[0]}-{secrets.token_hex(4)}",
         command=(sys.executable, "-P", "-u", str(PROGRAMS), *work.program),
@@ -192,4 +191,4 @@ def _pipeline(topic: str, run_id: str, more: dict[str, Any]) -> dict[str, Any]:
 
 
 def _ignore(sentence: str) -> None:
-    """Say nothing: the fleet speaks through its tasks."""
+    """Ignore a message for the user, since the fleet has none."""

@@ -1,10 +1,10 @@
-"""Demo runs of the example workflows, so that a newcomer sees runs begin, fail, be tried again and end.
+"""Demo runs of the example workflows, so that a new user sees runs begin, fail, be retried and end.
 
-One tells its runs in the documented words (``run.started``, ``step.completed``), two in those of a platform's
-runners (``dag.``, ``react.``). Nothing real is done: steps only take their time, and results, costs and
-failures are invented. Everything is marked, as all of the fleet is.
+One workflow publishes the documented topics (``run.started``, ``step.completed``), two those of a platform's
+runners (``dag.``, ``react.``). No real work is done: steps only take their time, and results, costs and
+failures are invented. All of it is marked, like the rest of the fleet.
 
-Runs that are under way when this is cancelled are noted in the spool folder, and the next demo ends them.
+Runs that are under way on cancellation are noted in the spool folder, and the next demo ends them.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ MARK: dict[str, Any] = {"demo": True}
 PAUSE = (4.0, 12.0)
 STEP = (0.4, 2.5)
 OPEN_RUNS = "runs.json"
-"""The file in the spool folder that says which runs are under way."""
+"""The file in the spool folder that lists the runs under way."""
 
 
 @attrs.define
 class Told:
-    """Tells of one run, and remembers it as long as it is under way.
+    """Publishes the events of one run, and notes the run while it is under way.
 
     Args:
-        client: To publish with.
+        client: The client to publish with.
         folder: The folder in which the run is noted.
         workflow_id: The workflow.
         run_id: The run.
@@ -46,15 +46,15 @@ class Told:
     run_id: str = attrs.field(factory=lambda: secrets.token_hex(8))
 
     async def say(self, topic: str, **payload: Any) -> None:
-        """Say something in the documented words."""
+        """Publish an event of a documented topic."""
         await self._send(topic, {"workflow_id": self.workflow_id, "run_id": self.run_id, **payload})
 
     async def run(self, topic: str, **payload: Any) -> None:
-        """Say something in the words of a runner."""
+        """Publish an event of a runner's topic."""
         await self._send(topic, {"pipeline": self.workflow_id, "execution_id": self.run_id, **payload})
 
     async def call(self, agent: str, dollars: float) -> None:
-        """Tell the cost of a model's call; the call knows only the session."""
+        """Publish the cost of a model's call, which names only its session."""
         read, written = random.randrange(500, 6000), random.randrange(50, 900)
         cost = {"prompt_tokens": read, "candidates_tokens": written, "estimated_cost_usd": round(dollars, 6)}
         await self._send(
@@ -70,7 +70,7 @@ class Told:
         _write(self.folder, [*_read(self.folder), [self.workflow_id, self.run_id]])
 
     def end(self) -> None:
-        """Forget the run: its end was told."""
+        """Forget the run, since its end was published."""
         _write(self.folder, [run for run in _read(self.folder) if run[1] != self.run_id])
 
 
@@ -78,7 +78,7 @@ async def run(client: Client, folder: Path) -> None:
     """Run the example workflows until cancelled.
 
     Args:
-        client: To publish with.
+        client: The client to publish with.
         folder: The folder of the fleet's spools.
     """
     for workflow_id, run_id in _read(folder):
@@ -100,7 +100,7 @@ async def _play_for_ever(client: Client, folder: Path, workflow_id: str, play: A
 
 
 async def _invoice(told: Told) -> None:
-    """Tell of a graph, as its runner does; now and then the ledger refuses an entry."""
+    """Publish a run of a graph, as its runner does; now and then the ledger refuses an entry."""
     layers = (
         *(["fetch_invoice"], ["read_invoice"], ["build_query", "match_supplier"], ["look_up_supplier"]),
         *(["build_entry_prompt"], ["classify_entry"], ["compose_entry"], ["post_entry"], ["announce_entry"]),
@@ -129,7 +129,7 @@ async def _invoice(told: Told) -> None:
 
 
 async def _nightly(told: Told) -> None:
-    """Tell of a chain with a loop and a parallel; a step that fails is tried again."""
+    """Publish a run of a chain with a loop and a parallel; a failed step is retried."""
     await told.say("run.started", trigger={"type": "scheduled", "schedule": "30 2 * * *"})
     await _step(told, "sample_answers", output={"answers": 200})
     await told.say("step.started", step="improve_prompts")
@@ -161,7 +161,7 @@ async def _nightly(told: Told) -> None:
 
 
 async def _helpdesk(told: Told) -> None:
-    """Tell of an agent without a pipeline, as its runner does."""
+    """Publish a run of an agent without a pipeline, as its runner does."""
     begun = trio.current_time()
     await told.run(
         "react.started", runner="assistant", trigger={"type": "webhook", "path": "/hooks/helpdesk"}
@@ -184,7 +184,7 @@ async def _step(told: Told, name: str, **more: Any) -> None:
 
 
 async def _work(times: int = 1) -> float:
-    """Let some time go by; return how much, in milliseconds."""
+    """Sleep for a random time; return it in milliseconds."""
     seconds = random.uniform(*STEP) * times
     await trio.sleep(seconds)
     return round(seconds * 1000, 1)

@@ -72,7 +72,7 @@ def run_examples() -> None:
 
 
 def deploy() -> None:
-    """Fail, as things do."""
+    """Fail, as a real deployment may."""
     for step in ("looking for the place", "preparing the parcel", "connecting"):
         print(f"{step} …")
         time.sleep(1.5)

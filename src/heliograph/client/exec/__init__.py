@@ -1,6 +1,6 @@
 """Run a program as a task.
 
-Nothing is imported before it is asked for: an agent's own program uses the assembling of lines alone.
+Names are imported when they are first used: an agent's own program needs only the line assembler.
 """
 
 from typing import TYPE_CHECKING

@@ -1,23 +1,21 @@
-"""A program run as a task: its output lines are events, its end is the task's.
+"""A program run as a task: its output lines are events, and its end is the task's end.
 
-Two pumps, one for each output pipe, do three things with what they read, in this order: into the outbox
-(from there on it can't be lost), then to the user's own terminal, byte for byte. A line that waits for
-its end is sent as it stands after ``LINE_DELAY``. If the outbox waits, or the terminal, the pump does,
-and by its full pipe the program.
+Two pumps, one for each output pipe, copy what they read first into the outbox (after which it can't be lost),
+and then to the user's terminal, byte for byte. An unfinished line is sent as it is after ``LINE_DELAY``. If
+the outbox or the terminal blocks, the pump waits, and the program waits on its full pipe.
 
-The end. Once the program has exited, what its pipes hold is read, and then they are left after ``LINGER``
-seconds, whether something that it left running in the background still holds them, silent or talking, or
-not. The status follows from
-how it ended: 0 is ``completed``; ``cancelled`` if this process was asked to stop it (Ctrl-C, SIGTERM),
-whatever the program then returned, or if someone else ended it by such a signal; everything else is
-``failed``. The exit code is the program's own as a shell would say it: 128+n for a signal, 127 not found,
-126 not executable.
+*The end.* Once the program has exited, the bytes in its pipes are read. The pipes are left after ``LINGER``
+seconds, even if a background process of the program still holds them. The status follows from the exit: 0 is
+``completed``; it is ``cancelled`` if this process was asked to stop the program (Ctrl-C, SIGTERM), whatever
+the program then returned, or if another process ended it by such a signal; everything else is ``failed``. The
+exit code is the program's own, as in a
+shell: 128+n for a signal, 127 not found, 126 not executable.
 
-While the program is silent, the task says now and then that it is alive. It has announced that at its
-beginning: a task that has, and of which nothing is heard, is taken for lost.
+While the program is silent, the task publishes a heartbeat now and then. It has announced that at its
+beginning: a task with a heartbeat that falls silent counts as lost.
 
-If the run is cancelled (Trio's way), the program is killed and reaped, what its pipes hold is kept, and
-the task is ``cancelled``: all without waiting for anything but the kernel.
+If the run is cancelled (in Trio's sense), the program is killed and reaped, the bytes in its pipes are kept,
+and the task is ``cancelled``: all without waiting for anything but the kernel.
 """
 
 from __future__ import annotations
@@ -46,12 +44,12 @@ from heliograph.client.spool import OutputRun
 LINE_DELAY = 0.1
 LINGER = 1.0
 HEARTBEAT_SECONDS = 15.0
-"""So often at least something is said of a task that runs."""
+"""The longest silence of a running task."""
 
 READ_BYTES = 64 * 1024
 TAIL_BYTES = 4096
 MAX_REST_BYTES = 1024 * 1024
-"""As much as the kernel lets a pipe hold."""
+"""The most bytes that the kernel lets a pipe hold."""
 
 NOT_FOUND = 127
 NOT_EXECUTABLE = 126
@@ -64,8 +62,8 @@ class CommandOutcome:
 
     Args:
         status: ``completed``, ``failed`` or ``cancelled``.
-        exit_code: As a shell would say it.
-        error: Why it is not completed, in a few words.
+        exit_code: The exit code, as in a shell.
+        error: Why the task is not completed, in a few words.
         started: Whether the program could be started at all.
     """
 
@@ -99,14 +97,14 @@ class Execution:
 
         Args:
             number: The signal's number.
-            pass_on: Send it to the program too.
+            pass_on: Whether to send it to the program, too.
         """
         self._asked = signal.Signals(number)
         if pass_on and self._process is not None:
             self._process.send_signal(number)
 
     def leave(self) -> None:
-        """After the program ended: stop waiting for its pipes and the terminal."""
+        """Stop waiting for the pipes and the terminal; to be called after the program has exited."""
         for pump in self._pumps:
             pump.stop()
 
@@ -144,7 +142,7 @@ class Execution:
         return outcome
 
     async def _start(self) -> tuple[trio.Process, dict[str, Any]]:
-        """Start the program; return what its output is read from, by stream."""
+        """Start the program; return the pipes of its output, by stream."""
         job = self._job
         start = partial(
             trio.lowlevel.open_process,
@@ -187,21 +185,21 @@ class Execution:
                     await process.wait()
 
     async def _beat(self, beating: trio.CancelScope) -> None:
-        """Say that the task is alive while the program is silent, unless something waits to be sent."""
+        """Publish heartbeats while the program is silent, unless items wait to be sent."""
         with beating:
             while True:
                 before = sum(pump.count for pump in self._pumps)
                 await trio.sleep(HEARTBEAT_SECONDS / 2)
                 silent = sum(pump.count for pump in self._pumps) == before
                 if silent and not self._outbox.unsent:
-                    # A disk that takes nothing holds up the program, and is told of there.
+                    # A full disk also holds up the program's output, where it is reported.
                     with contextlib.suppress(OSError):
                         self._outbox.append([self._job.event("task.heartbeat", {})])
 
     async def _read_to_the_end(self) -> None:
-        """Read what the program has written; of what others still write no more than comes meanwhile.
+        """Read all that the program has written, and what its background processes write meanwhile.
 
-        A pump that is held up takes what its pipe holds without waiting, unless the terminal holds it up.
+        A blocked pump takes the bytes in its pipe without waiting, unless the terminal blocks it.
         """
         ends = [pump.count + pump.held() for pump in self._pumps]
         while not all(pump.ended.is_set() for pump in self._pumps):
@@ -243,11 +241,11 @@ class _Pump:
         self._echo = echo
         self._lines = LineAssembler()
         self._stopped = False
-        self.echoing = False  # waiting for the terminal
+        self.echoing = False  # whether it waits for the terminal
         self._scope = trio.CancelScope()
 
     def stop(self) -> None:
-        """Wait for nothing more: take what the pipe holds now, and end."""
+        """Take the bytes that are in the pipe now, and end."""
         self._stopped = True
         self._scope.cancel()
 
@@ -268,11 +266,11 @@ class _Pump:
             with trio.CancelScope(deadline=due) as self._scope:
                 try:
                     data = await self._pipe.receive_some(READ_BYTES)
-                except trio.BrokenResourceError:  # how a pseudo-terminal says that nobody holds it any more
+                except trio.BrokenResourceError:  # a pseudo-terminal's end of file
                     data = b""
             if data == b"":
                 break
-            if data is None:  # the time is up; but under load the rest of the line may be there by now
+            if data is None:  # the delay is over, but under load the rest of the line may be there by now
                 data = self._read_now(READ_BYTES)
             pieces = self._lines.feed(self._count(data))
             if not pieces and trio.current_time() >= due:
@@ -288,7 +286,7 @@ class _Pump:
     def held(self) -> int:
         """Return the number of bytes in the pipe now."""
         held = bytearray(4)
-        with contextlib.suppress(OSError, ValueError):  # it was closed
+        with contextlib.suppress(OSError, ValueError):  # the pipe was closed
             fcntl.ioctl(self._pipe.fileno(), termios.FIONREAD, held)
         return int.from_bytes(held, sys.byteorder)
 
@@ -298,7 +296,7 @@ class _Pump:
         return data
 
     async def _record(self, pieces: list[Piece]) -> None:
-        """Keep pieces in the outbox; when stopped while it is full, beyond its bound."""
+        """Keep pieces in the outbox; if stopped while it is full, exceed its bound."""
         if not pieces:
             return
         items = self._items(pieces)
@@ -308,13 +306,13 @@ class _Pump:
         self._outbox.append(items)
 
     async def _copy(self, data: bytes, echo: int) -> None:
-        """Copy to the terminal: in a thread, for it may be held (Ctrl-S) and is shared with others."""
+        """Copy to the terminal, in a thread, since it may block (Ctrl-S) and is shared by programs."""
         self.echoing = True
         try:
             with trio.CancelScope() as self._scope:
                 await trio.to_thread.run_sync(_write_all, echo, data, abandon_on_cancel=True)
         except OSError:
-            # Nobody reads our output any more. Let the program learn it as it would without us: by SIGPIPE.
+            # Our output has no reader any more. The program learns it as it would without us: by SIGPIPE.
             self._stopped = True
             self._pipe.close()
         self.echoing = False
@@ -322,7 +320,7 @@ class _Pump:
     def _read_now(self, limit: int) -> bytes:
         """Return the bytes in the pipe, without waiting."""
         held = b""
-        with contextlib.suppress(OSError):  # it is empty but held open by someone, or closed by us
+        with contextlib.suppress(OSError):  # empty but still open elsewhere, or closed by us
             while len(held) < limit and (data := os.read(self._pipe.fileno(), READ_BYTES)):
                 held += data
         return held
@@ -347,7 +345,7 @@ class _Pump:
 def open_pty() -> tuple[int, int]:
     """Make a pseudo-terminal as large as the user's own; return the end to read and the one to write.
 
-    Line ends come out as the program writes them, not as a terminal wants them.
+    Line ends are kept as the program writes them, not converted for a terminal.
     """
     ours, theirs = os.openpty()
     attributes = termios.tcgetattr(theirs)

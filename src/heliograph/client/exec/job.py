@@ -1,4 +1,4 @@
-"""A command as a task: what is told of it, and the environment that it runs in."""
+"""A command as a task: its events, and the environment that it runs in."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from heliograph.client.environment import API_KEY, TASK_ID, URL
 NAME_CHARACTERS = 200
 COMMAND_WORDS = 100
 WORD_CHARACTERS = 1000
-"""The characters of a command that watchers are told; it is run whole, and may be of megabytes."""
+"""The most characters of a command's words that are published; the command itself may have megabytes."""
 
 SECRETS = ("HELIOGRAPH_API_KEY", "HELIOGRAPH_API_KEYS", "API_KEY_SECRET")
-"""Variables that the command does not get: it is not ours, and what it prints is seen by every watcher."""
+"""Variables that the command does not get: it is not ours, and every watcher sees its output."""
 
 
 @attrs.frozen
@@ -33,13 +33,13 @@ class Job:
         command: The program and its arguments.
         name: The name for people; by default the command.
         agent: The agent that runs it.
-        model: The model it uses.
+        model: The model that it uses.
         metadata: Anything else to be kept with the task.
-        usage: Fields for the task's result, such as ``cost_usd``, that the program does not tell itself.
-        detached: Whether it runs without the terminal: no input, and out of reach of its Ctrl-C.
-        pty: Its output goes to a pseudo-terminal, so that stdout and stderr are one stream in their order.
-        url: The service, for programs that talk to it themselves.
-        api_key: A key for them, which reaches this task.
+        usage: Fields for the task's result, such as ``cost_usd``, that the program does not publish itself.
+        detached: Whether it runs without the terminal: without input, and out of reach of Ctrl-C.
+        pty: Whether its output goes to a pseudo-terminal, so that stdout and stderr are one stream in order.
+        url: The service's URL, for programs that use it themselves.
+        api_key: A key for such programs, which reaches this task.
     """
 
     task_id: str
@@ -55,13 +55,13 @@ class Job:
     api_key: str | None = None
 
     def environment(self) -> dict[str, str]:
-        """Return the environment of the command: where the service is, which task it is, and its own key."""
+        """Return the environment of the command, with the service's URL, the task's id and its key."""
         said = {TASK_ID: self.task_id, URL: self.url, API_KEY: self.api_key}
         ours = {name: text for name, text in said.items() if text is not None}
         return {name: value for name, value in os.environ.items() if name not in SECRETS} | ours
 
     def event(self, topic: str, payload: Mapping[str, Any]) -> dict[str, Any]:
-        """Make an event of this task, as of now, in the form that is published."""
+        """Make an item of this task, as of now."""
         event = {
             "topic": topic,
             "payload": {"task_id": self.task_id, **payload},
@@ -87,7 +87,7 @@ class Job:
 
 
 def new_task_id(program: str) -> str:
-    """Make an id for a task that runs a program, with the program's name in it for people."""
+    """Make an id for a task that runs a program; it contains the program's name for people."""
     name = re.sub(r"[^A-Za-z0-9._-]+", "-", Path(visible(program)).name).strip("-._")[:40]
     return f"{name or 'task'}-{secrets.token_hex(5)}"
 

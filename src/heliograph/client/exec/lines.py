@@ -1,23 +1,22 @@
-r"""Lines out of a program's bytes, in pieces that a reader can put together again. No I/O.
+r"""Lines from a program's bytes, in pieces that a reader can put together again. No I/O.
 
-A piece is what becomes one ``task.output`` event. Most pieces are one line; whole lines that come together
-stay together as a *run* of lines, joined by line ends, so that a line costs next to nothing until it is
-sent. Three things make others:
+A piece becomes one ``task.output`` event. Most pieces are one line; whole lines that come together stay
+together as a *run* of lines, joined by line ends, so that a line costs next to nothing until it is sent.
+There are three exceptions:
 
-- *A line that waits for its end* (a prompt, a progress dot) is handed out by ``flush`` as it stands, with
+- *An unfinished line* (a prompt, a progress dot) is handed out by ``flush`` as it is, with
   ``partial``: more of the same line follows. A piece without ``partial`` ends its line; it may be empty.
 - *A very long line* is handed out in parts of at most ``PART_CHARACTERS``, all but the last ``partial``.
-- *A lone carriage return*, as progress bars write it, goes back to the start of the line: what was
-  written so far is a ``partial`` piece, and the next one has ``rewind``: it is written over the line so
-  far.
+- *A lone carriage return*, as progress bars write it, goes back to the start of the line: the text so far is
+  a ``partial`` piece, and the next piece has ``rewind``: it overwrites the line so far.
 
-So the line on a terminal is: join the pieces of a stream until one comes without ``partial``, and forget
-what was joined whenever a piece has ``rewind``. Nothing the program wrote is dropped: someone who ignores
-both marks sees each piece as a line of its own. ``\r\n`` (and ``\r\r\n``) is one line end, also when it
-is torn between two reads.
+To get a line as on a terminal, join the pieces of a stream until one comes without ``partial``, and drop what
+was joined whenever a piece has ``rewind``. Nothing of the program's output is dropped: a reader that ignores
+both marks gets each piece as a line of its own. ``\r\n`` (and ``\r\r\n``) is one line end, even if it is
+split between two reads.
 
-Bytes that are not UTF-8 become U+FFFD; a character that is torn between two reads stays whole. NUL
-becomes U+2400 (its visible symbol), since the service takes no NUL.
+Bytes that are not UTF-8 become U+FFFD; a character that is split between two reads stays whole. NUL becomes
+U+2400 (its visible symbol), since the service does not accept NUL.
 """
 
 from __future__ import annotations
@@ -32,7 +31,7 @@ PART_CHARACTERS = 64 * 1024
 """Even if JSON writes each of them as ``\\u001b``, a part stays far below the limit of an event."""
 
 RUN_CHARACTERS = 8 * 1024
-"""A run of more is cut, so that not too many events come of one."""
+"""The longest run: a record of one run must not become too many events."""
 
 _BREAK = re.compile(r"\r*\n|\r+")
 
@@ -43,8 +42,8 @@ class Piece:
 
     Args:
         text: The text without the last line end.
-        partial: More of the same line follows.
-        rewind: It is written over what the line held so far.
+        partial: Whether more of the same line follows.
+        rewind: Whether it overwrites the line so far.
     """
 
     text: str
@@ -59,9 +58,9 @@ class LineAssembler:
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
         self._text = ""
         self._returns = (
-            ""  # carriage returns that ended the last read: a line end or a rewind, the next byte tells
+            ""  # carriage returns at the end of the last read; the next byte tells: a line end or a rewind
         )
-        self._begun = False  # a part of this line was handed out
+        self._begun = False  # whether a part of this line was handed out
         self._rewind = False
 
     @property
@@ -70,15 +69,15 @@ class LineAssembler:
         return bool(self._text)
 
     def feed(self, data: bytes) -> list[Piece]:
-        """Take bytes that were read; return the pieces that are complete by them."""
+        """Take bytes that were read; return the pieces that they complete."""
         return self._take(self._decoder.decode(data))
 
     def flush(self) -> list[Piece]:
-        """Hand out the unfinished line as it stands; nothing if there is none."""
+        """Return the unfinished line as it is; nothing if there is none."""
         return self._hand_out(partial=True) if self._text else []
 
     def finish(self) -> list[Piece]:
-        """Hand out what is left at the end of the stream."""
+        """Return the rest at the end of the stream."""
         pieces = self._take(self._decoder.decode(b"", final=True))
         if self._text:
             pieces += self._hand_out(partial=False)
@@ -94,7 +93,7 @@ class LineAssembler:
         return self._take_apart(text)
 
     def _runs(self, whole: str) -> Iterator[Piece]:
-        """Cut whole lines into runs; a very long one into parts."""
+        """Cut whole lines into runs, and a very long line into parts."""
         position = 0
         while position <= len(whole):
             end = len(whole)
@@ -109,7 +108,7 @@ class LineAssembler:
             position = end + 1
 
     def _take_apart(self, text: str) -> list[Piece]:
-        """Take text with the line ends and carriage returns in it one by one."""
+        """Take text with carriage returns, one line end or carriage return after the other."""
         pieces: list[Piece] = []
         position = 0
         for match in _BREAK.finditer(text):

@@ -1,15 +1,14 @@
 """``heliograph exec``: a command as a task, from its start to the last byte at the service.
 
-The order of things: the spool is made and locked (if that fails the command is not started, for its
-output could not be kept); the command runs, and its output is sent beside it, whether the service is
-there or not; meanwhile what earlier runs left is sent too. When the command has ended, what is unsent
-gets ``patience`` seconds, which begin anew with each byte of progress; what then remains stays in the
-spool for the next run, and stderr says so.
+First the spool is made and locked; if that fails the command is not started, since its output could not be
+kept. Then the command runs, and its output is sent meanwhile if the service can be reached. The spools of
+earlier runs are sent at the same time. After the command has ended, sending the rest may take ``patience``
+seconds without progress. Unsent items then stay in the spool for the next run, and stderr says so.
 
-Signals. SIGINT, SIGTERM, SIGHUP and SIGQUIT don't end this process; they make the task ``cancelled`` and
-reach the command: the terminal's own Ctrl-C reached it already, since both are in the foreground; any
-other is passed on. The third one kills the command. After the command ended, a second signal ends the waiting
-for the service, or the first one after the user was told of it.
+*Signals.* SIGINT, SIGTERM, SIGHUP and SIGQUIT don't end this process; they make the task ``cancelled``. The
+terminal's own Ctrl-C has reached the command already, since both are in the foreground; any other signal is
+passed on. The third one kills the command. After the command has ended, a second signal ends the waiting for
+the service, or the first one after the user was told of the waiting.
 """
 
 from __future__ import annotations
@@ -39,14 +38,14 @@ KEY_SECONDS = 2.0
 
 @attrs.frozen
 class Service:
-    """The service that a run's output goes to, and the way there.
+    """The service that a run's output goes to, and the spooling on the way.
 
     Args:
-        url: The service.
-        api_key: Its key; ``None``: none.
+        url: The service's URL.
+        api_key: The key to publish with; ``None``: none.
         spools: The folder of all spools.
-        spool_limit: Bytes that may wait in a spool before the command does.
-        patience: Seconds without progress after which the unsent is left to the next run.
+        spool_limit: Bytes that may wait in a spool before the command is blocked.
+        patience: Seconds without progress after which unsent items are left to the next run.
     """
 
     url: str
@@ -57,7 +56,7 @@ class Service:
 
 
 def say(sentence: str) -> None:
-    """Tell the user something, on stderr, apart from the command's own output."""
+    """Write a message for the user to stderr, apart from the command's own output."""
     print(f"heliograph: {sentence}", file=sys.stderr, flush=True)  # noqa: T201
 
 
@@ -67,7 +66,7 @@ async def execute(job: Job, service: Service, *, quiet: bool) -> int:
     Args:
         job: The command to run.
         service: The service that the output goes to.
-        quiet: Don't copy the command's output to this process's stdout and stderr.
+        quiet: Whether not to copy the command's output to this process's stdout and stderr.
 
     Returns:
         The exit code for this process: the command's own.
@@ -111,14 +110,14 @@ async def execute(job: Job, service: Service, *, quiet: bool) -> int:
 
 
 async def _key_for(job: Job, client: Client) -> str | None:
-    """Ask for a key for the command; ``None`` if the service is away, or does not give out any."""
+    """Request a key for the command; ``None`` if the service is away, or does not issue keys."""
     with trio.move_on_after(KEY_SECONDS), suppress(HeliographError):
         return await client.task_key(job.task_id)
     return None
 
 
 async def _all_sent(outbox: Outbox, service: Service, told: trio.Event) -> bool:
-    """Wait until the service has all; set ``told`` once the user knows that Ctrl-C ends the waiting."""
+    """Wait until the service has everything; set ``told`` once the user knows that Ctrl-C ends the wait."""
     if await outbox.sent(min(SILENT_SECONDS, service.patience)):
         return True
     if outbox.refused:
@@ -133,7 +132,7 @@ async def _all_sent(outbox: Outbox, service: Service, told: trio.Event) -> bool:
 
 async def _send_earlier(service: Service, client: Client, done: trio.Event) -> None:
     try:
-        # A fault that keeps these from being sent keeps this run's own output too, and is told there.
+        # A fault that keeps these spools from being sent also keeps this run's own, which reports it.
         await send_leftovers(service.spools, service.url, client, lambda sentence: None, service.patience)
     except (OSError, ValueError) as error:
         say(f"what an earlier run left can't be read: {error}")
@@ -147,7 +146,7 @@ async def _pass_signals(
     async for number in signals:
         count += 1
         if execution.ended:
-            # Ctrl-C reaches the command as well, which may have ended first: only a further one means us.
+            # Ctrl-C also reaches the command, which may have ended first: only a further one is for us.
             if count > 1 or told.is_set():
                 execution.leave()
                 waiting.cancel()
@@ -158,7 +157,7 @@ async def _pass_signals(
 
 
 def _reached_all(number: int) -> bool:
-    """Guess whether the terminal sent this signal, and so sent it to the command too."""
+    """Guess whether the terminal sent this signal, and so to the command, too."""
     if number not in {signal.SIGINT, signal.SIGQUIT}:
         return False
     try:

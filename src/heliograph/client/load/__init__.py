@@ -1,4 +1,4 @@
-"""The load engine: many streams and publishers, and what they saw."""
+"""The load engine: many streams and publishers, and their measurements."""
 
 from heliograph.client.load.publishing import Pace, Publishing, Saturating, SteadyPace, TrafficShape
 from heliograph.client.load.run import Heliograph, LoadRun, Plan, load_command

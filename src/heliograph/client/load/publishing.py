@@ -1,4 +1,4 @@
-"""Publishes to the server under test from the swarm's own thread, at a pace, and keeps account of answers."""
+"""Publishes to the server under test from the swarm's own thread, at a pace, and counts the answers."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ class TrafficShape:
     """The traffic of a publisher.
 
     Args:
-        channels: The channels, in turn.
-        burst: Messages of one publish.
+        channels: The channels, which are used in turn.
+        burst: Messages in one publish request.
         size: Length of a message's text in bytes.
         spread: Whether the messages of a burst go to channels in turn, instead of to one.
     """
@@ -35,30 +35,30 @@ class TrafficShape:
 
 
 class Pace(Protocol):
-    """The time at which the next burst may go."""
+    """The pace of a publisher."""
 
     def wait(self, now: float, bursts: int) -> float:
-        """Return the seconds until burst number ``bursts`` (from 0) is due; infinite: after some delivery."""
+        """Return the seconds until burst number ``bursts`` (from 0) is due; infinite: after a delivery."""
 
 
 class Publishing:
     """Publishes bursts over a few kept-alive connections, at a pace, until stopped.
 
-    Where the messages are numbered here, a channel's always go over the same connection, so that they are
-    published in the order of their numbers. A request that gets no answer, or is refused for now (429,
-    502 to 504), is sent again with the same key. Each text carries the moment it was first sent.
+    If the messages are numbered here, those of a channel always go over the same connection, so that they are
+    published in the order of their numbers. A request that gets no answer, or is refused for now (429, 502 to
+    504), is sent again with the same key. Each text has the time at which it was first sent.
 
     Args:
-        swarm: The swarm that moves it and keeps account.
+        swarm: The swarm that runs it and counts.
         traffic: The traffic to publish.
         pace: The times of its bursts.
-        connections: Over how many connections.
-        depth: Requests under way at one time on each.
+        connections: The number of connections.
+        depth: The most requests under way on each connection.
 
     Attributes:
         bursts: The number of bursts begun.
-        last: The number of bursts after which it ends by itself; ``None``: it does not.
-        active: Whether it goes on.
+        last: The number of bursts after which it ends by itself; ``None``: it goes on.
+        active: Whether it still publishes.
     """
 
     def __init__(
@@ -82,7 +82,7 @@ class Publishing:
         return all(feed.idle for feed in self._lanes)
 
     def go_on(self, now: float) -> float:
-        """Publish what is due; return the seconds until there may be more to do."""
+        """Publish the bursts that are due; return the seconds until the next one may be."""
         wait = min(feed.go_on(now) for feed in self._lanes)
         while self.active and self.bursts != self.last:
             due = self.pace.wait(now, self.bursts)
@@ -101,7 +101,7 @@ class Publishing:
             feed.close()
 
     def _lane(self) -> Feed:
-        """Return the connection of the next burst, perhaps a busy one."""
+        """Return the connection for the next burst, which may be busy."""
         fixed = self._lanes[self.bursts % len(self.traffic.channels) % len(self._lanes)]
         if self._any_lane:
             return next((feed for feed in self._lanes if not feed.busy), fixed)
@@ -123,11 +123,11 @@ class Publishing:
 
 @attrs.define
 class Request:
-    """One burst as it goes over the wire.
+    """One burst on the wire.
 
     Args:
         items: Its messages.
-        data: The bytes to send, the same ones again after a failure.
+        data: The bytes to send; after a failure the same bytes are sent again.
         answers: The number of answers still to come.
     """
 
@@ -140,8 +140,8 @@ class Feed:
     """One connection that publishes; requests are answered in their order.
 
     Args:
-        swarm: The swarm whose selector moves it.
-        depth: Requests that may be under way at one time.
+        swarm: The swarm whose selector it is registered with.
+        depth: The most requests under way.
     """
 
     def __init__(self, swarm: Swarm, depth: int) -> None:
@@ -176,7 +176,7 @@ class Feed:
         self._send(self._sock)
 
     def go_on(self, now: float) -> float:
-        """Come back after a failure, when it is time; return the seconds until then."""
+        """Reconnect after a failure when that is due; return the seconds until then."""
         if not self._again:
             return 1.0
         if self._again <= now:
@@ -186,7 +186,7 @@ class Feed:
         return self._again - now
 
     def ready(self) -> None:
-        """Send what is left, and read answers."""
+        """Send the rest of the requests, and read answers."""
         assert self._sock is not None
         if self._unsent:
             self._send(self._sock)
@@ -200,7 +200,7 @@ class Feed:
             self._sock = None
 
     def _connect(self) -> None:
-        """Open a connection for everything that is not answered yet."""
+        """Open a connection, and send all unanswered requests."""
         self._sock = sock = socket.socket(self.swarm.family, socket.SOCK_STREAM)
         sock.setblocking(False)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -234,7 +234,7 @@ class Feed:
             self._fail(0.2)
 
     def _fail(self, delay: float) -> None:
-        """Close, and send what is not answered again later; if that is nothing, there is nothing to do."""
+        """Close the connection; if requests are unanswered, reconnect after ``delay`` to send them again."""
         self.close()
         if self._requests:
             self.swarm.tally.refused += 1
@@ -272,7 +272,7 @@ class SteadyPace:
     """A fixed number of messages a second, whether they are delivered or not.
 
     Args:
-        start: The moment of the first burst (``perf_counter``).
+        start: The time of the first burst (``perf_counter``).
         interval: Seconds from burst to burst.
     """
 
@@ -280,7 +280,7 @@ class SteadyPace:
     interval: float
 
     def wait(self, now: float, bursts: int) -> float:
-        """Return the seconds until the burst's moment."""
+        """Return the seconds until the burst's time."""
         return self.start + bursts * self.interval - now
 
 

@@ -1,9 +1,9 @@
-"""``heliograph load``: many watchers and a publisher against a running instance, and what they saw.
+"""``heliograph load``: many watchers and a publisher against a running instance, and their measurements.
 
-It opens streams on channels of its own (``topic:load.…``, so no task or analytics is touched), publishes
-at a rate through the same API as every publisher, and proves from ``seq`` what each stream got. Streams
-that are told to reconnect, or are cut, come back with their cursor: a restart of the service in the
-middle of a run is a fair test, not the end of it.
+It opens streams on channels of its own (``topic:load.…``, so no task or analytics is touched), publishes at a
+rate through the same API as every publisher, and proves by ``seq`` what each stream got. Streams that are
+told to reconnect, or are cut, resume from their cursor, so a restart of the service during a run is a fair
+test, not its end.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class Heliograph:
     numbers: ClassVar[bool] = True
 
     def open(self, transport: str, channel: str, cursor: str | None) -> bytes:
-        """Write the request that opens a stream; an event stream names its channel and cursor here."""
+        """Return the request that opens a stream; an event stream's has the channel and the cursor."""
         if transport == "ws":
             return self._request(
                 "GET /ws",
@@ -67,12 +67,12 @@ class Heliograph:
         return self._request(f"GET /api/v1/events/stream?{urlencode(query)}", "Accept: text/event-stream\r\n")
 
     def subscribe(self, channel: str, cursor: str | None) -> bytes:
-        """Write the WebSocket message that names the channel and the cursor."""
+        """Return the WebSocket message that subscribes to the channel from the cursor."""
         message = {"type": "subscribe", "channel": channel} | ({"after": cursor} if cursor else {})
         return client_frame(TEXT, orjson.dumps(message))
 
     def publish(self, items: Sequence[tuple[str, int, str]], key: str) -> tuple[bytes, int]:
-        """Write one request with all items; a task's channel gets lines of output, others plain events."""
+        """Return one request with all items; a task's channel gets lines of output, others plain events."""
         body = orjson.dumps([_item(channel, text) for channel, _, text in items])
         headers = (
             f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\nIdempotency-Key: {key}\r\n"
@@ -93,7 +93,7 @@ def _item(channel: str, text: str) -> dict[str, Any]:
 
 @attrs.frozen
 class Plan:
-    """The plan of a run: how many streams, evenly over transports and channels, and messages for how long."""
+    """The plan of a run: streams, spread evenly over transports and channels, and its rate and duration."""
 
     streams: int
     transport: str
@@ -114,7 +114,7 @@ class Plan:
 
 
 class LoadRun:
-    """One load test: ramp, publish, drain; its report can be asked for at any moment.
+    """One load test: ramp, publish, drain; ``report`` may be called at any time.
 
     Args:
         plan: The plan of the run.
@@ -122,7 +122,7 @@ class LoadRun:
         api_key: A key that may read and publish; ``None``: none is needed.
 
     Raises:
-        LoadError: The address is not plain HTTP, nothing answers there, or there are too few open files.
+        LoadError: The URL is not plain HTTP, nothing answers there, or too few files may be open.
     """
 
     def __init__(self, plan: Plan, url: str, api_key: str | None) -> None:
@@ -149,7 +149,7 @@ class LoadRun:
         self.stopped = False
 
     def stop(self) -> None:
-        """End early, between two steps: what is under way is still awaited, and is not lost."""
+        """End early, between two steps; messages under way are still awaited, so they don't count as lost."""
         self.stopped = True
 
     def ramp(self, tick: Callable[[int], None]) -> None:
@@ -233,7 +233,7 @@ def _rate(count: int, seconds: float) -> float | None:
 
 
 def table(report: dict[str, Any]) -> Table:
-    """Lay a report out for people."""
+    """Format a report for people."""
     shown = Table("measured", "value", title="heliograph load")
     shown.columns[1].justify = "right"
     for name, value in report.items():
@@ -292,10 +292,10 @@ def load_command(
     api_key: str | None,
     as_json: bool,
 ) -> None:
-    """Open many streams on a running instance, publish to them, and tell what they got.
+    """Open many streams on a running instance, publish to them, and report what they got.
 
-    The exit status is 1 if anything was lost, came twice or came out of order, and 2 if the run could
-    not be made. Ctrl-C ends the run and shows what was measured so far; a second one does not wait for that.
+    The exit status is 1 if any message was lost, came twice or came out of order, and 2 if the run was not
+    possible. Ctrl-C ends the run and shows the measurements so far; a second one does not wait for that.
     """
     plan = Plan(streams, transport, channels, rate, burst, duration, size)
     notes = Console(stderr=True)
@@ -328,7 +328,7 @@ def load_command(
 
 @contextmanager
 def _stopped_by_interrupt(run: LoadRun) -> Iterator[None]:
-    """Let the first Ctrl-C stop a run; raised anywhere, it would leave messages half counted."""
+    """Let the first Ctrl-C stop a run between two steps: an exception would leave messages half counted."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

@@ -1,13 +1,13 @@
-"""Finds the messages in what a server sent, and understands no more of them than a load test must.
+"""Finds the messages in a server's bytes, with no more parsing than a load test needs.
 
-Two scanners with one face: ``feed(bytes)`` gives the whole messages that the bytes completed, ``idle``
-tells whether nothing of a next one is held, ``take_back`` gives back what is. ``FrameScanner`` reads
-WebSocket frames as a server sends them (unmasked, unfragmented, uncompressed) and keeps control frames
-aside; ``BlockScanner`` reads the blocks of an event stream, chunked or not. Neither knows a socket, so
-both are tested byte by byte.
+There are two scanners with the same interface: ``feed(bytes)`` returns the messages that the bytes complete,
+``idle`` tells that no part of a next message is held, and ``take_back`` returns that part. ``FrameScanner``
+reads WebSocket frames as a server sends them (unmasked, unfragmented, uncompressed) and keeps control frames
+apart; ``BlockScanner`` reads the blocks of an event stream, chunked or not. Neither knows a socket, so both
+are tested byte by byte.
 
-They are not the client that programs use: that one validates, reassembles and answers. These exist to
-hold 10,000 streams on one core, where a generic parser would cost more than the server under test.
+They are not the client for programs, which validates, reassembles and answers. They exist to hold 10,000
+streams on one core, where a generic parser would cost more than the server under test.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ TEXT, CLOSE, PING, PONG = 0x81, 0x88, 0x89, 0x8A
 
 
 class BrokenProtocol(Exception):
-    """The server sent what the protocol, or this narrow reading of it, does not allow."""
+    """The server's bytes break the protocol, or go beyond the part of it that is read here."""
 
 
 class Scanner(Protocol):
-    """The reader that the swarm has for each stream."""
+    """The interface of the swarm to a stream's scanner."""
 
     controls: list[tuple[int, bytes]]
     ended: bool
@@ -33,10 +33,10 @@ class Scanner(Protocol):
         """Whether no part of a next message is held."""
 
     def take_back(self) -> bytes:
-        """Give back the bytes of an incomplete frame or chunk, to be fed again with what follows them."""
+        """Return the bytes of an incomplete frame or chunk, to be fed again with the bytes after them."""
 
     def feed(self, data: bytes) -> list[bytes]:
-        """Take bytes as they came; return the messages that are complete now.
+        """Take the next bytes; return the messages that they complete.
 
         Raises:
             BrokenProtocol: They break the protocol.
@@ -44,7 +44,7 @@ class Scanner(Protocol):
 
 
 class FrameScanner:
-    """Reads WebSocket frames; ``controls`` collects ``(first byte, payload)`` of the others than text."""
+    """Reads WebSocket frames; ``controls`` collects ``(first byte, payload)`` of frames other than text."""
 
     __slots__ = ("_rest", "controls", "ended")
 
@@ -59,7 +59,7 @@ class FrameScanner:
         return not self._rest
 
     def take_back(self) -> bytes:
-        """Give back the bytes of an incomplete frame."""
+        """Return the bytes of an incomplete frame."""
         rest, self._rest = self._rest, b""
         return rest
 
@@ -114,7 +114,7 @@ class BlockScanner:
         return not self._raw and not self._text
 
     def take_back(self) -> bytes:
-        """Give back the bytes of an incomplete chunk, or of an incomplete block that is in no chunk."""
+        """Return the bytes of an incomplete chunk, or of an incomplete block outside of chunks."""
         if self._chunked:
             rest, self._raw = self._raw, b""
         else:
@@ -154,7 +154,7 @@ class BlockScanner:
 
 
 def client_frame(first: int, payload: bytes) -> bytes:
-    """Make a frame as a client sends it: masked, with the mask that changes nothing."""
+    """Make a client's frame: masked, with a mask of zeros."""
     length = len(payload)
     if length < 126:
         head = bytes((first, 0x80 | length))

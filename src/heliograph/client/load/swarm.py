@@ -1,23 +1,21 @@
 """Thousands of streams held by one thread: the engine of ``heliograph load`` and of the benchmarks.
 
-One selector, non-blocking sockets, one small object per stream, no task and no timer per stream. What
-makes a core enough for hundreds of thousands of deliveries a second is one observation: watchers of
-one channel are sent the same bytes. A read that begins at a message boundary is remembered under the
-number of the message before it; when what another watcher of that channel reads, at the same number,
-begins with the same bytes (one ``memcmp``), it takes the numbers over instead of parsing again. The
-beginning of a message at the end of a read waits for its rest, so all reads begin at boundaries. Nothing
-is taken on trust: only a read that parsed to consecutive messages and nothing else is remembered, and
-bytes that differ are parsed on their own.
+It has one selector, non-blocking sockets and one small object per stream, and no task and no timer per
+stream. One core is enough for hundreds of thousands of deliveries a second because the watchers of a channel
+are sent the same bytes. A read that begins at a message boundary is remembered under the number of the
+message before it. If another watcher's read at the same number begins with the same bytes (one ``memcmp``),
+it takes over the message numbers instead of parsing again. An incomplete message at the end of a read waits
+for its rest, so all reads begin at boundaries. Every message is
+checked: only a read of consecutive messages and nothing else is remembered, and different bytes are parsed.
 
-Every message carries when it was published (``sent=<microseconds>;``, this process's monotonic clock)
-and its ``seq`` within its channel, 1, 2, 3, … So each stream proves by itself what it missed, got twice
-or got late, and a run proves it for all of them, across reconnects. Channels must be fresh: their first
-message has number 1.
+Every message has its time of publishing (``sent=<microseconds>;``, this process's monotonic clock) and its
+``seq`` within its channel, 1, 2, 3, … So each stream proves what it missed, got twice or got late, and a run
+proves it for all of them, across reconnects. Channels must be new: their first message has number 1.
 
-How one server is spoken to (paths, subscribing, publishing) is a ``Dialect``; the engine knows none.
+The protocol of one kind of server (paths, subscribing, publishing) is a ``Dialect``; the engine knows none.
 
-A long module, since reading, recognising and counting share their state for the sake of speed: taken apart,
-each read would cost several calls more.
+A long module, since reading, recognising and counting share their state for speed: as separate modules they
+would cost several calls more per read.
 """
 
 from __future__ import annotations
@@ -54,13 +52,13 @@ BIN_US = 100
 """Latencies are counted in bins of this many microseconds."""
 
 REMEMBERED = 64
-"""Reads remembered per channel and transport."""
+"""The number of reads that are remembered per channel and transport."""
 
 HANDSHAKES = 256
-"""Streams that connect at one time; a listener's backlog is finite."""
+"""The most streams that connect at a time, since a listener's backlog is finite."""
 
 MAX_HOLE = 10_000
-"""Missing numbers that one stream lists one by one; a longer hole is counted only."""
+"""The most missing numbers that one stream lists; a longer hole is only counted."""
 
 _SENT = re.compile(rb"sent=(\d+);").search
 _SEQ = re.compile(rb'"seq":(\d+)').search
@@ -70,24 +68,24 @@ HEAD_END = b"\r\n\r\n"
 
 
 class LoadError(Exception):
-    """The run can't go on: the server refuses what it is asked, or this machine is too small."""
+    """The run can't go on: the server refuses a request, or this machine is too small."""
 
 
 class Dialect(Protocol):
-    """The dialect of one kind of server."""
+    """The protocol of one kind of server."""
 
     @property
     def numbers(self) -> bool:
         """Whether the server numbers messages itself, in the order in which it takes them."""
 
     def open(self, transport: str, channel: str, cursor: str | None) -> bytes:
-        """Write the request that opens a stream (``transport`` is ``ws`` or ``sse``)."""
+        """Return the request that opens a stream (``transport`` is ``ws`` or ``sse``)."""
 
     def subscribe(self, channel: str, cursor: str | None) -> bytes | None:
-        """Write the first WebSocket message; ``None`` where the path already says it."""
+        """Return the first WebSocket message; ``None`` if the path names the channel."""
 
     def publish(self, items: Sequence[tuple[str, int, str]], key: str) -> tuple[bytes, int]:
-        """Write the requests that publish ``(channel, seq, text)`` items, and how many answers follow."""
+        """Return the requests that publish ``(channel, seq, text)`` items, and the number of answers."""
 
 
 class Publisher(Protocol):
@@ -98,7 +96,7 @@ class Publisher(Protocol):
         """Whether every request was answered."""
 
     def go_on(self, now: float) -> float:
-        """Publish what is due; return the seconds until there may be more to do."""
+        """Publish the bursts that are due; return the seconds until the next one may be."""
 
     def close(self) -> None:
         """Close its connections."""
@@ -131,7 +129,7 @@ class Tally:
 
 
 class Read:
-    """The bytes of one read with what they meant, and when each watcher read them."""
+    """The bytes of one read, their messages, and the times at which watchers read them."""
 
     __slots__ = ("cursor", "data", "hits", "last", "times")
 
@@ -151,7 +149,7 @@ class Read:
 
 
 class LoadStream:
-    """One watcher: its socket, its place in the channel, and what it misses."""
+    """One watcher: its socket, its position in the channel, and the numbers that it misses."""
 
     __slots__ = (
         "backoff",
@@ -185,7 +183,7 @@ class LoadStream:
         self.delay: float | None = None
 
     def connect(self) -> None:
-        """Begin to connect; what comes of it is told by ``ready``."""
+        """Begin to connect; ``ready`` handles the outcome."""
         self.sock = sock = socket.socket(self.swarm.family, socket.SOCK_STREAM)
         sock.setblocking(False)
         if self.swarm.source is not None:
@@ -198,7 +196,7 @@ class LoadStream:
         self.swarm.selector.register(sock, selectors.EVENT_WRITE, self)
 
     def ready(self) -> None:
-        """Go on where the socket lets it."""
+        """Read or write, now that the socket is ready."""
         assert self.sock is not None
         if self.head is not None:
             self._handshake(self.sock)
@@ -217,7 +215,7 @@ class LoadStream:
             return
         data = (
             self.scanner.take_back() + data
-        )  # so that it begins where messages begin, as reads of others do
+        )  # so that it begins at a message boundary, like the reads of others
         if self.scanner.idle:
             while (known := self.recent.get(self.seq)) is not None and data.startswith(known.data):
                 self.seq = known.last
@@ -287,7 +285,7 @@ class LoadStream:
         self.swarm.went_live()
 
     def _take(self, data: bytes, now: int) -> None:
-        """Read messages the long way, and remember the read if it was nothing but the next messages."""
+        """Parse the messages of a read, and remember the read if it has only the next messages."""
         scanner = self.scanner
         assert scanner is not None
         plain = scanner.idle
@@ -336,7 +334,7 @@ class LoadStream:
             self._drop("end")
 
     def _irregular(self, seq: int) -> bool:
-        """Take a number that is not the next one; tell whether it is new to this stream."""
+        """Handle a number that is not the next one; tell whether it is new to this stream."""
         tally = self.swarm.tally
         if seq > self.seq:
             hole = range(self.seq + 1, seq)
@@ -354,7 +352,7 @@ class LoadStream:
         return False
 
     def _notice(self, text: bytes) -> None:
-        """Follow what the server says of the stream itself."""
+        """Act on a notice of the server about the stream itself."""
         try:
             kind, content = _parse_notice(self.transport, text)
         except BrokenProtocol as error:
@@ -374,7 +372,7 @@ class LoadStream:
             self.swarm.tally.notices[code] += 1
             if (
                 code == "error unavailable"
-            ):  # nothing is subscribed then, not even if ``subscribed`` came before
+            ):  # the stream is then not subscribed, even if ``subscribed`` came before
                 self._drop(code)
 
     def _controls(self, controls: list[tuple[int, bytes]]) -> None:
@@ -388,7 +386,7 @@ class LoadStream:
         controls.clear()
 
     def _send(self, data: bytes) -> None:
-        """Send a few bytes, for which there is always room while the peer is there."""
+        """Send a few bytes, for which the socket always has room while the peer lives."""
         assert self.sock is not None
         try:
             self.sock.send(data)
@@ -396,7 +394,7 @@ class LoadStream:
             self._drop(_name(error))
 
     def _drop(self, code: str) -> None:
-        """Close, count why, and come back later if the reason allows it."""
+        """Close the socket, count the reason, and reconnect later if the reason allows it."""
         delay = self.delay
         if delay is None:
             delay = self.backoff * random.uniform(0.5, 1)
@@ -406,7 +404,7 @@ class LoadStream:
 
 
 def resumable(code: str) -> bool:
-    """Tell whether a stream that ended so may come back with its cursor."""
+    """Tell whether a stream that ended with this code may resume from its cursor."""
     if code.startswith("http"):
         return code in {"http 429", "http 502", "http 503", "http 504"}
     if code.startswith("protocol") or code in {"1000", "1002", "1003", "1007"}:
@@ -419,10 +417,10 @@ def _name(error: OSError) -> str:
 
 
 def _parse_notice(transport: str, text: bytes) -> tuple[str, dict[str, Any]]:
-    """Return what a message that is not an event is, and its fields.
+    """Return the kind and the fields of a message that is not an event.
 
     Raises:
-        BrokenProtocol: It is none of Heliograph's.
+        BrokenProtocol: It is not one of Heliograph's messages.
     """
     if transport == "ws":
         content = _object(text)
@@ -448,15 +446,15 @@ def _object(text: bytes | str) -> dict[str, Any]:
 
 
 class Swarm:
-    """All streams and publishers of a run, moved by ``run``.
+    """All streams and publishers of a run, driven by ``run``.
 
-    ``pause`` is how many seconds every round of reading waits first: fewer reads, of more bytes each, at
-    the price of latency. It is for finding out what a server can deliver, not how soon.
+    ``pause`` is the number of seconds that every round of reading waits first: fewer reads, of more bytes
+    each, at the price of latency. It is for measuring a server's throughput, not its latency.
 
     Args:
         dialect: The dialect that the server speaks.
-        host: Its name or address.
-        port: Its port.
+        host: The server's name or address.
+        port: The server's port.
         source: The address that streams come from; ``None``: the system chooses.
     """
 
@@ -490,7 +488,7 @@ class Swarm:
             heapq.heappush(self._waiting, (0.0, len(self.streams), stream))
 
     def run(self, until: Callable[[], bool], seconds: float) -> bool:
-        """Move everything until a condition holds, at most so long; tell whether it does."""
+        """Drive everything until a condition holds, for at most ``seconds``; tell whether it holds."""
         deadline = perf_counter() + seconds
         while not until():
             now = perf_counter()
@@ -506,7 +504,7 @@ class Swarm:
         return True
 
     def step(self, timeout: float) -> None:
-        """Handle what is ready, waiting for it at most ``timeout`` seconds."""
+        """Handle the sockets that are ready, waiting for them at most ``timeout`` seconds."""
         if self.pause:
             sleep(self.pause)
             timeout = 0.0
@@ -520,7 +518,7 @@ class Swarm:
             stream.connect()
 
     def hasten(self) -> None:
-        """Let all that wait to come back do so now."""
+        """Let all streams that wait to reconnect do so now."""
         self._waiting = [(0.0, number, stream) for number, (_, _, stream) in enumerate(self._waiting)]
 
     def went_live(self) -> None:
@@ -530,7 +528,7 @@ class Swarm:
         self.tally.connects += 1
 
     def dropped(self, stream: LoadStream, code: str, delay: float | None) -> None:
-        """Count a stream's end and, with a delay, let it come back."""
+        """Count a stream's end and, with a delay, have it reconnect."""
         if stream.live:
             stream.live = False
             self.live -= 1
@@ -551,7 +549,7 @@ class Swarm:
         sock.close()
 
     def remember(self, recent: dict[int, Read], before: int, read: Read) -> None:
-        """Keep a read for the other watchers of its channel; the oldest makes room."""
+        """Remember a read for the other watchers of its channel; drop the oldest one."""
         old = recent.pop(before, None)
         if old is None and len(recent) >= REMEMBERED:
             old = recent.pop(next(iter(recent)))
@@ -561,7 +559,7 @@ class Swarm:
 
     @property
     def behind(self) -> int:
-        """Deliveries that are still to come, if all streams are open."""
+        """The number of deliveries that are still to come, if all streams are open."""
         return self.expected - self.tally.deliveries
 
     def sending(self, channel: str) -> int:
@@ -572,15 +570,15 @@ class Swarm:
 
     @property
     def lost(self) -> int:
-        """Messages that a publisher was told are kept and that a stream has not got."""
+        """The number of acknowledged messages that a stream has not got, over all streams."""
         return self.tally.missing + sum(
             max(0, self.kept[stream.channel] - stream.seq) for stream in self.streams
         )
 
     @property
     def drained(self) -> bool:
-        """Whether every request was answered and every message of theirs delivered."""
-        # The count of what is lost walks over all streams, so it is the last to be asked.
+        """Whether every request was answered and every one of its messages delivered."""
+        # ``lost`` walks over all streams, so it is checked last.
         return all(publisher.idle for publisher in self.publishers) and self.behind <= 0 and self.lost == 0
 
     def settle(self) -> Tally:
