@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from datetime import timedelta
@@ -23,10 +22,13 @@ from heliograph.model.event import Draft, Event
 from heliograph.model.ids import OLDEST
 from heliograph.model.intake import parse_item
 from heliograph.model.task import TASK, Task
+from heliograph.storage.embedded import sqlite
 from heliograph.storage.embedded.form import Embedded, open_embedded
 from heliograph.storage.protocols import Receipt
 
 LEAST = 60.0
+BEGUN = 1_800_000_000.0
+"""When each test begins, in seconds since the epoch; time passes where the test says so, and nowhere else."""
 
 
 @pytest.fixture(autouse=True)
@@ -38,9 +40,11 @@ def fast(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @attrs.define
 class Opened:
-    """Storage, the actor, and the time that both go by.
+    """Storage, the actor, and the time that both go by: of what is heard late the id is late too.
 
     Args:
+        ahead: The seconds that have passed.
+        clock_trouble: How many seconds the actor's clock is wrong.
         trouble: What is wrong with the storage, as the actor is told.
         before: Called with what the actor appends, before it is appended.
     """
@@ -48,16 +52,20 @@ class Opened:
     storage: Embedded
     appender: Appender
     actor: Heartbeats = attrs.field(init=False)
-    ahead: float = 0.0
+    ahead: float
     clock_trouble: float = 0.0
     trouble: str | None = None
     looks: int = 0
     before: list[str] = attrs.field(factory=list)
 
     def wall(self) -> float:
-        """Tell the time; each look asks for it."""
+        """Tell the actor the time; each look asks for it."""
         self.looks += 1
-        return time.time() + self.ahead + self.clock_trouble
+        return BEGUN + self.ahead + self.clock_trouble
+
+    def time_ns(self) -> int:
+        """Tell the log the time, of which ids are made."""
+        return round((BEGUN + self.ahead) * 10**9)
 
     async def append(self, drafts: Sequence[Draft]) -> Receipt:
         """Append for the actor, behind what a task says in the last moment."""
@@ -108,23 +116,21 @@ class Opened:
 
 
 @asynccontextmanager
-async def opened(folder: Path, least: float = LEAST) -> AsyncIterator[Opened]:
+async def opened(folder: Path, least: float = LEAST, ahead: float = 0.0) -> AsyncIterator[Opened]:
     """Open storage in a folder whose clock can be moved on, with the actor."""
     async with open_embedded(folder, timedelta(days=1)) as storage, trio.open_nursery() as nursery:
         appender = Appender(storage.log, 100)
         nursery.start_soon(appender.run)
-        world = Opened(storage, appender)
-        clock = Clock(
-            lambda: storage.log.position,
-            world.wall,
-            lambda: time.monotonic() + world.ahead,
-        )
+        world = Opened(storage, appender, ahead)
+        clock = Clock(lambda: storage.log.position, world.wall, lambda: world.ahead)
         world.actor = Heartbeats(
             storage.log, storage.store, world.append, storage.turn("x"), clock, world.checks, least
         )
         nursery.start_soon(world.actor.run)
-        await world.looked()
-        yield world
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(sqlite, "time", world)
+            await world.looked()
+            yield world
         nursery.cancel_scope.cancel()
 
 
@@ -136,7 +142,7 @@ async def test_a_task_that_falls_silent_is_lost(tmp_path: Path) -> None:
         world.ahead = 30
         await world.looked()
         assert (await world.task("t")).status == "running"
-        world.ahead = 61
+        world.ahead = 61.5
         await world.becomes("t", "lost")
         await world.looked()
         task = await world.task("t")
@@ -191,11 +197,17 @@ async def test_a_lost_task_may_say_itself_how_it_is(tmp_path: Path) -> None:
 
 
 async def test_a_task_that_speaks_in_the_last_moment_is_looked_at_again(tmp_path: Path) -> None:
-    """What is said between the look and the telling keeps the telling away, until the next look."""
+    """What is said between the look and the telling keeps the telling away, until it is silent again."""
     async with opened(tmp_path) as world:
         await world.begin("t")
-        world.before = ["still", "here"]
-        world.ahead = 61
+        for said in (1, 2):
+            world.before = ["still here"]
+            world.ahead += 61
+            await world.looked()
+            assert not world.before
+            assert (await world.task("t")).output_lines == said
+            assert (await world.task("t")).status == "running"
+        world.ahead += 61
         await world.becomes("t", "lost")
         topics = [event.topic.removeprefix("task.") for event in await world.events("t")]
         assert topics == ["created", "status", "output", "output", "status"]
@@ -218,11 +230,11 @@ async def test_silence_while_nobody_listened_does_not_count(tmp_path: Path) -> N
     """A service that was down gives everybody the whole time again."""
     async with opened(tmp_path) as world:
         await world.begin("t")
-    async with opened(tmp_path) as world:
-        world.ahead = 59
+    async with opened(tmp_path, ahead=1000) as world:
+        world.ahead = 1059
         await world.looked()
         assert (await world.task("t")).status == "running"
-        world.ahead = 61
+        world.ahead = 1061
         await world.becomes("t", "lost")
 
 
