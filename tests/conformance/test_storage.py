@@ -511,7 +511,7 @@ async def test_what_a_batch_does_not_set_stays(form: Form) -> None:
     """Whatever of its tasks a later batch sets, together or alone, the rest of their rows is as it was."""
     whole = {"input": {"a": [1]}, "metadata": {"b": "é"}}
     failed = {"error": "  \n" + "long " * 100, "n": 1}
-    names = [f"t{n}" for n in range(7)]
+    names = [f"t{n}" for n in range(9)]
     batches = [
         [event("task.created", payload={"task_id": name, **whole}) for name in names],
         [status(name, "failed", result=failed) for name in names[1:]],
@@ -524,6 +524,11 @@ async def test_what_a_batch_does_not_set_stays(form: Form) -> None:
             status("t5", "completed", result={}),
             status("t6", "failed", result={"error": "other"}),
             event("task.created", payload={"task_id": "t6", **whole, "input": "new"}),
+            event("task.created", payload={"task_id": "t7", "source": "cli"}),
+            event("task.created", payload={"task_id": "t7", "flow_id": "f"}),
+            event("task.created", payload={"task_id": "t8", "source": "cli"}),
+            event("task.created", payload={"task_id": "t8", "metadata": {"c": 1}}),
+            event("task.created", payload={"task_id": "t8", "flow_id": "f"}),
         ],
     ]
     async with form.open() as storage:
@@ -536,6 +541,8 @@ async def test_what_a_batch_does_not_set_stays(form: Form) -> None:
         tasks, _ = await storage.store.list(TASK, TaskFilter(), None, 100)
         assert {task.task_id: task for task in tasks} == {task.task_id: task for task in folded.values()}
         assert [folded["task:t5"].error, folded["task:t6"].error] == [failed["error"], "other"]
+        assert folded["task:t7"].metadata == {"b": "é", "source": "cli", "flow_id": "f"}
+        assert folded["task:t8"].metadata == {"c": 1, "flow_id": "f"}
 
 
 async def test_a_correction_keeps_what_it_leaves_out(form: Form) -> None:

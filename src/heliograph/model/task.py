@@ -84,6 +84,13 @@ def nano_dollars(amount: float | int | str) -> int:
     return int((Decimal(str(amount)) * NANO).to_integral_value(ROUND_HALF_EVEN))
 
 
+class Added(dict[str, Any]):
+    """Metadata that joins what was said before; of a plain object nothing before it is left.
+
+    The store folds a task without reading its metadata, and learns from this that it must.
+    """
+
+
 def merged(result: dict[str, Any], later: dict[str, Any]) -> dict[str, Any]:
     """Return a result as a later one corrects it.
 
@@ -208,7 +215,8 @@ class Task:
         if payload.get("heartbeat_seconds"):
             self.heartbeat_ms = max(1, round(payload["heartbeat_seconds"] * 1000))
         if origin:
-            self.metadata = {**(self.metadata or {}), **origin}
+            known = Added() if self.metadata is None else self.metadata
+            self.metadata = type(known)({**known, **origin})
 
     def _output(self, event: Event) -> None:
         self._run(event.timestamp)

@@ -75,8 +75,8 @@ class Merging(Generic[V]):
 
     Args:
         due: Tells whether events can only correct that column now, given the entity as it was read.
-        write: Reads the column if the batch has set it, merges and writes it, and sets it to ``None``. It
-            takes one entity at a time, since the column may be large.
+        write: Reads the column if the batch has set it, and merges it: into the entity, or into the row, and
+            then sets the entity's to ``None``. It takes one entity at a time, since the column may be large.
     """
 
     due: Callable[[V], bool]
@@ -141,7 +141,7 @@ class Entity(Generic[V]):
         cut: Columns that the fold reads in part.
         kept: Names the columns of an entity that are not written, besides the large ones that are ``None``.
         steady: The fast path.
-        merging: The correction of a large column; ``None``: a new value replaces the old one.
+        merging: The corrections of large columns; in the others a new value replaces the old one.
         beside: Rows of another table that follow from the entity.
         retired: The entities that retention removes; ``None``: none.
         probed: Filters whose condition is chosen after a look into the database.
@@ -155,7 +155,7 @@ class Entity(Generic[V]):
     cut: Mapping[str, ColumnElement[Any]] = attrs.field(factory=dict)
     kept: Callable[[V], Set[str]] = lambda value: frozenset()
     steady: Steady[V] | None = None
-    merging: Merging[V] | None = None
+    merging: Sequence[Merging[V]] = ()
     beside: Beside[V] | None = None
     retired: Retired | None = None
     probed: Mapping[str, Callable[[Connection, Any], Probed]] = attrs.field(factory=dict)

@@ -23,7 +23,7 @@ from heliograph.model.prices import NO_PRICES, Prices
 from heliograph.storage.sql import retention, schema
 from heliograph.storage.sql.database import chunks
 from heliograph.storage.sql.entities import ENTITIES
-from heliograph.storage.sql.entity import Beside, Entity, Steady
+from heliograph.storage.sql.entity import Beside, Entity, Merging, Steady
 from heliograph.storage.sql.prepared import Prepared, insert, upsert
 from heliograph.storage.sql.rollups import Measurement
 
@@ -166,7 +166,7 @@ class Batch:
         self._steps = steps
         self._values: dict[Key, Any] = {}
         self._shares: dict[tuple[Kind[Any], Key], Share | None] = {}
-        self._merging: list[Any] = []
+        self._merging: list[tuple[Merging[Any], Any]] = []
         self._beside: set[tuple[Any, ...]] = set()
 
     def run(self) -> None:
@@ -201,10 +201,8 @@ class Batch:
                 key = tuple(row[name] for name in names)
                 if key in keys:
                     self._values[key] = entity.to_value(row)
-        merging = entity.merging
         for key, value in self._values.items():
-            if merging is not None and merging.due(value):
-                self._merging.append(value)
+            self._merging += [(merging, value) for merging in entity.merging if merging.due(value)]
             if entity.beside is not None:
                 self._beside |= entity.beside.rows(value)
             for fed in FEEDS.get(entity.kind, ()):
@@ -246,9 +244,8 @@ class Batch:
 
     def _write(self) -> None:
         """Write the rows, grouped by the columns that they set."""
-        if self._entity.merging is not None:
-            for value in self._merging:
-                self._entity.merging.write(self._connection, value)
+        for merging, value in self._merging:
+            merging.write(self._connection, value)
         rows: dict[tuple[str, ...], list[dict[str, Any]]] = {}
         for value in self._values.values():
             row = self._entity.to_row(value)

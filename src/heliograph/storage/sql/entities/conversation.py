@@ -167,7 +167,7 @@ MESSAGES_KEPT = Entity(
     },
     sorts={"newest": messages.c.stored_id},
     large=("content", "metadata"),
-    merging=Merging(lambda message: message.growing, _complete),
+    merging=(Merging(lambda message: message.growing, _complete),),
 )
 
 CONVERSATIONS = Entity(

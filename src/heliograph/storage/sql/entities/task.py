@@ -35,6 +35,7 @@ from heliograph.model.task import (
     LOST,
     TASK,
     TERMINAL,
+    Added,
     Progress,
     Silence,
     Task,
@@ -131,7 +132,14 @@ def _kept(task: Task) -> Set[str]:
     return {"error"} if task.result is None and task.error is not None else set()
 
 
-def _merge(connection: Connection, task: Task) -> None:
+def _add_metadata(connection: Connection, task: Task) -> None:
+    """Add what a batch has said of where a task comes from to the stored metadata."""
+    if isinstance(task.metadata, Added):
+        stored = connection.scalar(select(tasks.c.metadata).where(tasks.c.task_id == task.task_id))
+        task.metadata = (stored or {}) | task.metadata
+
+
+def _merge_result(connection: Connection, task: Task) -> None:
     """Merge a batch's result into the stored one, if that is of the same attempt.
 
     The result of a lost task is only the reason for the loss, which the batch's result replaces.
@@ -206,5 +214,5 @@ TASKS = Entity(
         tasks.c.created_at,
         lambda moment: and_(tasks.c.updated_at < moment, tasks.c.status.in_(sorted(TERMINAL))),
     ),
-    merging=Merging(lambda task: task.finished, _merge),
+    merging=(Merging(lambda task: task.finished, _merge_result), Merging(lambda task: True, _add_metadata)),
 )
