@@ -1,7 +1,7 @@
-"""The delays before a call that failed is tried again.
+"""The delays before a failed call is retried.
 
-Delays double up to a cap, so that what is away for long is not asked too often. Each is jittered, so that
-many who failed together do not come back together.
+Delays double up to a cap, so that a peer that is away for long is not called too often. Each is jittered, so
+that callers that failed together do not come back together.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Backoff:
         """Return the next delay in seconds.
 
         Args:
-            error: The reason for waiting; its ``retry_after`` is waited for at the least.
+            error: The reason for waiting; its ``retry_after`` is the least delay.
         """
         self._last = min(self.cap, self._last * 2 or self.first)
         asked = error.retry_after if isinstance(error, Unavailable | TooMany) else 0.0

@@ -27,20 +27,20 @@ WEBHOOKS = "webhooks"
 ANALYTICS = "analytics"
 STATUS = "status"
 AUDIT = "audit"
-"""What keys did: ``*`` does not cover it, and only the scope ``admin`` reads it."""
+"""The channel of the audit: ``*`` does not cover it, and only the scope ``admin`` may read it."""
 
 WHOLE = "**"
-"""Everything and the audit as well: how the service itself names its log. No client can say it."""
+"""The selector of the whole log, audit included, for the service itself; clients can't use it."""
 
 
 MACHINE_STATUS = "machine.status"
-"""The topic by which nodes tell how they are; theirs alone."""
+"""The topic of nodes' own states; publishers can't use it."""
 
 RESERVED_TOPICS = (
     *("authenticated", "gap", "keepalive", "pong", "reconnect", "reset", "subscribed", "unsubscribed"),
     *("error", "message", "open"),
 )
-"""The streams' own words, and EventSource's own events: on SSE an event is called by its topic."""
+"""The names of streams' notices and of EventSource's own events: on SSE an event's name is its topic."""
 
 NAME_HELP = "1 to 128 of A-Z a-z 0-9 . _ : @ + = ~ -, beginning with a letter or digit"
 TOPIC_HELP = "a dotted name such as task.output (letters, digits, _ and -, at most 8 parts)"
@@ -57,7 +57,7 @@ _OWNERS = {
     "run": (_WORKFLOW, _TASK, _CONVERSATION),
     "step": (_WORKFLOW, _TASK, _CONVERSATION),
 }
-"""The families that an event may belong to, likeliest first, with their fields; by the topic's first part."""
+"""By the topic's first part: the families that an event may belong to, likeliest first, with their fields."""
 
 _name = re.compile(NAME, re.ASCII)
 _topic = re.compile(TOPIC, re.ASCII)
@@ -66,32 +66,32 @@ _topic_pattern = re.compile(TOPIC_PATTERN, re.ASCII)
 
 
 def is_name(text: object) -> bool:
-    """Tell whether this is a valid id of a task, workflow or conversation."""
+    """Tell whether a text is a valid id of a task, workflow or conversation."""
     return isinstance(text, str) and _name.fullmatch(text) is not None
 
 
 def is_topic(text: object) -> bool:
-    """Tell whether this is a topic that an event may have."""
+    """Tell whether a text is a topic that an event may have."""
     return isinstance(text, str) and _topic.fullmatch(text) is not None and text not in RESERVED_TOPICS
 
 
 def is_channel(text: object) -> bool:
-    """Tell whether this names one channel."""
+    """Tell whether a text names one channel."""
     return isinstance(text, str) and _channel.fullmatch(text) is not None
 
 
 def is_pattern(text: object) -> bool:
-    """Tell whether this is a pattern over channels: ``*`` or ``task:*``."""
+    """Tell whether a text is a pattern of channels, such as ``*`` or ``task:*``."""
     return text == EVERYTHING or (
         isinstance(text, str) and text.endswith(":*") and text[:-2] in KINDS_WITH_ID
     )
 
 
 def parse_selector(text: object, field: str = "channel") -> str:
-    """Check what a subscription names: a channel or a pattern.
+    """Check the selector of a subscription: a channel or a pattern.
 
     Raises:
-        Invalid: Neither; the error names ``field`` and the forms that exist.
+        Invalid: It is neither; the error names ``field`` and the forms that exist.
     """
     if is_channel(text) or is_pattern(text):
         assert isinstance(text, str)
@@ -118,7 +118,7 @@ def topic_matches(pattern: str, topic: str) -> bool:
 
 
 def topic_patterns_of(topic: str) -> list[str]:
-    """Return every topic filter that a topic passes, but for ``*``: itself, and what it is below."""
+    """Return every topic filter but ``*`` that a topic passes: itself, and the patterns of its prefixes."""
     parts = topic.split(".")
     return [topic, *(".".join(parts[:count]) + ".*" for count in range(1, len(parts)))]
 
@@ -141,7 +141,7 @@ def selector_covers(selector: str, channel: str) -> bool:
 
 
 def channel_for(topic: str, payload: Mapping[str, Any]) -> str:
-    """Choose the channel of an event that names none, by what its payload belongs to."""
+    """Choose the channel of an event that names none, by the entity that its payload names."""
     family = topic.partition(".")[0]
     if family == "webhook":
         return WEBHOOKS
@@ -152,7 +152,7 @@ def channel_for(topic: str, payload: Mapping[str, Any]) -> str:
         if is_name(name):
             return f"{kind}:{name}"
     if "execution_id" in payload and is_name(payload.get("pipeline")):
-        return f"workflow:{payload['pipeline']}"  # so runners name a run and its workflow
+        return f"workflow:{payload['pipeline']}"  # this is how runners name a run and its workflow
     return f"topic:{topic}"
 
 
@@ -164,8 +164,8 @@ class Selection:
         selectors: Channels and patterns, sorted and without those that another one covers, so that equal
             selections are equal values.
         topic: A topic, a pattern such as ``pipeline.*``, or ``*``.
-        every: Seconds: of each channel only the newest event of such an interval; 0: all of them.
-        run: Only events of this run of a workflow; ``None``: of any, and of none.
+        every: The interval in seconds in which only the newest event of each channel counts; 0: all events.
+        run: Only events of this run of a workflow; ``None``: all events, of runs or not.
     """
 
     selectors: tuple[str, ...]
@@ -196,7 +196,7 @@ class Selection:
         )
 
     def __str__(self) -> str:
-        """Write it as logs and notices show it."""
+        """Return its form in logs and notices."""
         names = ",".join(self.selectors)
         if self.topic != EVERYTHING:
             names += f" topic={self.topic}"

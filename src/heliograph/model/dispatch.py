@@ -1,8 +1,8 @@
-"""A dispatch: that a task is to be given to the engine, and how far that has come.
+"""A dispatch: the order to give a task to the engine, and its progress.
 
-It is asked for in the same request as the message that the task answers, so what was acknowledged is
-dispatched, whatever crashes. It is given to the engine at least once. Whether the engine has taken it is
-known by what becomes of the task, so a dispatch stays open until its task has ended.
+It is appended in the same request as the message that the task answers, so an acknowledged message is
+dispatched, whatever crashes. The task is given to the engine at least once. Only the task's own events show
+that the engine has taken it, so a dispatch stays open until its task has ended.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ class Dispatch:
     """The state of a dispatch.
 
     Args:
-        request: The payload of the request, which the engine is given.
+        request: The payload of the request, which is given to the engine.
         attempts: The number of times that it was given.
-        alias: The engine's own name for the task, if it has one.
-        open: Whether it is still to be looked after.
+        alias: The engine's own id of the task, if it has one.
+        open: Whether the task has not ended yet.
     """
 
     task_id: str

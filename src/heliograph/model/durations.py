@@ -1,4 +1,4 @@
-"""Durations, counted by bounds: what a histogram of Prometheus is made of."""
+"""Durations, counted by upper bounds, as for a histogram of Prometheus."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ from bisect import bisect_left
 import attrs
 
 BOUNDS = (0.001, 0.005, 0.025, 0.1, 0.5, 2.5)
-"""Upper bounds of durations in seconds; there is one more for all that is longer."""
+"""Upper bounds of durations in seconds; longer ones have a count of their own."""
 
 
 @attrs.define
 class Durations:
-    """Counts of durations by ``BOUNDS``, and their seconds in all."""
+    """Counts of durations by ``BOUNDS``, and their sum in seconds."""
 
     counts: list[int] = attrs.field(factory=lambda: [0] * (len(BOUNDS) + 1))
     seconds: float = 0.0
 
     def add(self, seconds: float) -> None:
-        """Count one."""
+        """Count one duration."""
         self.counts[bisect_left(BOUNDS, seconds)] += 1
         self.seconds += seconds
 

@@ -1,9 +1,9 @@
-"""The one family of exceptions; each name says who is at fault.
+"""The one family of exceptions; each name tells who is at fault.
 
 ::
 
     HeliographError
-    ├── ClientFault            the caller can mend it
+    ├── ClientFault            the caller can fix it
     │   ├── Malformed          not JSON, not UTF-8, not the protocol
     │   ├── Invalid            understood, but fields are wrong (carries a list of them)
     │   │   └── WebhookValidationError  those of a webhook's configuration (names its file)
@@ -15,14 +15,14 @@
     │   │   ├── RepeatedDelivery  of a webhook
     │   │   └── NotAsked          an answer
     │   ├── TooLarge           over a byte limit
-    │   ├── UnsupportedMedia   a content type nobody reads here
+    │   ├── UnsupportedMedia   a content type that is not supported
     │   └── TooMany            over a limit of count or rate
     ├── Unavailable            a part of the service is away or full; retry later
     └── SettingsError          the configuration is wrong (carries a list of lines)
 
-Rooms raise these and translate foreign exceptions into them at their seam. Each class says how it looks on
-the wire: its HTTP status, its code for programs, and its title for people. Problems, the WebSocket's errors,
-the client and the documents read them there. A subclass may name its entity: ``class
+Rooms raise these and translate foreign exceptions into them at their seam. Each class has its form on the
+wire: its HTTP status, its code for programs, and its title for people. Problems, the WebSocket's errors, the
+client and the documents are made from these. A subclass may name its entity: ``class
 WorkflowNotFound(NotFound)`` with ``code = "workflow_not_found"`` is a 404 all the same.
 """
 
@@ -34,10 +34,10 @@ from typing import ClassVar
 import attrs
 
 MAX_ERRORS = 100
-"""Bad fields that one error names; a request may have millions."""
+"""The most bad fields that one error names, since a request may have millions."""
 
 SAID_ERRORS = 10
-"""The fields of the problem that its text repeats."""
+"""The most bad fields that the error's text repeats."""
 
 
 class HeliographError(Exception):
@@ -96,7 +96,7 @@ class Invalid(ClientFault):
 
 
 class WebhookValidationError(Invalid):
-    """The configuration of a webhook is wrong: ``file`` names where, if it stands in one."""
+    """The configuration of a webhook is wrong; ``file`` names its file, if it has one."""
 
     def __init__(self, errors: Sequence[FieldError] | str = (), file: str = "") -> None:
         super().__init__([FieldError("", errors)] if isinstance(errors, str) else errors)
@@ -114,7 +114,7 @@ class Unauthenticated(ClientFault):
 
 
 class BadSignature(Unauthenticated):
-    """A delivery of a webhook whose signature is missing, wrong or too old; ``reason`` says which."""
+    """A webhook's delivery has a missing, wrong or outdated signature; ``reason`` tells which."""
 
     code = "bad_signature"
     title = "The delivery's signature is not good"
@@ -148,7 +148,7 @@ class WorkflowNotFound(NotFound):
 
 
 class RunNotFound(NotFound):
-    """Nothing was told of a run of that id."""
+    """No event has named a run of that id."""
 
     code = "run_not_found"
     title = "No such run"
@@ -170,7 +170,7 @@ class Conflict(ClientFault):
 
 
 class Overtaken(Conflict):
-    """A channel has moved on since what an event was made of was read; nothing was kept."""
+    """A channel has newer events than those that an event was based on; nothing was kept."""
 
     code = "overtaken"
     title = "Something else came first"
@@ -184,7 +184,7 @@ class RepeatedDelivery(Conflict):
 
 
 class NotAsked(Conflict):
-    """An answer that comes too late, or that nobody waits for."""
+    """An answer comes too late, or no task waits for it."""
 
     code = "not_asked"
     title = "The task does not ask that"
@@ -239,7 +239,7 @@ class SettingsError(HeliographError):
 
 
 def by_status() -> dict[int, type[HeliographError]]:
-    """Return for each status the most general class that has it."""
+    """Return the most general class of each status."""
     found: dict[int, type[HeliographError]] = {}
     waiting: list[type[HeliographError]] = [HeliographError]
     for cls in waiting:

@@ -17,11 +17,11 @@ JSON_OPTIONS = orjson.OPT_UTC_Z | orjson.OPT_NON_STR_KEYS
 
 
 OWNER_END = "\x1f"
-"""Stands between a publisher's name and its idempotency key."""
+"""The separator between a publisher's name and its idempotency key."""
 
 
 class Draft(NamedTuple):
-    """An event that was checked but not yet appended to the log.
+    """An event that was checked but is not yet appended to the log.
 
     Args:
         channel: The channel on which it will be watched.
@@ -30,9 +30,9 @@ class Draft(NamedTuple):
         body: ``payload`` as JSON; made once, stored and measured.
         timestamp: The publisher's time of it; ``None``: the time of the append.
         sender: The name of the publisher.
-        correlation_id: The publisher's own id for all that belongs together.
+        correlation_id: The publisher's own id for events that belong together.
         key: Idempotency key; appending the same key twice keeps one event.
-        follows: The number that its channel must stand at, or it is refused; ``None``: any.
+        follows: The ``seq`` that must be its channel's last one, or the draft is refused; ``None``: any.
     """
 
     channel: str
@@ -56,12 +56,12 @@ class Draft(NamedTuple):
         key: str | None = None,
         follows: int | None = None,
     ) -> Draft:
-        """Make the draft of something that the service itself says: its payload needs no check."""
+        """Make the draft of an event of the service itself, whose payload needs no check."""
         body = orjson.dumps(payload, option=JSON_OPTIONS)
         return cls(channel, topic, payload, body, sender=sender, key=key, follows=follows)
 
     def of(self, publisher: str) -> Draft:
-        """Return it with its idempotency key as one of a publisher's own: nobody else can use or probe it."""
+        """Return the draft with its key bound to a publisher, so that no other one can use or probe it."""
         return self if self.key is None else self._replace(key=f"{publisher}{OWNER_END}{self.key}")
 
 
@@ -76,9 +76,9 @@ class Event(NamedTuple):
         timestamp: The time of it (aware, UTC).
         payload: A JSON object.
         sender: The name of the publisher.
-        correlation_id: The publisher's own id for all that belongs together.
-        body: ``payload`` as JSON, as it is stored: every encoding of the event takes it as it is. ``None``
-            when the event was not read from the log, such as by a client.
+        correlation_id: The publisher's own id for events that belong together.
+        body: ``payload`` as JSON, as it is stored; every encoding of the event uses it as it is. ``None``
+            if the event was not read from the log, as by a client.
     """
 
     id: EventId
@@ -93,7 +93,7 @@ class Event(NamedTuple):
 
     @property
     def cursor(self) -> str:
-        """The id as the wire writes it."""
+        """The id in its form on the wire."""
         return format_id(self.id)
 
     @property
@@ -103,10 +103,10 @@ class Event(NamedTuple):
 
 
 def plain_json(data: bytes) -> bytes:
-    """Escape what some readers take for the end of a line: U+0085, U+2028 and U+2029.
+    """Escape the characters that some readers take for line ends: U+0085, U+2028 and U+2029.
 
-    JSON allows them in strings, and orjson leaves them. JavaScript did not always, and several clients cut
-    text at them.
+    JSON allows them in strings, and orjson leaves them. JavaScript did not always allow them, and several
+    clients split text at them.
     """
     for raw, escaped in LINE_ENDS:
         data = data.replace(raw, escaped)
@@ -117,7 +117,7 @@ LINE_ENDS = ((b"\xc2\x85", b"\\u0085"), (b"\xe2\x80\xa8", b"\\u2028"), (b"\xe2\x
 
 
 def event_json(event: Event) -> bytes:
-    """Write an event as REST lists and SSE ``data`` carry it."""
+    """Encode an event for REST lists and SSE ``data``."""
     data = orjson.dumps(
         {
             "id": format_id(event.id),
@@ -131,12 +131,12 @@ def event_json(event: Event) -> bytes:
         },
         option=JSON_OPTIONS,
     )
-    # Looked for here, without a call: nearly no event has one.
+    # Checked here to save a call, since nearly no event has one.
     return plain_json(data) if b"\xe2\x80" in data or b"\xc2\x85" in data else data
 
 
 def message_json(event: Event) -> bytes:
-    """Write an event as the WebSocket carries it.
+    """Encode an event for the WebSocket.
 
     ``task.output``, ``task.status`` and ``cli.status`` take the forms ``task_output``, ``task_status`` and
     ``cli_status_update``, with the payload's own fields at the top; any other event is
@@ -172,7 +172,7 @@ def _message(event: Event) -> bytes:
 
 
 CLI_STATUS = "cli.status"
-"""The topic that tells whether the engine's command line is ready to work."""
+"""The topic of the engine's command line's readiness."""
 
 # The kind of tasks takes its forms from here: it imports events, so these can't be derived from it.
 SEED_TYPES = {"task.output": "task_output", "task.status": "task_status"}

@@ -44,7 +44,7 @@ def format_id(event_id: int) -> str:
 
 
 def parse_id(text: str, field: str = "cursor") -> EventId:
-    """Read an id or cursor as ``format_id`` writes it.
+    """Parse an id or cursor in the form of ``format_id``.
 
     Raises:
         Invalid: The text is not of that form, or out of range; the error names ``field``.
@@ -73,10 +73,10 @@ def from_microseconds(microseconds: int) -> datetime:
 
 
 def parse_time(text: str, field: str) -> datetime:
-    """Read an ISO 8601 time; one without an offset is taken as UTC, and a date as its midnight.
+    """Parse an ISO 8601 time; one without an offset is taken as UTC, and a date as its midnight.
 
     Raises:
-        Invalid: The text is no time, or not between the years 1970 and 9998; the error names ``field``.
+        Invalid: The text is not a time, or not between the years 1970 and 9998; the error names ``field``.
     """
     try:
         moment = datetime.fromisoformat(text)
@@ -95,10 +95,10 @@ def is_time(text: str) -> bool:
 
 
 def parse_position(text: str, field: str) -> EventId:
-    """Read a position in the log: a cursor, or an ISO time (then: everything from that moment on).
+    """Parse a position in the log: a cursor, or an ISO time (then: everything from that moment on).
 
     Raises:
-        Invalid: Neither of the two; the error names ``field``.
+        Invalid: It is neither; the error names ``field``.
     """
     if is_time(text):
         moment = parse_time(text, field)

@@ -1,10 +1,10 @@
 """The forms of a publisher's items, and the way from an item to a draft.
 
-An item comes in the event form (``topic`` and ``payload``, the rest optional) or in the dashboard's
-message form (``{"type": "task_output", "task_id": …, "output": …}``, ``task_status`` likewise). The
-envelope is strict: an unknown field is an error, since a typo would otherwise lose what it meant. A
-payload belongs to its publisher and is kept whole; only the fields that tasks are folded from are
-checked, when the topic is one of those.
+An item comes in the event form (``topic`` and ``payload``, the rest optional) or in the dashboard's message
+form (``{"type": "task_output", "task_id": …, "output": …}``, ``task_status`` likewise). The envelope is
+strict: an unknown field is an error, since a typo would otherwise lose a field. A payload belongs to its
+publisher and is kept whole; only the fields that entities are folded from are checked, for the topics that
+have such fields.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ from heliograph.model.rules import OBJECT, Rule, Rules, matching, text
 
 MAX_DEPTH = 100
 MAX_KEY = 200
-"""Characters of an event's idempotency key."""
+"""The most characters of an event's idempotency key."""
 BRIDGE_KEYS = "bridge/"
 OWN_KEYS = ("analytics/", BRIDGE_KEYS, "webhooks/", "workflows/", "heliograph/")
-"""The beginning of the service's own idempotency keys; a publisher's key would stand in its way."""
+"""The beginnings of the service's own idempotency keys, which publishers must not take."""
 
 _FIELDS: Mapping[str, Rule] = {
     "topic": Rule(
@@ -60,14 +60,14 @@ _FIELDS: Mapping[str, Rule] = {
 _COMMON = {name: rule for name, rule in _FIELDS.items() if name not in {"topic", "payload", "channel"}}
 ENVELOPE = Rules(_FIELDS, closed=True)
 _AROUND = {"type", *_COMMON}
-"""The part of a message that is not payload."""
+"""The fields of a message that are not payload."""
 
 _TYPE = Rule(
     lambda v: isinstance(v, str), "must be task_output or task_status", {"type": "string"}, required=True
 )
 
 KIND_OF = {topic: kind for kind in KINDS for topic in kind.topics}
-"""The kind of entity whose rules the payload of a topic keeps to, by topic."""
+"""By topic: the kind of entity whose rules apply to the payload."""
 
 OWN_TOPICS = frozenset(topic for kind in KINDS for topic in kind.own) | {channels.MACHINE_STATUS}
 """The topics of the service itself: a key that may publish need not be one that may configure."""
@@ -83,38 +83,38 @@ _LONG = re.compile(rb"[0-9][0-9.]{16,}(?:[eE][-+]?[0-9]+)?")
 _SOME = re.compile(rb"[0-9.]{17}")
 _TINY = re.compile(rb"(?:e-|E-)[0-9]{3,}(?=[\],}\s]|$)")
 _HUGE = re.compile(rb"[0-9.](?:[eE][+]?[0-9]{3,}|[0-9]{300})")
-"""In JSON: what may be a number that would not come back as it was said, or part of a text. What is too large
-for a double is no JSON for orjson."""
+"""In JSON: a possible number that a double can't hold exactly, or part of a text. orjson refuses numbers that
+are too large for a double."""
 
 
 def is_kept(number: str) -> bool:
-    """Tell whether a number, as JSON writes it, comes back as the same one.
+    """Tell whether a number in JSON would be read back as the same number.
 
-    Whole numbers do within 64 bits, all others as far as a double is told from its neighbours.
+    Whole numbers are, within 64 bits; others are as far as a double distinguishes them.
     """
     if number.removeprefix("-").isdigit():
         return len(number) <= 20 and -(2**63) <= int(number) < 2**64
     try:
         value = float(number)
         return math.isfinite(value) and Decimal(number) == Decimal(repr(value))
-    except (ValueError, ArithmeticError):  # it is none, but part of a text; or its exponent has 20 digits
+    except (ValueError, ArithmeticError):  # not a number but part of a text; or its exponent has 20 digits
         return False
 
 
 def all_kept(body: bytes) -> bool:
-    """Tell quickly of most JSON that each number in it comes back as the same one."""
+    """Tell quickly whether all numbers in JSON would be read back as the same; false may be wrong."""
     numbers = _LONG.findall(body) if _SOME.search(body) else []
     if any(len(number) > 18 and number.isdigit() for number in numbers):
-        return False  # most likely: it is beyond 63 bits, or nearly so, or part of a text
+        return False  # probably a number of about 63 bits or more, or part of a text
     if numbers and not _written_alike(b"[%b]" % b",".join(numbers)):
         said = (number.decode() for number in numbers)
-        if not all(number.count(".") > 1 or is_kept(number) for number in said):  # some are dots in a text
+        if not all(number.count(".") > 1 or is_kept(number) for number in said):  # two dots: text
             return False
     return not ((b"e-" in body or b"E-" in body) and _TINY.search(body))
 
 
 def _written_alike(numbers: bytes) -> bool:
-    """Tell whether a list of numbers is what would be written for it, as it is for nearly all doubles."""
+    """Tell whether numbers would be written in the same digits, as is true for nearly all doubles."""
     try:
         return orjson.dumps(orjson.loads(numbers)) == numbers
     except orjson.JSONDecodeError:
@@ -122,11 +122,11 @@ def _written_alike(numbers: bytes) -> bool:
 
 
 def parse_json(body: bytes, what: str) -> Any:
-    """Read JSON strictly (UTF-8, no NaN, no lone surrogates).
+    """Parse JSON strictly (UTF-8, no NaN, no lone surrogates).
 
     Raises:
         Malformed: The data is not JSON; the message names ``what`` and the position.
-        Invalid: It has numbers that would come back as others.
+        Invalid: It has numbers that would be read back as others.
     """
     try:
         value = orjson.loads(body)
@@ -140,10 +140,10 @@ def parse_json(body: bytes, what: str) -> Any:
 
 
 def _refuse_numbers(body: bytes, what: str) -> None:
-    """Refuse numbers that would come back as others.
+    """Refuse numbers that would be read back as others.
 
     Raises:
-        Invalid: The bad items, an entry for each.
+        Invalid: There are such numbers; it has an entry for each item that has one.
     """
     try:
         value = json.loads(body, parse_int=_number, parse_float=_number)
@@ -163,7 +163,7 @@ def _refuse_numbers(body: bytes, what: str) -> None:
 
 @attrs.frozen
 class _NotKept:
-    """Stands for a number that would come back as another one."""
+    """Marks a number that would be read back as another one."""
 
     said: str
 
@@ -188,7 +188,7 @@ def _numbers_at_risk(value: Any, path: str) -> Iterator[tuple[str, str]]:
 
 
 def parse_items(items: Iterable[Any], max_event_bytes: int, request_key: str | None = None) -> list[Draft]:
-    """Check every item of a publish request; all or nothing.
+    """Check all items of a publish request, and make their drafts.
 
     Args:
         items: The decoded JSON items.
@@ -196,7 +196,7 @@ def parse_items(items: Iterable[Any], max_event_bytes: int, request_key: str | N
         request_key: The request's idempotency key, from which items without a ``key`` get theirs.
 
     Raises:
-        Invalid: The bad fields of the items, an entry for each.
+        Invalid: Some fields are wrong; it has an entry for each.
         TooLarge: An item is over the limit; the message names its index.
     """
     drafts: list[Draft] = []
@@ -256,7 +256,7 @@ def parse_item(item: Any, max_event_bytes: int, default_key: str | None = None) 
     if errors:
         raise Invalid(errors)
     body = _write(payload)
-    # The size counts as JSON here; text that streams escape takes more room there.
+    # This is the size as JSON; streams escape some text, which then takes more room.
     size = len(plain_json(body)) if 3 * len(body) > max_event_bytes else len(body)
     if size > max_event_bytes:
         raise TooLarge(f"the payload has {size} bytes; at most {max_event_bytes} are taken")
@@ -302,7 +302,7 @@ def _open_event(item: dict[str, Any]) -> tuple[str, dict[str, Any]]:
 
 
 def _with_object(said: dict[str, Any]) -> dict[str, Any]:
-    """Return a status whose result is an object: engines whose result is text mean what they wrote."""
+    """Return a status whose result is an object; an engine's result that is text becomes one."""
     result = said.get("result")
     return {**said, "result": {"stdout": result}} if isinstance(result, str) else said
 
@@ -323,12 +323,12 @@ def _raise_if(errors: list[FieldError]) -> None:
 
 
 def _write(payload: dict[str, Any]) -> bytes:
-    """Write a payload as JSON, unless it is nested deeper than every reader and encoder behind us takes."""
+    """Encode a payload as JSON, unless it is nested deeper than all later readers and encoders accept."""
     try:
         body = orjson.dumps(payload, option=JSON_OPTIONS)
     except orjson.JSONEncodeError:
-        body = None  # it gives up at 254 levels
-    # Few payloads have that many brackets at all; only those are walked through.
+        body = None  # orjson gives up at 254 levels
+    # Few payloads have that many brackets at all; only those are walked.
     if body is None or (body.count(b"{") + body.count(b"[") > MAX_DEPTH and _deeper(payload, MAX_DEPTH)):
         raise Invalid.field("payload", f"must not be nested deeper than {MAX_DEPTH} levels")
     return body
@@ -343,7 +343,7 @@ def _deeper(value: Any, levels: int) -> bool:
 
 
 def _refuse_nul(value: Any, path: str) -> None:
-    """Refuse NUL anywhere in a payload: PostgreSQL can't keep it, and both forms must keep the same."""
+    """Refuse NUL anywhere in a payload: PostgreSQL can't store it, and both forms must store the same."""
     match value:
         case str() if "\0" in value:
             raise Invalid.field(path, "must not contain NUL (U+0000)")

@@ -1,7 +1,7 @@
-"""An API key that is kept in the vault: its hash, what it may do, and what became of it.
+"""An API key in the vault: its hash, its rights, and its state.
 
-The key itself is shown once, to whoever makes it. A key is not changed, and its name is never given again:
-what names a key, such as a ticket, a session or the audit log, means the same one for ever.
+The key itself is shown once, when it is made. A key is never changed, and its name is never used again: a
+name in a ticket, a session or the audit means the same key for ever.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from heliograph.model.settings import SCOPES, Quota
 from heliograph.model.strict import structure
 
 PREFIX = "key/"
-"""Stands before the names of keys in the vault."""
+"""The prefix of keys' names in the vault."""
 
 MARK = "heliograph_"
-"""Every key that is made begins so: programs that look for leaked keys find it."""
+"""The beginning of every generated key, by which scanners for leaked keys find it."""
 
 State = Literal["active", "expired", "revoked"]
 
@@ -33,16 +33,16 @@ class StoredKey:
     """A key in the vault.
 
     Args:
-        name: Shown in logs and counters.
+        name: The name in logs and counters.
         sha256: Hex digest of the key.
         scopes: Some of ``read``, ``publish``, ``admin``.
         channels: Selectors that it may read and publish; empty: all.
         made_at: The time at which it was made, in seconds since the epoch.
-        made_by: The user and the machine.
-        expires_at: From when it is good for nothing; ``None``: never.
-        quota: Its own; ``None``: that of ``auth.quota``.
+        made_by: The user and the machine that made it.
+        expires_at: The time at which it expires; ``None``: never.
+        quota: The key's own quota; ``None``: that of ``auth.quota``.
         revoked_at: The time at which it was revoked; ``None``: it was not.
-        revoked_by: The user and the machine.
+        revoked_by: The user and the machine that revoked it.
     """
 
     name: str
@@ -57,21 +57,21 @@ class StoredKey:
     revoked_by: str | None = None
 
     def state(self, now: float) -> State:
-        """Tell what has become of it."""
+        """Return the key's state at ``now``."""
         if self.revoked_at is not None:
             return "revoked"
         return "active" if self.expires_at is None or now < self.expires_at else "expired"
 
     def to_text(self) -> str:
-        """Write it as the vault keeps it."""
+        """Encode the key for the vault."""
         return orjson.dumps(attrs.asdict(self)).decode()
 
     @classmethod
     def from_text(cls, text: str) -> StoredKey:
-        """Read it as the vault keeps it.
+        """Decode a key of the vault.
 
         Raises:
-            ValueError: It is none.
+            ValueError: The text is not a key.
         """
         problems: list[str] = []
         found = structure(orjson.loads(text), cls, "", problems)
@@ -89,10 +89,10 @@ def make_key(
     expires_at: float | None = None,
     quota: Quota | None = None,
 ) -> tuple[str, StoredKey]:
-    """Make a key; return it with what is kept of it.
+    """Make a key; return its text, and the part that the vault keeps.
 
     Raises:
-        Invalid: Some field is wrong.
+        Invalid: A field is wrong.
     """
     errors = []
     if not is_name(name):
@@ -119,7 +119,7 @@ def hash_of(secret: str) -> str:
 
 
 def stored_keys(kept: Mapping[str, str]) -> tuple[dict[str, StoredKey], set[str]]:
-    """Read the keys among what a vault keeps; return them by name, and the names of what is none."""
+    """Decode the keys among a vault's secrets; return them by name, and the names that can't be decoded."""
     found: dict[str, StoredKey] = {}
     broken: set[str] = set()
     for place, text in kept.items():

@@ -1,14 +1,14 @@
-"""A kind of entity: what is folded out of events, declared once.
+"""A kind of entity, which is folded out of events; each kind is declared once.
 
 An entity is made by its first event, and then every event that names its key is applied to it, in the order
-of the log. A kind says which events those are, what their payloads must be, and how its entities are listed.
-The storage adds a table to it (``storage.sql.entities``); the fold, the questions and the intake know no kind
-by name.
+of the log. A kind declares which events those are, the rules of their payloads, and the order of lists. The
+storage adds a table to it (``storage.sql.entities``); the fold, the questions and the intake know no kind by
+name.
 
-Entities can also be **fed** by entities of other kinds. What one task, as it stands, adds to its session is
-its *share*. When an event changes a task, the fold takes the old share from the session and gives it the new
+Entities can also be **fed** by entities of other kinds. The current contribution of a task to its session is
+its *share*. When an event changes a task, the fold subtracts the old share from the session and adds the new
 one, in the same transaction. So a session's counters are exact, whatever is corrected, and nothing is ever
-scanned. A share says for itself whose it is, and so it moves when the task moves.
+scanned. A share names its owner, so it moves when the task moves.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class Folded(Protocol):
     """The state of an entity."""
 
     def apply(self, event: Event, prices: Prices) -> None:
-        """Fold one event, newer than all before; ``prices`` are for what the event does not say."""
+        """Fold one event, newer than all before; ``prices`` compute a cost that the event does not give."""
         ...
 
 
@@ -51,23 +51,24 @@ class Kind(Generic[V]):
     """A kind of entity.
 
     Args:
-        name: The word for one of them.
-        value: The class of their state, an attrs class whose fields are the columns of its table. It has the
-            methods of ``Folded`` if events are applied to it, and ``feed`` if shares are.
-        key: The names of the fields that identify one.
-        order: The names of the fields by which lists go, newest first; the last of them are the key.
-        ascending: Whether lists go the other way, oldest first.
-        family: The first part of the channels whose events are folded; ``None``: it is only fed.
-        further: More such parts, of channels whose events concern it too.
+        name: The word for one entity.
+        value: The class of the entities' state, an attrs class whose fields are the columns of the table. It
+            has the methods of ``Folded`` if events are applied to it, and ``feed`` if shares are.
+        key: The names of the fields that identify an entity.
+        order: The names of the fields by which lists are sorted, newest first; the key comes last.
+        ascending: Whether lists are sorted the other way, oldest first.
+        family: The first part of the channels whose events are folded; ``None``: the entities are only fed.
+        further: The families of further channels whose events also concern these entities.
         field: The field of a payload that names the rest of the channel; ``None``: the channel is the family.
-        topics: The rules of the payloads of its topics; others on its channels are taken as they are.
+        topics: The rules of the payloads by topic; payloads of other topics are not checked.
         own: The topics that only the service itself may publish.
-        lines: The topic whose events are lines of output, if any is.
+        lines: The topic whose events are lines of output, if there is one.
         forms: The dashboard's forms of messages, and their topics.
-        key_of: Returns the key of the entity that an event of the family touches, ``None`` if it is none.
-        first_seen: Makes an entity at its first event, before that is applied.
-        fed_by: The share of an entity of another kind in one of these, by that kind; ``None``: no share.
-        fed: Makes an entity at its first share, before that is added.
+        key_of: Returns the key of the entity that an event of the family touches; ``None`` if it touches
+            none.
+        first_seen: Makes an entity at its first event, which is applied afterwards.
+        fed_by: By kind of the feeding entities: returns the share of one, ``None`` if it has none.
+        fed: Makes an entity at its first share, which is added afterwards.
     """
 
     name: str
@@ -92,7 +93,7 @@ class Kind(Generic[V]):
         return str(self.family) if self.field is None else f"{self.family}:{payload[self.field]}"
 
     def position(self, value: V) -> tuple[Any, ...]:
-        """Return the place of an entity in lists: a keyset cursor."""
+        """Return the position of an entity in lists, a keyset cursor."""
         return tuple(getattr(value, name) for name in self.order)
 
 
@@ -101,9 +102,9 @@ class Before(Generic[V]):
     """An entity as it was before some event, as far as the store knows.
 
     Args:
-        value: The state, with the fields that decide its share; ``None`` when the store has none.
-        through: Its events up to this id are in ``value``; those between it and the event in question have
-            not been folded yet.
+        value: The state, with the fields that decide its share; ``None`` if the store has none.
+        through: The last event that ``value`` includes; later ones before the event in question are not
+            folded yet.
     """
 
     value: V | None

@@ -1,4 +1,4 @@
-"""The kinds of entities that there are."""
+"""The list of all kinds of entities."""
 
 from __future__ import annotations
 

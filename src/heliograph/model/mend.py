@@ -1,11 +1,11 @@
-"""Items of publishers who hear no answer, mended until the strict rules take them.
+"""Mending of items whose publishers get no answer, until they pass the strict rules.
 
-Over HTTP a bad field is refused, and its publisher mends it. Who publishes to Redis hears nothing and goes
-on, so there a refusal would lose the whole item for one odd value: an outcome whose text was cut in the
-middle of an emoji, a cost that is not a number. Here the strict rules say which fields are bad, and only
-those are left out and named, under ``left_out``: of a status in its ``result``, of a creation in its
-``metadata``, so that the task shows it; else in the payload. What is no understood message at all is kept
-as it came, as ``task.message``.
+Over HTTP a bad field is refused, and its publisher corrects it. A publisher to Redis gets no answer and goes
+on, so a refusal would lose the whole item because of one bad value: an outcome whose text was cut in the
+middle of an emoji, a cost that is not a number. Here the strict rules find the bad fields, and only those are
+left out. Their names are added as ``left_out``: in a status's ``result`` or a creation's ``metadata``, so
+that the task shows them; otherwise in the payload. A message of no known form is kept as it came, as
+``task.message``.
 """
 
 from __future__ import annotations
@@ -23,19 +23,19 @@ from heliograph.model.intake import ENVELOPE, MAX_DEPTH, MESSAGE_FORMS, all_kept
 
 LEFT_OUT = "left_out"
 MESSAGE = "task.message"
-"""The topic of what an agent has published and nobody understands."""
+"""The topic of agents' messages of no known form."""
 
 MAX_NOTES = 20
 LONG_NOTE = 300
 SHORT = 200
-"""Bytes of a member that says what an item is, and stays whatever must go."""
+"""The most bytes of a member that is never taken out to make an item fit, as it may identify the item."""
 LONG_TEXT = 1000
-"""Characters of a text that is not cut to make an item fit: something else is too much then."""
+"""The most characters of a text that is never cut to make an item fit: something else must be too large."""
 
 _DEEP = MAX_DEPTH - 10
 _HALVES = re.compile("[\ud800-\udfff]")
 _NEEDED = frozenset({"topic", "payload.status", "payload.output"})
-"""Without these, or without what is missing already, an item is not what it says."""
+"""The fields that an item can't do without."""
 _REPLACED = ("\ufffd".encode(), "␀".encode())
 _KEPT = frozenset({"task_id", "status", LEFT_OUT})
 _NAMED_IN = {"task.status": "result", "task.created": "metadata"}
@@ -43,10 +43,10 @@ _NOT_A_NAME = re.compile(r"[^A-Za-z0-9._:@+=~-]")
 
 
 def read_json(data: bytes) -> Any:
-    """Read JSON as leniently as it can be done without guessing.
+    """Parse JSON as leniently as possible without guessing.
 
-    Half a character becomes U+FFFD and NUL becomes ␀. A number that would come back as another one becomes
-    the text of its digits, and what is no number at all (NaN, Infinity) the text of its name.
+    A lone surrogate becomes U+FFFD and NUL becomes ␀. A number that would be read back as another one becomes
+    the text of its digits, and NaN and Infinity become the text of their names.
 
     Raises:
         Malformed: It is not JSON.
@@ -66,18 +66,18 @@ def read_json(data: bytes) -> Any:
 
 
 def text_of(data: bytes) -> str:
-    """Return text without what can't be kept: bytes that are not UTF-8, half characters, NUL."""
+    """Return text, with replacements for bytes that are not UTF-8, lone surrogates and NUL."""
     return _kept(data.decode("utf-8-sig", "replace"))
 
 
 def name_of(text: Any) -> str:
-    """Return the id that is nearest to a text which may not be one."""
+    """Return the valid id that is nearest to a text."""
     name = _NOT_A_NAME.sub("-", str(text)).lstrip("._:@+=~-")[:128]
     return name or "unnamed"
 
 
 def plain(value: Any, levels: int = _DEEP) -> Any:
-    """Return a value as it can be kept; what is nested deeper than ``levels`` becomes its JSON text."""
+    """Return a value that can be stored; parts that are nested deeper than ``levels`` become JSON text."""
     match value:
         case str():
             return _kept(value)
@@ -91,18 +91,18 @@ def plain(value: Any, levels: int = _DEEP) -> Any:
 
 
 def mend(item: dict[str, Any], max_bytes: int) -> Draft:
-    """Make the draft of an item in the event form, leaving out what the strict rules refuse.
+    """Make the draft of an item in the event form, without the fields that the strict rules refuse.
 
     Args:
-        item: Its values are as ``read_json`` gives them, its fields those of the event form, and its task is
-            named as the rules want it. Changed in place.
-        max_bytes: Limit of its payload as JSON; what is longer is cut.
+        item: The item, with values from ``read_json``, the fields of the event form, and a valid task id. It
+            is changed in place.
+        max_bytes: Limit of its payload as JSON; a longer one is cut.
     """
     return _mended(item, max_bytes)[0]
 
 
 def _mended(item: dict[str, Any], max_bytes: int) -> tuple[Draft, list[str]]:
-    """Make the draft of an item in the event form, and list what was left out of it."""
+    """Make the draft of an item in the event form, and list the fields that were left out."""
     notes: dict[str, str] = {}
     while True:
         try:
@@ -115,7 +115,7 @@ def _mended(item: dict[str, Any], max_bytes: int) -> tuple[Draft, list[str]]:
             places = [_place_of(item, error.field) for error in invalid.errors]
             if None in places or any(error.field in _NEEDED for error in invalid.errors):
                 if item.get("topic") == MESSAGE:
-                    raise  # nothing is needed of a message, and whatever is wrong with one can be left out
+                    raise  # a MESSAGE needs no field, so this would be a bug
                 item["topic"] = MESSAGE
             else:
                 for error, place in zip(invalid.errors, filter(None, places), strict=True):
@@ -124,15 +124,15 @@ def _mended(item: dict[str, Any], max_bytes: int) -> tuple[Draft, list[str]]:
 
 
 def parse_leniently(item: Any, max_bytes: int, default_key: str | None) -> tuple[Draft, list[str]]:
-    """Make the draft of an item in either form, and tell what was left out or replaced for it.
+    """Make the draft of an item in either form, and list the fields that were left out or replaced.
 
     Args:
-        item: As ``read_json`` gives it.
-        max_bytes: Limit of its payload as JSON; what is longer is cut.
+        item: The item from ``read_json``.
+        max_bytes: Limit of its payload as JSON; a longer one is cut.
         default_key: Its idempotency key, if it names none.
 
     Raises:
-        Invalid: It is no object.
+        Invalid: It is not an object.
     """
     changed: list[str] = []
     try:
@@ -149,7 +149,7 @@ def parse_leniently(item: Any, max_bytes: int, default_key: str | None) -> tuple
 
 
 def _opened(item: dict[str, Any]) -> dict[str, Any]:
-    """Return an item in the event form; without a topic if it names none, and no known type."""
+    """Return an item in the event form; without a topic if it has neither a topic nor a known type."""
     if "topic" in item:
         payload = item.get("payload", {})
         return {**item, "payload": payload if isinstance(payload, dict) else {"payload": payload}}
@@ -163,7 +163,7 @@ def _opened(item: dict[str, Any]) -> dict[str, Any]:
 
 
 def _place_of(place: Any, field: str) -> tuple[dict[str, Any], str] | None:
-    """Find the member that an error names by its path: what holds it, and its name, which may have dots."""
+    """Find the member of an error's path: return its container, and its name, which may have dots."""
     if not isinstance(place, dict):
         return None
     if field in place:
@@ -173,15 +173,15 @@ def _place_of(place: Any, field: str) -> tuple[dict[str, Any], str] | None:
 
 
 def _leave_out(item: dict[str, Any], field: str, place: tuple[dict[str, Any], str]) -> None:
-    if field == "payload":  # nested too deeply
+    if field == "payload":  # the error is too deep nesting
         item["payload"] = plain(item["payload"])
     else:
         place[0].pop(place[1], None)
 
 
 def _shorten(payload: dict[str, Any], max_bytes: int, notes: dict[str, str]) -> bool:
-    """Cut the longest texts of a payload, or take out its largest members; tell whether there were any."""
-    excess = _size(payload) - max_bytes + LONG_NOTE  # for saying so
+    """Cut the longest texts of a payload, or take out its largest members; tell whether that was possible."""
+    excess = _size(payload) - max_bytes + LONG_NOTE  # room for the note
     texts = sorted(_long_texts(payload, "payload"), key=lambda text: text.size, reverse=True)
     for text in texts:
         if excess <= 0:
@@ -210,7 +210,7 @@ def _shorten(payload: dict[str, Any], max_bytes: int, notes: dict[str, str]) -> 
 
 
 class _Text(NamedTuple):
-    """A long text: what holds it, under which name, the way there, itself, its bytes as JSON."""
+    """A long text: its container, its name in it, its path, the text, and its bytes as JSON."""
 
     place: Any
     name: Any
@@ -234,7 +234,7 @@ def _size(value: Any) -> int:
 
 
 def _write_down(item: dict[str, Any], notes: dict[str, str]) -> None:
-    """Name in an item what was left out of it."""
+    """Add the names of the left out fields to an item."""
     payload = item["payload"]
     name = _NAMED_IN.get(item["topic"])
     place = payload if name is None else payload.get(name) or {}

@@ -1,14 +1,14 @@
 """The prices of tokens: a table by model, with the days on which each price holds.
 
-A result that says its cost is believed. Where it says tokens and no cost, the table computes one, and
-the task says so (``cost_computed``). A price in dollars for a million tokens is a thousand times that
+The cost in a result is taken as it is. If a result has tokens and no cost, the table computes the cost, and
+the task shows that (``cost_computed``). A price in dollars for a million tokens is a thousand times that
 number in nano-dollars for one, so the arithmetic is exact until the single rounding at the end.
 
-*Whose price.* A model is priced under the first of these names that the table has, whatever the case: the
-name as the task says it; without the provider before it (all up to the last ``/``); either without the mark
-of its version behind it (a date, ``-latest``, ``-v1:0``, or several). So
-``anthropic/claude-sonnet-4-5-20250929`` takes the price of ``claude-sonnet-4-5``, unless the table has one
-for the name with the date. What has no price at all takes that of ``*``, if the table has it.
+*A model's price* is that of the first of these names that the table has, in any case: the name that the task
+gives; the name without the provider before it (all up to the last ``/``); either without its version at the
+end (a date, ``-latest``, ``-v1:0``, or several of these). So ``anthropic/claude-sonnet-4-5-20250929`` has the
+price of ``claude-sonnet-4-5``, unless the table has the name with the date. A model without a price has that
+of ``*``, if there is one.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from heliograph.model.errors import SettingsError
 
 MAX_PRICE = 1_000_000
 ANY = "*"
-"""The name of the price for what has none."""
+"""The name of the price for all models without one."""
 
 
 _IN_RANGE = [validators.ge(Decimal(0)), validators.le(Decimal(MAX_PRICE))]
@@ -41,7 +41,7 @@ class Usage(NamedTuple):
     """Tokens, each counted once.
 
     Args:
-        fresh: Input tokens that came from no cache and went to none.
+        fresh: Input tokens that were neither read from a cache nor written to one.
         cached: Input tokens that came from a cache.
         written: Input tokens that were written to a cache.
         output: Output tokens.
@@ -54,7 +54,7 @@ class Usage(NamedTuple):
 
     @property
     def input(self) -> int:
-        """All that went in."""
+        """All input tokens."""
         return self.fresh + self.cached + self.written
 
 
@@ -66,13 +66,13 @@ class Price:
     """The prices of one model's tokens, in dollars for a million of them.
 
     Args:
-        model: As tasks name it.
+        model: The model's name, as tasks give it.
         input: The price of input tokens.
         output: The price of output tokens.
-        cached: The price of input tokens that came from a cache; as ``input`` when not given.
-        cache_write: The price of input tokens that were written to a cache; as ``input`` when not given.
-        valid_from: First day (UTC) it holds; from ever when not given.
-        valid_until: First day (UTC) it holds no more; for ever when not given.
+        cached: The price of input tokens that came from a cache; by default ``input``.
+        cache_write: The price of input tokens that were written to a cache; by default ``input``.
+        valid_from: The first day (UTC) on which it holds; by default all earlier days.
+        valid_until: The first day (UTC) on which it no longer holds; by default it holds for ever.
     """
 
     model: str
@@ -85,7 +85,7 @@ class Price:
 
     @property
     def span(self) -> tuple[date, date]:
-        """The days on which it holds: the first, and the first no more."""
+        """The days on which it holds: the first one, and the day after the last."""
         return self.valid_from or date.min, self.valid_until or date.max
 
     def of(self, usage: Usage) -> int:
@@ -98,7 +98,7 @@ class Price:
 
 
 class Prices:
-    """The table.
+    """The table of prices.
 
     Raises:
         SettingsError: Two prices of a model hold on the same day, or one ends before it begins.
@@ -126,12 +126,12 @@ class Prices:
         """Compute a cost in nano-dollars, rounded half to even.
 
         Args:
-            model: As the task names it.
+            model: The model's name, as the task gives it.
             moment: The aware time at which the task finished.
-            usage: Its tokens.
+            usage: The task's tokens.
 
         Returns:
-            ``None`` when there are no tokens, or no price for them.
+            The cost; ``None`` if there are no tokens, or no price for them.
         """
         if usage is None or not self._by_model:
             return None
@@ -148,7 +148,7 @@ NO_PRICES = Prices()
 
 @lru_cache(1000)
 def names_of(model: str) -> tuple[str, ...]:
-    """Return the names under which a model may be priced, the most exact one first."""
+    """Return the names under which the table may have a model, the most exact one first."""
     whole = model.casefold()
     bare = whole.rpartition("/")[2]
     return tuple(dict.fromkeys((whole, bare, _VERSION.sub("", whole), _VERSION.sub("", bare), ANY)))

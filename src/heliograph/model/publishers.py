@@ -1,16 +1,16 @@
 """The messages that agents, engines and gateways publish to Redis, as drafts of events.
 
-Two places, and every form in which the messages there are really written:
+There are two sources, and all forms of messages that are in use:
 
 - *Pub/sub.* ``task:{id}`` has messages with a ``type`` (``task_output``, ``task_status``, …), or events with
   a ``topic``. ``task:{id}:status`` has a status alone, with neither a type nor the task's id. ``cli:status``
   tells whether an engine's command line is ready.
 - *A stream* (``task_events``). An entry has a ``type`` such as ``task:tool_call``, which becomes the topic
   ``task.tool_call``, and its ``data`` as JSON. Its id is its idempotency key: an entry that is read twice is
-  kept once. What gateways say (``webhook:*``, ``response:*``, …) goes to the channel ``webhooks``, and to the
-  task's, too, if one is named.
+  kept once. Gateways' messages (``webhook:*``, ``response:*``, …) go to the channel ``webhooks``, and also to
+  the task's channel if they name a task.
 
-Nobody hears an answer to these. So nothing here is refused for what is odd about it; see ``mend``.
+Their publishers get no answer, so bad values are mended instead of refused; see ``mend``.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from heliograph.model.mend import MESSAGE, mend, name_of, read_json, text_of
 from heliograph.model.task import DESCRIPTIONS, STATUSES, TERMINAL
 
 CLI_STATUS = "cli:status"
-"""The channel of pub/sub on which engines tell of their command line."""
+"""The pub/sub channel of engines' command lines."""
 
 STATUS_WORDS = {
     **{status: status for status in STATUSES},
@@ -41,10 +41,10 @@ STATUS_WORDS = {
     **dict.fromkeys(("canceled", "stopped"), "cancelled"),
     "pending": "queued",
 }
-"""The words by which agents say a status, and ours for each."""
+"""Our status for each of the words that agents use."""
 
 RENAMED = {"input_message": "input", "assigned_agent": "agent"}
-"""Fields of a task in the words of engines, and ours."""
+"""Our name for each of the engines' names of a task's fields."""
 
 TO_WEBHOOKS = ("webhook", "response", "notification", "knowledge")
 """The families of types that belong to the channel ``webhooks``."""
@@ -52,7 +52,7 @@ TO_WEBHOOKS = ("webhook", "response", "notification", "knowledge")
 _TELLING = frozenset(
     {*DESCRIPTIONS, *RENAMED, "input", "metadata", "source", "source_metadata", "user_id", "flow_id"}
 )
-"""The fields that describe a task, in a message about its course."""
+"""The fields that describe a task, in a message about its progress."""
 
 _AROUND = ("sender", "timestamp", "correlation_id", "key")
 _SECOND = timedelta(seconds=1)
@@ -92,10 +92,10 @@ def from_pubsub(channel: str, data: bytes, max_bytes: int) -> list[Draft]:
 
 
 def from_stream(entry_id: str, fields: Mapping[str, bytes], max_bytes: int) -> list[Draft]:
-    """Make the drafts of an entry of the stream, each with a key of its own made of the entry's id.
+    """Make the drafts of an entry of the stream, each with a key made of the entry's id.
 
     Args:
-        entry_id: As Redis writes it.
+        entry_id: The entry's id in Redis's form.
         fields: The fields of the entry.
         max_bytes: Limit of an event's payload as JSON.
     """
@@ -119,14 +119,14 @@ def from_stream(entry_id: str, fields: Mapping[str, bytes], max_bytes: int) -> l
 
 
 def status_word(said: Any) -> str | None:
-    """Return our word for a status, ``None`` for what is none that is known."""
+    """Return our word for a status; ``None`` if the status is unknown."""
     if not isinstance(said, str):
         return None
     return STATUS_WORDS.get(said.strip().casefold().replace("-", "_").replace(" ", "_"))
 
 
 def _object(data: bytes) -> dict[str, Any]:
-    """Read a JSON object; make one of the text of anything else."""
+    """Parse a JSON object; anything else becomes an object with its text."""
     try:
         value = read_json(data)
     except Malformed:
@@ -135,14 +135,14 @@ def _object(data: bytes) -> dict[str, Any]:
 
 
 def _salvaged(text: str) -> dict[str, Any]:
-    """Find the status in a text that was published as one: a word alone, or JSON that was cut off."""
+    """Return an object with the status in a text: a word alone, or JSON that was cut off."""
     said = _SAID.search(text)
     word = status_word(said[1] or said[2]) if said else None
     return {"status": word, "result": {"stdout": text}} if word else {"text": text}
 
 
 def _task_of(channel: str) -> tuple[str, bool]:
-    """Return the task that a channel of pub/sub names, and whether the channel is for its status."""
+    """Return the task of a pub/sub channel, and whether the channel is for the task's status."""
     name = channel.partition(":")[2]
     stem = name.removesuffix(":status")
     if not stem:
@@ -151,13 +151,13 @@ def _task_of(channel: str) -> tuple[str, bool]:
 
 
 def _of(data: dict[str, Any], task_id: Any) -> dict[str, Any]:
-    """Return fields with the id of their task: the one that they name, else the given one."""
+    """Return fields with the id of their task: their own one, else ``task_id``."""
     named = data.get("task_id") or task_id
     return {**data, "task_id": named if is_name(named) else name_of(named)}
 
 
 def _event(message: dict[str, Any], task_id: str) -> dict[str, Any]:
-    """Return the item of a message in the event form; fields that nobody knows join its payload."""
+    """Return a message as an item in the event form; unknown fields join its payload."""
     item = {name: message.pop(name) for name in ENVELOPE.by_name if name in message}
     payload = item.get("payload")
     payload = {**message, **payload} if isinstance(payload, dict) else {**message, "payload": payload}
@@ -167,11 +167,11 @@ def _event(message: dict[str, Any], task_id: str) -> dict[str, Any]:
 
 
 def _items(kind: str, data: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """Yield what a message comes to, as items in the event form.
+    """Yield the items of a message, in the event form.
 
     Args:
-        kind: Its type, with colons.
-        data: The fields of the message; with the task's id if it is about a task.
+        kind: The message's type, with colons.
+        data: The message's fields, with the task's id if it is about a task.
     """
     topic = kind.replace(":", ".")
     family, _, name = topic.partition(".")
@@ -208,7 +208,7 @@ def _telling(data: dict[str, Any]) -> dict[str, Any]:
 
 
 def _output(data: dict[str, Any]) -> dict[str, Any]:
-    """Return a line of output with its text; one without any stays as it is."""
+    """Return a line of output with its text as ``output``; one without text stays as it is."""
     name = next((name for name in ("output", "content") if data.get(name) is not None), None)
     if name is None:
         return data
@@ -217,7 +217,7 @@ def _output(data: dict[str, Any]) -> dict[str, Any]:
 
 
 def _status(data: dict[str, Any]) -> dict[str, Any]:
-    """Return a status as the rules want it; without a result, what stands beside it is the result."""
+    """Return a status in the form of the rules; without a result, the other fields become the result."""
     status, result = status_word(data.get("status")), _result(data.get("result"))
     if result is None and status in TERMINAL:
         result = {name: value for name, value in data.items() if name not in _TELLING | {"task_id", "status"}}
@@ -225,7 +225,7 @@ def _status(data: dict[str, Any]) -> dict[str, Any]:
 
 
 def _course(data: dict[str, Any], outcome: str) -> dict[str, Any]:
-    """Return the status that a message about a course means; the rest of what it says is the result."""
+    """Return the status of a message about a task's progress; its other fields become the result."""
     beside = {
         name: value
         for name, value in data.items()
@@ -240,16 +240,16 @@ def _course(data: dict[str, Any], outcome: str) -> dict[str, Any]:
 
 
 def _result(said: Any) -> dict[str, Any] | None:
-    """Return a result as an object: a text, or whatever else, is what was written to stdout."""
+    """Return a result as an object; any other value becomes its ``stdout``."""
     if said is None or isinstance(said, dict):
         return said
     return {"stdout": said if isinstance(said, str) else orjson.dumps(said).decode()}
 
 
 def _moment(entry_id: str, said: str | None) -> str | None:
-    """Return when an entry was written, as it says; to the millisecond if that is when Redis took it.
+    """Return the time in an entry; Redis's own time if that is within the same second.
 
-    Engines write whole seconds, by which a task of half a second would end before it began.
+    Engines write whole seconds, by which a task of half a second could end before it began.
     """
     try:
         taken = EPOCH + timedelta(milliseconds=int(entry_id.partition("-")[0]))

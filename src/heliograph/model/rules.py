@@ -1,4 +1,4 @@
-"""The rules for the fields of a publisher's object: checks, and the sentences and schemas that say them."""
+"""The rules for the fields of a publisher's object: checks, with their sentences and schemas."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from heliograph.model.errors import MAX_ERRORS, FieldError
 
 DESCRIPTION_CHARACTERS = 1000
 DESCRIPTION_BYTES = 2000
-"""Entities are found by such texts, and PostgreSQL takes no entry of an index above 2,704 bytes: one event
-with more could never be archived, and nothing behind it. Ids, channels and topics are far below by their
-forms."""
+"""The most bytes of a text by which entities are found: PostgreSQL refuses index entries above 2,704 bytes,
+so an event with more could never be archived, nor any event after it. The forms of ids, channels and topics
+keep them far below."""
 
 
 @attrs.frozen
@@ -23,10 +23,10 @@ class Rule:
     """The rule for one field.
 
     Args:
-        test: Decides.
-        expected: The sentence that says it to a publisher.
-        schema: The same as JSON Schema, as far as that can say it: it refuses nothing that passes the test.
-        required: Whether the field must be there.
+        test: Tells whether a value passes.
+        expected: The rule as a sentence for publishers.
+        schema: The rule as JSON Schema, as far as possible; it refuses nothing that passes the test.
+        required: Whether the field must be present.
         inner: The rules of the fields of an object.
     """
 
@@ -37,7 +37,7 @@ class Rule:
     inner: Rules | None = None
 
     def passes(self) -> Callable[[Any], bool]:
-        """Return the test of a value and of all that is in it."""
+        """Return the test of a value and of everything inside it."""
         inner = self.inner
         return self.test if inner is None else lambda value: self.test(value) and inner.pass_(value)
 
@@ -57,7 +57,7 @@ class Rules:
         self._tests = {name: rule.passes() for name, rule in by_name.items()}
 
     def check(self, item: Mapping[str, Any], path: str = "") -> list[FieldError]:
-        """Check the fields of an object; ``path`` stands before their names in the errors."""
+        """Check the fields of an object; ``path`` is the prefix of their names in the errors."""
         if self.pass_(item):
             return []
         found = (error for name, value in item.items() for error in self._errors(name, value, path))
@@ -69,7 +69,7 @@ class Rules:
         return errors
 
     def pass_(self, item: Mapping[str, Any]) -> bool:
-        """Tell quickly of most objects that nothing is wrong with them."""
+        """Tell quickly whether an object passes; false may be wrong."""
         tests = self._tests
         for name, value in item.items():
             if name in tests:
@@ -95,7 +95,7 @@ class Rules:
 
 
 def text(limit: int) -> Rule:
-    """Take text up to a length in characters."""
+    """Accept text of up to ``limit`` characters."""
     return Rule(
         lambda v: isinstance(v, str) and len(v) <= limit,
         f"must be text of at most {limit} characters",
@@ -104,7 +104,7 @@ def text(limit: int) -> Rule:
 
 
 def whole(limit: int) -> Rule:
-    """Take whole numbers from 0 to ``limit``."""
+    """Accept whole numbers from 0 to ``limit``."""
     return Rule(
         lambda v: isinstance(v, int) and not isinstance(v, bool) and 0 <= v <= limit,
         f"must be a whole number from 0 to {limit}",
@@ -113,7 +113,7 @@ def whole(limit: int) -> Rule:
 
 
 def amount(limit: int) -> Rule:
-    """Take numbers from 0 to ``limit``."""
+    """Accept numbers from 0 to ``limit``."""
     return Rule(
         lambda v: isinstance(v, int | float) and not isinstance(v, bool) and 0 <= v <= limit,
         f"must be a number from 0 to {limit}",
@@ -122,7 +122,7 @@ def amount(limit: int) -> Rule:
 
 
 def one_of(words: tuple[str, ...], *, required: bool = False) -> Rule:
-    """Take one of some words."""
+    """Accept one of some words."""
     *most, last = words
     listed = f"{', '.join(most)} or {last}" if len(words) == 2 else f"one of {', '.join(words)}"
     return Rule(lambda v: v in words, f"must be {listed}", {"enum": words}, required)
@@ -134,7 +134,7 @@ def matching(pattern: str) -> Mapping[str, Any]:
 
 
 def of_object(inner: Rules) -> Rule:
-    """Take an object whose fields keep to their own rules."""
+    """Accept an object whose fields pass their own rules."""
     return attrs.evolve(OBJECT, inner=inner)
 
 

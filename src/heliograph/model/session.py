@@ -1,7 +1,7 @@
-"""A session: what the tasks that name it add up to.
+"""A session: sums over the tasks that name it.
 
-A session is seen when a task of it begins, starts or ends; lines of output don't move ``last_seen``. When a
-task moves to another session all its sums move with it, but the session was seen nevertheless.
+A session is seen when one of its tasks begins, starts or ends; lines of output don't move ``last_seen``. When
+a task moves to another session its sums move with it, but ``last_seen`` of the old session stays.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class SessionShare(NamedTuple):
 
 @attrs.define
 class Session:
-    """The state of a session; ``tasks`` counts its tasks by status, without the statuses that none has."""
+    """The state of a session; ``tasks`` counts its tasks by status, without unused statuses."""
 
     session_id: str
     first_seen: datetime
@@ -69,7 +69,7 @@ class Session:
 
 
 def share_of(task: Task) -> SessionShare | None:
-    """Return the share of a task in its session, ``None`` if it names none."""
+    """Return the share of a task in its session; ``None`` if the task names no session."""
     if not task.session_id:
         return None
     usage = task.usage or NO_USAGE

@@ -1,4 +1,4 @@
-"""Settings with a range, and the one section that several rooms know."""
+"""Settings with a range, and the sections that several rooms use."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Quota:
     """The limits of one key; 0: none.
 
     Args:
-        requests: A minute.
+        requests: The requests that it may send a minute.
         events: The events that it may publish a minute.
         bytes: The bytes of the bodies that it may send a minute.
         tasks: The tasks that it may have under way at once.

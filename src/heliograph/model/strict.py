@@ -1,7 +1,7 @@
-"""Plain data, as TOML and the environment have it, structured strictly into attrs classes.
+"""Plain data, from TOML and the environment, structured strictly into attrs classes.
 
-Text is taken for a number where a number is wanted, as variables of the environment are text; nothing else
-is guessed. Every mistake is collected, as ``path: what would be right``, instead of the first one ending it.
+Text is converted to a number where a number is wanted, since environment variables are text; nothing else is
+converted. All mistakes are collected, as ``path: what would be right``.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def _structure_decimal(value: Any, _: type) -> Decimal:
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         raise TypeError("expected a number")
     try:
-        number = Decimal(str(value))  # a float's shortest form is what was written
+        number = Decimal(str(value))  # a float's shortest form is the one in the file
     except InvalidOperation:
         raise TypeError(f"expected a number, got {value!r}") from None
     if not number.is_finite():

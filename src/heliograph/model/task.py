@@ -1,22 +1,21 @@
 """A task, folded from its events.
 
-``Task.apply`` is the whole rule of what an event does to a task; the store calls it in the same
-transaction that appends (or archives) the event, so the table is always the fold of the log.
-Statuses go ``queued → running ⇄ waiting_input → completed | failed | cancelled | lost``. What is finished
-stays finished: a late output still counts its lines, a late ``running`` changes nothing, and only another
-terminal status corrects the outcome. Some agents say each end several times, each time with other fields. So
-a correction merges: what its result leaves out keeps what it was, and the first end is when the task
-finished.
+``Task.apply`` alone defines the effect of an event on a task; the store calls it in the same transaction that
+appends (or archives) the event, so the table is always the fold of the log. Statuses go ``queued → running ⇄
+waiting_input → completed | failed | cancelled | lost``. A finished task stays finished: a late output still
+counts its lines, a late ``running`` changes nothing, and only another terminal status corrects the outcome.
+Some agents publish an end several times, each time with other fields. So a correction merges: fields that its
+result leaves out stay, and the first end is the time at which the task finished.
 
-``lost`` is what the service says of a task that had announced a heartbeat and fell silent
-(``actors.heartbeats``). It corrects nothing, and is an end until more is heard of the task: then its attempt
-goes on as if it had never been lost, or ends as it says.
+The service publishes ``lost`` for a task that had announced a heartbeat and fell silent
+(``actors.heartbeats``). It corrects no other end, and is an end itself until the task publishes again: then
+its attempt goes on as if it had never been lost, or ends with the status that it gives.
 
-A long module, since all that decides what a task is stands in one place.
+A long module, since everything that decides a task's state stands in one place.
 
-The cost is what ``task.cost`` has added up, each event while the task runs, and what the result says, which
-counts instead. Where it says tokens and no cost, the price table computes one; should
-the model become known only later, it is computed then.
+The cost is the sum of the ``task.cost`` events while the task runs; a cost in the result replaces that sum.
+If the result has tokens and no cost, the price table computes the cost, at the latest when the model becomes
+known.
 """
 
 from __future__ import annotations
@@ -55,23 +54,23 @@ SPENDING = ("cost_nanos", *TOKENS.values())
 """The fields of a task that add up over its attempts."""
 
 ORIGIN = ("source", "source_metadata", "user_id", "flow_id")
-"""Fields of ``task.created`` that tell where the task comes from; they join its metadata."""
+"""Fields of ``task.created`` with the task's origin; they join its metadata."""
 
 CHANGING = frozenset({"task.created", "task.cost", "task.status"})
 """Topics that can change more than the ``Progress`` of a task that has left ``queued``."""
 
 QUESTION = "task.question"
 ANSWER = "task.input"
-"""Topics of what a task asks whoever watches it, and of what it is answered."""
+"""The topics of a task's questions to its watchers, and of their answers."""
 
 STREAMS = ("stdout", "stderr")
 HEARTBEATS_MISSED = 3
-"""So many heartbeats in a row a task may leave out before it is taken for lost."""
+"""The number of heartbeats in a row that a task must miss to be lost."""
 
 MAX_HEARTBEAT_SECONDS = 86_400
 MAX_TOKENS = 10**12
 MAX_COST_USD = 10**4
-"""Far above any task, and low enough that 900,000 of them add up within the databases' 64 bits."""
+"""The most that a task may cost: far above real costs, but 900,000 times that fits into 64 bits."""
 
 NANO = Decimal(1_000_000_000)
 
@@ -92,9 +91,9 @@ class Added(dict[str, Any]):
 
 
 def merged(result: dict[str, Any], later: dict[str, Any]) -> dict[str, Any]:
-    """Return a result as a later one corrects it.
+    """Return a result, corrected by a later one.
 
-    Null in the later one says nothing, except of an error: then there is none.
+    Null in the later one changes nothing, except that a null error removes the error.
     """
     said = {name: value for name, value in later.items() if value is not None or name == "error"}
     return {**later, **result, **said}
@@ -137,7 +136,7 @@ class Task:
     """The spending of the attempts before this one; the result of this one is added to it."""
 
     heartbeat_ms: int | None = None
-    """The longest silence that it has announced; ``None``: it has announced none."""
+    """The longest silence that the task has announced, in milliseconds; ``None``: it has announced none."""
 
     @classmethod
     def first_seen(cls, event: Event) -> Task:
@@ -164,10 +163,10 @@ class Task:
 
     @property
     def usage(self) -> Usage | None:
-        """Its tokens by what they cost; ``None`` when nothing is said of them.
+        """The task's tokens by their prices; ``None`` if none are known.
 
-        Some count the cached tokens within the input, some beside it. The fields that Anthropic has for them
-        are beside; ``cached_tokens`` are within, unless they are more than the whole input.
+        Some publishers include cached tokens in the input, some don't. Anthropic's own fields for them are
+        not included; ``cached_tokens`` are, unless they are more than the whole input.
         """
         if all(getattr(self, name) is None for name in TOKENS.values()):
             return None
@@ -181,15 +180,15 @@ class Task:
 
     @property
     def cost_unknown(self) -> bool:
-        """Whether it has used tokens, and nobody knows what they cost."""
+        """Whether the task has used tokens at an unknown cost."""
         return self.finished and self.cost_nanos is None and self.usage is not None
 
     def apply(self, event: Event, prices: Prices = NO_PRICES) -> None:
         """Fold one event of this task's channel into the state; other topics only touch it.
 
         Args:
-            event: Newer than every event folded before.
-            prices: The table for a cost that the result does not say.
+            event: An event that is newer than every event folded before.
+            prices: The prices for a cost that the result does not give.
         """
         self.last_seq = event.seq
         self.last_event_id = event.id
@@ -247,7 +246,7 @@ class Task:
             if event.payload.get("result") is not None:
                 self._result(event.payload["result"])
         elif status in {"running", "waiting_input"}:
-            # Words from before the end may arrive behind it. Only words from after it begin again.
+            # Statuses from before the end may arrive after it. Only one from after it begins again.
             if self.finished_at is not None and status == "running" and event.timestamp >= self.finished_at:
                 self._begin_again()
             if not self.finished:
@@ -255,14 +254,14 @@ class Task:
                 self.status = status
 
     def _begin_again(self) -> None:
-        """Begin another attempt, as of a session that is resumed under its id."""
+        """Begin another attempt, as when a session is resumed under the task's id."""
         self.attempts += 1
         self.earlier = {name: spent for name in SPENDING if isinstance(spent := getattr(self, name), int)}
         self.status = "queued"
         self._unfinish()
 
     def _come_back(self) -> None:
-        """Go on with the attempt that was taken for lost."""
+        """Go on with the attempt that was lost."""
         self.status = "running" if self.started_at is not None else "queued"
         self._unfinish()
 
@@ -325,12 +324,12 @@ def output_bytes(event: Event) -> int:
 
 @attrs.frozen
 class Silence:
-    """When a task that has announced a heartbeat is silent for too long.
+    """The silence after which a task with a heartbeat is lost.
 
     Args:
-        since: From when on its silence counts, if it does not begin later.
-        until: What was said up to here is known.
-        least_ms: The shortest silence that is too long; it is longer for those with a slow heartbeat.
+        since: The position from which silence counts, even if it began earlier.
+        until: The position up to which all events are known.
+        least_ms: The shortest silence of a lost task; it is longer for a task with a slow heartbeat.
     """
 
     since: EventId
@@ -344,12 +343,12 @@ class TaskFilter:
 
     Args:
         statuses: Any of these.
-        text: Words, each of them found in the id, name, agent, agent type, model or error, in either case.
+        text: Words, each of which must be in the id, name, agent, agent type, model or error, in any case.
         since: Created at or after.
         until: Created before.
-        overdue: Those that have announced a heartbeat and are silent for too long.
-        heard_since_lost: Those that are lost, and of which something was heard since.
-        heard_before: Nothing was heard of it since.
+        overdue: Only tasks with a heartbeat that have been silent for too long.
+        heard_since_lost: Only lost tasks with later events.
+        heard_before: Only tasks without events since this time.
     """
 
     statuses: tuple[str, ...] = ()
@@ -379,7 +378,7 @@ SORTS: Mapping[str, Callable[[Task], int]] = {
     "duration": duration_micros,
     "cost": lambda task: -1 if task.cost_nanos is None else task.cost_nanos,
 }
-"""The keys that lists of tasks sort by besides creation, largest first; -1 where nothing is known."""
+"""The keys by which lists of tasks can be sorted besides creation, largest first; -1 if unknown."""
 
 
 SPENT = {"cost_usd": amount(MAX_COST_USD), **dict.fromkeys(TOKENS, whole(MAX_TOKENS))}
@@ -415,14 +414,14 @@ TASK = Kind(
 
 
 def error_text(error: Any) -> str | None:
-    """Return the error in a result as text; one that is no text is written as JSON."""
+    """Return the error in a result as text; a value other than text becomes JSON."""
     if error is None or isinstance(error, str):
         return error
     return json.dumps(error, ensure_ascii=False, separators=(",", ":"))
 
 
 def task_json(task: Task) -> dict[str, Any]:
-    """Return a task as REST gives it; ``cost_usd`` in dollars, times as datetimes."""
+    """Return a task in the form of answers: ``cost_usd`` in dollars, times as datetimes."""
     view = dict(zip(SHOWN, SHOWN_OF(task), strict=True))
     cost, finished = task.cost_nanos, task.finished_event_id
     heartbeat = task.heartbeat_ms

@@ -1,1 +1,1 @@
-"""The sums over tasks: rollups, their sums in memory, and the deltas that tell of them."""
+"""The sums over tasks: rollups, the sums in memory, and the deltas that publish their changes."""

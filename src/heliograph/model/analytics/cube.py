@@ -1,17 +1,17 @@
-"""The sums in memory, and how a question over any range is answered in time that depends on the answer.
+"""The sums in memory; a question over any range takes time that depends on the size of its answer only.
 
-Cells lie in slots of 15 minutes. Above them stands a tree of **blocks**: one block of a level covers four
-of the level below (15 minutes, an hour, 4 hours, 16 hours, …), so any range is a few dozen blocks, however
-many tasks or slots it holds. What a block says depends on the **view**: the filters, the dimension to group
-by, and whether durations matter. Blocks are made when first asked for, kept, and forgotten when a slot
-beneath them changes; a dashboard asks for few views, over and over, of which only the newest slot changes.
+Cells lie in slots of 15 minutes. Above them stands a tree of **blocks**: one block covers four of the level
+below (15 minutes, an hour, 4 hours, 16 hours, …), so any range is a few dozen blocks, however many tasks or
+slots it has. The sums of a block depend on the **view**: the filters, the dimension to group by, and whether
+durations are wanted. Blocks are made when they are first needed, kept, and dropped when a slot below them
+changes. A dashboard uses few views over and over, and only their newest slot changes.
 
-What is kept is bounded by ``MAX_KEPT`` and ``MAX_VIEWS``; views not asked for lately go first. A block with
-durations takes kilobytes for each group, so of those nothing shorter than 16 hours is kept, but for what was
-asked for itself, and what lies where changes come.
+``MAX_KEPT`` and ``MAX_VIEWS`` bound the kept blocks; the views that were used longest ago go first. A block
+with durations takes kilobytes for each group. So blocks with durations that are shorter than 16 hours are
+kept only if they were part of a question's range themselves, or lie where changes are expected.
 
-The alternatives that were refused: sums made ahead for every view (each event would pay for questions
-nobody asks), and adding up all cells for each question (its time would grow with the history).
+*Refused alternatives.* Precomputed sums for every view: each event would pay for questions that never come.
+Adding up all cells for each question: its time would grow with the history.
 """
 
 from __future__ import annotations
@@ -28,31 +28,31 @@ from heliograph.model.analytics import sketch, totals
 from heliograph.model.analytics.rollup import DIMENSIONS, FAILED, Cell, Cells, Dimensions, Place
 
 FAN = 2
-"""Two bits, so four blocks to one of the next level."""
+"""Two bits: four blocks make up one of the next level."""
 
 LEVELS = 13
 """The highest block covers 478 years."""
 
 STRIDE = 2
-"""Blocks up to this level (4 hours) can be made in one go; ``Cube.prepare`` pauses between them."""
+"""Blocks up to this level (4 hours) are made in one go; ``Cube.prepare`` yields between them."""
 
 MAX_KEPT = 64 * 1024 * 1024
-"""Bytes of sums kept in blocks, over all views."""
+"""The most bytes of sums that are kept in blocks, over all views."""
 
 MAX_VIEWS = 128
-"""Views kept, whatever their blocks take: askers choose the filters, and each change looks at each view."""
+"""The most views that are kept, of any size: clients choose filters, and each change visits each view."""
 
 STEP_GROUPS = 5000
-"""Groups merged between two pauses for others."""
+"""The number of groups that are merged between two yields."""
 
 OTHER = "(other)"
-"""The group that stands for all that are not among the greatest."""
+"""The group with the sums of all groups that are not among the greatest."""
 
 RECENT_SLOTS = 32
 """The number of slots, the latest changed ones, in which changes are expected."""
 
 ALL_TIME = (0, 1 << 30)
-"""Every slot there can be."""
+"""All possible slots."""
 
 ALL = ""
 """The only group of a view that does not group."""
@@ -75,8 +75,8 @@ class View:
 
     Args:
         group_by: One of the dimensions, ``ERRORS``, or ``None``.
-        filters: The values that count, for each dimension; ``None`` for all.
-        durations: Whether the sketch of durations is wanted, too.
+        filters: The values to include, for each dimension; ``None``: all values.
+        durations: Whether to include the sketch of durations.
     """
 
     group_by: str | None = None
@@ -85,7 +85,7 @@ class View:
 
 
 class Resting(NamedTuple):
-    """A cell at rest, small: its sketch is dumped, since most cells are never changed again."""
+    """A cell in its small form, with a dumped sketch, since most cells are never changed again."""
 
     sums: totals.Packed
     durations: bytes
@@ -122,7 +122,7 @@ class Cube:
         return self._kept
 
     def add(self, changes: Cells) -> None:
-        """Add changes to the cells; cells that come to nothing are removed."""
+        """Add changes to the cells; cells that become zero are removed."""
         for (slot, dimensions), change in changes.items():
             cells = self._slots.setdefault(slot, {})
             cell = _wake(cells[dimensions]) if dimensions in cells else Cell()
@@ -145,7 +145,7 @@ class Cube:
         self._touch(set(self._slots))
 
     def _touch(self, slots: set[int]) -> None:
-        """Forget the blocks over some slots, and note which levels have anything there."""
+        """Drop the blocks over some slots, and note the levels that have cells there."""
         self.version += 1
         over = _over(slots)
         for blocks in self._views.values():
@@ -159,7 +159,7 @@ class Cube:
             self._occupied[level].add(index)
 
     def query(self, view: View, spans: Sequence[tuple[int, int]]) -> list[dict[str, int]]:
-        """Return the sums by group of stretches of slots, in one go; see ``gather``."""
+        """Return the sums by group over spans of slots, in one go; see ``gather``."""
         steps = self.gather(view, spans)
         while True:
             try:
@@ -171,14 +171,14 @@ class Cube:
     def gather(
         self, view: View, spans: Sequence[tuple[int, int]]
     ) -> Generator[None, None, list[dict[str, int]]]:
-        """Make the sums by group of stretches of slots, piece by piece; yields between pieces.
+        """Compute the sums by group over spans of slots, in steps; yield between them.
 
         Args:
-            view: The sums that are asked for.
-            spans: Pairs of first slot and slot after the last.
+            view: The view to sum up.
+            spans: The spans, as pairs of the first slot and the slot after the last.
 
         Returns:
-            The sums of each span. They are of one moment if ``version`` is the same as before.
+            The sums of each span. They are of one moment if ``version`` has not changed meanwhile.
         """
         sums: list[dict[str, int]] = []
         merged = 0
@@ -197,9 +197,9 @@ class Cube:
         return sums
 
     def prepare(self, view: View, first: int, last: int) -> Iterator[None]:
-        """Make the blocks of a range piece by piece, so that ``query`` finds them; yields between pieces.
+        """Make the blocks of a range in steps, so that ``query`` finds them; yield between the steps.
 
-        Changes may be added between the pieces; what they touch is made again by ``query``.
+        Changes may be added between the steps; ``query`` makes the blocks that they touch again.
         """
         for level, index in _cover(first, last):
             yield from self._make(view, level, index)
@@ -250,7 +250,7 @@ class Cube:
             self._kept -= _size(block)
 
     def _add_slots(self, groups: dict[str, int], view: View, first: int, last: int) -> None:
-        """Add up the cells themselves."""
+        """Add the cells of some slots to ``groups``."""
         position = DIMENSIONS.index(view.group_by) if view.group_by in DIMENSIONS else None
         filters = [(at, wanted) for at, wanted in enumerate(view.filters) if wanted is not None]
         durations: dict[str, list[bytes]] = {}
@@ -297,11 +297,11 @@ def _over(slots: Iterable[int]) -> set[Block]:
 
 
 def greatest(sums: Sequence[dict[str, int]], most: int) -> list[dict[str, int]]:
-    """Keep the greatest groups over all spans, by cost and then by number of tasks; ``OTHER`` has the rest.
+    """Keep the greatest groups over all spans, by cost and then by tasks; sum the rest up as ``OTHER``.
 
     Args:
         sums: The sums by group, for each span.
-        most: The most groups, ``OTHER`` among them.
+        most: The most groups, including ``OTHER``.
     """
     names = set().union(*sums)
     if len(names) <= most:

@@ -1,13 +1,14 @@
-"""Deltas: how the sums change, as events on the channel ``analytics``.
+"""Deltas: the changes of the sums, as events on the channel ``analytics``.
 
-A delta covers the events after one position up to and including another, and says for each place that
-they changed by how much. Each delta begins where the one before it ended: ``after`` of the one is
-``through`` of the other. So who holds the sums as of one delta and adds all later ones holds the
-sums of now, exactly. Where the chain can't be continued, or would be too long to say, a reset stands in for
-the delta: take a new snapshot.
+A delta covers the events after one position up to and including another, and gives the change of each place
+that they touch. Each delta begins where the one before it ended: its ``after`` is the other's ``through``. So
+a client that has the sums as of one delta and adds all later deltas has the current sums, exactly. If the
+chain can't be continued, or a delta would be too long, a reset takes its place: the client must take a new
+snapshot.
 
-A delta's idempotency key is where it begins. However many nodes offer one, the log keeps a single one:
-they needn't agree beforehand who publishes. Should the log have lost it, a reset stands in under another key.
+A delta's idempotency key is the position where it begins. However many nodes offer one, the log keeps a
+single one, so the nodes need not agree beforehand on a publisher. If the log has lost it, a reset takes its
+place under another key.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ DELTA = "analytics.delta"
 RESET = "analytics.reset"
 
 MAX_BUCKETS = 500
-"""A delta of more places is said by a reset."""
+"""The most places of a delta; a reset takes the place of a larger one."""
 
 
 @attrs.frozen
@@ -39,17 +40,17 @@ class Span:
 
     @classmethod
     def of(cls, event: Event) -> Span:
-        """Read it from a delta or a reset."""
+        """Return the span of a delta or a reset."""
         return cls(parse_id(event.payload["after"]), parse_id(event.payload["through"]))
 
 
 def delta(span: Span, changes: Cells, open_sums: Packed) -> Draft:
-    """Write a delta.
+    """Make the draft of a delta.
 
     Args:
-        span: The period that it covers.
+        span: The events that it covers.
         changes: The differences of the sums.
-        open_sums: All of the open slot after the change; see ``open_slot``.
+        open_sums: The whole sums of the open slot after the change; see ``open_slot``.
     """
     buckets = [
         {
@@ -64,7 +65,7 @@ def delta(span: Span, changes: Cells, open_sums: Packed) -> Draft:
 
 
 def reset(span: Span, reason: str, attempt: int = 0) -> Draft:
-    """Write a reset; ``attempt`` counts the earlier ones that began at the same place and were lost."""
+    """Make the draft of a reset; ``attempt`` counts the lost ones before it at the same position."""
     return _draft(RESET, span, {"reason": reason}, attempt)
 
 
@@ -74,7 +75,7 @@ def open_slot(span: Span) -> int:
 
 
 def measures(sums: Packed) -> dict[str, Any]:
-    """Return sums by name, and the cost in dollars, too."""
+    """Return sums by name, with the cost in dollars added."""
     totals = unpack(sums)
     return {**totals._asdict(), "cost_usd": totals.cost_nanos / 10**9}
 

@@ -1,13 +1,13 @@
-"""The ledger: what all entities add up to, event by event, and by how much that changed since the last delta.
+"""The ledger: folds events into the sums over entities, and keeps the changes since the last delta.
 
-It takes events in the order of the log and gives cells to be added to the sums, and deltas to be told. Of
-entities it keeps only those that are not finished, and a few that just did, so its memory follows the number
-of active ones. It knows no log and no store: what it does not know of a finished entity it asks for
-(``unknown``), and is told (``learn``). Of which kind they are is said to it (``Measured``).
+It takes events in the order of the log, and returns cells to be added to the sums, and deltas to be
+published. It keeps only entities that are unfinished or have just finished, so its memory grows with the
+number of active ones. It knows no log and no store: the caller looks up finished entities that the ledger
+does not know (``unknown``) and passes them in (``learn``). The kind of entity is declared by ``Measured``.
 
-The sums stand at the end of the newest delta in the log. What was folded since is *pending*; the part of it
-that was put into a delta of this node is *offered*, the rest is *open*. When a delta comes by in the log,
-this node's or another's, what it covers goes into the sums.
+The sums are those at the end of the newest delta in the log. Later changes are *pending*: those in a delta
+that this node has offered are *offered*, the rest is *open*. When a delta of any node comes by in the log,
+the changes that it covers go into the sums.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ from heliograph.model.prices import Prices
 
 RECENTLY_FINISHED = 1000
 STEP_PLACES = 100
-"""Changes or places that are handled between two pauses for others."""
+"""The number of changes or places that are handled between two yields."""
 
 
 @attrs.define
 class _Tracked:
-    """An entity, and what it was when it was counted; asking it again for every event would take longer."""
+    """An entity, and its contribution when it was counted, which is slow to compute for every event."""
 
     value: Folded
     counted: Contribution | None
@@ -44,17 +44,17 @@ class _Tracked:
 
 @attrs.define
 class Ledger:
-    """Adds up what happens.
+    """Folds events into the sums over entities.
 
     Args:
         measured: The kind of entity that is added up.
-        prices: The same as the fold's.
+        prices: The fold's prices.
 
     Attributes:
         position: Id of the newest event folded.
-        boundary: The end of the newest delta in the log.
-        cursor: Id of that delta, which the sums stand on.
-        owed: The last event whose change the sums had from the store, told by a delta or not.
+        boundary: The position where the newest delta in the log ends.
+        cursor: Id of that delta, up to which the sums include changes.
+        owed: The last event whose change came with the sums from the store, whether in a delta or not.
     """
 
     _measured: Measured[Any]
@@ -82,8 +82,8 @@ class Ledger:
         """Begin from sums as of a checkpoint.
 
         Args:
-            checkpoint: The last event that they include.
-            changed: The last event that changed them.
+            checkpoint: The last event that the sums include.
+            changed: The last event that changed the sums.
             last_delta: The newest delta or reset in the log.
             unfinished: The entities that are not finished.
         """
@@ -96,42 +96,42 @@ class Ledger:
         if last_delta is not None:
             self.boundary = deltas.Span.of(last_delta).through
             self.cursor = last_delta.id
-        else:  # nothing ever changed, or retention has removed the deltas
+        else:  # there were no changes ever, or retention has removed the deltas
             self.boundary = self.cursor = checkpoint if changed else OLDEST
 
     @property
     def pending(self) -> int:
-        """Changes since the newest delta."""
+        """The number of changes since the newest delta."""
         return len(self._pending)
 
     @property
     def active(self) -> int:
-        """Entities that are not finished."""
+        """The number of entities that are not finished."""
         return len(self._tracked) - len(self._finished)
 
     def active_of(self, names: Iterable[str]) -> set[str]:
-        """Return which of some entities are not finished."""
+        """Return the entities among ``names`` that are not finished."""
         return {name for name in names if name in self._tracked} - set(self._finished)
 
     @property
     def tracked(self) -> int:
-        """Entities that are kept."""
+        """The number of entities that are kept."""
         return len(self._tracked)
 
     @property
     def open_places(self) -> int:
-        """Places that changed since the last offer."""
+        """The number of places that changed since the last offer."""
         return len(self._open)
 
     @property
     def has_news(self) -> bool:
-        """Whether there are changes that no delta has told of."""
+        """Whether there are changes that no delta has published."""
         return bool(self._pending) or self.boundary < self.owed
 
     # Events
 
     def unknown(self, events: Sequence[Event]) -> Mapping[str, EventId]:
-        """Return, by id, the first event of entities that are not known though they had events before."""
+        """Return the entities that had earlier events but are not known, each with its first event here."""
         prefix = self._prefix
         seen: set[str] = set()
         unknown: dict[str, EventId] = {}
@@ -145,12 +145,12 @@ class Ledger:
         return unknown
 
     def learn(self, name: str, value: Folded | None, missing: Sequence[Event]) -> None:
-        """Take in what an entity was before the events to come.
+        """Take in an entity's state before the events to come.
 
         Args:
-            name: Its id.
-            value: As the store has it; ``None``: not at all.
-            missing: Its events that the store had not folded yet.
+            name: The entity's id.
+            value: The store's state of it; ``None``: the store has none.
+            missing: The entity's events that the store had not folded yet.
         """
         for event in missing:
             if value is None:
@@ -198,7 +198,7 @@ class Ledger:
         return _Tracked(value, measured.contribution(value), measured.steady(value), measured.finished(value))
 
     def forget(self) -> None:
-        """Let those go that finished a while ago."""
+        """Drop the entities that finished a while ago."""
         while len(self._finished) > RECENTLY_FINISHED:
             del self._tracked[self._finished.popleft()]
 
@@ -206,15 +206,14 @@ class Ledger:
 
     @property
     def large(self) -> bool:
-        """Whether taking a delta over may be more than one step."""
+        """Whether ``take_over`` may take more than one step."""
         return max(len(self._pending), len(self._open)) > STEP_PLACES
 
     def take_over(self, event: Event) -> Iterator[Cells]:
-        """Move on to the end of a delta that is in the log.
+        """Move the boundary to the end of a delta that is in the log.
 
-        Yields:
-            Part by part what is to be added to the sums; others may have their turn between the parts, but
-            nothing may be folded, offered or asked until the last of them.
+        Yields: The changes to be added to the sums, in parts. Other tasks may run between the parts, but
+            nothing may be folded, offered or asked until the last one.
         """
         self.position = event.id
         span = deltas.Span.of(event)
@@ -225,7 +224,7 @@ class Ledger:
             yield from _parts(self._offered[1])
             for _ in range(told):
                 self._pending.popleft()
-        else:  # another node's delta, that ends elsewhere than this one's would
+        else:  # another node's delta, which ends elsewhere than this node's offer
             while told > 0:
                 step = min(told, STEP_PLACES)
                 yield summed(self._pending.popleft()[1] for _ in range(step))
@@ -239,7 +238,7 @@ class Ledger:
         self.boundary, self.cursor = span.through, event.id
 
     def offer(self) -> tuple[deltas.Span, Cells]:
-        """Close what is open, together with what was offered in vain; return what comes of it."""
+        """Offer all pending changes, including those of an earlier offer; return their span and sums."""
         span = deltas.Span(self.boundary, self.position)
         changes = self._open
         if self._offered is not None:

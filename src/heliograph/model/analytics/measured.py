@@ -1,6 +1,6 @@
-"""The declaration of a kind of entity that is added up, and of its facts that count.
+"""The declaration of the kind of entity that is added up, and of the facts that count.
 
-The ledger, the aggregator and the rollups know it by this declaration alone.
+The ledger, the aggregator and the rollups use this declaration alone.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from heliograph.model.prices import NO_USAGE
 from heliograph.model.task import CHANGING, LOST, STATUSES, TASK, TERMINAL, Task, TaskFilter
 
 LONGEST_MS = 100 * 365 * 86_400_000
-"""More than a hundred years of duration are counted as these: publishers name their own times, and sums of
-millions of tasks must stay within the databases' 64 bits."""
+"""A longer duration counts as these hundred years: publishers set their own times, and sums of millions of
+tasks must stay within the databases' 64 bits."""
 
 
 @attrs.frozen(eq=False)
@@ -30,13 +30,15 @@ class Measured(Generic[V]):
     Args:
         kind: The kind of entity.
         facts: The fields that decide an entity's contribution, now or after further events.
-        of_facts: Makes an entity of its id and its facts.
-        contribution: Returns what an entity adds to the sums as it stands.
-        finished: Tells whether it is at its end. Then it hardly ever changes, and followers need not keep it.
-        unfinished: The kind's filter that finds all others.
-        steady: Tells whether only events of some topics can change its facts; once it is so, it remains so.
+        of_facts: Makes an entity from its id and its facts.
+        contribution: Returns what an entity currently adds to the sums.
+        finished: Tells whether an entity has finished. It then hardly ever changes, and followers need not
+            keep it.
+        unfinished: The kind's filter for all other entities.
+        steady: Tells whether only events of ``changing`` can change an entity's facts; once true, it remains
+            true.
         changing: The topics whose events can change the sums.
-        large: Fields that are no facts and may be large; ``None`` will do for them.
+        large: Fields that are not facts and may be large; ``None`` will do for them.
     """
 
     kind: Kind[V]
@@ -60,7 +62,7 @@ class Measured(Generic[V]):
 
 
 def contribution(task: Task) -> Contribution:
-    """Return the contribution of a task to the sums as it stands."""
+    """Return the current contribution of a task to the sums."""
     dimensions = (
         dimension(task.agent_type),
         dimension(task.agent),
@@ -71,7 +73,7 @@ def contribution(task: Task) -> Contribution:
     if task.finished_at is None:
         return Contribution(dimensions, created_slot)
     usage = task.usage or NO_USAGE
-    failed = task.status in {"failed", LOST}  # until it comes back, its work has come to nothing
+    failed = task.status in {"failed", LOST}  # a lost task counts as failed until it comes back
     duration = min(task.duration_ms or 0, LONGEST_MS)
     outcome = Totals(
         created=0,

@@ -1,14 +1,14 @@
 """The sums over tasks, by slots of 15 minutes, agent type, agent, model and status.
 
-The unit is the **contribution**: everything that one task, as it stands, adds to the sums. It counts as
+The unit is the **contribution**: everything that one task currently adds to the sums. The task counts as
 created in the slot of its ``created_at``; its outcome, cost, tokens and duration count in the slot of its
-``finished_at``. Whatever an event does to a task, the sums follow by one rule: take away what the task
-contributed before, add what it contributes after. So a task that is corrected moves, and nothing is
-counted twice; and sums over any slots and groups are sums of contributions, exact to the nano-dollar.
+``finished_at``. For every event of a task the sums follow one rule: subtract the contribution before, add the
+contribution after. So a corrected task moves, and nothing is counted twice; and sums over any slots and
+groups are sums of contributions, exact to the nano-dollar.
 
-A slot is 15 minutes of UTC, since every zone's offset is a whole number of them: days and hours of any
-zone are made of whole slots. A **place** is a slot and its four dimensions; a **cell** is what is summed
-up there. Cells are linear: they can be added, subtracted, and be a difference themselves (a change).
+A slot is 15 minutes of UTC, since every zone's offset is a whole number of them: days and hours of any zone
+are made of whole slots. A **place** is a slot and four dimensions; a **cell** has the sums of a place. Cells
+are linear: they can be added and subtracted, and can themselves be a difference (a change).
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ SLOT = timedelta(minutes=SLOT_MINUTES)
 
 DIMENSIONS = ("agent_type", "agent", "model", "status")
 UNKNOWN = "unknown"
-"""The group of tasks that don't say their agent, agent type or model, and of errors without a word."""
+"""The group of tasks without an agent, agent type or model, and of errors without text."""
 
 DIMENSION_CHARACTERS = 100
 """Dimensions are cut to this length: they are part of a database key, which has a limit."""
 
 ERROR_CHARACTERS = 200
-"""The characters of an error's text, without the space before it, that decide its kind."""
+"""The number of characters of an error's text, without leading space, that decide its kind."""
 
 Dimensions = tuple[str, str, str, str]
 Place = tuple[int, Dimensions]
@@ -80,14 +80,14 @@ Cells = dict[Place, Cell]
 
 
 class Contribution(NamedTuple):
-    """Everything that one task adds to the sums; a tuple because one is made for every change.
+    """Everything that one task adds to the sums; a tuple, since one is made for every change.
 
     Args:
         dimensions: Agent type, agent, model and status.
-        created_slot: The slot in which it counts as created.
-        finished_slot: The slot in which the rest counts; ``None`` until it is finished.
+        created_slot: The slot in which the task counts as created.
+        finished_slot: The slot in which the rest counts; ``None`` until the task is finished.
         outcome: Packed ``Totals`` of all but ``created``.
-        duration_bin: The bin of its duration.
+        duration_bin: The bin of the task's duration.
         error_kind: The kind of error of a failed task.
     """
 
@@ -115,10 +115,10 @@ def dimension(text: str | None) -> str:
 
 
 def error_kind(error: str | None) -> str:
-    """Sort an error under a short name.
+    """Return the kind of an error, a short name.
 
-    That is the name before the first colon, as in ``TimeoutError: read timed out``; else the beginning
-    of its first line, with numbers made equal, so that a thousand timeouts are one kind.
+    It is the name before the first colon, as in ``TimeoutError: read timed out``; else the beginning of the
+    first line, with all numbers made equal, so that a thousand timeouts are one kind.
     """
     line = (error or "").strip().partition("\n")[0][:ERROR_CHARACTERS].strip()
     name = _ERROR_KIND.match(line)
@@ -139,14 +139,14 @@ class Effect:
 
 
 def record(cells: Cells, change: Effect) -> None:
-    """Write a change into cells; those that come to nothing stay, empty."""
+    """Add a change to cells; cells that become zero stay."""
     if change.before is not None:
         _contribute(cells, change.before, -1)
     _contribute(cells, change.after, 1)
 
 
 def summed(changes: Iterable[Effect]) -> Cells:
-    """Add changes up into the cells that they changed."""
+    """Return the sums of changes, as cells by place."""
     cells: Cells = {}
     for change in changes:
         record(cells, change)
@@ -172,7 +172,7 @@ def _cell(cells: Cells, slot: int, dimensions: Dimensions) -> Cell:
 
 
 def _count(counts: dict[K, int], name: K, change: int) -> None:
-    """Change a count, and forget it when nothing is left of it."""
+    """Change a count, and remove it when it becomes zero."""
     total = counts.pop(name, 0) + change
     if total:
         counts[name] = total

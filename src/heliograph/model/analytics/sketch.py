@@ -2,13 +2,13 @@
 
 The scheme is DDSketch (Masson, Rim, Lee: "DDSketch: a fast and fully-mergeable quantile sketch with
 relative-error guarantees", PVLDB 12, 2019): values are counted in bins whose limits grow by a constant
-factor, so a value read from the middle of its bin is wrong by at most a fixed share of itself, whatever
-the value. A sketch is nothing but counts, so merging is adding, and taking a value back, as correcting a
-task's outcome needs, is subtracting: exact. (The library of that name only adds.)
+factor, so the middle of a value's bin deviates from the value by at most a fixed fraction. A sketch consists
+of counts only. So merging is addition, and taking a value back, as for a corrected task, is subtraction; both
+are exact. (The library of that name only adds.)
 
-It has three forms. ``Bins``, a dictionary, is for changing a few counts. A dump, 6 bytes for each bin that
-counts anything, is for rest, in memory and in the database. ``Sketch``, one integer with 32 bits for each
-bin, is for merging: two sketches of hundreds of bins are merged by a single addition.
+It has three forms. ``Bins``, a dictionary, is for changing a few counts. A dump, 6 bytes for each bin that is
+not empty, is for storage in memory and in the database. ``Sketch``, one integer with 32 bits for each bin, is
+for merging: two sketches of hundreds of bins are merged by a single addition.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ _LOG_GAMMA = math.log(_GAMMA)
 
 
 def bin_of(value: int) -> int:
-    """Return the bin that counts a value: 0 for zero and less, else from 1 on."""
+    """Return the bin of a value: 0 for zero and less, else from 1 on."""
     return 1 + math.ceil(math.log(value) / _LOG_GAMMA) if value > 0 else 0
 
 
 def dump(bins: Bins) -> bytes:
-    """Write counts, none of them negative, as they rest."""
+    """Return the dump of counts, none of which may be negative."""
     return b"".join(_ENTRY.pack(*entry) for entry in bins.items())
 
 
@@ -45,7 +45,7 @@ def load(dumped: bytes) -> Bins:
 
 
 def merged(dumps: bytes) -> Sketch:
-    """Merge dumps, one behind the other, into a sketch."""
+    """Merge concatenated dumps into a sketch."""
     bins: Bins = {}
     for position, count in _ENTRY.iter_unpack(dumps):
         bins[position] = bins.get(position, 0) + count
@@ -56,11 +56,11 @@ def merged(dumps: bytes) -> Sketch:
 
 
 def quantiles(sketch: Sketch, wanted: Sequence[float]) -> list[float] | None:
-    """Return the values at some quantiles, by nearest rank; ``None`` when nothing was counted.
+    """Return the values at some quantiles, by nearest rank; ``None`` for an empty sketch.
 
     Args:
         sketch: The counts to read from.
-        wanted: Ascending, each above 0 and at most 1: 0.5 is the median.
+        wanted: The quantiles, ascending, each above 0 and at most 1: 0.5 is the median.
     """
     lanes = -(-sketch.bit_length() // _LANE)
     counts = struct.unpack(f"<{lanes}I", sketch.to_bytes(lanes * 4, "little"))
@@ -77,5 +77,5 @@ def quantiles(sketch: Sketch, wanted: Sequence[float]) -> list[float] | None:
 
 
 def _middle_of(position: int) -> float:
-    """Return the value that stands for all of a bin, at most 1 % from each of them."""
+    """Return the value that represents a bin, at most 1 % away from each value in it."""
     return 2 * _GAMMA ** (position - 1) / (_GAMMA + 1) if position else 0.0

@@ -1,13 +1,12 @@
-"""Ranges of time cut into buckets as a wall clock in some zone shows them.
+"""Ranges of time, cut into buckets by the wall clock of a time zone.
 
-An hour begins when the zone's clocks show a full hour; a day, a week (on Monday) or a month begins at
-the first moment that they show its date. So a day has 23 or 25 hours when the clocks change, the hour
-that is repeated in autumn is two buckets, in a half-hour zone hours begin at :30 UTC, and a day that a
-zone skipped altogether has no bucket. Buckets leave no gaps and never overlap; the first and last are
-cut to the range.
+An hour begins when the zone's clocks show a full hour; a day, a week (on Monday) or a month begins at the
+first moment with its date. So a day has 23 or 25 hours when the clocks change, the hour that is repeated in
+autumn is two buckets, in a half-hour zone hours begin at :30 UTC, and a day that a zone skipped altogether
+has no bucket. Buckets leave no gaps and never overlap; the first and last are cut to the range.
 
-Everything lies on the 15-minute slots of ``model.rollup``: ranges are widened to whole slots, and the
-few offsets of the 1970s that were no multiple of 15 minutes are rounded down to one.
+All bounds are on the 15-minute slots of ``model.analytics.rollup``: ranges are widened to whole slots, and
+the few offsets of the 1970s that were not multiples of 15 minutes are rounded down to one.
 """
 
 from __future__ import annotations
@@ -43,13 +42,13 @@ _UNESCAPED_PLUS = re.compile(r"(:\d\d(?:\.\d+)?) (\d\d:?\d\d)$", re.ASCII)
 
 @attrs.frozen
 class Bucket:
-    """One piece of a range.
+    """One bucket of a range.
 
     Args:
         first: Its first slot.
-        last: The slot after its last.
-        start: The beginning, in ISO 8601 by the zone's clock, with the offset of that moment.
-        end: The beginning of the next one, likewise.
+        last: The slot after its last one.
+        start: Its beginning, in ISO 8601 by the zone's clock, with the offset of that moment.
+        end: The beginning of the next bucket, in the same form.
         utc_offset: The offset at its start, such as ``+02:00``.
     """
 
@@ -62,14 +61,14 @@ class Bucket:
 
 @attrs.frozen
 class Range:
-    """A stretch of time in whole slots; ``last`` is the slot after it."""
+    """A range of time in whole slots; ``last`` is the slot after it."""
 
     first: int
     last: int
 
     @property
     def previous(self) -> Range:
-        """The stretch of equal length that ends where this one begins; it does not reach before 1970."""
+        """The range of equal length that ends where this one begins; it does not reach before 1970."""
         return Range(max(0, 2 * self.first - self.last), self.first)
 
 
@@ -88,16 +87,16 @@ def parse_zone(text: str, field: str = "tz") -> ZoneInfo:
 
 
 def parse_moment(text: str, now: datetime, zone: ZoneInfo, field: str) -> datetime:
-    """Read a moment: ISO 8601, ``now``, or relative to now.
+    """Parse a moment: ISO 8601, ``now``, or relative to now.
 
     Args:
-        text: As it came in a query; a ``+`` of an offset that arrived as a space is understood.
-        now: Aware.
+        text: The text as it came in a query; an offset's ``+`` may have become a space.
+        now: The current time, aware.
         zone: The zone of a time or date without an offset.
         field: The name of the field in the error.
 
     Raises:
-        Invalid: None of these, or not between the years 1970 and 9998.
+        Invalid: It has none of these forms, or is not between the years 1970 and 9998.
     """
     if text == "now":
         return now.astimezone(UTC)
@@ -117,10 +116,10 @@ def parse_moment(text: str, now: datetime, zone: ZoneInfo, field: str) -> dateti
 
 
 def make_range(start: datetime, end: datetime, field: str = "from") -> Range:
-    """Widen a stretch of time to whole slots.
+    """Widen a range of time to whole slots.
 
     Raises:
-        Invalid: It ends before it begins, or where it begins; the error names ``field``.
+        Invalid: It ends where it begins, or before; the error names ``field``.
     """
     if start >= end:
         raise Invalid.field(field, f"must be before to, which is {end.isoformat()}")
@@ -159,7 +158,7 @@ def _bucket(first: int, last: int, zone: ZoneInfo) -> Bucket:
 
 
 def _edges(first: int, granularity: str, zone: ZoneInfo) -> Iterator[int]:
-    """Yield where buckets begin, from about ``first`` on, in order."""
+    """Yield the beginnings of buckets, from about ``first`` on, in order."""
     match granularity:
         case "15m":
             yield from count(first)
@@ -175,7 +174,7 @@ def _hours(slot: int, zone: ZoneInfo) -> Iterator[int]:
         after = slot + HOUR - (slot + offset) % HOUR
         changed = _offset(after, zone)
         if (changed - offset) % HOUR:
-            # A change of half an hour: the clocks show a full hour at another time than they would have.
+            # After a change of half an hour the next full hour comes at another moment.
             after = next(later for later in count(slot + 1) if _offset(later, zone) != offset)
             changed = _offset(after, zone)
         slot, offset = after, changed

@@ -1,9 +1,9 @@
 """Sums over tasks, packed into one integer.
 
-Answers are made of millions of additions of the same ten numbers. Packed side by side into one integer,
-64 bits each, all ten are added (or subtracted) by a single operation: ten times as fast as a tuple of
-them, in half the memory, and just as exact. A packed sum may also be a difference, with negative numbers
-in it; ``unpack`` reads either, as long as each number is between -2**63 and 2**63.
+Answers need millions of additions of the same ten numbers. Packed side by side into one integer, 64 bits
+each, all ten are added (or subtracted) by a single operation: ten times as fast as a tuple, in half the
+memory, and just as exact. A packed sum may also be a difference with negative numbers; ``unpack`` reads both,
+as long as each number is between -2**63 and 2**63.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ class Totals(NamedTuple):
         failed: Finished tasks that failed; the rest were cancelled.
         cost_nanos: The tasks' cost, in nano-dollars.
         costs_computed: Tasks whose cost comes from the price table.
-        costs_unknown: Tasks that have used tokens, and nobody knows what they cost.
-        input_tokens: Tokens in, with those that came from a cache or were written to one.
-        output_tokens: Tokens out.
-        duration_ms: Time from start to finish, added up.
+        costs_unknown: Tasks that have used tokens at an unknown cost.
+        input_tokens: Input tokens, including those that came from a cache or were written to one.
+        output_tokens: Output tokens.
+        duration_ms: The tasks' time from start to finish.
     """
 
     created: int = 0
@@ -44,7 +44,7 @@ class Totals(NamedTuple):
 
 _LANE = 64
 BITS = _LANE * len(Totals._fields)
-"""The bits that a packed sum takes; a value that is packed above them does not disturb it."""
+"""The number of bits of a packed sum; another value may be packed above them."""
 
 _HALF = 1 << _LANE - 1
 _HALVES = sum(_HALF << _LANE * position for position in range(len(Totals._fields)))
@@ -67,7 +67,7 @@ def unpack(packed: Packed) -> Totals:
 
 
 def weight(packed: Packed) -> tuple[int, int]:
-    """Return by what a group is compared with others: its cost, then its tasks."""
+    """Return the key by which groups are compared: the cost, then the number of tasks."""
     return _lane(packed, _COST), sum(_lane(packed, position) for position in _TASKS)
 
 

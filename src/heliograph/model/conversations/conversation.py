@@ -1,7 +1,7 @@
-"""A conversation: what is said of it, and what its messages and its tasks add up to.
+"""A conversation: its own fields, and the sums over its messages and its tasks.
 
 A task belongs to the conversation that it names, and adds its cost, its time and itself, however it ended. A
-conversation that only tasks know of is kept, but not shown: it is ``known`` from its first own event on.
+conversation that only tasks name is kept, but not shown: it is ``known`` from its first own event on.
 """
 
 from __future__ import annotations
@@ -96,7 +96,7 @@ class Conversation:
 
     @property
     def shown(self) -> bool:
-        """Whether it is there for those who ask."""
+        """Whether answers include it."""
         return self.known and not self.deleted
 
     def apply(self, event: Event, prices: Prices) -> None:
@@ -142,7 +142,7 @@ class Conversation:
 
 
 def words(text: str | None) -> frozenset[str]:
-    """Return the words by which a title is found, in small letters."""
+    """Return the words by which a title is found, in lower case."""
     found = _WORD.findall((text or "").casefold())
     return frozenset(word[:WORD_CHARACTERS] for word in found[:TITLE_WORDS])
 
@@ -169,7 +169,7 @@ def _of_message(message: ConversationMessage) -> ConversationShare | None:
 
 def _key_of(event: Event) -> Key | None:
     if not event.topic.startswith("conversation.") or event.topic == DELTA:
-        return None  # pieces are the bulk of what is said, and change nothing of the conversation
+        return None  # pieces are most of the events, and do not change the conversation
     return (event.channel.partition(":")[2],)
 
 
@@ -179,7 +179,7 @@ class ConversationFilter:
 
     Args:
         archived: Only those that are archived, or only those that are not.
-        text: The title has each word of it, or one that begins so.
+        text: The title has, for each of these words, a word that begins with it.
         since: Changed at or after.
         until: Changed before.
     """

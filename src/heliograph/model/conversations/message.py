@@ -1,10 +1,10 @@
 """A message of a conversation.
 
-It is said whole, by ``conversation.message``, or it grows: each ``conversation.delta`` adds a piece of text,
-and the last one says ``done``. A growing message is none of the conversation's messages yet. Its text is in
-the log alone, and is put together when it ends, or when somebody asks for it (``grown``). A writer that must
-begin again says ``rewind``: then the piece is written over what the message held so far. What has ended stays
-as it is, unless it is said again whole; pieces that come late change nothing.
+A message is published whole, by ``conversation.message``, or it grows: each ``conversation.delta`` adds a
+piece of text, and the last one has ``done``. A growing message does not count as one of the conversation's
+messages yet. Its text is only in the log, and is put together when the message ends, or for a request
+(``grown``). A writer that must begin again sends ``rewind``: that piece replaces the text so far. A message
+that has ended stays as it is, unless it is published again whole; late pieces change nothing.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ MESSAGE = "conversation.message"
 DELTA = "conversation.delta"
 
 MAX_TEXT = 2_000_000
-"""Characters that a growing message keeps; no single event has that many."""
+"""The most characters of a growing message; no single event has that many."""
 
 
 @attrs.define
@@ -35,11 +35,11 @@ class ConversationMessage:
 
     Args:
         id: Its conversation's id and its own, joined by a slash.
-        created_at: The time at which it was said, or began to grow.
+        created_at: The time at which it was published, or began to grow.
         updated_at: The time of its last change.
         content: Its text; ``None`` while it grows.
         stored_id: The event that made it whole; 0 while it grows.
-        text_from: The piece that its text begins with, of a message that grows.
+        text_from: The event of the piece that a growing message's text begins with.
         last_event_id: The last event that changed it.
     """
 
@@ -98,7 +98,7 @@ def grown(message_id: str, pieces: Iterable[Mapping[str, Any]]) -> str:
     Args:
         message_id: The message.
         pieces: The payloads of its conversation's deltas from ``text_from`` on, in order; those of other
-            messages are left out.
+            messages are ignored.
     """
     text = "".join(piece["content"] for piece in pieces if piece["message_id"] == message_id)
     return text[:MAX_TEXT]
@@ -112,7 +112,7 @@ class MessageFilter:
         conversation_id: The conversation of the messages.
         since: Only messages that became whole after this event.
         roles: Only messages of these roles; empty does not filter.
-        growing: Instead of the whole ones, those that grow.
+        growing: Whether to list growing messages instead of whole ones.
     """
 
     conversation_id: str
