@@ -5,8 +5,8 @@
     with heliograph.task("summarise", agent="writer") as task:
         task.print("reading")
 
-Nothing is imported before it is asked for, and nothing of the service ever. To publish takes attrs and orjson
-in the program's own threads, to ask and to follow httpx as well.
+Names are imported when they are first used, and the service's modules never. Publishing needs attrs and
+orjson in the program's own threads; asking and following also need httpx.
 """
 
 from typing import TYPE_CHECKING

@@ -4,8 +4,8 @@ Each command imports what it needs when it runs, so that ``heliograph --help`` a
 once. Exit statuses: 0 done, 1 refused, 2 wrong usage or settings, 3 the service can't be reached, 130
 interrupted; ``exec`` passes on its command's own.
 
-A long module, since the options of all commands are declared side by side, so that the same thing is called
-the same everywhere. What a command does is elsewhere.
+A long module, since the options of all commands are declared side by side, so that the same option has the
+same name everywhere. The work of the commands is elsewhere.
 """
 
 from __future__ import annotations
@@ -46,13 +46,13 @@ _ELSEWHERE = {
     "load": "heliograph.client.load",
     **dict.fromkeys(("ask", "cost", "event"), "heliograph.client.agent.commands"),
 }
-"""Commands that live with their own machinery, and are imported at their first use."""
+"""Commands that are declared in other modules, and imported at their first use."""
 
 
 class _Commands(click.Group):
     """The commands.
 
-    An interrupt that no command has taken for itself ends the process quietly.
+    An interrupt that no command handles ends the process quietly.
     """
 
     def list_commands(self, ctx: click.Context) -> list[str]:
@@ -68,9 +68,9 @@ class _Commands(click.Group):
         status = INTERRUPTED
         try:
             return super().invoke(ctx)
-        except* KeyboardInterrupt:  # alone, or in the groups that Trio's nurseries make
+        except* KeyboardInterrupt:  # alone, or in the exception groups of Trio's nurseries
             pass
-        except* ModuleNotFoundError as missing:  # a client's installation has nothing of the service
+        except* ModuleNotFoundError as missing:  # a client's installation lacks the service's libraries
             _say(f"{missing.exceptions[0]}: to serve, pip install 'heliograph[server]'")
             status = WRONG
         sys.exit(status)
@@ -81,7 +81,7 @@ class _Commands(click.Group):
 def main() -> None:
     """Live output and status of AI-agent fleets: the service, and what talks to it."""
     if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="replace")  # what a terminal's encoding lacks is shown as ?
+        sys.stdout.reconfigure(errors="replace")  # characters that the terminal's encoding lacks become ?
 
 
 def _check_url(ctx: click.Context, param: click.Parameter, url: str) -> str:
@@ -353,7 +353,7 @@ def serve(demo: bool, file: Path | None, host: str | None, port: int | None, api
     """Serve until Ctrl-C or SIGTERM."""
     import gc
 
-    gc.disable()  # what is imported stays: to look for garbage in it again and again only delays the start
+    gc.disable()  # imported modules stay, so collections among them would only delay the start
     import attrs
     import trio
 
@@ -461,7 +461,7 @@ def backup(target: Path, file: Path | None) -> None:
 @click.argument("source", type=click.Path(path_type=Path, exists=True))
 @_CONFIG
 def restore(source: Path, file: Path | None) -> None:
-    """Make the data folder's database, which must not be there yet, of the copy SOURCE."""
+    """Make the data folder's database, which must not exist yet, from the copy SOURCE."""
     from heliograph.storage.embedded.upkeep import restore
 
     _of_folder(lambda folder: restore(source, folder), file)
@@ -469,7 +469,7 @@ def restore(source: Path, file: Path | None) -> None:
 
 
 def _of_folder(work: Callable[[Path], Result], file: Path | None) -> Result:
-    """Do something with the data folder; where there is PostgreSQL, its own tools are for that."""
+    """Run ``work`` on the data folder; with PostgreSQL its own tools must be used instead."""
     from heliograph.model.errors import SettingsError
 
     storage = _settings(file).storage
@@ -519,7 +519,7 @@ def _say(sentence: str) -> None:
 
 
 def _run(work: Callable[[], Awaitable[Result]]) -> Result:
-    """Run client work until it is done or Ctrl-C; what goes wrong becomes words and an exit status."""
+    """Run client work until it is done or Ctrl-C; an error becomes a message and an exit status."""
     import trio
 
     try:
@@ -535,10 +535,10 @@ def _run(work: Callable[[], Awaitable[Result]]) -> Result:
 
 
 async def _until_interrupted(work: Callable[[], Awaitable[Result]]) -> Result:
-    """Do the work; at Ctrl-C cancel it, so that everything in it is closed in order.
+    """Run ``work``; cancel it at Ctrl-C, so that everything in it is closed in order.
 
     Raises:
-        KeyboardInterrupt: It was interrupted.
+        KeyboardInterrupt: The work was interrupted.
     """
     import trio
 
@@ -554,7 +554,7 @@ async def _until_interrupted(work: Callable[[], Awaitable[Result]]) -> Result:
             nursery.start_soon(cancel_at_signal)
             try:
                 result.append(await work())
-            except Exception as error:  # raised below, outside the nursery, which would make a group of it
+            except Exception as error:  # raised again outside the nursery, which would wrap it in a group
                 failure = error
             nursery.cancel_scope.cancel()
     if failure is not None:

@@ -1,9 +1,9 @@
 """Settings: defaults, then ``config.toml``, then the environment; strict, and frozen once read.
 
-A wrong or unknown key is answered by its path and what would be right. No other module reads the file, and
-none but ``variables`` the environment.
+A wrong or unknown key is reported with its path and the right values. No other module reads the file, and
+only ``variables`` reads the environment.
 
-A long module, since all that can be set is read in one place.
+A long module, since all settings are read in one place.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ MIB = 1024 * KIB
 
 
 def is_loopback(host: str) -> bool:
-    """Tell whether a host's name or address is this machine's own, whatever a name server says."""
+    """Tell whether a host's name or address is a loopback one, without asking a name server."""
     try:
         return host.lower() == "localhost" or ip_address(host).is_loopback
     except ValueError:
@@ -67,7 +67,7 @@ def _web_url(_: object, __: object, text: str | None) -> None:
 
 
 def _origins_of_browsers(_: object, __: object, origins: tuple[str, ...]) -> None:
-    """Refuse what no browser sends as ``Origin``: it would allow nothing, and nobody would be told."""
+    """Refuse origins in a form that no browser sends as ``Origin``: they would silently allow nothing."""
     for origin in origins:
         right = origin if origin in {"*", "null"} else _origin_of(origin)
         if origin != right:
@@ -75,7 +75,7 @@ def _origins_of_browsers(_: object, __: object, origins: tuple[str, ...]) -> Non
 
 
 def _origin_of(text: str) -> str:
-    """Return a page's origin as browsers write it."""
+    """Return a page's origin in the form that browsers send."""
     parts = urlsplit(text if "://" in text else f"http://{text}")
     place = parts.netloc.rpartition("@")[2].lower()
     return f"{parts.scheme}://{place.removesuffix(_DEFAULT_PORTS.get(parts.scheme, ' '))}"
@@ -109,7 +109,7 @@ class ServerSettings:
     drain_seconds: float = number(1.0, 0, 600)
     tls_cert: Path | None = None
     tls_key: Path | None = None
-    """Without it the key is in the file of the certificate."""
+    """Without it, ``tls_cert`` has the key, too."""
 
 
 @attrs.frozen
@@ -135,7 +135,7 @@ class EventSettings:
     """The limits of what publishers send."""
 
     max_bytes: int = number(1 * MIB - 16 * KIB, KIB, 64 * MIB)
-    """The default leaves room for the envelope in the 1 MiB that most clients of WebSockets read."""
+    """The default leaves room for the envelope within 1 MiB, the limit of most WebSocket clients."""
     key_ttl_seconds: int = number(86400, 1, 30 * 86400)
     max_per_request: int = number(20_000, 1, 100_000)
     append_queue: int = number(1024, 1, 100_000)
@@ -143,11 +143,11 @@ class EventSettings:
 
 @attrs.frozen
 class TaskSettings:
-    """What is expected of tasks.
+    """The settings of tasks.
 
     Args:
-        lost_after_seconds: A task that has announced a heartbeat and is silent for so long, and for three
-            heartbeats, is lost; 0: never.
+        lost_after_seconds: The silence after which a task that has announced a heartbeat is lost, if it is
+            also three heartbeats long; 0: never.
     """
 
     lost_after_seconds: float = number(60.0, 0, 7 * 86400)
@@ -155,7 +155,7 @@ class TaskSettings:
 
 @attrs.frozen
 class StreamSettings:
-    """Every promise of the streams that has a number."""
+    """The limits and intervals of streams."""
 
     flush_ms: float = number(20.0, 0, 1000)
     pending_bytes: int = number(1 * MIB, 4 * KIB, 256 * MIB)
@@ -181,12 +181,13 @@ class EngineSettings:
     """The engine that works on tasks.
 
     Args:
-        url: Its URL, if it is asked over HTTP.
-        queue: The list in Redis (``storage.redis_url``) that it takes tasks from; it goes before ``url``.
+        url: Its URL, if it takes tasks over HTTP.
+        queue: The list in Redis (``storage.redis_url``) that it takes tasks from; it takes precedence over
+            ``url``.
         timeout_seconds: The time in which it must answer.
-        patience_seconds: The time without a sign of a task after which it is given the task again.
+        patience_seconds: The silence of a task after which the engine is given the task again.
         attempts: The most times that it is given a task.
-        repo_path: The folder that it is told to work in.
+        repo_path: The folder that it should work in.
     """
 
     url: str | None = attrs.field(default=None, validator=_web_url)
@@ -199,7 +200,7 @@ class EngineSettings:
 
 @attrs.frozen
 class LogSettings:
-    """The service's own reports."""
+    """The service's own log."""
 
     level: str = attrs.field(default="INFO", validator=validators.in_(LOG_LEVELS), converter=_upper)
 
@@ -210,7 +211,7 @@ def _selector(_: object, __: object, text: str) -> None:
 
 
 def _distinct_names(_: object, __: object, keys: tuple[KeySettings, ...]) -> None:
-    """Refuse a name for several keys: a ticket carries only the name, and would give rights of another."""
+    """Refuse several keys with one name: a ticket has only the name, and could give another key's rights."""
     names = [key.name for key in keys]
     for name in names:
         if names.count(name) > 1:
@@ -222,11 +223,11 @@ class KeySettings:
     """One API key, kept as the SHA-256 of its text.
 
     Args:
-        name: Shown in logs and counters.
+        name: The name in logs and counters.
         sha256: Hex digest of the key.
         scopes: Some of ``read``, ``publish``, ``admin``.
         channels: Selectors that the key may read and publish; empty: all.
-        quota: What it may use; ``None``: as ``auth.quota`` says.
+        quota: The key's own quota; ``None``: that of ``auth.quota``.
     """
 
     name: str
@@ -245,17 +246,17 @@ class AuthSettings:
     keys: tuple[KeySettings, ...] = attrs.field(default=(), validator=_distinct_names)
     ticket_seconds: float = number(60.0, 1, 3600)
     ticket_return_seconds: float = number(86400.0, 1, 30 * 86400)
-    """Seconds for which an event stream's ticket is good for coming back to it."""
+    """Seconds for which a ticket is accepted when a client resumes its event stream."""
     session_seconds: float = number(12 * 3600.0, 60, 30 * 86400)
     task_key_seconds: float = number(7 * 86400.0, 60, 90 * 86400)
     open_networks: tuple[str, ...] = attrs.field(default=(), validator=_networks)
     quota: Quota = attrs.field(factory=Quota)
-    """Of each key that has none of its own."""
+    """The quota of each key that has none of its own."""
 
 
 @attrs.frozen
 class Settings:
-    """Everything that can be set, by section."""
+    """All settings, by section."""
 
     server: ServerSettings = ServerSettings()
     storage: StorageSettings = StorageSettings()
@@ -279,8 +280,7 @@ def load(file: Path | None = None, environ: Mapping[str, str] = os.environ) -> S
     """Read the settings.
 
     Args:
-        file: A TOML file that must exist; ``None`` takes ``config.toml`` from the working folder if it
-            is there.
+        file: A TOML file that must exist; ``None``: ``config.toml`` in the working folder, if it exists.
         environ: The environment.
 
     Raises:
@@ -305,7 +305,7 @@ def load(file: Path | None = None, environ: Mapping[str, str] = os.environ) -> S
 
 
 def _halves(storage: StorageSettings) -> list[str]:
-    """Redis is the log and PostgreSQL the store: one of them alone is half a service."""
+    """Return the faults of the storage's settings: Redis and PostgreSQL, log and store, need each other."""
     match storage:
         case StorageSettings(database_url=str(), redis_url=None):
             return ["storage.redis_url: is missing; DATABASE_URL needs REDIS_URL beside it"]
@@ -330,21 +330,21 @@ def _room(redis: RedisSettings) -> list[str]:
 
 
 def _one_place(artifacts: ArtifactSettings) -> list[str]:
-    """Return the faults of the artifacts' settings: they are kept in one place."""
+    """Return the faults of the artifacts' settings: there must be only one place for them."""
     if artifacts.folder is None or artifacts.url is None:
         return []
     return ["artifacts.url: artifacts.folder is set too; name one of them"]
 
 
 def _whole_tls(server: ServerSettings) -> list[str]:
-    """Return what is wrong: a key without its certificate would serve everything in the clear."""
+    """Return the faults of TLS's settings: a key without a certificate would leave everything unencrypted."""
     if server.tls_key is None or server.tls_cert is not None:
         return []
     return ["server.tls_cert: is missing, and server.tls_key is set (HELIOGRAPH_TLS_CERT)"]
 
 
 def as_toml_lines(settings: Settings) -> list[str]:
-    """Write the settings in force as TOML-like lines, secrets hidden: what ``heliograph config`` prints."""
+    """Return the settings in force as TOML-like lines without secrets, for ``heliograph config``."""
     lines = []
     for path, value in sorted(_flatten(attrs.asdict(settings), "")):
         shown = "***" if path.endswith("sha256") else value

@@ -1,7 +1,7 @@
-"""``heliograph keys``: the API keys that are kept beside the data, or in the database.
+"""``heliograph keys``: the API keys in the vault, which is in the data folder or in the database.
 
-The commands work on the storage itself, not by way of a service: the first key can be made before anything
-serves, and a service that runs finds what has changed within a second.
+The commands work on the storage itself, not through a service: the first key can be made before a service
+runs, and a running service notices changes within a second.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from heliograph.storage.sql.vault import OpenVault
 
 REFUSED, WRONG, UNREACHABLE = 1, 2, 3
 MOST = 10_000
-"""Keys that may be kept, those that were revoked among them: every look of every node reads all of them."""
+"""The most keys, including revoked ones: every node reads all of them twice a second."""
 
 _DURATION = re.compile(r"(\d{1,6})([smhdw])")
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
@@ -49,12 +49,12 @@ def keys_command() -> None:
 
 
 class Expiry(click.ParamType[float]):
-    """A moment: so much time from now, or a date or time in ISO 8601."""
+    """A moment: a time from now, or a date or time in ISO 8601."""
 
     name = "when"
 
     def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        """Return it in seconds since the epoch."""
+        """Return the moment in seconds since the epoch."""
         if duration := _DURATION.fullmatch(value):
             return time.time() + int(duration[1]) * _SECONDS[duration[2]]
         try:
@@ -94,7 +94,7 @@ def add(
     tasks: int,
     file: Path | None,
 ) -> None:
-    """Make the key NAME and print it: it is shown this once, and only its hash is kept."""
+    """Make the key NAME and print it: it is shown only this once, and only its hash is kept."""
     settings = _settings(file)
     if any(key.name == name for key in settings.auth.keys):
         _refuse(f"the settings have a key {name} already")
@@ -128,7 +128,7 @@ def add(
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
 @_config_option
 def list_(as_json: bool, file: Path | None) -> None:
-    """Show the keys that are kept, and those of the settings; never the keys themselves."""
+    """List the keys that are kept and those of the settings, without the keys' texts."""
     settings = _settings(file)
     with _changing(settings) as vault:
         kept, broken = stored_keys(vault.secrets())
@@ -160,7 +160,7 @@ def list_(as_json: bool, file: Path | None) -> None:
 @click.argument("names", nargs=-1, required=True, metavar="NAME…")
 @_config_option
 def revoke(names: tuple[str, ...], file: Path | None) -> None:
-    """Revoke keys for good: within a second their streams end, and nothing they bought is believed."""
+    """Revoke keys for good: within a second their streams end, and their tickets and sessions are refused."""
     settings = _settings(file)
     with _changing(settings) as vault:
         kept, _ = stored_keys(vault.secrets())

@@ -10,7 +10,7 @@ import structlog
 
 
 def configure(level: str) -> None:
-    """Set the logging of the process up: levels by name, as ``LOG_LEVEL`` gives them."""
+    """Set up the logging of the process; ``level`` is a name, as in ``LOG_LEVEL``."""
     shared: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.processors.add_log_level,

@@ -1,9 +1,9 @@
-"""The composition root: the only place that wires, and whose nesting is the order of start and of stop.
+"""The composition root: the only place that wires; its nesting is the order of start and of stop.
 
-Reading inwards is starting, reading outwards is stopping: storage is opened first and closed last;
-inside it the appender, which must outlive every publisher; then what follows the log (subscriber and
-hub); then the streams' own tasks; innermost the front, which ends first. A crash in any actor cancels
-everything inside and ends the process loudly.
+Start goes inwards, stop goes outwards. Storage is opened first and closed last. Inside it is the appender,
+which must outlive every publisher; then the followers of the log (subscriber and hub); then the streams' own
+tasks; innermost the front, which ends first. A crash in any actor cancels everything inside and ends the
+process loudly.
 
 A long module, since the nesting can only be read, and changed, as one.
 """
@@ -73,16 +73,16 @@ GRACE_SECONDS = 0.5
 async def run(settings: Settings, *, task_status: trio.TaskStatus[str] = trio.TASK_STATUS_IGNORED) -> None:
     """Serve until SIGTERM or SIGINT, then drain; a second signal stops at once.
 
-    Reports the URL it serves as its started value.
+    Its started value is the URL that it serves.
 
     Raises:
-        SettingsError: Something in the settings can't be used: the address, the folder, the database.
+        SettingsError: A setting can't be used: the address, the folder, the database.
     """
     tune_process()
     tls = None
     if settings.server.tls_cert is not None:
         tls = Tls(settings.server.tls_cert, settings.server.tls_key)
-    # Outermost, so that an impatient second signal never strikes while storage is being closed.
+    # Outermost, so that an impatient second signal never interrupts the closing of storage.
     with exporting(), trio.open_signal_receiver(*SIGNALS) as signals:
         await _run_storage(settings, tls, signals, task_status)
     log.info("stopped")
@@ -209,7 +209,7 @@ async def _run_streams(
             lambda: (staff.stats().retention.removed, staff.stats().retention.runs),
             timedelta(seconds=settings.events.key_ttl_seconds),
         )
-        audit.keys(keyring.keys.values())  # what happened while nothing was served
+        audit.keys(keyring.keys.values())  # changes while no service ran
         followers.start_soon(audit.run, name="audit")
         configured = frozenset(key.name for key in settings.auth.keys)
         keyring.on_look = KeyNews(authenticator, streams, audit, configured).hear
@@ -287,7 +287,7 @@ async def _run_streams(
 
 
 def _engine(settings: Settings, storage: Storage, appender: Appender) -> Engine:
-    """Make the actor that gives tasks to the engine, as the settings name it."""
+    """Make the actor that gives tasks to the engine of the settings."""
     wanted = settings.engine
     link: Link | None = None
     if wanted.queue is not None and storage.queue is not None:
@@ -321,7 +321,7 @@ async def _heed_signals(
 ) -> None:
     terminal = sys.stderr.isatty()
     async for number in signals:
-        # A terminal that is closed hangs up too; then this process ends with it, as it always did.
+        # A closed terminal also sends SIGHUP; this process then ends with it, as is usual.
         if number == signal.SIGHUP and sys.stderr.isatty() == terminal:
             log.info("reloading", signal="SIGHUP")
             keyring.look_now()
@@ -344,8 +344,8 @@ class Staff:
 
     Args:
         actors: The actors by name.
-        stats: Takes a snapshot of their counters.
-        clock: The clock that retention goes by.
+        stats: Returns a snapshot of their counters.
+        clock: The clock that retention uses.
     """
 
     actors: Mapping[str, Callable[[], Awaitable[None]]]
@@ -386,7 +386,7 @@ def open_storage(settings: Settings) -> AbstractAsyncContextManager[Storage]:
 
 
 def open_artifacts(settings: Settings) -> Artifacts:
-    """Open what runs leave behind: the bucket or the folder that the settings name.
+    """Open the storage of artifacts: the bucket or the folder that the settings name.
 
     Raises:
         SettingsError: The bucket can't be used.
@@ -397,11 +397,11 @@ def open_artifacts(settings: Settings) -> Artifacts:
 
 
 def migrate(settings: Settings) -> str:
-    """Bring the database that the settings name to today's schema; return a sentence that says what was done.
+    """Migrate the database that the settings name to the current schema; return a sentence about the outcome.
 
     Raises:
-        SettingsError: It can't be used, or its schema is newer than this program.
-        Unavailable: It is away.
+        SettingsError: The database can't be used, or its schema is newer than this program.
+        Unavailable: The database is away.
     """
     url = settings.storage.database_url
     place = str(settings.storage.data) if url is None else hide_password(url)
@@ -412,11 +412,11 @@ def migrate(settings: Settings) -> str:
 
 
 def tune_process() -> None:
-    """Fit the process to many connections: as many files as allowed, and few collections of cycles.
+    """Prepare the process for many connections: as many files as allowed, and few garbage collections.
 
-    A full collection walks every object of every stream; by default CPython would do so again and again
-    while thousands connect. Streams are freed by reference counts (they break their cycles when they
-    close), so what is left for the collector is the frameworks' garbage, which can wait.
+    A full collection walks every object of every stream; by default CPython would do so again and again while
+    thousands connect. Streams are freed by reference counts (they break their cycles when they close), so the
+    collector only has to find the frameworks' garbage, which can wait.
     """
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
@@ -425,7 +425,7 @@ def tune_process() -> None:
 
 
 def open_to_all(settings: Settings, keyring: Keyring) -> str | None:
-    """Return what is wrong: nothing but loopback is served as long as everybody may do everything."""
+    """Return the fault of serving other addresses than loopback without keys; none if there is no fault."""
     host = settings.server.host
     if settings.auth.open_networks:
         log.warning("no key is needed from these networks", networks=settings.auth.open_networks)
@@ -447,7 +447,7 @@ def open_to_all(settings: Settings, keyring: Keyring) -> str | None:
 
 
 def sweep_interval(settings: Settings) -> float:
-    """Return the seconds between two looks at streams: few enough for the shortest of their deadlines."""
+    """Return the seconds between two sweeps of the streams, short enough for the shortest deadline."""
     streams = settings.streams
     shortest = min(
         streams.keepalive_seconds,

@@ -1,8 +1,8 @@
-"""Sends spans to where OpenTelemetry's standard environment variables say, if they say so.
+"""Export of spans by OpenTelemetry's standard environment variables.
 
-``OTEL_TRACES_EXPORTER`` (``otlp`` or ``console``) or an ``OTEL_EXPORTER_OTLP_ENDPOINT`` asks for it; the SDK
-reads all the others (``OTEL_SERVICE_NAME``, ``OTEL_TRACES_SAMPLER``, ``OTEL_EXPORTER_OTLP_HEADERS``, …) by
-itself. It comes with the extra ``heliograph[otel]``.
+``OTEL_TRACES_EXPORTER`` (``otlp`` or ``console``) or an ``OTEL_EXPORTER_OTLP_ENDPOINT`` switches it on. The
+SDK reads all the others (``OTEL_SERVICE_NAME``, ``OTEL_TRACES_SAMPLER``, ``OTEL_EXPORTER_OTLP_HEADERS``, …)
+by itself. The SDK comes with the extra ``heliograph[otel]``.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ EXPORTERS = ("otlp", "console")
 
 @contextmanager
 def exporting(environ: Mapping[str, str] = os.environ) -> Iterator[None]:
-    """Export spans inside this block, if the environment asks for it; what waits is sent at its end.
+    """Export spans in the body, if the environment asks for it; send the waiting ones at its end.
 
     Raises:
-        SettingsError: It asks for what is not there.
+        SettingsError: The environment asks for an exporter that is not installed or not known.
     """
     endpoints = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
     default = "otlp" if any(environ.get(name) for name in endpoints) else "none"

@@ -1,4 +1,4 @@
-"""Environment variables: which setting each one overrides, how its text is read, and which are unknown."""
+"""Environment variables: the settings that they override, the parsing of their text, and unknown ones."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ KEYS_HELP = "write key, name:key or name:key:scope+scope, separated by commas"
 
 
 def _keys(text: str) -> list[dict[str, Any]]:
-    """Read ``key``, ``name:key`` or ``name:key:scope+scope``, separated by commas; hash the keys."""
+    """Parse ``key``, ``name:key`` or ``name:key:scope+scope``, separated by commas; hash the keys."""
     keys: list[dict[str, Any]] = []
     for item in filter(None, (part.strip() for part in text.split(","))):
         parts = item.split(":", 2)
@@ -24,7 +24,7 @@ def _keys(text: str) -> list[dict[str, Any]]:
         if not (name and secret):
             raise ValueError(f"{KEYS_HELP}; number {number} lacks a part")
         scopes = parts[2].split("+") if len(parts) == 3 else ["read", "publish"]
-        if not set(scopes) <= set(SCOPES):  # not to be shown: it may be the rest of a key with a colon in it
+        if not set(scopes) <= set(SCOPES):  # not shown, since it may be part of a key with a colon in it
             raise ValueError(f"{KEYS_HELP}; number {number} has a scope that is none of {', '.join(SCOPES)}")
         keys.append({"name": name, "sha256": _sha256(secret), "scopes": scopes})
     return keys
@@ -76,16 +76,16 @@ ENVIRONMENT: Mapping[str, tuple[str, Callable[[str], Any]]] = {
     "AGENT_ENGINE_URL": ("engine.url", str),
     "LOG_LEVEL": ("log.level", str),
 }
-"""Environment variables, the setting each one overrides, and how its text is read; lists of two that name the
-same setting are put together."""
+"""By environment variable: the setting that it overrides, and the parser of its text. The lists of two
+variables for the same setting are joined."""
 
 CLIENT_VARIABLES = ("HELIOGRAPH_URL", "HELIOGRAPH_API_KEY", "HELIOGRAPH_TASK_ID")
-"""Variables of the commands that talk to a service."""
+"""Variables of the commands that use a service."""
 
 OF_KUBERNETES = re.compile(
     r"HELIOGRAPH_(\w+_)?(SERVICE_(HOST|PORT\w*)|PORT_\d+_\w+)=.*|HELIOGRAPH_(\w+_)?PORT=\w+://.*"
 )
-"""The variables that Kubernetes sets in every container beside a service of our name, as ``NAME=text``."""
+"""Matches ``NAME=text`` of the variables that Kubernetes sets for a service of our name."""
 
 
 def read_environment(
@@ -118,7 +118,7 @@ def read_environment(
 
 
 def _unknown(name: str, text: str) -> str | None:
-    """Return the fault of a variable that has our prefix and means nothing."""
+    """Return the fault of an unknown variable that has our prefix."""
     ours = (*ENVIRONMENT, *CLIENT_VARIABLES)
     prefixed = [known for known in ours if known.startswith("HELIOGRAPH_")]
     if not name.startswith("HELIOGRAPH_") or name in ours or OF_KUBERNETES.fullmatch(f"{name}={text}"):

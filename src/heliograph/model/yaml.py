@@ -1,10 +1,10 @@
-"""YAML that people write and nobody checked: read safely, within bounds, and with the line of every value.
+"""Safe parsing of untrusted YAML, within bounds, and with the line of every value.
 
 libyaml scans, which is several times faster than PyYAML's own scanner. PyYAML composes and constructs, so
-that both can be held in: a file of a few hundred bytes may say a billion values (an alias inside an alias
-inside an alias), nest a hundred thousand lists, or name a Python class. Taken is what JSON has: objects with
-text for keys, lists, text, numbers, booleans and null. A date stays the text that was written. A key that
-stands twice is an error: to take one of the two in silence would be worse.
+that both steps can be bounded: a file of a few hundred bytes may stand for a billion values (an alias inside
+an alias inside an alias), nest a hundred thousand lists, or name a Python class. The values of JSON are
+accepted: objects with text as keys, lists, text, numbers, booleans and null. A date stays text as written. A
+duplicate key is an error: taking one of the two silently would be worse.
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ from heliograph.model.errors import Malformed
 MAX_BYTES = 256 * 1024
 MAX_DEPTH = 40
 MAX_VALUES = 50_000
-"""The most values in a file, with each alias counted as all that it stands for."""
+"""The most values in a file; an alias counts as all values that it stands for."""
 LONGEST = 2**63
-"""Whole numbers must be below it, and not below its negative: what 64 bits hold."""
+"""The bound of whole numbers, which must fit into 64 bits: from ``-LONGEST`` to below ``LONGEST``."""
 
 Place = tuple[str | int, ...]
-"""The way to a value: ``("nodes", 3, "name")``."""
+"""The path of a value: ``("nodes", 3, "name")``."""
 
 
 class BadYaml(Malformed):
-    """The text is not YAML of the kind that is taken; ``line`` says where, from 1, if that is known."""
+    """The text is not YAML of the accepted form; ``line`` is the fault's line, from 1, if it is known."""
 
     def __init__(self, message: str, line: int | None = None) -> None:
         self.line = line
@@ -45,28 +45,28 @@ class BadYaml(Malformed):
 
 @attrs.frozen
 class Document:
-    """One YAML file, read.
+    """One parsed YAML file.
 
     Args:
         value: The parsed value: dicts, lists, text, numbers, booleans, ``None``. An empty file is ``None``.
-        lines: The line of each value, from 1, by the way to it.
+        lines: The line of each value, from 1, by its path.
     """
 
     value: Any
     lines: Mapping[Place, int]
 
     def line(self, *place: str | int) -> int | None:
-        """Return the line of a value, or of the nearest one around it that the file has."""
+        """Return the line of a value, or of the nearest value around it that exists."""
         while place and place not in self.lines:
             place = place[:-1]
         return self.lines.get(place)
 
 
 def load(data: bytes, max_bytes: int = MAX_BYTES) -> Document:
-    """Read a YAML file.
+    """Parse a YAML file.
 
     Raises:
-        BadYaml: It is no YAML in UTF-8, is over a bound, or says something that JSON can't.
+        BadYaml: It is not YAML in UTF-8, exceeds a bound, or has values that JSON does not have.
     """
     if len(data) > max_bytes:
         raise BadYaml(f"the file has more than {max_bytes} bytes")
@@ -91,7 +91,7 @@ def load(data: bytes, max_bytes: int = MAX_BYTES) -> Document:
 
 
 class _Loader(Composer, CParser, SafeConstructor, Resolver):
-    """libyaml's events, composed with bounds, constructed as JSON's values only."""
+    """Composes libyaml's events within the bounds, and constructs only JSON's values."""
 
     yaml_implicit_resolvers: dict[str, list[tuple[str, Any]]] = {  # noqa: RUF012
         first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:timestamp"]
@@ -128,7 +128,7 @@ class _Loader(Composer, CParser, SafeConstructor, Resolver):
         return node
 
     def construct_mapping(self, node: MappingNode, deep: bool = False) -> dict[Hashable, Any]:
-        """Construct an object; its keys must be text, and each must be there once."""
+        """Construct an object; its keys must be text, and different."""
         seen: set[str] = set()
         for key, _ in node.value if isinstance(node, MappingNode) else ():
             if key.tag == "tag:yaml.org,2002:merge":
@@ -176,12 +176,12 @@ _Loader.yaml_constructors = {
 
 
 def _refusal(problem: str, where: Any) -> MarkedYAMLError:
-    """Make the error about an event or a node of the file."""
+    """Return the error about an event or a node of the file."""
     return MarkedYAMLError(problem=problem, problem_mark=where.start_mark)
 
 
 def _locate(node: Node, place: Place, lines: dict[Place, int]) -> None:
-    """Note the lines of a value and of all in it."""
+    """Note the lines of a value and of all values inside it."""
     lines[place] = node.start_mark.line + 1
     if isinstance(node, SequenceNode):
         for index, member in enumerate(node.value):

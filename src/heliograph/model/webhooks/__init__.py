@@ -1,1 +1,1 @@
-"""Webhooks: how they are configured, and what becomes of a delivery; pure values and functions."""
+"""Webhooks: their configuration, and the state of deliveries; pure values and functions."""

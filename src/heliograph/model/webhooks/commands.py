@@ -1,8 +1,8 @@
 """The command that a delivery asks for, and the input of the task that it becomes.
 
-A text that addresses us (by the prefix or an alias of it, anywhere in it) names a command by its first word
-behind that, or means the default one. Without a prefix every text addresses us. A delivery that does
-not may assign us, which means the default command; or be an event that a command waits for.
+A text addresses us by the prefix or an alias of it, anywhere in the text. The first word after the prefix
+names a command; otherwise the text means the default one. Without a configured prefix every text addresses
+us. Other deliveries may assign us, which means the default command, or be an event that a command waits for.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class CommandCall:
 
     Args:
         command: The command.
-        text: The text behind the name, or the whole text where the command was not named.
+        text: The text after the name, or the whole text if the command was not named.
     """
 
     command: Command
@@ -34,7 +34,7 @@ class CommandCall:
 
 
 def find_command(config: WebhookConfig, said: Said) -> CommandCall | str:
-    """Return the command that a delivery asks for; if it asks for none, a sentence that says why."""
+    """Return the command that a delivery asks for; a sentence with the reason if it asks for none."""
     if said.by_bot:
         return "it was written by a bot"
     default = None if config.default_command is None else config.command(config.default_command)
@@ -60,7 +60,7 @@ def input_of(asked: CommandCall, config: WebhookConfig, said: Said) -> str:
     """Fill the template of a command.
 
     Raises:
-        BadTemplate: It asks for what can't be had.
+        BadTemplate: It uses something that does not exist, or exceeds a limit.
     """
     about = {
         "payload": said.payload,
@@ -80,7 +80,7 @@ def input_of(asked: CommandCall, config: WebhookConfig, said: Said) -> str:
 
 
 def _addressed(text: str, config: WebhookConfig) -> str | None:
-    """Return the text behind the prefix, ``None`` where there is no prefix."""
+    """Return the text after the prefix; ``None`` if the prefix is not in the text."""
     prefixes = tuple(filter(None, (config.prefix, *config.aliases)))
     if not prefixes:
         return text.strip()

@@ -1,13 +1,13 @@
-"""The configuration of a webhook: whose deliveries it takes, how they are signed, what they may ask for.
+"""The configuration of a webhook: its provider, its signatures, and its commands.
 
-It is written in YAML, in either of two forms. That of a gateway's folders (``{folder}/config.yaml``) says
-``source``, ``agent_trigger``, ``security``, and of a command ``target_agent`` and ``prompt_template``. The
-plain form (any ``*.yaml``) says ``provider``, and of a command ``trigger``, ``agent``, ``template``,
-``conditions`` and ``priority``. Both are read field by field, by whatever names they use; the same reading
-checks what is made over HTTP.
+It is written in YAML, in either of two forms. The form of a gateway's folders (``{folder}/config.yaml``) has
+``source``, ``agent_trigger`` and ``security``, and ``target_agent`` and ``prompt_template`` of a command. The
+plain form (any ``*.yaml``) has ``provider``, and ``trigger``, ``agent``, ``template``, ``conditions`` and
+``priority`` of a command. Each field is read by either of its names; configurations that are made over HTTP
+are checked by the same code.
 
-Everything that is wrong is named at once, with file, field and line. A configuration is whole or none: half
-of one would do half of what its author meant.
+All problems are reported at once, with file, field and line. A configuration with any problem is refused:
+half of one would do half of what its author meant.
 """
 
 from __future__ import annotations
@@ -40,15 +40,16 @@ class Command:
     """A command that a delivery can ask for.
 
     Args:
-        name: As it is asked for.
+        name: The name by which a text asks for it.
         template: The template of the task's input; see ``templates``.
         aliases: Other names.
-        description: For people.
+        description: The description for people.
         agent: The agent that does it.
-        requires_approval: Whether the task says that somebody must agree first.
+        requires_approval: Whether the task is marked as needing an approval first.
         trigger: The event that asks for it by itself, such as ``issues.opened`` or ``issues.*``; empty: none.
-        conditions: The values that the payload must have for that, by their path in it (``issue.state``).
-        priority: The rank among several commands that one event asks for; the highest is done.
+        conditions: The values that such an event's payload must have, by their path in it (``issue.state``).
+        priority: The rank among several commands that one event asks for; the one with the highest rank is
+            done.
     """
 
     name: str
@@ -69,15 +70,15 @@ class WebhookConfig:
     Args:
         webhook_id: Its id: ``static-`` and the name of its folder or file, or ``wh-`` and a random part.
         name: Its name.
-        provider: The sender of the deliveries. It decides how they are signed and read.
+        provider: The sender of the deliveries, which decides how they are signed and read.
         endpoint: The path that they are sent to, ``/webhooks/{name}``.
         commands: The commands that can be asked for.
-        description: For people.
+        description: The description for people.
         agent: The agent of a task whose command names none.
-        default_command: Done when somebody is addressed without a command.
+        default_command: The command of a text that addresses us without naming one.
         prefix: The word that a text addresses us by, such as ``@agent``; empty: every text does.
         aliases: Other prefixes.
-        assignee: Being assigned to this one asks for the default command.
+        assignee: The account whose assignment asks for the default command.
         requires_signature: Whether a delivery without a good signature is refused.
         signature_header: The header of the signature; empty: the provider's usual one.
         secret_env: The environment variable that has the secret.
@@ -108,7 +109,7 @@ class WebhookConfig:
         return self.endpoint.rpartition("/")[2]
 
     def command(self, word: str) -> Command | None:
-        """Return the command of a name or alias, whatever the case."""
+        """Return the command of a name or alias, in any case."""
         wanted = word.casefold()
         for command in self.commands:
             if wanted == command.name.casefold() or wanted in map(str.casefold, command.aliases):
@@ -131,12 +132,12 @@ def read_config(
         document: The YAML, or an object with no lines.
         webhook_id: Its id.
         file: The file's name in problems.
-        name: Its name if it says none.
+        name: Its name, if the document has none.
         is_builtin: Whether it comes from a file.
-        template_file: Reads a file that a command names for its template; raises ``OSError``.
+        template_file: Reads the file that a command names as its template; raises ``OSError``.
 
     Raises:
-        WebhookValidationError: Something is wrong; all of it is named.
+        WebhookValidationError: The configuration has problems; all of them are listed.
     """
     problems: list[FileProblem] = []
     fields = Fields.of(document, file, problems)
@@ -230,7 +231,7 @@ def _check_commands(fields: Fields, commands: Sequence[Command]) -> None:
 
 
 def _either(fields: Fields, *names: str) -> str:
-    """Return the first of the names that is present, else the first of all."""
+    """Return the first of the names that is present; the first name if none is."""
     return next((name for name in names if fields.get(name) is not None), names[0])
 
 

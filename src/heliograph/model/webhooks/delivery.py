@@ -1,8 +1,8 @@
-"""A delivery: what a provider has sent to a webhook, and what has become of it.
+"""A delivery: a request of a provider to a webhook, and its outcome.
 
-It is folded from the events on the channel ``webhooks`` that name it (``webhook_event_id``), whoever takes
-the deliveries in: this service, or a gateway that publishes what it does. Each event tells of one stage:
-received, validated, matched, a task made of it, an answer sent at once, or skipped and why.
+It is folded from the events on the channel ``webhooks`` that name it (``webhook_event_id``). They come from
+this service, or from a gateway that receives deliveries and publishes their stages. Each event is one stage:
+received, validated, matched, task created, immediate response sent, or skipped with the reason.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ ANSWERED = "response.immediate"
 
 DELIVERY_STATUSES = ("received", "accepted", "skipped")
 LONGEST = 200
-"""Characters of what is kept of a delivery's texts: it is found by some of them."""
+"""The most characters of a delivery's texts that are kept, some of which are indexed."""
 
 HOUR_FORMAT = "%Y-%m-%dT%H:00:00Z"
 
@@ -49,16 +49,16 @@ class Delivery:
     """The state of a delivery.
 
     Args:
-        webhook_id: The webhook that it came to; of a gateway that does not say, that of its source.
+        webhook_id: The webhook that it came to; if a gateway does not name it, the webhook of its source.
         provider: The sender.
         event_type: The event at the provider.
-        status: ``received``; ``accepted``: a task was made of it; ``skipped``: none was.
-        reason: Why none was.
+        status: ``received``; ``accepted``: a task was made of it; ``skipped``: no task was made.
+        reason: Why no task was made.
         matched_command: The command that it asked for.
         task_id: The task that was made of it.
-        response_sent: Whether its sender was told something at once.
+        response_sent: Whether its sender got an immediate response.
         delivery_id: The provider's id.
-        payload_size: Bytes.
+        payload_size: The size of its payload in bytes.
     """
 
     event_id: str
@@ -82,7 +82,7 @@ class Delivery:
         return cls(event.payload["webhook_event_id"], event.timestamp, event.timestamp)
 
     def apply(self, event: Event, prices: Prices) -> None:
-        """Fold one event that names it."""
+        """Fold one event of this delivery."""
         payload = event.payload
         self.last_event_id = event.id
         self.updated_at = max(self.updated_at, event.timestamp)
@@ -115,7 +115,7 @@ def _static(provider: str | None) -> str | None:
 
 
 def share_of(delivery: Delivery) -> DeliveryShare | None:
-    """Return the share of a delivery in its webhook, ``None`` while its webhook is unknown."""
+    """Return the share of a delivery in its webhook; ``None`` while its webhook is unknown."""
     if delivery.webhook_id is None:
         return None
     return DeliveryShare(
@@ -130,7 +130,7 @@ def _key_of(event: Event) -> Key | None:
 
 @attrs.frozen
 class DeliveryFilter:
-    """The deliveries that a list shows; ``None`` does not filter, and neither do no ids."""
+    """The deliveries that a list shows; ``None`` and empty ids do not filter."""
 
     webhook_id: str | None = None
     provider: str | None = None

@@ -1,4 +1,4 @@
-"""The contents of a delivery: each provider has its own place for the event, the text and the id."""
+"""Parsing of deliveries: each provider has its own fields for the event, the text and the id."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ MOST_ID = 200
 
 @attrs.frozen
 class Said:
-    """A delivery, read.
+    """A parsed delivery.
 
     Args:
         event_type: The event, such as ``issue_comment.created``.
-        payload: All of it.
-        delivery_id: The provider's id of it; ``None`` if it has none.
+        payload: The whole payload.
+        delivery_id: The provider's id of the delivery; ``None`` if it has none.
         text: The text that a person wrote.
-        title: The subject, in a line.
-        assignee: The person whom it assigns.
-        by_bot: Whether a program wrote it, maybe ourselves.
-        flow_id: The id of all that belongs together: an issue, a thread; ``None`` if nothing is known.
-        metadata: The place of the event, in the provider's terms.
-        challenge: The answer that a provider wants before it sends anything.
+        title: The subject, in one line.
+        assignee: The person whom the event assigns.
+        by_bot: Whether a program wrote it, which may be ourselves.
+        flow_id: The id of the issue or thread that it belongs to; ``None`` if it is unknown.
+        metadata: Further facts of the event, in the provider's terms.
+        challenge: The answer that a provider demands before it sends deliveries.
     """
 
     event_type: str
@@ -48,7 +48,7 @@ class Said:
 
 
 def read_delivery(provider: str, headers: Mapping[str, str], body: bytes) -> Said:
-    """Read a delivery.
+    """Parse a delivery.
 
     Args:
         provider: The provider of the delivery.
@@ -90,14 +90,14 @@ def _payload(headers: Mapping[str, str], body: bytes) -> dict[str, Any]:
 
 
 def _at(value: Any, way: str) -> Any:
-    """Return the value at a path such as ``issue.user.login``, ``None`` if it leads nowhere."""
+    """Return the value at a path such as ``issue.user.login``; ``None`` if there is none."""
     for part in way.split("."):
         value = value.get(part) if isinstance(value, dict) else None
     return value
 
 
 def _text(value: Any, *ways: str) -> str:
-    """Return the first text at the end of some ways."""
+    """Return the first text at one of some paths."""
     for way in ways:
         found = _at(value, way)
         if isinstance(found, str) and found:
@@ -161,7 +161,7 @@ def _jira(headers: Mapping[str, str], payload: dict[str, Any]) -> Said:
 
 
 def _document(value: Any) -> str:
-    """Return the text of Jira's document format; what is text already, as it is."""
+    """Return the text of a document in Jira's format; plain text as it is."""
     if isinstance(value, str):
         return value
     if isinstance(value, dict):

@@ -1,9 +1,9 @@
-"""Signatures of deliveries, as each provider makes them; pure functions of what came, a secret and the time.
+"""Signatures of deliveries in each provider's form; pure functions of the request, a secret and the time.
 
 Signatures are compared as text, whole and in constant time: hexadecimal in another case, or base64 with other
-unused bits, is another text. What is signed with a time is refused when that is more than five minutes
-away, either way. GitLab signs nothing: it sends the secret itself, so what it sends is only as good as its
-connection.
+unused bits, is another text. A delivery that is signed with a time is refused if that time is more than five
+minutes away, in either direction. GitLab signs nothing: it sends the secret itself, so its deliveries are
+only as safe as the connection.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ MORE_HEADERS = (SLACK_TIME, "webhook-id", "webhook-timestamp")
 """The headers that are signed besides the body."""
 
 TIMED = frozenset({"slack", "stripe", "standard"})
-"""The providers whose signatures are good for a while only."""
+"""The providers whose signatures expire."""
 
 
 def verify(
@@ -50,7 +50,7 @@ def verify(
         headers: The headers of the request, with names in lower case.
         body: The body of the request, as it came.
         secret: The secret that the provider shares with us.
-        now: Seconds since the epoch. Standard Webhooks go by the system's clock.
+        now: The time in seconds since the epoch; Standard Webhooks use the system's clock.
         header: The header of the signature, if it is not the provider's usual one.
 
     Raises:
@@ -85,7 +85,7 @@ def _stripe(said: str, body: bytes, key: bytes, now: float) -> None:
     parts = [part.partition("=")[::2] for part in said.split(",")]
     at = next((value for name, value in parts if name == "t"), "")
     wanted = _hex(key, at.encode() + b"." + body)
-    # Several while a secret is being changed.
+    # There are several while a secret is being changed.
     matching = [hmac.compare_digest(value.encode(), wanted) for name, value in parts if name == "v1"]
     if not any(matching):
         raise BadSignature("mismatch", "no signature is that of this body and the secret")
@@ -104,7 +104,7 @@ def _standard(said: str, headers: Mapping[str, str], body: bytes, secret: str) -
 
 
 def _is_canonical(signature: str) -> bool:
-    """Tell whether a signature is the one text of its bytes: base64 has bits that nobody looks at."""
+    """Tell whether a signature is the canonical base64 of its bytes, without stray unused bits."""
     _, comma, text = signature.partition(",")
     try:
         return bool(comma) and base64.b64encode(base64.b64decode(text, validate=True)).decode() == text

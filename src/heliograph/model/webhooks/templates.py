@@ -1,11 +1,11 @@
-"""Templates: the input of a task, written by who configures a webhook, filled by who sends a delivery.
+"""Templates of tasks' inputs: written in a webhook's configuration, filled from a delivery.
 
-The language is Jinja2's, as far as filling in goes: values, conditions, loops, filters. The sandbox keeps
-it from Python, and the rest keeps it small. There is nothing to assign to, so nothing can be doubled again
-and again; the turns of all loops together are limited, and so is the time of the whole; the filters and
-methods that can make a gigabyte of a letter are not there; joining and replacing look at the length first;
-and the output has an end. What a delivery lacks is empty, since deliveries of one kind differ; objects and
-lists are written as JSON.
+The language is the part of Jinja2 for filling in: values, conditions, loops, filters. The sandbox keeps
+templates away from Python, and further limits keep them small. There are no assignments, so no text can be
+doubled again and again. The iterations of all loops together are limited, and so is the whole time. Filters
+and methods that can make a gigabyte out of a letter are missing; joining and replacing check the length
+first; and the output is limited. Values that a delivery lacks are empty, since deliveries of one kind differ;
+objects and lists are written as JSON.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from jinja2.visitor import NodeTransformer
 
 MOST_TEMPLATE = 50_000
 MOST_OUTPUT = 100_000
-"""Characters of a template, and of what it says."""
+"""The most characters of a template, and of its output."""
 MOST_TEXT = 1_000_000
-"""Characters of a text on the way there."""
+"""The most characters of an intermediate text."""
 MOST_TURNS = 10_000
 MOST_NESTED = 3
-"""Turns of all loops together, and how deep they may be in each other."""
+"""The most iterations of all loops together, and the deepest nesting of loops."""
 MOST_SECONDS = 0.5
-"""The time of one filling: each of its steps is short, but nothing else goes on meanwhile."""
+"""The longest time for filling a template, during which no other task runs."""
 
 FILTERS = (
     *("abs", "capitalize", "count", "d", "default", "dictsort", "first", "float", "int", "items", "join"),
@@ -67,11 +67,11 @@ _TURN, _JOIN = "__turn__", "__join__"
 
 
 class BadTemplate(ValueError):
-    """A template that can't be taken, or can't be filled; the message says why."""
+    """A template is refused, or can't be filled; the message gives the reason."""
 
 
 def check(template: str) -> str | None:
-    """Return the fault of a template, ``None`` if it has none."""
+    """Return the fault of a template; ``None`` if it has none."""
     try:
         _compiled(template)
     except BadTemplate as error:
@@ -83,7 +83,7 @@ def fill(template: str, values: Mapping[str, Any]) -> str:
     """Fill a template.
 
     Raises:
-        BadTemplate: It asks for what there is not, or for too much.
+        BadTemplate: It uses something that does not exist, or exceeds a limit.
     """
     turns = iter(range(MOST_TURNS))
     deadline = monotonic() + MOST_SECONDS
@@ -163,7 +163,7 @@ def _refuse_more_than_filling(node: nodes.Node, loops: int) -> None:
 
 
 class _Bounds(NodeTransformer):
-    """Counts the turns of loops, and joins with an eye on the length."""
+    """Counts the iterations of loops, and checks the length before joining."""
 
     def visit_For(self, node: nodes.For) -> nodes.For:  # noqa: N802 - named by Jinja2
         self.generic_visit(node)

@@ -1,10 +1,10 @@
-"""A webhook, as the log tells of it: how it was configured over HTTP, and what its deliveries add up to.
+"""A webhook, folded from the log: its configuration over HTTP, and the counts of its deliveries.
 
-Those that come from files have counts here, and nothing else: their configuration is in the file. Events of a
-configuration say all of it, except its secret, which is in no event.
+A webhook from a file has only counts here: its configuration is in the file. An event of a configuration has
+all of it except the secret, which is in no event.
 
-Deliveries that are refused become no deliveries, since anybody can send them. They are counted on the node
-that refuses them, and told once a second, together with how long the good ones took: ``webhook.measured``.
+Refused requests are not deliveries, since anybody can send them. The node that refuses them counts them, and
+publishes the counts once a second, together with the durations of accepted deliveries: ``webhook.measured``.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ OWN_TOPICS = frozenset({CONFIGURED, SWITCHED, REMOVED, MEASURED})
 """The topics of the service itself: a key that may publish need not be one that may configure."""
 
 HOURS = 48
-"""The number of hours that are kept, one by one."""
+"""The number of hours whose counts are kept."""
 
 
 @attrs.define
@@ -67,7 +67,7 @@ class Webhook:
 
     @classmethod
     def first_seen(cls, event: Event) -> Webhook:
-        """Begin a webhook at the first event that is about it."""
+        """Begin a webhook at its first event."""
         return cls(event.payload["webhook_id"], event.timestamp, event.timestamp)
 
     @classmethod
@@ -81,7 +81,7 @@ class Webhook:
         return sum(self.deliveries.values())
 
     def apply(self, event: Event, prices: Prices) -> None:
-        """Fold one event about it."""
+        """Fold one event of this webhook."""
         payload = event.payload
         match event.topic:
             case "webhook.configured":
@@ -131,7 +131,7 @@ def _key_of(event: Event) -> Key | None:
     name, form = event.payload.get("webhook_id"), _FORMS.get(event.topic)
     if form is None or not isinstance(name, str) or not 0 < len(name) <= LONGEST:
         return None
-    # A log may be older than the rule that nobody else says these topics.
+    # A log may have older events of these topics, from when publishers could use them.
     return (name,) if all(isinstance(event.payload.get(field), cls) for field, cls in form.items()) else None
 
 

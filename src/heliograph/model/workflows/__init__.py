@@ -1,1 +1,1 @@
-"""Workflows: what their files say, and what becomes of their runs."""
+"""Workflows: the contents of their files, and the state of their runs."""

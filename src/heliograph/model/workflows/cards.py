@@ -1,4 +1,4 @@
-"""An agent's card: what ``*.agent.yaml`` says, flattened to what a dashboard shows."""
+"""An agent's card: the content of ``*.agent.yaml``, flattened for a dashboard."""
 
 from __future__ import annotations
 
@@ -20,13 +20,14 @@ class Card:
         display_name: Its name for people.
         type: ``llm``, ``code`` or ``custom``.
         description: The agent's purpose.
-        model: The model that it asks, ``None`` if the card names none.
+        model: The model that it uses; ``None`` if the card names none.
         stage: Its place among the agents, from 0.
         tools: Names of its tools.
         guardrails_before: The checks of a question before the model sees it.
         guardrails_after: The checks of the model's answer.
-        input_schema: Name of what it takes, ``None`` if the card has none, or has a schema in its place.
-        output_schema: Name of what it gives.
+        input_schema: Name of its input's schema; ``None`` if the card has none, or has a schema instead of a
+            name.
+        output_schema: Name of its output's schema, in the same way.
     """
 
     name: str
@@ -43,11 +44,11 @@ class Card:
 
 
 def read_card(document: Document, file: str, problems: list[FileProblem]) -> Card | None:
-    """Read a card; ``None`` when it names no agent.
+    """Read a card; ``None`` if it names no agent.
 
     Args:
-        document: The file.
-        file: Its name, from the workflow's folder.
+        document: The parsed file.
+        file: Its path, relative to the workflow's folder.
         problems: The list that problems are added to.
     """
     fields = Fields.of(document, file, problems)

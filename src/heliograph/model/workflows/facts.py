@@ -1,9 +1,9 @@
-"""The facts that events say of runs, for which neither order nor repetition matters.
+"""The facts of runs and steps, for which neither the order nor the repetition of events matters.
 
-A run is told by several publishers at once (what starts it, what carries it out, its agents), over a bus that
-may deliver twice, or in another order. So a run is no machine that events drive on. Events add facts, and
-what is shown is computed of them. There are three kinds: the earliest and the latest time of something, the
-latest word on a field, and sets. All times are those that publishers gave, in microseconds since the epoch.
+Several publishers report a run at once (its starter, its runner, its agents), over a bus that may deliver an
+event twice or out of order. So a run is not a state machine. Events add facts, and the shown state is
+computed from the facts. There are three kinds: the earliest and the latest time of something, the latest
+value of a field, and sets. All times are the publishers' own, in microseconds since the epoch.
 """
 
 from __future__ import annotations
@@ -22,40 +22,40 @@ from heliograph.model.task import MAX_COST_USD, MAX_TOKENS, nano_dollars
 
 MAX_MILLISECONDS = 10**12
 MAX_ERROR = 10_000
-"""Characters that are kept of an error."""
+"""The most characters of an error that are kept."""
 
 Value = TypeVar("Value")
 
 NAMED = {"workflow_id": NAME, "run_id": attrs.evolve(NAME, required=False)}
-"""Rules of what names a run in the documented words."""
+"""The rules of the fields that name a run, in the documented topics."""
 
 TOLD = {
     "duration_ms": rules.amount(MAX_MILLISECONDS),
     "cost_usd": rules.amount(MAX_COST_USD),
     **dict.fromkeys(("input_tokens", "output_tokens", "cached_tokens"), rules.whole(MAX_TOKENS)),
 }
-"""Rules of what the end of a run, or of a step, may tell of it."""
+"""The rules of further fields at the end of a run or a step."""
 
 
 def written(value: Any) -> bytes:
-    """Write a JSON value, with whole numbers of any size, so that equal values are equal bytes."""
+    """Encode a JSON value, with whole numbers of any size, so that equal values are equal bytes."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
 
 
 class Mark(NamedTuple):
-    """The time of a word on a field, and a digest of the word: of two words at one time one must be later."""
+    """The time of a field's value, and the value's digest, which orders two values of the same time."""
 
     at: int
     digest: str
 
     @classmethod
     def of(cls, at: int, value: Any) -> Mark:
-        """Make the mark of a word."""
+        """Make the mark of a value."""
         return cls(at, hashlib.sha256(written(value)).hexdigest()[:16])
 
 
 def later(marks: dict[str, list[Any]], field: str, at: int, value: Any) -> bool:
-    """Tell whether a word on a field is later than all before, and if so remember when it was said."""
+    """Tell whether a field's value is later than the one before; if so, remember its mark."""
     mark = list(Mark.of(at, value))
     if mark <= marks.get(field, []):
         return False
@@ -64,14 +64,13 @@ def later(marks: dict[str, list[Any]], field: str, at: int, value: Any) -> bool:
 
 
 def remember(entries: dict[str, Value], key: str, value: Value, most: int) -> Value | None:
-    """Add an entry to a set of the newest; return the one that had to go.
+    """Add an entry to a bounded set of the newest ones; return the entry that was dropped for it.
 
     Args:
-        entries: The entries by keys whose order is their age.
-        key: The key of the entry; it is joined with one that is there already.
+        entries: The entries by keys whose order is that of age.
+        key: The key of the entry; an entry of the same key is joined with it.
         value: The entry.
-        most: The number that is kept. When the set is full, an entry that is older than all of them counts as
-            one that had to go before.
+        most: The number of entries to keep; an entry that is older than all of a full set is ignored.
     """
     if key in entries:
         entries[key] = joined(entries[key], value)
@@ -87,14 +86,14 @@ def remember(entries: dict[str, Value], key: str, value: Value, most: int) -> Va
 
 
 def joined(one: Any, other: Any) -> Any:
-    """Join two entries of the same kind: in each place the greater, and anything before nothing."""
+    """Join two entries of the same form: the greater value at each index, where ``None`` is the least."""
     if isinstance(one, list) and isinstance(other, list):
         return list(map(joined, one, other))
     return max((one, other), key=lambda value: (value is not None, value))
 
 
 class Spent(NamedTuple):
-    """The told cost of something: whole nano-dollars, and tokens."""
+    """A published cost: whole nano-dollars, and tokens."""
 
     cost_nanos: int | None = None
     input_tokens: int | None = None
@@ -103,7 +102,7 @@ class Spent(NamedTuple):
 
     @classmethod
     def told(cls, said: Mapping[str, Any]) -> Spent | None:
-        """Read the spending that an object tells, in its publisher's words; ``None`` if it tells none."""
+        """Read the spending in an object, by the publishers' names of the fields; ``None`` if it has none."""
         cost = first(said, "cost_usd", "estimated_cost_usd", "est_cost_usd")
         outputs = [
             tokens(first(said, "output_tokens", "candidates_tokens")),
@@ -118,7 +117,7 @@ class Spent(NamedTuple):
         return None if spent == cls() else spent
 
     def plus(self, other: Spent, sign: int = 1) -> Spent:
-        """Add another, or take it away; what neither tells stays unknown."""
+        """Add another one, or subtract it (``sign`` -1); fields that neither has stay unknown."""
         return Spent(
             *(
                 mine if its is None else (mine or 0) + sign * its
@@ -128,7 +127,7 @@ class Spent(NamedTuple):
 
     @property
     def capped(self) -> Spent:
-        """The shown cost: no more than one event may tell, so that sums of it stay within 64 bits."""
+        """The shown spending: at most what one event may have, so that sums stay within 64 bits."""
         capped = (None if mine is None else min(mine, most) for mine, most in zip(self, CAPS, strict=True))
         return Spent(*capped)
 
@@ -137,33 +136,33 @@ CAPS = (nano_dollars(MAX_COST_USD), MAX_TOKENS, MAX_TOKENS, MAX_TOKENS)
 
 
 def first(said: Mapping[str, Any], *names: str) -> Any:
-    """Return the first of some fields that says something."""
+    """Return the first of some fields that is present and not null."""
     return next((said[name] for name in names if said.get(name) is not None), None)
 
 
 def total(counts: list[int | None]) -> int | None:
-    """Add up what is known; ``None`` when nothing is."""
+    """Return the sum of the known numbers; ``None`` if none is known."""
     known = [count for count in counts if count is not None]
     return sum(known) if known else None
 
 
 def amount(value: Any, most: float) -> bool:
-    """Tell whether this is a number from 0 to ``most``."""
+    """Tell whether a value is a number from 0 to ``most``."""
     return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= most
 
 
 def tokens(value: Any) -> int | None:
-    """Read a count of tokens; ``None`` if it is none."""
+    """Return a count of tokens; ``None`` if the value is not one."""
     return value if amount(value, MAX_TOKENS) and isinstance(value, int) else None
 
 
 def milliseconds(value: Any) -> float | None:
-    """Read a duration; ``None`` if it is none."""
+    """Return a duration; ``None`` if the value is not one."""
     return float(value) if amount(value, MAX_MILLISECONDS) and math.isfinite(value) else None
 
 
 def text(value: Any, most: int) -> str | None:
-    """Read text, or write what is none as JSON, shortened; ``None`` stays ``None``, as does nothing."""
+    """Return a value as shortened text, JSON if it is not text; ``None`` for an empty value."""
     if value is None or value == "":
         return None
     shown = value if isinstance(value, str) else written(value).decode()

@@ -1,4 +1,4 @@
-"""A workflow's manifest: what ``manifest.yaml`` says, and is shown of it."""
+"""A workflow's manifest: the content of ``manifest.yaml``."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from heliograph.model.workflows.reading import Fields, FileProblem
 from heliograph.model.yaml import Document
 
 FILES = ("manifest.yaml", "workflow.yaml")
-"""The names that the file may have; the first that is there is read."""
+"""The names that the file may have; the first that exists is read."""
 
 CARDS = "agents"
 """The folder of the agents' cards, unless the manifest names another."""
@@ -21,13 +21,13 @@ SETTING_TYPES = ("string", "secret", "number", "boolean", "select")
 
 @attrs.frozen
 class Setting:
-    """One thing that a workflow lets be set.
+    """One setting of a workflow.
 
     Args:
         key: Its name.
         type: One of ``SETTING_TYPES``.
         required: Whether it must be set.
-        default: The value when none is set; of a secret it is never told.
+        default: The value if none is set; never shown for a secret.
         description: The description for people who set it.
         options: The values that a ``select`` may have.
     """
@@ -50,8 +50,8 @@ class Manifest:
         description: The workflow's purpose.
         version: The workflow's version.
         icon: A character or two.
-        color: As in CSS.
-        enabled: Whether it is switched on, as the file says.
+        color: A colour of CSS.
+        enabled: Whether the file switches it on.
         triggers: The causes that start it: each has a ``type``, and the fields that the type needs.
         tags: The tags to find it by.
         settings: The settings that it has.
@@ -77,12 +77,12 @@ def read_manifest(document: Document, file: str, problems: list[FileProblem]) ->
     """Read a manifest.
 
     Args:
-        document: The file.
+        document: The parsed file.
         file: Its name.
         problems: The list that problems are added to.
 
     Returns:
-        The manifest, ``None`` when it names no workflow, and the folder of the agents' cards.
+        The manifest (``None`` if it names no workflow), and the folder of the agents' cards.
     """
     fields = Fields.of(document, file, problems)
     name = fields.text("name")
@@ -144,6 +144,6 @@ def _agents(fields: Fields) -> tuple[tuple[str, ...], str]:
 
 
 def stays_inside(path: str) -> bool:
-    """Tell whether a path, as it is written, cannot lead out of the folder that it starts in."""
+    """Tell whether a path, as it is written, can't lead out of the folder in which it starts."""
     parts = path.split("/")
     return not ({"", ".."} & set(parts) or "\\" in path or "\0" in path or ":" in path)

@@ -1,12 +1,13 @@
 """A workflow's pipeline: the graph that ``pipeline.yaml`` describes.
 
-A node's layer is the length of the longest way to it: layer 0 needs nothing, and what is in one layer can run
-at the same time (Kahn's algorithm, by ``graphlib``). In a sequential pipeline each step waits for the one
-before it, unless the file says itself what depends on what. Loops and parallels have steps inside; these are
-nested in their node, and only the top level has layers.
+A node's layer is the length of the longest path to it: layer 0 depends on nothing, and the nodes of a layer
+can run at the same time (Kahn's algorithm, by ``graphlib``). In a sequential pipeline each step waits for the
+one before it, unless the file gives dependencies. Loops and parallels have steps inside; these are nested in
+their node, and only the top level has layers.
 
-A cycle has no layers. What is in one, or behind one, is shown in one last layer, and the cycle is a problem
-that names it: to draw a broken pipeline without those nodes would hide just what is wrong.
+A cycle has no layers. Nodes in a cycle, or after one, are shown in one last layer, and the cycle is reported
+as a
+problem: drawing a broken pipeline without those nodes would hide just the fault.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ class Node:
         type: One of ``TYPES``.
         ref: The code that does it.
         description: The step's purpose.
-        layer: Its layer; of a step inside another one: 0.
+        layer: Its layer; 0 for a step inside another one.
         dependencies: Names of the steps that it waits for.
         body: The steps that a loop repeats.
         condition_expr: The condition that a loop checks before it goes on.
@@ -82,7 +83,7 @@ def read_pipeline(document: Document, file: str, problems: list[FileProblem]) ->
     """Read a pipeline.
 
     Args:
-        document: The file.
+        document: The parsed file.
         file: Its name.
         problems: The list that problems are added to.
     """
@@ -119,14 +120,14 @@ def read_pipeline(document: Document, file: str, problems: list[FileProblem]) ->
 
 
 def layered(waits: Mapping[str, Iterable[str]]) -> tuple[list[list[str]], list[str]]:
-    """Put names into layers, each after all that it waits for.
+    """Put names into layers, each after all names that it waits for.
 
     Args:
-        waits: The names that each name waits for; all of them are keys too.
+        waits: The names that each name waits for; all of these are also keys.
 
     Returns:
         The layers, and a cycle if there is one: each name before the one that waits for it, and the first
-        again at the end. What is in a cycle, or behind one, is the last layer.
+        again at the end. The last layer then has the names in a cycle, or after one.
     """
     sorter = TopologicalSorter(waits)
     cycle: list[str] = []
@@ -143,7 +144,7 @@ def layered(waits: Mapping[str, Iterable[str]]) -> tuple[list[list[str]], list[s
 
 
 def _node(fields: Fields) -> Node:
-    """Read a step, and what is inside it."""
+    """Read a step, and the steps inside it."""
     name = fields.text(_name_field(fields))
     if not name:
         fields.wrong(_name_field(fields), "is missing; it is the step's name")
@@ -163,12 +164,12 @@ def _node(fields: Fields) -> Node:
 
 
 def type_of(ref: str) -> str:
-    """Tell from a reference what a step is that does not say it."""
+    """Return the type of a step that gives none, by its reference."""
     return "function" if ".steps." in ref and ".agents." not in ref else "agent"
 
 
 def _known(step: Fields, node: Node, steps: Mapping[str, object]) -> Sequence[str]:
-    """Return the steps that a node waits for, and note those that there are not."""
+    """Return the existing steps that a node waits for, and report the missing ones."""
     field = _dependencies_field(step)
     for unknown in (name for name in node.dependencies if name not in steps):
         step.wrong(field, f"{unknown!r} is no step of this pipeline")

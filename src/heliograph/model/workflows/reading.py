@@ -1,7 +1,7 @@
-"""Reading one file of a workflow, field by field: what is wrong is noted and a default stands in.
+"""Reading one file of a workflow, field by field: a wrong field is reported, and its default used.
 
-To show a workflow without its description, because that is a number, is better than to show nothing, as long
-as the problem is shown too. Unknown fields are left alone: the files may be newer than this service.
+It is better to show a workflow without its description, because that is a number, than to show nothing, as
+long as the problem is shown, too. Unknown fields are ignored: the files may be newer than this service.
 """
 
 from __future__ import annotations
@@ -15,19 +15,19 @@ from heliograph.model.yaml import Document, Place
 
 
 def printable(name: str) -> str:
-    """Return a file's name as text; bytes of it that are no UTF-8, as Python passes them on, become ``?``."""
+    """Return a file's name as text; bytes that are not UTF-8 (surrogates in Python) become ``?``."""
     return name.encode("utf-8", "replace").decode()
 
 
 @attrs.frozen
 class FileProblem:
-    """Something in a workflow's files that is not as it should be.
+    """A problem in a workflow's files.
 
     Args:
-        file: The file, from the workflow's folder; the folder itself is ``.``.
+        file: The file's path, relative to the workflow's folder; ``.`` for the folder itself.
         detail: The fault, and the value that would be right.
-        field: The way to it in the file, such as ``nodes[3].type``; empty for the file as a whole.
-        line: Its line, from 1, if it is known.
+        field: The path of the value in the file, such as ``nodes[3].type``; empty for the whole file.
+        line: The line, from 1, if it is known.
     """
 
     file: str = attrs.field(converter=printable)
@@ -40,10 +40,10 @@ class Fields:
     """The fields of one object in a file.
 
     Args:
-        document: The file.
+        document: The parsed file.
         file: Its name in problems.
         problems: The list that problems are added to.
-        place: The way to the object.
+        place: The path of the object in the file.
         value: The object.
     """
 
@@ -63,7 +63,7 @@ class Fields:
 
     @classmethod
     def of(cls, document: Document, file: str, problems: list[FileProblem]) -> Fields:
-        """Begin with a whole file, which must be one object; an empty file is one without fields."""
+        """Begin with a whole file, which must be one object; an empty file is an object without fields."""
         fields = cls(document, file, problems, (), {})
         value = document.value
         if value is not None and not isinstance(value, dict):
@@ -72,12 +72,12 @@ class Fields:
         return cls(document, file, problems, (), value or {})
 
     def wrong(self, name: str, detail: str, *further: str | int) -> None:
-        """Note a problem of a field, or of a value further inside it."""
+        """Report a problem of a field, or of a value inside it."""
         place = (*self._place, *((name,) if name else ()), *further)
         self._problems.append(FileProblem(self._file, detail, written(place), self._document.line(*place)))
 
     def get(self, name: str) -> Any:
-        """Return a field as it is; ``None`` when it is not there."""
+        """Return a field as it is; ``None`` if it is missing."""
         return self._value.get(name)
 
     def text(self, name: str, default: str = "") -> str:
@@ -128,7 +128,7 @@ class Fields:
         return tuple(texts)
 
     def inside(self, name: str) -> Fields | None:
-        """Enter an object; ``None`` when it is not there."""
+        """Enter an object; ``None`` if it is missing."""
         value = self._value.get(name)
         if value is None:
             return None
@@ -161,6 +161,6 @@ class Fields:
 
 
 def written(place: Place) -> str:
-    """Write the way to a value: ``nodes[3].type``."""
+    """Format the path of a value: ``nodes[3].type``."""
     parts = (f"[{part}]" if isinstance(part, int) else f".{part}" for part in place)
     return "".join(parts).removeprefix(".")

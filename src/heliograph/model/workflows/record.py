@@ -23,14 +23,14 @@ class Record:
 
     Args:
         workflow_id: The workflow.
-        enabled: Whether it was switched on or off here; ``None``: as its files say.
+        enabled: Whether the API switched it on or off; ``None``: its files decide.
         runs: The number of its runs in each status.
         durations: The number of its ended runs, by bin of their duration in milliseconds.
         costs: The number of its ended runs with a known cost, by bin of the cost in nano-dollars.
         cost_nanos: The cost of its runs.
         last_run_id: The run that began last; only a hint when ``doubtful``.
-        last_started_at: The time at which it began, or was said to begin: no run began later.
-        doubtful: Whether that run turned out to have begun earlier, so that another may be the last.
+        last_started_at: The time at which that run began, as first published: no run began later.
+        doubtful: Whether that run proved to have begun earlier, so that another one may be the last.
     """
 
     workflow_id: str
@@ -75,7 +75,7 @@ class Record:
             self.enabled = event.payload["enabled"]
 
     def feed(self, share: RunShare, sign: int) -> None:
-        """Add the share of a run, or take it away (``sign`` -1)."""
+        """Add the share of a run, or subtract it (``sign`` -1)."""
         _count(self.runs, share.status, sign)
         if share.duration_ms is not None:
             _count(self.durations, str(bin_of(round(share.duration_ms))), sign)
@@ -86,7 +86,7 @@ class Record:
             self._last(share)
 
     def forget(self, share: RunShare) -> None:
-        """Take away what a run counts for that is not kept any more."""
+        """Subtract the share of a run that is no longer kept."""
         self.feed(share, -1)
         if not self.runs:
             self.last_run_id = self.last_started_at = None
@@ -110,7 +110,7 @@ class Record:
 
 
 def bins_of(counts: dict[str, int]) -> Bins:
-    """Return counts by bin, as a sketch takes them."""
+    """Return counts by bin, in the form for a sketch."""
     return {int(position): count for position, count in counts.items()}
 
 

@@ -1,12 +1,12 @@
-"""A run of a workflow, folded from its events; ``facts`` says why the order of them does not matter.
+"""A run of a workflow, folded from its events in any order (see ``facts``).
 
-A runner may work inside another one, in the same run. The one that began first tells how the run stands; with
-``run.started`` the run itself does. Its latest word counts, with two exceptions that real runners ask for:
-a pipeline that pauses says ``completed`` behind ``paused``, which does not end it; and a step that begins
-after a success shows that it was not the last word.
+A runner may work inside another one, in the same run. The runner that began first decides the run's status;
+if there is a ``run.started``, the run's own events do. Its latest status counts, with two exceptions for real
+runners: a pipeline that pauses publishes ``completed`` after ``paused``, which does not end it; and a step
+that begins after a success shows that the run goes on.
 
-Events that only name a run, such as those of its agents, belong to it and change nothing. What it cost is
-what is told of the run as a whole; as long as nothing is, the sum of what its model calls and its steps tell.
+Events that only name a run, such as those of its agents, belong to it and change nothing. The run's cost is
+the one that is published for the whole run; without it, the sum over its model calls and its steps.
 """
 
 from __future__ import annotations
@@ -40,10 +40,10 @@ from heliograph.model.workflows.vocabulary import (
 
 STATUSES = ("pending", "running", "success", "failed", "skipped", "paused", "cancelled")
 RANKS = ("pending", "running", "paused", "success", "skipped", "cancelled", "failed")
-"""The order of words at one time: the last of these counts."""
+"""The order of statuses of the same time: the last one of these counts."""
 
 MAX_SPEAKERS = 20
-"""The most runners that are heard in one run."""
+"""The most runners of one run whose events count."""
 
 
 @attrs.define
@@ -58,21 +58,21 @@ class Run:
         updated_at: The time of its last event.
         status: One of ``STATUSES``.
         finished_at: The time at which it ended.
-        duration_ms: As it was told, else from start to end.
+        duration_ms: The published duration, else the time from start to end.
         trigger_type: The kind of cause that started it.
         trigger_data: The data of that cause.
         result: The outcome's value.
-        error: Why it failed, as the last who failed in it said.
+        error: The last error of the run or of a part of it.
         cost_nanos: The run's cost.
         input_tokens: Tokens that its models read.
         output_tokens: Tokens that its models wrote.
         cached_tokens: Input tokens that came from a cache.
         steps: The number of its steps in each status.
-        speakers: The time of each word of each runner, the latest but for ``began``.
-        durations: The duration that each runner told last, and the time at which it told it.
-        marks: The time of the last word on each field.
+        speakers: By runner and status: the latest time; the earliest for ``began``.
+        durations: By runner: the last published duration, and the time of its event.
+        marks: By field: the mark of its latest value.
         active: The time at which a step last began.
-        whole: The spending that was told for the whole run.
+        whole: The spending that was published for the whole run.
         parts: The spending of its steps and its model calls.
         first_event_id: Its first event in the log; a stream of the run begins there.
     """
@@ -113,7 +113,7 @@ class Run:
 
     @classmethod
     def fed(cls, share: StepShare | SpendingShare) -> Run:
-        """Begin a run at a share: the run itself was removed before."""
+        """Begin a run at a share, since the run itself was removed before."""
         (name,) = share.owner
         times = (share.started_at,) if isinstance(share, StepShare) else share.times
         at = times[0] if times else EPOCH
@@ -121,11 +121,11 @@ class Run:
 
     @property
     def ended(self) -> bool:
-        """Whether it has come to an end."""
+        """Whether the run has ended."""
         return self.status in ENDS
 
     def apply(self, event: Event, prices: Prices) -> None:
-        """Add the facts of one event; ``prices`` are not asked, since who runs a model tells its cost."""
+        """Add the facts of one event; ``prices`` are not used, since callers of models publish the cost."""
         at = to_microseconds(event.timestamp)
         self.started_at = min(self.started_at, event.timestamp)
         self.updated_at = max(self.updated_at, event.timestamp)
@@ -138,12 +138,12 @@ class Run:
         self._conclude()
 
     def feed(self, share: StepShare | SpendingShare, sign: int) -> None:
-        """Add the share of a step, or of model calls, or take it away (``sign`` -1)."""
+        """Add the share of a step, or of model calls, or subtract it (``sign`` -1)."""
         if isinstance(share, StepShare):
             count = self.steps.pop(share.status, 0) + sign
             if count:
                 self.steps[share.status] = count
-        elif share.times is not None:  # wherever its calls were told
+        elif share.times is not None:  # the calls' own times
             self.started_at = min(self.started_at, share.times[0])
             self.updated_at = max(self.updated_at, share.times[1])
         self.parts = list(Spent(*self.parts).plus(share.spent, sign))
@@ -192,12 +192,12 @@ class Run:
             self._say("trigger_data", at, payload["trigger_data"])
 
     def _say(self, field: str, at: int, value: Any) -> None:
-        """Let the latest word on a field stand; ``None`` and ``{}`` say nothing."""
+        """Set a field if the value is the latest one; ``None`` and ``{}`` are ignored."""
         if value and facts.later(self.marks, field, at, value):
             setattr(self, field, value)
 
     def _conclude(self) -> None:
-        """Compute what is shown of the facts."""
+        """Compute the shown state from the facts."""
         speaker = self._speaker()
         words = self.speakers.get(speaker, {})
         aside = self.speakers.get("run", {})
@@ -218,7 +218,7 @@ class Run:
         self.cost_nanos, self.input_tokens, self.output_tokens, self.cached_tokens = Spent(*known).capped
 
     def _speaker(self) -> str:
-        """Choose who tells how the run stands: itself, else the runner that began first."""
+        """Return the speaker that decides the status: the run itself, else the runner that began first."""
         began = {speaker: words["began"] for speaker, words in self.speakers.items() if "began" in words}
         if "run" in began or not self.speakers:
             return "run"
@@ -228,10 +228,10 @@ class Run:
 
 
 def _standing(words: Mapping[str, int], active: int | None) -> tuple[str, int]:
-    """Return the status that some words come to, and since when.
+    """Return the status that follows from a speaker's words, and its time.
 
     Args:
-        words: The latest time of each.
+        words: The latest time of each word.
         active: The time at which a step last began.
     """
     said = {word: at for word, at in words.items() if word != "began"}

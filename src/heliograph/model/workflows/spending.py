@@ -1,8 +1,8 @@
-"""The cost of a run's model calls, as the callers tell it.
+"""The cost of a run's model calls, as the callers publish it.
 
-They know only their session, which is the run's id; its workflow they don't know, so what they say is on no
-workflow's channel. A runner that starts names both. Here the two come together, in whatever order they come,
-and what was spent is added to the run.
+Callers know only their session, which is the run's id, and not its workflow, so their events are on no
+workflow's channel. A runner names both when it starts. Here the two are joined, in whatever order they come,
+and the spending is added to the run.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from heliograph.model.workflows.facts import Mark, Spent
 from heliograph.model.workflows.vocabulary import CALL, OF_RUNS, id_of, run_of
 
 WAITING = timedelta(days=7)
-"""The time for which the spending of calls waits for somebody to name the workflow of their run."""
+"""The longest time that the spending of calls waits for an event that names the workflow of their run."""
 MAX_CALLS = 1_000
-"""The number of a run's calls that are told apart, so that one that is told twice counts once."""
+"""The number of a run's calls that are kept apart, so that a repeated event counts once."""
 
 
 @attrs.define
@@ -32,10 +32,10 @@ class Spending:
 
     Args:
         run_id: The run.
-        workflow_id: Its workflow, once something has named it.
+        workflow_id: Its workflow, once an event has named it.
         calls: The spending of its calls, by time.
-        earlier: The spending of calls that are not told apart any more.
-        last_event_id: The last event that told of it.
+        earlier: The spending of older calls together, which are no longer kept apart.
+        last_event_id: Its last event.
     """
 
     run_id: str
@@ -61,14 +61,14 @@ class Spending:
 
     @property
     def times(self) -> tuple[datetime, datetime] | None:
-        """When its first call and its last call ended, of those that are told apart."""
+        """The times at which the first and the last call ended, of those that are kept apart."""
         if not self.calls:
             return None
         first, last = (int(key.partition(":")[0]) for key in (min(self.calls), max(self.calls)))
         return from_microseconds(first), from_microseconds(last)
 
     def apply(self, event: Event, prices: Prices) -> None:
-        """Add one call, or the workflow; ``prices`` are not asked, since the caller tells the cost."""
+        """Add one call, or the workflow; ``prices`` are not used, since the caller publishes the cost."""
         self.last_event_id = event.id
         family, _, name = event.channel.partition(":")
         if family == "workflow":
@@ -90,7 +90,7 @@ class SpendingShare(NamedTuple):
     workflow_id: str
     spent: Spent
     times: tuple[datetime, datetime] | None = None
-    """Of the first call and the last, as far as they are told apart."""
+    """The times of the first and the last call, of those that are kept apart."""
 
     @property
     def owner(self) -> Key:
@@ -99,7 +99,7 @@ class SpendingShare(NamedTuple):
 
 
 def share_of(spending: Spending) -> SpendingShare | None:
-    """Return the share of calls in their run, ``None`` while the run's workflow is unknown."""
+    """Return the share of calls in their run; ``None`` while the run's workflow is unknown."""
     if spending.workflow_id is None:
         return None
     return SpendingShare(spending.run_id, spending.workflow_id, spending.spent, spending.times)

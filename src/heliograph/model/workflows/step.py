@@ -1,8 +1,8 @@
-"""A step of a run, folded from its events; ``facts`` says why the order of them does not matter.
+"""A step of a run, folded from its events in any order (see ``facts``).
 
-A step may begin several times: it is tried again, or a loop comes back to it. Kept are when it began, and
-each of its ends; an attempt is a beginning with the last end before the next one. A step whose beginning
-nobody told has one attempt all the same.
+A step may begin several times: it is retried, or a loop repeats it. Its beginnings and its ends are kept; an
+attempt is a beginning with the last end before the next beginning. A step without an event of its beginning
+still has one attempt.
 """
 
 from __future__ import annotations
@@ -26,21 +26,21 @@ from heliograph.model.workflows.vocabulary import MAX_NAME, OF_STEPS, id_of, run
 STATUSES = ("running", "success", "failed", "skipped")
 
 MAX_ATTEMPTS = 100
-"""The number of a step's beginnings and ends that are told apart."""
+"""The number of a step's beginnings and ends that are kept."""
 MAX_ATTEMPT = 10**6
 SHORT_ERROR = 500
-"""Characters of an error that are kept of each attempt."""
+"""The most characters of each attempt's error that are kept."""
 
 
 @attrs.frozen
 class Attempt:
-    """One time that a step was carried out.
+    """One attempt at a step.
 
     Args:
-        started_at: The time at which it began, ``None`` if nobody told.
-        finished_at: The time at which it ended, ``None`` until then.
+        started_at: The time at which it began; ``None`` if it is unknown.
+        finished_at: The time at which it ended; ``None`` until then.
         status: One of ``STATUSES``.
-        duration_ms: As it was told, else from beginning to end.
+        duration_ms: The published duration, else the time from beginning to end.
         error: Why it failed.
     """
 
@@ -66,17 +66,17 @@ class Step:
         attempts: The number of its attempts.
         finished_at: The time at which its last attempt ended.
         duration_ms: The duration of its last attempt.
-        error: Why it failed, as was said last.
-        output: The output, where its events tell it.
+        error: The last published error.
+        output: The output, if an event has it.
         cost_nanos: The cost of all attempts.
         input_tokens: Tokens that its models read.
         output_tokens: Tokens that its models wrote.
         cached_tokens: Input tokens that came from a cache.
-        began: The time at which it first began, as far as that was told.
-        starts: The time at which each attempt began, in microseconds, by the same as text.
-        ends: Its ends by time and status: duration, error, and what was spent.
-        earlier: The spending of attempts that are not told apart any more.
-        marks: The time of the last word on each field.
+        began: The time at which it first began, if it is known.
+        starts: The time at which each attempt began, in microseconds, by the same time as text.
+        ends: Its ends by time and status: duration, error, and spending.
+        earlier: The spending of older attempts together, which are no longer kept apart.
+        marks: By field: the mark of its latest value.
     """
 
     id: str
@@ -103,7 +103,7 @@ class Step:
 
     @classmethod
     def first_seen(cls, event: Event) -> Step:
-        """Begin a step at the first event that tells of it."""
+        """Begin a step at its first event."""
         run_id, name = run_of(event), step_of(event)
         assert run_id is not None
         assert name is not None
@@ -145,12 +145,12 @@ class Step:
             self._say("output", at, payload["output"])
 
     def _say(self, field: str, at: int, value: Any) -> None:
-        """Let the latest word on a field stand."""
+        """Set a field if the value is the latest one."""
         if facts.later(self.marks, field, at, value):
             setattr(self, field, value)
 
     def _conclude(self, seen: datetime) -> None:
-        """Compute what is shown of the facts; something was seen just now."""
+        """Compute the shown state from the facts; ``seen`` is the time of the current event."""
         attempts = attempts_of(self)
         last = attempts[-1]
         self.status, self.finished_at, self.duration_ms = last.status, last.finished_at, last.duration_ms
@@ -209,13 +209,13 @@ def share_of(step: Step) -> StepShare:
 
 @attrs.frozen
 class StepFilter:
-    """The steps that a list shows; ``None`` and nothing do not filter.
+    """The steps that a list shows; ``None`` and empty values do not filter.
 
     Args:
-        run_id: The run of the steps.
-        workflow_id: And of this workflow.
-        ids: Those of these ids, as ``id_of`` makes them.
-        but: None of these names.
+        run_id: Only steps of this run.
+        workflow_id: Only steps of this workflow.
+        ids: Only steps with these ids, as ``id_of`` makes them.
+        but: Only steps without one of these names.
     """
 
     run_id: str | None = None

@@ -1,10 +1,10 @@
 """The meaning of topics about runs and their steps.
 
-Two vocabularies are understood, also mixed in one run:
+Two vocabularies are understood, even mixed in one run:
 
 - the documented one: ``run.started``, ``run.paused``, ``run.resumed``, ``run.finished``, and
   ``step.started``, ``step.completed``, ``step.failed``, ``step.skipped``;
-- what a platform's runners say of themselves: ``dag.``, ``pipeline.``, ``react.`` and ``router.started``,
+- the one of a platform's runners: ``dag.``, ``pipeline.``, ``react.`` and ``router.started``,
   ``.completed`` and ``.failed``, ``pipeline.paused``, the nodes of a ``dag`` and the stages of a pipeline,
   agents that failed, and ``api.run_cancelled`` and ``api.hitl_resumed``.
 """
@@ -52,31 +52,31 @@ OF_STEPS: Mapping[str, str] = {
     "stage.completed": "success",
     "agent.failed": "failed",
 }
-"""The meaning of each topic for a step. Runners tell of no node that failed; its agent does."""
+"""The meaning of each topic for a step. Runners publish no failure of a node; its agent does."""
 
 CALL = "pipeline.adk_completed"
-"""The topic that tells the cost of a model's calls."""
+"""The topic with the cost of a model's calls."""
 
 BY_SESSION = frozenset({CALL, "pipeline.adk_started", "pipeline.error"})
 """Topics of a pipeline that name their run as ``session_id``."""
 
 CALLERS = frozenset({"model", "tool", "budget"})
-"""Those who call models and tools, by the first part of their topics; they name their run so, too."""
+"""The first parts of topics of callers of models and tools, who also name their run as ``session_id``."""
 
 NAMES = ("step", "node", "name", "agent")
-"""The fields that may name a step; the first that does counts."""
+"""The fields that may name a step; the first one that does counts."""
 
 MAX_NAME = 200
-"""Characters of a step's name."""
+"""The most characters of a step's name."""
 
 
 def tells_of_runs(topic: str) -> bool:
-    """Tell whether events of a topic say something of a run; others may only name one."""
+    """Tell whether events of a topic change a run; others may only name one."""
     return topic in OF_RUNS or topic in OF_STEPS or topic == CALL
 
 
 def run_of(event: Event) -> str | None:
-    """Return the id of the run that an event belongs to, ``None`` if to none."""
+    """Return the id of the run that an event belongs to; ``None`` if to none."""
     named = facts.first(event.payload, "run_id", "execution_id")
     if named is None and _by_session(event.topic):
         named = event.payload.get("session_id")
@@ -90,7 +90,7 @@ def _by_session(topic: str) -> bool:
 
 
 def session_of(topic: str, payload: Mapping[str, Any]) -> str | None:
-    """Return the session of an event that names its run by that alone, ``None`` if it is no such event."""
+    """Return the session of an event that names its run only by its session; ``None`` for other events."""
     if not _by_session(topic) or facts.first(payload, "run_id", "execution_id") is not None:
         return None
     session = payload.get("session_id")
@@ -98,14 +98,14 @@ def session_of(topic: str, payload: Mapping[str, Any]) -> str | None:
 
 
 def execution_of(channel: str, payload: Mapping[str, Any]) -> tuple[str, str] | None:
-    """Return the run and the workflow that an event names, ``None`` unless it names both."""
+    """Return the run and the workflow that an event names; ``None`` unless it names both."""
     family, _, workflow = channel.partition(":")
     run = facts.first(payload, "run_id", "execution_id") if family == "workflow" else None
     return (run, workflow) if isinstance(run, str) and is_name(run) else None
 
 
 def step_of(event: Event) -> str | None:
-    """Return the name of the step that an event tells of, ``None`` if of none."""
+    """Return the name of an event's step; ``None`` if it has none."""
     if event.topic not in OF_STEPS:
         return None
     name = facts.first(event.payload, *NAMES)

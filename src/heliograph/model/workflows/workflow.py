@@ -19,7 +19,7 @@ class Workflow:
 
     Args:
         manifest: The parsed manifest.
-        pipeline: Its steps; without a file for it there are none.
+        pipeline: The pipeline; without steps if there is no file for it.
         cards: Its agents.
         problems: The faults in its files.
     """
@@ -31,13 +31,13 @@ class Workflow:
 
     @property
     def id(self) -> str:
-        """The name by which all else refers to it."""
+        """The workflow's id, the name in its manifest."""
         return self.manifest.name
 
 
 @attrs.frozen
 class Broken:
-    """A folder that should be a workflow, and why it is none.
+    """A folder that should be a workflow but can't be read.
 
     Args:
         folder: Its name.
@@ -54,13 +54,13 @@ def put_together(
     cards: Mapping[str, Document],
     problems: list[FileProblem],
 ) -> Workflow:
-    """Make a workflow of its files.
+    """Make a workflow from its files.
 
     Args:
-        manifest: The manifest, read.
-        pipeline: The pipeline's file and what it says, if there is one.
+        manifest: The parsed manifest.
+        pipeline: The name and the content of the pipeline's file, if there is one.
         cards: The cards, by file.
-        problems: The problems so far; those that are found here are added.
+        problems: The problems so far, to which further ones are added.
     """
     graph = Pipeline() if pipeline is None else read_pipeline(pipeline[1], pipeline[0], problems)
     by_name: dict[str, Card] = {}
