@@ -85,7 +85,7 @@ USUAL_VIEWS = (
     View(ERRORS),
 )
 LOST_SECONDS = 10.0
-"""Seconds that a published delta is waited for; the log may have lost what it had acknowledged."""
+"""Seconds to wait for a published delta to come by; the log may have lost it after its acknowledgement."""
 
 WARM_PAUSE = 0.002
 """Seconds that the warm-up sleeps between two of its steps."""

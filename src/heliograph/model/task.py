@@ -84,9 +84,9 @@ def nano_dollars(amount: float | int | str) -> int:
 
 
 class Added(dict[str, Any]):
-    """Metadata that joins what was said before; of a plain object nothing before it is left.
+    """Metadata to be added to the stored metadata, which a plain object replaces.
 
-    The store folds a task without reading its metadata, and learns from this that it must.
+    The fold does not read a task's metadata; this class tells the store that it must.
     """
 
 

@@ -109,7 +109,7 @@ class ObjectArtifacts:
         return await self._call(ask)
 
     def _pages(self, place: str, behind: str) -> Iterator[Sequence[ArtifactInfo]]:
-        """Yield the objects of a place behind a name, one page per request."""
+        """Yield the objects of ``place`` after the name ``behind``, one page per request."""
         import obstore
 
         for page in obstore.list(self._store, place, offset=behind, chunk_size=LISTED):

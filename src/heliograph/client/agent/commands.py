@@ -101,7 +101,7 @@ def cost_command(
     url: str,
     api_key: str | None,
 ) -> None:
-    """Add to what the task that this runs in has cost so far."""
+    """Add to the cost of the task that this runs in."""
     try:
         _task(task_id, url, api_key).cost(
             usd, input_tokens=input_tokens, output_tokens=output_tokens, cached_tokens=cached_tokens

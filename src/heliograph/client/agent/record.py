@@ -146,7 +146,7 @@ class TaskRecord:
             self._put_pieces(pieces, stream, extra or {})
 
     def cost(self, usd: Amount, input_tokens: int, output_tokens: int, cached_tokens: int) -> None:
-        """Add to what the task has cost so far."""
+        """Add to the task's cost so far."""
         with self._lock:
             added = self._usage.add(usd, input_tokens, output_tokens, cached_tokens)
             if added:

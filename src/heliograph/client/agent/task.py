@@ -111,7 +111,7 @@ class Task(TaskHandle):
     """A task in plain code."""
 
     def ask(self, question: str, *, choices: tuple[str, ...] = (), timeout: float | None = None) -> Any:
-        """Ask whoever watches, and wait for the answer; the task is ``waiting_input`` until then.
+        """Ask the task's watchers, and wait for the answer; the task is ``waiting_input`` until then.
 
         Args:
             question: For people.
@@ -135,7 +135,7 @@ class AsyncTask(TaskHandle):
     """A task under asyncio or Trio."""
 
     async def ask(self, question: str, *, choices: tuple[str, ...] = (), timeout: float | None = None) -> Any:
-        """Ask whoever watches, and wait for the answer; the task is ``waiting_input`` until then.
+        """Ask the task's watchers, and wait for the answer; the task is ``waiting_input`` until then.
 
         Args:
             question: For people.

@@ -33,7 +33,7 @@ class RunView:
     started_at: datetime
     completed_at: datetime | None
     finished_at: Annotated[datetime | None, says("The same as completed_at.")]
-    duration_ms: Annotated[float | None, says("The duration that was told, else the time from start to end.")]
+    duration_ms: Annotated[float | None, says("The published duration, else the time from start to end.")]
     updated_at: datetime
     cost_usd: Dollars
     input_tokens: Tokens

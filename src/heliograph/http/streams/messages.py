@@ -1,4 +1,4 @@
-"""What a client of ``/ws`` may say: messages of JSON, checked field by field."""
+"""The messages of a client of ``/ws``: JSON, checked field by field."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from heliograph.model.ids import is_time, parse_position
 from heliograph.model.intake import parse_json
 
 MAX_EVERY = 60
-"""Seconds that a client which wants the newest only may ask to wait."""
+"""The longest interval, in seconds, of a subscription to each channel's newest event."""
 
 FIELDS = {
     "subscribe": {"type", "channel", "topic", "after", "tail", "every", "overflow", "ref"},

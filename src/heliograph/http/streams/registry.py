@@ -16,10 +16,10 @@ from heliograph.http.wire.lot import Lot
 from heliograph.model.errors import TooMany
 
 PAUSE_EVERY = 100
-"""So many streams are ended before others are served."""
+"""The number of streams that are ended between two checkpoints."""
 
 ANONYMOUS = "anonymous"
-"""The owner of streams whose client has still to say ``auth``."""
+"""The owner of streams whose client has yet to send ``auth``."""
 
 
 class Registered(Protocol):
@@ -67,7 +67,7 @@ class StreamRegistry:
     dropped: Counter[str] = attrs.field(factory=Counter)
     per_owner: Counter[str] = attrs.field(factory=Counter)
     watched: Counter[str] = attrs.field(factory=Counter)
-    """By owner, how many channels and patterns its streams watch."""
+    """By owner: the number of channels and patterns that its streams watch."""
     draining: bool = False
     lapsed: dict[str, Reason] = attrs.field(factory=dict)
     """Keys that were revoked or have expired, and the reason for which their streams end."""

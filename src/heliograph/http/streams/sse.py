@@ -41,7 +41,7 @@ ENCODERS: dict[tuple[bool, bool], Encoder] = {
     (False, True): event_block,
     (False, False): nameless_block,
 }
-"""By whether the body is chunked, and whether events are named."""
+"""The encoder by two flags: whether the body is chunked, and whether events are named."""
 
 
 class SseStream(Stream):

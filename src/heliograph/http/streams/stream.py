@@ -148,7 +148,7 @@ class Stream:
         raise NotImplementedError
 
     def opened(self) -> None:
-        """Begin what the stream does of itself, after the handshake was written."""
+        """Begin the subscriptions that the stream has from its start; the handshake has been written."""
 
     def received(self, data: bytes) -> None:
         """Act on bytes from the peer."""
@@ -184,7 +184,7 @@ class Stream:
         self.sink.write(words, before=position)
 
     def reset(self, subscription: Subscription, reason: str) -> None:
-        """Tell the client that what follows does not connect to what it has."""
+        """Tell the client that the next events do not connect to those that it has."""
         self.send_reset(subscription.selection, CursorLost(self._hub.position, reason), self._hub.position)
 
     def send_reset(

@@ -58,16 +58,16 @@ log = structlog.get_logger(__name__)
 
 PING_FRAME = frame(PING, b"")
 RETURNING = (Reason.SHUTDOWN, Reason.ROTATE, Reason.SLOW)
-"""Endings after which it makes sense to come back at a time and a place that we name."""
+"""The reasons of ends after which the client should come back, with a delay and a cursor from us."""
 
 SESSION_WATCHES = (
     WatchRequest(Selection(("task:*",), "task.status"), overflow=Overflow.LATEST, told=False),
     WatchRequest(Selection((STATUS,), CLI_STATUS), overflow=Overflow.LATEST, told=False),
 )
-"""What a page with a stream of its own, ``/ws/<session>``, watches from the start."""
+"""The subscriptions of a page's own stream, ``/ws/<session>``, from its start."""
 
 ACTIONS = ("chat.message", "task.stop", "task.input")
-"""What such a page may say beside the messages of every WebSocket."""
+"""The further messages of such a page, beside those of every WebSocket."""
 
 
 def owner_of(identity: Identity | None) -> str:

@@ -46,14 +46,14 @@ from heliograph.http.wire.head import Head, HeadRefused
 from heliograph.http.wire.inbox import READ_BYTES, Inbox
 
 BUFFER_BYTES = 128 * 1024
-"""What may wait behind a request that hypercorn serves; the rest stays in the socket."""
+"""The most bytes that are buffered after a request that hypercorn serves; the rest stays in the socket."""
 
 SHORT_BODY_BYTES = 64 * 1024
 SHORT_BODY_SECONDS = 1.0
-"""A body that is larger or slower takes no shortcut: hypercorn reads it bit by bit."""
+"""A body that is larger or slower takes no shortcut; hypercorn reads it bit by bit."""
 
 WRITE_BYTES = 64 * 1024
-"""What a peer must take within the write timeout: a slow one is served, a stalled one is not."""
+"""The bytes that a peer must take within the write timeout: a slow peer is served, a stalled one is not."""
 
 LINGER_SECONDS = 2.0
 
@@ -320,7 +320,7 @@ class Connection:
         if self._is_taken:
             return
         if _FINAL_HEAD.match(data) and not self._unsent:
-            # hypercorn writes head, body and end one by one: the head goes out with what follows it.
+            # hypercorn writes head, body and end one by one: the head goes out with the first bytes after it.
             self._unsent = data
             return
         data, self._unsent = self._unsent + data, b""

@@ -45,7 +45,7 @@ def close(descriptor: int) -> None:
 
 @contextmanager
 def _socket_of(descriptor: int) -> Iterator[socket.socket]:
-    # Given a family, it asks the kernel nothing; none of what is done here depends on it.
+    # Given a family, it asks the kernel nothing; no operation here depends on the family.
     sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM, fileno=descriptor)
     try:
         yield sock

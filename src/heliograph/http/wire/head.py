@@ -26,11 +26,11 @@ from werkzeug.datastructures import ImmutableMultiDict, MultiDict
 from heliograph.http.wire.body import ChunkedBody, MeasuredBody, SizedBody
 
 HEAD_LIMIT = 32 * 1024
-"""Bytes of a head."""
+"""The most bytes of a head."""
 
 WEB_SOCKET_VERSION = "13"
 END_OF_HEAD = re.compile(rb"\n\r?\n")
-"""As lenient as h11's, so that no other end is found than h11 finds."""
+"""As lenient as h11's, so that both find the same end."""
 
 _HEAD = re.compile(
     rb"([A-Z]+) (/[\x21-\x7e]*+) HTTP/1\.1\r\n"

@@ -38,10 +38,10 @@ import structlog
 import trio
 
 READ_BYTES = 4096
-"""Bytes that are read of one socket before the others have their turn."""
+"""The most bytes that are read from one socket before the others have their turn."""
 
 BITE_SOCKETS = 16
-"""Sockets that are heard before everybody else has a turn."""
+"""The most sockets that are read before all other tasks have a turn."""
 
 log = structlog.get_logger(__name__)
 

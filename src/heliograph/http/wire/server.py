@@ -43,16 +43,16 @@ from heliograph.http.wire.tls import Tls
 from heliograph.model.errors import SettingsError
 
 SWEEP_SECONDS = 1.0
-"""How late, at most, a connection without a request is closed."""
+"""The most seconds by which a connection without a request is closed too late."""
 
 UNSENT_BYTES = 16 * 1024
-"""What the kernel may hold of a connection before it asks for more; accepted sockets inherit it."""
+"""The unsent bytes in the kernel above which a socket is not writable; accepted sockets inherit it."""
 
 ACCEPT_AT_ONCE = 16
-"""Connections that are accepted before everybody else has a turn."""
+"""The most connections that are accepted before all other tasks have a turn."""
 
 EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
-"""Errors of accepting that say that something has run out."""
+"""Errors of ``accept`` for exhausted resources."""
 
 EXHAUSTED_SECONDS = 0.1
 

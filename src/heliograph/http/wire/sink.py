@@ -18,7 +18,7 @@ A long module, since the policies, the budget and the socket work on one list of
 that list consistent for the others.
 
 Writing by file descriptor: ``os.write`` on the non-blocking socket is the plain system call; it must
-never be done after the socket was closed (the number may be somebody else's), so ``close`` comes first.
+never be done after the socket was closed (its number may be reused), so ``close`` comes first.
 """
 
 from __future__ import annotations
@@ -40,10 +40,10 @@ from heliograph.model.ids import EventId
 LOW_WATER = 64 * 1024
 WRITE_PIECES = 64
 PIECE_BYTES = 64 * 1024
-"""How large, roughly, a piece of ``latest`` is: what is partly sent can't be replaced by what is newer."""
+"""The rough size of the pieces of ``latest``; small, since a partly sent piece can't be replaced."""
 
 UNREAD_BUDGETS = 4
-"""How many budgets may be pending of what no policy limits."""
+"""The number of budgets that may be pending of pieces without a policy."""
 
 
 @attrs.frozen

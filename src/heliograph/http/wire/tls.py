@@ -33,7 +33,7 @@ READ_BYTES = 64 * 1024
 log = structlog.get_logger(__name__)
 
 Handle = Callable[[socket.socket, str | None], Awaitable[None]]
-"""Serves, and sees to the closing of, a connection whose peer has an address."""
+"""Serves a connection, given its socket and its peer's address, and closes it."""
 
 Encrypted = trio.SSLStream[trio.SocketStream]
 

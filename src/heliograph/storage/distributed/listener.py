@@ -119,7 +119,7 @@ class RedisListener:
             except RedisError as error:
                 if not found:
                     raise
-                self._failure = error  # what has come nobody sends again: the next call meets the error
+                self._failure = error  # raised by the next call: what was received is not sent again
                 return found
             if message is None:
                 found += entries

@@ -393,7 +393,7 @@ class RedisLog:
         return found[::-1]
 
     async def bounds(self, selection: Selection) -> Bounds:
-        """Tell what is kept of a selection; see ``protocols.Log.bounds``.
+        """Return the extent of a selection that is kept; see ``protocols.Log.bounds``.
 
         While PostgreSQL is away, every channel counts as trimmed up to where retention has removed any event.
         """

@@ -47,7 +47,9 @@ class ConversationRows:
 
     user_id: str | None = query(Text(), "Only this value, exactly.")
     include_archived: bool = query(Flag(), "Whether to list archived conversations, too.", default=False)
-    search: str | None = query(Text(), "The title has each of these words, or one that begins so.")
+    search: str | None = query(
+        Text(), "The title must have, for each of these words, one that begins with it."
+    )
     limit: int = query(Whole(1, 200), "The most items on a page.", default=50)
     offset: int = query(Whole(0, MAX_OFFSET), "The number of entries to leave out first.", default=0)
 

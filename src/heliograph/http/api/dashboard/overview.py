@@ -1,4 +1,4 @@
-"""The dashboard's overview: health and status in numbers, agents, and what is registered."""
+"""The dashboard's overview: health and status in numbers, and the lists of agents and skills."""
 
 from __future__ import annotations
 

@@ -74,13 +74,13 @@ CHANNEL_TOLD = said(TEXT, "The channel or pattern; of an event stream all of the
 _SAID: Mapping[str, Schema] = {
     "channel": SELECTOR,
     "topic": nullable(TOPIC_FILTER),
-    "after": said(nullable(POSITION), "The position to resume behind; without it, live only."),
+    "after": said(nullable(POSITION), "The position to resume after; without it, live only."),
     "tail": said(
         nullable(whole(0, MAX_TAIL)), "Without after: the number of the newest events to begin with."
     ),
     "every": said(
         nullable({"type": "number", "minimum": 0, "maximum": MAX_EVERY}),
-        "Seconds: of each channel only the newest event of such an interval; with neither after nor tail.",
+        "An interval in seconds, of which only each channel's newest event is sent; not with after or tail.",
     ),
     "overflow": said(
         nullable(one_of(Overflow)),
@@ -149,7 +149,7 @@ NOTICES: Mapping[str, Schema] = {
     "reconnect": record(
         {
             "after_ms": said(COUNT, "The milliseconds to wait before the client comes back."),
-            "cursor": said(nullable(CURSOR), "Resume behind this; null: behind the last id that was heard."),
+            "cursor": said(nullable(CURSOR), "Resume after this; null: after the last id that was received."),
             "reason": TEXT,
         },
         description="The last word of a stream that is worth coming back to.",

@@ -63,7 +63,7 @@ GIVEN: Mapping[str, Schema] = {
         text(ID, examples=["1795328004217-0"]),
         "An event's id, `<milliseconds>-<sequence>`, ordered over the whole deployment, as a position.",
     ),
-    "Result": said(ruled(RESULT), "Of a task that has ended: what it says besides belongs to its publisher."),
+    "Result": said(ruled(RESULT), "The outcome of a task; its further fields belong to its publisher."),
     "EventItem": EVENT_ITEM,
     "TaskOutputItem": _MESSAGE_ITEMS["task_output"],
     "TaskStatusItem": _MESSAGE_ITEMS["task_status"],

@@ -132,7 +132,7 @@ ENDPOINTS = [
         "/api/v1/tasks/{task_id}/answers",
         answer_task,
         "tasks",
-        Described("It is kept, and whoever asked hears it."),
+        Described("The answer is kept, and the task gets it."),
         scope="publish",
         channels=of_task,
         body=JsonBody(NewTaskAnswer),

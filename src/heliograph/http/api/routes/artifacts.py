@@ -60,7 +60,7 @@ class Fetching(OfArtifact):
 
     range_: str | None = header("Range", Text(), "One range of bytes, such as bytes=0-99.")
     if_range: str | None = header(
-        "If-Range", Text(), "The range counts only for this ETag; else all is given."
+        "If-Range", Text(), "The range counts only for this ETag; else the answer is whole."
     )
     if_none_match: str | None = header("If-None-Match", Text(), "The ETags that the client has.")
 
@@ -70,7 +70,7 @@ class Storing(OfArtifact):
     """The key under which an artifact is kept."""
 
     digest: str | None = header(
-        "Content-Digest", Text(), "sha-256=:…: of the body (RFC 9530); what differs from it is not kept."
+        "Content-Digest", Text(), "sha-256=:…: of the body (RFC 9530); a body with another one is refused."
     )
 
 

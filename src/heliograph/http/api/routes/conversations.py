@@ -71,7 +71,9 @@ def _message_key(stored_id: int, name: str) -> tuple[EventId, str]:
 class ConversationListing:
     """The filters and the page of a list of conversations."""
 
-    search: str | None = query(Text(), "The title has each of these words, or one that begins so.")
+    search: str | None = query(
+        Text(), "The title must have, for each of these words, one that begins with it."
+    )
     archived: bool = query(
         Flag(), "Whether to list archived conversations instead of the others.", default=False
     )

@@ -65,8 +65,8 @@ class PublishOptions:
     )
     lenient: bool = query(
         Flag(),
-        "Keep what can be kept of items that have half characters, NUL, or wrong values, and say in the "
-        "answer what was changed.",
+        "Whether to keep items with lone surrogates, NUL or wrong values, by leaving these out or replacing "
+        "them; the answer lists the changes.",
         default=False,
     )
 

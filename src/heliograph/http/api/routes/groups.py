@@ -33,7 +33,7 @@ def _group_key(newest: int, name: str) -> tuple[int, str]:
 class GroupListing(TaskNarrowing):
     """The filters of tasks, and the field that they are grouped by."""
 
-    by: str = query(Word(FIELDS), "What tasks of a group have in common.", default="agent")
+    by: str = query(Word(FIELDS), "The field that tasks are grouped by.", default="agent")
     limit: int = page_limit()
     cursor: tuple[int, str] | None = page_cursor(_group_key, int, str)
 
@@ -42,7 +42,7 @@ class GroupListing(TaskNarrowing):
 class TaskGroup:
     """The tasks with one value of a field."""
 
-    name: Annotated[str | None, says("What they have in common; null: the tasks that say nothing of it.")]
+    name: Annotated[str | None, says("The value of that field; null: the tasks without one.")]
     tasks: Annotated[Mapping[str, int], says(**record(dict.fromkeys(STATUSES, COUNT)))]
     newest: Annotated[datetime, says("When the newest of them was created.")]
 

@@ -204,8 +204,8 @@ ENDPOINTS = [
         "workflows",
         Described(
             "The run and its steps.",
-            more="In the pipeline's order; its steps that have not begun are there too. Steps that it does "
-            "not have come behind, in the order in which they began, then those that only left artifacts.",
+            more="In the pipeline's order, with those of its steps that have not begun. Other steps follow "
+            "in the order in which they began, and last steps that have only artifacts.",
         ),
         channels=of_workflow,
         refuses=ONE_RUN,

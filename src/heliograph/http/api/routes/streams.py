@@ -62,7 +62,7 @@ class Resuming:
 
     after: Place | None = query(
         ClientPosition(),
-        "Begin after this cursor or time; Last-Event-ID and lastEventId win over it. What is neither is "
+        "Begin after this cursor or time; Last-Event-ID and lastEventId win over it. Any other text is "
         "answered by a reset on the stream.",
     )
     last_event_id: Place | None = header(

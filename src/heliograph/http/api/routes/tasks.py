@@ -73,7 +73,7 @@ class TaskNarrowing:
     )
     since: datetime | None = query(Moment(), "Created at or after this ISO 8601 time or date.")
     until: datetime | None = query(Moment(), "Created before this ISO 8601 time or date.")
-    silent: int | None = query(Whole(1, MAX_SILENCE), "Nothing was heard of it for so many seconds.")
+    silent: int | None = query(Whole(1, MAX_SILENCE), "Only tasks without events for this number of seconds.")
 
     def filter(self) -> TaskFilter:
         """Return the filter for the store."""

@@ -53,7 +53,7 @@ class NewWebhook:
     ] = None
     commands: Annotated[
         Sequence[Mapping[str, Any]] | None,
-        says("Each has name and template, and what files may say; none: its text becomes a task."),
+        says("Each has name and template, and the optional fields of files; none: any text becomes a task."),
     ] = None
     default_command: str | None = None
     target_agent: Annotated[str | None, says(maxLength=200)] = None
@@ -105,7 +105,7 @@ class WebhookView:
     is_builtin: Annotated[bool, says("Whether it comes from a file, and is changed only there.")]
     has_secret: bool
     requires_signature: bool
-    signature_header: Annotated[str, says("Where it stands; empty: where the provider puts it.")]
+    signature_header: Annotated[str, says("Its header; empty: the provider's usual one.")]
     target_agent: str
     default_command: str | None
     prefix: str
@@ -132,7 +132,7 @@ class WebhookList:
     """All webhooks."""
 
     webhooks: Sequence[WebhookView]
-    broken: Annotated[Sequence[BrokenFile], says("Files that should be webhooks, and why they are none.")]
+    broken: Annotated[Sequence[BrokenFile], says("Files that should be webhooks, and their faults.")]
     meta: Meta
 
 

@@ -108,7 +108,7 @@ class WorkflowList:
 
     workflows: Sequence[WorkflowSummary]
     total: Annotated[int, says(minimum=0)]
-    broken: Annotated[Sequence[Broken], says("Folders that should be workflows, and why they are none.")]
+    broken: Annotated[Sequence[Broken], says("Folders that should be workflows, and their problems.")]
     meta: Meta
 
 

@@ -133,7 +133,7 @@ def _kept(task: Task) -> Set[str]:
 
 
 def _add_metadata(connection: Connection, task: Task) -> None:
-    """Add what a batch has said of where a task comes from to the stored metadata."""
+    """Add the metadata of a batch to the stored metadata, if it is ``Added``."""
     if isinstance(task.metadata, Added):
         stored = connection.scalar(select(tasks.c.metadata).where(tasks.c.task_id == task.task_id))
         task.metadata = (stored or {}) | task.metadata
