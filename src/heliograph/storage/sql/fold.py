@@ -29,7 +29,7 @@ from heliograph.storage.sql.rollups import Measurement
 
 FAMILIES: dict[str, list[Entity[Any]]] = {}
 STEADY: dict[str, Steady[Any]] = {}
-"""By family of channels: the fast path of the one entity that has one there."""
+"""By family of channels: the entities folded from them, and the fast path there, if one has it."""
 
 CHANGING: dict[str, frozenset[str]] = {}
 """By family of channels with a fast path: the topics that need the slow path for any of its entities."""

@@ -1,10 +1,7 @@
 """A task's log in the dashboard's form: its output as one text, and its whole log in parts.
 
 The parts are lists of entries, made from the events on the task's channel. The list of the agent's output may
-be
-long: it is written as it is read, and has only the newest ``MAX_ENTRIES``.
-
-A long module, since each part has a class and a reader of its own, and the whole log has all of them.
+be long: it is written as it is read, and has only the newest ``MAX_ENTRIES``.
 """
 
 from __future__ import annotations

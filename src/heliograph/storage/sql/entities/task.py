@@ -160,7 +160,7 @@ def _merge_result(connection: Connection, task: Task) -> None:
 
 
 def _overdue(silence: Silence) -> ColumnElement[bool]:
-    """Return the condition of tasks whose last event is older than ``HEARTBEATS_MISSED`` heartbeats."""
+    """Return the condition of tasks silent for ``least_ms`` and for ``HEARTBEATS_MISSED`` heartbeats."""
     unit = 1 << SEQUENCE_BITS
     most = (silence.until - silence.since) // unit
     late = EventId(silence.until - silence.least_ms * unit)
