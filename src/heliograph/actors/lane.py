@@ -2,9 +2,8 @@
 
 Watchers are in step if they have the same encoding and position, and no pending bytes. They get the same
 bytes at the same time, with no decision for any of them. So they are kept as descriptors, and ``os.write`` is
-mapped over
-these: no bytecode runs between two system calls. That is worth more than it looks, since each system call
-drives the interpreter out of the processor's caches.
+mapped over these: no bytecode runs between two system calls. That is worth more than it looks, since each
+system call drives the interpreter out of the processor's caches.
 
 A watcher that is not in step is *apart*, and gets each batch by a call: a newcomer, a client whose socket was
 full, a stream that ends with its task. A watcher leaves its lane (``Subscription.step_aside``) as soon as it

@@ -8,9 +8,8 @@ While the service is away the sender retries, with growing pauses, and the spool
 bound. Then ``put`` waits, the command's output is no longer read, and the command waits on its full pipe.
 Nothing is ever dropped. A full disk acts like the bound. A service that *refuses* (for a wrong key, say) is
 treated alike, since the operator may mend it, but the end of the command does not wait for that. An *item*
-that the service refuses would be refused for
-ever: one that is too large is split into smaller ones, and an invalid one is set aside in a file, so that the
-items behind it go on.
+that the service refuses would be refused for ever: one that is too large is split into smaller ones, and an
+invalid one is set aside in a file, so that the items behind it go on.
 """
 
 from __future__ import annotations

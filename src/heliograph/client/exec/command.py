@@ -8,8 +8,7 @@ the outbox or the terminal blocks, the pump waits, and the program waits on its 
 seconds, even if a background process of the program still holds them. The status follows from the exit: 0 is
 ``completed``; it is ``cancelled`` if this process was asked to stop the program (Ctrl-C, SIGTERM), whatever
 the program then returned, or if another process ended it by such a signal; everything else is ``failed``. The
-exit code is the program's own, as in a
-shell: 128+n for a signal, 127 not found, 126 not executable.
+exit code is the program's own, as in a shell: 128+n for a signal, 127 not found, 126 not executable.
 
 While the program is silent, the task publishes a heartbeat now and then. It has announced that at its
 beginning: a task with a heartbeat that falls silent counts as lost.

@@ -5,8 +5,8 @@ stream. One core is enough for hundreds of thousands of deliveries a second beca
 are sent the same bytes. A read that begins at a message boundary is remembered under the number of the
 message before it. If another watcher's read at the same number begins with the same bytes (one ``memcmp``),
 it takes over the message numbers instead of parsing again. An incomplete message at the end of a read waits
-for its rest, so all reads begin at boundaries. Every message is
-checked: only a read of consecutive messages and nothing else is remembered, and different bytes are parsed.
+for its rest, so all reads begin at boundaries. Every message is checked: only a read of consecutive messages
+and nothing else is remembered, and different bytes are parsed.
 
 Every message has its time of publishing (``sent=<microseconds>;``, this process's monotonic clock) and its
 ``seq`` within its channel, 1, 2, 3, … So each stream proves what it missed, got twice or got late, and a run

@@ -10,8 +10,7 @@ The view's own signature gives its parameters and its answer::
 ``TaskListing`` declares the parameters (see ``rules.parameters``), ``TaskList`` is an attrs class whose JSON
 and schema follow from its fields, and the docstring is the summary. A view without a third argument takes no
 parameters, and ignores those that are sent; a body is the argument after the parameters. A view is a function
-of
-values: it knows no framework, and raises the errors of ``model.errors``.
+of values: it knows no framework, and raises the errors of ``model.errors``.
 
 Quart's routes, the shortcuts, ``/openapi.json``, the answers to OPTIONS, and the tests that walk every
 endpoint are made from the declarations. ``serve`` is the one way in.

@@ -6,8 +6,7 @@ one before it, unless the file gives dependencies. Loops and parallels have step
 their node, and only the top level has layers.
 
 A cycle has no layers. Nodes in a cycle, or after one, are shown in one last layer, and the cycle is reported
-as a
-problem: drawing a broken pipeline without those nodes would hide just the fault.
+as a problem: drawing a broken pipeline without those nodes would hide just the fault.
 """
 
 from __future__ import annotations
