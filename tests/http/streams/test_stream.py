@@ -13,6 +13,7 @@ from tests.conformance.clients import TRANSPORTS, client_frame, until_metric, wa
 from tests.http.conftest import Api, output
 from tests.memory_log import MemoryLog
 
+from heliograph.actors import replay
 from heliograph.actors.hub import Hub
 from heliograph.config import StreamSettings
 from heliograph.http.streams.reason import Reason
@@ -21,6 +22,7 @@ from heliograph.http.streams.sse import SseStream
 from heliograph.http.streams.watching import WatchRequest
 from heliograph.http.wire.lot import TaskLot
 from heliograph.model.channels import Selection
+from heliograph.model.errors import Unavailable
 from heliograph.model.ids import OLDEST, EventId
 from heliograph.storage.embedded.sqlite import SqliteLog
 from heliograph.storage.protocols import WHOLE_LOG, Page
@@ -106,6 +108,26 @@ async def test_a_replay_that_is_unsubscribed_ends(api: Api, slow: SlowLog) -> No
         assert slow.given_up == 1
         await api.publish(output("2", "unheard"), output("1", "new"))
         assert await one.outputs(1) == ["new"]
+
+
+async def test_a_replay_that_fails_goes_on_behind_what_it_gave(
+    api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An event stream whose log fails between two pages ends with the cursor of what the client has."""
+    read = SqliteLog.read
+
+    async def read_once(log: SqliteLog, selection: Selection, after: EventId, limit: int) -> Page:
+        if selection != WHOLE_LOG and after > OLDEST:
+            raise Unavailable("away")
+        return await read(log, selection, after, limit)
+
+    monkeypatch.setattr(SqliteLog, "read", read_once)
+    monkeypatch.setattr(replay, "PAGE_EVENTS", 2)
+    ids = (await api.publish(*(output("1", str(n)) for n in range(4))))["ids"]
+    async with await watch("sse", api.url, "task:1", after="0-0") as one:
+        assert await one.outputs(2) == ["0", "1"]
+        told = await one.until("reconnect")
+    assert told.id == told.fields["cursor"] == ids[1]
 
 
 async def test_a_replay_that_is_asked_for_again_begins_anew(api: Api, slow: SlowLog) -> None:

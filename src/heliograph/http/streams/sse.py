@@ -130,9 +130,10 @@ class SseStream(Stream):
         except TooMany:
             self.end(Reason.FULL)
 
-    def unwatched(self, request: WatchRequest, error: Unavailable) -> None:
-        """End the stream, which has no other subscription."""
-        self.end(Reason.UNAVAILABLE)
+    def unwatched(self, request: WatchRequest, error: Unavailable, reached: EventId | None) -> None:
+        """End the stream, which has no other subscription; the client goes on behind what it was given."""
+        if not self.ending:
+            self._say_farewell(Reason.UNAVAILABLE, RECONNECT_MS, reached)
 
     def announce(self, request: WatchRequest, cursor: EventId, reset: CursorLost | None) -> None:
         """Write ``open``, and then ``reset``, which belongs to it.

@@ -143,8 +143,8 @@ class Stream:
         """Tell the client where its subscription begins and, if its own cursor can't be honoured, why."""
         raise NotImplementedError
 
-    def unwatched(self, request: WatchRequest, error: Unavailable) -> None:
-        """Tell the client that ``request`` has failed, since the log can't be read now."""
+    def unwatched(self, request: WatchRequest, error: Unavailable, reached: EventId | None) -> None:
+        """Tell the client that ``request`` has failed, and up to where it was given everything."""
         raise NotImplementedError
 
     def opened(self) -> None:

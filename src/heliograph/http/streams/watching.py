@@ -79,7 +79,7 @@ def _told(viewer: Viewer, request: WatchRequest) -> Iterator[None]:
     try:
         yield
     except Unavailable as error:
-        viewer.unwatched(request, error)
+        viewer.unwatched(request, error, None)
     except Exception:
         log.exception("unexpected error in a subscription")
         viewer.failed()
@@ -97,8 +97,14 @@ class Viewer(Watcher, Protocol):
         """Tell the client where its subscription begins and, if its own cursor can't be honoured, why."""
         ...
 
-    def unwatched(self, request: WatchRequest, error: Unavailable) -> None:
-        """Tell the client that ``request`` has failed, since the log can't be read now."""
+    def unwatched(self, request: WatchRequest, error: Unavailable, reached: EventId | None) -> None:
+        """Tell the client that ``request`` has failed, since the log can't be read now.
+
+        Args:
+            request: The request that has failed.
+            error: Why.
+            reached: The position up to which everything was given; ``None``: the request had not begun.
+        """
         ...
 
     def failed(self) -> None:
@@ -246,9 +252,9 @@ class Watching:
             return
         try:
             await self._hub.attach(subscription, viewer.room)
-        except Unavailable:
+        except Unavailable as error:
             self._forget(subscription)
-            raise
+            viewer.unwatched(request, error, subscription.position)
         if viewer.ending:
             self._hub.detach(subscription)
 

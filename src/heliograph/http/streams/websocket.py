@@ -419,7 +419,7 @@ class WebSocketStream(Stream):
         self.sink.write(self.notice("unsubscribed", {"channel": selection.selectors[0], "ref": ref}))
         self._wait_for_subscription()
 
-    def unwatched(self, request: WatchRequest, error: Unavailable) -> None:
+    def unwatched(self, request: WatchRequest, error: Unavailable, reached: EventId | None) -> None:
         """Answer with the error; the client may ask again."""
         self._error(error, request.ref)
         self.count_watched()
