@@ -9,7 +9,7 @@ import attrs
 import orjson
 import psycopg
 from sqlalchemy import create_engine, select
-from tests.servers import wait_until
+from tests.servers import READY_SECONDS, wait_until
 
 from heliograph.model.event import Event
 from heliograph.model.task import Task
@@ -60,7 +60,7 @@ def read_archive(url: str) -> Archived:
     return Archived(events, {task.task_id: task for task in tasks}, counted)
 
 
-def await_outputs(url: str, number: int, seconds: float = 30) -> None:
+def await_outputs(url: str, number: int, seconds: float = READY_SECONDS) -> None:
     """Wait until so many lines of output are in the store.
 
     Raises:

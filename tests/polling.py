@@ -9,7 +9,7 @@ import trio
 INTERVAL = 0.005
 
 
-async def until(condition: Callable[[], Awaitable[bool]], seconds: float = 20.0) -> None:
+async def until(condition: Callable[[], Awaitable[bool]], seconds: float = 90.0) -> None:
     """Wait until a condition holds.
 
     Raises:

@@ -27,7 +27,8 @@ import psycopg
 import pytest
 import redis
 
-READY_SECONDS = 30.0
+READY_SECONDS = 90.0
+"""A deadline for machines of any speed; what works is there long before."""
 
 _VERSION = f"{sys.version_info.major}.{sys.version_info.minor}"
 
@@ -99,6 +100,15 @@ class Server:
         """How the process ended, ``None`` while it has not."""
         return None if self._process is None else self._process.poll()
 
+    def check(self) -> None:
+        """Make sure that the process has not ended by itself.
+
+        Raises:
+            RuntimeError: It has; with the end of what it said.
+        """
+        if self.exit_status is not None:
+            raise RuntimeError(f"{self._command[0]} ended:\n{self._log.read_text()[-4000:]}")
+
     def start(self) -> None:
         """Start the process and wait until it answers."""
         with self._log.open("ab") as output:
@@ -112,26 +122,21 @@ class Server:
         wait_until(self._answers, f"{self._command[0]} starts, see {self._log}")
 
     def _answers(self) -> bool:
-        assert self._process is not None
-        if self._process.poll() is not None:
-            raise RuntimeError(f"{self._command[0]} ended:\n{self._log.read_text()[-4000:]}")
+        self.check()
         return self._ready()
 
     def kill(self) -> None:
         """End the process and everything it started with SIGKILL; nothing when it is not running."""
-        for process in self._family():
-            process.kill()
+        self._tell_all(psutil.Process.kill)
         self._reap()
 
     def pause(self) -> None:
         """Stop the process from running, without it noticing."""
-        for process in self._family():
-            process.suspend()
+        self._tell_all(psutil.Process.suspend)
 
     def resume(self) -> None:
         """Let a paused process go on."""
-        for process in self._family():
-            process.resume()
+        self._tell_all(psutil.Process.resume)
 
     def stop(self) -> None:
         """End the process in an orderly way."""
@@ -142,6 +147,11 @@ class Server:
             except subprocess.TimeoutExpired:
                 self.kill()
         self._reap()
+
+    def _tell_all(self, tell: Callable[[psutil.Process], None]) -> None:
+        for process in self._family():
+            with suppress(psutil.NoSuchProcess):  # PostgreSQL's children come and go
+                tell(process)
 
     def _family(self) -> list[psutil.Process]:
         if self.exit_status is not None or self._process is None:

@@ -35,7 +35,7 @@ RARELY = 1000.0
 @pytest.fixture
 async def deployed(tmp_path: Path) -> AsyncIterator[Deployment]:
     """A log, two stores, and no node yet."""
-    with trio.fail_after(60):
+    with trio.fail_after(90):
         async with deployment(tmp_path) as opened:
             yield opened
 

@@ -100,7 +100,7 @@ async def test_a_database_that_can_not_be_read_is_waited_out(nursery: trio.Nurse
         await database.write(execute, "ALTER TABLE events RENAME TO away")
         send, receive = trio.open_memory_channel[Followed](10)
         subscriber = Subscriber(log, OLDEST, [send])
-        with trio.fail_after(20), structlog.testing.capture_logs() as told:
+        with trio.fail_after(90), structlog.testing.capture_logs() as told:
             nursery.start_soon(subscriber.run)
             while not told:  # noqa: ASYNC110 - there is no event to wait for
                 await trio.sleep(0.005)

@@ -12,7 +12,7 @@ from psycopg.pq import ExecStatus
 from sqlalchemy import NullPool, create_engine, make_url
 from tests.archived import await_outputs, check_archive
 from tests.polling import until
-from tests.servers import wait_until
+from tests.servers import READY_SECONDS, wait_until
 from tests.storages import DistributedForm, administrate
 
 from heliograph.actors.archiver import Archiver
@@ -70,7 +70,7 @@ async def test_a_backlog_is_archived_once_however_often_the_session_ends(
         archiver = Archiver(node.archive)
         nursery.start_soon(archiver.run)
         ended = 0
-        with trio.fail_after(60):
+        with trio.fail_after(READY_SECONDS):
             while await node.store.checkpoint() < node.log.position:
                 if archiver.stats().events > BATCH * ended:
                     await trio.to_thread.run_sync(administrate, postgres.url(), END_SESSIONS)
@@ -117,7 +117,7 @@ async def test_a_session_that_falls_silent_is_ended(
             silent.pgconn.flush()
         async with form.node() as node:
             assert not await node.archive.begin()
-            await until(node.archive.begin, 10)
+            await until(node.archive.begin)
             node.archive.end()
         silent.close()
 

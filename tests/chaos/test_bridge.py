@@ -9,7 +9,7 @@ import trio
 from tests.archived import await_outputs, read_archive
 from tests.deployment import Node
 from tests.polling import until
-from tests.servers import wait_until
+from tests.servers import READY_SECONDS, wait_until
 
 from heliograph.client import Client, Following, follow
 from heliograph.model.event import Event
@@ -58,7 +58,7 @@ async def test_messages_reach_watchers_of_every_node_once(
         for transport in ("ws", "sse"):
             found: list[Event] = []
             following = Following("task:1", after="0-0")
-            with trio.fail_after(20):
+            with trio.fail_after(READY_SECONDS):
                 async with Client(node.url) as client, follow(client, following, transport) as items:
                     async for item in items:
                         assert isinstance(item, Event)
@@ -95,13 +95,13 @@ def test_another_node_bridges_after_a_kill_and_none_does_twice(
     [holder] = bridging(nodes)
     [other] = [node for node in nodes if node is not holder]
     holder.kill()
-    wait_until(lambda: bridging(nodes) == [other], "the other one bridges", 10)
+    wait_until(lambda: bridging(nodes) == [other], "the other one bridges")
     holder.start()
     with redis.client() as agent:
         agent.publish("task:1", message("first"))
         await_outputs(database_url, 1)
         other.pause()
-        wait_until(lambda: holder.metric("bridge_active") == 1, "the first one bridges again", 10)
+        wait_until(lambda: holder.metric("bridge_active") == 1, "the first one bridges again")
         assert agent.publish("task:1", message("second")) == 2  # the paused one still has its connection
         await_outputs(database_url, 2)
         other.resume()

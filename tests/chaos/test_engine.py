@@ -10,7 +10,7 @@ import trio
 from tests.chaos.conftest import NodeMaker
 from tests.conformance.clients import open_ws
 from tests.conformance.test_engine import ENGINE
-from tests.servers import free_port, wait_until
+from tests.servers import READY_SECONDS, free_port, wait_until
 
 
 def test_a_killed_node_leaves_no_question_unanswered(make_node: NodeMaker) -> None:
@@ -33,7 +33,7 @@ def test_a_killed_node_leaves_no_question_unanswered(make_node: NodeMaker) -> No
         def answered() -> bool:
             return all(len(second.ask(f"/api/conversations/{one}/messages")[1]) == 2 for one in asked)
 
-        wait_until(answered, "every question is answered", 40)
+        wait_until(answered, "every question is answered")
         for number, conversation in enumerate(asked):
             _, messages = second.ask(f"/api/conversations/{conversation}/messages")
             words = f"question\n{number}\n"
@@ -59,7 +59,7 @@ async def test_an_answer_grows_on_though_its_node_is_killed(make_node: NodeMaker
             asked = (await page.until("done")).fields
             await page.say("subscribe", channel=f"conversation:{asked['conversation_id']}", after="0-0")
             grown, killed, ended = "", False, False
-            with trio.fail_after(60):
+            with trio.fail_after(READY_SECONDS):
                 while not ended:
                     told = await page.until("event")
                     payload = told.fields["payload"]

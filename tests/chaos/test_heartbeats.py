@@ -27,7 +27,7 @@ async def test_another_node_tells_once_that_a_task_is_lost(make_node: NodeMaker)
     async def someone_looks() -> bool:
         return any(map(_looks, nodes))
 
-    await until(someone_looks, 30)
+    await until(someone_looks)
     first, second = nodes if _looks(nodes[0]) else nodes[::-1]
 
     async def ask(path: str) -> Any:
@@ -43,13 +43,13 @@ async def test_another_node_tells_once_that_a_task_is_lost(make_node: NodeMaker)
     async def is_lost() -> bool:
         return bool((await ask("/api/v1/tasks/t")).get("status") == "lost")
 
-    await until(is_lost, 60)
+    await until(is_lost)
     await first.begin()
 
     async def both_know() -> bool:
         return all([bool(await trio.to_thread.run_sync(node.ask, "/api/v1/tasks/t")) for node in nodes])
 
-    await until(both_know, 30)
+    await until(both_know)
     events = (await ask("/api/v1/events?channel=task:t&topic=task.status"))["events"]
     assert [event["payload"]["status"] for event in events] == ["lost", "running"]
     assert second.metric("lost_tasks_total") == 1

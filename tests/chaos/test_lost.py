@@ -11,7 +11,7 @@ import trio
 from tests.archived import await_outputs, check_archive
 from tests.deployment import Node
 from tests.polling import until
-from tests.servers import RedisServer
+from tests.servers import READY_SECONDS, RedisServer
 
 from heliograph.client import Client, Following, Item, Reset, follow
 from heliograph.model.event import Event
@@ -40,7 +40,7 @@ class Watcher:
 
     async def take(self, count: int) -> list[Item]:
         """Return the next so many items."""
-        with trio.fail_after(30):
+        with trio.fail_after(READY_SECONDS):
             while len(self._items) < count:
                 await self._came.wait()
         taken, self._items = self._items[:count], self._items[count:]

@@ -84,7 +84,9 @@ def test_redis_is_killed_while_publishing(
             publisher.goes_on()
             redis.kill()
             wait_until(lambda: node.checks()["redis"] != "ok", "the outage is told")
+            wait_until(lambda: node.metric("log_reachable") == 0, "it follows no more")
             redis.start()
+            wait_until(lambda: node.metric("log_reachable") == 1, "it follows again")
         publisher.goes_on()
     check_kept(node, publisher, database_url)
     assert publisher.refusals

@@ -141,5 +141,5 @@ async def test_a_node_starts_and_stops_while_they_are_silent(stalling: Stalling)
     await stalling.ask(wait_until, lambda: stalling.node.archives, "it archives")
     stalling.stall("postgres")
     os.kill(stalling.node.pid, signal.SIGTERM)
-    await stalling.ask(wait_until, lambda: stalling.node.exit_status is not None, "it stops", 15)
+    await stalling.ask(wait_until, lambda: stalling.node.exit_status is not None, "it stops")
     assert stalling.node.exit_status == 0

@@ -13,7 +13,7 @@ import pytest
 import trio
 from tests.archived import read_archive
 from tests.recorded import EXAMPLES
-from tests.servers import wait_until
+from tests.servers import READY_SECONDS, wait_until
 
 if TYPE_CHECKING:
     from tests.chaos.conftest import NodeMaker
@@ -100,7 +100,7 @@ async def test_what_is_made_over_http_is_on_every_node(make_node: NodeMaker) -> 
             answer = await http.post(f"{node.url}/webhooks/mine", content=body, headers=headers)
             return answer.status_code
 
-        with trio.fail_after(20):
+        with trio.fail_after(READY_SECONDS):
             while await taken(nodes[1], **{"X-Delivery-Id": "1"}) != 200:  # noqa: ASYNC110 - nobody tells
                 await trio.sleep(0.05)
         for node in nodes:
