@@ -234,7 +234,7 @@ def engine_of(file: Path) -> Engine:
             "journal_mode=WAL",
             "synchronous=FULL",
             "busy_timeout=5000",
-            "cache_size=-8192",
+            "cache_size=-2048",
             "journal_size_limit=67108864",
         ):
             connection.execute(f"PRAGMA {pragma}")
