@@ -76,7 +76,11 @@ async def connect(api: Api, *authorities: trustme.CA) -> trio.SSLStream[trio.Soc
     assert port is not None
     plain = await trio.open_tcp_stream("127.0.0.1", port)
     encrypted = trio.SSLStream(plain, trusting(*authorities), server_hostname="127.0.0.1")
-    await encrypted.do_handshake()
+    try:
+        await encrypted.do_handshake()
+    except trio.BrokenResourceError:
+        await trio.aclose_forcefully(plain)
+        raise
     return encrypted
 
 

@@ -133,6 +133,15 @@ class Tls:
         except OSError:
             peer = None
         stream = stream_of(sock)
+        try:
+            encrypted = await self._handshake(stream, peer)
+            if encrypted is not None:
+                await _relay(encrypted, peer, handle)
+        finally:
+            stream.socket.close()
+
+    async def _handshake(self, stream: trio.SocketStream, peer: str | None) -> Encrypted | None:
+        """Begin TLS; return ``None`` when the peer does not."""
         encrypted = trio.SSLStream(stream, self._context, server_side=True)
         try:
             with trio.fail_after(HANDSHAKE_SECONDS):
@@ -140,21 +149,24 @@ class Tls:
         except (*LOST, trio.TooSlowError) as error:
             self.stats.failed += 1
             log.debug("no TLS", peer=peer, reason=str(error.__cause__ or error))
-            await trio.aclose_forcefully(encrypted)
-            return
+            return None
         self.stats.handshakes += 1
-        ours, other = socket.socketpair()
-        ours.setblocking(False)
-        theirs = stream_of(other)
-        try:
-            async with trio.open_nursery() as nursery:
-                reading = _PeerReading()
-                nursery.start_soon(_carry_in, encrypted, theirs, reading)
-                nursery.start_soon(_carry_out, theirs, encrypted, reading)
-                await handle(ours, peer)
-        finally:
-            theirs.socket.close()
-            await trio.aclose_forcefully(stream)
+        return encrypted
+
+
+async def _relay(encrypted: Encrypted, peer: str | None, handle: Handle) -> None:
+    """Let ``handle`` serve the plain end of a socket pair; carry bytes between the pair and the peer."""
+    ours, other = socket.socketpair()
+    ours.setblocking(False)
+    theirs = stream_of(other)
+    try:
+        async with trio.open_nursery() as nursery:
+            reading = _PeerReading()
+            nursery.start_soon(_carry_in, encrypted, theirs, reading)
+            nursery.start_soon(_carry_out, theirs, encrypted, reading)
+            await handle(ours, peer)
+    finally:
+        theirs.socket.close()
 
 
 @attrs.define
