@@ -203,7 +203,12 @@ export function passing({ text = "", agent, agent_type, model, session_id }) {
 
 /** Whether nothing was heard of a running task for long: the service says so, and nothing came since. */
 export function isSilent(task, now) {
-  return task.silent && task.status === "running" && now - Date.parse(task.updated_at) > SILENT_MS;
+  return task.silent && isQuiet(task, now);
+}
+
+/** Whether nothing was heard of a running task for long, as far as the page knows. */
+export function isQuiet(task, now) {
+  return task.status === "running" && now - Date.parse(task.updated_at) > SILENT_MS;
 }
 
 /** Whether a task was made by the demo fleet. */

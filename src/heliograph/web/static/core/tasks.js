@@ -6,7 +6,7 @@
    seldom the more tasks run, and of those in view once a second: so a tab hears no more than can be read. No DOM here. */
 
 import { paths } from "./api.js";
-import { Fleet, passing, SILENT_MS } from "./fleet.js";
+import { Fleet, isQuiet, passing, SILENT_MS } from "./fleet.js";
 import { older } from "./ids.js";
 import { QUESTION, wordsOf } from "./question.js";
 import { backoff } from "./streams.js";
@@ -280,6 +280,11 @@ export class Tasks {
 
   #take(message) {
     this.received += 1;
+    const known = this.fleet.get(message.channel.slice("task:".length));
+    if (known && message.seq > known.last_seq && isQuiet(known, this.api.now()) && this.#passes(known)) {
+      this.silent = Math.max(0, this.silent - 1);
+      this.#recount();
+    }
     this.fleet.take(message);
     this.changed();
   }
@@ -290,13 +295,17 @@ export class Tasks {
       if (before !== null) this.counts[before] -= 1;
       this.counts[task.status] += 1;
     }
-    if (!this.known) return;
+    if (this.known) this.#recount();
+  }
+
+  #recount() {
     this.#counting ??= setTimeout(async () => {
       this.#counting = null;
       const { filter } = this;
       try {
         const { meta } = await this.api.get(paths.tasks, { ...filter, counts: true, limit: 1 });
         if (filter === this.filter) this.#count(meta.counts);
+        if (this.silent) await this.#loadSilent();
         await this.#loadGroups();
       } catch {
         // the next change asks again

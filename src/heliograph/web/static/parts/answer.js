@@ -63,9 +63,12 @@ export class AnswerBox {
   }
 
   #make(key, asked) {
-    if (this.#drawn !== UNKNOWN) this.text.value = ""; // an answer to another question
+    if (this.#drawn !== UNKNOWN) {
+      // What was typed, and what was said of it, belong to another question.
+      this.text.value = "";
+      put(this.refused, "");
+    }
     this.#drawn = key;
-    put(this.refused, "");
     const choices = asked?.choices ?? [];
     const buttons = choices.map((choice) => h("button", { type: "button", "aria-describedby": "answer-refused", onclick: () => this.#send(choice) }, choice));
     fill(this.fields, choices.length ? buttons : [this.text, h("button.primary", {}, "Answer")]);
