@@ -74,14 +74,14 @@ async def test_choices_are_buttons_and_refusals_stand_there(page: Page, served: 
 
 
 async def test_who_may_only_read_is_told_so_there(page: Page, stopped_service: Service) -> None:
-    """A refusal of the service stands at the answer, which stays as it was typed."""
+    """A refusal stands at the answer, which stays as it was typed; also when the question is heard of late."""
     keys = tuple(
         KeySettings(name, hashlib.sha256(name.encode()).hexdigest(), (name,)) for name in ("read", "publish")
     )
     stopped_service.auth = AuthSettings(keys=keys)
     await stopped_service.start()
     async with httpx.AsyncClient(base_url=stopped_service.url, headers={"X-API-Key": "publish"}) as client:
-        items = [created("t", "Merge"), question("Which?"), status("t", "waiting_input")]
+        items = [created("t", "Merge"), status("t", "waiting_input")]
         assert (await client.post("/api/v1/events", json=items)).status_code == 201
     await page.go(f"{stopped_service.url}/#/tasks/t")
     await page.until("document.getElementById('ask-key')?.open")
@@ -91,4 +91,8 @@ async def test_who_may_only_read_is_told_so_there(page: Page, stopped_service: S
     await page.evaluate(f"{BOX}.querySelector('textarea').value = 'main'")
     await page.evaluate(f"{BOX}.querySelector('.primary').click()")
     await page.until(f"{REFUSED}.includes('scope publish')")
+    async with httpx.AsyncClient(base_url=stopped_service.url, headers={"X-API-Key": "publish"}) as client:
+        assert (await client.post("/api/v1/events", json=question("Which?"))).status_code == 201
+    await page.until(f"{BOX}.querySelector('.words').textContent === 'Which?'")
+    assert "scope publish" in await page.evaluate(REFUSED)
     assert await page.evaluate(f"{BOX}.querySelector('textarea').value") == "main"
