@@ -9,7 +9,7 @@ import psycopg
 import pytest
 import trio
 from psycopg.pq import ExecStatus
-from sqlalchemy import NullPool, create_engine, make_url
+from sqlalchemy import Connection, NullPool, create_engine, make_url
 from tests.archived import await_outputs, check_archive
 from tests.polling import until
 from tests.servers import READY_SECONDS, wait_until
@@ -20,6 +20,7 @@ from heliograph.actors.turns import TURN_SECONDS
 from heliograph.model.errors import Unavailable
 from heliograph.model.intake import parse_item
 from heliograph.model.task import TASK
+from heliograph.storage.distributed import archive
 from heliograph.storage.distributed import form as distributed
 from heliograph.storage.distributed.postgres import ARCHIVE_LOCK, LOCKS, translated
 from heliograph.storage.distributed.postgres import database_url as url_of
@@ -120,6 +121,26 @@ async def test_a_session_that_falls_silent_is_ended(
             await until(node.archive.begin)
             node.archive.end()
         silent.close()
+
+
+async def test_a_session_that_ends_while_another_node_archives_is_an_outage(
+    redis: RedisServer, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A node whose turn it is not, and whose session is gone before it has closed it, tries again."""
+
+    def end_it(session: Connection, *_: object) -> None:
+        pid = session.exec_driver_sql("SELECT pg_backend_pid()").scalar()
+        holder.execute("SELECT pg_terminate_backend(%s, 10000)", (pid,))
+
+    monkeypatch.setattr(archive, "end_silent_holder", end_it)
+    form = DistributedForm(database_url, redis.url, RedisSettings(bridge=""))
+    with psycopg.connect(database_url, autocommit=True) as holder:
+        holder.execute("SELECT pg_advisory_lock(%s, %s)", (LOCKS, ARCHIVE_LOCK))
+        async with form.node() as node:
+            with pytest.raises(Unavailable):
+                await node.archive.begin()
+            monkeypatch.undo()
+            assert not await node.archive.begin()
 
 
 def test_a_session_that_was_ended_in_a_transaction_is_an_outage(database_url: str) -> None:

@@ -198,16 +198,19 @@ class PostgresArchive:
             session = self._engine.connect()
             try:
                 require_schema(session)
-                if not try_session_lock(session, ARCHIVE_LOCK):
+                won = try_session_lock(session, ARCHIVE_LOCK)
+                if won:
+                    self._checkpoint = begin_checkpoint(session)
+                else:
                     end_silent_holder(session, ARCHIVE_LOCK, self._silence)
-                    session.close()
-                    return False
-                self._checkpoint = begin_checkpoint(session)
                 session.commit()
             except BaseException:
                 session.invalidate()
                 session.close()
                 raise
+            if not won:
+                session.close()
+                return False
         self._session, self._written, self._ahead = session, Written(), None
         return True
 
