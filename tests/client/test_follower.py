@@ -297,3 +297,22 @@ async def test_ws_error_message(nursery: trio.Nursery) -> None:
         with pytest.raises(errors.ClientFault, match="must be a cursor"):
             await collect(client, Following("task:t1"), 1, "ws")
     nursery.cancel_scope.cancel()
+
+
+async def test_ws_cancelled_while_it_fails(nursery: trio.Nursery, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A cancellation that meets a failure of the connection cancels, and nothing is raised."""
+    close = trio.aclose_forcefully
+
+    async def close_and_cancel(stream: trio.abc.AsyncResource) -> None:
+        await close(stream)
+        scope.cancel()
+
+    monkeypatch.setattr(trio, "aclose_forcefully", close_and_cancel)
+    error = {"type": "error", "code": "unavailable", "title": "…", "detail": "away", "ref": None}
+    service = FakeSocketService([error])
+    await nursery.start(service.run)
+    with trio.CancelScope() as scope:
+        async with Client(service.url) as client:
+            await collect(client, Following("task:t1"), 1, "ws")
+    assert scope.cancelled_caught
+    nursery.cancel_scope.cancel()

@@ -172,8 +172,12 @@ async def _open_ws(client: Client, following: Following) -> AsyncIterator[Source
             with trio.move_on_after(DISCONNECT_SECONDS):
                 await connection.aclose()
             nursery.cancel_scope.cancel()
-    except ExceptionGroup as group:
-        failure = _first(group)
+    except BaseExceptionGroup as group:
+        # A cancellation that meets a failure is not lost: the next checkpoint raises it again.
+        _, failures = group.split(trio.Cancelled)
+        if not isinstance(failures, ExceptionGroup):
+            raise
+        failure = _first(failures)
     else:
         return
     raise _translated(failure, client)
