@@ -59,10 +59,11 @@ async def watching(url: str) -> AsyncIterator[list[Watcher]]:
 
 
 async def publish(node: Node, first: int, last: int) -> None:
-    """Publish lines of output as soon as the log takes them."""
+    """Publish lines of output as soon as the log takes them, once even if an answer was lost."""
 
     async def kept() -> bool:
-        lines = [{"type": "task_output", "task_id": "t", "output": str(n)} for n in range(first, last + 1)]
+        texts = map(str, range(first, last + 1))
+        lines = [{"type": "task_output", "task_id": "t", "output": text, "key": text} for text in texts]
         return (await trio.to_thread.run_sync(node.publish, *lines)).status_code == 201
 
     await until(kept)
