@@ -66,14 +66,23 @@ def await_outputs(url: str, number: int, seconds: float = READY_SECONDS) -> None
     Raises:
         TimeoutError: They are not within so many seconds.
     """
+    await_topic(url, "task.output", number, seconds)
+
+
+def await_topic(url: str, topic: str, number: int, seconds: float = READY_SECONDS) -> None:
+    """Wait until so many events of a topic are in the store.
+
+    Raises:
+        TimeoutError: They are not within so many seconds.
+    """
 
     def archived() -> bool:
         with psycopg.connect(url) as connection:
-            found = connection.execute("SELECT count(*) FROM events WHERE topic = 'task.output'").fetchone()
+            found = connection.execute("SELECT count(*) FROM events WHERE topic = %s", (topic,)).fetchone()
         assert found is not None
         return int(found[0]) >= number
 
-    wait_until(archived, f"{number} lines archived", seconds)
+    wait_until(archived, f"{number} {topic} archived", seconds)
 
 
 def check_archive(url: str, outputs: Iterable[str]) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 import trio
 from redis import Redis
-from tests.archived import check_archive, read_archive
+from tests.archived import await_topic, check_archive, read_archive
 from tests.servers import wait_until
 
 from heliograph.model.task import MAX_COST_USD
@@ -124,13 +124,6 @@ def test_a_task_as_an_engine_tells_it(make_node: NodeMaker, redis: RedisServer, 
     [cli] = [event for event in archived.events if event.channel == "status"]
     assert (cli.topic, cli.payload["active"]) == ("cli.status", True)
     check_archive(database_url, ["the answer", "late"])
-
-
-def await_topic(url: str, topic: str, number: int) -> None:
-    """Wait until so many events of a topic are in the store."""
-    wait_until(
-        lambda: sum(event.topic == topic for event in read_archive(url).events) >= number, f"{number} {topic}"
-    )
 
 
 def test_an_outcome_with_odd_values_arrives(
