@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -152,3 +154,10 @@ def test_a_library_is_used_at_its_seam(library: str) -> None:
         if name == library or name.startswith(f"{library}.")
     }
     assert not {module for module in users if not within(module, SEAMS[library])}
+
+
+def test_the_embedded_form_pays_for_no_other_drivers() -> None:
+    """The drivers of the distributed form, and Alembic, are imported by what needs them: they take 40 MiB."""
+    asked = "import sys, heliograph.cli, heliograph.service; print(*sys.modules)"
+    answer = subprocess.run([sys.executable, "-c", asked], capture_output=True, check=True, text=True)
+    assert not {"alembic", "psycopg", "redis"} & set(answer.stdout.split())

@@ -27,7 +27,6 @@ from heliograph.config import Settings, load
 from heliograph.model.errors import Invalid, SettingsError, Unavailable
 from heliograph.model.keys import PREFIX, StoredKey, make_key, stored_keys
 from heliograph.model.settings import SCOPES, Quota
-from heliograph.storage.distributed.form import changing as changing_postgres
 from heliograph.storage.embedded.upkeep import changing as changing_folder
 from heliograph.storage.sql.vault import OpenVault
 
@@ -198,9 +197,13 @@ def _whoami() -> str:
 def _changing(settings: Settings) -> Iterator[OpenVault]:
     """Open the secrets that the settings name, in one transaction."""
     where = settings.storage
-    opened: AbstractContextManager[OpenVault] = (
-        changing_folder(where.data) if where.database_url is None else changing_postgres(where.database_url)
-    )
+    opened: AbstractContextManager[OpenVault]
+    if where.database_url is None:
+        opened = changing_folder(where.data)
+    else:
+        from heliograph.storage.distributed.form import changing as changing_postgres
+
+        opened = changing_postgres(where.database_url)
     try:
         with opened as vault:
             yield vault
