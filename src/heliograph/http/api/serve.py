@@ -8,11 +8,13 @@ parameters, channels), and only then is a body read.
 from __future__ import annotations
 
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Mapping
+from contextlib import aclosing
 from time import perf_counter
 from typing import Any
 from urllib.parse import urlencode
 
 import attrs
+import structlog
 
 from heliograph.actors.audit import AuditedCall
 from heliograph.http.api import spans
@@ -35,8 +37,10 @@ from heliograph.http.rules.problems import answer_to
 from heliograph.http.rules.quotas import Allowance
 from heliograph.http.rules.shapes import write
 from heliograph.http.wire.connection import Successor, peer_address
-from heliograph.model.errors import TooMany, Unauthenticated
+from heliograph.model.errors import TooMany, Unauthenticated, Unavailable
 from heliograph.model.ids import format_id
+
+log = structlog.get_logger(__name__)
 
 Outcome = Answer | Streamed | Successor
 """A whole answer, one that is written bit by bit, or the successor that takes the connection over."""
@@ -108,7 +112,8 @@ async def _counted(
             found = await endpoint.view(*arguments)
         outcome = _present(endpoint, services, asked, found)
         if isinstance(outcome, Streamed):
-            outcome = attrs.evolve(outcome, chunks=services.long_answers.written(who.name, outcome.chunks))
+            chunks = _cut_aloud(outcome.chunks, asked.path)
+            outcome = attrs.evolve(outcome, chunks=services.long_answers.written(who.name, chunks))
         if allowance is not None and isinstance(outcome, Answer | Streamed):
             outcome = attrs.evolve(outcome, headers={**outcome.headers, **allowance.headers()})
     except Exception as caught:
@@ -126,6 +131,24 @@ async def _counted(
             AuditedCall(who.key or who.name, who.by, address, endpoint.method, asked.path[:200], status)
         )
     return outcome
+
+
+async def _cut_aloud(chunks: AsyncIterator[bytes], path: str) -> AsyncIterator[bytes]:
+    """Pass on the pieces of an answer, and log an error that cuts it: its status has been sent by then.
+
+    The client sees the cut, since the last chunk is missing.
+    """
+    try:
+        async with aclosing(chunks):  # type: ignore[type-var]  # all of them are generators
+            async for chunk in chunks:
+                yield chunk
+                del chunk  # don't hold it while waiting for the next one
+    except Unavailable as error:
+        log.warning("an answer was cut", path=path[:200], reason=str(error))
+        raise
+    except Exception:
+        log.exception("an answer was cut by an unexpected error", path=path[:200])
+        raise
 
 
 async def slowed(services: Services, asked: Asked, error: Unauthenticated) -> Exception:

@@ -15,7 +15,7 @@ from heliograph.model.ids import from_microseconds
 from heliograph.model.kind import Kind
 from heliograph.storage.protocols import LineFilter, LogLine, LogText
 from heliograph.storage.sql.prepared import Prepared
-from heliograph.storage.sql.queries import Paged, Raw, asked_of, within_bytes
+from heliograph.storage.sql.queries import PAGE_BYTES, Paged, Raw, asked_of, within_bytes
 from heliograph.storage.sql.schema import events
 
 LAST = 2**62
@@ -54,7 +54,7 @@ def read_lines(
 
 
 TEXT_LINES = 8000
-TEXT_CHARACTERS = 4 * 1024 * 1024
+TEXT_CHARACTERS = PAGE_BYTES
 """The largest page of text; the database joins a page, so it is measured before."""
 
 

@@ -38,7 +38,7 @@ from heliograph.model.channels import is_name
 from heliograph.model.errors import Invalid, NotFound, Unavailable
 from heliograph.model.ids import format_id, from_microseconds, to_microseconds
 from heliograph.model.task import SORTS, STATUSES, STREAMS, TASK, Task, TaskFilter, task_json
-from heliograph.storage.protocols import LineFilter, LogLine, Store
+from heliograph.storage.protocols import LineFilter, LogLine, LogText, Store
 
 MAX_SEQ = 2**62
 MAX_LINES = 5000
@@ -282,9 +282,13 @@ async def stream_log(services: Services, task_id: str, form: str) -> Streamed:
         "Cache-Control": "no-cache, no-transform",
     }
     await known_task(services.store, task_id)
+    # The first page is read before the answer begins: what fails there is answered with its own status.
+    store = services.store
     if form == NDJSON:
-        return Streamed(_as_ndjson(services.store, task_id), NDJSON, headers)
-    return Streamed(_as_text(services.store, task_id), "text/plain; charset=utf-8", headers)
+        page = await store.lines(TASK, task_id, 1, None, FULL_LOG_PAGE)
+        return Streamed(_as_ndjson(store, task_id, page), NDJSON, headers)
+    text = await store.text(TASK, task_id, 1)
+    return Streamed(_as_text(store, task_id, text), "text/plain; charset=utf-8", headers)
 
 
 async def known_task(store: Store, task_id: str) -> Task:
@@ -312,6 +316,11 @@ class Terminal:
     def __init__(self) -> None:
         self._unfinished: str | None = None  # the stream of the unfinished line, if any
 
+    @property
+    def in_a_line(self) -> bool:
+        """Whether the last line is unfinished."""
+        return self._unfinished is not None
+
     def text(self, lines: Sequence[LogLine]) -> str:
         """Write the next lines."""
         text: list[str] = []
@@ -325,22 +334,31 @@ class Terminal:
         return "".join(text)
 
 
-async def _as_text(store: Store, task_id: str) -> AsyncIterator[bytes]:
-    terminal, seq, more = Terminal(), 1, True
-    while more:
-        page, more = await store.lines(TASK, task_id, seq, None, FULL_LOG_PAGE)
-        if page:
-            seq = page[-1].seq + 1
-            yield terminal.text(page).encode()
+async def _as_text(store: Store, task_id: str, page: LogText | None) -> AsyncIterator[bytes]:
+    terminal, seq = Terminal(), 1
+    while page is not None:
+        if page.text is not None and not terminal.in_a_line:
+            yield page.text
+        else:
+            more = True
+            while more:
+                lines, more = await store.lines(TASK, task_id, seq, page.last_seq, FULL_LOG_PAGE)
+                if lines:
+                    seq = lines[-1].seq + 1
+                    yield terminal.text(lines).encode()
+        seq = page.last_seq + 1
+        page = await store.text(TASK, task_id, seq)
 
 
-async def _as_ndjson(store: Store, task_id: str) -> AsyncIterator[bytes]:
-    seq, more = 1, True
-    while more:
-        page, more = await store.lines(TASK, task_id, seq, None, FULL_LOG_PAGE)
-        if page:
-            yield b"".join([to_json(line_json(line)) + b"\n" for line in page])
-            seq = page[-1].seq + 1
+async def _as_ndjson(
+    store: Store, task_id: str, page: tuple[Sequence[LogLine], bool]
+) -> AsyncIterator[bytes]:
+    lines, more = page
+    while lines:
+        yield b"".join([to_json(line_json(line)) + b"\n" for line in lines])
+        if not more:
+            return
+        lines, more = await store.lines(TASK, task_id, lines[-1].seq + 1, None, FULL_LOG_PAGE)
 
 
 ONE_TASK = (NotFound, Invalid, Unavailable)
