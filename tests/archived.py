@@ -88,7 +88,8 @@ def await_topic(url: str, topic: str, number: int, seconds: float = READY_SECOND
 def check_archive(url: str, outputs: Iterable[str]) -> None:
     """Compare the store with the lines that were published, and its tables with a recount of its events."""
     archived = read_archive(url)
-    assert Counter(archived.outputs()) == Counter(outputs)
+    kept, wanted = Counter(archived.outputs()), Counter(outputs)
+    assert kept == wanted, f"too many: {kept - wanted}; too few: {wanted - kept}"
     seqs: dict[str, list[int]] = {}
     folded: dict[str, Task] = {}
     for event in archived.events:
