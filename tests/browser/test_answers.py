@@ -74,7 +74,7 @@ async def test_choices_are_buttons_and_refusals_stand_there(page: Page, served: 
 
 
 async def test_who_may_only_read_is_told_so_there(page: Page, stopped_service: Service) -> None:
-    """A refusal stands at the answer, which stays as it was typed; also when the question is heard of late."""
+    """A refusal stands at the answer, which stays as typed; also when the question is heard of late."""
     keys = tuple(
         KeySettings(name, hashlib.sha256(name.encode()).hexdigest(), (name,)) for name in ("read", "publish")
     )

@@ -9,7 +9,7 @@ import httpx
 import pytest
 import trio
 from structlog.testing import capture_logs
-from tests.http.conftest import serve, settings_for
+from tests.conformance.serving import serve, settings_for
 from tests.storage.embedded.test_damage import damage
 from tests.storages import embedded_form
 from tests.strategies import output
