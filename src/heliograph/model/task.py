@@ -83,7 +83,7 @@ def nano_dollars(amount: float | int | str) -> int:
     return int((Decimal(str(amount)) * NANO).to_integral_value(ROUND_HALF_EVEN))
 
 
-class Added(dict[str, Any]):
+class AddedMetadata(dict[str, Any]):
     """Metadata to be added to the stored metadata, which a plain object replaces.
 
     The fold does not read a task's metadata; this class tells the store that it must.
@@ -214,7 +214,7 @@ class Task:
         if payload.get("heartbeat_seconds"):
             self.heartbeat_ms = max(1, round(payload["heartbeat_seconds"] * 1000))
         if origin:
-            known = Added() if self.metadata is None else self.metadata
+            known = AddedMetadata() if self.metadata is None else self.metadata
             self.metadata = type(known)({**known, **origin})
 
     def _output(self, event: Event) -> None:

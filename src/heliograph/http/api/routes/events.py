@@ -229,6 +229,9 @@ async def history(services: Services, who: Identity, asked: EventListing) -> Eve
         sender=asked.sender,
         correlation_id=asked.correlation_id,
     )
+    if found and asked.sender is None and asked.correlation_id is None:
+        # Events that were stored between the two questions are listed: a stream must begin after them.
+        position = max(position, found[0].id)
     following = encode_cursor(found[-1].id) if more else None
     return EventList(found, len(found), ListMeta(following, position))
 

@@ -35,7 +35,7 @@ from heliograph.model.task import (
     LOST,
     TASK,
     TERMINAL,
-    Added,
+    AddedMetadata,
     Progress,
     Silence,
     Task,
@@ -133,8 +133,8 @@ def _kept(task: Task) -> Set[str]:
 
 
 def _add_metadata(connection: Connection, task: Task) -> None:
-    """Add the metadata of a batch to the stored metadata, if it is ``Added``."""
-    if isinstance(task.metadata, Added):
+    """Add the metadata of a batch to the stored metadata, if it is ``AddedMetadata``."""
+    if isinstance(task.metadata, AddedMetadata):
         stored = connection.scalar(select(tasks.c.metadata).where(tasks.c.task_id == task.task_id))
         task.metadata = (stored or {}) | task.metadata
 
