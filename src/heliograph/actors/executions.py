@@ -52,12 +52,13 @@ class Executions:
         deadline = trio.current_time() + PATIENCE_SECONDS
         placed = []
         for draft in drafts:
-            told = execution_of(draft.channel, draft.payload)
-            if told is not None:
-                self._learn(*told)
-            session = session_of(draft.topic, draft.payload)
-            if session is not None and draft.channel == f"topic:{draft.topic}":
-                workflow = await self._workflow_of(session, deadline)
+            if draft.channel.startswith("workflow:"):
+                told = execution_of(draft.channel, draft.payload)
+                if told is not None:
+                    self._learn(*told)
+            elif draft.channel == f"topic:{draft.topic}":
+                session = session_of(draft.topic, draft.payload)
+                workflow = None if session is None else await self._workflow_of(session, deadline)
                 if workflow is not None and allowed(f"workflow:{workflow}"):
                     draft = draft._replace(channel=f"workflow:{workflow}")
             placed.append(draft)

@@ -39,20 +39,19 @@ async def until_it_works(
     Raises:
         Exception: Anything else that ``call`` raises.
     """
-    backoff = Backoff(FIRST_SECONDS, LONGEST_SECONDS)
-    away = False
+    backoff: Backoff | None = None
     while True:
         try:
             answer = await call()
         except Unavailable as error:
-            if not away:
+            if backoff is None:
                 log.warning(f"not {doing}", reason=str(error))
-            away = True
+                backoff = Backoff(FIRST_SECONDS, LONGEST_SECONDS)
             if on_outage is not None:
                 on_outage(error)
             # The error's own delay is meant for clients; here it would hold up all work that waits.
             await trio.sleep(backoff.next())
         else:
-            if away:
+            if backoff is not None:
                 log.info(doing)
             return answer

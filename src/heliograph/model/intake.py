@@ -104,7 +104,7 @@ def is_kept(number: str) -> bool:
 def all_kept(body: bytes) -> bool:
     """Tell quickly whether all numbers in JSON would be read back as the same; false may be wrong."""
     numbers = _LONG.findall(body) if _SOME.search(body) else []
-    if any(len(number) > 18 and number.isdigit() for number in numbers):
+    if numbers and any(len(number) > 18 and number.isdigit() for number in numbers):
         return False  # probably a number of about 63 bits or more, or part of a text
     if numbers and not _written_alike(b"[%b]" % b",".join(numbers)):
         said = (number.decode() for number in numbers)

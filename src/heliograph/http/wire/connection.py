@@ -262,8 +262,10 @@ class Connection:
         if head is None:
             if self.phase is Phase.HEAD:
                 self.phase = Phase.CLOSED
-        elif head.plain and self._has_shortcut(head) and await self._body_comes(head.length or 0):
-            self._short = head, self._inbox.take(head.length or 0)
+        elif not (head.plain and self._has_shortcut(head)):
+            self._hand_on(head)
+        elif len(self._inbox) >= (length := head.length or 0) or await self._body_comes(length):
+            self._short = head, self._inbox.take(length)
             self.phase = Phase.SHORT
         else:
             self._hand_on(head)
@@ -275,8 +277,6 @@ class Connection:
 
     async def _body_comes(self, length: int) -> bool:
         """Wait up to ``SHORT_BODY_SECONDS`` for a shortcut's body; tell whether it has come."""
-        if len(self._inbox) >= length:
-            return True
         if length > SHORT_BODY_BYTES:
             return False
         self.begin()

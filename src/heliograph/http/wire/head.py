@@ -162,9 +162,12 @@ def _read_strict(raw: bytes) -> Head | None:
     if match is None:
         return None
     method, target = match[1].decode(), match[2].decode()
-    fields = [line.partition(":") for line in match[3].decode("latin-1").split("\r\n")[:-1]]
-    headers = {name.lower(): value.strip(" \t") for name, _, value in fields}
-    if len(headers) < len(fields) or "host" not in headers or "transfer-encoding" in headers:
+    lines = match[3].decode("latin-1").split("\r\n")[:-1]
+    headers: dict[str, str] = {}
+    for line in lines:
+        name, _, value = line.partition(":")
+        headers[name.lower()] = value.strip(" \t")
+    if len(headers) < len(lines) or "host" not in headers or "transfer-encoding" in headers:
         return None
     length = headers.get("content-length", "0")
     if not _LENGTH.fullmatch(length) or method == "CONNECT":

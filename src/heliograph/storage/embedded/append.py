@@ -16,7 +16,7 @@ import attrs
 import orjson
 from sqlalchemy import BigInteger, Connection, bindparam, func, insert, select
 
-from heliograph.model.errors import Conflict, HeliographError, Overtaken
+from heliograph.model.errors import HeliographError
 from heliograph.model.event import Draft, Event
 from heliograph.model.ids import EPOCH, MICROSECOND, SEQUENCE_BITS, EventId, make_id, time_of, to_microseconds
 from heliograph.model.prices import Prices
@@ -99,7 +99,7 @@ def append(
     milliseconds, moment = 0, EPOCH
     for request in requests:
         marks = [None if draft.key is None else keys.fingerprint(draft) for draft in request]
-        conflict = _conflict(request, marks, known) or _overtaken(request, heads)
+        conflict = _conflict(request, marks, known, heads)
         if conflict is not None:
             answers.append(conflict)
             continue
@@ -159,18 +159,17 @@ def _known(connection: Connection, requests: Sequence[Sequence[Draft]], now_ms: 
     return {key: (event_id, mark) for key, event_id, mark in found}
 
 
-def _overtaken(request: Sequence[Draft], heads: Mapping[str, int]) -> Overtaken | None:
-    """Return the error of a request with an event that must follow another one than its channel's last."""
-    for draft in request:
-        if draft.follows is not None and heads.get(draft.channel, 0) != draft.follows:
-            return keys.overtaken(draft)
-    return None
+def _conflict(
+    request: Sequence[Draft], marks: Sequence[str | None], known: Marks, heads: Mapping[str, int]
+) -> HeliographError | None:
+    """Return why a request is refused, if it is.
 
-
-def _conflict(request: Sequence[Draft], marks: Sequence[str | None], known: Marks) -> Conflict | None:
-    """Return the error of a request that reuses a key for other content."""
+    It reuses a key for other content, or has an event that must follow another one than its channel's last.
+    """
     within: dict[str, str] = {}
     for index, (draft, mark) in enumerate(zip(request, marks, strict=True)):
+        if draft.follows is not None and heads.get(draft.channel, 0) != draft.follows:
+            return keys.overtaken(draft)
         if draft.key is None or mark is None:
             continue
         before = known[draft.key][1] if draft.key in known else within.setdefault(draft.key, mark)

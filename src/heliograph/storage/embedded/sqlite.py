@@ -278,10 +278,10 @@ class SqliteLog:
 
     async def append(self, requests: Sequence[Sequence[Draft]]) -> Sequence[Receipt | HeliographError]:
         """Append and fold several requests in one transaction; see ``protocols.Log.append``."""
-        if self._appending.locked():
-            await self._appending.acquire()
-        else:
+        try:
             self._appending.acquire_nowait()  # no checkpoint, which would cost a turn of the scheduler
+        except trio.WouldBlock:
+            await self._appending.acquire()
         try:
             appended = await self.writer.write(
                 append,
@@ -292,7 +292,8 @@ class SqliteLog:
                 self._key_ttl,
                 self._prices,
             )
-            self._written_again()
+            if self.failure is not None:
+                self._writes_again()
             if appended.events:
                 self._written.learn(appended.heads, appended.steady)
                 self._hand_over(appended.events)
@@ -375,7 +376,8 @@ class SqliteLog:
             if words is None:
                 raise
             raise self._not_written(words) from error
-        self._written_again()
+        if self.failure is not None:
+            self._writes_again()
         return done
 
     def _not_written(self, words: str) -> Unavailable:
@@ -384,10 +386,9 @@ class SqliteLog:
         self.failure = f"{self._readers.engine.url.database} can't be written: {words}"
         return Unavailable(self.failure)
 
-    def _written_again(self) -> None:
-        if self.failure is not None:
-            logger.info("writes again", file=self._readers.engine.url.database)
-            self.failure = None
+    def _writes_again(self) -> None:
+        logger.info("writes again", file=self._readers.engine.url.database)
+        self.failure = None
 
 
 def _sweep(connection: Connection, policy: RetentionSettings, now: datetime) -> int:
