@@ -7,7 +7,10 @@ from hypothesis import strategies as st
 from tests.model.test_intake import FIELDS, LIMIT, objects
 from tests.strategies import json_values
 
+from heliograph.model import mend
 from heliograph.model.errors import Invalid
+from heliograph.model.event import Draft
+from heliograph.model.intake import parse_item
 from heliograph.model.mend import LEFT_OUT, MESSAGE, parse_leniently, read_json
 
 ITEMS = objects(*FIELDS) | st.builds(
@@ -53,3 +56,21 @@ def test_fields_beside_a_message_become_payload() -> None:
     draft, changed = parse_leniently(item, LIMIT, None)
     assert (draft.topic, draft.payload["odd"], LEFT_OUT in draft.payload) == ("task.status", 1, False)
     assert changed == []
+
+
+def test_however_many_unknown_fields_are_left_out_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An item of 20,000 unknown fields is looked at a few times, not again and again; some are named."""
+    looks = 0
+
+    def counted(item: Any, *limits: Any) -> Draft:
+        nonlocal looks
+        looks += 1
+        return parse_item(item, *limits)
+
+    monkeypatch.setattr(mend, "parse_item", counted)
+    item = {"topic": "a.b", "payload": {"n": 1}, **{f"x{n}": n for n in range(20_000)}}
+    draft, changed = parse_leniently(item, LIMIT, None)
+    assert looks <= 5
+    assert draft.payload["n"] == 1
+    assert draft.payload[LEFT_OUT] == changed
+    assert changed[0].startswith("x0: is unknown")

@@ -13,11 +13,12 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
+from itertools import islice
 from typing import Any, NamedTuple
 
 import orjson
 
-from heliograph.model.errors import Invalid, Malformed, TooLarge
+from heliograph.model.errors import MAX_ERRORS, Invalid, Malformed, TooLarge
 from heliograph.model.event import JSON_OPTIONS, Draft
 from heliograph.model.intake import ENVELOPE, MAX_DEPTH, MESSAGE_FORMS, all_kept, is_kept, parse_item
 
@@ -120,6 +121,9 @@ def _mended(item: dict[str, Any], max_bytes: int) -> tuple[Draft, list[str]]:
             else:
                 for error, place in zip(invalid.errors, filter(None, places), strict=True):
                     _leave_out(item, error.field, place)
+            if len(invalid.errors) >= MAX_ERRORS:  # a client decides how many unknown fields there are
+                for name in item.keys() - ENVELOPE.by_name.keys():
+                    del item[name]
         _write_down(item, notes)
 
 
@@ -244,7 +248,7 @@ def _write_down(item: dict[str, Any], notes: dict[str, str]) -> None:
 
 
 def _listed(notes: dict[str, str]) -> list[str]:
-    return [f"{field}: {detail}"[:LONG_NOTE] for field, detail in notes.items()][:MAX_NOTES]
+    return [f"{field}: {detail}"[:LONG_NOTE] for field, detail in islice(notes.items(), MAX_NOTES)]
 
 
 def _kept(text: str) -> str:

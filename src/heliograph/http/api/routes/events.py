@@ -147,7 +147,8 @@ class Published:
 async def publish(services: Services, who: Identity, asked: PublishOptions, items: list[Any]) -> Published:
     """Append events, all or none; the answer comes when they are durable."""
     read = partial(_drafts, services, asked, items)
-    checked, mended = read() if len(items) < MANY_ITEMS else await trio.to_thread.run_sync(read)
+    at_once = len(items) < MANY_ITEMS and not asked.lenient  # mending may look at an item many times
+    checked, mended = read() if at_once else await trio.to_thread.run_sync(read)
     drafts = await services.executions.place(checked, who.covers)
     if who.channels:
         for channel in {draft.channel for draft in drafts}:
