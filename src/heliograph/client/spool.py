@@ -98,7 +98,8 @@ class Spool:
             )
         self._attached = max((int(file.stem) for file in self.attachments()), default=0)
         self._count = 0
-        self._keys = f"{folder.name}-{secrets.token_hex(2)}" if segments else folder.name
+        # A name of its own for each adoption: under the key of another item, an item would be taken for known.
+        self._keys = f"{folder.name}-{secrets.token_hex(6)}" if segments else folder.name
 
     @classmethod
     def create(cls, home: Path, about: About) -> Spool:
