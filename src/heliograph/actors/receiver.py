@@ -245,7 +245,7 @@ class Receiver:
                 )
                 asked = str(error)
         if isinstance(asked, CommandCall):
-            task_id = f"task-{token_hex(6)}"
+            task_id = f"task-{token_hex(8)}"
             command = asked.command
             received = attrs.evolve(received, matched_command=command.name, task_id=task_id)
             about |= {"task_id": task_id, "matched_command": command.name, "input_message": text[:MOST_SHOWN]}

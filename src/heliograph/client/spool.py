@@ -7,7 +7,7 @@ command.)
 
 A spool is a folder of its own under the spool folder::
 
-    3f9a51c07be2/
+    3f9a51c07be2d846/
         about.json        for which service and task, and how many items
         lock              flock'ed by the process that writes or sends; the kernel frees it when that dies
         00000001.ndjson   a record a line: an item as ``POST /api/v1/events`` takes it, with its idempotency
@@ -98,8 +98,8 @@ class Spool:
             )
         self._attached = max((int(file.stem) for file in self.attachments()), default=0)
         self._count = 0
-        # A name of its own for each adoption: under the key of another item, an item would be taken for known.
-        self._keys = f"{folder.name}-{secrets.token_hex(6)}" if segments else folder.name
+        # Each adoption has a name of its own: an item under the key of another one would be taken for known.
+        self._keys = f"{folder.name}-{secrets.token_hex(8)}" if segments else folder.name
 
     @classmethod
     def create(cls, home: Path, about: About) -> Spool:
@@ -113,7 +113,7 @@ class Spool:
             OSError: It can't be made there.
         """
         home.mkdir(mode=0o700, parents=True, exist_ok=True)
-        name = secrets.token_hex(6)
+        name = secrets.token_hex(8)
         # It gets its name once it is locked, so that no process adopts it half made.
         making = home / f".{name}"
         making.mkdir(mode=0o700)

@@ -215,7 +215,7 @@ def run(workflow: str, *, run_id: str | None = None, trigger: str | Mapping[str,
         if value is not None and not is_name(value):
             raise ValueError(f"{field} {value!r} must be {NAME_HELP}")
     said = {"type": trigger} if isinstance(trigger, str) else trigger
-    return Run(workflow, run_id or f"run-{secrets.token_hex(6)}", said or {})
+    return Run(workflow, run_id or f"run-{secrets.token_hex(8)}", said or {})
 
 
 def current_run() -> Run | None:

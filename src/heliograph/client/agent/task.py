@@ -325,8 +325,8 @@ def _new_id() -> str:
     """Make a task id; under ``heliograph exec`` one below the command's task, which its key also reaches."""
     outer = environment.task_id()
     if outer is not None and len(outer) <= MAX_OUTER_ID:
-        return f"{outer}.{secrets.token_hex(4)}"
-    return f"task-{secrets.token_hex(6)}"
+        return f"{outer}.{secrets.token_hex(8)}"
+    return f"task-{secrets.token_hex(8)}"
 
 
 def _program() -> str:

@@ -89,7 +89,7 @@ class Job:
 def new_task_id(program: str) -> str:
     """Make an id for a task that runs a program; it contains the program's name for people."""
     name = re.sub(r"[^A-Za-z0-9._-]+", "-", Path(visible(program)).name).strip("-._")[:40]
-    return f"{name or 'task'}-{secrets.token_hex(5)}"
+    return f"{name or 'task'}-{secrets.token_hex(8)}"
 
 
 def visible(text: str) -> str:

@@ -48,7 +48,7 @@ AGENT, AGENT_TYPE = "brain", "planning"
 def new_id(kind: str, seed: str | None = None) -> str:
     """Return a new id, such as ``conv-0123456789ab``; the same seed gives the same id."""
     if seed is None:
-        return f"{kind}-{token_hex(6)}"
+        return f"{kind}-{token_hex(8)}"
     return f"{kind}-{hashlib.blake2b(f'{kind}/{seed}'.encode(), digest_size=6).hexdigest()}"
 
 

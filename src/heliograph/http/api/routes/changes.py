@@ -122,7 +122,7 @@ class TaskStopped:
 
 async def create_task(services: Services, who: Identity, asked: Creating, body: NewTask) -> TaskCreated:
     """Create a task; the same request again, with the task's id, is harmless."""
-    task_id = body.task_id or f"task-{secrets.token_hex(6)}"
+    task_id = body.task_id or f"task-{secrets.token_hex(8)}"
     who.require_channel(f"task:{task_id}")
     said = attrs.asdict(body, recurse=False)
     payload = {
