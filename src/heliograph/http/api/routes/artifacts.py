@@ -205,7 +205,7 @@ def _part(asked: Fetching, known: ArtifactInfo) -> tuple[int, int] | None:
 
 _INFO = ArtifactInfo("collect.json", 27, samples.NOON, "18c2d0f1a2b3c400-2a1f-1b")
 _RUN = "/api/v1/workflows/{workflow_id}/runs/{run_id}/artifacts"
-_BYTES: Mapping[str, Part] = {BINARY: {"schema": {}}}
+_BYTES: Mapping[str, Part] = {"*/*": {"schema": {}}}  # the end of the key decides; see kind_of
 
 ENDPOINTS = [
     Endpoint(
