@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
-from contextlib import aclosing, contextmanager
+from contextlib import contextmanager
 from weakref import finalize
 
 from heliograph.model.errors import TooMany
@@ -57,9 +57,8 @@ class UnderWay:
             TooMany: The key has as many as it may.
         """
         self._begin(key)
-        answer = _passed_on(chunks)
-        finalize(answer, self._end, key)  # even if it was never iterated, as when the client left
-        return answer
+        finalize(chunks, self._end, key)  # even if it was never iterated, as when the client left
+        return chunks
 
     def _begin(self, key: str) -> None:
         if self._counts[key] >= self._most:
@@ -71,10 +70,3 @@ class UnderWay:
         self._counts[key] -= 1
         if not self._counts[key]:
             del self._counts[key]
-
-
-async def _passed_on(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    async with aclosing(chunks):  # type: ignore[type-var]  # all of them are generators
-        async for chunk in chunks:
-            yield chunk
-            del chunk  # don't hold it while waiting for the next one
