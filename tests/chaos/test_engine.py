@@ -65,7 +65,7 @@ async def test_an_answer_grows_on_though_its_node_is_killed(make_node: NodeMaker
                     payload = told.fields["payload"]
                     if told.fields["topic"] == "conversation.delta":
                         grown = payload["content"] if payload.get("rewind") else grown + payload["content"]
-                        # Not the task's status: that comes by another subscription, perhaps before this one's last.
+                        # Not the task's status: that comes by another subscription, perhaps before the last.
                         ended = payload.get("done", False)
                     if not killed and len(grown.split()) > 10:
                         first.kill()
