@@ -453,6 +453,17 @@ async def test_tasks_are_sorted_page_by_page(form: Form) -> None:
             assert [task.task_id for task in listed] == [task.task_id for task in whole]
 
 
+async def test_tasks_without_a_field_are_listed(form: Form) -> None:
+    """A field that a task has not, or has as an empty text, is lacking; of several fields all must be."""
+    async with form.open() as storage:
+        for name, fields in (("a", {"agent": "x"}), ("b", {"model": "m", "agent": ""}), ("c", {})):
+            await kept(storage, [event("task.created", payload={"task_id": name, **fields})])
+        await archived(storage)
+        for lacking, found in ((("agent",), "cb"), (("model",), "ca"), (("agent", "model"), "c")):
+            tasks, _ = await storage.store.list(TASK, TaskFilter(without=lacking), None, 10)
+            assert "".join(task.task_id for task in tasks) == found
+
+
 async def test_lines_are_searched(form: Form) -> None:
     """Text is found in what was written alone, with ASCII letters in either case; a stream narrows it."""
     async with form.open() as storage:

@@ -121,4 +121,8 @@ async def test_tasks_are_grouped(api: Api) -> None:
     assert [group["newest"] for group in groups] == sorted((g["newest"] for g in groups), reverse=True)
     one = await api.get("/api/v1/task-groups?by=session_id&status=failed&text=A")
     assert [(group["name"], group["tasks"]["failed"]) for group in one["groups"]] == [("s1", 1)]
-    assert (await api.problem("GET", "/api/v1/task-groups?by=name"))["status"] == 422
+    nobodys = await api.get("/api/v1/tasks?without=agent&counts=true")
+    assert [task["task_id"] for task in nobodys["tasks"]] == ["none"]
+    assert nobodys["meta"]["counts"]["queued"] == 1
+    for wrong in ("task-groups?by=name", "tasks?without=name"):
+        assert (await api.problem("GET", f"/api/v1/{wrong}"))["status"] == 422

@@ -343,6 +343,7 @@ class TaskFilter:
 
     Args:
         statuses: Any of these.
+        without: Only tasks that lack all of these fields.
         text: Words, each of which must be in the id, name, agent, agent type, model or error, in any case.
         since: Created at or after.
         until: Created before.
@@ -357,6 +358,7 @@ class TaskFilter:
     model: str | None = None
     session_id: str | None = None
     conversation_id: str | None = None
+    without: tuple[str, ...] = ()
     text: str | None = None
     since: datetime | None = None
     until: datetime | None = None

@@ -268,6 +268,7 @@ GOOD: list[tuple[str, str, str, dict[str, Any], int]] = [
     ("GET", "/api/v1/tasks", "?limit=1", {}, 200),
     ("GET", "/api/v1/tasks", "?status=completed,failed&agent=planner", {}, 200),
     ("GET", "/api/v1/tasks", "?silent=300&sort=silence", {}, 200),
+    ("GET", "/api/v1/tasks", "?without=agent,model", {}, 200),
     ("GET", "/api/v1/task-groups", "?limit=1", {}, 200),
     ("GET", "/api/v1/task-groups", "?by=session_id&status=failed", {}, 200),
     ("GET", TASK, "", {}, 200),

@@ -10,7 +10,7 @@ import attrs
 
 from heliograph.http.api import samples
 from heliograph.http.api.endpoint import Described, Endpoint
-from heliograph.http.api.routes.tasks import TaskNarrowing
+from heliograph.http.api.routes.tasks import GROUPED, TaskNarrowing
 from heliograph.http.api.services import Services
 from heliograph.http.api.shared import ListMeta
 from heliograph.http.rules.auth import Identity
@@ -19,8 +19,6 @@ from heliograph.http.rules.schema import COUNT, record, says
 from heliograph.model.errors import Invalid, Unavailable
 from heliograph.model.ids import to_microseconds
 from heliograph.model.task import STATUSES, TASK
-
-FIELDS = ("agent", "agent_type", "model", "session_id")
 
 
 def _group_key(newest: int, name: str) -> tuple[int, str]:
@@ -33,7 +31,7 @@ def _group_key(newest: int, name: str) -> tuple[int, str]:
 class GroupListing(TaskNarrowing):
     """The filters of tasks, and the field that they are grouped by."""
 
-    by: str = query(Word(FIELDS), "The field that tasks are grouped by.", default="agent")
+    by: str = query(Word(GROUPED), "The field that tasks are grouped by.", default="agent")
     limit: int = page_limit()
     cursor: tuple[int, str] | None = page_cursor(_group_key, int, str)
 

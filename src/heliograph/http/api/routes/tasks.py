@@ -49,6 +49,9 @@ NDJSON = "application/x-ndjson"
 
 EXACTLY = "Only this value, exactly."
 
+GROUPED = ("agent", "agent_type", "model", "session_id")
+"""The fields by which tasks can be grouped."""
+
 
 def _task_key(sorted_by: int, task_id: str) -> tuple[int, str]:
     if abs(sorted_by) >= 2**58 or not is_name(task_id):
@@ -68,6 +71,9 @@ class TaskNarrowing:
     model: str | None = query(Text(), EXACTLY)
     session_id: str | None = query(Text(), EXACTLY)
     conversation_id: str | None = query(Text(), EXACTLY)
+    without: tuple[str, ...] = query(
+        Words(GROUPED), "Only tasks that lack these fields; repeated, or separated by commas.", default=()
+    )
     text: str | None = query(
         Text(), "Words, each found in the id, name, agent, agent type, model or error, in either case."
     )

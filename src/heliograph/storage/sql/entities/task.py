@@ -20,6 +20,7 @@ from sqlalchemy import (
     false,
     func,
     not_,
+    or_,
     select,
     text,
     type_coerce,
@@ -180,6 +181,10 @@ def _heard_since_lost(wanted: bool) -> ColumnElement[bool]:
     return heard if wanted else not_(heard)
 
 
+def _without(names: Sequence[str]) -> ColumnElement[bool]:
+    return and_(*(or_(tasks.c[name].is_(None), tasks.c[name] == "") for name in names))
+
+
 LASTED = type_coerce(tasks.c.finished_at, Big) - type_coerce(
     func.coalesce(tasks.c.started_at, tasks.c.created_at), Big
 )
@@ -197,6 +202,7 @@ TASKS = Entity(
     probed={
         "text": lambda connection, text: mentions(connection, tasks, text),
         "overdue": lambda connection, silence: Probed(None, lambda: _overdue(silence)),
+        "without": lambda connection, names: Probed(names, lambda: _without(names)),
     },
     sorts={
         "updated": type_coerce(tasks.c.updated_at, Big),

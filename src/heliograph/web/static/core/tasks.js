@@ -44,7 +44,7 @@ export class Tasks {
   totals = this.counts;
   /** How many of the running tasks that pass the filter are silent for long. */
   silent = 0;
-  /** Groups of the tasks that pass the filter, the one with the newest task first: `{name, counts}`, the name null for the tasks that say none; null: not known. */
+  /** Groups of the tasks that pass the filter, the one with the newest task first: `{name, counts}`, the name "" for the tasks that say none; null: not known. */
   groups = null;
   /** Whether the service has more groups than these. */
   moreGroups = false;
@@ -158,8 +158,9 @@ export class Tasks {
   async moreOf(name, limit = MORE) {
     const { filter, group } = this;
     const cursor = this.#ofGroups.get(name);
-    if (cursor === null || name === null) return;
-    const { tasks, meta } = await this.api.get(paths.tasks, { ...filter, [group]: name, limit, cursor });
+    if (cursor === null) return;
+    const of = name ? { [group]: name } : { without: group };
+    const { tasks, meta } = await this.api.get(paths.tasks, { ...filter, ...of, limit, cursor });
     if (filter !== this.filter || group !== this.group) return;
     this.#ofGroups.set(name, meta.next_cursor);
     this.fleet.merge(tasks);
@@ -208,7 +209,7 @@ export class Tasks {
     do {
       const page = await this.api.get(paths.groups, { ...narrowing, by: group, limit: GROUPS, cursor });
       if (filter !== this.filter || group !== this.group) return;
-      found.push(...page.groups.map(({ name, tasks }) => ({ name, counts: tasks })));
+      found.push(...page.groups.map(({ name, tasks }) => ({ name: name ?? "", counts: tasks })));
       cursor = page.meta.next_cursor;
     } while (cursor !== null && found.length < this.#wantedGroups);
     Object.assign(this, { groups: found, moreGroups: cursor !== null });

@@ -55,8 +55,8 @@ export class TaskList {
   /**
    * Show these sections.
    *
-   * @param {{name: string, status: string, title?: string, tasks: object[], total: number, first: number, whole?: boolean}[]} sections
-   *   `first`: rows shown until more are asked for; `whole`: there are no more than these to be had
+   * @param {{name: string, status: string, title?: string, tasks: object[], total: number, first: number}[]} sections
+   *   `first`: rows shown until more are asked for
    * @param {boolean} force whether rows may move although they are held: the reader asked for something else
    */
   arrange(sections, force) {
@@ -143,7 +143,7 @@ export class TaskList {
     const shut = this.#folded.has(given.name);
     fold.setAttribute("aria-expanded", String(!shut));
     const rest = given.total - shown;
-    more.hidden = shut || rest <= 0 || given.whole === true;
+    more.hidden = shut || rest <= 0;
     put(more, rest > MORE ? `Show ${MORE} more of ${compact(rest)}` : `Show ${rest} more`);
   }
 

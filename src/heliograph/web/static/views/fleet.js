@@ -147,7 +147,7 @@ export function open(shell, root, place) {
     const statuses = ORDER.filter((name) => found[name] && (!filter.status || filter.status === name));
     for (const status of statuses) {
       for (const task of found[status]) {
-        const name = task[filter.group] || null;
+        const name = task[filter.group] ?? "";
         if (!groups.has(name)) groups.set(name, { counts: {}, rows: [] });
         groups.get(name).rows.push(task);
       }
@@ -155,7 +155,7 @@ export function open(shell, root, place) {
     const shown = [...groups].map(([name, { counts, rows }]) => {
       const counted = statuses.reduce((sum, status) => sum + (counts[status] ?? 0), 0);
       const worst = statuses.find((status) => counts[status] || rows.some((task) => task.status === status));
-      return { name: `${GROUP}${name ?? ""}`, title: name ?? "none", status: worst, tasks: rows, total: Math.max(rows.length, counted), first: FIRST_OF_GROUP, whole: name === null };
+      return { name: `${GROUP}${name}`, title: name || "none", status: worst, tasks: rows, total: Math.max(rows.length, counted), first: FIRST_OF_GROUP };
     });
     return shown.filter(({ total }) => total > 0);
   }
