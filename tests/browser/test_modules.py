@@ -112,6 +112,49 @@ SHOWN = [
 ]
 
 
+async def test_what_is_made_anew_keeps_focus_and_scrolling(page: Page, served: Service) -> None:
+    """A renewed table has the new rows, each under its key, and what was focused, scrolled or clicked stays right."""
+    script = """
+        const { h, renew } = await import("/static/parts/dom.js");
+        const { table } = await import("/static/parts/table.js");
+        const narrow = new CSSStyleSheet();
+        narrow.replaceSync(".sideways { width: 20px; overflow: auto; }");
+        document.adoptedStyleSheets = [narrow];
+        const clicked = [];
+        const columns = [
+            { title: "Name", text: ({ name }) => [h("b", {}, name), ", "] },
+            { title: "Of", text: ({ id, n }) => h("button", { onclick: () => clicked.push(id + n) }, "Take") },
+            { title: "On", text: ({ on }) => h("input", { type: "checkbox", checked: on }) },
+        ];
+        const body = h("div");
+        document.body.replaceChildren(body);
+        const show = (...rows) => renew(body, [h("h2", {}, rows.length), table("T", columns, rows, ({ id }) => id)]);
+        show({ id: "a", n: 1, name: "A", on: true }, { id: "b", n: 1, name: "B" }, { id: "d", n: 1, name: "D" });
+        body.querySelector(".sideways").scrollLeft = 7;
+        const focused = body.querySelectorAll("button")[1];
+        focused.focus({ preventScroll: true });
+        body.querySelector("input").checked = false;
+        show({ id: "c", n: 2, name: "C" }, { id: "a", n: 2, name: "A2", on: true }, { id: "b", n: 2, name: "B2" });
+        focused.click();
+        return {
+            clicked,
+            rows: [...body.querySelectorAll("tbody tr")].map((row) => row.cells[0].innerHTML),
+            on: [...body.querySelectorAll("input")].map((input) => input.checked),
+            head: body.firstChild.textContent,
+            focused: document.activeElement === focused && focused.closest("tr").cells[0].textContent,
+            scrolled: body.querySelector(".sideways").scrollLeft,
+        };
+    """
+    assert await run(page, served, script) == {
+        "clicked": ["b2"],
+        "rows": ["<b>C</b>, ", "<b>A2</b>, ", "<b>B2</b>, "],
+        "on": [False, True, False],
+        "head": "3",
+        "focused": "B2, ",
+        "scrolled": 7,
+    }
+
+
 async def test_terminal_output(page: Page, served: Service) -> None:
     """Colours become spans of text, and what is no colour and no move of the cursor vanishes."""
     script = (

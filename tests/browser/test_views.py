@@ -150,6 +150,7 @@ async def test_workflows_their_pipeline_and_a_run(page: Page, stopped_service: S
     await page.until("location.hash === '#/workflows/invoice_to_ledger/runs/run_1?step=fetch_invoice'")
     steps = "[...document.querySelectorAll('.step')].map((step) => step.dataset.status)"
     await page.until(f"{steps}[0] === 'running'")
+    await page.evaluate("document.querySelector('.graph').scrollLeft = 300")
     await served.publish(
         of_run("run_1", "step.completed", step="fetch_invoice", output={"lines": [1, 2]}),
         of_run("run_1", "step.started", step="read_invoice"),
@@ -158,6 +159,7 @@ async def test_workflows_their_pipeline_and_a_run(page: Page, stopped_service: S
     )
     await page.until(f"{steps}.slice(0, 2).join() === 'success,failed'")
     await page.until(f"{TEXT}.includes('a step failed') && {TEXT}.includes('lines')")
+    assert await page.evaluate("document.querySelector('.graph').scrollLeft") == 300
     await page.evaluate("document.querySelectorAll('.step')[1].click()")
     await page.until("document.querySelector('.step-detail').innerText.includes('no such file')")
     assert await page.evaluate("document.querySelectorAll('.step .bar').length") == 2

@@ -19,10 +19,13 @@ export function h(name, properties = {}, ...children) {
   const [tag, ...classes] = name.split(".");
   const node = SVG.has(tag) ? document.createElementNS("http://www.w3.org/2000/svg", tag) : document.createElement(tag);
   if (classes.length) node.setAttribute("class", classes.join(" "));
+  node.handlers = {}; // by type of event
   for (const [key, value] of Object.entries(properties)) {
     if (value == null || value === false) continue;
-    if (key.startsWith("on")) node.addEventListener(key.slice(2), value);
-    else if (key === "dataset") Object.assign(node.dataset, value);
+    if (key.startsWith("on")) {
+      node.handlers[key.slice(2)] = value;
+      node.addEventListener(key.slice(2), (event) => node.handlers[event.type](event));
+    } else if (key === "dataset") Object.assign(node.dataset, value);
     else node.setAttribute(key, value === true ? "" : value);
   }
   node.append(...children.filter((child) => child != null && child !== false));
@@ -42,6 +45,42 @@ export function fill(node, children) {
     next = next.nextSibling;
     gone.remove();
   }
+}
+
+/**
+ * Make a node's children what was made anew: those that were there take over its texts, attributes and handlers, so
+ * that focus, selection and scrolling stay. A child is the one with the same `data-key`, or else in the same place.
+ */
+export function renew(node, children) {
+  const there = new Map([...node.childNodes].map((child, i) => [keyOf(child, i), child]));
+  const taken = children.map((given, i) => {
+    const fresh = typeof given === "string" ? document.createTextNode(given) : given;
+    const old = there.get(keyOf(fresh, i));
+    there.delete(keyOf(fresh, i));
+    return old && alike(old, fresh) ? takeOver(old, fresh) : fresh;
+  });
+  fill(node, taken);
+}
+
+function keyOf(node, i) {
+  return node.dataset?.key ?? i;
+}
+
+function alike(old, fresh) {
+  return old.nodeName === fresh.nodeName && Object.keys(old.handlers ?? {}).join() === Object.keys(fresh.handlers ?? {}).join();
+}
+
+function takeOver(old, fresh) {
+  if (old.nodeType === Node.TEXT_NODE) {
+    if (old.data !== fresh.data) old.data = fresh.data;
+    return old;
+  }
+  for (const name of old.getAttributeNames()) if (!fresh.hasAttribute(name)) old.removeAttribute(name);
+  for (const name of fresh.getAttributeNames()) if (old.getAttribute(name) !== fresh.getAttribute(name)) old.setAttribute(name, fresh.getAttribute(name));
+  if (old.handlers) Object.assign(old.handlers, fresh.handlers);
+  if (old.nodeName === "INPUT") old.checked = fresh.checked;
+  renew(old, [...fresh.childNodes]);
+  return old;
 }
 
 /** Copy a text, and say so on the button for a moment. */

@@ -43,6 +43,7 @@ export function graph({ nodes, edges, layers }, states, choose = null) {
     const { type = "", description = "" } = about.get(name) ?? {};
     const second = state?.duration_ms ? `${type} · ${duration(state.duration_ms)}` : type;
     const pick = choose && (() => choose(name));
+    const keyed = pick && ((event) => ["Enter", " "].includes(event.key) && (event.preventDefault(), pick()));
     return h(
       "g.node",
       {
@@ -52,7 +53,7 @@ export function graph({ nodes, edges, layers }, states, choose = null) {
         tabindex: pick ? "0" : null,
         "aria-label": `${name}, ${type}${state ? `, ${status}` : ""}`,
         onclick: pick,
-        onkeydown: pick && ((event) => event.key === "Enter" && pick()),
+        onkeydown: keyed,
       },
       h("title", {}, [name, description].filter(Boolean).join("\n")),
       h("rect", { width: WIDTH, height: HEIGHT, rx: 7 }),

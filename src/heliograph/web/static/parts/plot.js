@@ -2,7 +2,7 @@
 
    Drawn as SVG at the width that there is, so that lines and letters stay as they are meant. */
 
-import { fill, h } from "./dom.js";
+import { fill, h, renew } from "./dom.js";
 import { table } from "./table.js";
 
 const HEIGHT = 190;
@@ -158,6 +158,6 @@ export class Plot {
     if (!this.node.lastElementChild.open || !this.#data) return;
     const { buckets, series } = this.#data;
     const columns = [{ title: "Time", text: ({ long }) => long }, ...series.map(({ name, values }) => ({ title: name, number: true, text: (_, i) => this.format(values[i] ?? 0) }))];
-    fill(this.rows, [table(this.title, columns, buckets)]);
+    renew(this.rows, [table(this.title, columns, buckets)]);
   }
 }

@@ -1,6 +1,6 @@
 /* Tables: columns are declared, rows are values. */
 
-import { fill, h } from "./dom.js";
+import { h, renew } from "./dom.js";
 
 /**
  * Make a table.
@@ -9,8 +9,9 @@ import { fill, h } from "./dom.js";
  * @param {{title: string|Node, text: (row: *, i: number) => (string|Node|Array), number?: boolean, name?: string}[]} columns
  *   `name` is a class, by which the style sheet knows what may go where there is little room
  * @param {*[]} rows
+ * @param {(row: *) => string} [key] what a row is about, by which it stays the same row when the table is renewed
  */
-export function table(caption, columns, rows) {
+export function table(caption, columns, rows, key = () => null) {
   const classOf = ({ number, name }) => [number && "num", name].filter(Boolean).join(".");
   const cell = (tag, column, ...children) => h(classOf(column) ? `${tag}.${classOf(column)}` : tag, tag === "th" ? { scope: "col" } : {}, ...children);
   const whole = h(
@@ -18,7 +19,7 @@ export function table(caption, columns, rows) {
     {},
     h("caption.unseen", {}, caption),
     h("thead", {}, h("tr", {}, ...columns.map((column) => cell("th", column, column.title)))),
-    h("tbody", {}, ...rows.map((row, i) => h("tr", {}, ...columns.map((column) => cell("td", column, ...[column.text(row, i) ?? ""].flat()))))),
+    h("tbody", {}, ...rows.map((row, i) => h("tr", { "data-key": key(row) }, ...columns.map((column) => cell("td", column, ...[column.text(row, i) ?? ""].flat()))))),
   );
   return h("div.sideways", { tabindex: "0", role: "region", "aria-label": caption }, whole);
 }
@@ -34,8 +35,9 @@ export function empty(title, ...next) {
  * @param {object} options
  * @param {string} options.caption
  * @param {object[]} options.columns as in `table`
+ * @param {(row: object) => string} options.key as in `table`
  * @param {(cursor: string|null) => Promise<{rows: object[], next: string|null}>} options.fetch
- * @param {Node} options.none shown when there is nothing
+ * @param {() => Node} options.none makes what is shown when there is nothing
  * @param {(problem: Error) => void} options.failed
  */
 export class Pages {
@@ -43,8 +45,8 @@ export class Pages {
   #next = null;
   #turn = 0;
 
-  constructor({ caption, columns, fetch, none, failed }) {
-    Object.assign(this, { caption, columns, fetch, none, failed });
+  constructor({ caption, columns, key, fetch, none, failed }) {
+    Object.assign(this, { caption, columns, key, fetch, none, failed });
     this.more = h("button.more", { hidden: true, onclick: () => this.#load(this.#next) }, "More");
     this.body = h("div", {}, h("p.hint-block", { role: "status" }, "Loading…"));
     this.node = h("div.pages", {}, this.body, this.more);
@@ -65,11 +67,11 @@ export class Pages {
     } catch (problem) {
       if (turn === this.#turn) {
         this.failed(problem);
-        if (!this.#rows.length) fill(this.body, [empty("This could not be loaded", problem.message, h("button", { onclick: () => this.reload() }, "Try again"))]);
+        if (!this.#rows.length) renew(this.body, [empty("This could not be loaded", problem.message, h("button", { onclick: () => this.reload() }, "Try again"))]);
       }
       return;
     }
     this.more.hidden = this.#next === null;
-    fill(this.body, [this.#rows.length ? table(this.caption, this.columns, this.#rows) : this.none]);
+    renew(this.body, [this.#rows.length ? table(this.caption, this.columns, this.#rows, this.key) : this.none()]);
   }
 }

@@ -27,7 +27,8 @@ export function open(shell, root) {
   const list = new Pages({
     caption: "Agents",
     columns,
-    none: empty("No agents yet", "An agent appears here with its first task: name it with heliograph exec --agent NAME, or in the field agent of task.created."),
+    key: ({ name }) => name,
+    none: () => empty("No agents yet", "An agent appears here with its first task: name it with heliograph exec --agent NAME, or in the field agent of task.created."),
     failed: shell.report,
     async fetch(cursor) {
       const { agents, meta } = await api.get(paths.agents, { limit: PAGE, cursor });
@@ -37,7 +38,7 @@ export function open(shell, root) {
   root.classList.add("view");
   root.append(h("header.view-head", {}, h("h1", {}, "Agents")), h("div.view-body", {}, list.node));
   list.reload();
-  const timer = setInterval(() => document.hidden || root.contains(document.activeElement) || list.reload(), RELOAD_MS);
+  const timer = setInterval(() => document.hidden || list.reload(), RELOAD_MS);
   return { title: () => "Agents", close: () => clearInterval(timer) };
 }
 

@@ -6,7 +6,7 @@
 import { paths } from "../core/api.js";
 import { compact, duration, money } from "../core/format.js";
 import { figure } from "../parts/chips.js";
-import { fill, h } from "../parts/dom.js";
+import { fill, h, renew } from "../parts/dom.js";
 import { largest, Plot } from "../parts/plot.js";
 import { empty, table } from "../parts/table.js";
 
@@ -111,7 +111,7 @@ export function open(shell, root, place) {
     body.hidden = false;
     const { change } = summary;
     const quantiles = performance.duration_ms;
-    fill(figures, [
+    renew(figures, [
       figure("Cost", money(summary.cost_usd), change.cost_usd),
       figure("Tasks ended", compact(summary.tasks), change.tasks),
       figure("Succeeded", summary.success_rate === null ? "–" : percent(summary.success_rate), change.success_rate, true),
@@ -144,7 +144,7 @@ export function open(shell, root, place) {
       { title: "p95", number: true, text: ([, of]) => length(of.duration_ms.p95) },
       { title: "Tokens each", number: true, text: ([, of]) => (of.average_tokens === null ? "–" : compact(Math.round(of.average_tokens))) },
     ];
-    fill(groups, [h("h2", {}, `By ${GROUPS[asked.group]}`), rows.length ? table(`By ${GROUPS[asked.group]}`, columns, rows) : empty("Nothing ended in this period", "Take a longer one above.")]);
+    renew(groups, [h("h2", {}, `By ${GROUPS[asked.group]}`), rows.length ? table(`By ${GROUPS[asked.group]}`, columns, rows, ([name]) => name) : empty("Nothing ended in this period", "Take a longer one above.")]);
   }
 
   function showKinds(found) {
@@ -153,7 +153,7 @@ export function open(shell, root, place) {
       { title: "Kind", text: ([kind]) => kind },
       { title: "Failures", number: true, text: ([, failed]) => compact(failed) },
     ];
-    fill(kinds, [h("h2", {}, "Kinds of failure"), rows.length ? table("Kinds of failure", columns, rows.slice(0, 20)) : h("p.quiet", {}, "None in this period.")]);
+    renew(kinds, [h("h2", {}, "Kinds of failure"), rows.length ? table("Kinds of failure", columns, rows.slice(0, 20), ([kind]) => kind) : h("p.quiet", {}, "None in this period.")]);
   }
 
   moved(place);

@@ -3,7 +3,7 @@
 import { paths } from "../core/api.js";
 import { age, count } from "../core/format.js";
 import { format } from "../core/route.js";
-import { fill, h } from "../parts/dom.js";
+import { fill, h, renew } from "../parts/dom.js";
 import { empty } from "../parts/table.js";
 
 const RELOAD_MS = 1_500;
@@ -48,14 +48,14 @@ export function open(shell, root, place) {
   function show() {
     more.hidden = next === null;
     const none = find.value || archived.value ? empty("None is called so") : empty("No conversations yet", "Begin one, and say something: an engine that is connected answers here, word by word.");
-    fill(list, found.length ? found.map(row) : [h("li", {}, none)]);
+    renew(list, found.length ? found.map(row) : [h("li", {}, none)]);
   }
 
   function row(one) {
     const facts = [`${count(one.message_count)} ${one.message_count === 1 ? "message" : "messages"}`, one.total_tasks ? `${count(one.total_tasks)} tasks` : null].filter(Boolean).join(" · ");
     return h(
       "li",
-      {},
+      { "data-key": one.conversation_id },
       h("a", { href: format(["conversations", one.conversation_id], place.query), "aria-current": one.conversation_id === selected ? "true" : null }, h("b", {}, one.title || one.conversation_id), h("span.num", {}, age(shell.now() - Date.parse(one.updated_at))), h("span.quiet", {}, facts)),
     );
   }

@@ -4,7 +4,7 @@ import { paths } from "../core/api.js";
 import { count, duration, moment, money } from "../core/format.js";
 import { format } from "../core/route.js";
 import { figure, pill } from "../parts/chips.js";
-import { fill, h, put } from "../parts/dom.js";
+import { fill, h, put, renew } from "../parts/dom.js";
 import { graph } from "../parts/graph.js";
 import { empty } from "../parts/table.js";
 import { tree } from "../parts/tree.js";
@@ -80,12 +80,12 @@ export function open(shell, root, place) {
     const { run } = trace;
     loading.hidden = true;
     times.hidden = false;
-    fill(status, [pill(run.status)]);
+    renew(status, [pill(run.status)]);
     failure.hidden = !run.error;
     put(failure, run.error ?? "");
     const states = Object.fromEntries(steps.map((step) => [step.name, step]));
     drawing.hidden = !pipeline.nodes.length;
-    if (pipeline.nodes.length) fill(drawing, [h("h2", {}, "Pipeline"), graph(pipeline, states, (step) => shell.amend({ step }))]);
+    if (pipeline.nodes.length) renew(drawing, [h("h2", {}, "Pipeline"), graph(pipeline, states, (step) => shell.amend({ step }))]);
     waterfall.show(run, steps, shell.now());
     more.hidden = !trace.meta.next_cursor;
     showStep();
@@ -98,7 +98,7 @@ export function open(shell, root, place) {
     const now = shell.now();
     const lasted = run.duration_ms ?? now - Date.parse(run.started_at);
     const tokens = run.input_tokens == null && run.output_tokens == null ? "–" : `${count(run.input_tokens ?? 0)} in, ${count(run.output_tokens ?? 0)} out`;
-    fill(figures, [
+    renew(figures, [
       figure("Began", moment(run.started_at, now)),
       figure("Duration", duration(lasted)),
       figure("Trigger", run.trigger_type?.replaceAll("_", " ") ?? "–"),

@@ -25,7 +25,8 @@ export function open(shell, root) {
       { title: "First seen", number: true, name: "optional", text: (one) => ago(one.first_seen, shell.now()) },
       { title: "Last seen", number: true, text: (one) => ago(one.last_seen, shell.now()) },
     ],
-    none: empty("No sessions yet", "A session appears here with the first task that names one, in the field session_id of task.created."),
+    key: ({ session_id }) => session_id,
+    none: () => empty("No sessions yet", "A session appears here with the first task that names one, in the field session_id of task.created."),
     failed: shell.report,
     async fetch(cursor) {
       const { sessions, meta } = await api.get(paths.sessions, { limit: PAGE, cursor });
@@ -35,6 +36,6 @@ export function open(shell, root) {
   root.classList.add("view");
   root.append(h("header.view-head", {}, h("h1", {}, "Sessions")), h("div.view-body", {}, list.node));
   list.reload();
-  const timer = setInterval(() => document.hidden || root.contains(document.activeElement) || list.reload(), RELOAD_MS);
+  const timer = setInterval(() => document.hidden || list.reload(), RELOAD_MS);
   return { title: () => "Sessions", close: () => clearInterval(timer) };
 }

@@ -3,7 +3,7 @@
 import { paths } from "../core/api.js";
 import { bytes, count, duration } from "../core/format.js";
 import { ago, figure, pill } from "../parts/chips.js";
-import { fill, h } from "../parts/dom.js";
+import { h, renew } from "../parts/dom.js";
 import { table } from "../parts/table.js";
 
 const RELOAD_MS = 3_000;
@@ -29,7 +29,7 @@ export function open(shell, root) {
 
   function show(status, health) {
     const { machine: of } = status;
-    fill(figures, [
+    renew(figures, [
       figure("Version", status.version),
       figure("Up for", duration(status.uptime_seconds * 1000)),
       figure("Streams", count(status.streams)),
@@ -50,7 +50,7 @@ export function open(shell, root) {
       { title: "Answered in", number: true, text: ([, part]) => (part.latency_ms == null ? "" : `${part.latency_ms.toFixed(1)} ms`) },
     ];
     const well = checks.every(([, part]) => part.state !== "down");
-    fill(parts, [h("h2", {}, "Parts ", pill(well ? "ready" : "failed")), table("Parts", columns, checks)]);
+    renew(parts, [h("h2", {}, "Parts ", pill(well ? "ready" : "failed")), table("Parts", columns, checks)]);
     const rows = [
       ["Node", status.node],
       ["Processors", `${of.cpu_percent.toFixed(0)} % busy`],
@@ -63,7 +63,7 @@ export function open(shell, root) {
       ["Behind by", lag(status)],
       ["This page", `${document.querySelectorAll("*").length} elements, ${location.origin}`],
     ];
-    fill(machine, [h("h2", {}, "Machine and log"), table("Machine and log", [{ title: "What", text: ([name]) => name }, { title: "Now", text: ([, value]) => value }], rows)]);
+    renew(machine, [h("h2", {}, "Machine and log"), table("Machine and log", [{ title: "What", text: ([name]) => name }, { title: "Now", text: ([, value]) => value }], rows)]);
   }
 
   load();

@@ -5,7 +5,7 @@ import { bytes, compact, duration } from "../core/format.js";
 import { format } from "../core/route.js";
 import { ago, figure, pill } from "../parts/chips.js";
 import { ask, confirmed } from "../parts/dialog.js";
-import { copied, fill, h } from "../parts/dom.js";
+import { copied, fill, h, renew } from "../parts/dom.js";
 import { empty, Pages, table } from "../parts/table.js";
 
 const RELOAD_MS = 1_500;
@@ -36,7 +36,8 @@ export function open(shell, root, place) {
       { title: "Task", text: (one) => (one.task_id ? h("a", { href: format(["tasks", one.task_id]) }, one.task_id) : (one.reason ?? "")) },
       { title: "Size", number: true, name: "optional", text: (one) => (one.payload_size == null ? "" : bytes(one.payload_size)) },
     ],
-    none: empty("Nothing was delivered yet", "A delivery appears here as soon as a provider sends one to a webhook's endpoint."),
+    key: ({ event_id }) => event_id,
+    none: () => empty("Nothing was delivered yet", "A delivery appears here as soon as a provider sends one to a webhook's endpoint."),
     failed: shell.report,
     async fetch(cursor) {
       const { events, meta } = await api.get(paths.deliveries, { webhook_id: chosen.webhook, status: chosen.status, limit: PAGE, cursor });
@@ -125,7 +126,7 @@ export function open(shell, root, place) {
   function show({ webhooks, broken }, stats) {
     const refused = Object.entries(stats.refused).filter(([, count]) => count);
     const p90 = Math.max(0, ...stats.webhooks.map(({ latency_ms }) => latency_ms.p90 ?? 0));
-    fill(figures, [
+    renew(figures, [
       figure("Webhooks", `${compact(stats.active_webhooks)} of ${compact(stats.total_webhooks)} on`),
       figure("Received", compact(stats.received)),
       figure("Became tasks", compact(stats.accepted)),
@@ -134,29 +135,28 @@ export function open(shell, root, place) {
       figure("9 of 10 kept within", p90 ? (p90 < 950 ? `${Math.round(p90)} ms` : duration(p90)) : "–"),
     ]);
     const mistakes = broken.map(({ file, detail }) => h("li", {}, h("b", {}, `${file}: `), detail));
-    fill(list, [
+    renew(list, [
       h("h2", {}, "Configured"),
-      webhooks.length ? table("Webhooks", columns, webhooks) : empty("No webhooks yet", "Make one here, or put a folder with a config.yaml into the folder of webhooks (HELIOGRAPH_WEBHOOKS).", h("button.primary", { onclick: () => configure(null) }, "New webhook")),
+      webhooks.length ? table("Webhooks", columns, webhooks, ({ webhook_id }) => webhook_id) : empty("No webhooks yet", "Make one here, or put a folder with a config.yaml into the folder of webhooks (HELIOGRAPH_WEBHOOKS).", h("button.primary", { onclick: () => configure(null) }, "New webhook")),
       ...(mistakes.length ? [h("h3", {}, "Mistakes in files"), h("ul", {}, ...mistakes)] : []),
     ]);
     refusals.hidden = !refused.length;
-    fill(refusals, [h("h2", {}, "Refused, and why"), table("Refused", [{ title: "Reason", text: ([reason]) => reason.replaceAll("_", " ") }, { title: "Deliveries", number: true, text: ([, count]) => compact(count) }], refused)]);
+    renew(refusals, [h("h2", {}, "Refused, and why"), table("Refused", [{ title: "Reason", text: ([reason]) => reason.replaceAll("_", " ") }, { title: "Deliveries", number: true, text: ([, count]) => compact(count) }], refused)]);
     for (const { webhook_id, name } of webhooks) names.set(webhook_id, name);
-    of.replaceChildren(new Option("of all", ""), ...webhooks.map(({ webhook_id, name }) => new Option(`of ${name}`, webhook_id)));
+    renew(of, [new Option("of all", ""), ...webhooks.map(({ webhook_id, name }) => new Option(`of ${name}`, webhook_id))]);
     of.value = chosen.webhook;
   }
 
   function toggle(one) {
-    const node = h("input.switch", { type: "checkbox", role: "switch", "aria-label": `${one.name} is on`, checked: one.enabled });
-    node.addEventListener("change", async () => {
+    async function onchange({ target }) {
       try {
-        await api.send("POST", paths.switchWebhook(one.webhook_id, node.checked));
+        await api.send("POST", paths.switchWebhook(one.webhook_id, target.checked));
       } catch (problem) {
-        node.checked = !node.checked;
-        shell.say(problem.message);
+        target.checked = !target.checked;
+        shell.report(problem);
       }
-    });
-    return node;
+    }
+    return h("input.switch", { type: "checkbox", role: "switch", "aria-label": `${one.name} is on`, checked: one.enabled, onchange });
   }
 
   function moved({ query }) {

@@ -4,7 +4,7 @@ import { paths } from "../core/api.js";
 import { compact, duration, money } from "../core/format.js";
 import { format } from "../core/route.js";
 import { ago, figure, pill } from "../parts/chips.js";
-import { fill, h } from "../parts/dom.js";
+import { h, renew } from "../parts/dom.js";
 import { graph } from "../parts/graph.js";
 import { empty, Pages, table } from "../parts/table.js";
 
@@ -35,7 +35,8 @@ export function open(shell, root, { values: { id } }) {
       { title: "Cost", number: true, text: (run) => (run.cost_usd == null ? "" : money(run.cost_usd)) },
       { title: "Error", name: "optional", text: (run) => (run.error ?? "").split("\n")[0].slice(0, 120) },
     ],
-    none: empty("No runs yet", "A run appears here with its first event: run.started with workflow_id and run_id."),
+    key: (run) => run.id,
+    none: () => empty("No runs yet", "A run appears here with its first event: run.started with workflow_id and run_id."),
     failed: shell.report,
     async fetch(cursor) {
       const page = await api.get(paths.runs(id), { limit: PAGE, start_after: cursor });
@@ -62,7 +63,7 @@ export function open(shell, root, { values: { id } }) {
     } catch (problem) {
       if (closed) return;
       if (known) shell.report(problem);
-      else fill(drawing, [empty(problem.status === 404 ? "There is no such workflow" : "This could not be loaded", problem.detail ?? problem.message, h("button", { onclick: load }, "Try again"))]);
+      else renew(drawing, [empty(problem.status === 404 ? "There is no such workflow" : "This could not be loaded", problem.detail ?? problem.message, h("button", { onclick: load }, "Try again"))]);
     }
     runs.reload();
   }
@@ -75,7 +76,7 @@ export function open(shell, root, { values: { id } }) {
     name.textContent = `${manifest.icon} ${manifest.display_name || id}`.trim();
     about.textContent = [manifest.version && `version ${manifest.version}`, pipeline.strategy.toLowerCase(), manifest.description].filter(Boolean).join(" · ");
     const ended = stats.total - (stats.by_status.running ?? 0) - (stats.by_status.pending ?? 0) - (stats.by_status.paused ?? 0);
-    fill(figures, [
+    renew(figures, [
       figure("Runs", compact(stats.total)),
       figure("Succeeded", ended ? `${Math.round((stats.successful / ended) * 100)} %` : "–"),
       figure("Running", compact(stats.by_status.running ?? 0)),
@@ -86,9 +87,9 @@ export function open(shell, root, { values: { id } }) {
     const states = Object.fromEntries((trace?.steps ?? []).map((step) => [step.name, step]));
     const choose = trace && ((step) => shell.go(["workflows", id, "runs", trace.run.id], { step }));
     const title = h("h2", {}, "Pipeline ", trace ? h("a.quiet", { href: format(["workflows", id, "runs", trace.run.id]) }, "as in its newest run ", pill(trace.run.status)) : null);
-    fill(drawing, [title, pipeline.nodes.length ? graph(pipeline, states, choose) : h("p.quiet", {}, "It has no pipeline.yaml.")]);
+    renew(drawing, [title, pipeline.nodes.length ? graph(pipeline, states, choose) : h("p.quiet", {}, "It has no pipeline.yaml.")]);
     cards.hidden = !agents.length;
-    if (agents.length) fill(cards, [h("h2", {}, "Agents"), agentTable(agents)]);
+    if (agents.length) renew(cards, [h("h2", {}, "Agents"), agentTable(agents)]);
   }
 
   load();

@@ -4,7 +4,7 @@ import { paths } from "../core/api.js";
 import { compact } from "../core/format.js";
 import { format } from "../core/route.js";
 import { ago, pill } from "../parts/chips.js";
-import { fill, h } from "../parts/dom.js";
+import { h, renew } from "../parts/dom.js";
 import { empty, table } from "../parts/table.js";
 
 const RELOAD_MS = 1_500;
@@ -26,7 +26,7 @@ export function open(shell, root) {
       show(found);
       subscription ??= shell.streams.subscribe({ channel: "workflow:*", every: 1 }, { message: stale });
     } catch (problem) {
-      if (!closed) fill(body, [empty("The workflows could not be loaded", problem.message, h("button", { onclick: load }, "Try again"))]);
+      if (!closed) renew(body, [empty("The workflows could not be loaded", problem.message, h("button", { onclick: load }, "Try again"))]);
     }
   }
 
@@ -47,23 +47,22 @@ export function open(shell, root) {
 
   function show({ workflows, broken }) {
     const problems = [...broken.map(({ problems: found, ...one }) => [one.id ?? one.name ?? one.folder, found]), ...workflows.filter((one) => one.problems.length).map((one) => [one.id, one.problems])];
-    fill(body, [
-      workflows.length ? table("Workflows", columns, workflows) : empty("No workflows yet", "Put a folder for each into the folder of workflows (HELIOGRAPH_WORKFLOWS): a manifest.yaml, and a pipeline.yaml for its steps.", "They appear here within a second."),
+    renew(body, [
+      workflows.length ? table("Workflows", columns, workflows, ({ id }) => id) : empty("No workflows yet", "Put a folder for each into the folder of workflows (HELIOGRAPH_WORKFLOWS): a manifest.yaml, and a pipeline.yaml for its steps.", "They appear here within a second."),
       problems.length ? h("section.panel.problems", {}, h("h2", {}, "Mistakes in files"), h("ul", {}, ...problems.flatMap(([name, found]) => [found].flat().map((one) => h("li", {}, h("b", {}, `${name}: `), said(one)))))) : null,
     ].filter(Boolean));
   }
 
   function toggle(one) {
-    const node = h("input.switch", { type: "checkbox", role: "switch", "aria-label": `${one.display_name || one.id} is on`, checked: one.enabled });
-    node.addEventListener("change", async () => {
+    async function onchange({ target }) {
       try {
-        await api.send("PATCH", paths.workflow(one.id), { enabled: node.checked });
+        await api.send("PATCH", paths.workflow(one.id), { enabled: target.checked });
       } catch (problem) {
-        node.checked = !node.checked;
+        target.checked = !target.checked;
         shell.report(problem);
       }
-    });
-    return node;
+    }
+    return h("input.switch", { type: "checkbox", role: "switch", "aria-label": `${one.display_name || one.id} is on`, checked: one.enabled, onchange });
   }
 
   load();
