@@ -50,6 +50,7 @@ async def test_a_task_is_answered_by_keyboard(page: Page, served: Service) -> No
     await page.press("Enter")
     await page.until(f"{GIVEN} === 'You answered “main”. The task has not gone on yet.'")
     assert await answers(served) == ["main"]
+    assert await page.evaluate("document.activeElement.getAttribute('role')") == "log"
     await served.publish(status("t", "running"))
     await page.until(f"{BOX}.hidden")
     assert page.messages == []

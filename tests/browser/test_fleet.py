@@ -34,6 +34,27 @@ async def test_all_silent_tasks_are_counted(page: Page, served: Service) -> None
     await page.until(f"{HEADS} === 'Silent for long 59,Running 221'")
 
 
+async def test_a_narrow_list_says_what_went_wrong(page: Page, served: Service) -> None:
+    """Below a failed task stands its error; a row grows only when the list is not held."""
+    await served.publish(status("a", "failed", error="it broke"), status("b", "running"))
+    await page.resize(400, 800)
+    await page.go(served.url)
+    await page.until(f"{STATE} === 'live' && document.querySelectorAll('a.row').length === 2")
+    told = (
+        "[...document.querySelectorAll('a.row .latest')].map((one) => one.checkVisibility() && one.innerText)"
+    )
+    assert await page.evaluate(told) == ["it broke", False]
+    height = "document.querySelector('a.row[href*=b]').clientHeight"
+    before = await page.evaluate(height)
+    await page.press("j")
+    await served.publish(status("b", "failed", error="it broke as well"))
+    await page.until("document.querySelector('a.row[href*=b]').dataset.status === 'failed'")
+    assert await page.evaluate(height) == before
+    await page.evaluate("document.activeElement.blur()")
+    await page.until(f"{told}.toSorted().join() === 'it broke,it broke as well'")
+    assert await page.evaluate("document.getElementById('group').checkVisibility()")
+
+
 async def test_groups_and_their_counts_are_the_services(page: Page, served: Service) -> None:
     """A group of tasks that are not loaded is there with its count, and more of its tasks come on request.
 

@@ -213,6 +213,9 @@ async def test_keyboard(page: Page, served: Service) -> None:
     for letter in "alp":
         await page.press(letter)
     await page.until(f"{ROWS}.length === 1 && {ROWS}[0].includes('alpha')")
+    await page.press("ArrowDown")
+    assert "alpha" in await page.evaluate(f"{FOCUSED}.innerText")
+    await page.press("/")
     await page.press("Escape")
     await page.until(f"{ROWS}.length === 3")
 
@@ -543,6 +546,9 @@ async def test_log_is_searched_by_the_service(page: Page, served: Service) -> No
     await page.until(f'JSON.stringify({LINES}) === \'["went wrong","again"]\'')
     await page.evaluate("document.getElementById('stderr').click()")
     await page.until(f"{LINES}.at(-2) === 'quiet'")
+    await page.press("s")
+    await page.press("Escape")
+    assert await page.evaluate(f"{FOCUSED}.getAttribute('role')") == "log"
 
 
 async def test_a_link_leads_to_a_line(page: Page, served: Service) -> None:

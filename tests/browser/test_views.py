@@ -83,7 +83,7 @@ async def test_status(page: Page, served: Service) -> None:
 
 
 async def test_palette_goes_anywhere(page: Page, served: Service) -> None:
-    """A few letters lead to a view, to a task that is not loaded, and to a theme; Back leads back."""
+    """A few letters lead to a view, a task that is not loaded, an agent and a theme; Back leads back."""
     await a_fleet(served)
     await page.go(served.url)
     await page.until(f"{STATE} === 'live'")
@@ -96,7 +96,11 @@ async def test_palette_goes_anywhere(page: Page, served: Service) -> None:
 
     await say("anal")
     await page.press("Enter")
-    await page.until("location.hash === '#/analytics'")
+    await page.until("location.hash === '#/analytics' && document.activeElement.id === 'main'")
+    await say("agent-1")
+    await page.press("Enter")
+    await page.until("location.hash === '#/?agent=agent-1'")
+    await page.evaluate("history.back()")
     await say("Task 2")
     await page.until("document.querySelector('.palette li')?.innerText.includes('Task 2')")
     await page.press("Enter")
@@ -173,10 +177,11 @@ async def test_a_conversation_is_said_and_heard(page: Page, served: Service) -> 
     await page.evaluate("document.querySelector('.view-conversations .primary').click()")
     await page.until("document.querySelector('.composer textarea') !== null")
     channel = (await page.evaluate("location.hash")).rpartition("/")[2]
-    await page.evaluate("document.querySelector('.composer textarea').focus()")
+    await page.until("document.activeElement === document.querySelector('.composer textarea')")
     for letter in "Hello":
         await page.press(letter)
     await page.press("Enter")
+    await page.press("Enter")  # before the answer to the first
     messages = "[...document.querySelectorAll('.message')]"
     said = f"{messages}.map((one) => [one.dataset.role, one.querySelector('.prose').innerText])"
     await page.until(f"JSON.stringify({said}) === JSON.stringify([['user', 'Hello']])")

@@ -117,6 +117,7 @@ async function navigate() {
     } else if (opened) opened.instance.moved?.(place);
     else if (!(await show(view, place, now))) return;
   }
+  if (now > 1 && document.activeElement === document.body) byId("main").focus({ preventScroll: true }); // what had the focus went with its view
   redraw();
 }
 

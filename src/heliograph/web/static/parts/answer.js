@@ -17,10 +17,11 @@ export class AnswerBox {
    * @param {import("../core/api.js").Api} options.api
    * @param {string} options.id of the task
    * @param {(problem: Error) => void} options.failed is told of a refusal that is not about the answer
+   * @param {() => void} options.left the reader has answered: the fields go, and the focus with them
    * @param {() => void} options.redraw
    */
-  constructor({ api, id, failed, redraw }) {
-    Object.assign(this, { api, id, failed, redraw });
+  constructor({ api, id, failed, left, redraw }) {
+    Object.assign(this, { api, id, failed, left, redraw });
     this.title = h("h2", { id: "answer-title" }, "Waits for an answer");
     this.words = h("p.words");
     this.fields = h("form", { onsubmit: (event) => (event.preventDefault(), this.#send(this.text.value.trim())) });
@@ -28,7 +29,7 @@ export class AnswerBox {
     this.given = h("p.given", { role: "status" });
     this.text = h("textarea", { rows: "1", placeholder: "Your answer", "aria-label": "Your answer", "aria-describedby": "answer-refused", required: true });
     this.text.addEventListener("keydown", (event) => {
-      if (event.key === "Escape") this.text.blur();
+      if (event.key === "Escape") this.left();
       if (event.key !== "Enter" || event.shiftKey || event.isComposing) return;
       event.preventDefault();
       this.fields.requestSubmit();
@@ -83,6 +84,7 @@ export class AnswerBox {
     try {
       const { cursor } = await this.api.send("POST", paths.answers(this.id), { content, question_id: question?.question_id ?? null });
       this.#mine = cursor;
+      if (this.node.contains(document.activeElement)) this.left();
       this.take({ id: cursor, topic: ANSWER, payload: { content, question_id: question?.question_id } });
     } catch (problem) {
       const field = problem.answer?.errors?.find((error) => error.field === "content");

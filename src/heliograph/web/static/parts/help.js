@@ -3,8 +3,8 @@
 import { h } from "./dom.js";
 
 const KEYS = [
-  ["Everywhere", [["Ctrl K", "go to anything"], ["?", "these keys"], ["g then f, a, w, s", "Fleet, Analytics, Workflows, Status"]]],
-  ["Fleet", [["/", "filter: several words, all must be found"], ["j k ↓ ↑", "next, previous task"], ["Enter", "open the task"], ["p", "hold the list still"], ["n", "show what is new"], ["Esc", "back, or clear the filter"]]],
+  ["Everywhere", [["Ctrl K", "go to anything"], ["?", "these keys"], ["g then f, a, w, c, s", "Fleet, Analytics, Workflows, Conversations, Status"]]],
+  ["Fleet", [["/", "filter: several words, all must be found; ↓ to what is"], ["j k ↓ ↑", "next, previous task"], ["Enter", "open the task"], ["p", "hold the list still"], ["n", "show what is new"], ["Esc", "back, or clear the filter"]]],
   ["Log", [["Home End", "oldest line, newest line"], ["f", "follow the end"], ["w", "wrap long lines"], ["e E", "next, previous error"], ["s", "search; n and N go on"], ["a", "answer what the task asks"]]],
   ["Plots", [["← →", "read the column before, after"], ["Home End", "first, last column"]]],
 ];

@@ -30,7 +30,8 @@ export function openPalette(shell, actions) {
   function draw() {
     const words = input.value.toLowerCase().split(/\s+/).filter(Boolean);
     const fitting = actions.filter(({ title }) => words.every((word) => title.toLowerCase().includes(word)));
-    items = [...fitting, ...found];
+    const agents = words.length ? [...shell.tasks.fleet.names("agent")].filter((name) => words.every((word) => name.toLowerCase().includes(word))) : [];
+    items = [...fitting, ...agents.slice(0, FOUND).map((agent) => ({ title: agent, mark: h("kbd", {}, "agent"), does: () => shell.go([], { agent }) })), ...found];
     chosen = Math.max(0, Math.min(chosen, items.length - 1));
     fill(
       list,

@@ -21,10 +21,11 @@ export class Search {
    * @param {string} options.id of the task
    * @param {() => number} options.from seq of the first line in view
    * @param {(seq: number) => void} options.go show a line
+   * @param {() => void} options.left the reader is done with the field
    * @param {(problem: Error) => void} options.failed
    */
-  constructor({ api, id, from, go, failed }) {
-    Object.assign(this, { api, id, from, go, failed });
+  constructor({ api, id, from, go, left, failed }) {
+    Object.assign(this, { api, id, from, go, left, failed });
     this.input = h("input", { type: "search", placeholder: "Search in the log", "aria-label": "Search in the log", autocomplete: "off", spellcheck: "false" });
     this.count = h("span.num", { role: "status" });
     const step = (by, label, text) => h("button", { "aria-label": label, title: label, onclick: () => this.step(by) }, text);
@@ -65,7 +66,7 @@ export class Search {
 
   #end() {
     this.input.value = "";
-    this.input.blur();
+    this.left();
     this.#begin();
   }
 

@@ -89,9 +89,10 @@ export class TaskList {
 
   /** Bring every row up to date; `absolute`: give times of day instead of ages. */
   draw(find, now, absolute) {
+    const still = this.held;
     for (const [id, row] of this.#rows) {
       const task = find(id);
-      if (task) row.draw(task, now, absolute);
+      if (task) row.draw(task, now, absolute, still);
       row.link.toggleAttribute("aria-current", id === this.open);
     }
   }
@@ -181,14 +182,18 @@ class Row {
     this.node = h("li", {}, this.link);
   }
 
-  draw(task, now, absolute) {
+  draw(task, now, absolute, still) {
     const begun = task.started_at ?? task.created_at;
     const running = task.status === "running" || task.status === "waiting_input";
     const silence = now - Date.parse(task.updated_at);
-    const latest = `${isSilent(task, now) ? `silent for ${age(silence)} · ` : ""}${latestOf(task)}`;
+    const silent = isSilent(task, now);
+    const latest = `${silent ? `silent for ${age(silence)} · ` : ""}${latestOf(task)}`;
     const cost = task.cost_usd == null ? "" : money(task.cost_usd);
     const lasted = running ? duration(now - Date.parse(begun)) : task.duration_ms == null ? "" : duration(task.duration_ms);
+    const urgent = UNDONE.has(task.status) || task.status === "waiting_input" || silent;
     this.link.dataset.status = task.status;
+    if (!still || !this.drawn) this.link.classList.toggle("urgent", urgent); // it may make the row higher
+    this.drawn = true;
     this.badge.hidden = !isDemo(task);
     put(this.name, nameOf(task));
     put(this.latest, latest);
@@ -199,7 +204,7 @@ class Row {
     put(this.duration, lasted);
     put(this.age, absolute ? moment(task.created_at, now) : age(now - Date.parse(task.created_at)));
     // What a screen reader hears changes only when the task does, not with every line.
-    const facts = [task.status, task.agent && `agent ${agentOf(task)}`, task.model, (UNDONE.has(task.status) || task.status === "waiting_input") && latest, cost && `cost ${cost}`];
+    const facts = [task.status, task.agent && `agent ${agentOf(task)}`, task.model, urgent && !silent && latest, cost && `cost ${cost}`];
     put(this.said, `, ${facts.filter(Boolean).join(", ")}`);
   }
 }

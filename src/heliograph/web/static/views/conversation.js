@@ -48,6 +48,7 @@ function talk(shell, root, api, id) {
   let subscription = null;
   let closed = false;
   let follow = true;
+  let draft = null; // what is to be said, and its id: a retry with the same id says nothing twice
   root.replaceChildren(h("header.view-head", {}, h("a.button", { href: format(["conversations"]), "aria-label": "Back to the conversations" }, "←"), title, facts, h("span.gap"), h("div.buttons", {}, rename, archive, clear, remove)), scroller, form);
 
   async function load() {
@@ -58,6 +59,7 @@ function talk(shell, root, api, id) {
       about = found;
       messages.merge(page.messages);
       messages.merge(page.growing, true);
+      if (!messages.list.length) text.focus();
       all.hidden = found.message_count <= page.messages.length;
       subscription = shell.streams.subscribe({ channel: `conversation:${id}`, after: page.meta.stream_cursor }, { message: take, gap: load, reset: load });
     } catch (problem) {
@@ -96,12 +98,12 @@ function talk(shell, root, api, id) {
   async function say(event) {
     event.preventDefault();
     const content = text.value.trim();
-    if (!content) return;
+    if (!content || send.disabled) return;
     send.disabled = true;
+    if (draft?.content !== content) draft = { content, message_id: `msg-${crypto.getRandomValues(new Uint32Array(3)).join("")}` };
     try {
-      // The same id again would be the same message: a retry says nothing twice.
-      const said = await api.send("POST", paths.messages(id), { role: "user", content, message_id: `msg-${crypto.getRandomValues(new Uint32Array(3)).join("")}` });
-      messages.merge([said]);
+      messages.merge([await api.send("POST", paths.messages(id), { role: "user", ...draft })]);
+      draft = null;
       text.value = "";
       follow = true;
     } catch (problem) {
@@ -170,7 +172,12 @@ function talk(shell, root, api, id) {
 
   scroller.addEventListener("scroll", () => (follow = scroller.scrollHeight - scroller.scrollTop - scroller.clientHeight < NEAR), { passive: true });
   form.addEventListener("submit", say);
-  text.addEventListener("keydown", (event) => event.key === "Enter" && !event.shiftKey && !event.isComposing && say(event));
+  text.addEventListener("keydown", (event) => {
+    if (event.key === "Escape") scroller.focus();
+    else if (event.key === "Enter" && !event.shiftKey && !event.isComposing) say(event);
+    else return;
+    event.stopPropagation();
+  });
   load();
   return {
     id,

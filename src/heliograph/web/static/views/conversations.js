@@ -52,7 +52,7 @@ export function open(shell, root, place) {
   }
 
   function row(one) {
-    const facts = [`${count(one.message_count)} ${one.message_count === 1 ? "message" : "messages"}`, one.total_tasks ? `${count(one.total_tasks)} tasks` : null].filter(Boolean).join(" · ");
+    const facts = [`${count(one.message_count)} ${one.message_count === 1 ? "message" : "messages"}`, one.total_tasks ? `${count(one.total_tasks)} ${one.total_tasks === 1 ? "task" : "tasks"}` : null].filter(Boolean).join(" · ");
     return h(
       "li",
       { "data-key": one.conversation_id },

@@ -60,7 +60,7 @@ export function open(shell, root, place) {
   const scroll = h("div.scroll", { tabindex: "-1" }, head, sections, behind, nothing, loading, hello);
   root.id = "fleet";
   root.setAttribute("aria-label", "Fleet");
-  root.append(h("h1.unseen", {}, "Fleet"), h("div.bar-row", {}, bar, h("span.gap"), spent), h("div.tools", {}, h("label.find", {}, find, h("kbd", { "aria-hidden": "true" }, "/")), agents, group, sort, pause), chosen, looked, h("div.list", {}, fresh, scroll));
+  root.append(h("h1.unseen", {}, "Fleet"), h("div.bar-row", {}, bar, h("span.gap"), spent), h("div.tools", {}, h("label.find", {}, find, h("kbd", { "aria-hidden": "true" }, "/")), pause, agents, group, sort), chosen, looked, h("div.list", {}, fresh, scroll));
 
   const folded = new Set(JSON.parse(localStorage.getItem(FOLDED) ?? '["cancelled"]'));
   const list = new TaskList(scroll, sections, { address, changed, more, folded });
@@ -211,12 +211,13 @@ export function open(shell, root, place) {
   }
 
   function key({ key: name, target }, writing) {
-    const inList = target === document.body || root.contains(target);
+    const inList = target.contains(root) || root.contains(target);
     if (name === "Escape" && target === find) {
       find.value = "";
       find.blur();
       shell.amend({ text: "" });
-    } else if (writing) return false;
+    } else if (target === find && (name === "ArrowDown" || name === "Enter")) step(1);
+    else if (writing) return false;
     else if (name === "/" && (selected === null || inList)) find.focus();
     else if (name === "j" || (name === "ArrowDown" && inList)) step(1);
     else if (name === "k" || (name === "ArrowUp" && inList)) step(-1);

@@ -66,8 +66,8 @@ function read(shell, root, id, query) {
   const oldest = h("button", { id: "to-top" }, "Oldest");
   const follow = h("button", { id: "follow", "aria-pressed": "true" }, "Follow");
   const terminal = h("div.terminal");
-  const answer = new AnswerBox({ api, id, failed: shell.report, redraw: shell.redraw });
-  const search = new Search({ api, id, from: () => log.at, go: (seq) => log.go(seq), failed: shell.report });
+  const answer = new AnswerBox({ api, id, failed: shell.report, left: toLog, redraw: shell.redraw });
+  const search = new Search({ api, id, from: () => log.at, go: (seq) => log.go(seq), left: toLog, failed: shell.report });
   root.id = "log";
   root.setAttribute("aria-labelledby", "log-name");
   root.replaceChildren(
@@ -89,7 +89,11 @@ function read(shell, root, id, query) {
   show({ times: shown.times ?? "clock", wrap: shown.wrap ?? true });
   back.href = addressOfFleet();
   load();
-  log.scroller.focus({ preventScroll: true });
+  toLog();
+
+  function toLog() {
+    log.scroller.focus({ preventScroll: true });
+  }
 
   async function load() {
     subscription?.cancel();
