@@ -57,9 +57,7 @@ COMMANDS = {
 """Modules of which the command line makes its commands; nobody else imports them."""
 
 SHARED = {
-    "Batch": "the messages of one flush of a broadcaster, and the events of one transaction of the fold",
     "Client": "heliograph.Client in plain code, heliograph.AsyncClient in an event loop",
-    "Registered": "an open stream, and an answer of the dashboard API, which fixes its name",
     "Run": "the service's state of a run, and heliograph.Run, which tells of one",
     "Step": "the service's state of a step, and heliograph.Step, which tells of one",
     "Task": "the service's state of a task, and heliograph.Task, which tells of one",

@@ -293,18 +293,18 @@ def load(file: Path | None = None, environ: Mapping[str, str] = os.environ) -> S
         _put(tree, path, value)
     settings = structure(tree, Settings, "", problems)
     if isinstance(settings, Settings):
-        problems += _halves(settings.storage)
-        problems += _room(settings.redis)
-        problems += _queue(settings.engine, settings.storage)
-        problems += _one_place(settings.artifacts)
-        problems += _whole_tls(settings.server)
+        problems += _storage_problems(settings.storage)
+        problems += _redis_problems(settings.redis)
+        problems += _engine_problems(settings.engine, settings.storage)
+        problems += _artifacts_problems(settings.artifacts)
+        problems += _tls_problems(settings.server)
     if problems:
         raise SettingsError([_with_source(problem, sources) for problem in problems])
     assert isinstance(settings, Settings)
     return settings
 
 
-def _halves(storage: StorageSettings) -> list[str]:
+def _storage_problems(storage: StorageSettings) -> list[str]:
     """Return the faults of the storage's settings: Redis and PostgreSQL, log and store, need each other."""
     match storage:
         case StorageSettings(database_url=str(), redis_url=None):
@@ -315,28 +315,28 @@ def _halves(storage: StorageSettings) -> list[str]:
             return []
 
 
-def _queue(engine: EngineSettings, storage: StorageSettings) -> list[str]:
+def _engine_problems(engine: EngineSettings, storage: StorageSettings) -> list[str]:
     """Return the faults of the engine's settings: a list in Redis needs a Redis."""
     if engine.queue is None or storage.redis_url is not None:
         return []
     return ["engine.queue: is a list in Redis, and storage.redis_url is missing (REDIS_URL)"]
 
 
-def _room(redis: RedisSettings) -> list[str]:
+def _redis_problems(redis: RedisSettings) -> list[str]:
     """Return the faults of Redis's settings: events that always stay must leave room for new ones."""
     if redis.max_events > redis.keep_events:
         return []
     return [f"redis.max_events: must be more than redis.keep_events, which is {redis.keep_events}"]
 
 
-def _one_place(artifacts: ArtifactSettings) -> list[str]:
+def _artifacts_problems(artifacts: ArtifactSettings) -> list[str]:
     """Return the faults of the artifacts' settings: there must be only one place for them."""
     if artifacts.folder is None or artifacts.url is None:
         return []
     return ["artifacts.url: artifacts.folder is set too; name one of them"]
 
 
-def _whole_tls(server: ServerSettings) -> list[str]:
+def _tls_problems(server: ServerSettings) -> list[str]:
     """Return the faults of TLS's settings: a key without a certificate would leave everything unencrypted."""
     if server.tls_key is None or server.tls_cert is not None:
         return []

@@ -212,7 +212,7 @@ async def _run_streams(
         audit.keys(keyring.keys.values())  # changes while no service ran
         followers.start_soon(audit.run, name="audit")
         configured = frozenset(key.name for key in settings.auth.keys)
-        keyring.on_look = KeyNews(authenticator, streams, audit, configured).hear
+        keyring.on_look = KeyNews(authenticator, streams, audit, configured).on_changes
         followers.start_soon(keyring.run, name="keyring")
         sweeper = Sweeper(lambda: streams.streams, sweep_interval(settings))
         followers.start_soon(sweeper.run, name="sweeper")

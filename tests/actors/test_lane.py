@@ -287,7 +287,7 @@ def test_coming_going_and_stalling_amid_a_flush(steps: list[tuple[str, int]], wa
                         through = (watcher.subscription.position >> 20) - 1000
                         assert got.pop(watcher) == numbers(start, through)
                     case "aside":
-                        watcher.subscription.step_aside()
+                        watcher.subscription.leave_lane()
                     case "full" if not watcher.kept:
                         watcher.fill()
                     case "empty":

@@ -33,7 +33,7 @@ from heliograph.model.errors import HeliographError, Malformed, Unavailable
 from heliograph.model.event import Draft
 from heliograph.model.intake import BRIDGE_KEYS
 from heliograph.model.publishers import from_pubsub, from_stream
-from heliograph.storage.protocols import Deposed, Entry, Heard, Listener, Receipt
+from heliograph.storage.protocols import Deposed, Entry, Listener, PubSubMessage, Receipt
 
 TELL_SECONDS = 10.0
 FAREWELL_SECONDS = 1.0
@@ -96,18 +96,18 @@ class Bridge:
     async def _serve(self) -> None:
         self._turns.started()
         while True:
-            heard = await self._listener.hear()
+            heard = await self._listener.receive()
             try:
                 await self._keep([draft for one in heard for draft in await self._drafts(one)])
             except Deposed:
-                self._dropped += sum(isinstance(one, Heard) for one in heard)
+                self._dropped += sum(isinstance(one, PubSubMessage) for one in heard)
                 raise
             if heard and isinstance(heard[-1], Entry):
                 await until_it_works(
                     partial(self._listener.done, heard[-1]), "writing down the place", self._wait
                 )
 
-    async def _drafts(self, heard: Heard | Entry) -> list[Draft]:
+    async def _drafts(self, heard: PubSubMessage | Entry) -> list[Draft]:
         await trio.lowlevel.checkpoint()  # some are large
         if isinstance(heard, Entry):
             return from_stream(heard.id, heard.fields, self._max_bytes)

@@ -173,7 +173,7 @@ class Broadcaster:
 
     def leave(self, subscription: Subscription) -> None:
         """Forget a subscription; harmless when it is not there."""
-        subscription.step_aside()
+        subscription.leave_lane()
         if subscription in self._subscriptions:
             self._traffic.subscriptions -= 1
             del self._subscriptions[subscription]

@@ -42,7 +42,7 @@ POLL_SECONDS = 0.25
 """Seconds between two looks at the open dispatches."""
 
 IDLE_SECONDS = 2.0
-"""Seconds between two looks while no dispatch is open; ``poke`` ends the wait."""
+"""Seconds between two looks while no dispatch is open; ``wake`` ends the wait."""
 
 PROBE_SECONDS = 2.0
 """Seconds between two checks of an engine that works."""
@@ -211,7 +211,7 @@ class Engine:
         self._max_bytes = max_bytes
         self._patience, self._attempts = patience_seconds, attempts
         self._turns = Turns("dispatching")
-        self._poke = trio.Event()
+        self._wake = trio.Event()
         self._aliases: dict[str, str] = {}
         self._failures = 0
         self._backoff = Backoff(1.0, 30.0)
@@ -236,9 +236,9 @@ class Engine:
             form, self._state, self._since, self._latency, self._waiting, self._dispatched, self._error
         )
 
-    def poke(self) -> None:
+    def wake(self) -> None:
         """Look for a new dispatch at once; otherwise it is found a moment later."""
-        self._poke.set()
+        self._wake.set()
 
     async def our_name(self, task_id: str) -> str:
         """Return our id of the task that the engine calls ``task_id``; most engines keep our id."""
@@ -272,22 +272,22 @@ class Engine:
             found, _ = await self._store.list(DISPATCH, DispatchFilter(open=True), None, OPEN)
             self._waiting = len(found)
             await self._look_at_engine(bool(found))
-            if self._state == "down":  # ignore ``poke``, which is of no use until it is back
+            if self._state == "down":  # ignore ``wake``, which is of no use until it is back
                 await trio.sleep(POLL_SECONDS)
                 continue
             tasks = await self._store.newest(TASK, "task_id", [dispatch.task_id for dispatch in found])
             for dispatch in found:
                 await self._turn.hold()
                 await self._attend(dispatch, tasks.get(dispatch.task_id))
-            self._poke = trio.Event()
+            self._wake = trio.Event()
             with trio.move_on_after(POLL_SECONDS if found else IDLE_SECONDS):
-                await self._poke.wait()
+                await self._wake.wait()
 
     async def _attend(self, dispatch: Dispatch, task: Task | None) -> None:
         """Take the next step of a dispatch, given the current state of its task."""
         if task is not None and task.finished and task.status != LOST:
             self._again.discard(dispatch.task_id)
-            await self._tell(SETTLED, dispatch, "settled")
+            await self._append_event(SETTLED, dispatch, "settled")
         elif dispatch.attempts == 0 or dispatch.task_id in self._again:
             await self._give(dispatch)
         elif dispatch.sent_at is not None:
@@ -298,7 +298,7 @@ class Engine:
     async def _give(self, dispatch: Dispatch) -> None:
         if dispatch.attempts >= self._attempts:
             result = {"error": f"the engine did not answer in {dispatch.attempts} attempts"}
-            await self._tell("task.status", dispatch, "failed", status="failed", result=result)
+            await self._append_event("task.status", dispatch, "failed", status="failed", result=result)
             return
         if self._state == "down" or self._link is None:
             return
@@ -313,7 +313,7 @@ class Engine:
             self._aliases[alias] = dispatch.task_id
         attempt = dispatch.attempts + 1
         log.info("dispatched", task=dispatch.task_id, attempt=attempt)
-        await self._tell(SENT, dispatch, f"sent/{attempt}", attempt=attempt, alias=alias)
+        await self._append_event(SENT, dispatch, f"sent/{attempt}", attempt=attempt, alias=alias)
 
     async def _look_at_engine(self, working: bool) -> None:
         """Check the engine's health when that is due; if it was away, have its tasks given again."""
@@ -356,7 +356,7 @@ class Engine:
             self._state, self._since = state, time.time()
         self._error = error
 
-    async def _tell(self, topic: str, dispatch: Dispatch, key: str, **said: Any) -> None:
+    async def _append_event(self, topic: str, dispatch: Dispatch, key: str, **said: Any) -> None:
         """Append an event of a dispatch; its key makes a retry harmless."""
         payload = {name: value for name, value in said.items() if value is not None}
         item = {"topic": topic, "payload": {"task_id": dispatch.task_id, **payload}}

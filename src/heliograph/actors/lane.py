@@ -6,7 +6,7 @@ mapped over these: no bytecode runs between two system calls. That is worth more
 system call drives the interpreter out of the processor's caches.
 
 A watcher that is not in step is *apart*, and gets each batch by a call: a newcomer, a client whose socket was
-full, a stream that ends with its task. A watcher leaves its lane (``Subscription.step_aside``) as soon as it
+full, a stream that ends with its task. A watcher leaves its lane (``Subscription.leave_lane``) as soon as it
 has pending bytes, and before its socket is closed: the number of a closed descriptor may be reused.
 
 *Refused alternatives.* ``io_uring`` submits all writes with one system call, but containers mostly forbid it.
@@ -55,7 +55,7 @@ class Lane:
         self._members[subscription] = descriptor
         subscription.lane = self
 
-    def step_aside(self, subscription: Subscription) -> None:
+    def leave_lane(self, subscription: Subscription) -> None:
         """Move a member to those that are apart."""
         del self._members[subscription]
         self._apart[subscription] = None
@@ -75,5 +75,5 @@ class Lane:
         if sent.count(len(data)) < len(sent):
             for subscription, size in zip(list(self._members), sent, strict=True):
                 if size < len(data):
-                    subscription.step_aside()
+                    subscription.leave_lane()
                     subscription.watcher.keep_rest(subscription, batch, size)

@@ -150,7 +150,7 @@ class Monitor:
             self._counts.append((trio.current_time(), self._carried()))
             if self._watched(STATUS) and trio.current_time() >= told_at + TELL_SECONDS:
                 told_at = trio.current_time()
-                await self._tell()
+                await self._publish_state()
             due = trio.current_time() + 1
             await trio.sleep_until(due)
             self.delays.add(max(0.0, trio.current_time() - due))
@@ -203,14 +203,14 @@ class Monitor:
         (first_at, first), (last_at, last) = self._counts[0], self._counts[-1]
         return round((last - first) / max(last_at - first_at, 0.001), 2)
 
-    async def _tell(self) -> None:
+    async def _publish_state(self) -> None:
         state = await self.state()
         payload: dict[str, Any] = {"node": self.node, **attrs.asdict(state)}
         body = orjson.dumps(payload, option=JSON_OPTIONS)
         try:
             await self._append([Draft(STATUS, MACHINE_STATUS, orjson.loads(body), body, sender=self.node)])
         except HeliographError as error:
-            log.info("status not told", reason=str(error))
+            log.info("status not published", reason=str(error))
 
 
 def _there(folder: Path) -> Path:

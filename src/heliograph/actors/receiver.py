@@ -42,7 +42,7 @@ from heliograph.model.mend import mend
 from heliograph.model.webhooks import reading, signatures
 from heliograph.model.webhooks.commands import CommandCall, find_command, input_of
 from heliograph.model.webhooks.delivery import DELIVERY, RECEIVED, SKIPPED, TASK_CREATED, DeliveryFilter
-from heliograph.model.webhooks.reading import Said, digest, read_delivery
+from heliograph.model.webhooks.reading import ParsedDelivery, digest, read_delivery
 from heliograph.model.webhooks.templates import BadTemplate
 from heliograph.model.webhooks.webhook import MEASURED
 from heliograph.storage.protocols import Receipt, Store
@@ -134,7 +134,7 @@ class Receiver:
         """Publish once a second what was refused and how long deliveries took, until cancelled."""
         while True:
             await trio.sleep(INTERVAL_SECONDS)
-            await self._tell()
+            await self._publish_counts()
 
     async def receive(self, slug: str, header: Callable[[str], str | None], body: bytes) -> Received:
         """Take a delivery in.
@@ -189,7 +189,7 @@ class Receiver:
         except Conflict:
             raise RepeatedDelivery(f"the delivery {said.delivery_id} was taken before") from None
         if received.task_id is not None:
-            self._engine.poke()
+            self._engine.wake()
         return received
 
     def _check(self, hook: Hook, headers: Mapping[str, str], body: bytes) -> bool:
@@ -214,7 +214,7 @@ class Receiver:
             raise RepeatedDelivery("the delivery was taken before")
 
     def _drafts(
-        self, hook: Hook, said: Said, event_id: str, size: int, signed: bool
+        self, hook: Hook, said: ParsedDelivery, event_id: str, size: int, signed: bool
     ) -> tuple[Received, list[Draft]]:
         """Make all events of a delivery."""
         config = hook.config
@@ -263,7 +263,7 @@ class Receiver:
         drafts = [mend({**item, **around}, self._max_bytes) for item in items]
         return received, [drafts[0]._replace(key=f"{KEYS}{event_id}"), *drafts[1:]]
 
-    def _request(self, hook: Hook, said: Said, task_id: str, text: str) -> dict[str, Any]:
+    def _request(self, hook: Hook, said: ParsedDelivery, task_id: str, text: str) -> dict[str, Any]:
         return {
             "task_id": task_id,
             "prompt": text,
@@ -274,7 +274,7 @@ class Receiver:
             "source_metadata": {"provider": hook.config.provider, **said.metadata},
         }
 
-    async def _tell(self) -> None:
+    async def _publish_counts(self) -> None:
         names = sorted(self._refused.keys() | self._latencies.keys())
         if not names:
             return
@@ -318,7 +318,7 @@ class _Lookup:
 
 
 def _task(
-    hook: Hook, said: Said, asked: CommandCall, text: str, event_id: str, task_id: str
+    hook: Hook, said: ParsedDelivery, asked: CommandCall, text: str, event_id: str, task_id: str
 ) -> dict[str, Any]:
     command = asked.command
     return {
@@ -357,7 +357,7 @@ def _measured(webhook_id: str, refused: Counter[str] | None, latencies: Counter[
     return Draft.own(WEBHOOKS, MEASURED, payload, sender="webhooks")
 
 
-def _event_id(hook: Hook, said: Said) -> str:
+def _event_id(hook: Hook, said: ParsedDelivery) -> str:
     """Return our id of a delivery; repeats have the same id if the provider gives deliveries ids."""
     if said.delivery_id is None:
         return f"evt-{token_hex(12)}"

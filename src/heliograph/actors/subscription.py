@@ -137,7 +137,7 @@ class InStep(Protocol):
 
     position: EventId
 
-    def step_aside(self, subscription: Subscription) -> None:
+    def leave_lane(self, subscription: Subscription) -> None:
         """Move a member to those that are apart."""
         ...
 
@@ -174,7 +174,7 @@ class Subscription:
 
     @position.setter
     def position(self, position: EventId) -> None:
-        self.step_aside()
+        self.leave_lane()
         self._position = position
 
     @property
@@ -182,11 +182,11 @@ class Subscription:
         """The descriptor for a lane to write to; ``None`` if each batch must go through ``deliver``."""
         return None if self.ends_with_task else self.watcher.descriptor
 
-    def step_aside(self) -> None:
+    def leave_lane(self) -> None:
         """Leave the lane, if it is in one, so that the next batches go through ``deliver``."""
         if self.lane is not None:
             self._position = self.lane.position
-            self.lane.step_aside(self)
+            self.lane.leave_lane(self)
             self.lane = None
 
     def deliver(self, batch: Batch) -> None:

@@ -75,7 +75,7 @@ class Outbox:
         while True:
             while self._spool.unsent >= self._limit:
                 if not told:
-                    told = self._tell(
+                    told = self._warn(
                         f"the spool holds {self._spool.unsent:,} bytes; the command waits until some are sent"
                     )
                 await self._changed.wait()
@@ -83,7 +83,7 @@ class Outbox:
                 return self.append(items)
             except OSError as error:
                 if not told:
-                    told = self._tell(
+                    told = self._warn(
                         f"{self._spool.folder}: {error.strerror}; the command waits until it can be written"
                     )
             await trio.sleep(DISK_RETRY)
@@ -200,7 +200,7 @@ class Outbox:
             verdict = "refuses the output" if self.refused else "does not take the output now"
             self._notify(f"{self._client.url} {verdict} ({self.error}); it is kept on disk")
 
-    def _tell(self, sentence: str) -> bool:
+    def _warn(self, sentence: str) -> bool:
         self._notify(sentence)
         return True
 

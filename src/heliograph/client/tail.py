@@ -56,9 +56,9 @@ async def show_channel(
         if not (await _insist(lambda: client.events(channel=following.channel, limit=1), trouble)).events:
             notify(f"{following.channel} has ended, and nothing of it is kept any more")
             return
-    async with follow(client, following, transport, trouble.tell) as items:
+    async with follow(client, following, transport, trouble.report) as items:
         async for item in items:
-            trouble.over()
+            trouble.recovered()
             if not isinstance(item, Event) or topic_matches(topic, item.topic):
                 show(item)
             if not follow_on and _is_last(item, following, ends_at):
@@ -73,8 +73,8 @@ def _task_of(channel: str) -> str | None:
 
 async def _insist(ask: Callable[[], Awaitable[T]], trouble: _Trouble) -> T:
     """Retry until the service answers."""
-    answer = await insist(ask, lambda error, delay: trouble.tell(error))
-    trouble.over()
+    answer = await insist(ask, lambda error, delay: trouble.report(error))
+    trouble.recovered()
     return answer
 
 
@@ -139,10 +139,10 @@ class _Trouble:
         self._notify = notify
         self._told = False
 
-    def tell(self, error: HeliographError) -> None:
+    def report(self, error: HeliographError) -> None:
         if not self._told:
             self._told = True
             self._notify(f"{error}; trying again")
 
-    def over(self) -> None:
+    def recovered(self) -> None:
         self._told = False

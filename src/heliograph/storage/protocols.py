@@ -190,7 +190,7 @@ class Archive(Protocol):
 
 
 @attrs.frozen
-class Heard:
+class PubSubMessage:
     """A message of pub/sub: where it was published, and its bytes."""
 
     channel: str
@@ -216,7 +216,7 @@ class Listener(Protocol):
         """
         ...
 
-    async def hear(self) -> Sequence[Heard | Entry]:
+    async def receive(self) -> Sequence[PubSubMessage | Entry]:
         """Return new messages and entries, waiting a while for one. Only after ``begin``.
 
         The messages of pub/sub come first, each once. Then come the entries after the last one that is
@@ -229,7 +229,7 @@ class Listener(Protocol):
         ...
 
     async def hold(self) -> None:
-        """Renew the lease between two calls of ``hear``.
+        """Renew the lease between two calls of ``receive``.
 
         Raises:
             Unavailable: The lease can't be renewed now.

@@ -39,7 +39,7 @@ class Stream:
     ends: int = 0
     act: Callable[[bytes], bool] = lambda data: True
 
-    def heard(self, data: bytes) -> bool:
+    def on_data(self, data: bytes) -> bool:
         """Write it down."""
         self.said.append(data)
         return self.act(data)

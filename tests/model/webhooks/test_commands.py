@@ -14,7 +14,7 @@ from tests.strategies import json_values
 from heliograph.model.errors import Malformed
 from heliograph.model.webhooks.commands import CommandCall, find_command, input_of
 from heliograph.model.webhooks.config import PROVIDERS, Command, WebhookConfig
-from heliograph.model.webhooks.reading import FORM, Said, read_delivery
+from heliograph.model.webhooks.reading import FORM, ParsedDelivery, read_delivery
 
 COMMENT = {
     "action": "created",
@@ -43,7 +43,7 @@ SLACK = {
 }
 
 
-def read(provider: str, payload: Any, **headers: str) -> Said:
+def read(provider: str, payload: Any, **headers: str) -> ParsedDelivery:
     """Read a delivery in JSON."""
     named = {name.replace("_", "-"): value for name, value in headers.items()}
     return read_delivery(provider, named, json.dumps(payload).encode())
@@ -196,7 +196,7 @@ CONFIG = WebhookConfig(
 def asked(text: str, **more: Any) -> CommandCall | str:
     """Return what a delivery with a text asks for."""
     said = {"event_type": "issue_comment.created", "payload": {}, "text": text, **more}
-    return find_command(CONFIG, Said(**said))
+    return find_command(CONFIG, ParsedDelivery(**said))
 
 
 @pytest.mark.parametrize(

@@ -579,7 +579,7 @@ def test_what_is_older_than_all_that_is_remembered_counted_before() -> None:
 def test_spending_adds_up_as_far_as_it_is_known() -> None:
     """What nobody tells stays unknown, and is no zero."""
     assert Spent(1, None, 3, None).plus(Spent(1, None, None, 4)) == Spent(2, None, 3, 4)
-    assert Spent.told({"nothing": 1}) is None
+    assert Spent.from_payload({"nothing": 1}) is None
     assert set(AGENTS) <= set(NODES)
 
 

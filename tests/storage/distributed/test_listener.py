@@ -9,7 +9,7 @@ import trio
 from tests.storages import DistributedForm, migrated_database
 
 from heliograph.model.errors import Unavailable
-from heliograph.storage.protocols import Heard
+from heliograph.storage.protocols import PubSubMessage
 from heliograph.storage.settings import RedisSettings
 
 
@@ -21,7 +21,7 @@ async def test_what_came_before_the_connection_broke_is_heard(postgres_url: str,
             listener = node.listener
             assert listener is not None
             assert await listener.begin()
-            assert list(await listener.hear()) == []
+            assert list(await listener.receive()) == []
             texts = [str(number).encode() for number in range(10)]
 
             def publish_and_break() -> None:
@@ -30,7 +30,9 @@ async def test_what_came_before_the_connection_broke_is_heard(postgres_url: str,
                 node.stream.client.client_kill_filter(_type="pubsub")
 
             await trio.to_thread.run_sync(publish_and_break)
-            assert [heard.data for heard in await listener.hear() if isinstance(heard, Heard)] == texts
+            assert [
+                heard.data for heard in await listener.receive() if isinstance(heard, PubSubMessage)
+            ] == texts
             with pytest.raises(Unavailable):
-                await listener.hear()
+                await listener.receive()
             await listener.end()

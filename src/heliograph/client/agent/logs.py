@@ -40,7 +40,7 @@ class LoggingHandler(logging.Handler):
         if record.threadName == THREAD_NAME or record.name == "heliograph" or record.process != os.getpid():
             return
         try:
-            _tell(self.format(record), record.levelname.lower(), record.name)
+            _write(self.format(record), record.levelname.lower(), record.name)
         except Exception:  # as in every handler: a program must not fail because of its logging
             self.handleError(record)
 
@@ -57,11 +57,11 @@ class StructlogProcessor:
                 f"{key}={text_of(value)}" for key, value in event_dict.items() if key != "event"
             )
             text = f"{method_name.upper()} {text_of(event_dict.get('event', ''))} {fields}".rstrip()
-            _tell(text, method_name, text_of(event_dict.get("logger", "")) or None)
+            _write(text, method_name, text_of(event_dict.get("logger", "")) or None)
         return event_dict
 
 
-def _tell(text: str, level: str, logger: str | None) -> None:
+def _write(text: str, level: str, logger: str | None) -> None:
     told = {"level": level} if logger is None else {"level": level, "logger": logger}
     record, task_id = current(), environment.task_id()
     if record is None and task_id is not None:

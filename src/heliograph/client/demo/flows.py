@@ -30,7 +30,7 @@ OPEN_RUNS = "runs.json"
 
 
 @attrs.define
-class Told:
+class RunPublisher:
     """Publishes the events of one run, and notes the run while it is under way.
 
     Args:
@@ -82,7 +82,7 @@ async def run(client: Client, folder: Path) -> None:
         folder: The folder of the fleet's spools.
     """
     for workflow_id, run_id in _read(folder):
-        left = Told(client, folder, workflow_id, run_id)
+        left = RunPublisher(client, folder, workflow_id, run_id)
         await left.say("run.finished", status="cancelled", error="the demo was stopped")
         left.end()
     async with trio.open_nursery() as nursery:
@@ -92,14 +92,14 @@ async def run(client: Client, folder: Path) -> None:
 
 async def _play_for_ever(client: Client, folder: Path, workflow_id: str, play: Any) -> None:
     while True:
-        told = Told(client, folder, workflow_id)
+        told = RunPublisher(client, folder, workflow_id)
         told.begin()
         await play(told)
         told.end()
         await trio.sleep(random.uniform(*PAUSE))
 
 
-async def _invoice(told: Told) -> None:
+async def _invoice(told: RunPublisher) -> None:
     """Publish a run of a graph, as its runner does; now and then the ledger refuses an entry."""
     layers = (
         *(["fetch_invoice"], ["read_invoice"], ["build_query", "match_supplier"], ["look_up_supplier"]),
@@ -128,7 +128,7 @@ async def _invoice(told: Told) -> None:
     )
 
 
-async def _nightly(told: Told) -> None:
+async def _nightly(told: RunPublisher) -> None:
     """Publish a run of a chain with a loop and a parallel; a failed step is retried."""
     await told.say("run.started", trigger={"type": "scheduled", "schedule": "30 2 * * *"})
     await _step(told, "sample_answers", output={"answers": 200})
@@ -160,7 +160,7 @@ async def _nightly(told: Told) -> None:
     await told.say("run.finished", status="success", result={"score": score})
 
 
-async def _helpdesk(told: Told) -> None:
+async def _helpdesk(told: RunPublisher) -> None:
     """Publish a run of an agent without a pipeline, as its runner does."""
     begun = trio.current_time()
     await told.run(
@@ -177,7 +177,7 @@ async def _helpdesk(told: Told) -> None:
         await told.run("react.completed", runner="assistant", duration_ms=_since(begun), result=result)
 
 
-async def _step(told: Told, name: str, **more: Any) -> None:
+async def _step(told: RunPublisher, name: str, **more: Any) -> None:
     await told.say("step.started", step=name)
     took = await _work()
     await told.say("step.completed", step=name, duration_ms=took, **more)

@@ -13,10 +13,10 @@ from heliograph.http.rules.schema import (
     NUMBER,
     Components,
     Schema,
+    described,
     nullable,
     one_of,
     record,
-    said,
     says,
     text,
     whole,
@@ -53,16 +53,16 @@ def task_fields(components: Components) -> dict[str, Schema]:
     return {
         **components.fields(Task, without=["cost_nanos", "earlier", "heartbeat_ms"]),
         "status": one_of(STATUSES),
-        "cost_usd": said(nullable(NUMBER), "Dollars, exact to the millionth."),
-        "cost_computed": said(components.of(bool), "Whether the cost comes from the price table."),
-        "attempts": said(
+        "cost_usd": described(nullable(NUMBER), "Dollars, exact to the billionth."),
+        "cost_computed": described(components.of(bool), "Whether the cost comes from the price table."),
+        "attempts": described(
             components.of(int), "The number of times that it began; more than one when it was resumed."
         ),
-        "duration_ms": said(nullable(COUNT), "The time from start to finish; null until finished."),
-        "heartbeat_seconds": said(
+        "duration_ms": described(nullable(COUNT), "The time from start to finish; null until finished."),
+        "heartbeat_seconds": described(
             nullable(NUMBER), "The longest silence that it has announced; null: it has announced none."
         ),
-        "input": said(ANYTHING, "The input that its creator gave."),
+        "input": described(ANYTHING, "The input that its creator gave."),
     }
 
 
@@ -74,7 +74,7 @@ def _describe_event(components: Components) -> Schema:
     fields = {
         **components.fields(Event, without=["body"]),
         "channel": text(CHANNEL),
-        "seq": said(whole(1), "1, 2, 3, … without holes within its channel."),
+        "seq": described(whole(1), "1, 2, 3, … without holes within its channel."),
         "topic": text(TOPIC),
     }
     return record(fields, description="One event: something that happened.")

@@ -209,7 +209,7 @@ async def ask(
             for number, one in enumerate(drafts)
         ]
     receipt = await services.appender.append(drafts)
-    services.engine.poke()
+    services.engine.wake()
     events = [event_of(one, event_id) for one, event_id in zip(drafts, receipt.ids, strict=True)]
     if conversation is None:
         conversation = Conversation.first_seen(events[0])

@@ -148,7 +148,7 @@ class _Gathering:
         names = list(self._known)
         while start < len(names) and self._room > 0:
             asked = names[start : start + self._room]
-            told, count = await self._told(asked)
+            told, count = await self._read_steps(asked)
             some = asked[:count]
             await self._find(some)
             for number, name in enumerate(some, start):
@@ -159,7 +159,7 @@ class _Gathering:
             start += count
             self.cut = count < len(asked) and bool(self.entries)
 
-    async def _told(self, names: Sequence[str]) -> tuple[Mapping[str, Step], int]:
+    async def _read_steps(self, names: Sequence[str]) -> tuple[Mapping[str, Step], int]:
         """Read the steps among ``names`` that have events; return them, and how many names were read.
 
         Steps may be large, so the store may return only a part of them: then half as many are asked for.

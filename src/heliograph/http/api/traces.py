@@ -226,7 +226,7 @@ def _duration(document: Any) -> float | None:
 
 def _spent(answer: Any) -> Spent | None:
     cost = answer.get("cost") if isinstance(answer, dict) else None
-    return Spent.told(cost) if isinstance(cost, dict) else None
+    return Spent.from_payload(cost) if isinstance(cost, dict) else None
 
 
 def _metrics(spent: Spent) -> TokenMetrics | None:

@@ -28,7 +28,7 @@ from werkzeug.http import parse_accept_header
 
 from heliograph.config import Settings
 from heliograph.http.rules.asked import Asked
-from heliograph.http.rules.schema import TEXT, Schema, listing, one_of, said, text, whole
+from heliograph.http.rules.schema import TEXT, Schema, described, listing, one_of, text, whole
 from heliograph.model.channels import (
     CHANNEL,
     KINDS_WITH_ID,
@@ -48,7 +48,7 @@ TICKET = "ticket"
 """The query parameter that authentication reads, before all others."""
 
 PATTERN = rf"(?:{'|'.join(KINDS_WITH_ID)}):\*|\*"
-POSITION = said(
+POSITION = described(
     text(examples=["0-0", "1795328004217-0", "2026-01-31T12:00:00Z"]),
     "A cursor (0-0: before the oldest event that is kept), or an ISO 8601 time or date.",
 )

@@ -34,7 +34,7 @@ class KeyNews:
     audit: Audit
     configured: frozenset[str] = frozenset()
 
-    async def hear(self, changes: Sequence[KeyChange]) -> None:
+    async def on_changes(self, changes: Sequence[KeyChange]) -> None:
         """Accept new keys, and end the streams of lapsed ones."""
         was_open = self.authenticator.open
         self.authenticator.learn()

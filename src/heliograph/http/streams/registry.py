@@ -22,7 +22,7 @@ ANONYMOUS = "anonymous"
 """The owner of streams whose client has yet to send ``auth``."""
 
 
-class Registered(Protocol):
+class OpenStream(Protocol):
     """An open stream, as the registry sees it."""
 
     transport: ClassVar[str]
@@ -60,7 +60,7 @@ class StreamRegistry:
     limits: StreamSettings
     start_task: Callable[..., None]
     lot: Lot
-    streams: set[Registered] = attrs.field(factory=set)
+    streams: set[OpenStream] = attrs.field(factory=set)
     opened: Counter[str] = attrs.field(factory=Counter)
     ended: Counter[tuple[str, str]] = attrs.field(factory=Counter)
     refused: Counter[tuple[str, str]] = attrs.field(factory=Counter)
@@ -98,7 +98,7 @@ class StreamRegistry:
         elif count >= self.limits.max_streams_per_key:
             self._refuse(transport, "max_streams_per_key", f"{owner} has {count} streams open; close some")
 
-    def admit_watching(self, stream: Registered, more: int) -> None:
+    def admit_watching(self, stream: OpenStream, more: int) -> None:
         """Check that a stream may watch ``more`` further channels and patterns.
 
         Raises:
@@ -113,27 +113,27 @@ class StreamRegistry:
         self.refused[transport, limit] += 1
         raise TooMany(text)
 
-    def add(self, stream: Registered) -> None:
+    def add(self, stream: OpenStream) -> None:
         """Add a stream, and count it."""
         self.streams.add(stream)
         self.per_owner[stream.owner] += 1
         self.opened[stream.transport] += 1
 
-    def remove(self, stream: Registered) -> None:
+    def remove(self, stream: OpenStream) -> None:
         """Remove a stream, and count its end by reason."""
         self.streams.discard(stream)
         self.count_watched(stream, 0)
         self._take_one(stream.owner)
         self.ended[stream.transport, stream.reason.name.lower()] += 1
 
-    def count_watched(self, stream: Registered, count: int) -> None:
+    def count_watched(self, stream: OpenStream, count: int) -> None:
         """Set the number of channels and patterns that a stream watches to ``count``."""
         self.watched[stream.owner] += count - stream.watched
         if not self.watched[stream.owner]:
             del self.watched[stream.owner]
         stream.watched = count
 
-    def rename(self, stream: Registered, owner: str) -> None:
+    def rename(self, stream: OpenStream, owner: str) -> None:
         """Move an open stream to another owner, whose key it has just shown.
 
         Raises:

@@ -276,7 +276,7 @@ class Stream:
 
     def start_task(self, flush: Callable[[], Awaitable[None]]) -> None:
         """Start the sink's flusher, and have further batches queue behind the pending bytes."""
-        self.watching.step_aside()
+        self.watching.leave_lane()
         self._registry.start_task(flush)
 
     def too_slow(self, untaken: EventId | None) -> None:
@@ -345,7 +345,7 @@ class Stream:
         else:
             await self._registry.lot.keep(self._descriptor, self, early)
 
-    def heard(self, data: bytes) -> bool:
+    def on_data(self, data: bytes) -> bool:
         """Act on bytes from the peer; return whether to go on reading."""
         self.received(data)
         return not self.sink.closed

@@ -43,7 +43,7 @@ class WatchRequest:
         ends_after: Ignore ends of the task up to this event, since the task runs again.
         names: Whether an event stream names its events (``event: task.output``).
         ref: Returned to the client as it came.
-        told: Whether the client is sent ``subscribed``; false for what it did not ask for.
+        announced: Whether the client is sent ``subscribed``; false for what it did not ask for.
     """
 
     selection: Selection
@@ -57,7 +57,7 @@ class WatchRequest:
     ends_after: EventId = OLDEST
     names: bool = True
     ref: Any = None
-    told: bool = True
+    announced: bool = True
 
     @property
     def live(self) -> bool:
@@ -74,7 +74,7 @@ class CursorLost:
 
 
 @contextmanager
-def _told(viewer: Viewer, request: WatchRequest) -> Iterator[None]:
+def _failure_sent(viewer: Viewer, request: WatchRequest) -> Iterator[None]:
     """Tell the client if the body fails, so that nothing comes of ``request``."""
     try:
         yield
@@ -198,10 +198,10 @@ class Watching:
         self.leave_all()
         self._viewer = None
 
-    def step_aside(self) -> None:
+    def leave_lane(self) -> None:
         """Have further batches go through the sink, behind the client's pending bytes."""
         for subscription in self.subscriptions:
-            subscription.step_aside()
+            subscription.leave_lane()
 
     def safe_cursor(self) -> EventId | None:
         """Return a cursor from which the client misses nothing on any of its channels."""
@@ -225,7 +225,7 @@ class Watching:
         viewer = self._viewer
         if viewer is None:
             return
-        with _told(viewer, request):
+        with _failure_sent(viewer, request):
             subscription = self._announce(viewer, request, self._hub.live_position(request.selection), None)
             self._hub.join(subscription)
             if viewer.ending:
@@ -235,7 +235,7 @@ class Watching:
         viewer = self._viewer
         if viewer is None:
             return
-        with _told(viewer, request):
+        with _failure_sent(viewer, request):
             await self._attach(viewer, request)
 
     async def _attach(self, viewer: Viewer, request: WatchRequest) -> None:

@@ -61,8 +61,8 @@ RETURNING = (Reason.SHUTDOWN, Reason.ROTATE, Reason.SLOW)
 """The reasons of ends after which the client should come back, with a delay and a cursor from us."""
 
 SESSION_WATCHES = (
-    WatchRequest(Selection(("task:*",), "task.status"), overflow=Overflow.LATEST, told=False),
-    WatchRequest(Selection((STATUS,), CLI_STATUS), overflow=Overflow.LATEST, told=False),
+    WatchRequest(Selection(("task:*",), "task.status"), overflow=Overflow.LATEST, announced=False),
+    WatchRequest(Selection((STATUS,), CLI_STATUS), overflow=Overflow.LATEST, announced=False),
 )
 """The subscriptions of a page's own stream, ``/ws/<session>``, from its start."""
 
@@ -187,7 +187,7 @@ class WebSocketStream(Stream):
             "recovered": request.after is not None and reset is None,
             "ref": request.ref,
         }
-        if request.told:
+        if request.announced:
             self.sink.write(self.notice("subscribed", fields))
         if reset is not None:
             self.send_reset(request.selection, reset, cursor)

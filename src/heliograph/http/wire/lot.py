@@ -6,7 +6,7 @@ stream that has taken its connection over hands its descriptor in here, and its 
 in one epoll set, which is itself a descriptor: the lot waits until the set is readable, then asks it which
 sockets are.
 
-*Calls must not wait.* The peer's bytes go to the stream by a plain call (``Parked.heard``). Work that waits
+*Calls must not wait.* The peer's bytes go to the stream by a plain call (``Parked.on_data``). Work that waits
 (a replay, the flushing of a full socket, an answer) is started in a task of its own. Where the peer's next
 bytes must wait for that work, the stream is put on hold, and they stay in the socket.
 
@@ -49,7 +49,7 @@ log = structlog.get_logger(__name__)
 class Parked(Protocol):
     """A stream, as the lot sees it."""
 
-    def heard(self, data: bytes) -> bool:
+    def on_data(self, data: bytes) -> bool:
         """Act on bytes from the peer; return whether to go on reading."""
         ...
 
@@ -97,7 +97,7 @@ def open_lot() -> Lot:
     return EpollLot() if hasattr(select, "epoll") else TaskLot()
 
 
-def _hear(descriptor: int, parked: Parked) -> None:
+def _read(descriptor: int, parked: Parked) -> None:
     """Read one piece from a socket and pass it to its stream."""
     try:
         data = os.read(descriptor, READ_BYTES)
@@ -105,13 +105,13 @@ def _hear(descriptor: int, parked: Parked) -> None:
         return
     except OSError:
         data = b""
-    _tell(parked, data)
+    _hand_over(parked, data)
 
 
-def _tell(parked: Parked, data: bytes) -> None:
+def _hand_over(parked: Parked, data: bytes) -> None:
     """Pass a piece of bytes to a stream; an empty one is the peer's end."""
     try:
-        goes_on = bool(data) and parked.heard(data)
+        goes_on = bool(data) and parked.on_data(data)
     except Exception:
         # A bug in serving one stream must not end all the others.
         log.exception("a stream was lost to an unexpected error")
@@ -137,7 +137,7 @@ class EpollLot:
         self._epoll.register(descriptor, select.EPOLLIN)
         self._parked[descriptor] = parked
         if early:
-            _tell(parked, early)
+            _hand_over(parked, early)
 
     def hold(self, descriptor: int) -> None:
         """Take a descriptor out of the set, which would report the peer's end again and again."""
@@ -174,7 +174,7 @@ class EpollLot:
                 for descriptor, _ in self._epoll.poll(0, BITE_SOCKETS):
                     parked = self._parked.get(descriptor)
                     if parked is not None:
-                        _hear(descriptor, parked)
+                        _read(descriptor, parked)
         finally:
             trio.lowlevel.notify_closing(self._epoll)
             self._epoll.close()
@@ -194,13 +194,13 @@ class TaskLot:
         self._kept.add(descriptor)
         try:
             if early:
-                _tell(parked, early)
+                _hand_over(parked, early)
             while descriptor in self._kept:
                 if descriptor in self._held:
                     await self._held[descriptor].wait()
                 else:
                     await trio.lowlevel.wait_readable(descriptor)
-                    _hear(descriptor, parked)
+                    _read(descriptor, parked)
         except trio.ClosedResourceError:
             pass  # the stream was cut
         finally:

@@ -185,7 +185,7 @@ class Ledger:
                 self._finished.append(name)
             else:
                 self._finished.remove(name)
-        tracked.steady = tracked.steady or measured.steady(value)
+        tracked.steady = tracked.steady or measured.is_steady(value)
         counted = measured.contribution(value)
         if counted != tracked.counted:
             change = Effect(tracked.counted, counted)
@@ -195,7 +195,9 @@ class Ledger:
 
     def _track(self, value: Folded) -> _Tracked:
         measured = self._measured
-        return _Tracked(value, measured.contribution(value), measured.steady(value), measured.finished(value))
+        return _Tracked(
+            value, measured.contribution(value), measured.is_steady(value), measured.finished(value)
+        )
 
     def forget(self) -> None:
         """Drop the entities that finished a while ago."""

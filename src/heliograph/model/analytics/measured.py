@@ -35,8 +35,8 @@ class Measured(Generic[V]):
         finished: Tells whether an entity has finished. It then hardly ever changes, and followers need not
             keep it.
         unfinished: The kind's filter for all other entities.
-        steady: Tells whether only events of ``changing`` can change an entity's facts; once true, it remains
-            true.
+        is_steady: Tells whether only events of ``changing`` can change an entity's facts; once true, it
+            remains true.
         changing: The topics whose events can change the sums.
         large: Fields that are not facts and may be large; ``None`` will do for them.
     """
@@ -47,7 +47,7 @@ class Measured(Generic[V]):
     contribution: Callable[[V], Contribution]
     finished: Callable[[V], bool]
     unfinished: Any
-    steady: Callable[[V], bool]
+    is_steady: Callable[[V], bool]
     changing: frozenset[str]
     large: tuple[str, ...]
 
@@ -125,7 +125,7 @@ MEASURED = Measured(
     contribution=contribution,
     finished=attrgetter("finished"),
     unfinished=TaskFilter(statuses=tuple(status for status in STATUSES if status not in TERMINAL)),
-    steady=attrgetter("begun"),
+    is_steady=attrgetter("begun"),
     changing=CHANGING,
     large=("input", "metadata", "result"),
 )

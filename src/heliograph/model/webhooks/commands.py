@@ -16,7 +16,7 @@ from typing import Any
 import attrs
 
 from heliograph.model.webhooks.config import Command, WebhookConfig
-from heliograph.model.webhooks.reading import Said
+from heliograph.model.webhooks.reading import ParsedDelivery
 from heliograph.model.webhooks.templates import fill
 
 
@@ -33,7 +33,7 @@ class CommandCall:
     text: str
 
 
-def find_command(config: WebhookConfig, said: Said) -> CommandCall | str:
+def find_command(config: WebhookConfig, said: ParsedDelivery) -> CommandCall | str:
     """Return the command that a delivery asks for; a sentence with the reason if it asks for none."""
     if said.by_bot:
         return "it was written by a bot"
@@ -56,7 +56,7 @@ def find_command(config: WebhookConfig, said: Said) -> CommandCall | str:
     return "it names no command, and there is no default"
 
 
-def input_of(asked: CommandCall, config: WebhookConfig, said: Said) -> str:
+def input_of(asked: CommandCall, config: WebhookConfig, said: ParsedDelivery) -> str:
     """Fill the template of a command.
 
     Raises:
@@ -94,7 +94,7 @@ def _address(prefixes: tuple[str, ...]) -> re.Pattern[str]:
     return re.compile(rf"(?:(?<=\s)|(?<=^))(?:{any_of})(?![\w-])[:,]?", re.IGNORECASE | re.MULTILINE)
 
 
-def _awaited(config: WebhookConfig, said: Said) -> Command | None:
+def _awaited(config: WebhookConfig, said: ParsedDelivery) -> Command | None:
     """Return the command of the highest priority that waits for this event."""
     waiting = [
         command

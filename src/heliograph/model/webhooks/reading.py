@@ -19,7 +19,7 @@ MOST_ID = 200
 
 
 @attrs.frozen
-class Said:
+class ParsedDelivery:
     """A parsed delivery.
 
     Args:
@@ -47,7 +47,7 @@ class Said:
     challenge: str | None = None
 
 
-def read_delivery(provider: str, headers: Mapping[str, str], body: bytes) -> Said:
+def read_delivery(provider: str, headers: Mapping[str, str], body: bytes) -> ParsedDelivery:
     """Parse a delivery.
 
     Args:
@@ -107,7 +107,7 @@ def _text(value: Any, *ways: str) -> str:
     return ""
 
 
-def _github(headers: Mapping[str, str], payload: dict[str, Any]) -> Said:
+def _github(headers: Mapping[str, str], payload: dict[str, Any]) -> ParsedDelivery:
     event, action = headers.get("x-github-event", ""), _text(payload, "action")
     repo = _text(payload, "repository.full_name")
     number = _text(payload, "issue.number", "pull_request.number", "discussion.number")
@@ -115,7 +115,7 @@ def _github(headers: Mapping[str, str], payload: dict[str, Any]) -> Said:
     title = _text(payload, f"{subject}.title", "discussion.title")
     opened = "\n\n".join(filter(None, (title, _text(payload, f"{subject}.body", "discussion.body"))))
     written = _text(payload, "comment.body", "review.body")
-    return Said(
+    return ParsedDelivery(
         event_type=".".join(filter(None, (event, action))),
         payload=payload,
         delivery_id=headers.get("x-github-delivery"),
@@ -135,13 +135,13 @@ def _github(headers: Mapping[str, str], payload: dict[str, Any]) -> Said:
     )
 
 
-def _jira(headers: Mapping[str, str], payload: dict[str, Any]) -> Said:
+def _jira(headers: Mapping[str, str], payload: dict[str, Any]) -> ParsedDelivery:
     key = _text(payload, "issue.key")
     title = _text(payload, "issue.fields.summary")
     comment = _at(payload, "comment.body")
     written = _document(comment) if comment is not None else ""
     opened = "\n\n".join(filter(None, (title, _document(_at(payload, "issue.fields.description")))))
-    return Said(
+    return ParsedDelivery(
         event_type=_text(payload, "webhookEvent", "issue_event_type_name"),
         payload=payload,
         delivery_id=headers.get("x-atlassian-webhook-identifier"),
@@ -171,12 +171,12 @@ def _document(value: Any) -> str:
     return "".join(map(_document, value)) if isinstance(value, list) else ""
 
 
-def _slack(headers: Mapping[str, str], payload: dict[str, Any]) -> Said:
+def _slack(headers: Mapping[str, str], payload: dict[str, Any]) -> ParsedDelivery:
     event = payload.get("event") if isinstance(payload.get("event"), dict) else payload
     channel = _text(event, "channel", "channel_id", "channel.id")
     moment = _text(event, "thread_ts", "ts", "message.ts")
     kind = _text(event, "type") or ("slash_command" if "command" in payload else "")
-    return Said(
+    return ParsedDelivery(
         event_type=kind,
         payload=payload,
         delivery_id=_text(payload, "event_id", "trigger_id") or None,
@@ -196,14 +196,14 @@ def _slack(headers: Mapping[str, str], payload: dict[str, Any]) -> Said:
     )
 
 
-def _gitlab(headers: Mapping[str, str], payload: dict[str, Any]) -> Said:
+def _gitlab(headers: Mapping[str, str], payload: dict[str, Any]) -> ParsedDelivery:
     kind, action = _text(payload, "object_kind", "event_type"), _text(payload, "object_attributes.action")
     repo = _text(payload, "project.path_with_namespace")
     number = _text(payload, "issue.iid", "merge_request.iid", "object_attributes.iid")
     title = _text(payload, "object_attributes.title", "issue.title", "merge_request.title")
     note = _text(payload, "object_attributes.note")
     opened = "\n\n".join(filter(None, (title, _text(payload, "object_attributes.description"))))
-    return Said(
+    return ParsedDelivery(
         event_type=".".join(filter(None, (kind, action))),
         payload=payload,
         delivery_id=headers.get("idempotency-key") or headers.get("x-gitlab-event-uuid"),
@@ -220,12 +220,12 @@ def _gitlab(headers: Mapping[str, str], payload: dict[str, Any]) -> Said:
     )
 
 
-def _sentry(headers: Mapping[str, str], payload: dict[str, Any]) -> Said:
+def _sentry(headers: Mapping[str, str], payload: dict[str, Any]) -> ParsedDelivery:
     resource = headers.get("sentry-hook-resource", "")
     found = _at(payload, "data.issue") or _at(payload, "data.event") or _at(payload, "data.error") or {}
     title = _text(found, "title", "message")
     number = _text(found, "shortId", "id", "event_id")
-    return Said(
+    return ParsedDelivery(
         event_type=".".join(filter(None, (resource, _text(payload, "action")))),
         payload=payload,
         delivery_id=headers.get("request-id"),
@@ -240,9 +240,9 @@ def _sentry(headers: Mapping[str, str], payload: dict[str, Any]) -> Said:
     )
 
 
-def _other(headers: Mapping[str, str], payload: dict[str, Any]) -> Said:
+def _other(headers: Mapping[str, str], payload: dict[str, Any]) -> ParsedDelivery:
     text = _text(payload, "text", "message", "comment", "prompt", "description", "data.text", "body")
-    return Said(
+    return ParsedDelivery(
         event_type=_text(payload, "type", "event_type", "event") or headers.get("x-event-type", ""),
         payload=payload,
         delivery_id=next(
@@ -260,9 +260,9 @@ def _other(headers: Mapping[str, str], payload: dict[str, Any]) -> Said:
     )
 
 
-def _stripe(headers: Mapping[str, str], payload: dict[str, Any]) -> Said:
+def _stripe(headers: Mapping[str, str], payload: dict[str, Any]) -> ParsedDelivery:
     thing = _text(payload, "data.object.id")
-    return Said(
+    return ParsedDelivery(
         event_type=_text(payload, "type"),
         payload=payload,
         delivery_id=_text(payload, "id") or None,
@@ -273,7 +273,7 @@ def _stripe(headers: Mapping[str, str], payload: dict[str, Any]) -> Said:
     )
 
 
-_READERS: Mapping[str, Callable[[Mapping[str, str], dict[str, Any]], Said]] = {
+_READERS: Mapping[str, Callable[[Mapping[str, str], dict[str, Any]], ParsedDelivery]] = {
     "github": _github,
     "jira": _jira,
     "slack": _slack,

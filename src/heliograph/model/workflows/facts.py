@@ -101,18 +101,18 @@ class Spent(NamedTuple):
     cached_tokens: int | None = None
 
     @classmethod
-    def told(cls, said: Mapping[str, Any]) -> Spent | None:
+    def from_payload(cls, payload: Mapping[str, Any]) -> Spent | None:
         """Read the spending in an object, by the publishers' names of the fields; ``None`` if it has none."""
-        cost = first(said, "cost_usd", "estimated_cost_usd", "est_cost_usd")
+        cost = first(payload, "cost_usd", "estimated_cost_usd", "est_cost_usd")
         outputs = [
-            tokens(first(said, "output_tokens", "candidates_tokens")),
-            tokens(said.get("thoughts_tokens")),
+            tokens(first(payload, "output_tokens", "candidates_tokens")),
+            tokens(payload.get("thoughts_tokens")),
         ]
         spent = cls(
             nano_dollars(cost) if amount(cost, MAX_COST_USD) else None,
-            tokens(first(said, "input_tokens", "prompt_tokens")),
+            tokens(first(payload, "input_tokens", "prompt_tokens")),
             total(outputs),
-            tokens(said.get("cached_tokens")),
+            tokens(payload.get("cached_tokens")),
         )
         return None if spent == cls() else spent
 

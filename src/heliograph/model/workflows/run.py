@@ -175,7 +175,9 @@ class Run:
         if result is not None:
             self._say("result", at, result if isinstance(result, dict) else {"value": result})
         self._say("error", at, facts.text(payload.get("error"), MAX_ERROR))
-        spent = Spent.told(payload) or (Spent.told(result) if isinstance(result, dict) else None)
+        spent = Spent.from_payload(payload) or (
+            Spent.from_payload(result) if isinstance(result, dict) else None
+        )
         if spent is not None and facts.later(self.marks, "whole", at, list(spent)):
             self.whole = list(spent)
 

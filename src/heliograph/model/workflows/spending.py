@@ -74,7 +74,7 @@ class Spending:
         if family == "workflow":
             self.workflow_id = min(name, self.workflow_id or name)
         cost = event.payload.get("cost")
-        spent = Spent.told(cost) if event.topic == CALL and isinstance(cost, dict) else None
+        spent = Spent.from_payload(cost) if event.topic == CALL and isinstance(cost, dict) else None
         if spent is not None:
             at = to_microseconds(event.timestamp)
             key = f"{at:020}:{Mark.of(at, event.payload).digest}"

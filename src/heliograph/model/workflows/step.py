@@ -133,7 +133,7 @@ class Step:
 
     def _end(self, at: int, status: str, payload: Mapping[str, Any]) -> None:
         error = facts.text(payload.get("error"), MAX_ERROR)
-        spent = Spent.told(payload) or Spent()
+        spent = Spent.from_payload(payload) or Spent()
         duration = facts.milliseconds(payload.get("duration_ms"))
         end = [duration, None if error is None else error[:SHORT_ERROR], list(spent)]
         gone = facts.remember(self.ends, f"{at:020}:{status}", end, MAX_ATTEMPTS)

@@ -27,7 +27,7 @@ from heliograph.model.publishers import CLI_STATUS
 from heliograph.storage.distributed.redis_client import translated
 from heliograph.storage.distributed.redis_log import RedisLog
 from heliograph.storage.distributed.redis_stream import Lease, RedisStream
-from heliograph.storage.protocols import Deposed, Entry, Heard, Receipt
+from heliograph.storage.protocols import Deposed, Entry, PubSubMessage, Receipt
 from heliograph.storage.settings import RedisSettings
 
 T = TypeVar("T")
@@ -66,9 +66,9 @@ class RedisListener:
         """Take the lease if it is free, and subscribe; see ``protocols.Listener``."""
         return await self._call(self._begin)
 
-    async def hear(self) -> Sequence[Heard | Entry]:
+    async def receive(self) -> Sequence[PubSubMessage | Entry]:
         """Return what has arrived, waiting a while for something; see ``protocols.Listener``."""
-        return await self._call(self._hear)
+        return await self._call(self._receive)
 
     async def hold(self) -> None:
         """Renew the lease if it is time; see ``protocols.Listener``."""
@@ -105,13 +105,13 @@ class RedisListener:
         self._position = known.decode() if known else "0-0"
         return True
 
-    def _hear(self) -> list[Heard | Entry]:
+    def _receive(self) -> list[PubSubMessage | Entry]:
         assert self._pubsub is not None
         if self._failure is not None:
             raise self._failure
         self._hold()
         entries = self._entries()
-        found: list[Heard | Entry] = []
+        found: list[PubSubMessage | Entry] = []
         wait = 0 if entries else WAIT_SECONDS
         while len(found) < MOST_MESSAGES:
             try:
@@ -127,7 +127,7 @@ class RedisListener:
             wait = 0
             self._heard = time.monotonic()
             if message["type"] == "pmessage":
-                found.append(Heard(message["channel"].decode(errors="replace"), message["data"]))
+                found.append(PubSubMessage(message["channel"].decode(errors="replace"), message["data"]))
         self._listen_for_life(self._pubsub)
         return found
 

@@ -58,13 +58,13 @@ class Steady(Generic[V]):
 
     Args:
         changing: The topics whose events can do more than add.
-        holds: Tells whether an entity is steady; once it is, it remains so.
+        is_steady: Tells whether an entity is steady; once it is, it remains so.
         add: The adding statement, run once for each channel.
         row: Makes the parameters of ``add``, in the database's values, from a channel's events.
     """
 
     changing: frozenset[str]
-    holds: Callable[[V], bool]
+    is_steady: Callable[[V], bool]
     add: Prepared
     row: Callable[[Sequence[Event]], Mapping[str, Any]]
 

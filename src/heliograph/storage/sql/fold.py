@@ -143,13 +143,13 @@ def _fold(connection: Connection, events: Sequence[Event], prices: Prices) -> se
     settled: set[str] = set()
     for entity in ENTITIES:
         if entity.kind in steps:
-            batch = Batch(entity, connection, prices, steps)
+            batch = EntityBatch(entity, connection, prices, steps)
             batch.run()
             settled.update(batch.steady_channels())
     return settled
 
 
-class Batch:
+class EntityBatch:
     """The part of a batch that concerns the entities of one kind.
 
     Args:
@@ -191,7 +191,7 @@ class Batch:
         steady = self._entity.steady
         if steady is not None:
             for key, value in self._values.items():
-                if steady.holds(value):
+                if steady.is_steady(value):
                     yield f"{self._entity.kind.family}:{key[0]}"
 
     def _read(self, keys: set[Key]) -> None:

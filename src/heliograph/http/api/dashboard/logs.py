@@ -42,7 +42,7 @@ from heliograph.http.api.services import Services
 from heliograph.http.rules.auth import Identity
 from heliograph.http.rules.bodies import JSON
 from heliograph.http.rules.parameters import Media, Word, header, path
-from heliograph.http.rules.schema import ANYTHING, OBJECT, TEXT, listing, ref, said, says
+from heliograph.http.rules.schema import ANYTHING, OBJECT, TEXT, described, listing, ref, says
 from heliograph.http.rules.shapes import write
 from heliograph.model.channels import WEBHOOKS, Selection
 from heliograph.model.event import Event
@@ -253,7 +253,9 @@ async def knowledge_summary(services: Services, who: Identity, asked: OfTask) ->
     return KnowledgeSummary(kinds.count("query"), kinds.count("result"), tools)
 
 
-_OBJECT = said(OBJECT, f"Those of {', '.join(PARTS)} that there are; truncated where there are more entries.")
+_OBJECT = described(
+    OBJECT, f"Those of {', '.join(PARTS)} that there are; truncated where there are more entries."
+)
 
 ENDPOINTS = [
     Endpoint(
@@ -276,7 +278,9 @@ ENDPOINTS = [
             media={
                 JSON: {"schema": _OBJECT},
                 TEXT_PLAIN: {"schema": TEXT},
-                NDJSON: {"schema": said({**TEXT, "x-line": ref("LogLine")}, "One LogLine on each line.")},
+                NDJSON: {
+                    "schema": described({**TEXT, "x-line": ref("LogLine")}, "One LogLine on each line.")
+                },
             },
         ),
         channels=of_task,

@@ -30,11 +30,11 @@ from heliograph.http.rules.schema import (
     TIME,
     Components,
     Schema,
+    described,
     nullable,
     one_of,
     record,
     ref,
-    said,
     text,
     whole,
 )
@@ -66,23 +66,23 @@ NEVER_CLOSED_BY = (Reason.BROKEN, Reason.TASK_ENDED, Reason.UNAVAILABLE)
 COMPONENTS = Components(GIVEN)
 COMPONENTS.of(Event)
 
-REF = said(ANYTHING, "The client's own text, which is returned as it came.")
-CHANNEL_TOLD = said(TEXT, "The channel or pattern; of an event stream all of them, separated by commas.")
+REF = described(ANYTHING, "The client's own text, which is returned as it came.")
+CHANNEL_TOLD = described(TEXT, "The channel or pattern; of an event stream all of them, separated by commas.")
 
 # Messages that a client sends
 
 _SAID: Mapping[str, Schema] = {
     "channel": SELECTOR,
     "topic": nullable(TOPIC_FILTER),
-    "after": said(nullable(POSITION), "The position to resume after; without it, live only."),
-    "tail": said(
+    "after": described(nullable(POSITION), "The position to resume after; without it, live only."),
+    "tail": described(
         nullable(whole(0, MAX_TAIL)), "Without after: the number of the newest events to begin with."
     ),
-    "every": said(
+    "every": described(
         nullable({"type": "number", "minimum": 0, "maximum": MAX_EVERY}),
         "An interval in seconds, of which only each channel's newest event is sent; not with after or tail.",
     ),
-    "overflow": said(
+    "overflow": described(
         nullable(one_of(Overflow)),
         "The overflow policy, for a client that does not keep up; disconnect by default.",
     ),
@@ -105,11 +105,13 @@ _ACTION_SUMMARIES = {
 }
 DONE: Schema = record(
     {
-        "of": said(one_of(ACTIONS), "The type of the message that is done."),
+        "of": described(one_of(ACTIONS), "The type of the message that is done."),
         "task_id": text(NAME),
-        "conversation_id": said(TEXT, "The conversation of a question."),
-        "stopped": said({"type": "boolean"}, "The outcome of a stop; false: the task had ended already."),
-        "status": said(one_of(STATUSES), "The task's status after a stop."),
+        "conversation_id": described(TEXT, "The conversation of a question."),
+        "stopped": described(
+            {"type": "boolean"}, "The outcome of a stop; false: the task had ended already."
+        ),
+        "status": described(one_of(STATUSES), "The task's status after a stop."),
         "ref": REF,
     },
     optional=["conversation_id", "stopped", "status"],
@@ -130,26 +132,32 @@ NOTICES: Mapping[str, Schema] = {
     "gap": record(
         {
             "channel": CHANNEL_TOLD,
-            "from": said(CURSOR, "The first event that is not given."),
-            "to": said(CURSOR, "The last event that is not given."),
-            "count": said(nullable(whole(1)), "The number of events; null: they can't be counted any more."),
-            "reason": said(TEXT, "The overflow policy, or the sentence that the events are no longer kept."),
+            "from": described(CURSOR, "The first event that is not given."),
+            "to": described(CURSOR, "The last event that is not given."),
+            "count": described(
+                nullable(whole(1)), "The number of events; null: they can't be counted any more."
+            ),
+            "reason": described(
+                TEXT, "The overflow policy, or the sentence that the events are no longer kept."
+            ),
         },
         description="Events that are not given.",
     ),
     "reset": record(
         {
             "channel": CHANNEL_TOLD,
-            "oldest": said(CURSOR, "The oldest position that could be resumed from."),
-            "head": said(CURSOR, "The position at which the stream goes on."),
+            "oldest": described(CURSOR, "The oldest position that could be resumed from."),
+            "head": described(CURSOR, "The position at which the stream goes on."),
             "reason": TEXT,
         },
         description="The cursor can't be honoured: take a snapshot.",
     ),
     "reconnect": record(
         {
-            "after_ms": said(COUNT, "The milliseconds to wait before the client comes back."),
-            "cursor": said(nullable(CURSOR), "Resume after this; null: after the last id that was received."),
+            "after_ms": described(COUNT, "The milliseconds to wait before the client comes back."),
+            "cursor": described(
+                nullable(CURSOR), "Resume after this; null: after the last id that was received."
+            ),
             "reason": TEXT,
         },
         description="The last word of a stream that is worth coming back to.",
@@ -160,8 +168,8 @@ NOTICES: Mapping[str, Schema] = {
 OPEN: Schema = record(
     {
         "channel": CHANNEL_TOLD,
-        "cursor": said(CURSOR, "The position at which the stream begins."),
-        "recovered": said(
+        "cursor": described(CURSOR, "The position at which the stream begins."),
+        "recovered": described(
             {"type": "boolean"}, "Whether the client's cursor is honoured, and nothing is missing."
         ),
     },
@@ -170,15 +178,15 @@ OPEN: Schema = record(
 KEEPALIVE: Schema = record(
     {
         "time": TIME,
-        "cursor": said(nullable(CURSOR), "Everything up to here was sent, or hidden by a filter."),
+        "cursor": described(nullable(CURSOR), "Everything up to here was sent, or hidden by a filter."),
     },
     description="A sign of life; its id moves the client's cursor where a filter hid events.",
 )
-BLOCK_ID = said({"anyOf": [CURSOR, {"const": ""}]}, "The client's cursor once it has read this.")
-RETRY = said(whole(0), "The milliseconds that an EventSource waits before it comes back.")
+BLOCK_ID = described({"anyOf": [CURSOR, {"const": ""}]}, "The client's cursor once it has read this.")
+RETRY = described(whole(0), "The milliseconds that an EventSource waits before it comes back.")
 
 
-def _told() -> Mapping[str, Schema]:
+def _server_messages() -> Mapping[str, Schema]:
     """Return the schemas of a WebSocket's messages, without their type."""
     output = {"task_id": text(NAME), "output": TEXT, "stream": one_of(STREAMS), "timestamp": TIME}
     status = {
@@ -188,7 +196,7 @@ def _told() -> Mapping[str, Schema]:
         "timestamp": TIME,
     }
     ready = {
-        "active": said({"type": "boolean"}, "The engine's command line is ready to work."),
+        "active": described({"type": "boolean"}, "The engine's command line is ready to work."),
         "session_id": nullable(TEXT),
         "timestamp": TIME,
     }
@@ -197,7 +205,7 @@ def _told() -> Mapping[str, Schema]:
         for name in ("topic", "sender", "correlation_id")
     }
     codes = one_of(kind.code for kind in REFUSALS)
-    own = {"additionalProperties": said(ANYTHING, "Further fields of its publisher, as they came.")}
+    own = {"additionalProperties": described(ANYTHING, "Further fields of its publisher, as they came.")}
     return {
         "task_output": record({**output, **_PLACE}, optional=["stream"], **own),
         "task_status": record({**status, **_PLACE}, optional=["result"], **own),
@@ -206,14 +214,16 @@ def _told() -> Mapping[str, Schema]:
         "subscribed": record(
             {
                 "channel": TEXT,
-                "cursor": said(CURSOR, "The position at which the subscription begins."),
-                "recovered": said({"type": "boolean"}, "Whether after is honoured, and nothing is missing."),
+                "cursor": described(CURSOR, "The position at which the subscription begins."),
+                "recovered": described(
+                    {"type": "boolean"}, "Whether after is honoured, and nothing is missing."
+                ),
                 "ref": REF,
             }
         ),
         "unsubscribed": record({"channel": TEXT, "ref": REF}),
         "pong": record({"ref": REF}),
-        "authenticated": record({"name": said(TEXT, "The name of the key."), "ref": REF}),
+        "authenticated": record({"name": described(TEXT, "The name of the key."), "ref": REF}),
         "error": record({"code": codes, "title": TEXT, "detail": TEXT, "ref": REF}),
         **NOTICES,
         "reconnect": record(
@@ -256,9 +266,9 @@ def _action_messages() -> Mapping[str, Part]:
     return messages
 
 
-def _told_messages() -> Mapping[str, Part]:
+def _describe_server_messages() -> Mapping[str, Part]:
     shown = {**examples.MESSAGES, **examples.NOTICES}
-    return {kind: _message(kind, schema, shown[kind]) for kind, schema in _told().items()}
+    return {kind: _message(kind, schema, shown[kind]) for kind, schema in _server_messages().items()}
 
 
 def _blocks() -> Mapping[str, Part]:
@@ -300,7 +310,7 @@ def _notice(kind: str, schema: Schema, example: Mapping[str, Any]) -> Part:
 
 def document(settings: Settings) -> Mapping[str, Any]:
     """Make the document of a service with these settings."""
-    asked, told, blocks = _asked_messages(), _told_messages(), _blocks()
+    asked, told, blocks = _asked_messages(), _describe_server_messages(), _blocks()
     actions, done = _action_messages(), {"done": _message("done", DONE, examples.DONE)}
     return {
         "asyncapi": "3.0.0",

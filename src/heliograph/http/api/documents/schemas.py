@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from heliograph.http.rules.schema import TEXT, Schema, nullable, record, ref, said, text
+from heliograph.http.rules.schema import TEXT, Schema, described, nullable, record, ref, text
 from heliograph.model.ids import ID
 from heliograph.model.intake import ENVELOPE, KIND_OF, MESSAGE_FORMS
 from heliograph.model.rules import Rules
@@ -18,7 +18,7 @@ from heliograph.model.task import RESULT
 def ruled(rules: Rules, **overrides: Schema) -> Schema:
     """Return the schema of an object that accepts the same values as its rules."""
     properties = {
-        name: said(
+        name: described(
             overrides.get(name, rule.schema if rule.required else nullable(rule.schema)), rule.expected
         )
         for name, rule in rules.by_name.items()
@@ -33,7 +33,7 @@ def ruled(rules: Rules, **overrides: Schema) -> Schema:
 _RESULT = {
     "anyOf": [
         ref("Result"),
-        said(TEXT, "A text is the same as an object with the text as stdout."),
+        described(TEXT, "A text is the same as an object with the text as stdout."),
         {"type": "null"},
     ]
 }
@@ -59,11 +59,11 @@ _MESSAGE_ITEMS = {
     for kind, (_, rules) in MESSAGE_FORMS.items()
 }
 GIVEN: Mapping[str, Schema] = {
-    "Cursor": said(
+    "Cursor": described(
         text(ID, examples=["1795328004217-0"]),
         "An event's id, `<milliseconds>-<sequence>`, ordered over the whole deployment, as a position.",
     ),
-    "Result": said(ruled(RESULT), "The outcome of a task; its further fields belong to its publisher."),
+    "Result": described(ruled(RESULT), "The outcome of a task; its further fields belong to its publisher."),
     "EventItem": EVENT_ITEM,
     "TaskOutputItem": _MESSAGE_ITEMS["task_output"],
     "TaskStatusItem": _MESSAGE_ITEMS["task_status"],

@@ -50,7 +50,7 @@ from heliograph.http.rules.answer import Answer
 from heliograph.http.rules.auth import Identity
 from heliograph.http.rules.bodies import JSON
 from heliograph.http.rules.parameters import Media, Text, Texts, Word, Words, header, query
-from heliograph.http.rules.schema import TEXT, said
+from heliograph.http.rules.schema import TEXT, described
 from heliograph.http.rules.shapes import plain
 from heliograph.model.analytics import sketch
 from heliograph.model.analytics.cube import ALL, ALL_TIME, ERRORS, View
@@ -433,7 +433,7 @@ ENDPOINTS = [
         "analytics",
         Described(
             "As of one moment, as JSON or, with X-Stream-Cursor, as CSV.",
-            media={CSV: {"schema": said(TEXT, "The same as a table.")}},
+            media={CSV: {"schema": described(TEXT, "The same as a table.")}},
             headers=["X-Stream-Cursor"],
         ),
         channels=lambda asked: (ANALYTICS,),

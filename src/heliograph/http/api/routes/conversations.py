@@ -138,7 +138,7 @@ class NewConversation:
     source: Line | None = None
     metadata: Mapping[str, Any] | None = None
 
-    def said(self) -> Mapping[str, Any]:
+    def created_payload(self) -> Mapping[str, Any]:
         """Return the payload of its first event; its origin goes into its metadata."""
         metadata = {**(self.metadata or {}), **({"source": self.source} if self.source else {})}
         return {"title": self.title, "user_id": self.user_id, "flow_id": self.flow_id, "metadata": metadata}
@@ -328,7 +328,7 @@ async def create_conversation(
     services: Services, who: Identity, asked: ConversationMaking, body: NewConversation
 ) -> ConversationView:
     """Make a conversation."""
-    return conversation_view(await talking.create(services, body.said()))
+    return conversation_view(await talking.create(services, body.created_payload()))
 
 
 async def get_conversation(services: Services, who: Identity, asked: OfConversation) -> OneConversation:

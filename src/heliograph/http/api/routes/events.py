@@ -30,7 +30,7 @@ from heliograph.http.rules.parameters import (
     page_limit,
     query,
 )
-from heliograph.http.rules.schema import TEXT, Components, listing, ref, said, says
+from heliograph.http.rules.schema import TEXT, Components, described, listing, ref, says
 from heliograph.http.rules.shapes import to_json
 from heliograph.model.channels import EVERYTHING, Selection
 from heliograph.model.errors import (
@@ -104,7 +104,7 @@ class Items:
             "several": {"value": [samples.OUTPUT_ITEM, samples.STATUS_ITEM]},
         }
         lines = {
-            "schema": said({**TEXT, "x-line": ref("Item")}, "One Item on each line."),
+            "schema": described({**TEXT, "x-line": ref("Item")}, "One Item on each line."),
             "example": "".join(
                 f"{to_json(item).decode()}\n" for item in (samples.OUTPUT_ITEM, samples.STATUS_ITEM)
             ),

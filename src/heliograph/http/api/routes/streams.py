@@ -36,7 +36,7 @@ from heliograph.http.rules.parameters import (
     query,
 )
 from heliograph.http.rules.problems import UpgradeRequired, describe
-from heliograph.http.rules.schema import TEXT, said, says
+from heliograph.http.rules.schema import TEXT, described, says
 from heliograph.http.streams.reason import Reason
 from heliograph.http.streams.sse import SseStream
 from heliograph.http.streams.stream import RECONNECT_MS, Refused
@@ -296,7 +296,7 @@ _EXAMPLE = b"".join(
 
 BLOCKS: Mapping[str, Part] = {
     SSE_TYPE.partition(";")[0]: {
-        "schema": said(TEXT, "Server-sent events (WHATWG HTML, 9.2)."),
+        "schema": described(TEXT, "Server-sent events (WHATWG HTML, 9.2)."),
         "example": _EXAMPLE,
     }
 }

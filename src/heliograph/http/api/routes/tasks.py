@@ -32,7 +32,7 @@ from heliograph.http.rules.parameters import (
     path,
     query,
 )
-from heliograph.http.rules.schema import TEXT, Components, Schema, record, ref, said, says
+from heliograph.http.rules.schema import TEXT, Components, Schema, described, record, ref, says
 from heliograph.http.rules.shapes import plain, to_json, written_as
 from heliograph.model.channels import is_name
 from heliograph.model.errors import Invalid, NotFound, Unavailable
@@ -200,8 +200,8 @@ def _describe_line(components: Components) -> Schema:
     fields = {
         **components.fields(LogLine),
         "seq": {"type": "integer", "minimum": 1},
-        "partial": said({"const": True}, "The stream's next piece goes on in the same line."),
-        "rewind": said({"const": True}, "Written over what the line held, as after a carriage return."),
+        "partial": described({"const": True}, "The stream's next piece goes on in the same line."),
+        "rewind": described({"const": True}, "Written over what the line held, as after a carriage return."),
     }
     about = "A line of output, or a marked piece of one."
     return record(fields, optional=["partial", "rewind"], description=about)
@@ -416,11 +416,11 @@ ENDPOINTS = [
             "The whole output, in the form that Accept prefers.",
             media={
                 TEXT_PLAIN: {
-                    "schema": said(TEXT, "The text as a terminal would have got it."),
+                    "schema": described(TEXT, "The text as a terminal would have got it."),
                     "example": samples.LINE.output,
                 },
                 NDJSON: {
-                    "schema": said({**TEXT, "x-line": ref("LogLine")}, "One LogLine on each line."),
+                    "schema": described({**TEXT, "x-line": ref("LogLine")}, "One LogLine on each line."),
                     "example": f"{to_json(line_json(samples.LINE)).decode()}\n",
                 },
             },

@@ -60,8 +60,8 @@ class NewWebhook:
     agent_trigger: Annotated[Mapping[str, Any] | None, says("prefix, aliases, assignee_trigger")] = None
     security: Annotated[Mapping[str, Any] | None, says("requires_signature, signature_header")] = None
 
-    def said(self) -> dict[str, Any]:
-        """Return the configuration without the secret."""
+    def without_secret(self) -> dict[str, Any]:
+        """Return the fields that are set, but the secret."""
         fields = attrs.asdict(self, recurse=False)
         del fields["secret"]
         if self.commands is not None:
@@ -188,7 +188,7 @@ async def disable_webhook(services: Services, who: Identity, asked: OfWebhook) -
 
 
 async def _make(services: Services, who: Identity, new: NewWebhook) -> Hook:
-    said = new.said()
+    said = new.without_secret()
     if not said.get("commands"):
         said |= {"commands": [dict(DEFAULT_COMMAND)], "default_command": DEFAULT_COMMAND["name"]}
     return await services.webhooks.configure(f"wh-{token_hex(6)}", said, new.secret, who.name)
@@ -196,7 +196,7 @@ async def _make(services: Services, who: Identity, new: NewWebhook) -> Hook:
 
 async def _change(services: Services, who: Identity, webhook_id: str, change: NewWebhook) -> Hook:
     enabled = services.webhooks.get(webhook_id).config.enabled
-    said = {**services.webhooks.definition(webhook_id), "enabled": enabled, **change.said()}
+    said = {**services.webhooks.definition(webhook_id), "enabled": enabled, **change.without_secret()}
     return await services.webhooks.configure(webhook_id, said, change.secret, who.name)
 
 
