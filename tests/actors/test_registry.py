@@ -111,11 +111,11 @@ async def test_workflows_are_read_from_their_folders(root: Path, write: Write) -
     catalogue = await catalogue_of(root)
     assert list(catalogue.workflows) == ["named", "other"]
     assert not catalogue.broken
-    named = catalogue.get("named")
+    named = catalogue.workflows["named"]
     assert named.pipeline.layers == (("a",), ("b",))
     assert named.manifest.agents == ("x",)
-    assert catalogue.get("other").manifest.agents == ("y",)
-    assert catalogue.get("other").pipeline.nodes == ()
+    assert catalogue.workflows["other"].manifest.agents == ("y",)
+    assert catalogue.workflows["other"].pipeline.nodes == ()
 
 
 async def test_templates_and_plain_files_are_no_workflows(root: Path, write: Write) -> None:
@@ -127,11 +127,11 @@ async def test_templates_and_plain_files_are_no_workflows(root: Path, write: Wri
 
 
 async def test_an_unknown_workflow_is_answered_by_those_there_are(root: Path, write: Write) -> None:
-    """The error says what could have been asked for."""
-    write("b/manifest.yaml", "name: b")
-    write("a/manifest.yaml", "name: a")
+    """The error says what could have been asked for, as far as the caller may see it."""
+    for name in ("c", "b", "a"):
+        write(f"{name}/manifest.yaml", f"name: {name}")
     with pytest.raises(WorkflowNotFound, match=r"Available: \['a', 'b'\]"):
-        (await catalogue_of(root)).get("c")
+        (await catalogue_of(root)).get("d", {"workflow:a", "workflow:b"}.__contains__)
 
 
 async def test_what_is_broken_hides_no_other(root: Path, write: Write) -> None:
@@ -165,7 +165,7 @@ async def test_a_workflow_with_a_broken_part_is_there_without_it(root: Path, wri
     write("w/pipeline.yaml", "steps: [")
     write("w/agents/good.agent.yaml", "name: good")
     write("w/agents/bad.agent.yaml", "name: [")
-    workflow = (await catalogue_of(root)).get("w")
+    workflow = (await catalogue_of(root)).workflows["w"]
     assert [card.name for card in workflow.cards] == ["good"]
     assert [problem.file for problem in workflow.problems] == ["pipeline.yaml", "agents/bad.agent.yaml"]
 
@@ -180,7 +180,7 @@ async def test_a_name_that_is_there_twice_belongs_to_the_first(
     further.mkdir(parents=True)
     (further / "manifest.yaml").write_text("name: same\nversion: '3'")
     catalogue = await catalogue_of(root, further.parent)
-    assert catalogue.get("same").manifest.version == "1"
+    assert catalogue.workflows["same"].manifest.version == "1"
     assert reasons(catalogue) == {
         folder: [".: another workflow is named 'same' too: the one in a"] for folder in "bc"
     }
@@ -204,7 +204,7 @@ async def test_links_do_not_lead_out(root: Path, write: Write, tmp_path: Path) -
     assert list(catalogue.workflows) == ["inside", "neighbour"]
     assert "leads out" in reasons(catalogue)["file"][0]
     assert "leads out" in reasons(catalogue)["folder"][0]
-    assert "leads out" in catalogue.get("neighbour").problems[0].detail
+    assert "leads out" in catalogue.workflows["neighbour"].problems[0].detail
 
 
 async def test_what_may_not_be_read_is_said(
@@ -230,7 +230,7 @@ async def test_what_may_not_be_read_is_said(
     monkeypatch.setattr("os.listdir", refuse_list)
     catalogue = await catalogue_of(root)
     assert reasons(catalogue) == {"closed": ["manifest.yaml: can't be read: Permission denied"]}
-    assert catalogue.get("open").problems[0].detail == "can't be read: Permission denied"
+    assert catalogue.workflows["open"].problems[0].detail == "can't be read: Permission denied"
 
 
 async def test_changes_show_and_are_announced(
@@ -358,7 +358,7 @@ async def test_a_file_that_is_being_saved_is_not_read_yet(
     file.write_text("name: a\nversion: '2'")
     monkeypatch.setattr(folders, "SETTLED_AFTER", 0)
     await until(lambda: announced.changes)
-    assert made.catalogue.get("a").manifest.version == "2"
+    assert made.catalogue.workflows["a"].manifest.version == "2"
     assert announced.changes == [("workflow:a", "changed")]
     nursery.cancel_scope.cancel()
 
@@ -400,7 +400,7 @@ async def test_names_may_be_any_bytes(root: Path, write: Write) -> None:
     os.close(os.open(os.fsencode(root) + b"/good/agents/\xff.agent.yaml", os.O_CREAT | os.O_WRONLY))
     catalogue = await catalogue_of(root)
     assert [broken.folder for broken in catalogue.broken] == ["??"]
-    assert [problem.file for problem in catalogue.get("good").problems] == ["agents/?.agent.yaml"]
+    assert [problem.file for problem in catalogue.workflows["good"].problems] == ["agents/?.agent.yaml"]
     orjson.dumps([attrs.asdict(broken) for broken in catalogue.broken])
 
 

@@ -56,15 +56,18 @@ class Catalogue:
     broken: tuple[Broken, ...] = ()
     marks: Mapping[str, str] = attrs.field(factory=dict)
 
-    def get(self, workflow_id: str) -> Workflow:
+    def get(self, workflow_id: str, may_see: Callable[[str], bool]) -> Workflow:
         """Return one workflow.
 
+        Args:
+            may_see: Tells of a channel whether the caller may use it.
+
         Raises:
-            WorkflowNotFound: There is none of that id; the message lists the existing ids.
+            WorkflowNotFound: There is none of that id; the message lists the ids that the caller may see.
         """
         workflow = self.workflows.get(workflow_id)
         if workflow is None:
-            known = list(self.workflows)
+            known = [name for name in self.workflows if may_see(f"workflow:{name}")]
             more = f" and {len(known) - MOST_TOLD} more" if len(known) > MOST_TOLD else ""
             raise WorkflowNotFound(
                 f"there is no workflow {workflow_id[:200]!r}. Available: {known[:MOST_TOLD]}{more}"

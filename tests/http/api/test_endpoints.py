@@ -528,10 +528,14 @@ def test_views_know_no_framework() -> None:
 
 
 async def test_the_fleet_is_for_keys_that_may_see_it(guarded: Api) -> None:
-    """A key for some channels is told nothing of the fleet's tasks."""
+    """A key for some channels is told nothing of the fleet's tasks and workflows, and a stranger nothing."""
+    await guarded.publish(status("queued", "7"), headers=CALLERS["writer"])
     for caller, told in (("reader", True), ("of task 1", False)):
-        status = await guarded.get("/api/v1/status", headers=CALLERS[caller])
-        assert bool(status["tasks"]) == told
+        headers = CALLERS[caller]
+        assert bool((await guarded.get("/api/v1/status", headers=headers))["tasks"]) == told
+        assert (await guarded.get("/api/status", headers=headers))["queue_length"] == int(told)
+        assert (await guarded.get("/api/v1/health", headers=headers))["workflows"]["total"] == 3 * int(told)
+    assert (await guarded.get("/api/health"))["queue_length"] == 0
 
 
 def test_a_declaration_must_be_able_to_ask_for_channels() -> None:

@@ -163,6 +163,14 @@ def test_a_task_key_reaches_its_task_and_those_beneath(authenticator: Authentica
             who.require_channel(channel)
 
 
+def test_a_task_key_reaches_no_further_than_its_key() -> None:
+    """A key for one task has no key for what is beneath it, which it does not cover itself."""
+    authenticator = Authenticator(AuthSettings((key("one", "1", channels=("task:build-1",)),)), signing)
+    text, _ = authenticator.task_key_for(authenticator.authenticate("1", None), "build-1")
+    who = authenticator.authenticate(text, None)
+    assert (who.covers("task:build-1"), who.covers("task:build-1.sub")) == (True, False)
+
+
 def test_a_task_key_buys_nothing(authenticator: Authenticator) -> None:
     """What is signed for who has a task's key stands for nobody, and not for the key that it came from."""
     text, _ = authenticator.task_key_for(authenticator.authenticate("o", None), "build-1")

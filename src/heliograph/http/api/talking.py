@@ -13,6 +13,7 @@ from typing import Any
 import attrs
 
 from heliograph.http.api.services import Services
+from heliograph.http.rules.auth import Identity
 from heliograph.model.channels import Selection, is_name
 from heliograph.model.conversations import conversation as topics
 from heliograph.model.conversations.conversation import CONVERSATION, Conversation
@@ -122,7 +123,9 @@ async def change(
     return conversation
 
 
-async def say(services: Services, conversation_id: str, said: Mapping[str, Any]) -> ConversationMessage:
+async def say(
+    services: Services, who: Identity, conversation_id: str, said: Mapping[str, Any]
+) -> ConversationMessage:
     """Store a message.
 
     A task has one answer, an assistant's message. An engine that was restarted may send it twice; the first
@@ -140,7 +143,7 @@ async def say(services: Services, conversation_id: str, said: Mapping[str, Any])
     made = draft(services, MESSAGE, conversation_id, {**said, "message_id": message_id}, key)
     drafts = [made]
     task = None
-    if answers and is_name(answers):
+    if answers and is_name(answers) and who.covers(f"task:{answers}"):
         task = await services.store.get(TASK, answers)
     if task is not None and task.finished:  # have pages that watch for ends read again, and find the answer
         again = _of_task(services, "task.status", {"task_id": answers, "status": task.status})

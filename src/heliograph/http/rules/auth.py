@@ -51,6 +51,7 @@ class Identity:
         by: The kind of proof: a ``key``, a ``ticket``, a ``session``, a ``task key`` or its
             ``network``.
         key: The name of the key that the identity comes from; empty: none.
+        beneath: Whether it also reaches tasks whose ids begin with its task's id and a dot.
         expires_at: The time at which that key expires; ``None``: never.
         allowance: The rest of that key's quota; ``None``: it has no quota.
     """
@@ -60,6 +61,7 @@ class Identity:
     channels: tuple[str, ...] = ()
     by: str = "key"
     key: str = attrs.field(default="", eq=False)
+    beneath: bool = False
     expires_at: float | None = attrs.field(default=None, eq=False)
     allowance: Allowance | None = attrs.field(default=None, eq=False)
 
@@ -102,8 +104,7 @@ class Identity:
         )
 
     def _covers(self, own: str, selector: str) -> bool:
-        beneath = self.by == TASK_KEY and selector.startswith(f"{own}.")  # tasks that this task has begun
-        return beneath or selector_covers(own, selector)
+        return selector_covers(own, selector) or (self.beneath and selector.startswith(f"{own}."))
 
 
 CREDENTIALS = ("Authorization", "Cookie", "X-API-Key")
@@ -308,6 +309,7 @@ class Authenticator:
             scopes=scopes,
             channels=(f"task:{task_id}",),
             by=TASK_KEY,
+            beneath=whole.covers("task:*"),  # else it would reach further than its key
         )
 
     def _sign(self, identity: Identity, purpose: str) -> str:

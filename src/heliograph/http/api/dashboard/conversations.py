@@ -120,7 +120,7 @@ async def say_in_dashboard(
 ) -> MessageRow:
     """Store a message; it starts nothing."""
     said = attrs.asdict(body, recurse=False)
-    return _row(message_view(await talking.say(services, asked.conversation_id, said)))
+    return _row(message_view(await talking.say(services, who, asked.conversation_id, said)))
 
 
 @attrs.frozen

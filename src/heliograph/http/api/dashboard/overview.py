@@ -66,13 +66,13 @@ class DashboardStatus:
 
 
 async def health(services: Services, who: Identity) -> DashboardHealth:
-    """Tell that the process answers: live."""
+    """Tell that the process answers: live. Where keys are asked for, strangers learn nothing of tasks."""
     return DashboardHealth(
         status="healthy",
         service="heliograph",
         version=__version__,
         uptime_seconds=round(time.time() - system.STARTED),
-        queue_length=await _queued(services),
+        queue_length=0 if services.authenticator.keyed else await _queued(services),
         sessions=services.streams.sessions,
         connections=len(services.streams.streams),
     )
@@ -87,12 +87,12 @@ async def machine(services: Services, who: Identity, asked: Nothing) -> Dashboar
         service="heliograph",
         version=__version__,
         uptime_seconds=round(time.time() - system.STARTED),
-        queue_length=await _queued(services),
+        queue_length=await _queued(services) if who.covers("task:*") else 0,
         sessions=services.streams.sessions,
         connections=len(services.streams.streams),
         machine=state.machine,
         parts=state.parts,
-        engine=system.engine_view(services),
+        engine=system.engine_view(services, who),
         lag_ms=system.lags(services),
         events_per_second=state.events_per_second,
     )

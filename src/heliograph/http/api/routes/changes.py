@@ -146,6 +146,7 @@ async def change_task(services: Services, who: Identity, asked: Changing, body: 
     """
     status = status_word(body.status) or body.status
     task_id = await services.engine.our_name(asked.task_id)
+    who.require_channel(f"task:{task_id}")
     payload: dict[str, Any] = {"task_id": task_id, "status": status}
     if status in TERMINAL:
         said = attrs.asdict(body, recurse=False)

@@ -385,10 +385,11 @@ async def say(services: Services, who: Identity, asked: Saying, body: NewMessage
     """Store a message; a user's message asks the engine, if there is one."""
     said = attrs.asdict(body, recurse=False)
     if asked.run and body.role == "user" and body.task_id is None and services.engine.configured:
+        who.require_channel("task:*")  # the question becomes a task
         conversation = await talking.known(services, asked.conversation_id)
         _, stored = await talking.ask(services, body.content, None, conversation, body.message_id)
         return message_view(stored)
-    return message_view(await talking.say(services, asked.conversation_id, said))
+    return message_view(await talking.say(services, who, asked.conversation_id, said))
 
 
 async def get_context(services: Services, who: Identity, asked: Context) -> ContextList:

@@ -118,7 +118,7 @@ class RunList:
 async def list_runs(services: Services, who: Identity, asked: RunListing) -> RunList:
     """List the runs of a workflow, newest first, and sums over all of them."""
     position = await services.store.checkpoint()
-    kept = await known_workflow(services, asked.workflow_id)
+    kept = await known_workflow(services, who, asked.workflow_id)
     wanted = RunFilter(asked.workflow_id, asked.status, since=asked.since, until=asked.until)
     found, more = await services.store.list(RUN, wanted, asked.start_after, asked.limit)
     last = encode_cursor(to_microseconds(found[-1].started_at), found[-1].id) if more else None
@@ -127,7 +127,7 @@ async def list_runs(services: Services, who: Identity, asked: RunListing) -> Run
     )
 
 
-async def known_workflow(services: Services, workflow_id: str) -> Record:
+async def known_workflow(services: Services, who: Identity, workflow_id: str) -> Record:
     """Return the record of a workflow that has a folder, or has had a run.
 
     Raises:
@@ -135,7 +135,7 @@ async def known_workflow(services: Services, workflow_id: str) -> Record:
     """
     kept = await services.store.get(RECORD, workflow_id)
     if kept is None:
-        services.registry.catalogue.get(workflow_id)
+        services.registry.catalogue.get(workflow_id, who.covers)
     return kept or Record(workflow_id)
 
 

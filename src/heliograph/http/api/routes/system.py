@@ -61,10 +61,11 @@ class PlatformHealth:
 
 
 async def platform_health(services: Services, who: Identity, asked: Nothing) -> PlatformHealth:
-    """Count the workflows, and the events that this node has dispatched."""
+    """Count the workflows that the key may see, and the events that this node has dispatched."""
     appender = services.appender.stats()
     deliveries = services.hub.stats().deliveries
-    workflows = services.registry.catalogue.workflows
+    catalogue = services.registry.catalogue
+    workflows = {name: one for name, one in catalogue.workflows.items() if who.covers(f"workflow:{name}")}
     records = await records_of(services.store, workflows)
     enabled = sum(is_enabled(one, records.get(name, Record(name))) for name, one in workflows.items())
     return PlatformHealth(
@@ -129,11 +130,12 @@ class Status:
     meta: Meta
 
 
-def engine_view(services: Services) -> EngineView:
-    """Return the state of the engine."""
+def engine_view(services: Services, who: Identity) -> EngineView:
+    """Return the state of the engine; a key for some channels learns nothing of the fleet's tasks."""
     stats = services.engine.stats()
     since = datetime.fromtimestamp(stats.since, UTC)
-    return EngineView(stats.form, stats.state, since, stats.latency_ms, stats.waiting, stats.error)
+    waiting = stats.waiting if who.covers("task:*") else 0
+    return EngineView(stats.form, stats.state, since, stats.latency_ms, waiting, stats.error)
 
 
 async def status(services: Services, who: Identity, asked: Nothing) -> Status:
@@ -154,7 +156,7 @@ async def status(services: Services, who: Identity, asked: Nothing) -> Status:
         lag_ms=lags(services, store=checkpoint),
         events_per_second=state.events_per_second,
         tasks=counts,
-        engine=engine_view(services),
+        engine=engine_view(services, who),
         streams=len(services.streams.streams),
         subscriptions=hub.subscriptions,
         events=hub.events,

@@ -155,7 +155,7 @@ async def list_workflows(services: Services, who: Identity, asked: Nothing) -> W
 async def get_workflow(services: Services, who: Identity, asked: OfWorkflow) -> WorkflowDetail:
     """Return one workflow: its manifest, pipeline and agents, and sums over its runs."""
     position = await services.store.checkpoint()
-    workflow = services.registry.catalogue.get(asked.workflow_id)
+    workflow = services.registry.catalogue.get(asked.workflow_id, who.covers)
     kept = await services.store.get(RECORD, workflow.id) or Record(workflow.id)
     return WorkflowDetail(
         manifest=attrs.evolve(workflow.manifest, enabled=is_enabled(workflow, kept)),
@@ -169,12 +169,12 @@ async def get_workflow(services: Services, who: Identity, asked: OfWorkflow) -> 
 
 async def get_pipeline(services: Services, who: Identity, asked: OfWorkflow) -> Pipeline:
     """Return the graph of a workflow's steps, to be drawn."""
-    return services.registry.catalogue.get(asked.workflow_id).pipeline
+    return services.registry.catalogue.get(asked.workflow_id, who.covers).pipeline
 
 
 async def list_cards(services: Services, who: Identity, asked: OfWorkflow) -> CardList:
     """Return the cards of a workflow's agents."""
-    cards = services.registry.catalogue.get(asked.workflow_id).cards
+    cards = services.registry.catalogue.get(asked.workflow_id, who.covers).cards
     return CardList(cards, len(cards))
 
 
@@ -182,7 +182,7 @@ async def change_workflow(
     services: Services, who: Identity, asked: OfWorkflow, change: WorkflowChange
 ) -> WorkflowSummary:
     """Switch a workflow on or off; the change is kept, and published on its channel."""
-    workflow = services.registry.catalogue.get(asked.workflow_id)
+    workflow = services.registry.catalogue.get(asked.workflow_id, who.covers)
     payload = {"workflow_id": workflow.id, "enabled": change.enabled}
     draft = Draft.own(f"workflow:{workflow.id}", TOPIC, payload, sender=who.name)
     await services.appender.append([draft])
