@@ -142,6 +142,17 @@ def test_any_bytes_are_json_or_malformed(body: bytes) -> None:
         assert str(malformed).startswith("line 3 is not valid JSON")  # noqa: PT017 - as above
 
 
+def test_nul_is_told_from_the_text_that_stands_for_it() -> None:
+    """A backslash and what follows it in JSON for NUL are text; NUL behind backslashes is refused, too."""
+    for text in ("\\u0000", "\\\\u0000"):
+        payload = {"a": [text]}
+        assert parse_item({"topic": "x.y", "payload": payload}, LIMIT).payload == payload
+    for text in ("\0", "\\\0", "a\\\\\0"):
+        with pytest.raises(Invalid) as refused:
+            parse_item({"topic": "x.y", "payload": {"a": [text]}}, LIMIT)
+        assert refused.value.errors[0].field == "payload.a[0]"
+
+
 @pytest.mark.parametrize("depth", [2, MAX_DEPTH - 1, MAX_DEPTH, MAX_DEPTH + 1, 253, 254, 255, 600, 1000])
 @pytest.mark.parametrize(("opening", "closing"), [("[", "]"), ('{"a":', "}")])
 def test_a_payload_may_not_be_nested_without_end(depth: int, opening: str, closing: str) -> None:

@@ -27,6 +27,9 @@ UNKNOWN_SECONDS = 1.0
 PATIENCE_SECONDS = 0.5
 """The longest time that a request waits for the store; its events are published in any case."""
 
+STEP_DRAFTS = 1000
+"""The number of drafts that are placed between two checkpoints."""
+
 T = TypeVar("T")
 
 
@@ -50,8 +53,10 @@ class Executions:
             allowed: Tells whether the publisher may use a channel; if not, a draft is not moved.
         """
         deadline = trio.current_time() + PATIENCE_SECONDS
-        placed = []
+        placed: list[Draft] = []
         for draft in drafts:
+            if len(placed) % STEP_DRAFTS == STEP_DRAFTS - 1:
+                await trio.lowlevel.checkpoint()
             if draft.channel.startswith("workflow:"):
                 told = execution_of(draft.channel, draft.payload)
                 if told is not None:

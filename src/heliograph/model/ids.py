@@ -9,6 +9,7 @@ a million events in a millisecond and for times up to the year 2248.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from typing import NewType
 
@@ -41,6 +42,11 @@ def make_id(milliseconds: int, sequence: int = 0) -> EventId:
 def format_id(event_id: int) -> str:
     """Write an id as ``<milliseconds>-<sequence>``."""
     return f"{event_id >> SEQUENCE_BITS}-{event_id & SEQUENCE_LIMIT - 1}"
+
+
+def format_ids(event_ids: Iterable[int]) -> list[str]:
+    """Write ids as ``format_id`` does, without a call for each: an answer may have 20,000."""
+    return [f"{one >> SEQUENCE_BITS}-{one & SEQUENCE_LIMIT - 1}" for one in event_ids]
 
 
 def parse_id(text: str, field: str = "cursor") -> EventId:

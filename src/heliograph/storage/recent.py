@@ -33,8 +33,12 @@ class Recent:
         self._bytes = 0
 
     def extend(self, events: Sequence[Event]) -> None:
-        """Add events, the next ones after ``through``."""
-        for event in events:
+        """Add events, the next ones after ``through``; of very many only the last ones stay."""
+        if len(events) > EVENTS:
+            self._events.clear()
+            self._bytes = 0
+            self.since = events[-EVENTS - 1].id
+        for event in events[-EVENTS:]:
             size = ENTRY_BYTES + len(event.body or event.json)  # ``size_of``, without calling it for each
             self._events.append((event, size))
             self._bytes += size

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Sequence
 
 import attrs
+import trio
 
 from heliograph.actors.appender import Appender
 from heliograph.actors.archiver import ArchiverStats
@@ -32,6 +33,9 @@ from heliograph.http.streams.registry import StreamRegistry
 from heliograph.http.wire import Tls
 from heliograph.model.event import Draft
 from heliograph.storage.protocols import Artifacts, Log, LogStats, Receipt, Store
+
+STEP_DRAFTS = 1000
+"""The number of drafts that are given their owner between two checkpoints."""
 
 
 @attrs.frozen
@@ -100,7 +104,12 @@ class Services:
         """
         if who.key:
             self.audit.published(who.key, len(drafts))
-        owned = [draft if draft.key is None else draft.of(who.name) for draft in drafts]
+        owned: list[Draft] = []
+        for start in range(0, len(drafts), STEP_DRAFTS):
+            if start:
+                await trio.lowlevel.checkpoint()
+            step = drafts[start : start + STEP_DRAFTS]
+            owned += [draft if draft.key is None else draft.of(who.name) for draft in step]
         allowance = who.allowance
         if allowance is None:
             return await self.appender.append(owned)

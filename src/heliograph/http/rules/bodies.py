@@ -32,6 +32,9 @@ BODY_SECONDS = 60.0
 LARGE_BODY = 256 * 1024
 """Size from which JSON takes milliseconds to parse."""
 
+MANY_ITEMS = 500
+"""The number of items from which it takes milliseconds to check them."""
+
 CODINGS = {"gzip": 31, "deflate": 15}
 """Content codings that are unpacked, and what zlib calls their windows."""
 
@@ -226,6 +229,10 @@ class InTime:
             raise RequestTimeout(f"the body did not arrive within {BODY_SECONDS} seconds") from None
 
 
+class Many(list[Any]):
+    """Items that are checked in a thread: many, or those of a large body."""
+
+
 class ItemReader:
     """Reads the items of a publish request as its body arrives: one JSON object, an array, or NDJSON.
 
@@ -279,7 +286,7 @@ class ItemReader:
             self._require_small(len(self._rest))
 
     def end(self) -> list[Any]:
-        """Return the items of the whole body.
+        """Return the items of the whole body, as ``Many`` if it takes milliseconds to check them.
 
         Raises:
             TooLarge: There are too many, or one is too large.
@@ -298,7 +305,8 @@ class ItemReader:
         self._require_few(len(self._items))
         if not self._items:
             raise Invalid.field("", "the request has no events")
-        return self._items
+        few = len(self._items) < MANY_ITEMS and self._size < LARGE_BODY
+        return self._items if few else Many(self._items)
 
     def _add_line(self, text: bytearray) -> None:
         self._line += 1

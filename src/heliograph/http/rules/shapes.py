@@ -17,7 +17,7 @@ from cattrs.gen import make_dict_unstructure_fn, override
 
 from heliograph.http.rules.schema import Describe, described_by, json_name
 from heliograph.model.event import JSON_OPTIONS
-from heliograph.model.ids import EventId, format_id
+from heliograph.model.ids import EventId, format_id, format_ids
 
 _writing = cattrs.Converter()
 
@@ -42,7 +42,7 @@ _writing.register_unstructure_hook(EventId, format_id)
 
 @_writing.register_unstructure_hook_factory(lambda hint: hint == Sequence[EventId])
 def _write_ids(hint: Any) -> Callable[[Any], Any]:
-    return lambda ids: list(map(format_id, ids))
+    return format_ids
 
 
 def written_as(cls: type, write: Callable[[Any], Any], describe: Describe) -> None:

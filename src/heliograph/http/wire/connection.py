@@ -356,16 +356,17 @@ class Connection:
         if rest := self._send_at_once(data):
             await self._send_rest(rest)
 
-    def _send_at_once(self, data: bytes) -> bytes:
+    def _send_at_once(self, data: bytes) -> bytes | memoryview:
         """Write what the socket takes now, without the cost of a cancel scope; return the rest."""
         try:
-            return data[os.write(self.socket.fileno(), data) :]
+            sent = os.write(self.socket.fileno(), data)
+            return b"" if sent == len(data) else memoryview(data)[sent:]
         except BlockingIOError:
             return data
         except OSError as error:
             raise trio.BrokenResourceError from error
 
-    async def _send_rest(self, data: bytes) -> None:
+    async def _send_rest(self, data: bytes | memoryview) -> None:
         view = memoryview(data)
         stream = stream_of(self.socket)
         try:

@@ -145,9 +145,7 @@ class PostgresArchive:
         """Read and decode the batch that follows ``after``, while the one before is written."""
 
         def read() -> Reading:
-            reading = self._stream.read(after, BATCH_EVENTS)
-            _ = reading.events
-            return reading
+            return self._stream.read(after, BATCH_EVENTS).decoded()
 
         with suppress(Unavailable):  # the next step will meet it
             reading = await trio.to_thread.run_sync(read, abandon_on_cancel=True)

@@ -143,7 +143,7 @@ class RedisLog:
         if through is None or appended.head <= through:
             return appended, None
         with suppress(Unavailable):  # the listening thread will get it, too
-            return appended, self._stream.read(through, TAIL_EVENTS)
+            return appended, self._stream.read(through, TAIL_EVENTS).decoded()
         return appended, None
 
     def _take_in(self, recent: Recent, after: EventId, reading: Reading) -> None:
@@ -237,7 +237,9 @@ class RedisLog:
     def _listen(self, recent: Recent, pause: float) -> Reading:
         """Read the events after those in memory; runs in the listening thread."""
         time.sleep(pause)
-        return self._stream.wait(recent.through, TAIL_EVENTS, BLOCK_MILLISECONDS)
+        reading = self._stream.wait(recent.through, TAIL_EVENTS, BLOCK_MILLISECONDS)
+        own = reading.ids and reading.ids[-1] <= recent.through  # they are in memory by now
+        return reading if own else reading.decoded()
 
     def _deliver(self, token: trio.lowlevel.TrioToken, heard: outcome.Outcome[Reading]) -> None:
         """Hand the listening thread's outcome to Trio; drop it if Trio's run has ended."""
@@ -327,7 +329,7 @@ class RedisLog:
             start = max(start, recent.through)
             if start >= self._position or len(found) > limit:
                 return _page(found, limit, start)
-        reading = await self._call(self._stream.read, start, SCAN_EVENTS)
+        reading = await self._decoded(self._stream.read, start, SCAN_EVENTS)
         if not reading.state.leads_on_from(start):
             return None
         found += _of(selection, reading.events)
@@ -341,7 +343,7 @@ class RedisLog:
             raise Unavailable("the log has not been reached yet")
         ids, through = _ids(_of(selection, recent.after(recent.since))), recent.through
         while through < self._position:  # events of this node that are not in memory yet
-            reading = await self._call(self._stream.read, through, SCAN_EVENTS)
+            reading = await self._decoded(self._stream.read, through, SCAN_EVENTS)
             if not reading.ids:
                 break
             ids += _ids(_of(selection, reading.events))
@@ -380,7 +382,7 @@ class RedisLog:
         found: list[EventId] = []
         before = EventId(through + 1)
         while len(found) < count and before > boundary + 1:
-            reading = await self._call(self._stream.read_back, before, boundary, SCAN_EVENTS)
+            reading = await self._decoded(self._stream.read_back, before, boundary, SCAN_EVENTS)
             complete = reading.state.leads_on_from(boundary)
             if not complete and away is None:
                 return None
@@ -409,6 +411,10 @@ class RedisLog:
 
     async def _call(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         return await trio.to_thread.run_sync(partial(work, *args, **kwargs), limiter=self._limiter)
+
+    async def _decoded(self, read: Callable[P, Reading], *args: P.args, **kwargs: P.kwargs) -> Reading:
+        """Read, and decode in the same thread."""
+        return await self._call(lambda: read(*args, **kwargs).decoded())
 
 
 @attrs.frozen

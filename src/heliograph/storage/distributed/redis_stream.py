@@ -138,6 +138,11 @@ class Reading:
             return self.known
         return [decode(*pair) for pair in zip(self.ids, self.bodies, strict=True)]
 
+    def decoded(self) -> Reading:
+        """Return the reading with its events decoded: for the thread that read it, as they may be large."""
+        _ = self.events
+        return self
+
 
 class RedisStream:
     """The stream, its state and its leases. Every method blocks, and raises ``Unavailable`` in an outage.

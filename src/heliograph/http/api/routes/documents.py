@@ -1,9 +1,14 @@
-"""The API's own description, made once for the settings in force."""
+"""The API's own description, made once for the settings in force.
+
+It is made in a thread, since that takes a tenth of a second.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
+
+import trio
 
 from heliograph.config import Settings
 from heliograph.http.api.documents import asyncapi, openapi
@@ -29,11 +34,13 @@ def with_descriptions(others: Sequence[Endpoint]) -> tuple[Endpoint, ...]:
 
     async def openapi_json(services: Services, who: Identity, asked: Cached) -> Answer:
         """Describe every HTTP endpoint, as OpenAPI 3.1."""
-        return _openapi(services.settings, endpoints).answer(asked)
+        made = await trio.to_thread.run_sync(_openapi, services.settings, endpoints)
+        return made.answer(asked)
 
     async def asyncapi_json(services: Services, who: Identity, asked: Cached) -> Answer:
         """Describe the WebSocket and the event streams, as AsyncAPI 3.0."""
-        return _asyncapi(services.settings).answer(asked)
+        made = await trio.to_thread.run_sync(_asyncapi, services.settings)
+        return made.answer(asked)
 
     endpoints = (
         *others,

@@ -17,7 +17,7 @@ from heliograph.http.api.services import Services
 from heliograph.http.api.shared import ListMeta
 from heliograph.http.rules.asked import Asked
 from heliograph.http.rules.auth import Identity
-from heliograph.http.rules.bodies import JSON, NDJSON, ItemReader
+from heliograph.http.rules.bodies import JSON, NDJSON, ItemReader, Many
 from heliograph.http.rules.parameters import (
     Flag,
     Position,
@@ -82,10 +82,6 @@ def _read_leniently(body: bytes, what: str) -> Any:
         raise Malformed(f"{what}: {error}") from None
 
 
-MANY_ITEMS = 500
-"""The most items that are checked between two checkpoints, which takes milliseconds."""
-
-
 class Items:
     """The body of a publish request: one item, an array of them, or one on each line."""
 
@@ -147,8 +143,8 @@ class Published:
 async def publish(services: Services, who: Identity, asked: PublishOptions, items: list[Any]) -> Published:
     """Append events, all or none; the answer comes when they are durable."""
     read = partial(_drafts, services, asked, items)
-    at_once = len(items) < MANY_ITEMS and not asked.lenient  # mending may look at an item many times
-    checked, mended = read() if at_once else await trio.to_thread.run_sync(read)
+    in_thread = type(items) is Many or asked.lenient  # mending may look at an item many times
+    checked, mended = await trio.to_thread.run_sync(read) if in_thread else read()
     drafts = await services.executions.place(checked, who.covers)
     if who.channels:
         for channel in {draft.channel for draft in drafts}:
