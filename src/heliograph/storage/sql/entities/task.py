@@ -29,7 +29,7 @@ from sqlalchemy import (
 
 from heliograph.model.analytics.rollup import ERROR_CHARACTERS
 from heliograph.model.event import Event
-from heliograph.model.ids import SEQUENCE_BITS, EventId, to_microseconds
+from heliograph.model.ids import SEQUENCE_BITS, to_microseconds
 from heliograph.model.task import (
     CHANGING,
     HEARTBEATS_MISSED,
@@ -160,18 +160,26 @@ def _merge_result(connection: Connection, task: Task) -> None:
     task.result = None
 
 
-def _overdue(silence: Silence) -> ColumnElement[bool]:
-    """Return the condition of tasks silent for ``least_ms`` and for ``HEARTBEATS_MISSED`` heartbeats."""
+def _overdue(silence: Silence) -> Probed:
+    """Return the condition of tasks silent for ``least_ms`` and for ``HEARTBEATS_MISSED`` heartbeats.
+
+    The question is asked once a second, so the condition is compiled once.
+    """
     unit = 1 << SEQUENCE_BITS
     most = (silence.until - silence.since) // unit
-    late = EventId(silence.until - silence.least_ms * unit)
     if most <= silence.least_ms:
-        return false()
-    slow = tasks.c.heartbeat_ms * (HEARTBEATS_MISSED * unit)
+        return Probed(("too early",), false)
+    values = {"silent_until": silence.until, "late": silence.until - silence.least_ms * unit, "most_ms": most}
+    return Probed(("overdue",), _is_overdue, values)
+
+
+def _is_overdue() -> ColumnElement[bool]:
+    slow = tasks.c.heartbeat_ms * (HEARTBEATS_MISSED << SEQUENCE_BITS)
+    until, late, most = (bindparam(name, type_=Big) for name in ("silent_until", "late", "most_ms"))
     return and_(
         BEATING,
-        tasks.c.last_event_id < late,
-        tasks.c.last_event_id < type_coerce(silence.until - slow, Big),
+        type_coerce(tasks.c.last_event_id, Big) < late,
+        type_coerce(tasks.c.last_event_id, Big) < until - type_coerce(slow, Big),
         type_coerce(tasks.c.heartbeat_ms, Big) * HEARTBEATS_MISSED < most,
     )
 
@@ -201,7 +209,7 @@ TASKS = Entity(
     },
     probed={
         "text": lambda connection, text: mentions(connection, tasks, text),
-        "overdue": lambda connection, silence: Probed(None, lambda: _overdue(silence)),
+        "overdue": lambda connection, silence: _overdue(silence),
         "without": lambda connection, names: Probed(names, lambda: _without(names)),
     },
     sorts={
