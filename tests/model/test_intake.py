@@ -153,6 +153,23 @@ def test_nul_is_told_from_the_text_that_stands_for_it() -> None:
         assert refused.value.errors[0].field == "payload.a[0]"
 
 
+@pytest.mark.parametrize(
+    ("body", "fault"),
+    [
+        (b'[{"a": "b"}, {"c": ["x", "y\\udc00"]}]', "[1].c[1] has half a character (U+DC00 alone)"),
+        (b'{"a\\ud83d": 1}', "the name a? has half a character"),
+        (b'{"a": {"b": -Infinity}}', "a.b is -Infinity, which JSON does not have"),
+        (b"NaN", "is NaN, which JSON does not have"),
+        ('{"a": "W\u00fcrfel"}'.encode("latin-1"), "it is not UTF-8 from byte 8 on"),
+    ],
+)
+def test_what_is_no_json_is_named_by_its_place(body: bytes, fault: str) -> None:
+    """The refusal of a text cut in a character, of NaN and of another encoding says where it is."""
+    with pytest.raises(Malformed) as refused:
+        parse_json(body, "the body")
+    assert str(refused.value) == f"the body is not valid JSON: {fault}"
+
+
 @pytest.mark.parametrize("depth", [2, MAX_DEPTH - 1, MAX_DEPTH, MAX_DEPTH + 1, 253, 254, 255, 600, 1000])
 @pytest.mark.parametrize(("opening", "closing"), [("[", "]"), ('{"a":', "}")])
 def test_a_payload_may_not_be_nested_without_end(depth: int, opening: str, closing: str) -> None:

@@ -79,12 +79,14 @@ MESSAGE_FORMS = {
 }
 
 
-_LONG = re.compile(rb"[0-9][0-9.]{16,}(?:[eE][-+]?[0-9]+)?")
-_SOME = re.compile(rb"[0-9.]{17}")
+_LONG = re.compile(rb"[0-9][0-9.]{15,}(?:[eE][-+]?[0-9]+)?")
+_SOME = re.compile(rb"[0-9.]{16}")
 _TINY = re.compile(rb"(?:e-|E-)[0-9]{3,}(?=[\],}\s]|$)")
 _HUGE = re.compile(rb"[0-9.](?:[eE][+]?[0-9]{3,}|[0-9]{300})")
 """In JSON: a possible number that a double can't hold exactly, or part of a text. orjson refuses numbers that
-are too large for a double."""
+are too large for a double. A double keeps any 15 digits, whatever their exponent."""
+
+_HALF = re.compile("[\ud800-\udfff]")
 
 
 def is_kept(number: str) -> bool:
@@ -133,7 +135,7 @@ def parse_json(body: bytes, what: str) -> Any:
     except orjson.JSONDecodeError as error:
         if _HUGE.search(body):
             _refuse_numbers(body, what)
-        raise Malformed(f"{what} is not valid JSON: {error}") from None
+        raise Malformed(f"{what} is not valid JSON: {_fault(body) or error}") from None
     if not all_kept(body):
         _refuse_numbers(body, what)
     return value
@@ -153,9 +155,10 @@ def _refuse_numbers(body: bytes, what: str) -> None:
         raise Malformed(f"{what} is not valid JSON: {error}") from None
     entries = enumerate(value) if isinstance(value, list) else [(None, value)]
     errors = [
-        FieldError(path, f"is {said}, which would be rounded: send it as text", index)
+        FieldError(path, f"is {member.said}, which would be rounded: send it as text", index)
         for index, entry in entries
-        for path, said in _numbers_at_risk(entry, "")
+        for path, member in _members(entry, "")
+        if isinstance(member, _NotKept)
     ]
     if errors:
         raise Invalid(errors)
@@ -175,16 +178,36 @@ def _number(number: str) -> int | float | _NotKept:
     return _NotKept("a whole number beyond 64 bits" if whole else "a number beyond what a double tells apart")
 
 
-def _numbers_at_risk(value: Any, path: str) -> Iterator[tuple[str, str]]:
+def _fault(body: bytes) -> str | None:
+    """Describe the first thing in a body that keeps it from being JSON, where only orjson refuses it."""
+    try:
+        value = json.loads(body.decode(), parse_constant=_NotKept)
+    except UnicodeDecodeError as error:
+        return f"it is not UTF-8 from byte {error.start} on"
+    except (ValueError, RecursionError):
+        return None
+    for path, member in _members(value, ""):
+        if _HALF.search(path):
+            return f"the name {path.encode('utf-8', 'replace').decode()} has half a character"
+        where = f"{path} " if path else ""
+        if isinstance(member, _NotKept):
+            return f"{where}is {member.said}, which JSON does not have"
+        if isinstance(member, str) and (half := _HALF.search(member)):
+            return f"{where}has half a character (U+{ord(half[0]):04X} alone)"
+    return None
+
+
+def _members(value: Any, path: str) -> Iterator[tuple[str, Any]]:
+    """Yield whatever is neither an object nor an array in a value, each with its path."""
     match value:
-        case _NotKept(said):
-            yield path, said
         case dict():
             for name, member in value.items():
-                yield from _numbers_at_risk(member, f"{path}.{name}" if path else str(name))
+                yield from _members(member, f"{path}.{name}" if path else str(name))
         case list():
             for position, member in enumerate(value):
-                yield from _numbers_at_risk(member, f"{path}[{position}]")
+                yield from _members(member, f"{path}[{position}]")
+        case _:
+            yield path, value
 
 
 def parse_items(items: Iterable[Any], max_event_bytes: int, request_key: str | None = None) -> list[Draft]:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import Any, NamedTuple
 
@@ -43,11 +43,17 @@ _NAMED_IN = {"task.status": "result", "task.created": "metadata"}
 _NOT_A_NAME = re.compile(r"[^A-Za-z0-9._:@+=~-]")
 
 
+class Digits(str):
+    """A text that was a number, or the name of one, which would have been read back as another one."""
+
+    __slots__ = ()
+
+
 def read_json(data: bytes) -> Any:
     """Parse JSON as leniently as possible without guessing.
 
     A lone surrogate becomes U+FFFD and NUL becomes ␀. A number that would be read back as another one becomes
-    the text of its digits, and NaN and Infinity become the text of their names.
+    the text of its digits, and NaN and Infinity become the text of their names: ``Digits``.
 
     Raises:
         Malformed: It is not JSON.
@@ -59,7 +65,7 @@ def read_json(data: bytes) -> Any:
         pass
     try:
         value = json.loads(
-            text_of(data), strict=False, parse_int=_number, parse_float=_number, parse_constant=str
+            text_of(data), strict=False, parse_int=_number, parse_float=_number, parse_constant=Digits
         )
     except (ValueError, RecursionError) as error:
         raise Malformed(f"it is not JSON: {error}") from None
@@ -80,6 +86,8 @@ def name_of(text: Any) -> str:
 def plain(value: Any, levels: int = _DEEP) -> Any:
     """Return a value that can be stored; parts that are nested deeper than ``levels`` become JSON text."""
     match value:
+        case Digits():
+            return value
         case str():
             return _kept(value)
         case dict() | list() if levels == 0:
@@ -147,6 +155,9 @@ def parse_leniently(item: Any, max_bytes: int, default_key: str | None) -> tuple
         draft, changed = _mended(_opened(item), max_bytes)
         if draft.key is None and default_key is not None:
             draft = draft._replace(key=default_key)
+    changed += [
+        f"{path}: became text: as a number it can't be kept" for path in _digits(draft.payload, "payload")
+    ]
     if any(mark in draft.body for mark in _REPLACED):
         changed.append("half characters and NUL were replaced by � and ␀, where there were any")
     return draft, changed
@@ -224,13 +235,25 @@ class _Text(NamedTuple):
 
 
 def _long_texts(value: Any, path: str) -> Iterator[_Text]:
-    members = (
-        value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
-    )
-    for name, member in members:
+    for name, member in _entries(value):
         if isinstance(member, str) and len(member) > LONG_TEXT + 1:
             yield _Text(value, name, f"{path}.{name}", member, _size(member))
         yield from _long_texts(member, f"{path}.{name}")
+
+
+def _digits(value: Any, path: str) -> Iterator[str]:
+    """Yield the paths of the numbers that became text."""
+    if isinstance(value, Digits):
+        yield path
+    for name, member in _entries(value):
+        yield from _digits(member, f"{path}.{name}")
+
+
+def _entries(value: Any) -> Iterable[tuple[Any, Any]]:
+    """Return the members of a value, each with its name or place."""
+    if isinstance(value, dict):
+        return value.items()
+    return enumerate(value) if isinstance(value, list) else ()
 
 
 def _size(value: Any) -> int:
@@ -255,7 +278,7 @@ def _kept(text: str) -> str:
     return _HALVES.sub("\ufffd", text).replace("\0", "␀")
 
 
-def _number(text: str) -> int | float | str:
+def _number(text: str) -> int | float | Digits:
     if not is_kept(text):
-        return text
+        return Digits(text)
     return int(text) if text.removeprefix("-").isdigit() else float(text)

@@ -38,6 +38,9 @@ MANY_ITEMS = 500
 CODINGS = {"gzip": 31, "deflate": 15}
 """Content codings that are unpacked, and what zlib calls their windows."""
 
+OLD_NAME = {"x-gzip": "gzip"}
+"""A name that means the same as another one (RFC 9110, section 8.4.1.3)."""
+
 UNPACKED_PIECE = 64 * 1024
 _STRUCTURE = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"|[\[\]{},]', re.DOTALL)
 """Tokens of JSON: strings, so that their content is skipped, and the characters of its structure."""
@@ -139,7 +142,7 @@ async def read_body(reader: BodyReader, asked: Asked, body: bytes | AsyncIterabl
     """
     coding = asked.headers.get("Content-Encoding", "").strip().lower()
     if coding not in {"", "identity"}:
-        return await _read_packed(Unpacked(reader, coding), body)
+        return await _read_packed(Unpacked(reader, OLD_NAME.get(coding, coding)), body)
     if isinstance(body, bytes):
         reader.feed(body)
         return reader.end()
