@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from heliograph.client.items import ItemParser
-from heliograph.model.errors import Malformed
+from heliograph.model.errors import Invalid, Malformed
 
 OBJECTS = st.lists(st.dictionaries(st.text(max_size=5), st.integers(0, 9), max_size=3), max_size=5)
 
@@ -60,6 +60,29 @@ def test_bad_line() -> None:
     """A line that is not JSON is named by its number."""
     with pytest.raises(Malformed, match="line 3"):
         read(b'{"a": 1}\n\n{"b": \n{"c": 3}\n')
+
+
+@pytest.mark.parametrize(
+    ("data", "index", "field"),
+    [
+        (b'{"a": 1}\n{"b": {"wei": 18446744073709551616}}\n', 1, "b.wei"),
+        (b'{"a": 0.1234567890123456789}', 0, "a"),
+        (b'{"a": 1e400}\n', 0, "a"),
+        (b'[{"a": 1}, {"a": 1},\n {"a": 9007199254740993e0}]', 2, "a"),
+    ],
+)
+def test_numbers_are_sent_as_they_are_or_refused(data: bytes, index: int, field: str) -> None:
+    """A number that would be sent as another one is refused by its item and field, as the service does."""
+    with pytest.raises(Invalid) as refused:
+        read(data)
+    (error,) = refused.value.errors
+    assert (error.index, error.field) == (index, field)
+
+
+def test_half_a_character_is_named_by_its_line() -> None:
+    """A first line whose text was cut in a character does not make the input one document."""
+    with pytest.raises(Malformed, match="line 1 is not valid JSON: a has half a character"):
+        ItemParser().feed(b'{"a": "x\\ud83d"}\n{"b": 1}\n')
 
 
 def test_bad_document() -> None:

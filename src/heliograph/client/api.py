@@ -8,14 +8,12 @@ scope around a call. The client runs under Trio and under asyncio; plain code ha
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import aclosing, asynccontextmanager
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
 import httpx
-import orjson
 
 from heliograph.client import answers
 from heliograph.client.answers import (
@@ -29,6 +27,7 @@ from heliograph.client.answers import (
     problem_error,
     unreachable,
 )
+from heliograph.client.encoding import keyed_lines
 from heliograph.client.environment import DEFAULT_URL
 from heliograph.client.retry import insist
 from heliograph.model.errors import HeliographError
@@ -253,15 +252,6 @@ def options(url: str, api_key: str | None) -> dict[str, Any]:
     }
 
 
-def keyed_lines(items: Iterable[Mapping[str, Any]]) -> bytes:
-    """Encode items as NDJSON; each item without a key is given one."""
-    prefix = secrets.token_hex(8)
-    return b"".join(
-        orjson.dumps(_with_key(item, f"{prefix}/{index}"), option=orjson.OPT_APPEND_NEWLINE)
-        for index, item in enumerate(items)
-    )
-
-
 async def raise_for_problem(response: httpx.Response) -> None:
     """Raise the error of an answer that is not a success.
 
@@ -289,8 +279,3 @@ def raise_for_problem_now(response: httpx.Response) -> None:
             if len(body) > MAX_PROBLEM_BYTES:
                 break
         raise problem_error(response.status_code, body, response.headers.get("Retry-After", ""))
-
-
-def _with_key(item: Mapping[str, Any], key: str) -> dict[str, Any]:
-    """Return an item with ``key``, unless it has one; ``null``, as serializers write it, counts as none."""
-    return {**item, "key": key if item.get("key") is None else item["key"]}

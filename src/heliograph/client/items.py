@@ -7,12 +7,14 @@ only at the end. The first line that is not blank decides: if it is a whole JSON
 
 from __future__ import annotations
 
+import json
 from codecs import BOM_UTF8
 from typing import Any
 
-import orjson
+import attrs
 
-from heliograph.model.errors import Malformed
+from heliograph.model.errors import Invalid
+from heliograph.model.intake import parse_json
 
 
 class ItemParser:
@@ -21,6 +23,7 @@ class ItemParser:
     def __init__(self) -> None:
         self._buffer = bytearray()
         self._line = 1
+        self._count = 0
         self._lines: bool | None = None  # whether it is NDJSON; None: only blanks so far
 
     def feed(self, data: bytes) -> list[Any]:
@@ -28,6 +31,7 @@ class ItemParser:
 
         Raises:
             Malformed: A line is not JSON; the message has its number.
+            Invalid: It has numbers that would be read back as others.
         """
         searched = len(self._buffer)  # so that one long line is not searched anew for each of its pieces
         self._buffer += data
@@ -45,7 +49,7 @@ class ItemParser:
                 if self._lines is None:
                     self._lines = _is_object(line)
                     continue
-                items.append(_read(line, self._line))
+                items.append(self._read(line))
             self._line += 1
             start = end + 1
         del self._buffer[:start]
@@ -56,22 +60,27 @@ class ItemParser:
 
         Raises:
             Malformed: It is not JSON; the message has the number of the line where the fault begins.
+            Invalid: It has numbers that would be read back as others.
         """
         if not self._buffer.strip():
             return []
-        document = _read(self._buffer, self._line)
+        document = self._read(bytes(self._buffer))
         return document if isinstance(document, list) else [document]
+
+    def _read(self, text: bytes) -> Any:
+        try:
+            value = parse_json(text, f"line {self._line}")
+        except Invalid as invalid:
+            here = self._count
+            raise Invalid(
+                [attrs.evolve(error, index=here + (error.index or 0)) for error in invalid.errors]
+            ) from None
+        self._count += 1
+        return value
 
 
 def _is_object(line: bytes) -> bool:
     try:
-        return isinstance(orjson.loads(line), dict)
-    except orjson.JSONDecodeError:
+        return isinstance(json.loads(line), dict)  # NaN and half characters, too, are refused as this line's
+    except (ValueError, RecursionError):
         return False
-
-
-def _read(text: bytes | bytearray, line: int) -> Any:
-    try:
-        return orjson.loads(text)
-    except orjson.JSONDecodeError as error:
-        raise Malformed(f"line {line} is not JSON: {error}") from None

@@ -12,7 +12,8 @@ import httpx
 
 from heliograph.client import answers
 from heliograph.client.answers import Accepted, Call, EventPage, OutputLine, TaskPage, TaskState, unreachable
-from heliograph.client.api import keyed_lines, options, raise_for_problem_now
+from heliograph.client.api import options, raise_for_problem_now
+from heliograph.client.encoding import keyed_lines
 from heliograph.client.environment import DEFAULT_URL
 from heliograph.model.backoff import Backoff
 from heliograph.model.errors import TooMany, Unavailable
