@@ -101,3 +101,22 @@ async def test_a_mistake_in_a_message_is_told(api: Api, monkeypatch: pytest.Monk
             await watch.say("subscribe", channel="task:1")
             assert (await watch.end())["code"] == 1011
     assert [entry["log_level"] for entry in logs] == ["error"]
+
+
+@pytest.mark.parametrize(
+    ("field", "said"),
+    [
+        ("18446744073709551616", "n: is a whole number beyond 64 bits"),
+        ("0.1234567890123456789", "n: is a number beyond what a double tells apart"),
+        ("9007199254740993e0", "n: is a number beyond what a double tells apart"),
+        ('"cut \\ud83d"', "n has half a character"),
+    ],
+)
+async def test_what_would_be_changed_is_refused_by_its_name_and_ref(api: Api, field: str, said: str) -> None:
+    """A message with a number or text that can't be kept is refused as over HTTP; its sender knows which."""
+    async with await open_ws(api.url, "/ws/page") as watch:
+        for kind in ("ping", "chat.message", "task.input"):
+            await watch.send_frame(TEXT, f'{{"type": "{kind}", "ref": [7], "n": {field}}}'.encode())
+            told = await watch.until("error")
+            assert told.fields["ref"] == [7]
+            assert said in told.fields["detail"]

@@ -11,9 +11,10 @@ from heliograph.actors.subscription import Overflow
 from heliograph.http.streams.watching import MAX_TAIL, WatchRequest
 from heliograph.http.wire.frames import json_frame
 from heliograph.model.channels import Selection, parse_selector, parse_topic_pattern
-from heliograph.model.errors import Invalid
+from heliograph.model.errors import ClientFault, Invalid
 from heliograph.model.ids import is_time, parse_position
 from heliograph.model.intake import parse_json
+from heliograph.model.mend import read_json
 
 MAX_EVERY = 60
 """The longest interval, in seconds, of a subscription to each channel's newest event."""
@@ -30,7 +31,8 @@ def message_of(text: bytes) -> dict[str, Any]:
     """Parse a message.
 
     Raises:
-        Invalid: It is not JSON, or not an object.
+        Malformed: It is not JSON.
+        Invalid: It is not an object, or has numbers that would be read back as others.
     """
     message = parse_json(text, "the message")
     if not isinstance(message, dict):
@@ -111,6 +113,15 @@ def ref_of(message: dict[str, Any]) -> Any:
     except orjson.JSONEncodeError:
         raise Invalid.field("ref", "is nested too deeply to be returned") from None
     return ref
+
+
+def ref_of_refused(text: bytes) -> Any:
+    """Return the ``ref`` of a message that was refused as JSON, as far as it can be read; else ``None``."""
+    try:
+        message = read_json(text)
+        return ref_of(message) if isinstance(message, dict) else None
+    except ClientFault:
+        return None
 
 
 def text_of(message: dict[str, Any], name: str) -> str | None:

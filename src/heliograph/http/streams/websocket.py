@@ -26,7 +26,15 @@ from heliograph.actors.subscription import Overflow
 from heliograph.http.rules.auth import Authenticator, Identity
 from heliograph.http.rules.problems import describe
 from heliograph.http.rules.quotas import QuotaExceeded
-from heliograph.http.streams.messages import kind_of, message_of, ref_of, request_of, selection_of, text_of
+from heliograph.http.streams.messages import (
+    kind_of,
+    message_of,
+    ref_of,
+    ref_of_refused,
+    request_of,
+    selection_of,
+    text_of,
+)
 from heliograph.http.streams.reason import Reason
 from heliograph.http.streams.registry import ANONYMOUS, StreamRegistry
 from heliograph.http.streams.stream import Stream
@@ -44,6 +52,7 @@ from heliograph.http.wire.frames import (
 )
 from heliograph.model.channels import STATUS, Selection
 from heliograph.model.errors import (
+    ClientFault,
     Forbidden,
     HeliographError,
     Invalid,
@@ -309,9 +318,13 @@ class WebSocketStream(Stream):
         if len(message) > self.limits.max_message_bytes:
             self.end(Reason.TOO_BIG)
             return
-        ref: Any = None
         try:
             said = message_of(message)
+        except ClientFault as fault:
+            self._error(fault, ref_of_refused(message))
+            return
+        ref: Any = None
+        try:
             ref = ref_of(said)
             self._act(said, ref)
         except Exception as error:  # a bug is logged
