@@ -270,6 +270,16 @@ async def test_an_engine_reports_a_task(page: Page) -> None:
     assert (await page.api.get("/api/v1/tasks/task-9"))["result"]["thoughts"] == "…"
 
 
+async def test_what_a_task_has_so_far_is_kept_before_its_end(page: Page) -> None:
+    """What an engine says beside a status that is no end stands in the event; it ends nothing."""
+    told = {"status": "running", "output": "half done", "cost_usd": 0.25, "step": 2}
+    await page.api.http.patch("/api/tasks/task-8", json=told)
+    (event,) = (await page.api.get("/api/v1/events?channel=task:task-8"))["events"]
+    assert event["payload"]["result"] == {"output": "half done", "cost_usd": 0.25, "step": 2}
+    task = await page.api.get("/api/v1/tasks/task-8")
+    assert (task["status"], task["result"], task["finished_at"]) == ("running", None, None)
+
+
 async def test_an_engine_may_speak_before_the_task_is_known(page: Page) -> None:
     """What an engine says of a task that nobody has created begins it."""
     await page.api.http.patch("/api/tasks/new", json={"status": "running"})

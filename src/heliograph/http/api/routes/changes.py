@@ -147,13 +147,14 @@ async def change_task(services: Services, who: Identity, asked: Changing, body: 
     status = status_word(body.status) or body.status
     task_id = await services.engine.our_name(asked.task_id)
     who.require_channel(f"task:{task_id}")
+    said = attrs.asdict(body, recurse=False)
+    beside = {**said.pop("others"), **said}
+    del beside["status"], beside["result"]
+    result = body.result if isinstance(body.result, dict) else {"stdout": body.result}
+    outcome = {name: one for name, one in {**result, **beside}.items() if one is not None}
     payload: dict[str, Any] = {"task_id": task_id, "status": status}
-    if status in TERMINAL:
-        said = attrs.asdict(body, recurse=False)
-        beside = {**said.pop("others"), **said}
-        del beside["status"], beside["result"]
-        result = body.result if isinstance(body.result, dict) else {"stdout": body.result}
-        payload["result"] = {name: one for name, one in {**result, **beside}.items() if one is not None}
+    if outcome or status in TERMINAL:
+        payload["result"] = outcome
     cursor = await _append(services, who, "task.status", payload, asked.request_key)
     return TaskChanged(task_id, status, cursor)
 
