@@ -101,12 +101,14 @@ class PrefixProxy:
     Args:
         target: The loopback port behind it.
         prefix: Such as ``/helio``.
+        host: The ``Host`` that it sends, as proxies do by default; ``None``: the client's.
     """
 
-    def __init__(self, target: int, prefix: str) -> None:
+    def __init__(self, target: int, prefix: str = "", host: str | None = None) -> None:
         self.port = 0
         self._target = target
         self._prefix = prefix.encode()
+        self._host = host
 
     async def run(self, *, task_status: trio.TaskStatus[None]) -> None:
         """Serve until cancelled; started once ``port`` is known."""
@@ -126,6 +128,8 @@ class PrefixProxy:
             await near.send_all(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
             return
         head = head.replace(b" " + self._prefix + b"/", b" /", 1)
+        if self._host is not None:
+            head = re.sub(rb"(?im)^host: .*(?=\r$)", f"Host: {self._host}".encode(), head)
         if b"upgrade: websocket" not in head.lower():
             head = re.sub(rb"(?i)connection: keep-alive", b"Connection: close", head)
         far = await trio.open_tcp_stream("127.0.0.1", self._target)

@@ -389,6 +389,20 @@ async def test_works_below_a_path(page: Page, served: Service, nursery: trio.Nur
     assert page.messages == []
 
 
+async def test_a_refused_origin_is_explained(page: Page, served: Service, nursery: trio.Nursery) -> None:
+    """Behind a proxy that hides the page's host the page says why it is not live, and what to do there."""
+    proxy = PrefixProxy(served.port, host="backend")
+    await nursery.start(proxy.run)
+    await served.write("t", "line 1")
+    await page.go(f"http://127.0.0.1:{proxy.port}/")
+    banner = "document.getElementById('banner').innerText"
+    said = await page.until(f"{banner}.includes('origin') && {banner}")
+    assert f"the origin http://127.0.0.1:{proxy.port} is neither the page's own host, backend," in said
+    assert "have it pass Host on, or name it in HELIOGRAPH_TRUSTED_PROXIES" in said
+    assert "key" not in said
+    await page.until(f"{ROWS}.length === 1 && {STATE} !== 'live'")
+
+
 async def test_tabs_share_one_socket(page: Page, served: Service) -> None:
     """A second tab is live and hears what the first does, over the connection that is there."""
     await page.go(served.url)
@@ -510,12 +524,16 @@ async def test_key_is_asked_for_and_used(page: Page, stopped_service: Service) -
         await second.until(f"{STATE} === 'live' && {LINES}.length === 1")
         full = "fetch(document.getElementById('full').href).then((answer) => answer.text())"
         assert await second.evaluate(full) == "with a key\n"
-        await second.evaluate("document.getElementById('open-palette').click()")
-        await second.until("document.querySelector('.palette input') === document.activeElement")
-        for letter in "log out":
-            await second.press(letter)
-        await second.press("Enter")
-        await second.until("document.getElementById('ask-key')?.open")
+        for action in ("another key", "log out"):
+            await second.evaluate("document.getElementById('open-palette').click()")
+            await second.until("document.querySelector('.palette input') === document.activeElement")
+            for letter in action:
+                await second.press(letter)
+            await second.press("Enter")
+            await second.until("document.getElementById('ask-key')?.open")
+            await second.press("Escape")
+            await second.until("!document.getElementById('ask-key')")
+            assert await second.evaluate("document.getElementById('banner').hidden") == (action != "log out")
 
 
 async def test_log_is_searched_by_the_service(page: Page, served: Service) -> None:

@@ -178,6 +178,7 @@ function drawState({ name, since, next }) {
 /** Show a notice until it is dismissed or replaced, with something to do about it; null hides it. */
 function say(text, kind = "problem", action = null) {
   const banner = byId("banner");
+  if (!banner.hidden && banner.firstElementChild.firstChild?.data === text) return; // or it would be read out at every attempt
   banner.hidden = text === null;
   banner.dataset.kind = kind;
   banner.firstElementChild.replaceChildren(...[text, action && h("button", { onclick: action.does }, action.title)].filter(Boolean));
@@ -203,8 +204,10 @@ async function probe() {
 }
 
 let asking = false; // for a key: at most once at a time, and not again until the reader wants to
+let needed = false; // nothing goes on without one
 
 function needKey() {
+  needed = true;
   streams.stop();
   drawState({ name: "stopped", since: null, next: null });
   if (!asking) giveKey();
@@ -213,7 +216,8 @@ function needKey() {
 async function giveKey(refused = "") {
   asking = true;
   const key = await askKey(refused);
-  if (key === null) return say("A key is needed to see anything here.", "problem", { title: "Give a key", does: () => giveKey() });
+  if (key === null && needed) return say("A key is needed to see anything here.", "problem", { title: "Give a key", does: () => giveKey() });
+  if (key === null) return void (asking = false);
   try {
     await api.begin(key);
     location.reload(); // everything begins anew, with what this key may see

@@ -37,7 +37,7 @@ export function openPalette(shell, actions) {
       list,
       items.map(({ title, mark }, i) => h("li", { id: `palette-${i}`, role: "option", "aria-selected": String(i === chosen), onclick: () => take(i), onpointermove: () => choose(i) }, h("span", {}, title), mark)),
     );
-    if (!items.length) fill(list, [h("li.quiet", {}, "Nothing is called so.")]);
+    if (!items.length) fill(list, [h("li.quiet", { role: "option", "aria-disabled": "true" }, "Nothing is called so.")]);
     input.setAttribute("aria-activedescendant", items.length ? `palette-${chosen}` : "");
     list.children[chosen]?.scrollIntoView({ block: "nearest" });
   }
