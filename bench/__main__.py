@@ -11,7 +11,7 @@ import click
 import orjson
 from rich.console import Console
 
-from bench import calls, client, conversations, machine, multitude, programs, report, scenarios, storage
+from bench import calls, client, conversations, machine, multitude, programs, report, scenarios, storage, tls
 from bench.peer import Peer
 from bench.peers.fastapi import FastApiPeer
 from bench.peers.floor import FloorPeer
@@ -33,6 +33,7 @@ SCENARIOS = (
     *conversations.SCENARIOS,
     *client.SCENARIOS,
     *programs.SCENARIOS,
+    *tls.SCENARIOS,
 )
 
 

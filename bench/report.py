@@ -122,6 +122,19 @@ ROWS = (
     Row("client", "line_us_away", "the same with the service away, µs"),
     Row("client", "slowest_ms_away", "the slowest of those, ms", digits=2),
     Row("client", "import_ms", "to import the client, ms"),
+    *(
+        Row("tls", f"{transport}_{name}_kib", f"TLS: resident KiB per idle {what}, {name}")
+        for transport, what in (("ws", "WebSocket"), ("sse", "event stream"))
+        for name in ("plain", "tls")
+    ),
+    Row("tls", "plain_connect_us", "TLS: CPU µs per connection without a request, plain", digits=0),
+    Row(
+        "tls", "tls_connect_us", "TLS: CPU µs per connection without a request, with its handshake", digits=0
+    ),
+    Row("tls", "half_open_kib", "TLS: resident KiB per half-open handshake"),
+    Row("tls", "half_open_us", "TLS: CPU µs per half-open handshake", digits=0),
+    Row("tls", "half_open_seconds", "TLS: seconds until 500 of them are given up"),
+    Row("tls", "flood_kept", "TLS: connections kept of 3,000 half-open ones", digits=0),
 )
 
 FAULTS = {

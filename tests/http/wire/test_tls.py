@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import ssl
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -55,9 +56,9 @@ async def start(nursery: trio.Nursery, tmp_path: Path) -> AsyncIterator[Serve]:
     """Start a service with a certificate."""
     clients: list[httpx.AsyncClient] = []
 
-    async def begin(**sections: Any) -> Api:
+    async def begin(server: Mapping[str, Any] = {}, **sections: Any) -> Api:
         certificate, key = write(tmp_path)
-        server = {"port": 0, "tls_cert": certificate, "tls_key": key}
+        server = {"port": 0, "tls_cert": certificate, "tls_key": key, **server}
         served = await serve(
             nursery, settings_for(embedded_form(tmp_path / "data").folder, server=server, **sections)
         )
@@ -188,6 +189,55 @@ async def test_what_is_not_tls_is_turned_away(start: Serve, monkeypatch: pytest.
         await trio.aclose_forcefully(plain)
     monkeypatch.setattr(tls, "HANDSHAKE_SECONDS", 10.0)
     assert "heliograph_tls_failed_total 2.0" in (await api.http.get("/metrics")).text
+
+
+async def test_half_open_handshakes_keep_nobody_out(start: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of more handshakes than may be under way the oldest is ended, long before its deadline."""
+    monkeypatch.setattr(tls, "MOST_HANDSHAKES", 3)
+    api = await start()
+    port = httpx.URL(api.url).port
+    assert port is not None
+    silent = [await trio.open_tcp_stream("127.0.0.1", port) for _ in range(5)]
+    assert (await api.http.get("/api/health")).status_code == 200  # the sixth
+    text = (await api.http.get("/metrics")).text
+    assert "heliograph_tls_failed_total 3.0" in text
+    for number, plain in enumerate(silent):
+        if number < 3:
+            with trio.fail_after(20):
+                assert await ended(plain)
+        await trio.aclose_forcefully(plain)
+
+
+async def ended(plain: trio.SocketStream) -> bool:
+    """Tell whether the service has ended a connection on which it has said nothing; wait until it does."""
+    try:
+        return await plain.receive_some() == b""
+    except trio.BrokenResourceError:
+        return True
+
+
+def carrying(task: trio.lowlevel.Task | None = None) -> int:
+    """Count the tasks that carry bytes of connections over TLS."""
+    task = task or trio.lowlevel.current_root_task()
+    assert task is not None
+    beneath = [child for nursery in task.child_nurseries for child in nursery.child_tasks]
+    return task.name.rpartition(".")[2].startswith("_carry") + sum(map(carrying, beneath))
+
+
+async def test_who_takes_nothing_is_given_up(start: Serve) -> None:
+    """A peer that asks and never reads holds its connection no longer than the write timeout."""
+    api = await start(server={"write_timeout": 0.2})
+    stream = await connect(api)
+    asking = request_head("GET", "/openapi.json", {"Host": "127.0.0.1"}) * 100  # 30 MB to take
+    with suppress(trio.BrokenResourceError):
+        await stream.send_all(asking)
+    await until(given_up)
+    await trio.aclose_forcefully(stream)
+
+
+async def given_up() -> bool:
+    """Tell whether no connection is carried any more."""
+    return carrying() == 0
 
 
 async def test_the_commands_work_against_it(start: Serve, tmp_path: Path) -> None:

@@ -207,7 +207,7 @@ class Server:
                     if self.tls is None:
                         handlers.start_soon(self._handle, sock)
                     else:
-                        handlers.start_soon(self.tls.serve, sock, self._handle)
+                        handlers.start_soon(self.tls.serve, sock, self._handle, self.write_timeout)
         finally:
             trio.lowlevel.notify_closing(listening)
             listening.close()

@@ -3,7 +3,10 @@
 Streams are written by descriptor, many in one system call, and that can't be done to an SSL object. So each
 connection over TLS gets a pair of sockets: one end is served as any accepted connection is, and two tasks
 carry bytes between the other end and the peer. What is bounded stays bounded, since the pair's buffers are
-the kernel's and small, and each task holds one read at a time. It costs two tasks and the SSL object for each
+the kernel's and small, and each task holds one read at a time. A peer that takes nothing is given up after
+the write timeout, as in the clear: the service itself sees only the pair. A handshake has a deadline; of very
+many that are under way the oldest is given up for the newest, so peers that connect and say nothing can't
+keep others out: a handshake that goes on takes milliseconds. It costs two tasks and the SSL object for each
 connection: for tens of thousands of watchers a proxy in front is the better place for TLS.
 
 The certificate's files are checked once a second, and at once after a SIGHUP. New connections get the new
@@ -23,10 +26,14 @@ import structlog
 import trio
 
 from heliograph.http.wire.connection import stream_of
+from heliograph.http.wire.descriptor import reset_on_close
 from heliograph.model.errors import SettingsError
 
 LOOK_SECONDS = 1.0
 HANDSHAKE_SECONDS = 10.0
+MOST_HANDSHAKES = 1000
+"""The most handshakes under way; one more ends the oldest."""
+
 FAREWELL_SECONDS = 1.0
 READ_BYTES = 64 * 1024
 
@@ -71,6 +78,7 @@ class Tls:
     def __init__(self, certificate: Path, key: Path | None = None) -> None:
         self._files = (certificate, key)
         self.stats = TlsStats()
+        self._opening: dict[trio.CancelScope, None] = {}  # handshakes under way, the oldest first
         self._seen = self._stamp()
         try:
             self._context = self._load()
@@ -126,8 +134,14 @@ class Tls:
             await trio.sleep(LOOK_SECONDS)
             self.look()
 
-    async def serve(self, sock: socket.socket, handle: Handle) -> None:
-        """Serve an encrypted connection by ``handle``; return when it has ended."""
+    async def serve(self, sock: socket.socket, handle: Handle, write_timeout: float) -> None:
+        """Serve an encrypted connection by ``handle``; return when it has ended.
+
+        Args:
+            sock: The connection.
+            handle: Serves its plain end.
+            write_timeout: Seconds after which a peer that takes no bytes is given up.
+        """
         try:
             peer: str | None = str(sock.getpeername()[0])
         except OSError:
@@ -136,25 +150,35 @@ class Tls:
         try:
             encrypted = await self._handshake(stream, peer)
             if encrypted is not None:
-                await _relay(encrypted, peer, handle)
+                await _relay(encrypted, peer, handle, write_timeout)
         finally:
             stream.socket.close()
 
     async def _handshake(self, stream: trio.SocketStream, peer: str | None) -> Encrypted | None:
         """Begin TLS; return ``None`` when the peer does not."""
         encrypted = trio.SSLStream(stream, self._context, server_side=True)
-        try:
-            with trio.fail_after(HANDSHAKE_SECONDS):
+        if len(self._opening) >= MOST_HANDSHAKES:
+            oldest = next(iter(self._opening))
+            del self._opening[oldest]
+            oldest.cancel()
+        reason = "given up"
+        with trio.move_on_after(HANDSHAKE_SECONDS) as scope:
+            self._opening[scope] = None
+            try:
                 await encrypted.do_handshake()
-        except (*LOST, trio.TooSlowError) as error:
-            self.stats.failed += 1
-            log.debug("no TLS", peer=peer, reason=str(error.__cause__ or error))
-            return None
-        self.stats.handshakes += 1
-        return encrypted
+            except LOST as error:
+                reason = str(error.__cause__ or error)
+            else:
+                self.stats.handshakes += 1
+                return encrypted
+            finally:
+                self._opening.pop(scope, None)
+        self.stats.failed += 1
+        log.debug("no TLS", peer=peer, reason=reason)
+        return None
 
 
-async def _relay(encrypted: Encrypted, peer: str | None, handle: Handle) -> None:
+async def _relay(encrypted: Encrypted, peer: str | None, handle: Handle, write_timeout: float) -> None:
     """Let ``handle`` serve the plain end of a socket pair; carry bytes between the pair and the peer."""
     ours, other = socket.socketpair()
     ours.setblocking(False)
@@ -163,7 +187,7 @@ async def _relay(encrypted: Encrypted, peer: str | None, handle: Handle) -> None
         async with trio.open_nursery() as nursery:
             reading = _PeerReading()
             nursery.start_soon(_carry_in, encrypted, theirs, reading)
-            nursery.start_soon(_carry_out, theirs, encrypted, reading)
+            nursery.start_soon(_carry_out, theirs, encrypted, reading, write_timeout)
             await handle(ours, peer)
     finally:
         theirs.socket.close()
@@ -192,12 +216,17 @@ async def _carry_in(encrypted: Encrypted, inner: trio.SocketStream, reading: _Pe
     reading.ended.set()
 
 
-async def _carry_out(inner: trio.SocketStream, encrypted: Encrypted, reading: _PeerReading) -> None:
+async def _carry_out(
+    inner: trio.SocketStream, encrypted: Encrypted, reading: _PeerReading, write_timeout: float
+) -> None:
     """Carry bytes from the inner socket to the peer; then shut TLS down and let the peer read to the end."""
     try:
         while data := await inner.receive_some(READ_BYTES):
-            await encrypted.send_all(data)
-    except LOST:
+            with trio.fail_after(write_timeout):
+                await encrypted.send_all(data)
+    except (*LOST, trio.TooSlowError) as error:
+        if isinstance(error, trio.TooSlowError):
+            reset_on_close(encrypted.transport_stream.socket.fileno())
         reading.scope.cancel()
         with suppress(OSError):
             inner.socket.shutdown(socket.SHUT_RDWR)
