@@ -181,6 +181,19 @@ async def test_restart_of_the_service_loses_nothing(page: Page, served: Service)
     await page.until(f"{ROWS}.some((row) => row.includes('After the restart'))")
 
 
+async def test_a_view_that_could_not_be_loaded_comes_when_the_service_is_back(
+    page: Page, served: Service
+) -> None:
+    """Who goes to a view that was never open while the service is away is told so, and sees it afterwards."""
+    await page.go(served.url)
+    await page.until(f"{STATE} === 'live'")
+    await served.stop()
+    await page.evaluate("location.hash = '#/agents'")
+    await page.until("document.getElementById('banner').innerText.includes('could not be loaded')")
+    await served.start()
+    await page.until(f"{STATE} === 'live' && document.querySelector('.view-agents .empty-state') !== null")
+
+
 async def test_service_with_another_log_is_taken_anew(page: Page, served: Service) -> None:
     """When the stream can't be resumed, the page says so and shows what the service has now."""
     await served.write("before", "line 1")
@@ -509,6 +522,7 @@ async def test_key_is_asked_for_and_used(page: Page, stopped_service: Service) -
     await page.until("document.getElementById('ask-key')?.open")
     await page.press("Escape")  # is no dead end
     await page.until("document.getElementById('banner').innerText.includes('Give a key')")
+    assert await page.evaluate(STATE) == "stopped"
     await page.evaluate("document.querySelector('#banner p button').click()")
     await give("wrong")
     await is_refused("unknown API key")

@@ -110,8 +110,13 @@ async def test_palette_goes_anywhere(page: Page, served: Service) -> None:
     await say("theme: light")
     await page.press("Enter")
     await page.until("getComputedStyle(document.body).backgroundColor === 'rgb(247, 248, 250)'")
+    await say("x")
+    await page.press("Escape")
+    await page.until("document.querySelector('dialog') === null")
     await page.press("?")
-    await page.until("document.getElementById('help')?.open")
+    await page.until("document.activeElement.id === 'help-title'")  # not the button below what is to be read
+    await page.evaluate("history.back()")
+    await page.until("document.querySelector('dialog') === null")
 
 
 async def test_sessions(page: Page, served: Service) -> None:
@@ -204,6 +209,9 @@ async def test_a_conversation_is_said_and_heard(page: Page, served: Service) -> 
     assert await page.evaluate("document.querySelector('.prose pre').innerText") == "code"
     assert not await page.evaluate("document.querySelectorAll('.message')[1].hasAttribute('data-growing')")
     await page.until("document.querySelector('.conversations').innerText.includes('2 messages')")
+    when = "document.querySelector('.conversations time')"
+    await page.evaluate(f"{when}.dateTime = new Date(Date.now() - 7_300_000).toISOString()")
+    await page.until(f"{when}.innerText === '2h'")  # times go on when nothing happens
     assert page.messages == []
 
 

@@ -13,6 +13,7 @@ import { format, parse } from "./core/route.js";
 import { SharedStreams } from "./core/shared.js";
 import { Streams } from "./core/streams.js";
 import { Tasks } from "./core/tasks.js";
+import { tick } from "./parts/chips.js";
 import { askKey } from "./parts/key.js";
 import { h, put } from "./parts/dom.js";
 import { VIEWS } from "./views/index.js";
@@ -78,6 +79,7 @@ export const shell = {
 
 const open = new Map(); // name → {view, node, instance}
 let turn = 0;
+let unloaded = false; // whether the view's module could not be had
 
 function here() {
   return parse(location.hash, VIEWS) ?? { view: null, values: {}, query: new URLSearchParams() };
@@ -89,6 +91,7 @@ function segmentsOf({ view, values }) {
 
 async function navigate() {
   const now = ++turn;
+  unloaded = false;
   const place = here();
   const main = place.view ?? VIEWS[0];
   const wanted = VIEWS.filter((view) => view === main || view.name === main.beside);
@@ -99,6 +102,7 @@ async function navigate() {
     open.delete(name);
   }
   document.body.dataset.view = main.name;
+  document.querySelector("dialog:is(.palette, .help)")?.close(); // Back was pressed in it
   document.body.classList.toggle("beside", wanted.length > 1);
   for (const link of byId("views").children) {
     if (wanted.some(({ name, under }) => link.dataset.view === (under ?? name))) {
@@ -126,7 +130,8 @@ async function show(view, place, now) {
   try {
     module = await view.load();
   } catch {
-    say("This view could not be loaded: the service is away, or was updated. Reload the page when it is back.");
+    unloaded = true;
+    say("This view could not be loaded: the service is away, or was updated.", "problem", { title: "Reload", does: () => location.reload() });
     return false;
   }
   if (now !== turn) return false;
@@ -162,11 +167,13 @@ function frame(now) {
 
 function showState(state) {
   drawState(state);
+  if (state.name === "live" && unloaded) location.reload(); // a browser may keep that a module could not be had
   if (state.name === "live" && byId("banner").dataset.kind === "problem" && !asking) say(null);
 }
 
 /* While the service is away: since when, and when the next attempt is. */
-function drawState({ name, since, next }) {
+function drawState(state) {
+  const { name, since, next } = needed ? STOPPED : state;
   const node = byId("connection");
   node.dataset.state = name;
   const words = [name === "idle" ? "connecting" : name];
@@ -205,11 +212,12 @@ async function probe() {
 
 let asking = false; // for a key: at most once at a time, and not again until the reader wants to
 let needed = false; // nothing goes on without one
+const STOPPED = { name: "stopped", since: null, next: null };
 
 function needKey() {
   needed = true;
   streams.stop();
-  drawState({ name: "stopped", since: null, next: null });
+  drawState(streams.state);
   if (!asking) giveKey();
 }
 
@@ -281,6 +289,7 @@ setInterval(() => {
   const points = rates.map((n, i) => `${((i / (RATE_SECONDS - 1)) * 90).toFixed(1)},${(20.5 - (n / highest) * 19).toFixed(1)}`).join(" ");
   const line = byId("spark").firstElementChild;
   if (line.getAttribute("points") !== points) line.setAttribute("points", points);
+  tick(api.now());
   redraw(); // times go on
 }, 1000);
 

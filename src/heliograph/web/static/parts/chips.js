@@ -10,10 +10,18 @@ export function pill(status) {
 
 const MEANS = { success: "completed", pending: "queued", skipped: "cancelled", paused: "waiting_input", received: "queued", accepted: "completed", healthy: "completed", ok: "completed", ready: "completed", active: "running" };
 
-/** A time: how long ago, with the whole of it at hand. */
+/** A time: how long ago, with the whole of it at hand; `tick` lets it go on. */
 export function ago(iso, now) {
   if (!iso) return "";
-  return h("time", { datetime: iso, title: new Date(iso).toLocaleString(undefined, { dateStyle: "full", timeStyle: "long" }) }, age(now - Date.parse(iso)));
+  return h("time.ago", { datetime: iso, title: new Date(iso).toLocaleString(undefined, { dateStyle: "full", timeStyle: "long" }) }, age(now - Date.parse(iso)));
+}
+
+/** Bring what `ago` has made up to date. */
+export function tick(now) {
+  for (const node of document.querySelectorAll("time.ago")) {
+    const text = age(now - Date.parse(node.dateTime));
+    if (node.textContent !== text) node.textContent = text;
+  }
 }
 
 /** A number that matters, its name, and what share of itself it changed by. */

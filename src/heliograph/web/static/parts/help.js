@@ -12,7 +12,7 @@ const KEYS = [
 export function openHelp() {
   if (document.getElementById("help")) return;
   const sections = KEYS.map(([title, keys]) => h("section", {}, h("h3", {}, title), h("dl", {}, ...keys.flatMap(([key, does]) => [h("dt", {}, ...key.split(" ").map((one) => (one === "then" ? " then " : h("kbd", {}, one.replace(",", ""))))), h("dd", {}, does)]))));
-  const dialog = h("dialog.help", { id: "help", "aria-labelledby": "help-title" }, h("h2", { id: "help-title" }, "Keys"), ...sections, h("button", { onclick: () => dialog.close() }, "Close"));
+  const dialog = h("dialog.help", { id: "help", "aria-labelledby": "help-title" }, h("h2", { id: "help-title", tabindex: "-1", autofocus: true }, "Keys"), ...sections, h("button", { onclick: () => dialog.close() }, "Close"));
   dialog.addEventListener("close", () => dialog.remove());
   dialog.addEventListener("click", ({ target }) => target === dialog && dialog.close());
   document.body.append(dialog);

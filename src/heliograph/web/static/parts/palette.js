@@ -79,6 +79,7 @@ export function openPalette(shell, actions) {
     const by = { ArrowDown: 1, ArrowUp: -1 }[event.key];
     if (by) choose((chosen + by + items.length) % Math.max(1, items.length));
     else if (event.key === "Enter") take(chosen);
+    else if (event.key === "Escape") dialog.close(); // the field alone would only be emptied
     else return;
     event.preventDefault();
   });

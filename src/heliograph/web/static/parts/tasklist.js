@@ -180,6 +180,7 @@ class Row {
     this.said = h("span.unseen");
     this.link = h("a.row", { href: address }, h("i.dot"), h("span.name", {}, this.name, this.badge), ...cells.map(([, cell]) => cell), this.said);
     this.node = h("li", {}, this.link);
+    this.link.addEventListener("pointerenter", () => (this.name.title = this.name.textContent)); // there may be no room for it
   }
 
   draw(task, now, absolute, still) {

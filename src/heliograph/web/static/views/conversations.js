@@ -1,8 +1,9 @@
 /* The conversations, the one that changed last first. */
 
 import { paths } from "../core/api.js";
-import { age, count } from "../core/format.js";
+import { count } from "../core/format.js";
 import { format } from "../core/route.js";
+import { ago } from "../parts/chips.js";
 import { fill, h, renew } from "../parts/dom.js";
 import { empty } from "../parts/table.js";
 
@@ -56,7 +57,7 @@ export function open(shell, root, place) {
     return h(
       "li",
       { "data-key": one.conversation_id },
-      h("a", { href: format(["conversations", one.conversation_id], place.query), "aria-current": one.conversation_id === selected ? "true" : null }, h("b", {}, one.title || one.conversation_id), h("span.num", {}, age(shell.now() - Date.parse(one.updated_at))), h("span.quiet", {}, facts)),
+      h("a", { href: format(["conversations", one.conversation_id], place.query), "aria-current": one.conversation_id === selected ? "true" : null }, h("b", {}, one.title || one.conversation_id), h("span.num", {}, ago(one.updated_at, shell.now())), h("span.quiet", {}, facts)),
     );
   }
 

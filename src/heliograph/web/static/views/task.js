@@ -152,6 +152,7 @@ function read(shell, root, id, query) {
     root.dataset.status = task.status;
     put(status, task.status.replace("_", " "));
     put(name, nameOf(task));
+    name.title = nameOf(task); // there may be no room for it
     demo.hidden = !isDemo(task);
     failure.hidden = !task.error;
     put(failure, (task.error ?? "").slice(0, ERROR_CHARS));
