@@ -275,6 +275,7 @@ class PostgresServer(Server):
             "unix_socket_directories": "",
             "max_connections": "200",
             "shared_buffers": "64MB",
+            "fsync": "off",  # it guards against a machine that dies; here only processes do
             **(options or {}),
         }
         command = [str(binaries / "postgres"), "-D", str(data)]
