@@ -6,6 +6,7 @@ A step is measured by its calls, of Python's functions and of C's, which no mach
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,6 +18,7 @@ import orjson
 import trio
 from tests.conformance.conftest import Launch, embedded
 from tests.polling import until
+from tests.recorded import EXAMPLES
 
 from heliograph.model.ids import parse_id
 
@@ -102,3 +104,19 @@ async def test_a_large_body_goes_in_steps(launch: Launch) -> None:
                 answer = await http.post(path, content=content)
             assert answer.status_code == 201, answer.text
             assert steps.most[0] < MOST, (path, steps.most)
+
+
+@embedded
+async def test_a_large_delivery_goes_in_steps(launch: Launch) -> None:
+    """What anybody may send to a webhook is read in a thread, and refused if it has too many parts."""
+    url = (await launch(webhooks=EXAMPLES.with_name("webhooks"))).url
+    few: list[object] = [[], 1e999] * 100_000
+    async with httpx.AsyncClient(base_url=url, verify=False, timeout=60) as http:
+        for content, status in (
+            (json.dumps({"event": "deploy.failed", "x": few}).encode(), 200),
+            (b'{"event": "deploy.failed", "x": [%b[]]}' % (b"[]," * 10_000_000), 413),
+        ):
+            with counting() as steps:
+                answer = await http.post("/webhooks/deploys", content=content)
+            assert answer.status_code == status, answer.text
+            assert steps.most[0] < MOST, steps.most

@@ -6,6 +6,9 @@ first event has the delivery's id as its idempotency key, and a random part in i
 is repeated, even at the same moment on two nodes, the log itself refuses the second. Keys are forgotten after
 a while, so a delivery without a time in its signature is also looked up among the store's deliveries.
 
+A body may have megabytes, and need not be signed. A large one is checked, parsed and cut to the size of an
+event in a thread; two at a time, since each takes many times its size of memory; others wait.
+
 A refused delivery leaves no event of its own, since anybody may send one. Refusals are counted, and the
 counts published once a second.
 """
@@ -16,8 +19,9 @@ import hashlib
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from functools import partial
 from secrets import token_hex
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 import attrs
 import structlog
@@ -35,6 +39,7 @@ from heliograph.model.errors import (
     HeliographError,
     Malformed,
     RepeatedDelivery,
+    TooLarge,
     Unavailable,
 )
 from heliograph.model.event import Draft
@@ -50,8 +55,14 @@ from heliograph.storage.protocols import Receipt, Store
 INTERVAL_SECONDS = 1.0
 KEYS = "webhooks/"
 """The beginning of the idempotency keys of deliveries."""
+LARGE_BYTES = 64 * 1024
+"""The size from which a delivery is worked on in a thread."""
+LARGE_AT_ONCE = 2
 MOST_SHOWN = 500
 """The most characters of a task's input in the events of webhooks."""
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 log = structlog.get_logger(__name__)
 
@@ -120,6 +131,7 @@ class Receiver:
         self._engine = engine
         self._repo_path = repo_path
         self._max_bytes = max_bytes
+        self._large = trio.CapacityLimiter(LARGE_AT_ONCE)
         self._known = _Known(store)
         self._outcomes: Counter[str] = Counter()
         self._refusals: Counter[str] = Counter()
@@ -149,6 +161,7 @@ class Receiver:
             Forbidden: The webhook is switched off.
             BadSignature: The signature is missing, wrong or too old.
             Malformed: The body can't be parsed.
+            TooLarge: The body has too many parts.
             RepeatedDelivery: The delivery was taken before.
             Unavailable: The delivery can't be kept now.
         """
@@ -174,8 +187,8 @@ class Receiver:
         own = config.signature_header.lower() or signatures.HEADERS[config.provider]
         names = {*reading.HEADERS, *signatures.MORE_HEADERS, own}
         headers = {name: value for name in names if (value := header(name)) is not None}
-        signed = self._check(hook, headers, body)
-        said = read_delivery(config.provider, headers, body)
+        signed = await self._work(len(body), self._check, hook, headers, body)
+        said = await self._work(len(body), read_delivery, config.provider, headers, body)
         if said.challenge is not None:
             return Received(hook.webhook_id, said.event_type, challenge=said.challenge)
         if said.delivery_id is None and signed:
@@ -183,7 +196,7 @@ class Receiver:
         event_id = _event_id(hook, said)
         if said.delivery_id is not None and config.provider not in signatures.TIMED:
             await self._refuse_repeated(event_id)
-        received, drafts = self._drafts(hook, said, event_id, len(body), signed)
+        received, drafts = await self._work(len(body), self._drafts, hook, said, event_id, len(body), signed)
         try:
             await self._append(drafts)
         except Conflict:
@@ -191,6 +204,12 @@ class Receiver:
         if received.task_id is not None:
             self._engine.wake()
         return received
+
+    async def _work(self, size: int, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Do a part of the work on a delivery of ``size`` bytes, in a thread if it is large."""
+        if size < LARGE_BYTES:
+            return work(*args, **kwargs)
+        return await trio.to_thread.run_sync(partial(work, *args, **kwargs), limiter=self._large)
 
     def _check(self, hook: Hook, headers: Mapping[str, str], body: bytes) -> bool:
         """Check the signature if there is a secret, or must be one; tell whether it was checked."""
@@ -373,6 +392,6 @@ def _reason(error: HeliographError) -> str:
             return "repeated"
         case Forbidden():
             return "disabled"
-        case Malformed():
+        case Malformed() | TooLarge():
             return "malformed"
     return "unavailable"

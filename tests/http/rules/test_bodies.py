@@ -166,6 +166,23 @@ def test_a_large_array_is_read_item_by_item() -> None:
         reader.end()
 
 
+@pytest.mark.parametrize("kind", ["application/json", NDJSON])
+def test_an_item_of_too_many_parts_is_never_parsed(kind: str) -> None:
+    """The parser can't be interrupted, so what would be too large by its brackets alone never reaches it."""
+
+    def parse(body: bytes, what: str) -> object:
+        raise AssertionError("it was parsed")
+
+    reader = ItemReader(kind, 10**6, 10, parse, max_item_parts=100_000)
+
+    def read_all() -> None:
+        reader.feed(b'{"a":[%b[]]}\n' % (b"[]," * 100_000))
+        reader.end()
+
+    with pytest.raises(TooLarge, match="an item has more than 100000 brackets"):
+        read_all()
+
+
 def test_a_line_has_a_limit() -> None:
     """A line that can be no item is refused before its end has come."""
     reader = ItemReader(NDJSON, 10**6, 10, max_item_bytes=1000)

@@ -16,7 +16,7 @@ from heliograph.http.rules.asked import Asked
 from heliograph.http.rules.schema import Components
 from heliograph.http.rules.structure import structure
 from heliograph.model.errors import Invalid, Malformed, TooLarge, UnsupportedMedia
-from heliograph.model.intake import parse_json
+from heliograph.model.intake import parse_json, parts_of
 
 JSON = "application/json"
 NDJSON = (
@@ -246,6 +246,7 @@ class ItemReader:
         parse: Parses JSON, given its bytes and their name in errors.
         max_item_bytes: The most bytes of an item as it comes; the event of a larger one would be over its
             limit.
+        max_item_parts: The most of what ``parts_of`` counts in an item, for the same reason.
 
     Raises:
         UnsupportedMedia: Neither JSON nor NDJSON.
@@ -258,9 +259,11 @@ class ItemReader:
         max_items: int,
         parse: Callable[[bytes, str], Any] = parse_json,
         max_item_bytes: int | None = None,
+        max_item_parts: int | None = None,
     ) -> None:
         self._parse = parse
         self._max_item_bytes = max_item_bytes or max_bytes
+        self._max_item_parts = max_item_parts or max_bytes
         self._ndjson = kind in NDJSON
         if kind and kind != JSON and not self._ndjson:
             raise UnsupportedMedia(f"{kind} is not read here; send {JSON} or {NDJSON[0]}")
@@ -316,6 +319,8 @@ class ItemReader:
         if self._line == 1:
             text = text.removeprefix(BYTE_ORDER_MARK)
         if text.strip():
+            if len(text) > LARGE_BODY:
+                self._require_simple(text)
             try:
                 self._items.append(self._parse(bytes(text), f"line {self._line}"))
             except Invalid as invalid:
@@ -332,11 +337,19 @@ class ItemReader:
             pieces.append(piece)
             self._require_few(len(pieces))
             self._require_small(len(piece))
+            if len(piece) > LARGE_BODY:
+                self._require_simple(piece)
         self._items = [self._parse(piece, f"item {number}") for number, piece in enumerate(pieces)]
 
     def _require_small(self, size: int) -> None:
         if size > self._max_item_bytes:
             raise TooLarge(f"an item has {size} bytes; at most {self._max_item_bytes} are read")
+
+    def _require_simple(self, item: bytes | bytearray) -> None:
+        if parts_of(item) > self._max_item_parts:
+            raise TooLarge(
+                f"an item has more than {self._max_item_parts} brackets, commas, colons and quotes"
+            )
 
     def _require_few(self, count: int) -> None:
         if count > self._max_items:

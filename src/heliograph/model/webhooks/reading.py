@@ -9,11 +9,15 @@ from urllib.parse import parse_qsl
 
 import attrs
 
-from heliograph.model.errors import Malformed
+from heliograph.model.errors import Malformed, TooLarge
+from heliograph.model.intake import parts_of
 from heliograph.model.mend import plain, read_json
 
 FORM = "application/x-www-form-urlencoded"
 MOST_FIELDS = 1000
+MOST_PARTS = 2_000_000
+"""The most of what ``parts_of`` counts in a delivery; one of 10 MB has about as many."""
+
 MOST_TYPE = 100
 MOST_ID = 200
 
@@ -57,7 +61,10 @@ def read_delivery(provider: str, headers: Mapping[str, str], body: bytes) -> Par
 
     Raises:
         Malformed: The body is neither.
+        TooLarge: It has too many parts.
     """
+    if parts_of(body) > MOST_PARTS:
+        raise TooLarge(f"a delivery may have at most {MOST_PARTS} brackets, commas, colons and quotes")
     payload = _payload(headers, body)
     said = _READERS.get(provider, _other)(headers, payload)
     return attrs.evolve(

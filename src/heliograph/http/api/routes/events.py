@@ -89,7 +89,8 @@ class Items:
         """Make the reader of a body."""
         most, items = settings.server.max_request_bytes, settings.events.max_per_request
         parse = _read_leniently if asked.args and asked.args.get("lenient") == "true" else parse_json
-        return ItemReader(asked.mimetype, most, items, parse, 4 * settings.events.max_bytes + AROUND_ITEM)
+        size = settings.events.max_bytes
+        return ItemReader(asked.mimetype, most, items, parse, 4 * size + AROUND_ITEM, size + AROUND_ITEM)
 
     def describe(self, settings: Settings, components: Components) -> Mapping[str, Any]:
         """Describe it for OpenAPI."""
