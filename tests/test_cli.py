@@ -142,6 +142,7 @@ def test_serve_refuses_an_open_address() -> None:
         (["publish", "--topic", "a", "--payload", "{"], "--payload is not valid JSON"),
         (["tail", "nonsense"], "CHANNEL"),
         (["tail", "task:x", "--transport", "fax"], "--transport"),
+        (["tail", "task:x", "--topic", "\udcff"], "--topic: must be"),
         (["tail", "task:x", "--url", "localhost:5000"], "'localhost:5000' is not a URL"),
         (["tail", "task:x", "--url", "http://[1"], "is not a URL"),
         (["tail", "task:x", "--api-key", "clé"], "--api-key"),
@@ -169,6 +170,17 @@ def test_items_that_are_no_objects(tmp_path: Path) -> None:
     assert run("publish", "--url", NOBODY, str(file)).stderr == expected
     file.write_text("nonsense\n")
     assert "line 1" in run("publish", "--url", NOBODY, str(file)).stderr
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no device that is always full")
+def test_a_full_disk_is_told_in_one_line() -> None:
+    """What a command prints may not be written: that is no traceback, and no success."""
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "heliograph", "config"], stdout=full, stderr=subprocess.PIPE, timeout=60
+        )
+    assert done.returncode == 1
+    assert done.stderr == b"heliograph: the output can't be written: No space left on device\n"
 
 
 def test_interrupted() -> None:

@@ -10,6 +10,7 @@ same name everywhere. The work of the commands is elsewhere.
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import shlex
@@ -73,7 +74,19 @@ class _Commands(click.Group):
         except* ModuleNotFoundError as missing:  # a client's installation lacks the service's libraries
             _say(f"{missing.exceptions[0]}: to serve, pip install 'heliograph[server]'")
             status = WRONG
+        except* OSError as errors:
+            full = errors.exceptions[0]
+            if not isinstance(full, OSError) or full.errno != errno.ENOSPC:
+                raise
+            _say(f"{full.filename or 'the output'} can't be written: {full.strerror}")
+            _forget_output()
+            status = REFUSED
         sys.exit(status)
+
+
+def _forget_output() -> None:
+    """Have Python not try once more, at its end, to write what could not be written."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
@@ -166,11 +179,11 @@ def exec_(
     """
     import trio
 
-    from heliograph.client.exec import Job, Service, execute, new_task_id
+    from heliograph.client.exec import Job, Service, execute, new_task_id, visible
     from heliograph.client.invocation import command_line
     from heliograph.model.intake import parse_item
 
-    metadata = {"host": os.uname().nodename, "cwd": os.getcwd()}
+    metadata = {"host": os.uname().nodename, "cwd": visible(os.getcwd())}
     job = Job(task_id or new_task_id(command[0]), command, name, agent, model, metadata, pty=pty, url=url)
     try:
         parse_item(job.created(), 1024 * 1024)
@@ -322,10 +335,12 @@ def tail(
     from heliograph.client import Client, Following
     from heliograph.client.tail import show_channel
     from heliograph.client.terminal import EventPrinter, JsonPrinter
-    from heliograph.model.channels import is_pattern, parse_selector
+    from heliograph.model.channels import is_pattern, parse_selector, parse_topic_pattern
 
     try:
         parse_selector(channel, "CHANNEL")
+        if topic is not None:
+            parse_topic_pattern(topic, "--topic")
     except ClientFault as error:
         raise click.UsageError(str(error)) from None
     printer = JsonPrinter() if as_json else EventPrinter(many=is_pattern(channel))

@@ -182,6 +182,12 @@ def test_a_payload_may_not_be_nested_without_end(depth: int, opening: str, closi
         assert bad_fields(given_item) == {"payload"}
 
 
+def test_text_that_is_no_utf8_is_not_called_nested() -> None:
+    """A program's own text with half a character is refused as what it is."""
+    with pytest.raises(Invalid, match="payload: can't be written as JSON: str is not valid UTF-8"):
+        parse_item(item(payload={"task_id": "1", "output": "\udcff"}), LIMIT)
+
+
 def test_text_full_of_brackets_is_not_nested() -> None:
     """A line that merely contains many brackets is taken."""
     assert parse_item(item(payload={"task_id": "1", "output": "[{" * 500}), LIMIT).topic == "task.output"

@@ -369,8 +369,10 @@ def _write(payload: dict[str, Any]) -> bytes:
     """Encode a payload as JSON, unless it is nested deeper than all later readers and encoders accept."""
     try:
         body = orjson.dumps(payload, option=JSON_OPTIONS)
-    except orjson.JSONEncodeError:
-        body = None  # orjson gives up at 254 levels
+    except orjson.JSONEncodeError as error:  # orjson gives up at 254 levels
+        if not _deeper(payload, MAX_DEPTH):
+            raise Invalid.field("payload", f"can't be written as JSON: {error}") from None
+        body = None
     # Few payloads have that many brackets at all; only those are walked.
     if body is None or (body.count(b"{") + body.count(b"[") > MAX_DEPTH and _deeper(payload, MAX_DEPTH)):
         raise Invalid.field("payload", f"must not be nested deeper than {MAX_DEPTH} levels")

@@ -15,7 +15,7 @@ import trio
 from heliograph.client.api import Client
 from heliograph.client.exec import command
 from heliograph.client.exec.command import READ_BYTES, TAIL_BYTES, CommandOutcome, Execution
-from heliograph.client.exec.job import Job, new_task_id
+from heliograph.client.exec.job import Job, new_task_id, visible
 from heliograph.client.outbox import Outbox
 from heliograph.client.spool import Spool
 from heliograph.model.channels import is_name
@@ -142,6 +142,15 @@ async def test_strange_bytes(outbox: Outbox, spool: Spool, items: Items) -> None
     assert events[-1]["payload"]["result"]["stdout"] == "a\ufffdb␀c\n"
     assert events[0]["payload"]["input"]["command"][-1] == "\ufffd"
     parse_items(events, 1024 * 1024)
+
+
+def test_names_of_strange_bytes() -> None:
+    """Names and folders whose bytes are no text are visible in the event that begins the task."""
+    job = Job("1", ("true",), "na\udcffme", "agent\udcff", "model\udcff", {"cwd": visible("/tmp/\udcff")})
+    (draft,) = parse_items([job.created()], 1024 * 1024)
+    shown = [draft.payload[name] for name in ("name", "agent", "model")]
+    assert [*shown, draft.sender] == ["na\ufffdme", "agent\ufffd", "model\ufffd", "agent\ufffd"]
+    assert draft.payload["metadata"] == {"cwd": "/tmp/\ufffd"}
 
 
 async def test_much_output(outbox: Outbox, spool: Spool, items: Items) -> None:

@@ -9,7 +9,7 @@ from heliograph.client.lazily import homes
 
 if TYPE_CHECKING:
     from heliograph.client.exec.command import CommandOutcome, Execution
-    from heliograph.client.exec.job import Job, new_task_id
+    from heliograph.client.exec.job import Job, new_task_id, visible
     from heliograph.client.exec.lines import LineAssembler, Piece
     from heliograph.client.exec.run import Service, execute
 
@@ -22,13 +22,14 @@ __all__ = [
     "Service",
     "execute",
     "new_task_id",
+    "visible",
 ]
 
 __getattr__ = homes(
     __name__,
     {
         **dict.fromkeys(("CommandOutcome", "Execution"), "heliograph.client.exec.command"),
-        **dict.fromkeys(("Job", "new_task_id"), "heliograph.client.exec.job"),
+        **dict.fromkeys(("Job", "new_task_id", "visible"), "heliograph.client.exec.job"),
         **dict.fromkeys(("LineAssembler", "Piece"), "heliograph.client.exec.lines"),
         **dict.fromkeys(("Service", "execute"), "heliograph.client.exec.run"),
     },

@@ -24,6 +24,15 @@ SECRETS = ("HELIOGRAPH_API_KEY", "HELIOGRAPH_API_KEYS", "API_KEY_SECRET")
 """Variables that the command does not get: it is not ours, and every watcher sees its output."""
 
 
+def visible(text: str) -> str:
+    """Return an argument, or the name of a folder, as valid text; its bytes may be anything."""
+    return os.fsencode(text).decode("utf-8", "replace")
+
+
+def _seen(text: str | None) -> str | None:
+    return None if text is None else visible(text)
+
+
 @attrs.frozen
 class Job:
     """A command, and the task that it becomes.
@@ -44,9 +53,9 @@ class Job:
 
     task_id: str
     command: tuple[str, ...]
-    name: str | None = None
-    agent: str | None = None
-    model: str | None = None
+    name: str | None = attrs.field(default=None, converter=_seen)
+    agent: str | None = attrs.field(default=None, converter=_seen)
+    model: str | None = attrs.field(default=None, converter=_seen)
     metadata: Mapping[str, Any] = attrs.Factory(dict)
     usage: Mapping[str, Any] = attrs.Factory(dict)
     detached: bool = False
@@ -90,8 +99,3 @@ def new_task_id(program: str) -> str:
     """Make an id for a task that runs a program; it contains the program's name for people."""
     name = re.sub(r"[^A-Za-z0-9._-]+", "-", Path(visible(program)).name).strip("-._")[:40]
     return f"{name or 'task'}-{secrets.token_hex(8)}"
-
-
-def visible(text: str) -> str:
-    """Return an argument as valid text; its bytes may be anything."""
-    return os.fsencode(text).decode("utf-8", "replace")
