@@ -27,9 +27,11 @@ ALWAYS = {
 
 ASKABLE = (
     "Authorization, Cache-Control, Content-Encoding, Content-Type, Idempotency-Key, Last-Event-ID, "
-    "X-API-Key, X-Requested-With, traceparent, tracestate, baggage"
+    "X-API-Key, X-Requested-With, traceparent, tracestate, baggage, *"
 )
-"""Headers that a page of another origin may send: keys, and those that stream clients and tracers add."""
+"""Headers that a page of another origin may send: any, as every tracer adds its own. ``*`` does not stand for
+``Authorization``, nor for anything in old browsers, so those that matter are named.
+"""
 
 _PORT = re.compile(r":[0-9]*$")
 

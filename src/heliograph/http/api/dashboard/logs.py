@@ -217,7 +217,7 @@ async def whole_log(services: Services, who: Identity, asked: WholeLog) -> Strea
     task = await known_task(services.store, asked.task_id)
     if asked.form != JSON:
         return await stream_log(services, asked.task_id, asked.form)
-    return Streamed(_whole(services, who, task), JSON, {"Cache-Control": "no-cache, no-transform"})
+    return Streamed(_whole(services, who, task), JSON, {"Cache-Control": "no-store, no-transform"})
 
 
 async def log_part(services: Services, who: Identity, asked: LogPart) -> Streamed:

@@ -285,7 +285,7 @@ async def stream_log(services: Services, task_id: str, form: str) -> Streamed:
     # A proxy that compressed the log would hold it back.
     headers = {
         "X-Stream-Cursor": format_id(await services.store.checkpoint()),
-        "Cache-Control": "no-cache, no-transform",
+        "Cache-Control": "no-store, no-transform",
     }
     await known_task(services.store, task_id)
     # The first page is read before the answer begins: what fails there is answered with its own status.
