@@ -220,6 +220,8 @@ async def test_keyboard(page: Page, served: Service) -> None:
     assert "gamma" in await page.evaluate(f"{FOCUSED}.innerText")
     await page.press("Enter")
     await page.until(f"location.hash === '#/tasks/gamma' && {FOCUSED}.getAttribute('role') === 'log'")
+    await page.evaluate("document.querySelector('.skip').click()")
+    assert await page.evaluate(f"{FOCUSED}.id") == "log"  # past all rows of the list
     await page.press("Escape")
     await page.until(f"!document.getElementById('log') && {FOCUSED}.innerText.includes('gamma')")
     await page.press("/")

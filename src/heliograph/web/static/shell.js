@@ -135,7 +135,7 @@ async function show(view, place, now) {
     return false;
   }
   if (now !== turn) return false;
-  const node = h(`section.view-${view.name}`, { dataset: { view: view.name } });
+  const node = h(`section.view-${view.name}`, { tabindex: "-1", dataset: { view: view.name } });
   byId("main").append(node);
   open.set(view.name, { node, values: place.values, instance: module.open(shell, node, place) });
   return true;
@@ -335,7 +335,7 @@ addEventListener("keydown", (event) => {
 
 document.querySelector(".skip").addEventListener("click", (event) => {
   event.preventDefault(); // its address is none of a view
-  byId("main").focus();
+  ([...open.values()].pop()?.node ?? byId("main")).focus(); // of two that stand side by side, past the list
 });
 byId("open-palette").addEventListener("click", palette);
 byId("banner").lastElementChild.addEventListener("click", () => say(null));
