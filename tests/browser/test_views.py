@@ -175,6 +175,17 @@ async def test_workflows_their_pipeline_and_a_run(page: Page, stopped_service: S
     assert page.messages == []
 
 
+async def test_no_such_workflow_is_said_once(page: Page, served: Service) -> None:
+    """A wrong address is said in its place alone; what went wrong in a view is no notice in the next one."""
+    await page.go(f"{served.url}/#/workflows/nope")
+    await page.until(f"{TEXT}.includes('There is no such workflow') && !{TEXT}.includes('Runs')")
+    assert await page.evaluate("document.getElementById('banner').hidden")
+    await page.evaluate("fetch = () => Promise.reject(new TypeError('away')); location.hash = '#/agents'")
+    await page.until("document.getElementById('banner').innerText.includes('be reached')")
+    await page.evaluate("location.hash = '#/status'")
+    await page.until("document.querySelector('.view-status') && document.getElementById('banner').hidden")
+
+
 async def test_a_conversation_is_said_and_heard(page: Page, served: Service) -> None:
     """What is said in the composer is there once; an answer grows word by word, and markup in it is text."""
     await page.go(f"{served.url}/#/conversations")

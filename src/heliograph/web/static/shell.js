@@ -79,6 +79,7 @@ export const shell = {
 
 const open = new Map(); // name → {view, node, instance}
 let turn = 0;
+let shown = ""; // which view of what
 let unloaded = false; // whether the view's module could not be had
 
 function here() {
@@ -94,6 +95,9 @@ async function navigate() {
   unloaded = false;
   const place = here();
   const main = place.view ?? VIEWS[0];
+  const what = JSON.stringify([main.name, place.values]);
+  if (what !== shown && !asking && byId("banner").dataset.kind === "problem") say(null); // it was of another view
+  shown = what;
   const wanted = VIEWS.filter((view) => view === main || view.name === main.beside);
   for (const [name, { instance, node }] of open) {
     if (wanted.some((view) => view.name === name)) continue;

@@ -37,17 +37,18 @@ export function open(shell, root, { values: { id } }) {
     ],
     key: (run) => run.id,
     none: () => empty("No runs yet", "A run appears here with its first event: run.started with workflow_id and run_id."),
-    failed: shell.report,
+    failed: (problem) => (problem.status === 404 ? (past.hidden = true) : shell.report(problem)), // runs outlive their workflow's files
     async fetch(cursor) {
       const page = await api.get(paths.runs(id), { limit: PAGE, start_after: cursor });
       return { rows: page.runs, next: page.meta.next_cursor };
     },
   });
 
+  const past = h("section.panel", {}, h("h2", {}, "Runs"), runs.node);
   root.classList.add("view");
   root.append(
     h("header.view-head", {}, h("a.button", { href: format(["workflows"]), "aria-label": "Back to the workflows" }, "←"), name, about),
-    h("div.view-body", {}, figures, drawing, h("section.panel", {}, h("h2", {}, "Runs"), runs.node), cards),
+    h("div.view-body", {}, figures, drawing, past, cards),
   );
 
   async function load() {
