@@ -583,6 +583,10 @@ async def test_log_is_searched_by_the_service(page: Page, served: Service) -> No
     await page.press("s")
     await page.press("Escape")
     assert await page.evaluate(f"{FOCUSED}.getAttribute('role')") == "log"
+    await page.press("e")
+    await page.resize(320, 800)
+    await page.until(f"{said}.endsWith(' of 2') && innerWidth === 320")
+    assert await page.evaluate("document.documentElement.scrollWidth") == 320
 
 
 async def test_a_link_leads_to_a_line(page: Page, served: Service) -> None:

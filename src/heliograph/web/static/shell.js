@@ -337,6 +337,10 @@ addEventListener("keydown", (event) => {
   }
 });
 
+addEventListener("focusin", ({ target }) => {
+  // A browser leaves what is partly in view where it is.
+  if (target.closest("#views, .tools")) target.scrollIntoView({ inline: "nearest", block: "nearest" });
+});
 document.querySelector(".skip").addEventListener("click", (event) => {
   event.preventDefault(); // its address is none of a view
   ([...open.values()].pop()?.node ?? byId("main")).focus(); // of two that stand side by side, past the list
