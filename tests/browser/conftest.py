@@ -14,7 +14,7 @@ from tests.browser.chromium import CHROMIUM, Page, chromium, new_page
 from tests.servers import free_port
 
 from heliograph import service
-from heliograph.config import AuthSettings, ServerSettings, Settings, StorageSettings
+from heliograph.config import AuthSettings, ServerSettings, Settings, StorageSettings, TaskSettings
 
 DEADLINE = 90
 
@@ -27,6 +27,7 @@ class Service:
     data: Path
     auth: AuthSettings = attrs.field(factory=AuthSettings)
     workflows: Path | None = None
+    tasks: TaskSettings = attrs.field(factory=TaskSettings)
     port: int = attrs.field(factory=free_port)
     url: str = ""
     _scope: trio.CancelScope | None = None
@@ -38,6 +39,7 @@ class Service:
             server=ServerSettings(port=self.port),
             storage=StorageSettings(data=self.data),
             auth=self.auth,
+            tasks=self.tasks,
             workflows=() if self.workflows is None else (self.workflows,),
         )
         self.url = await self.nursery.start(self._run, settings)

@@ -7,7 +7,9 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from tests.browser.chromium import Page
 from tests.browser.conftest import Service
-from tests.browser.test_page import STATE, created, status
+from tests.browser.test_page import LINES, STATE, created, status
+
+from heliograph.config import TaskSettings
 
 pytestmark = pytest.mark.browser
 
@@ -15,6 +17,8 @@ HEADS = (
     "[...document.querySelectorAll('#sections > section:not([hidden]) .fold')]"
     r".map((one) => one.innerText.trim().split(/\s*\n\s*/).join(' ')).join()"
 )
+
+TOTALS = "document.getElementById('totals').innerText.replace(/\\s+/g, ' ')"
 
 
 def rows(section: str) -> str:
@@ -32,6 +36,31 @@ async def test_all_silent_tasks_are_counted(page: Page, served: Service) -> None
     await page.until(f"{STATE} === 'live' && {HEADS} === 'Silent for long 60,Running 220'")
     await served.write("old-7", "here I am")
     await page.until(f"{HEADS} === 'Silent for long 59,Running 221'")
+
+
+async def test_a_task_whose_heartbeat_falls_silent_is_lost_until_it_is_heard(
+    page: Page, stopped_service: Service
+) -> None:
+    """The list, its totals and the task's own view show the loss with its reason, and the task's return."""
+    stopped_service.tasks = TaskSettings(lost_after_seconds=0.5)
+    await stopped_service.start()
+    await stopped_service.publish(created("watch", "Night watch", heartbeat_seconds=0.1))
+    await stopped_service.write("watch", "all is quiet")
+    await page.go(stopped_service.url)
+    reason = "document.querySelector('[data-section=lost] a.row .latest')?.innerText"
+    await page.until(f"{HEADS} === 'Lost 1' && {reason}.startsWith('no heartbeat for')")
+    assert "0 running" in (totals := await page.evaluate(TOTALS))
+    assert "1 lost" in totals
+    await page.evaluate("document.querySelector('a.row').click()")
+    shown = "document.getElementById('log-status').textContent"
+    await page.until(f"{shown} === 'lost' && {LINES}.at(-1) === 'lost'")
+    assert "no heartbeat for" in await page.evaluate("document.getElementById('failure').innerText")
+    # Its next heartbeat is due in an hour, so that it is not lost again at once.
+    await stopped_service.publish(created("watch", "Night watch", heartbeat_seconds=3600))
+    await page.until(f"{shown} === 'running'")
+    await page.go(stopped_service.url)
+    await page.until(f"{HEADS} === 'Running 1' && {TOTALS}.startsWith('1 running')")
+    assert "0 lost" in await page.evaluate(TOTALS)
 
 
 async def test_a_narrow_list_says_what_went_wrong(page: Page, served: Service) -> None:
