@@ -10,6 +10,8 @@ from tests.factories import ConversationFactory, TaskFactory
 from tests.factories.telling import told_of
 from tests.http.conftest import Api
 
+from heliograph.storage.sql import queries
+
 V1 = "/api/v1/conversations"
 
 
@@ -123,6 +125,53 @@ async def test_an_answer_grows_and_is_stored_once(api: Api) -> None:
     found = await api.get(f"{V1}/{name}/messages")
     assert found["growing"] == []
     assert [message["content"] for message in found["messages"]] == ["Hello, world"]
+
+
+async def test_answers_that_grow_between_each_other_keep_apart(api: Api) -> None:
+    """Of pieces that alternate each message gets its own, from its rewind to its end, and no others."""
+    name = await make(api)
+
+    def piece(message: str, text: str, **more: Any) -> dict[str, Any]:
+        payload = {"message_id": message, "content": text, **more}
+        return {"topic": "conversation.delta", "channel": f"conversation:{name}", "payload": payload}
+
+    await api.publish(piece("a", "A1 "), piece("b", "lost "), piece("c", "C1 "), piece("alone", "it is"))
+    await api.publish(piece("b", "B1 ", rewind=True), piece("a", "A2"), piece("c", "C2"))
+    found = await api.get(f"{V1}/{name}/messages")
+    texts = {one["message_id"]: one["content"] for one in found["growing"]}
+    assert texts == {"a": "A1 A2", "b": "B1 ", "c": "C1 C2", "alone": "it is"}
+    await api.publish(piece("a", "!", done=True), piece("b", "B2", done=True), piece("a", " too late"))
+    await api.publish(piece("c", ".", done=True))
+    found = await api.get(f"{V1}/{name}/messages")
+    texts = {one["message_id"]: one["content"] for one in found["messages"]}
+    assert texts == {"a": "A1 A2!", "b": "B1 B2", "c": "C1 C2."}
+    assert [one["content"] for one in found["growing"]] == ["it is"]
+
+
+async def test_what_grows_together_is_read_once(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Messages that end at once read what stands between their pieces once, and not for each of them."""
+    name = await make(api)
+
+    def piece(message: str, **more: Any) -> dict[str, Any]:
+        payload = {"message_id": message, "content": "x", **more}
+        return {"topic": "conversation.delta", "channel": f"conversation:{name}", "payload": payload}
+
+    await api.publish(*(piece(f"m{number}") for number in range(50)))
+    await api.publish(*(piece("between") for _ in range(100)))
+    read: list[int] = []
+    read_events = queries.read_events
+
+    def counting(*args: Any, **kwargs: Any) -> Any:
+        found, more = read_events(*args, **kwargs)
+        read.append(len(found))
+        return found, more
+
+    monkeypatch.setattr(queries, "read_events", counting)
+    await api.publish(*(piece(f"m{number}", done=True) for number in range(50)))
+    assert sum(read) == 200
+    read.clear()
+    messages = (await api.get(f"{V1}/{name}/messages?limit=500"))["messages"]
+    assert [one["content"] for one in messages] == ["xx"] * 50
 
 
 async def test_a_task_has_one_answer(api: Api) -> None:

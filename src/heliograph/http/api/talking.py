@@ -24,6 +24,7 @@ from heliograph.model.conversations.message import (
     ConversationMessage,
     MessageFilter,
     grown,
+    together,
 )
 from heliograph.model.dispatch import REQUESTED
 from heliograph.model.errors import Conflict, NotFound
@@ -249,20 +250,24 @@ async def growing_messages(services: Services, conversation: Conversation) -> li
     """Return the messages that grow, each with its text so far: up to its ``last_event_id``."""
     wanted = MessageFilter(conversation.conversation_id, growing=True)
     found, _ = await services.store.list(MESSAGES, wanted, None, 100)
-    return [
-        attrs.evolve(message, content=await _text_so_far(services, message))
-        for message in found
-        if message.text_from > conversation.cleared_id
-    ]
+    growing = [one for one in found if one.text_from > conversation.cleared_id]
+    texts: dict[str, str] = {}
+    for group in together(growing):
+        texts |= await _texts_so_far(services, group)
+    return [attrs.evolve(one, content=texts[one.message_id]) for one in growing]
 
 
-async def _text_so_far(services: Services, message: ConversationMessage) -> str:
-    selection = Selection((f"conversation:{message.conversation_id}",), DELTA)
-    before, after = EventId(message.last_event_id + 1), EventId(message.text_from - 1)
-    pieces: list[Mapping[str, Any]] = []
+async def _texts_so_far(services: Services, group: Sequence[ConversationMessage]) -> dict[str, str]:
+    selection = Selection((f"conversation:{group[0].conversation_id}",), DELTA)
+    before, after = EventId(max(one.last_event_id for one in group) + 1), EventId(group[0].text_from - 1)
+    messages = {one.message_id: one for one in group}
+    pieces: dict[str, list[Mapping[str, Any]]] = {name: [] for name in messages}
     more = True
     while more:
         page, more = await services.store.events(selection, before, PIECES, after=after)
-        pieces += [event.payload for event in page]
+        for event in page:
+            message = messages.get(event.payload["message_id"])
+            if message is not None and message.text_from <= event.id <= message.last_event_id:
+                pieces[message.message_id].append(event.payload)
         before = page[-1].id if page else after
-    return grown(message.message_id, reversed(pieces))
+    return {name: grown(name, reversed(some)) for name, some in pieces.items()}

@@ -70,6 +70,41 @@ class TraceStep:
 
 
 @attrs.frozen
+class ShownArtifact:
+    """An artifact's document, or why it is not shown.
+
+    Args:
+        body: The document as it was kept, which is not encoded again; empty: there is none.
+        duration_ms: The duration that it tells.
+        spent: The spending that it tells.
+        error: The reason why there is none.
+    """
+
+    body: bytes = b""
+    duration_ms: float | None = None
+    spent: Spent | None = None
+    error: str | None = None
+
+    @classmethod
+    def of(cls, body: bytes) -> ShownArtifact:
+        """Read a document; a large one takes tens of milliseconds to parse, and as many to let go.
+
+        Raises:
+            orjson.JSONDecodeError: It is not JSON.
+        """
+        document = orjson.loads(body)
+        return cls(b"" if document is None else body, _duration(document), _spent(document))
+
+    @property
+    def shown(self) -> Any:
+        """The document in an answer."""
+        return orjson.Fragment(self.body) if self.body else None
+
+
+NO_DOCUMENT = ShownArtifact()
+
+
+@attrs.frozen
 class Documents:
     """The artifacts of a step, as far as they can be shown.
 
@@ -81,20 +116,9 @@ class Documents:
     """
 
     key: str | None = None
-    output: Any = None
-    answer: Any = None
+    output: ShownArtifact = NO_DOCUMENT
+    answer: ShownArtifact = NO_DOCUMENT
     error: str | None = None
-
-
-@attrs.frozen
-class ShownArtifact:
-    """The content of an artifact, or why it is not shown."""
-
-    content: Any = None
-    error: str | None = None
-
-
-NO_DOCUMENT = ShownArtifact()
 
 
 async def traced(artifacts: Artifacts, run: Run, page: TracePage) -> Sequence[TraceStep]:
@@ -112,8 +136,8 @@ def trace_of(run: Run, step: Step, left: Documents = Documents()) -> TraceStep:
     status = step.status
     if status == "running" and run.ended:
         status = run.status  # the step has no event of its end
-    output = left.output if left.key is not None or left.output is not None else step.output
-    told = _duration(left.output)
+    output = step.output if left.key is None else left.output.shown
+    told = left.output.duration_ms
     offset = (step.started_at - run.started_at).total_seconds() * 1000
     if step.began is None and step.duration_ms is not None and step.finished_at is not None:
         offset = (step.finished_at - run.started_at).total_seconds() * 1000 - step.duration_ms
@@ -124,9 +148,9 @@ def trace_of(run: Run, step: Step, left: Documents = Documents()) -> TraceStep:
         artifact_error=left.error,
         output={} if output is None else output,
         duration_ms=told if told is not None else step.duration_ms or 0.0,
-        has_llm_response=left.answer is not None,
-        llm_response=left.answer,
-        token_metrics=_metrics(_spent(left.answer) or step.spent),
+        has_llm_response=bool(left.answer.body),
+        llm_response=left.answer.shown,
+        token_metrics=_metrics(left.answer.spent or step.spent),
         started_at=step.started_at if step.began is not None else None,
         finished_at=step.finished_at,
         offset_ms=round(max(0.0, offset), 3),
@@ -144,16 +168,17 @@ def _untold(run: Run, name: str, left: Documents) -> TraceStep:
     """Return the trace of a step without events: it has artifacts, or has not begun."""
     done = left.key is not None
     status = "success" if done else "skipped" if run.ended else "pending"
-    spent = _spent(left.answer) or Spent()
+    spent = left.answer.spent or Spent()
+    output = left.output.shown
     return TraceStep(
         name=name,
         status=status,
         artifact_key=left.key,
         artifact_error=left.error,
-        output={} if left.output is None else left.output,
-        duration_ms=_duration(left.output) or 0.0,
-        has_llm_response=left.answer is not None,
-        llm_response=left.answer,
+        output={} if output is None else output,
+        duration_ms=left.output.duration_ms or 0.0,
+        has_llm_response=bool(left.answer.body),
+        llm_response=left.answer.shown,
         token_metrics=_metrics(spent),
         started_at=None,
         finished_at=None,
@@ -184,9 +209,13 @@ async def _documents(artifacts: Artifacts, run: Run, page: TracePage) -> Mapping
                 room -= info.size
                 wanted.append(key)
 
+    parsing = trio.CapacityLimiter(
+        1
+    )  # the parser holds the GIL, so several would hold it one after the other
+
     async def work(keys: Iterator[str]) -> None:
         for key in keys:
-            read[key] = await _document(artifacts, run, key)
+            read[key] = await _document(artifacts, run, key, parsing)
 
     async with trio.open_nursery() as nursery:
         shared = iter(wanted)
@@ -195,13 +224,13 @@ async def _documents(artifacts: Artifacts, run: Run, page: TracePage) -> Mapping
     return read
 
 
-async def _document(artifacts: Artifacts, run: Run, key: str) -> ShownArtifact:
+async def _document(artifacts: Artifacts, run: Run, key: str, parsing: trio.CapacityLimiter) -> ShownArtifact:
     """Read one artifact, which may have been removed or replaced since it was found."""
     try:
         info, data = await artifacts.read(run.workflow_id, run.run_id, key, 0, MAX_DOCUMENT - 1)
         if info.size > len(data):
             return ShownArtifact(error=f"{key} has {info.size} bytes: fetch it by itself")
-        return ShownArtifact(orjson.loads(data))
+        return await trio.to_thread.run_sync(ShownArtifact.of, data, limiter=parsing)
     except (ArtifactNotFound, Unavailable) as error:
         return ShownArtifact(error=str(error))
     except orjson.JSONDecodeError as error:
@@ -214,8 +243,8 @@ def _left(name: str, page: TracePage, read: Mapping[str, ShownArtifact]) -> Docu
     errors = [one.error for one in (output, answer) if one.error is not None]
     return Documents(
         key=name + OUTPUT if name + OUTPUT in page.artifacts else None,
-        output=output.content,
-        answer=answer.content,
+        output=output,
+        answer=answer,
         error="; ".join(errors) or page.failure,
     )
 

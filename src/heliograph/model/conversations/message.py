@@ -9,7 +9,7 @@ that has ended stays as it is, unless it is published again whole; late pieces c
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
 from typing import Any
 
@@ -90,6 +90,20 @@ class ConversationMessage:
             self.content = ((self.content or "") + event.payload["content"])[:MAX_TEXT]
         if self.growing and (event.topic == MESSAGE or event.payload.get("done") is True):
             self.stored_id = event.id
+
+
+def together(messages: Iterable[ConversationMessage]) -> Iterator[list[ConversationMessage]]:
+    """Yield growing messages in groups whose pieces stand between each other, so that each is read once."""
+    group: list[ConversationMessage] = []
+    through = OLDEST
+    for message in sorted(messages, key=lambda one: one.text_from):
+        if group and message.text_from > through:
+            yield group
+            group = []
+        group.append(message)
+        through = max(through, message.last_event_id)
+    if group:
+        yield group
 
 
 def grown(message_id: str, pieces: Iterable[Mapping[str, Any]]) -> str:

@@ -75,12 +75,23 @@ class Merging(Generic[V]):
 
     Args:
         due: Tells whether events can only correct that column now, given the entity as it was read.
-        write: Reads the column if the batch has set it, and merges it: into the entity, or into the row, and
-            then sets the entity's to ``None``. It takes one entity at a time, since the column may be large.
+        write: Reads the column of those entities where the batch has set it, and merges it: into the entity,
+            or into the row, and then sets the entity's to ``None``. It reads one at a time where the column
+            may be large (``one_by_one``), and what several need only once.
     """
 
     due: Callable[[V], bool]
-    write: Callable[[Connection, V], None]
+    write: Callable[[Connection, Sequence[V]], None]
+
+
+def one_by_one(write: Callable[[Connection, V], None]) -> Callable[[Connection, Sequence[V]], None]:
+    """Make a function of one entity one of several."""
+
+    def write_all(connection: Connection, values: Sequence[V]) -> None:
+        for value in values:
+            write(connection, value)
+
+    return write_all
 
 
 @attrs.frozen(eq=False)

@@ -166,7 +166,7 @@ class EntityBatch:
         self._steps = steps
         self._values: dict[Key, Any] = {}
         self._shares: dict[tuple[Kind[Any], Key], Share | None] = {}
-        self._merging: list[tuple[Merging[Any], Any]] = []
+        self._merging: dict[Merging[Any], list[Any]] = {}
         self._beside: set[tuple[Any, ...]] = set()
 
     def run(self) -> None:
@@ -202,7 +202,9 @@ class EntityBatch:
                 if key in keys:
                     self._values[key] = entity.to_value(row)
         for key, value in self._values.items():
-            self._merging += [(merging, value) for merging in entity.merging if merging.due(value)]
+            for merging in entity.merging:
+                if merging.due(value):
+                    self._merging.setdefault(merging, []).append(value)
             if entity.beside is not None:
                 self._beside |= entity.beside.rows(value)
             for fed in FEEDS.get(entity.kind, ()):
@@ -244,8 +246,8 @@ class EntityBatch:
 
     def _write(self) -> None:
         """Write the rows, grouped by the columns that they set."""
-        for merging, value in self._merging:
-            merging.write(self._connection, value)
+        for merging, values in self._merging.items():
+            merging.write(self._connection, values)
         rows: dict[tuple[str, ...], list[dict[str, Any]]] = {}
         for value in self._values.values():
             row = self._entity.to_row(value)

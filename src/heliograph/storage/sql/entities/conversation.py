@@ -29,7 +29,7 @@ from sqlalchemy import (
 
 from heliograph.model.channels import Selection
 from heliograph.model.conversations.conversation import CONVERSATION, Conversation, words
-from heliograph.model.conversations.message import DELTA, MESSAGES, ConversationMessage, grown
+from heliograph.model.conversations.message import DELTA, MAX_TEXT, MESSAGES, ConversationMessage, together
 from heliograph.model.ids import EventId
 from heliograph.storage.sql import queries
 from heliograph.storage.sql.entity import Beside, Entity, Merging, Probed, Retired
@@ -39,6 +39,9 @@ RARE = 300
 """A word is rare if at most this many conversations have it."""
 
 PIECES = 5000
+MOST_PIECES = 100_000
+"""The most pieces of a conversation that are read for the messages that end in one batch, as nobody else can
+write meanwhile; what comes later is left out of their texts, as what is longer than ``MAX_TEXT`` is."""
 """The number of pieces of a growing text that are read at a time."""
 
 messages = Table(
@@ -137,24 +140,41 @@ def _count(connection: Connection, condition: ColumnElement[bool]) -> int:
     return connection.scalar(select(func.count()).select_from(some)) or 0
 
 
-def _complete(connection: Connection, message: ConversationMessage) -> None:
-    """Give a grown message its whole text, including pieces from before this batch."""
-    if message.growing:
-        message.content = None
-    elif message.text_from < message.stored_id:
-        message.content = grown(message.message_id, _pieces(connection, message))
+def _complete(connection: Connection, changed: Sequence[ConversationMessage]) -> None:
+    """Give grown messages their whole texts, including pieces from before this batch."""
+    ended: dict[str, list[ConversationMessage]] = {}
+    for message in changed:
+        if message.growing:
+            message.content = None
+        elif message.text_from < message.stored_id:
+            ended.setdefault(message.conversation_id, []).append(message)
+    for some in ended.values():
+        for group in together(some):
+            _fill(connection, group)
 
 
-def _pieces(connection: Connection, message: ConversationMessage) -> Sequence[dict[str, object]]:
-    selection = Selection((f"conversation:{message.conversation_id}",), DELTA)
-    after, found = EventId(message.text_from - 1), []
-    more = True
-    while more:
-        before = message.last_event_id + 1
-        page, more = queries.read_events(connection, selection, PIECES, after=after, before=before)
-        found += [event.payload for event in page]
+def _fill(connection: Connection, group: Sequence[ConversationMessage]) -> None:
+    """Set the texts of messages whose pieces stand between each other, up to ``MOST_PIECES`` of them."""
+    selection = Selection((f"conversation:{group[0].conversation_id}",), DELTA)
+    after, before = EventId(group[0].text_from - 1), max(message.last_event_id for message in group) + 1
+    messages = {message.message_id: message for message in group}
+    texts: dict[str, list[str]] = {name: [] for name in messages}
+    room = dict.fromkeys(messages, MAX_TEXT)
+    left, more = MOST_PIECES, True
+    while more and left:
+        page, more = queries.read_events(connection, selection, min(PIECES, left), after=after, before=before)
+        left -= len(page)
+        for event in page:
+            name, piece = event.payload["message_id"], event.payload["content"]
+            message = messages.get(name)
+            if message is None or room[name] <= 0:
+                continue
+            if message.text_from <= event.id <= message.last_event_id:
+                texts[name].append(piece)
+                room[name] -= len(piece)
         after = page[-1].id if page else after
-    return found
+    for message in group:
+        message.content = "".join(texts[message.message_id])[:MAX_TEXT]
 
 
 MESSAGES_KEPT = Entity(

@@ -43,7 +43,7 @@ from heliograph.model.task import (
     merged,
 )
 from heliograph.storage.sql.entities.task_text import mentions
-from heliograph.storage.sql.entity import Entity, Merging, Probed, Retired, Steady
+from heliograph.storage.sql.entity import Entity, Merging, Probed, Retired, Steady, one_by_one
 from heliograph.storage.sql.prepared import Prepared
 from heliograph.storage.sql.schema import Big, Json, UtcMoment, metadata
 
@@ -228,5 +228,8 @@ TASKS = Entity(
         tasks.c.created_at,
         lambda moment: and_(tasks.c.updated_at < moment, tasks.c.status.in_(sorted(TERMINAL))),
     ),
-    merging=(Merging(lambda task: task.finished, _merge_result), Merging(lambda task: True, _add_metadata)),
+    merging=(
+        Merging(lambda task: task.finished, one_by_one(_merge_result)),
+        Merging(lambda task: True, one_by_one(_add_metadata)),
+    ),
 )
