@@ -247,7 +247,7 @@ def publish(
 
 
 def _json_object(text: str) -> dict[str, Any]:
-    from heliograph.model.intake import parse_json
+    from heliograph.model.exact_json import parse_json
 
     try:
         payload = parse_json(text.encode(errors="surrogateescape"), "--payload")

@@ -23,8 +23,9 @@ from heliograph.http.wire.head import HeadRefused, read_head
 from heliograph.model.channels import is_channel, is_pattern, parse_selector, parse_topic_pattern
 from heliograph.model.errors import ClientFault, Invalid, Malformed, WebhookValidationError
 from heliograph.model.event import Draft
+from heliograph.model.exact_json import parse_json
 from heliograph.model.ids import format_id, parse_position, parse_time
-from heliograph.model.intake import parse_item, parse_items, parse_json
+from heliograph.model.intake import parse_item, parse_items
 from heliograph.model.mend import parse_leniently, read_json
 from heliograph.model.publishers import from_pubsub, from_stream
 from heliograph.model.webhooks.config import PROVIDERS, read_config

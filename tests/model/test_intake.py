@@ -11,12 +11,12 @@ from tests.strategies import CHANNELS, NAMES, TOPICS, json_objects, json_values
 from heliograph.model.channels import RESERVED_TOPICS, is_channel, is_topic
 from heliograph.model.errors import ClientFault, Invalid, Malformed, TooLarge
 from heliograph.model.event import Draft, Event, event_json, message_json
+from heliograph.model.exact_json import parse_json
 from heliograph.model.ids import EPOCH, make_id
 from heliograph.model.intake import (
     MAX_DEPTH,
     parse_item,
     parse_items,
-    parse_json,
 )
 from heliograph.model.rules import DESCRIPTION_BYTES
 from heliograph.model.task import DESCRIPTIONS, STATUSES, Task

@@ -14,7 +14,7 @@ from typing import Any
 import attrs
 
 from heliograph.model.errors import Invalid
-from heliograph.model.intake import parse_json
+from heliograph.model.exact_json import parse_json
 
 
 class ItemParser:

@@ -20,7 +20,8 @@ import orjson
 
 from heliograph.model.errors import MAX_ERRORS, Invalid, Malformed, TooLarge
 from heliograph.model.event import JSON_OPTIONS, Draft
-from heliograph.model.intake import ENVELOPE, MAX_DEPTH, MESSAGE_FORMS, all_kept, is_kept, parse_item
+from heliograph.model.exact_json import all_kept, is_kept
+from heliograph.model.intake import ENVELOPE, MAX_DEPTH, MESSAGE_FORMS, parse_item
 
 LEFT_OUT = "left_out"
 MESSAGE = "task.message"

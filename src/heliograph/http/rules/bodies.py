@@ -16,7 +16,7 @@ from heliograph.http.rules.asked import Asked
 from heliograph.http.rules.schema import Components
 from heliograph.http.rules.structure import structure
 from heliograph.model.errors import Invalid, Malformed, TooLarge, UnsupportedMedia
-from heliograph.model.intake import parse_json, parts_of
+from heliograph.model.exact_json import parse_json, parts_of
 
 JSON = "application/json"
 NDJSON = (

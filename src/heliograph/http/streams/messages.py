@@ -12,8 +12,8 @@ from heliograph.http.streams.watching import MAX_TAIL, WatchRequest
 from heliograph.http.wire.frames import json_frame
 from heliograph.model.channels import Selection, parse_selector, parse_topic_pattern
 from heliograph.model.errors import ClientFault, Invalid
+from heliograph.model.exact_json import parse_json
 from heliograph.model.ids import is_time, parse_position
-from heliograph.model.intake import parse_json
 from heliograph.model.mend import read_json
 
 MAX_EVERY = 60

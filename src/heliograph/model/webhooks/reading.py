@@ -10,7 +10,7 @@ from urllib.parse import parse_qsl
 import attrs
 
 from heliograph.model.errors import Malformed, TooLarge
-from heliograph.model.intake import parts_of
+from heliograph.model.exact_json import parts_of
 from heliograph.model.mend import plain, read_json
 
 FORM = "application/x-www-form-urlencoded"

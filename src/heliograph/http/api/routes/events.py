@@ -42,8 +42,9 @@ from heliograph.model.errors import (
     UnsupportedMedia,
 )
 from heliograph.model.event import Draft, Event
+from heliograph.model.exact_json import parse_json
 from heliograph.model.ids import NEWEST, OLDEST, EventId
-from heliograph.model.intake import parse_items, parse_json
+from heliograph.model.intake import parse_items
 from heliograph.model.mend import parse_leniently, read_json
 
 MAX_REQUEST_KEY = 150
