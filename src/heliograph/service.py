@@ -428,7 +428,8 @@ def tune_process() -> None:
 
     A full collection walks every object of every stream; by default CPython would do so again and again while
     thousands connect. Streams are freed by reference counts (they break their cycles when they close), so the
-    collector only has to find the frameworks' garbage, which can wait.
+    collector only has to find the frameworks' garbage, which can wait. The middle generation is collected often:
+    the work is the same, but 100,000 objects take 15 ms, and 400,000 of one large request would take 60 at once.
 
     glibc gives each thread a heap of its own, up to eight per processor, and each keeps what it once needed.
     The threads that query the database take turns in Python anyway, so they share one beside the main one.
@@ -436,7 +437,7 @@ def tune_process() -> None:
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     gc.freeze()
-    gc.set_threshold(20_000, 20, 50)
+    gc.set_threshold(20_000, 5, 200)
     if (mallopt := getattr(ctypes.CDLL(None), "mallopt", None)) is not None:
         mallopt(M_ARENA_MAX, 2)
 
