@@ -428,8 +428,8 @@ def tune_process() -> None:
 
     A full collection walks every object of every stream; by default CPython would do so again and again while
     thousands connect. Streams are freed by reference counts (they break their cycles when they close), so the
-    collector only has to find the frameworks' garbage, which can wait. The middle generation is collected often:
-    the work is the same, but 100,000 objects take 15 ms, and 400,000 of one large request would take 60 at once.
+    collector only has to find the frameworks' garbage, which can wait. The middle generation is collected
+    often: the work is the same, but 100,000 objects take 15 ms, and 400,000 of one large request 60 at once.
 
     glibc gives each thread a heap of its own, up to eight per processor, and each keeps what it once needed.
     The threads that query the database take turns in Python anyway, so they share one beside the main one.

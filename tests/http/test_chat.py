@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.http.conftest import Api, Start
+from tests.http.conftest import Api, Start, key
 
 
 async def test_a_question_makes_a_conversation_a_message_and_a_task(api: Api) -> None:
@@ -45,6 +45,23 @@ async def test_a_question_that_comes_again_is_asked_once(api: Api) -> None:
     assert (await api.get("/api/v1/tasks"))["tasks"][1:] == []
     problem = await api.problem("POST", "/api/v1/chat", json={"message": "Other"}, headers=head)
     assert problem["status"] == 409
+
+
+async def test_keys_and_names_of_questions_are_their_owners(start: Start) -> None:
+    """Another API key may use the same idempotency key, and another conversation the same id of a message."""
+    api = await start(auth={"keys": (key("a", "a"), key("b", "b"))}, engine={"url": "http://127.0.0.1:9"})
+    said = {"role": "user", "content": "Once", "message_id": "m"}
+    tasks = []
+    for caller in "ab":
+        headers = {"X-API-Key": caller, "Idempotency-Key": "k"}
+        asked = await api.http.post("/api/v1/chat", json={"message": "Once"}, headers=headers)
+        data = asked.json()["data"]
+        path = f"/api/v1/conversations/{data['conversation_id']}/messages"
+        for _ in range(2):
+            stored = await api.http.post(path, json=said, headers={"X-API-Key": caller})
+            assert stored.status_code == 201
+        tasks += [data["task_id"], stored.json()["task_id"]]
+    assert len(set(tasks)) == 4
 
 
 async def test_an_engine_is_given_what_was_said_before(start: Start) -> None:

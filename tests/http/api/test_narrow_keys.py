@@ -239,7 +239,13 @@ async def test_what_is_outside_changes_no_answer(api: Api) -> None:
         answers.append({})
         for endpoint in ENDPOINTS:
             wanted = needs(endpoint, INSIDE)
-            if endpoint.method not in READING or set(wanted) & {"*", "task:*", "workflow:*", *TOTALS}:
+            if endpoint.method not in READING or set(wanted) & {
+                "*",
+                "task:*",
+                "workflow:*",
+                *TOTALS,
+                *WEBHOOKS,
+            }:
                 continue
             for name, channels in CHANNELS.items():
                 beside = "task:*" not in channels or any(":" in one for one in wanted)
@@ -319,28 +325,20 @@ async def test_a_key_publishes_on_what_it_covers_and_no_more(api: Api) -> None:
     await api.publish(*things(OUTSIDE), headers=of("all"))
     wrong = []
     for name, channels in CHANNELS.items():
-        allowed = [item for channel, items in ITEMS.items() for item in items if covers(channels, channel)]
-        before = await told_of_all(api)
-        for channel, items in ITEMS.items():
+        mine = {channel: [{**item, "sender": name} for item in items] for channel, items in ITEMS.items()}
+        allowed = [item for channel, items in mine.items() if covers(channels, channel) for item in items]
+        for channel, items in mine.items():
             for item in items if not covers(channels, channel) else ():
-                for batch in (
-                    [item],
-                    [*allowed, item],
-                    [{**item, "channel": channel}] if "topic" in item else [],
-                ):
+                batches = [[item], [*allowed, item]]
+                if "topic" in item:
+                    batches.append([{**item, "channel": channel}])
+                for batch in batches:
                     answer = await api.http.post("/api/v1/events", json=batch, headers=of(name))
-                    if batch and answer.status_code != 403:
+                    if answer.status_code != 403:
                         wrong.append((name, batch, answer.status_code))
-        assert await told_of_all(api) == before, name
         if allowed:
-            answer = await api.http.post("/api/v1/events", json=allowed, headers=of(name))
-            assert answer.status_code == 201, answer.text
+            await api.publish(*allowed, headers=of(name))
+        kept = (await api.get(f"/api/v1/events?sender={name}&limit=500", headers=of("all")))["events"]
+        assert len(kept) == len(allowed), name
+        assert all(covers(channels, event["channel"]) for event in kept), name
     assert not wrong
-
-
-async def told_of_all(api: Api) -> Any:
-    """Return the log's newest events, but for those of the service itself."""
-    events = (await api.get("/api/v1/events?limit=500", headers=of("all")))["events"]
-    return [
-        event["id"] for event in events if not event["topic"].startswith(("analytics.", "audit.", "machine."))
-    ]

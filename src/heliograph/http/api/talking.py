@@ -196,7 +196,8 @@ async def ask(
     task_id = new_id("task", seed)
     of_task = {"task_id": task_id, "session_id": session_id, "conversation_id": name}
     created = {**of_task, "agent": AGENT, "agent_type": AGENT_TYPE, "input": message}
-    said = {"message_id": new_id("msg", seed), "role": "user", "content": message, "task_id": task_id}
+    message_id = new_id("msg", seed)
+    said = {"message_id": message_id, "role": "user", "content": message, "task_id": task_id}
     drafts += [
         _of_task(services, "task.created", {**created, "metadata": {"source": "chat"}}),
         # Pages get only statuses, so a status tells them of the task.
@@ -212,7 +213,13 @@ async def ask(
             one._replace(key=one.key or f"heliograph/chat/{seed}/{number}")
             for number, one in enumerate(drafts)
         ]
-    receipt = await services.appender.append(drafts)
+    try:
+        receipt = await services.appender.append(drafts)
+    except Conflict:
+        first = await services.store.get(MESSAGES, f"{name}/{message_id}")
+        if conversation is None or first is None or first.content != message:
+            raise
+        return conversation, first  # the engine was asked before, when less had been said
     services.engine.wake()
     events = [event_of(one, event_id) for one, event_id in zip(drafts, receipt.ids, strict=True)]
     if conversation is None:

@@ -387,7 +387,8 @@ async def say(services: Services, who: Identity, asked: Saying, body: NewMessage
     if asked.run and body.role == "user" and body.task_id is None and services.engine.configured:
         who.require_channel("task:*")  # the question becomes a task
         conversation = await talking.known(services, asked.conversation_id)
-        _, stored = await talking.ask(services, body.content, None, conversation, body.message_id)
+        seed = None if body.message_id is None else f"{asked.conversation_id}/{body.message_id}"
+        _, stored = await talking.ask(services, body.content, None, conversation, seed)
         return message_view(stored)
     return message_view(await talking.say(services, who, asked.conversation_id, said))
 
