@@ -97,6 +97,7 @@ async def test_palette_goes_anywhere(page: Page, served: Service) -> None:
     await say("anal")
     await page.press("Enter")
     await page.until("location.hash === '#/analytics' && document.activeElement.id === 'main'")
+    assert await page.evaluate("document.activeElement.ariaLabel") == "Analytics"
     await say("agent-1")
     await page.press("Enter")
     await page.until("location.hash === '#/?agent=agent-1'")
@@ -150,6 +151,7 @@ async def test_workflows_their_pipeline_and_a_run(page: Page, stopped_service: S
     )
     await page.go(f"{served.url}/#/workflows")
     await page.until(f"{TEXT}.includes('Ledger') && {TEXT}.includes('running')")
+    assert (await page.evaluate(TEXT)).count("🌙") == 1  # it is in the name as well
     await page.evaluate("document.querySelector('tbody a[href$=\"/invoice_to_ledger\"]').click()")
     states = "[...document.querySelectorAll('.graph .node')].map((node) => node.dataset.status)"
     assert len(await page.until(f"{states}[0] === 'running' && {states}")) == 10

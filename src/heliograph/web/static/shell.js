@@ -106,6 +106,7 @@ async function navigate() {
     open.delete(name);
   }
   document.body.dataset.view = main.name;
+  byId("main").setAttribute("aria-label", main.title ?? main.name); // it is what gets the focus
   document.querySelector("dialog:is(.palette, .help)")?.close(); // Back was pressed in it
   document.body.classList.toggle("beside", wanted.length > 1);
   for (const link of byId("views").children) {

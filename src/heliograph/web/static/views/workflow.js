@@ -74,7 +74,7 @@ export function open(shell, root, { values: { id } }) {
   }
 
   function show({ manifest, pipeline, agents, stats }, trace) {
-    name.textContent = `${manifest.icon} ${manifest.display_name || id}`.trim();
+    name.textContent = manifest.display_name.includes(manifest.icon) ? manifest.display_name || id : `${manifest.icon} ${manifest.display_name || id}`;
     about.textContent = [manifest.version && `version ${manifest.version}`, pipeline.strategy.toLowerCase(), manifest.description].filter(Boolean).join(" · ");
     const ended = stats.total - (stats.by_status.running ?? 0) - (stats.by_status.pending ?? 0) - (stats.by_status.paused ?? 0);
     renew(figures, [

@@ -35,11 +35,11 @@ export function open(shell, root) {
   }
 
   const columns = [
-    { title: "Workflow", text: (one) => h("a", { href: format(["workflows", one.id]) }, h("span.icon", { "aria-hidden": "true" }, one.icon), one.display_name || one.id) },
+    { title: "Workflow", text: (one) => h("a", { href: format(["workflows", one.id]) }, !one.display_name.includes(one.icon) && h("span.icon", { "aria-hidden": "true" }, one.icon), one.display_name || one.id) },
     { title: "Last run", text: (one) => (one.last_run ? h("a", { href: format(["workflows", one.id, "runs", one.last_run.id]) }, pill(one.last_run.status), " ", ago(one.last_run.started_at, shell.now())) : "never") },
     { title: "Runs", number: true, text: (one) => compact(one.total_runs) },
     { title: "Success", number: true, text: (one) => (one.total_runs ? `${Math.round(one.success_rate)} %` : "–") },
-    { title: "Steps", number: true, name: "optional", text: (one) => `${one.step_count} ${one.strategy.toLowerCase()}` },
+    { title: "Steps", number: true, name: "optional", text: (one) => (one.step_count ? `${one.step_count} ${one.strategy.toLowerCase()}` : "none") },
     { title: "Agents", number: true, name: "optional", text: (one) => String(one.agent_count) },
     { title: "Triggers", name: "optional", text: (one) => one.triggers.map(({ type }) => type.replaceAll("_", " ")).join(", ") },
     { title: "On", text: (one) => toggle(one) },
