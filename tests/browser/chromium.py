@@ -34,6 +34,7 @@ FLAGS = (
     "--disable-sync",
     "--disable-extensions",
     "--remote-debugging-port=0",
+    "--explicitly-allowed-ports=10080",  # it is no port of the web to Chromium, and the tests may be given it
 )
 MAX_MESSAGE = 64 * 1024 * 1024
 
