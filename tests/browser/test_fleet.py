@@ -87,32 +87,36 @@ async def test_a_narrow_list_says_what_went_wrong(page: Page, served: Service) -
         assert right <= 400, one
 
 
+def a_group(agent: str, outcome: str, count: int) -> list[dict[str, object]]:
+    """Make the events of an agent's tasks that have ended so."""
+    names = [f"{agent}-{outcome}-{n}" for n in range(count)]
+    return [
+        item for name in names for item in (created(name, "x", agent=agent), status(name, outcome, error="x"))
+    ]
+
+
 async def test_groups_and_their_counts_are_the_services(page: Page, served: Service) -> None:
     """A group of tasks that are not loaded is there with its count, and more of its tasks come on request.
 
-    So is the group of the tasks that name nobody.
+    So is the group of the tasks that name nobody; where one status is chosen, tasks of that status come.
     """
     await served.publish(*(status(f"n{n}", "completed") for n in range(60)))
-    await served.publish(
-        *(
-            item
-            for n in range(60)
-            for item in (created(f"a{n}", "x", agent="a"), status(f"a{n}", "completed"))
-        )
-    )
-    await served.publish(
-        *(
-            item
-            for n in range(60)
-            for item in (created(f"b{n}", "x", agent="b"), status(f"b{n}", "completed"))
-        )
-    )
+    await served.publish(*a_group("a", "failed", 1))
+    await served.publish(*a_group("a", "completed", 230))
+    await served.publish(*a_group("b", "completed", 60), *a_group("b", "failed", 30))
     await served.publish({"topic": "task.created", "payload": {"task_id": "none", "name": "Of nobody"}})
     await page.go(f"{served.url}/#/?group=agent")
-    await page.until(f"{STATE} === 'live' && {HEADS} === 'none 61,b 60,a 60'")
-    for group, tasks in (("group a", 60), ("group ", 61)):
-        await page.until(f"{rows(group)} === 20")
+    await page.until(f"{STATE} === 'live' && {HEADS} === 'none 61,b 90,a 231'")
+
+    async def more(group: str, before: int, after: int) -> None:
+        await page.until(f"{rows(group)} === {before}")
         await page.evaluate(f"document.querySelector('[data-section=\"{group}\"] .more').click()")
-        await page.until(f"{rows(group)} === {tasks}")
+        await page.until(f"{rows(group)} === {after}")
+
+    await more("group a", 20, 120)
+    await more("group ", 20, 61)
+    await page.evaluate("document.querySelector('#totals [data-status=failed]').click()")
+    await page.until(f"{HEADS} === 'b 30,a 1'")
+    await more("group a", 0, 1)
     await page.evaluate("document.querySelector('#totals [data-status=queued]').click()")
     await page.until(f"{HEADS} === 'none 1'")

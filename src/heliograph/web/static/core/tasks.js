@@ -64,7 +64,7 @@ export class Tasks {
   #fetching = 0;
   #counting = null; // timer
   #quiet = new Set(); // ids of the tasks that are silent for long
-  #ofGroups = new Map(); // name of a group → cursor of the next page of its tasks, null when all are loaded
+  #ofGroups = new Map(); // status and name of a group → cursor of the next page of its tasks, null when all are loaded
   #wantedGroups = GROUPS;
 
   /**
@@ -154,15 +154,16 @@ export class Tasks {
     this.changed();
   }
 
-  /** Load the next page of a group's tasks, in whatever status they are. */
-  async moreOf(name, limit = MORE) {
+  /** Load the next page of a group's tasks, of one status or (empty) of any. */
+  async moreOf(name, status = "", limit = MORE) {
     const { filter, group } = this;
-    const cursor = this.#ofGroups.get(name);
+    const key = `${status} ${name}`;
+    const cursor = this.#ofGroups.get(key);
     if (cursor === null) return;
     const of = name ? { [group]: name } : { without: group };
-    const { tasks, meta } = await this.api.get(paths.tasks, { ...filter, ...of, limit, cursor });
+    const { tasks, meta } = await this.api.get(paths.tasks, { ...filter, ...of, status, limit, cursor });
     if (filter !== this.filter || group !== this.group) return;
-    this.#ofGroups.set(name, meta.next_cursor);
+    this.#ofGroups.set(key, meta.next_cursor);
     this.fleet.merge(tasks);
     this.changed();
   }
@@ -217,7 +218,7 @@ export class Tasks {
     this.changed();
     for (const { name } of found.slice(0, FILLED_GROUPS)) {
       if (filter !== this.filter || group !== this.group) return;
-      if (!this.#ofGroups.has(name)) await this.moreOf(name, FIRST_OF_GROUP);
+      if (!this.#ofGroups.has(` ${name}`)) await this.moreOf(name, "", FIRST_OF_GROUP);
     }
   }
 

@@ -80,7 +80,7 @@ export function open(shell, root, place) {
 
   /* The reader wants more rows of a section than are shown. */
   function more(name) {
-    const asked = name.startsWith(GROUP) ? tasks.moreOf(name.slice(GROUP.length)) : tasks.more(name);
+    const asked = name.startsWith(GROUP) ? tasks.moreOf(name.slice(GROUP.length), filter.status) : tasks.more(name);
     asked.then(() => changed(name), shell.report);
     changed(name);
   }
