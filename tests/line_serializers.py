@@ -7,7 +7,7 @@ from typing import Any
 
 import schemathesis
 
-KINDS = ("ndjson", "jsonl", "jsonlines", "x-ndjson", "x-jsonlines")
+KINDS = ("ndjson", "jsonl", "jsonlines", "x-ndjson", "x-jsonlines", "x-jsonl", "json-lines", "x-json-lines")
 
 
 def as_lines(context: Any, value: Any) -> bytes:

@@ -23,8 +23,11 @@ NDJSON = (
     "application/x-ndjson",
     "application/ndjson",
     "application/jsonl",
+    "application/x-jsonl",
     "application/jsonlines",
     "application/x-jsonlines",
+    "application/json-lines",
+    "application/x-json-lines",
 )
 BODY_SECONDS = 60.0
 """Seconds in which a body must arrive as a whole."""
