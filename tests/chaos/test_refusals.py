@@ -19,7 +19,7 @@ from heliograph.storage.distributed.postgres import is_outage
 
 if TYPE_CHECKING:
     from tests.chaos.conftest import NodeMaker
-    from tests.servers import PostgresServer
+    from tests.servers import PostgresServer, RedisServer
 
 Admin = Callable[..., None]
 
@@ -87,6 +87,39 @@ def test_a_refusing_database_is_an_outage(
     await_outputs(url, 6)
     wait_until(lambda: node.ask("/api/ready")[0] == 200, "it is ready")
     check_archive(url, [str(number) for number in range(6)])
+
+
+REDIS_REFUSALS = [
+    ("REPLICAOF 127.0.0.1 1", "REPLICAOF NO ONE", "You can't write against a read only replica"),
+    (
+        "CONFIG SET min-replicas-to-write 1",
+        "CONFIG SET min-replicas-to-write 0",
+        "Not enough good replicas to write",
+    ),
+    ("ACL SETUSER default -xadd", "ACL SETUSER default +xadd", "The user executing the script can't"),
+]
+"""What is done, what undoes it, and what is said meanwhile."""
+
+
+def test_a_redis_that_takes_no_writes_is_an_outage(make_node: NodeMaker, redis: RedisServer) -> None:
+    """Readiness says why nothing can be published, till it can; no append is needed to find out."""
+    node = make_node("a")
+    node.start()
+    assert node.publish(line("0")).status_code == 201
+    for number, (do, undo, words) in enumerate(REDIS_REFUSALS):
+        with redis.client() as client:
+            client.execute_command(*do.split(" "))
+            before = {one["id"] for one in client.client_list() if one["name"] == "heliograph"}
+            refused = node.publish(line(f"refused {number}"))
+            assert (refused.status_code, words in refused.json()["detail"]) == (503, True)
+            assert "Error running script" not in refused.json()["detail"]
+            assert node.ask("/api/ready")[0] == 503
+            assert words in node.checks()["redis"]
+            if do.startswith("REPLICAOF"):  # its old connections may lead to what is the primary no more
+                assert before - {one["id"] for one in client.client_list()}
+            client.execute_command(*undo.split(" "))
+        wait_until(lambda: node.ask("/api/ready")[0] == 200, "it is ready")
+        assert node.publish(line(str(number))).status_code == 201
 
 
 def test_a_database_that_cannot_keep_every_text_is_refused(

@@ -168,7 +168,7 @@ class Distributed:
         return problems
 
     async def _head(self) -> EventId:
-        return (await trio.to_thread.run_sync(self.stream.state, abandon_on_cancel=True)).head
+        return (await trio.to_thread.run_sync(self.stream.check, abandon_on_cancel=True)).head
 
     async def _oldest_waiting(self, checkpoint: EventId) -> EventId | None:
         reading = await trio.to_thread.run_sync(self.stream.read, checkpoint, 1, abandon_on_cancel=True)

@@ -28,6 +28,9 @@ _REFUSALS = re.compile(
     r"|The user executing the script can't|ACL failure in script"
     r"|certificate verify failed|WRONG_VERSION_NUMBER"
 )
+_SCRIPT = re.compile(r"^Error running script \(call to f_\w+\): (?:@user_script: ?\d+: )+-?")
+"""What Redis before version 7 says in front of a command's error in a script."""
+
 _SENTINEL = re.compile(
     r"(?P<scheme>rediss?)\+sentinel://(?P<login>[^@/]*@)?(?P<sentinels>[^@/?]+)/(?P<service>[^/?]+)"
     r"(?P<rest>(?:/\d*)?(?:\?.*)?)"
@@ -105,7 +108,7 @@ def translated() -> Iterator[None]:
     try:
         yield
     except RedisError as error:
-        raise Unavailable(refusal(error) or f"Redis: {error}") from error
+        raise Unavailable(refusal(error) or f"Redis: {_SCRIPT.sub('', str(error))}") from error
 
 
 @contextmanager

@@ -33,7 +33,7 @@ import structlog
 from redis._parsers.helpers import parse_info
 from redis.connection import AbstractConnection
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import OutOfMemoryError, ResponseError
+from redis.exceptions import OutOfMemoryError, ReadOnlyError, ResponseError
 from sqlalchemy import Connection, select, text
 
 from heliograph.model.errors import Conflict, HeliographError, SettingsError, Unavailable
@@ -178,6 +178,8 @@ class RedisStream:
         self._set_state = self._unprepared.register_script(scripts.SET_STATE)
         self._memory_due = 0.0
         self._no_room: str | None = None
+        self._refused = False
+        """Whether the last append was."""
 
     def close(self) -> None:
         """Close every connection, including those that a thread waits on."""
@@ -216,10 +218,18 @@ class RedisStream:
             except _Unprepared:
                 pass
             except ResponseError as error:
+                if isinstance(error, ReadOnlyError) or "READONLY" in str(
+                    error
+                ):  # a failover leaves such connections behind
+                    self._drop_idle()
                 if "UNPREPARED" not in str(error):
                     raise
             self.prepare()
             return work()
+
+    def _drop_idle(self) -> None:
+        for client in (self.client, self._unprepared):
+            client.connection_pool.disconnect(inuse_connections=False)
 
     def time(self) -> float:
         """Return Redis's own time, in seconds since the epoch.
@@ -256,7 +266,9 @@ class RedisStream:
         try:
             answers = self.do(lambda: self._run_append(arguments))
         except Unavailable as error:
+            self._refused = True
             raise _refused(error) from error.__cause__
+        self._refused = False
         generation, head = _texts(answers[:2])
         receipts: list[Receipt | HeliographError] = []
         events: list[Event] = []
@@ -311,6 +323,22 @@ class RedisStream:
     def state(self) -> StreamState:
         """Return the state of the stream."""
         return self.do(lambda: self._reading("XRANGE", "+", "+", 0)).state
+
+    def check(self) -> StreamState:
+        """Return the state of the stream; after a refused append, only if Redis can be written again.
+
+        A Redis that became a replica, or misses its own, can still be read.
+
+        Raises:
+            Unavailable: Redis is away, or refuses.
+        """
+        if self._refused:
+            own = f"{self.prefix}:try"
+            with translated():
+                self._try([self._stream, self._state, self._heads, own])
+                self._unprepared.set(own, "", px=1)
+            self._refused = False
+        return self.state()
 
     def _reading(self, *arguments: str | int) -> Reading:
         answer = self._read([self._stream, self._state], [*arguments, READ_BYTES])
