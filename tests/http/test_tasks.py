@@ -5,10 +5,12 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import pytest
 from tests.conformance.clients import open_sse
 from tests.http.conftest import Api, created, output, status
 
 from heliograph.model.task import STATUSES
+from heliograph.storage.sql.entities import task
 
 
 async def test_tasks_are_counted_for_a_filter(api: Api) -> None:
@@ -81,6 +83,16 @@ async def test_the_stream_of_a_task_that_runs_again_goes_on(api: Api) -> None:
     async with await open_sse(api.url, "/api/v1/tasks/r/stream") as again:
         assert len(await again.story(5)) == 5
         await again.to_end()
+
+
+async def test_a_result_has_a_most(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ends add up one result; over a limit the next one takes its place, so that it can't grow for ever."""
+    monkeypatch.setattr(task, "MOST_RESULT", 60)
+    results = []
+    for name in "abc":
+        await api.publish(status("completed", result={name: "x" * 20}))
+        results.append(sorted((await api.get("/api/v1/tasks/1"))["result"]))
+    assert results == [["a"], ["a", "b"], ["c"]]
 
 
 async def test_silent_tasks_are_found(api: Api) -> None:

@@ -195,6 +195,14 @@ def test_corrections_merge_in_any_grouping(results: list[dict[str, Any]]) -> Non
     assert merged(merged(one, two), three) == merged(one, merged(two, three))
 
 
+def test_corrections_are_merged_in_place_but_for_the_first() -> None:
+    """A result of an event is never changed; one that was merged is, so that thousands cost no copies."""
+    one = {"a": 1}
+    two = merged(one, {"b": 2})
+    assert merged(two, {"c": 3}) is two
+    assert (one, two) == ({"a": 1}, {"a": 1, "b": 2, "c": 3})
+
+
 @given(st.lists(st.decimals(0, 100, places=9), max_size=10))
 def test_costs_add_up_while_the_task_runs(amounts: list[Decimal]) -> None:
     """Each ``task.cost`` adds, exactly; a result that says a cost counts instead."""

@@ -90,13 +90,23 @@ class AddedMetadata(dict[str, Any]):
     """
 
 
-def merged(result: dict[str, Any], later: dict[str, Any]) -> dict[str, Any]:
+class MergedResult(dict[str, Any]):
+    """A result that ``merged`` has made: no event has it, so the next one is merged into it in place."""
+
+
+def merged(result: dict[str, Any], later: dict[str, Any]) -> MergedResult:
     """Return a result, corrected by a later one.
 
     Null in the later one changes nothing, except that a null error removes the error.
     """
-    said = {name: value for name, value in later.items() if value is not None or name == "error"}
-    return {**later, **result, **said}
+    # To copy it for each of thousands of corrections would take a time that grows with their square.
+    whole = result if isinstance(result, MergedResult) else MergedResult(result)
+    for name, value in later.items():
+        if value is not None or name == "error":
+            whole[name] = value
+        else:
+            whole.setdefault(name, None)
+    return whole
 
 
 @attrs.define

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence, Set
 from typing import Any
 
+import orjson
 from sqlalchemy import (
     Boolean,
     Column,
@@ -133,6 +134,14 @@ def _kept(task: Task) -> Set[str]:
     return {"error"} if task.result is None and task.error is not None else set()
 
 
+MOST_RESULT = 4 * 1024 * 1024
+"""The most bytes to which corrections add up a result; the next one takes its place."""
+
+
+def _size(result: Mapping[str, Any]) -> int:
+    return len(orjson.dumps(result))
+
+
 def _add_metadata(connection: Connection, task: Task) -> None:
     """Add the metadata of a batch to the stored metadata, if it is ``AddedMetadata``."""
     if isinstance(task.metadata, AddedMetadata):
@@ -153,6 +162,8 @@ def _merge_result(connection: Connection, task: Task) -> None:
     ).one()
     if attempts != task.attempts or status == LOST:
         return
+    if stored and _size(stored) + _size(task.result) > MOST_RESULT:
+        stored = None  # it would only grow, and each correction would cost as much as all before it
     values: dict[str, Any] = {"result": merged(stored or {}, task.result)}
     if "error" in task.result:
         values["error"] = task.error
