@@ -43,6 +43,12 @@ def test_a_byte_order_mark_is_skipped(data: bytes, cuts: list[int]) -> None:
     assert read(b"\xef\xbb\xbf" + data, cuts) == [{"a": 1}, {"a": 2}]
 
 
+def test_joined_files_may_each_have_a_byte_order_mark() -> None:
+    """What Windows programs have written is read after it was joined, too."""
+    file = b'\xef\xbb\xbf{"a": 1}\r\n'
+    assert read(file + b"\xef\xbb\xbf\r\n" + file + file.rstrip()) == [{"a": 1}] * 3
+
+
 def test_live() -> None:
     """Each line is given out as soon as it is complete."""
     reader = ItemParser()

@@ -64,6 +64,9 @@ async def test_a_byte_order_mark_is_skipped(api: Api, kind: str) -> None:
     """What some editors and shells write in front of UTF-8 is none of the body."""
     body = b"\xef\xbb\xbf" + orjson.dumps(output()) + b"\r\n"
     assert (await send(api, body, {"Content-Type": kind}))["accepted"] == 1
+    if kind != "application/json":  # files that were joined
+        joined = body + b"\xef\xbb\xbf\r\n" + body
+        assert (await send(api, joined, {"Content-Type": kind}))["accepted"] == 2
 
 
 # Numbers

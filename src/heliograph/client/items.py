@@ -35,16 +35,13 @@ class ItemParser:
         """
         searched = len(self._buffer)  # so that one long line is not searched anew for each of its pieces
         self._buffer += data
-        if self._line == 1 and self._buffer.startswith(BOM_UTF8):  # as Windows programs write it
-            del self._buffer[: len(BOM_UTF8)]
-            searched = 0
         items: list[Any] = []
         start = 0
         while self._lines is not False:
             end = self._buffer.find(b"\n", max(start, searched))
             if end < 0:
                 break
-            line = bytes(self._buffer[start:end])
+            line = _unmarked(self._buffer[start:end])
             if line.strip():
                 if self._lines is None:
                     self._lines = _is_object(line)
@@ -62,9 +59,10 @@ class ItemParser:
             Malformed: It is not JSON; the message has the number of the line where the fault begins.
             Invalid: It has numbers that would be read back as others.
         """
-        if not self._buffer.strip():
+        text = _unmarked(self._buffer)
+        if not text.strip():
             return []
-        document = self._read(bytes(self._buffer))
+        document = self._read(text)
         return document if isinstance(document, list) else [document]
 
     def _read(self, text: bytes) -> Any:
@@ -77,6 +75,11 @@ class ItemParser:
             ) from None
         self._count += 1
         return value
+
+
+def _unmarked(text: bytearray) -> bytes:
+    """Return a text without the mark that Windows programs write; joined files have it in their middle."""
+    return bytes(text).removeprefix(BOM_UTF8)
 
 
 def _is_object(line: bytes) -> bool:

@@ -31,6 +31,13 @@ async def test_a_message_that_is_no_object_is_told(api: Api) -> None:
         assert (await watch.until("error")).fields["detail"] == "a message must be a JSON object"
 
 
+async def test_a_message_may_begin_with_a_byte_order_mark(api: Api) -> None:
+    """It is skipped, as in a request's body."""
+    async with await open_ws(api.url) as watch:
+        await watch.send_frame(TEXT, b'\xef\xbb\xbf{"type": "ping", "ref": 1}')
+        assert (await watch.until("pong")).fields["ref"] == 1
+
+
 async def test_every_ping_has_its_pong(api: Api) -> None:
     """Pings that come together are answered one by one, in their order."""
     async with await open_ws(api.url) as watch:

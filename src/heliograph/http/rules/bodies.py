@@ -319,7 +319,7 @@ class ItemReader:
 
     def _add_line(self, text: bytearray) -> None:
         self._line += 1
-        if self._line == 1:
+        if text.startswith(BYTE_ORDER_MARK):  # the body's, or that of a file which was joined to another
             text = text.removeprefix(BYTE_ORDER_MARK)
         if text.strip():
             if len(text) > LARGE_BODY:

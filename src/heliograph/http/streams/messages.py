@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from codecs import BOM_UTF8
 from collections.abc import Collection
 from typing import Any
 
@@ -34,7 +35,7 @@ def message_of(text: bytes) -> dict[str, Any]:
         Malformed: It is not JSON.
         Invalid: It is not an object, or has numbers that would be read back as others.
     """
-    message = parse_json(text, "the message")
+    message = parse_json(text.removeprefix(BOM_UTF8), "the message")
     if not isinstance(message, dict):
         raise Invalid.field("", "a message must be a JSON object")
     return message
