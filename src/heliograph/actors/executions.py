@@ -57,10 +57,12 @@ class Executions:
         for draft in drafts:
             if len(placed) % STEP_DRAFTS == STEP_DRAFTS - 1:
                 await trio.lowlevel.checkpoint()
-            if draft.channel.startswith("workflow:"):
-                told = execution_of(draft.channel, draft.payload)
-                if told is not None:
-                    self._learn(*told)
+            if draft.channel.startswith("task:"):
+                pass  # most events: a task is in its channel whatever session it belongs to
+            elif draft.channel.startswith("workflow:"):
+                execution = execution_of(draft.channel, draft.payload)
+                if execution is not None:
+                    self._learn(*execution)
             elif draft.channel == f"topic:{draft.topic}":
                 session = session_of(draft.topic, draft.payload)
                 workflow = None if session is None else await self._workflow_of(session, deadline)

@@ -33,14 +33,17 @@ class Answer:
 
     def encoded(self) -> bytes:
         """Encode the answer for HTTP/1.1 as hypercorn does."""
-        headers = {
-            "content-type": self.content_type,
-            "content-length": len(self.body),
-            **self.headers,
-            "date": _date(int(time.time())),
-        }
-        lines = "".join([f"{name.lower()}: {value}\r\n" for name, value in headers.items()])
-        return f"HTTP/1.1 {self.status} \r\n{lines}\r\n".encode("latin-1") + self.body
+        fixed = _fixed_lines(self.content_type, tuple(self.headers.items()))
+        sized = f"content-length: {len(self.body)}\r\ndate: {_date(int(time.time()))}\r\n\r\n"
+        return f"HTTP/1.1 {self.status} \r\n{fixed}{sized}".encode("latin-1") + self.body
+
+
+@lru_cache(maxsize=64)
+def _fixed_lines(content_type: str, headers: tuple[tuple[str, str], ...]) -> str:
+    """Return the header lines that most answers share."""
+    return "".join(
+        [f"{name.lower()}: {value}\r\n" for name, value in (("content-type", content_type), *headers)]
+    )
 
 
 @lru_cache(maxsize=1)

@@ -157,6 +157,12 @@ def parameters_of(cls: Any) -> tuple[Parameter, ...]:
     return tuple(found)
 
 
+@cache
+def _given_without_query(cls: Any) -> tuple[Parameter, ...]:
+    """Return the parameters to read where the query is empty: all but those of the query with a default."""
+    return tuple(one for one in parameters_of(cls) if one.where != "query" or one.default is attrs.NOTHING)
+
+
 def read_parameters(
     cls: type[T],
     asked: Asked,
@@ -179,12 +185,11 @@ def read_parameters(
     errors: list[FieldError] = []
     values: dict[str, Any] = {}
     declared: Any = cls
-    parameters = parameters_of(declared)
     args = asked.args
+    parameters = parameters_of(declared) if args else _given_without_query(declared)
     for one in parameters:
         try:
-            asks = one.where != "query" or args
-            value = one.read(asked, path, settings) if asks else one.default
+            value = one.read(asked, path, settings)
         except Invalid as invalid:
             errors += invalid.errors
             continue
