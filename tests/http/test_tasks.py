@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import orjson
 import pytest
 from tests.conformance.clients import open_sse
 from tests.http.conftest import Api, created, output, status
@@ -138,3 +139,13 @@ async def test_tasks_are_grouped(api: Api) -> None:
     assert nobodys["meta"]["counts"]["queued"] == 1
     for wrong in ("task-groups?by=name", "tasks?without=name"):
         assert (await api.problem("GET", f"/api/v1/{wrong}"))["status"] == 422
+
+
+@pytest.mark.parametrize("dialect", ["/api", "/api/v1"])
+async def test_a_log_as_lines_of_json_has_no_other_line_ends(api: Api, dialect: str) -> None:
+    """Clients that split text at U+0085, U+2028 or U+2029, as httpx does, read each line whole."""
+    said = "a\u2028b\u2029c\u0085d\r\ne"
+    await api.publish({"type": "task_output", "task_id": "1", "output": said}, output())
+    answer = await api.http.get(f"{dialect}/tasks/1/logs/full", headers={"Accept": "application/x-ndjson"})
+    first, _ = answer.text.splitlines()
+    assert orjson.loads(first)["output"] == said

@@ -36,6 +36,7 @@ from heliograph.http.rules.schema import TEXT, Components, Schema, described, re
 from heliograph.http.rules.shapes import plain, to_json, written_as
 from heliograph.model.channels import is_name
 from heliograph.model.errors import Invalid, NotFound, Unavailable
+from heliograph.model.event import plain_json
 from heliograph.model.ids import format_id, from_microseconds, to_microseconds
 from heliograph.model.task import SORTS, STATUSES, STREAMS, TASK, Task, TaskFilter, task_json
 from heliograph.storage.protocols import LineFilter, LogLine, LogText, Store
@@ -361,7 +362,7 @@ async def _as_ndjson(
 ) -> AsyncIterator[bytes]:
     lines, more = page
     while lines:
-        yield b"".join([to_json(line_json(line)) + b"\n" for line in lines])
+        yield plain_json(b"".join([to_json(line_json(line)) + b"\n" for line in lines]))
         if not more:
             return
         lines, more = await store.lines(TASK, task_id, lines[-1].seq + 1, None, FULL_LOG_PAGE)
