@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -181,6 +182,17 @@ def test_a_full_disk_is_told_in_one_line() -> None:
         )
     assert done.returncode == 1
     assert done.stderr == b"heliograph: the output can't be written: No space left on device\n"
+
+
+def test_a_reader_that_has_gone_ends_a_command_silently() -> None:
+    """As with ``| head``: nothing is said about the pipe."""
+    read, write = os.pipe()
+    os.close(read)
+    with open(write, "wb") as pipe:
+        done = subprocess.run(
+            [sys.executable, "-m", "heliograph", "config"], stdout=pipe, stderr=subprocess.PIPE, timeout=60
+        )
+    assert (done.returncode, done.stderr) == (1, b"")
 
 
 def test_interrupted() -> None:

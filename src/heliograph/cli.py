@@ -26,7 +26,14 @@ import click
 
 from heliograph import __version__
 from heliograph.client.environment import DEFAULT_URL, spool_folder
-from heliograph.model.errors import ClientFault, HeliographError, Invalid, TooMany, Unavailable
+from heliograph.model.errors import (
+    ClientFault,
+    HeliographError,
+    Invalid,
+    SettingsError,
+    TooMany,
+    Unavailable,
+)
 
 if TYPE_CHECKING:
     from heliograph.config import Settings
@@ -68,20 +75,23 @@ class _Commands(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         status = INTERRUPTED
         try:
-            return super().invoke(ctx)
+            return self._invoke(ctx)
         except* KeyboardInterrupt:  # alone, or in the exception groups of Trio's nurseries
             pass
         except* ModuleNotFoundError as missing:  # a client's installation lacks the service's libraries
             _say(f"{missing.exceptions[0]}: to serve, pip install 'heliograph[server]'")
             status = WRONG
-        except* OSError as errors:
-            full = errors.exceptions[0]
-            if not isinstance(full, OSError) or full.errno != errno.ENOSPC:
-                raise
-            _say(f"{full.filename or 'the output'} can't be written: {full.strerror}")
-            _forget_output()
-            status = REFUSED
         sys.exit(status)
+
+    def _invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except OSError as error:
+            if error.errno != errno.ENOSPC:
+                raise
+            _say(f"{error.filename or 'the output'} can't be written: {error.strerror}")
+            _forget_output()
+            sys.exit(REFUSED)
 
 
 def _forget_output() -> None:
@@ -194,6 +204,9 @@ def exec_(
     service = Service(url, api_key, spool_folder(), spool_mb * MEGABYTE, wait)
     try:
         status = trio.run(partial(execute, job, service, quiet=quiet))
+    except* SettingsError as errors:
+        _say(str(errors.exceptions[0]))
+        status = WRONG
     except* OSError as errors:
         _say(f"the output can't be kept: {errors.exceptions[0]}")
         status = EXEC_FAILED
@@ -373,7 +386,6 @@ def serve(demo: bool, file: Path | None, host: str | None, port: int | None, api
     import trio
 
     from heliograph import logs, service
-    from heliograph.model.errors import SettingsError
 
     gc.enable()
 
@@ -431,7 +443,6 @@ def config(file: Path | None) -> None:
 def migrate(file: Path | None) -> None:
     """Bring the database's schema up to date."""
     from heliograph import service
-    from heliograph.model.errors import SettingsError
 
     try:
         click.echo(service.migrate(_settings(file)))
@@ -485,8 +496,6 @@ def restore(source: Path, file: Path | None) -> None:
 
 def _of_folder(work: Callable[[Path], Result], file: Path | None) -> Result:
     """Run ``work`` on the data folder; with PostgreSQL its own tools must be used instead."""
-    from heliograph.model.errors import SettingsError
-
     storage = _settings(file).storage
     if storage.database_url is not None:
         _refuse_settings(["the data is in PostgreSQL: use pg_amcheck, pg_dump and pg_restore"])
@@ -498,7 +507,6 @@ def _of_folder(work: Callable[[Path], Result], file: Path | None) -> Result:
 
 def _settings(file: Path | None) -> Settings:
     from heliograph.config import load
-    from heliograph.model.errors import SettingsError
 
     try:
         return load(file)

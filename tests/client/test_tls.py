@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import ssl
+import subprocess
+import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -91,3 +94,22 @@ async def test_a_service_without_tls_is_named(nursery: trio.Nursery) -> None:
         with pytest.raises(Unavailable, match="no TLS there: "):
             await client.tasks()
     nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize(
+    "command", [["publish", "--topic", "a.b"], ["tail", "task:x"], ["exec", "--", "true"]]
+)
+def test_a_file_without_certificates_is_named(tmp_path: Path, command: list[str]) -> None:
+    """A command that is to trust a file which holds none says so in one line."""
+    (tmp_path / "empty.pem").write_text("no certificate")
+    for name in ("empty.pem", "missing.pem"):
+        file = str(tmp_path / name)
+        done = subprocess.run(
+            [sys.executable, "-m", "heliograph", command[0], "--url", "https://localhost:1", *command[1:]],
+            env={**os.environ, "SSL_CERT_FILE": file, "XDG_STATE_HOME": str(tmp_path)},
+            capture_output=True,
+            timeout=60,
+        )
+        assert done.returncode in {1, 2}
+        [said] = done.stderr.decode().splitlines()
+        assert said.startswith(f"heliograph: SSL_CERT_FILE: {file} has no certificates: ")

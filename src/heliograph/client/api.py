@@ -8,6 +8,8 @@ scope around a call. The client runs under Trio and under asyncio; plain code ha
 
 from __future__ import annotations
 
+import os
+import ssl
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import aclosing, asynccontextmanager
 from types import TracebackType
@@ -30,7 +32,7 @@ from heliograph.client.answers import (
 from heliograph.client.encoding import keyed_lines
 from heliograph.client.environment import DEFAULT_URL
 from heliograph.client.retry import insist
-from heliograph.model.errors import HeliographError
+from heliograph.model.errors import HeliographError, SettingsError
 
 T = TypeVar("T")
 
@@ -242,14 +244,26 @@ class _Body(httpx.AsyncByteStream):
 
 
 def options(url: str, api_key: str | None) -> dict[str, Any]:
-    """Return the options of an httpx client of a service."""
+    """Return the options of an httpx client of a service.
+
+    Raises:
+        SettingsError: The certificates of ``SSL_CERT_FILE`` can't be read.
+    """
     return {
         "base_url": url,
         "headers": {} if api_key is None else {"X-API-Key": api_key},
         # Reading the certificates takes longer than a short command, and plain HTTP needs none.
-        "verify": url.startswith("https:"),
+        "verify": url.startswith("https:") and _certificates(),
         "timeout": httpx.Timeout(TIMEOUT, connect=CONNECT_TIMEOUT),
     }
+
+
+def _certificates() -> ssl.SSLContext:
+    try:
+        return httpx.create_ssl_context()
+    except OSError as error:  # ssl's own errors are among them
+        path = os.environ.get("SSL_CERT_FILE", "")
+        raise SettingsError([f"SSL_CERT_FILE: {path} has no certificates: {error}"]) from None
 
 
 async def raise_for_problem(response: httpx.Response) -> None:
