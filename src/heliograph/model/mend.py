@@ -38,7 +38,7 @@ _DEEP = MAX_DEPTH - 10
 _HALVES = re.compile("[\ud800-\udfff]")
 _NEEDED = frozenset({"topic", "payload.status", "payload.output"})
 """The fields that an item can't do without."""
-_REPLACED = ("\ufffd".encode(), "␀".encode())
+_MARKS = ("\ufffd", "␀")
 _KEPT = frozenset({"task_id", "status", LEFT_OUT})
 _NAMED_IN = {"task.status": "result", "task.created": "metadata"}
 _NOT_A_NAME = re.compile(r"[^A-Za-z0-9._:@+=~-]")
@@ -156,11 +156,7 @@ def parse_leniently(item: Any, max_bytes: int, default_key: str | None) -> tuple
         draft, changed = _mended(_opened(item), max_bytes)
         if draft.key is None and default_key is not None:
             draft = draft._replace(key=default_key)
-    changed += [
-        f"{path}: became text: as a number it can't be kept" for path in _digits(draft.payload, "payload")
-    ]
-    if any(mark in draft.body for mark in _REPLACED):
-        changed.append("half characters and NUL were replaced by � and ␀, where there were any")
+    changed += [note[:LONG_NOTE] for note in islice(_replaced(draft.payload, "payload"), MAX_NOTES)]
     return draft, changed
 
 
@@ -242,12 +238,20 @@ def _long_texts(value: Any, path: str) -> Iterator[_Text]:
         yield from _long_texts(member, f"{path}.{name}")
 
 
-def _digits(value: Any, path: str) -> Iterator[str]:
-    """Yield the paths of the numbers that became text."""
+def _replaced(value: Any, path: str) -> Iterator[str]:
+    """Tell of each text and name in which something was replaced, and of each text that was a number."""
     if isinstance(value, Digits):
-        yield path
+        yield f"{path}: became text: as a number it can't be kept"
+    elif _is_marked(value):
+        yield f"{path}: half characters and NUL were replaced by � and ␀, where there were any"
     for name, member in _entries(value):
-        yield from _digits(member, f"{path}.{name}")
+        if _is_marked(name):
+            yield f"{path}.{name}: half characters and NUL were replaced in the name, where there were any"
+        yield from _replaced(member, f"{path}.{name}")
+
+
+def _is_marked(value: Any) -> bool:
+    return isinstance(value, str) and any(mark in value for mark in _MARKS)
 
 
 def _entries(value: Any) -> Iterable[tuple[Any, Any]]:
