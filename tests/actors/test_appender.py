@@ -1,3 +1,5 @@
+from collections.abc import Awaitable, Callable
+
 import pytest
 import trio
 import trio.testing
@@ -166,3 +168,32 @@ async def test_closing_writes_what_waits(autojump_clock: trio.testing.MockClock)
             await appender.append([output("1", "late")])
     assert sorted(texts(log)) == ["a", "b", "c"]
     assert all(isinstance(answer, Receipt) for answer in answers)
+
+
+async def test_nobody_waits_for_one_that_was_cancelled(
+    nursery: trio.Nursery, autojump_clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Requests that are written, wait for room or wait in the inbox are refused at once, as is what comes."""
+    monkeypatch.setattr(module, "GROUP_EVENTS", 2)
+    appender = Appender(MemoryLog(seconds_per_call=60), 10)
+    running = await nursery.start(cancellable, appender.run)
+    answers: list[Receipt | HeliographError] = []
+    with trio.fail_after(1):
+        async with trio.open_nursery() as publishers:
+            for _ in range(2):
+                for _ in range(3):
+                    publishers.start_soon(lambda: publish(appender, "a", "b", answers=answers))
+                await trio.testing.wait_all_tasks_blocked()
+            running.cancel()
+    await publish(appender, "late", answers=answers)
+    assert [str(one) for one in answers] == ["the service is stopping"] * 7
+    assert trio.current_time() == 0
+
+
+async def cancellable(
+    run: Callable[[], Awaitable[None]], *, task_status: trio.TaskStatus[trio.CancelScope]
+) -> None:
+    """Run an actor in a scope of its own."""
+    with trio.CancelScope() as scope:
+        task_status.started(scope)
+        await run()

@@ -12,6 +12,7 @@ nothing is retried here, since only the publisher knows whether it still wants i
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 
 import attrs
 import trio
@@ -108,20 +109,35 @@ class Appender:
         self._send.close()
 
     async def run(self) -> None:
-        """Append until closed."""
-        while (group := await self._gather()) is not None:
-            try:
-                answers = await self._log.append([request.drafts for request in group])
-            except HeliographError as error:
-                answers = [error] * len(group)
-            self._groups += 1
-            for request, answer in zip(group, answers, strict=True):
-                if isinstance(answer, Receipt):
-                    self._requests += 1
-                    self._events += len(answer.ids)
-                else:
-                    self._failed += 1
-                request.resolve(answer)
+        """Append until closed. Cancelled, refuse what waits: a caller under a shield would wait in vain."""
+        group: list[_Request] | None = None
+        try:
+            while (group := await self._gather()) is not None:
+                try:
+                    answers = await self._log.append([request.drafts for request in group])
+                except HeliographError as error:
+                    answers = [error] * len(group)
+                self._groups += 1
+                for request, answer in zip(group, answers, strict=True):
+                    if isinstance(answer, Receipt):
+                        self._requests += 1
+                        self._events += len(answer.ids)
+                    else:
+                        self._failed += 1
+                    request.resolve(answer)
+        finally:
+            self._refuse_rest(group or [])
+
+    def _refuse_rest(self, rest: list[_Request]) -> None:
+        """Refuse the requests that have no answer, and all that come."""
+        if self._next is not None:
+            rest.append(self._next)
+        with self._receive, suppress(trio.WouldBlock, trio.EndOfChannel):
+            while True:
+                rest.append(self._receive.receive_nowait())
+        for request in rest:
+            if not request.done.is_set():
+                request.resolve(Unavailable("the service is stopping"))
 
     async def _gather(self) -> list[_Request] | None:
         """Wait for requests and return the next group; ``None`` after the last."""
