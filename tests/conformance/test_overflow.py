@@ -7,6 +7,7 @@ from tests.conformance.clients import (
     TRANSPORTS,
     Told,
     Watch,
+    get,
     metric,
     open_sse,
     open_ws,
@@ -17,6 +18,7 @@ from tests.conformance.clients import (
     watch,
 )
 from tests.conformance.conftest import Launch, embedded
+from tests.polling import until
 from tests.storages import Form
 from trio.testing import MockClock
 
@@ -171,6 +173,13 @@ async def test_an_end_removed_under_its_replay_ends_the_stream(launch: Launch, f
     late = (await flood(served.url, 100, "1"))["1"]
     await served.terminate()
     url = (await launch(streams=BUDGET)).url
+
+    async def finished() -> bool:
+        return bool((await get(url, "/api/v1/tasks/1"))["status"] == "completed")
+
+    await until(
+        finished
+    )  # in the distributed form the store has it later; a running task's stream stays open
     async with await open_sse(url, "/api/v1/tasks/1/stream", receive_buffer=RECEIVE_BUFFER) as one:
         story = await one.story(1)
         await until_pending(url)
