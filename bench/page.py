@@ -15,7 +15,7 @@ import sys
 import tempfile
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 from itertools import count
 from typing import Any
@@ -27,7 +27,7 @@ from rich.console import Console
 from rich.table import Table
 from tests.browser.chromium import Page, chromium, new_page
 from tests.servers import free_port
-from trio_websocket import open_websocket_url
+from trio_websocket import ConnectionClosed, open_websocket_url
 
 BATCH = 500
 RATE = 500
@@ -112,12 +112,14 @@ async def _metrics(page: Page) -> dict[str, float]:
 
 
 async def count_bytes(url: str, subscriptions: Asked, told: Callable[[int], None]) -> None:
-    """Subscribe as a page would, and tell of every message's size."""
-    async with open_websocket_url(url.replace("http", "ws") + "/ws") as socket:
-        for one in subscriptions:
-            await socket.send_message(json.dumps({"type": "subscribe", **one}))
-        while True:
-            told(len(await socket.get_message()))
+    """Subscribe as a page would, again after each rotation, and tell of every message's size."""
+    while True:
+        async with open_websocket_url(url.replace("http", "ws") + "/ws") as socket:
+            for one in subscriptions:
+                await socket.send_message(json.dumps({"type": "subscribe", **one}))
+            with suppress(ConnectionClosed):
+                while True:
+                    told(len(await socket.get_message()))
 
 
 async def opening(page: Page, url: str, until: str) -> float:
@@ -167,7 +169,7 @@ async def measure(tasks: int, seconds: float, lines: int, steps: int) -> list[tu
                 ends = [{"type": "task_status", "task_id": name, "status": "completed"} for name in names]
                 await publish(client, ends)
                 counts = (await client.get("/api/v1/tasks?counts=true&limit=1")).json()["meta"]["counts"]
-                await page.until(f"{TOTALS} === '0,0,0,0,{counts['completed']:,},0'", seconds=30)
+                await page.until(f"{TOTALS} === '0,0,0,0,0,{counts['completed']:,},0'", seconds=30)
                 found.append(("page and service at the end", "equal"))
                 for first in range(0, lines, 5000):
                     await publish(client, [line("long", f"line {n}") for n in range(first, first + 5000)])
