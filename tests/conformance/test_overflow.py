@@ -177,9 +177,8 @@ async def test_an_end_removed_under_its_replay_ends_the_stream(launch: Launch, f
     async def finished() -> bool:
         return bool((await get(url, "/api/v1/tasks/1"))["status"] == "completed")
 
-    await until(
-        finished
-    )  # in the distributed form the store has it later; a running task's stream stays open
+    # The distributed form knows it later; a running task's stream would stay open.
+    await until(finished)
     async with await open_sse(url, "/api/v1/tasks/1/stream", receive_buffer=RECEIVE_BUFFER) as one:
         story = await one.story(1)
         await until_pending(url)

@@ -209,9 +209,8 @@ async def _documents(artifacts: Artifacts, run: Run, page: TracePage) -> Mapping
                 room -= info.size
                 wanted.append(key)
 
-    parsing = trio.CapacityLimiter(
-        1
-    )  # the parser holds the GIL, so several would hold it one after the other
+    # The parser holds the GIL, so several would hold it one after the other.
+    parsing = trio.CapacityLimiter(1)
 
     async def work(keys: Iterator[str]) -> None:
         for key in keys:

@@ -218,9 +218,8 @@ class RedisStream:
             except _Unprepared:
                 pass
             except ResponseError as error:
-                if isinstance(error, ReadOnlyError) or "READONLY" in str(
-                    error
-                ):  # a failover leaves such connections behind
+                # A failover leaves such connections behind. The driver has no class for what a script meets.
+                if isinstance(error, ReadOnlyError) or "READONLY" in str(error):
                     self._drop_idle()
                 if "UNPREPARED" not in str(error):
                     raise
