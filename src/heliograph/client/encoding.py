@@ -13,6 +13,7 @@ from typing import Any
 import orjson
 
 from heliograph.model.errors import FieldError, Invalid
+from heliograph.model.exact_json import HALF
 
 MAX_LEVELS = 254
 """orjson writes no deeper nesting."""
@@ -52,7 +53,7 @@ def _faults(value: Any, path: str, levels: int) -> Iterator[tuple[str, str]]:
             yield path, f"is {value}, which JSON does not have"
         case int() if not -(2**63) <= value < 2**64:
             yield path, "is a whole number beyond 64 bits, which would be rounded: send it as text"
-        case str() if not value.isascii() and _has_half(value):
+        case str() if HALF.search(value):
             yield path, "has half a character, which UTF-8 does not have"
         case dict() if levels:
             for name, member in value.items():
@@ -60,14 +61,6 @@ def _faults(value: Any, path: str, levels: int) -> Iterator[tuple[str, str]]:
         case list() | tuple() if levels:
             for position, member in enumerate(value):
                 yield from _faults(member, f"{path}[{position}]", levels - 1)
-
-
-def _has_half(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return True
-    return False
 
 
 def _with_key(item: Mapping[str, Any], key: str) -> dict[str, Any]:

@@ -23,7 +23,8 @@ _HUGE = re.compile(rb"[0-9.](?:[eE][+]?[0-9]{3,}|[0-9]{300})")
 """In JSON: a possible number that a double can't hold exactly, or part of a text. orjson refuses numbers that
 are too large for a double. A double keeps any 15 digits, whatever their exponent."""
 
-_HALF = re.compile("[\ud800-\udfff]")
+HALF = re.compile("[\ud800-\udfff]")
+"""Half a character (a lone surrogate), which UTF-8 does not have."""
 
 
 _DIGITS = bytes(ord("0") if chr(byte) in "0123456789." else 0 for byte in range(256))
@@ -145,12 +146,12 @@ def _fault(body: bytes) -> str | None:
     except (ValueError, RecursionError):
         return None
     for path, member in _members(value, ""):
-        if _HALF.search(path):
+        if HALF.search(path):
             return f"the name {path.encode('utf-8', 'replace').decode()} has half a character"
         where = f"{path} " if path else ""
         if isinstance(member, _NotKept):
             return f"{where}is {member.said}, which JSON does not have"
-        if isinstance(member, str) and (half := _HALF.search(member)):
+        if isinstance(member, str) and (half := HALF.search(member)):
             return f"{where}has half a character (U+{ord(half[0]):04X} alone)"
     return None
 

@@ -20,7 +20,7 @@ import orjson
 
 from heliograph.model.errors import MAX_ERRORS, Invalid, Malformed, TooLarge
 from heliograph.model.event import JSON_OPTIONS, Draft
-from heliograph.model.exact_json import all_kept, is_kept
+from heliograph.model.exact_json import HALF, all_kept, is_kept
 from heliograph.model.intake import ENVELOPE, MAX_DEPTH, MESSAGE_FORMS, parse_item
 
 LEFT_OUT = "left_out"
@@ -35,7 +35,6 @@ LONG_TEXT = 1000
 """The most characters of a text that is never cut to make an item fit: something else must be too large."""
 
 _DEEP = MAX_DEPTH - 10
-_HALVES = re.compile("[\ud800-\udfff]")
 _NEEDED = frozenset({"topic", "payload.status", "payload.output"})
 """The fields that an item can't do without."""
 _MARKS = ("\ufffd", "␀")
@@ -280,7 +279,7 @@ def _listed(notes: dict[str, str]) -> list[str]:
 
 
 def _kept(text: str) -> str:
-    return _HALVES.sub("\ufffd", text).replace("\0", "␀")
+    return HALF.sub("\ufffd", text).replace("\0", "␀")
 
 
 def _number(text: str) -> int | float | Digits:

@@ -68,10 +68,8 @@ async def chat(services: Services, who: Identity, asked: Chatting, body: ChatMes
     conversation = None
     if asked.conversation_id is not None:
         conversation = await talking.known(services, asked.conversation_id)
-    seed = (
-        None if asked.request_key is None else f"{who.name}/{asked.request_key}"
-    )  # a key of the caller's own
-    conversation, stored = await talking.ask(services, body.message, asked.session_id, conversation, seed)
+    own_key = None if asked.request_key is None else f"{who.name}/{asked.request_key}"
+    conversation, stored = await talking.ask(services, body.message, asked.session_id, conversation, own_key)
     done = "the engine will answer" if services.engine.configured else "kept; no engine is configured"
     data = ChatTask(str(stored.task_id), conversation.conversation_id)
     return ChatAnswer(success=True, message=done, data=data, error=None)
