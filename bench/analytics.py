@@ -429,7 +429,7 @@ def fold_cpu(tasks: int = 30_000, outputs: int = 10, batch: int = 200) -> Figure
 async def _fold(events: Sequence[Event], batch: int) -> Figures:
     stub = _Stub()
     histogram = Histogram(stub, stub, stub.publish, NO_PRICES)  # type: ignore[arg-type]
-    stub.inbox = histogram.inbox.clone()
+    stub.inbox = histogram.inbox
     async with trio.open_nursery() as nursery:
         nursery.start_soon(histogram.run)
         await trio.testing.wait_all_tasks_blocked()
@@ -438,6 +438,7 @@ async def _fold(events: Sequence[Event], batch: int) -> Figures:
             some = events[first : first + batch]
             stub.position = some[-1].id
             await histogram.inbox.send(some)
+            await trio.lowlevel.checkpoint()  # as the subscriber waits for the next events; deltas go out
         await trio.testing.wait_all_tasks_blocked()
         used = time.process_time() - began
         nursery.cancel_scope.cancel()

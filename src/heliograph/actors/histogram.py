@@ -17,8 +17,8 @@ included, takes the delta over when it comes by in the log. No node has a specia
 After a crash there can be changes that are in the store's rollups but in no delta: then a reset goes into the
 log instead, and watchers take a new snapshot.
 
-**The inbox never holds the subscriber up.** Batches are taken out as they come. Those that can be folded
-without an await are folded on the spot; others wait, up to a bound. If more batches come than are folded
+**The inbox never holds the subscriber up.** Batches that can be folded without an await are folded in the
+subscriber's turn; others wait, up to a bound. If more batches come than are folded
 (while the aggregator waits for the store, say), they are dropped and read again from the log. When the log
 has lost the position, the aggregator starts over from the store.
 
@@ -42,6 +42,7 @@ import trio
 
 from heliograph.actors.conditions import Conditions
 from heliograph.actors.figures import Figures, HistogramStats, Question
+from heliograph.actors.inbox import Inbox
 from heliograph.actors.retry import until_it_works
 from heliograph.actors.subscriber import Followed
 from heliograph.model.analytics import deltas
@@ -109,7 +110,7 @@ class Histogram:
     ) -> None:
         self._log, self._store, self._publish = log, store, publish
         self._interval = interval
-        self.inbox, self._receive = trio.open_memory_channel[Followed](INBOX_BATCHES)
+        self.inbox: Inbox[Followed] = Inbox(INBOX_BATCHES, self._take)
         self._backlog: deque[Sequence[Event]] = deque()
         self._behind = self._lost = False
         self._ledger = Ledger(MEASURED, prices)
@@ -209,18 +210,24 @@ class Histogram:
         return self._lost or self._behind or bool(self._backlog)
 
     async def _take_in(self) -> None:
-        async for followed in self._receive:
+        async for followed in self.inbox:
+            if self._take(followed) is None:
+                continue
             if isinstance(followed, PositionLost):
                 self._backlog.clear()
                 self._lost = True
             elif self._behind or len(self._backlog) == BACKLOG_BATCHES:
                 self._backlog.clear()
                 self._behind = True
-            elif self._resting and not self._has_work() and self._fold_at_once(followed):
-                continue
             else:
                 self._backlog.append(followed)
             self._conditions.look()
+
+    def _take(self, followed: Followed) -> Followed | None:
+        """Fold a batch at once if nothing else is to be done; return what is left."""
+        if isinstance(followed, PositionLost) or not self._resting or self._has_work():
+            return followed
+        return None if self._fold_at_once(followed) else followed
 
     async def _load(self) -> None:
         """Start over from the store, as of its checkpoint."""

@@ -1,9 +1,9 @@
 """The hub: knows every broadcaster, feeds them from the log, and decides when each one flushes.
 
 It owns the table from selections to broadcasters, and it alone makes and retires them. Batches reach it from
-the subscriber through a bounded channel; if it is slow, the subscriber waits and the log holds the rest. For
+the subscriber through a bounded inbox; if it is slow, the subscriber waits and the log holds the rest. For
 each event it looks up the broadcasters of its watchers (see ``index``): a few dictionary lookups, whatever
-the number of other watchers. A large batch is handed out in steps.
+the number of other watchers. A large batch is handed out in steps, a small one in the subscriber's turn.
 
 A broadcaster that gets a message within its flush interval is put on a heap of due times. One clock serves
 the whole heap in a task of its own: a deadline around the wait for each batch would cost more than handing
@@ -24,6 +24,7 @@ import attrs
 import trio
 
 from heliograph.actors.broadcaster import Broadcaster, BroadcasterStats, Traffic
+from heliograph.actors.inbox import Inbox
 from heliograph.actors.index import WatcherIndex
 from heliograph.actors.replay import Replay, ReplayPage
 from heliograph.actors.ring import Ring, RingTotal
@@ -104,7 +105,7 @@ class Hub:
         self._order = count()
         self._events = 0
         self._traffic = Traffic()
-        self.inbox, self._receive = trio.open_memory_channel[Followed](INBOX_BATCHES)
+        self.inbox: Inbox[Followed] = Inbox(INBOX_BATCHES, self._take)
 
     @property
     def position(self) -> EventId:
@@ -119,7 +120,7 @@ class Hub:
             subscriptions=self._traffic.subscriptions,
             events=self._events,
             deliveries=self._traffic.deliveries,
-            inbox=self._receive.statistics().current_buffer_used,
+            inbox=self.inbox.waiting,
             ring_bytes=self._rings.size,
         )
 
@@ -206,25 +207,23 @@ class Hub:
 
     async def run(self) -> None:
         """Dispatch until the subscriber closes the inbox."""
-        async with trio.open_nursery() as flushes, trio.open_nursery() as clock:
-            clock.start_soon(self._keep_time, flushes, name="hub clock")
+        async with trio.open_nursery() as self._flushes, trio.open_nursery() as clock:
+            clock.start_soon(self._keep_time, name="hub clock")
             clock.start_soon(self._retire, name="hub retirement")
-            async for followed in self._receive:
-                if isinstance(followed, PositionLost):
-                    self._reset(followed)
-                else:
-                    await self._dispatch(followed, flushes)
-                if self._rings.size > self._ring_total_bytes:
-                    self._let_rings_go()
+            async for followed in self.inbox:
+                left = self._take(followed)
+                while left is not None:
+                    await trio.lowlevel.checkpoint()
+                    left = self._take(left)
             clock.cancel_scope.cancel()
         self.flush_all()
 
-    async def _keep_time(self, flushes: trio.Nursery) -> None:
+    async def _keep_time(self) -> None:
         """Flush broadcasters when they are due, until cancelled."""
         while True:
             with trio.CancelScope(deadline=self._next_due()) as self._alarm:
                 await trio.sleep_forever()
-            self._flush_due(trio.current_time(), flushes)
+            self._flush_due(trio.current_time())
 
     def _broadcaster(self, selection: Selection) -> Broadcaster:
         broadcaster = self._broadcasters.get(selection)
@@ -237,11 +236,20 @@ class Hub:
             self._index.add(selection, broadcaster)
         return broadcaster
 
-    async def _dispatch(self, batch: Sequence[Event], nursery: trio.Nursery) -> None:
-        """Hand a batch out, in steps with a checkpoint between them."""
-        step: list[Event] = []
+    def _take(self, followed: Followed) -> Followed | None:
+        """Dispatch a step of what the subscriber followed; return what is left of it."""
+        if isinstance(followed, PositionLost):
+            self._reset(followed)
+            return None
+        end = self._hand_out(followed)
+        if self._rings.size > self._ring_total_bytes:
+            self._let_rings_go()
+        return None if end == len(followed) else followed[end:]
+
+    def _hand_out(self, batch: Sequence[Event]) -> int:
+        """Hand out the first events of a batch, a step's work; return their number."""
         touched: dict[Broadcaster, bool] = {}
-        work = 0
+        number = work = 0
         for event in batch:
             watchers = self._index.watchers(event)
             if watchers:
@@ -249,28 +257,23 @@ class Hub:
                 for broadcaster in watchers:
                     broadcaster.offer(message)
                     touched[broadcaster] = touched.get(broadcaster, False) or urgent
-            step.append(event)
+            number += 1
             work += 1 + len(watchers)
             if work >= STEP_WORK:
-                self._end_step(step, touched, nursery)
-                step, touched, work = [], {}, 0
-                await trio.lowlevel.checkpoint()
-        if step:
-            self._end_step(step, touched, nursery)
+                break
+        self._position = batch[number - 1].id
+        self._events += number
+        if touched:
+            self._flush_or_schedule(touched)
+        return number
 
-    def _end_step(
-        self, step: Sequence[Event], touched: Mapping[Broadcaster, bool], nursery: trio.Nursery
-    ) -> None:
-        """Flush the touched broadcasters, or schedule their flush for when it is due."""
-        self._position = step[-1].id
-        self._events += len(step)
-        if not touched:
-            return
+    def _flush_or_schedule(self, touched: Mapping[Broadcaster, bool]) -> None:
+        """Flush the broadcasters that are urgent or due; schedule the others for when they are due."""
         now = trio.current_time()
         for broadcaster, urgent in touched.items():
             due = broadcaster.last_flush + broadcaster.interval
             if (urgent and not broadcaster.selection.every) or due <= now:
-                self._flush(broadcaster, now, nursery)
+                self._flush(broadcaster, now)
             elif not broadcaster.scheduled and not broadcaster.flushing:
                 broadcaster.scheduled = True
                 heapq.heappush(self._due, (due, next(self._order), broadcaster))
@@ -290,18 +293,18 @@ class Hub:
     def _next_due(self) -> float:
         return self._due[0][0] if self._due else math.inf
 
-    def _flush_due(self, now: float, nursery: trio.Nursery) -> None:
+    def _flush_due(self, now: float) -> None:
         while self._due and self._due[0][0] <= now:
             _, _, broadcaster = heapq.heappop(self._due)
             broadcaster.scheduled = False
-            self._flush(broadcaster, now, nursery)
+            self._flush(broadcaster, now)
 
-    def _flush(self, broadcaster: Broadcaster, now: float, nursery: trio.Nursery) -> None:
+    def _flush(self, broadcaster: Broadcaster, now: float) -> None:
         if broadcaster.flushing:
             return  # its own task goes on until no messages wait
         if broadcaster.large:
             broadcaster.flushing = True
-            nursery.start_soon(
+            self._flushes.start_soon(
                 broadcaster.flush_in_steps, broadcaster.interval, name=f"broadcaster {broadcaster.selection}"
             )
         else:

@@ -1,7 +1,7 @@
 """The subscriber: follows the log and hands every batch on, in order.
 
 It starts at the log's position, waits for later events, and sends each batch to every outlet (the hub, the
-histogram aggregator) through a bounded memory channel. A full outlet makes it wait: no event is skipped, and
+histogram aggregator) through its bounded inbox. A full outlet makes it wait: no event is skipped, and
 none piles up here, since unread events stay in the log. It knows neither channels nor watchers. It waits out
 an outage of the log, with capped and jittered pauses between tries. When the log has lost the position, the
 loss is sent in its place among the batches, and following goes on from the log's head. Any other error is a
@@ -12,9 +12,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
+from typing import Protocol
 
 import attrs
-import trio
 
 from heliograph.actors.retry import until_it_works
 from heliograph.model.event import Event
@@ -24,7 +24,15 @@ from heliograph.storage.protocols import Log, PositionLost
 Followed = Sequence[Event] | PositionLost
 """The output of the log: the next events, or the notice that they do not connect to the last ones."""
 
-Outlet = trio.MemorySendChannel[Followed]
+
+class Outlet(Protocol):
+    """Where batches go, such as an actor's inbox."""
+
+    async def send(self, item: Followed, /) -> None:
+        """Hand over the next batch; wait while there is no room."""
+
+    def close(self) -> None:
+        """Say that no more will come."""
 
 
 @attrs.frozen
@@ -48,7 +56,7 @@ class Subscriber:
     Args:
         log: The log to follow.
         start: The position after which to begin.
-        outlets: The queues that get every batch; closed when ``run`` ends.
+        outlets: The inboxes that get every batch; closed when ``run`` ends.
     """
 
     def __init__(self, log: Log, start: EventId, outlets: Sequence[Outlet]) -> None:
@@ -81,7 +89,4 @@ class Subscriber:
 
     async def _hand_on(self, followed: Followed) -> None:
         for outlet in self._outlets:
-            try:
-                outlet.send_nowait(followed)  # without a checkpoint for each outlet
-            except trio.WouldBlock:
-                await outlet.send(followed)
+            await outlet.send(followed)
