@@ -43,7 +43,7 @@ import trio
 from heliograph.http.wire.body import MeasuredBody, SizedBody
 from heliograph.http.wire.descriptor import reset_on_close
 from heliograph.http.wire.head import Head, HeadRefused
-from heliograph.http.wire.inbox import READ_BYTES, Inbox
+from heliograph.http.wire.receive_buffer import READ_BYTES, ReceiveBuffer
 
 BUFFER_BYTES = 128 * 1024
 """The most bytes that are buffered after a request that hypercorn serves; the rest stays in the socket."""
@@ -154,7 +154,7 @@ class Connection:
         self._write_timeout = write_timeout
         self._idle_timeout = idle_timeout
         self._has_shortcut = has_shortcut
-        self._inbox = Inbox(sock)
+        self._received = ReceiveBuffer(sock)
         self._body: MeasuredBody = SizedBody(0)  # of the request that hypercorn is given
         self._short: tuple[Head, bytes] | None = None
         self._reading: trio.CancelScope | None = None  # around hypercorn's read
@@ -172,7 +172,7 @@ class Connection:
             yield
             if self.phase is Phase.ENGINE:  # not CLOSED: after an error hypercorn has yet to close
                 self.phase = Phase.ANSWERED
-            if len(self._inbox):
+            if len(self._received):
                 self._interrupt()  # what waits may be the next request
         finally:
             self.end()
@@ -216,13 +216,13 @@ class Connection:
         self._interrupt()
 
     def _interrupt(self) -> None:
-        """Interrupt hypercorn's read, so that it looks again at the phase and the inbox."""
+        """Interrupt hypercorn's read, so that it looks again at the phase and what was received."""
         if self._reading is not None:
             self._reading.cancel()
 
     def take_early(self) -> bytes:
         """Take the bytes that were read and not handed on."""
-        return self._inbox.take(len(self._inbox))
+        return self._received.take(len(self._received))
 
     # Reading
 
@@ -231,7 +231,7 @@ class Connection:
         """Whether no more requests are served."""
         if self.phase in OVER:
             return True
-        return self._inbox.ended and not len(self._inbox) and self.phase is not Phase.SHORT
+        return self._received.ended and not len(self._received) and self.phase is not Phase.SHORT
 
     async def next_short(self) -> tuple[Head, bytes] | None:
         """Wait for a request and return it if it has a shortcut.
@@ -248,13 +248,13 @@ class Connection:
 
     def decline(self, head: Head, body: bytes) -> None:
         """Pass a request that ``next_short`` returned on to hypercorn."""
-        self._inbox.put_back(body)
+        self._received.put_back(body)
         self._hand_on(head)
 
     async def _next(self) -> None:
         """Wait for the next request and decide who serves it."""
         try:
-            head = await self._inbox.take_head(lambda: self.phase is Phase.HEAD)
+            head = await self._received.take_head(lambda: self.phase is Phase.HEAD)
         except HeadRefused as refused:
             self.refused = refused
             self.phase = Phase.REFUSED
@@ -264,14 +264,14 @@ class Connection:
                 self.phase = Phase.CLOSED
         elif not (head.plain and self._has_shortcut(head)):
             self._hand_on(head)
-        elif len(self._inbox) >= (length := head.length or 0) or await self._body_comes(length):
-            self._short = head, self._inbox.take(length)
+        elif len(self._received) >= (length := head.length or 0) or await self._body_comes(length):
+            self._short = head, self._received.take(length)
             self.phase = Phase.SHORT
         else:
             self._hand_on(head)
 
     def _hand_on(self, head: Head) -> None:
-        self._inbox.put_back(head.raw)
+        self._received.put_back(head.raw)
         self._body, self._last = head.body(), head.closes
         self.phase = Phase.HANDSHAKE if head.upgrades else Phase.ENGINE
 
@@ -282,7 +282,7 @@ class Connection:
         self.begin()
         try:
             with trio.move_on_after(SHORT_BODY_SECONDS):
-                return await self._inbox.wait_for(length)
+                return await self._received.wait_for(length)
         finally:
             self.end()
         return False
@@ -292,9 +292,9 @@ class Connection:
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
         """Read for hypercorn; end of file once the connection is taken away or closed."""
         while self.phase in HYPERCORNS:
-            if data := self._inbox.take_of(self._body, max_bytes or READ_BYTES):
+            if data := self._received.take_of(self._body, max_bytes or READ_BYTES):
                 return data
-            if self._inbox.ended:
+            if self._received.ended:
                 break
             with trio.CancelScope() as self._reading:
                 await self._wait_for_more()
@@ -307,8 +307,8 @@ class Connection:
             self.phase = Phase.HEAD
         if self.phase is Phase.HEAD:
             await self._next()
-        elif len(self._inbox) < BUFFER_BYTES:
-            await self._inbox.fill()
+        elif len(self._received) < BUFFER_BYTES:
+            await self._received.fill()
         else:
             await trio.sleep_forever()  # enough is buffered; more stays in the socket
 

@@ -1,4 +1,4 @@
-"""The inbox of a connection: bytes that were received and not handed on yet."""
+"""The receive buffer of a connection: bytes that were received and not handed on yet."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from heliograph.http.wire.head import END_OF_HEAD, HEAD_LIMIT, Head, HeadRefused
 READ_BYTES = 64 * 1024
 
 
-class Inbox:
+class ReceiveBuffer:
     """The received bytes of one socket, in order.
 
     Args:
