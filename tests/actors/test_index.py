@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from heliograph.actors import index as index_module
 from heliograph.actors.index import WatcherIndex
 from heliograph.model.channels import Selection, topic_matches, topic_patterns_of
 from heliograph.model.event import Event
@@ -38,26 +40,45 @@ def event(channel: str, topic: str, **payload: Any) -> Event:
     return Event(make_id(1), channel, 1, topic, EPOCH, payload)
 
 
-@given(st.lists(SELECTIONS, max_size=12), st.data())
-def test_it_finds_whom_an_event_concerns(selections: list[Selection], data: st.DataObject) -> None:
+@given(st.lists(SELECTIONS, max_size=12), st.lists(EVENTS, min_size=1, max_size=4), st.data())
+def test_it_finds_whom_an_event_concerns(
+    selections: list[Selection], events: list[Event], data: st.DataObject
+) -> None:
     """Whatever comes and goes, each event finds exactly the watchers whose selection covers it, once each."""
     index: WatcherIndex[int] = WatcherIndex()
+    there: set[int] = set()
+
+    def check() -> None:
+        for happened in [*events, *events]:
+            assert sorted(index.watchers(happened)) == sorted(
+                number
+                for number in there
+                if selections[number].covers(happened.channel, happened.topic)
+                and concerns(selections[number], happened)
+            )
+
     for number, selection in enumerate(selections):
         index.add(selection, number)
+        there.add(number)
+        check()
     gone = data.draw(st.sets(st.sampled_from(range(len(selections))))) if selections else set()
     for number in gone:
         index.remove(selections[number], number)
-    happened = data.draw(EVENTS)
-    assert sorted(index.watchers(happened)) == [
-        number
-        for number, selection in enumerate(selections)
-        if number not in gone
-        and selection.covers(happened.channel, happened.topic)
-        and concerns(selection, happened)
-    ]
-    for number in set(range(len(selections))) - gone:
+        there.remove(number)
+        check()
+    for number in there:
         index.remove(selections[number], number)
     assert len(index) == 0
+
+
+def test_the_remembered_channels_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Publishers that make channels for ever do not fill the memory, and their watchers are found on."""
+    monkeypatch.setattr(index_module, "REMEMBERED", 100)
+    index: WatcherIndex[int] = WatcherIndex()
+    index.add(Selection(("task:*",)), 1)
+    for number in range(1000):
+        assert index.watchers(event(f"task:{number}", "task.output")) == [1]
+        assert len(index._whole) <= 100
 
 
 @given(st.sampled_from(TOPICS), st.sampled_from(PATTERNS))

@@ -52,14 +52,14 @@ class Executions:
             drafts: The drafts in the order of publishing.
             allowed: Tells whether the publisher may use a channel; if not, a draft is not moved.
         """
+        if all(channel.startswith("task:") for channel in {draft.channel for draft in drafts}):
+            return drafts  # as most are: a task is in its channel whatever session it belongs to
         deadline = trio.current_time() + PATIENCE_SECONDS
         placed: list[Draft] = []
         for draft in drafts:
             if len(placed) % STEP_DRAFTS == STEP_DRAFTS - 1:
                 await trio.lowlevel.checkpoint()
-            if draft.channel.startswith("task:"):
-                pass  # most events: a task is in its channel whatever session it belongs to
-            elif draft.channel.startswith("workflow:"):
+            if draft.channel.startswith("workflow:"):
                 execution = execution_of(draft.channel, draft.payload)
                 if execution is not None:
                     self._learn(*execution)

@@ -4,10 +4,14 @@ A selection names channels or patterns (``task:1``, ``task:*``, ``*``), one topi
 ``pipeline.*``, ``*``), and maybe one run. An event has at most three selectors that cover its channel, as
 many patterns as its topic has parts, and one run. So a few lookups find its watchers, whatever the number of
 other watchers. A canonical selection covers a channel by one selector only, so no watcher is found twice.
+
+Most channels are watched whole, or not at all. What was found for such a channel is remembered until a
+watcher comes or goes.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Generic, TypeVar
 
 import attrs
@@ -17,6 +21,9 @@ from heliograph.model.event import Event
 from heliograph.model.workflows.vocabulary import run_of
 
 W = TypeVar("W")
+
+REMEMBERED = 10_000
+"""The most channels whose watchers are remembered; then all are forgotten."""
 
 
 @attrs.define
@@ -78,6 +85,7 @@ class WatcherIndex(Generic[W]):
 
     def __init__(self) -> None:
         self._watched: dict[str, _Watched[W]] = {}
+        self._whole: dict[str, Sequence[W]] = {}  # by channel, of those without watchers of a topic or run
 
     def __len__(self) -> int:
         """Return the number of watched selectors."""
@@ -87,6 +95,7 @@ class WatcherIndex(Generic[W]):
         """Take a watcher in."""
         for selector in selection.selectors:
             self._watched.setdefault(selector, _Watched()).add(selection.topic, selection.run, watcher)
+        self._whole.clear()
 
     def remove(self, selection: Selection, watcher: W) -> None:
         """Remove a watcher that was added with this selection."""
@@ -95,14 +104,25 @@ class WatcherIndex(Generic[W]):
             watched.remove(selection.topic, selection.run, watcher)
             if not watched:
                 del self._watched[selector]
+        self._whole.clear()
 
-    def watchers(self, event: Event) -> list[W]:
+    def watchers(self, event: Event) -> Sequence[W]:
         """Return the watchers of an event."""
+        found = self._whole.get(event.channel)
+        return self._find(event) if found is None else found
+
+    def _find(self, event: Event) -> Sequence[W]:
         found: list[W] = []
+        whole = True
         for selector in selectors_of(event.channel):
             watched = self._watched.get(selector)
             if watched is not None:
                 found += watched.whole
                 if watched.by_topic or watched.by_run:
+                    whole = False
                     found += watched.some(event)
+        if whole:
+            if len(self._whole) >= REMEMBERED:
+                self._whole.clear()
+            self._whole[event.channel] = found or ()
         return found

@@ -69,6 +69,8 @@ KIND_OF = {topic: kind for kind in KINDS for topic in kind.topics}
 OWN_TOPICS = frozenset(topic for kind in KINDS for topic in kind.own) | {channels.MACHINE_STATUS}
 """The topics of the service itself: a key that may publish need not be one that may configure."""
 
+OWN_CHANNELS = {channels.ANALYTICS, channels.AUDIT}
+
 MESSAGE_FORMS = {
     form: (topic, Rules({"type": _TYPE, **kind.topics[topic].by_name, **_COMMON}, closed=True))
     for kind in KINDS
@@ -129,17 +131,18 @@ def parse_item(item: Any, max_event_bytes: int, default_key: str | None = None) 
         errors = _payload_errors(topic, payload, channel)
     if topic in OWN_TOPICS:
         errors.append(FieldError("topic", f"{topic} is said by the service itself"))
-    if channel == channels.ANALYTICS:
-        errors.append(FieldError("channel", "analytics is written by the service itself"))
-    if channel == channels.AUDIT:
-        errors.append(FieldError("channel", "audit is written by the service itself"))
-    timestamp = None
-    if item.get("timestamp") is not None:
+    if channel in OWN_CHANNELS:
+        errors.append(FieldError("channel", f"{channel} is written by the service itself"))
+    get = item.get
+    timestamp = get("timestamp")
+    if timestamp is not None:
         try:
-            timestamp = parse_time(item["timestamp"], "timestamp")
+            timestamp = parse_time(timestamp, "timestamp")
         except Invalid as invalid:
             errors += invalid.errors
-    key = default_key if item.get("key") is None else item["key"]
+    key = get("key")
+    if key is None:
+        key = default_key
     if key is not None and key.startswith(OWN_KEYS):
         errors.append(FieldError("key", f"must not begin with {', '.join(OWN_KEYS[:-1])} or {OWN_KEYS[-1]}"))
     if errors:
@@ -157,8 +160,8 @@ def parse_item(item: Any, max_event_bytes: int, default_key: str | None = None) 
         payload=payload,
         body=body,
         timestamp=timestamp,
-        sender=item.get("sender"),
-        correlation_id=item.get("correlation_id"),
+        sender=get("sender"),
+        correlation_id=get("correlation_id"),
         key=key,
     )
 

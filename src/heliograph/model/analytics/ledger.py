@@ -63,8 +63,8 @@ class Ledger:
     boundary: EventId = OLDEST
     cursor: EventId = OLDEST
     owed: EventId = OLDEST
-    _tracked: dict[str, _Tracked] = attrs.field(factory=dict)
-    _finished: deque[str] = attrs.field(factory=deque)
+    _tracked: dict[str, _Tracked] = attrs.field(factory=dict)  # by channel
+    _finished: deque[str] = attrs.field(factory=deque)  # their channels
     _pending: deque[tuple[EventId, Effect]] = attrs.field(factory=deque)
     _open: Cells = attrs.field(factory=dict)
     _offered: tuple[EventId, Cells] | None = None
@@ -89,7 +89,7 @@ class Ledger:
         """
         self.position, self.owed = checkpoint, changed
         (key,) = self._measured.kind.key
-        self._tracked = {getattr(value, key): self._track(value) for value in unfinished}
+        self._tracked = {self._prefix + getattr(value, key): self._track(value) for value in unfinished}
         self._finished.clear()
         self._pending.clear()
         self._open, self._offered = {}, None
@@ -111,7 +111,9 @@ class Ledger:
 
     def active_of(self, names: Iterable[str]) -> set[str]:
         """Return the entities among ``names`` that are not finished."""
-        return {name for name in names if name in self._tracked} - set(self._finished)
+        channels = {self._prefix + name: name for name in names}
+        active = (channels.keys() & self._tracked.keys()) - set(self._finished)
+        return {channels[channel] for channel in active}
 
     @property
     def tracked(self) -> int:
@@ -132,16 +134,15 @@ class Ledger:
 
     def unknown(self, events: Sequence[Event]) -> Mapping[str, EventId]:
         """Return the entities that had earlier events but are not known, each with its first event here."""
-        prefix = self._prefix
+        prefix, tracked = self._prefix, self._tracked
         seen: set[str] = set()
         unknown: dict[str, EventId] = {}
         for event in events:
-            if event.channel.startswith(prefix):
-                name = event.channel[len(prefix) :]
-                if name not in self._tracked and name not in seen:
-                    seen.add(name)
-                    if event.seq > 1:
-                        unknown[name] = event.id
+            channel = event.channel
+            if channel not in tracked and channel not in seen and channel.startswith(prefix):
+                seen.add(channel)
+                if event.seq > 1:
+                    unknown[channel[len(prefix) :]] = event.id
         return unknown
 
     def learn(self, name: str, value: Folded | None, missing: Sequence[Event]) -> None:
@@ -157,20 +158,20 @@ class Ledger:
                 value = self._first_seen(event)
             value.apply(event, self._prices)
         if value is not None:
-            tracked = self._tracked[name] = self._track(value)
+            channel = self._prefix + name
+            tracked = self._tracked[channel] = self._track(value)
             if tracked.finished:
-                self._finished.append(name)
+                self._finished.append(channel)
 
     def apply(self, event: Event) -> None:
         """Fold the next event, unless it is a delta."""
         self.position = event.id
-        prefix = self._prefix
-        if not event.channel.startswith(prefix):
-            return
-        name = event.channel[len(prefix) :]
-        tracked = self._tracked.get(name)
+        channel = event.channel
+        tracked = self._tracked.get(channel)
         if tracked is None:
-            tracked = self._tracked[name] = _Tracked(self._first_seen(event), None)
+            if not channel.startswith(self._prefix):
+                return
+            tracked = self._tracked[channel] = _Tracked(self._first_seen(event), None)
         measured = self._measured
         if tracked.steady and event.topic not in measured.changing:
             return  # the bulk of all events
@@ -182,9 +183,9 @@ class Ledger:
         if finished != tracked.finished:
             tracked.finished = finished
             if finished:
-                self._finished.append(name)
+                self._finished.append(channel)
             else:
-                self._finished.remove(name)
+                self._finished.remove(channel)
         tracked.steady = tracked.steady or measured.is_steady(value)
         counted = measured.contribution(value)
         if counted != tracked.counted:
