@@ -578,16 +578,21 @@ async def test_stream_resumes_after_its_last_id(page: Page, served: Service) -> 
 
 
 async def test_stream_comes_back_when_told(page: Page, served: Service) -> None:
-    """A `reconnect` is obeyed to the millisecond instead of the page's own backoff."""
+    """A `reconnect` is obeyed to the millisecond instead of the page's own backoff.
+
+    It is no outage, unless the next connection can't be had.
+    """
     script = """
         sockets[0].say({ type: "reconnect", after_ms: 1234, reason: "restart" });
         sockets[0].end(1012);
         await advance(1233);
         const early = sockets.length;
         await advance(1);
-        return [early, sockets.length];
+        const planned = stream.state.name;
+        sockets[1].end(1006);
+        return [early, sockets.length, planned, stream.state.name, stream.state.since === now];
     """
-    assert await run(page, served, STREAM + script) == [1, 2]
+    assert await run(page, served, STREAM + script) == [1, 2, "live", "reconnecting", True]
 
 
 @pytest.mark.parametrize("begun", [False, True])

@@ -339,6 +339,58 @@ async def test_rows_stand_still_under_the_pointer(page: Page, served: Service) -
     await page.until(f"{ROWS}.length === 6")
 
 
+MOVED = """
+    window.moved = [];
+    window.watching = new PerformanceObserver((list) => list.getEntries().forEach(({ sources }) =>
+        window.moved.push(...sources.map(({ node }) => node?.outerHTML?.slice(0, 200) ?? node?.data))));
+    watching.observe({ type: "layout-shift" });
+"""
+PAINTED = "new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(() => setTimeout(done))))"
+
+
+async def test_nothing_moves_under_the_pointer(page: Page, served: Service) -> None:
+    """While the pointer is in the list nothing on the page is moved by what happens.
+
+    Counts get more digits, sections come, more tasks are offered, the order by cost changes, agents with long
+    names come, the service goes away and comes back with another log.
+    """
+    await served.publish(
+        *(item for n in range(9) for item in (created(f"t{n}", "x"), status(f"t{n}", "running")))
+    )
+    await served.publish(created("t10", "x"), status("t10", "failed", error="it broke"))
+    await page.go(f"{served.url}/#/?sort=cost")
+    await page.until(f"{STATE} === 'live' && {ROWS}.length === 10")
+    box = await page.evaluate("document.querySelectorAll('a.row')[5].getBoundingClientRect().toJSON()")
+    await page.point(box["x"] + 50, box["y"] + 10)
+    await page.evaluate(MOVED)
+    cost = {"topic": "task.cost", "payload": {"task_id": "t0", "cost_usd": 5}}
+    await served.publish(cost)
+    offer = "document.getElementById('fresh').checkVisibility() && document.getElementById('fresh').innerText"
+    await page.until(f"{offer} === 'New order'")
+    agent = "an-agent-with-a-name-that-is-rather-long"
+    await served.publish(
+        *(
+            item
+            for n in range(120)
+            for item in (created(f"n{n}", "x", agent=agent), status(f"n{n}", "running"))
+        )
+    )
+    await served.publish(
+        *(status(f"n{n}", "cancelled") for n in range(12)),
+        status("t1", "failed"),
+        status("t2", "waiting_input"),
+    )
+    counted = "[...document.querySelectorAll('#totals b')].map((one) => one.textContent).join()"
+    await page.until(f"{counted} === '115,1,0,2,0,0,12' && {offer}.endsWith(' new')")
+    await served.stop()
+    await page.until(f"{STATE} === 'reconnecting' || {STATE} === 'offline'")
+    served.data = served.data.with_name("another")
+    await served.start()
+    await page.until(f"{STATE} === 'live' && document.getElementById('banner').checkVisibility()")
+    await page.evaluate(PAINTED)
+    assert await page.evaluate("moved") == []
+
+
 @pytest.mark.parametrize(("width", "height"), [(320, 568), (360, 640), (390, 844), (433, 900), (640, 320)])
 async def test_fits_a_phone(page: Page, served: Service, width: int, height: int) -> None:
     """Nothing is wider than the screen, the log has room, and the connection says its state in words."""

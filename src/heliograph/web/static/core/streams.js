@@ -196,7 +196,7 @@ export class Streams {
     } else if (!this.#listeners.size) {
       this.#become("idle");
     } else if (opened) {
-      this.#again("reconnecting");
+      this.#again(this.#delay === null ? "reconnecting" : "live"); // as planned: it is away if it can't come back
     } else {
       this.#missed();
     }

@@ -13,7 +13,9 @@ const MORE = 100;
 const TITLES = { silent: "Silent for long", waiting_input: "Waiting for input" };
 
 export class TaskList {
-  /** Rows that would be in another place, or come, if the list did not stand still. */
+  /** Whether something would come, go or move if the list did not stand still. */
+  waits = false;
+  /** Rows that would come. */
   pending = 0;
   paused = false;
   /** Id of the task that is open. */
@@ -65,9 +67,11 @@ export class TaskList {
       section.given = given;
       return { section, shown: this.#folded.has(given.name) ? [] : given.tasks.slice(0, section.limit) };
     });
-    this.pending = this.held && this.#begun && !force ? this.#differing(wanted) : 0;
-    if (this.pending) {
-      for (const { section } of wanted) this.#head(section);
+    const still = this.held && this.#begun && !force;
+    this.waits = still && this.#differs(wanted);
+    this.pending = this.waits ? this.#coming(wanted) : 0;
+    if (this.waits) {
+      for (const { section } of wanted) this.#head(section, still);
       return;
     }
     const used = new Set(wanted.flatMap(({ shown }) => shown.map((task) => task.task_id)));
@@ -78,10 +82,10 @@ export class TaskList {
       this.#rows.delete(id);
     }
     for (const { section, shown } of wanted) {
-      section.node.hidden = !section.given.total && !section.given.tasks.length;
+      section.node.hidden = isEmpty(section);
       section.shown = shown.length;
       fill(section.list, shown.map((task) => this.#rowOf(task.task_id).node));
-      this.#head(section);
+      this.#head(section, still);
     }
     fill(this.root, wanted.map(({ section }) => section.node));
     this.#begun ||= used.size > 0;
@@ -117,15 +121,19 @@ export class TaskList {
     this.#rows.get(id)?.link.focus({ preventScroll: true });
   }
 
-  #differing(wanted) {
-    let differing = 0;
-    for (const { section, shown } of wanted) {
-      const now = [...section.list.children];
-      const places = new Set(now);
-      for (const task of shown) if (!places.has(this.#rows.get(task.task_id)?.node)) differing += 1;
-      if (shown.length < now.length) differing = Math.max(differing, 1);
-    }
-    return differing;
+  #differs(wanted) {
+    const { children } = this.root;
+    if (wanted.length !== children.length) return true;
+    return wanted.some(({ section, shown }, i) => {
+      const { node, list } = section;
+      if (node !== children[i] || node.hidden !== isEmpty(section) || shown.length !== list.children.length) return true;
+      return shown.some((task, at) => this.#rows.get(task.task_id)?.node !== list.children[at]);
+    });
+  }
+
+  #coming(wanted) {
+    const comes = ({ section, shown }) => shown.filter((task) => this.#rows.get(task.task_id)?.node.parentNode !== section.list).length;
+    return wanted.reduce((sum, one) => sum + comes(one), 0);
   }
 
   #rowOf(id) {
@@ -139,13 +147,14 @@ export class TaskList {
     return row;
   }
 
-  #head({ given, count: node, more, fold, shown }) {
+  /* `still`: what offers more rows neither comes nor goes, as rows would move by it. */
+  #head({ given, count: node, more, fold, shown }, still) {
     put(node, compact(given.total));
     const shut = this.#folded.has(given.name);
     fold.setAttribute("aria-expanded", String(!shut));
     const rest = given.total - shown;
-    more.hidden = shut || rest <= 0;
-    put(more, rest > MORE ? `Show ${MORE} more of ${compact(rest)}` : `Show ${rest} more`);
+    if (!still) more.hidden = shut || rest <= 0;
+    if (rest > 0) put(more, rest > MORE ? `Show ${MORE} more of ${compact(rest)}` : `Show ${rest} more`);
   }
 
   #make({ name, status, title, first }) {
@@ -167,6 +176,10 @@ export class TaskList {
     this.#sections.set(name, section);
     return section;
   }
+}
+
+function isEmpty({ given }) {
+  return !given.total && !given.tasks.length;
 }
 
 class Row {

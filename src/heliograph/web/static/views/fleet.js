@@ -60,7 +60,7 @@ export function open(shell, root, place) {
   const scroll = h("div.scroll", { tabindex: "-1" }, head, sections, behind, nothing, loading, hello);
   root.id = "fleet";
   root.setAttribute("aria-label", "Fleet");
-  root.append(h("h1.unseen", {}, "Fleet"), h("div.bar-row", {}, bar, h("span.gap"), spent), h("div.tools", {}, h("label.find", {}, find, h("kbd", { "aria-hidden": "true" }, "/")), pause, agents, group, sort), chosen, looked, h("div.list", {}, fresh, scroll));
+  root.append(h("h1.unseen", {}, "Fleet"), h("div.bar-row", {}, bar, spent), h("div.tools", {}, h("label.find", {}, find, h("kbd", { "aria-hidden": "true" }, "/")), pause, agents, group, sort), chosen, h("div.list", {}, fresh, scroll), looked);
 
   const folded = new Set(JSON.parse(localStorage.getItem(FOLDED) ?? '["cancelled"]'));
   const list = new TaskList(scroll, sections, { address, changed, more, folded });
@@ -172,8 +172,8 @@ export function open(shell, root, place) {
     const total = Object.values(tasks.totals).reduce((sum, count) => sum + count, 0);
     nothing.hidden = !tasks.known || any || total === 0;
     behind.hidden = !filter.group || !tasks.moreGroups;
-    fresh.hidden = list.pending === 0;
-    put(fresh, `${list.pending} new`);
+    fresh.hidden = !list.waits;
+    put(fresh, list.pending ? `${compact(list.pending)} new` : "New order");
     list.draw((id) => fleet.get(id), shell.now(), shell.preferences.get("times") === "absolute");
     tasks.watch(document.hidden ? [] : list.inView);
     drawTotals();
