@@ -22,8 +22,9 @@ from heliograph.model.intake import parse_item
 from heliograph.model.task import TASK
 from heliograph.storage.distributed import archive
 from heliograph.storage.distributed import form as distributed
-from heliograph.storage.distributed.postgres import ARCHIVE_LOCK, LOCKS, translated
+from heliograph.storage.distributed.locks import ARCHIVE_LOCK, LOCKS
 from heliograph.storage.distributed.postgres import database_url as url_of
+from heliograph.storage.distributed.postgres import translated
 from heliograph.storage.settings import PostgresSettings, RedisSettings
 
 if TYPE_CHECKING:

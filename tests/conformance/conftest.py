@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+import outcome
 import pytest
 import trio
 import trio.testing
@@ -16,6 +17,7 @@ from tests.conformance.serving import Served, serve, settings_for
 from tests.storages import DistributedForm, Form, embedded_form, migrated_template, new_database
 
 from heliograph.storage.settings import RedisSettings
+from heliograph.storage.sql.worker import Done, Job, Worker
 
 Launch = Callable[..., Awaitable[Served]]
 
@@ -81,16 +83,32 @@ def fast_clock(monkeypatch: pytest.MonkeyPatch) -> trio.testing.MockClock:
     clock = trio.testing.MockClock(autojump_threshold=MOMENT)
     working = 0
 
-    async def run_sync(work: Callable[..., Any], *args: Any, **options: Any) -> Any:
+    def begin() -> None:
         nonlocal working
         working += 1
         clock.autojump_threshold = inf
+
+    def end() -> None:
+        nonlocal working
+        working -= 1
+        clock.autojump_threshold = inf if working else MOMENT
+
+    async def run_sync(work: Callable[..., Any], *args: Any, **options: Any) -> Any:
+        begin()
         try:
             return await in_thread(work, *args, **options)
         finally:
-            working -= 1
-            clock.autojump_threshold = inf if working else MOMENT
+            end()
 
-    in_thread = trio.to_thread.run_sync
+    def hand(worker: Worker, job: Job, done: Done) -> None:
+        def done_now(found: outcome.Outcome[Any]) -> None:
+            end()
+            done(found)
+
+        begin()
+        hand_on(worker, job, done_now)
+
+    in_thread, hand_on = trio.to_thread.run_sync, Worker.hand
     monkeypatch.setattr(trio.to_thread, "run_sync", run_sync)
+    monkeypatch.setattr(Worker, "hand", hand)
     return clock

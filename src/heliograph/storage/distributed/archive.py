@@ -18,9 +18,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import suppress
 from datetime import datetime
-from typing import Any
 
-import psycopg
 import structlog
 import trio
 from sqlalchemy import URL, Connection, select, update
@@ -30,14 +28,13 @@ from heliograph.model.event import Event
 from heliograph.model.ids import OLDEST, EventId, format_id, to_microseconds
 from heliograph.model.prices import NO_PRICES, Prices
 from heliograph.model.settings import RetentionSettings
+from heliograph.storage.distributed.locks import ARCHIVE_LOCK, end_silent_holder, try_session_lock
 from heliograph.storage.distributed.postgres import (
-    ARCHIVE_LOCK,
     PostgresDatabase,
-    end_silent_holder,
+    driver_of,
     require_schema,
     session_engine,
     translated,
-    try_session_lock,
 )
 from heliograph.storage.distributed.redis_log import RedisLog
 from heliograph.storage.distributed.redis_stream import GENERATION, Reading, RedisStream
@@ -216,7 +213,7 @@ class PostgresArchive:
         session = self._session
         assert session is not None
         with translated(), self._database.watch.call(self._seconds):
-            self._database.watch.uses(_driver(session))
+            self._database.watch.uses(driver_of(session))
             with session.begin():
                 if not reading.ids and reading.state.leads_on_from(self._checkpoint):
                     session.execute(select(1))  # the session must not fall silent
@@ -278,12 +275,6 @@ def _end(reading: Reading) -> EventId:
     return reading.ids[-1] if reading.ids else reading.state.head
 
 
-def _driver(session: Connection) -> psycopg.Connection[Any]:
-    driver = session.connection.driver_connection
-    assert isinstance(driver, psycopg.Connection)
-    return driver
-
-
 def _generation(session: Connection) -> int:
     """Return PostgreSQL's copy of the generation, locked against a preparation until the commit."""
     table = schema.checkpoints
@@ -298,7 +289,7 @@ def _copy(session: Connection, events: Sequence[Event]) -> None:
     paused node's session would live until its statement's timeout.
     """
     lines = b"".join(map(_line, events))
-    with _driver(session).cursor() as cursor, cursor.copy(COPY) as copy:
+    with driver_of(session).cursor() as cursor, cursor.copy(COPY) as copy:
         copy.write(lines)
 
 

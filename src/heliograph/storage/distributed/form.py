@@ -209,7 +209,7 @@ async def open_distributed(
         yield opened
     finally:
         stream.close()
-        database.engine.dispose()
+        database.close()
 
 
 def _time(connection: Connection) -> float:

@@ -1,26 +1,20 @@
-"""PostgreSQL: the engine, calls that always end, and the advisory locks.
+"""PostgreSQL: the engine, and calls that always end.
 
 A call may meet a server that is gone, one that refuses, or one that no longer answers. A server that is gone
 is an outage (``Unavailable``), and so is every error that a server reports unless our statement caused it. A
 server that refuses (password, database, schema) is reported with the setting to mend. libpq does not bound a
-connection whose peer acknowledges bytes and never answers; the ``Watch`` does: it shuts down the sockets of
-an overdue call, and the worker thread that waits there gets its error.
+connection whose peer acknowledges bytes and never answers; the ``Watch`` does.
 """
 
 from __future__ import annotations
 
 import math
-import os
 import re
-import select as polling
-import socket
-import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
-import attrs
 import psycopg
 import trio
 from sqlalchemy import (
@@ -31,38 +25,29 @@ from sqlalchemy import (
     Pool,
     QueuePool,
     create_engine,
-    event,
-    func,
     make_url,
-    select,
-    text,
 )
 from sqlalchemy.exc import (
     ArgumentError,
     DBAPIError,
-    DisconnectionError,
 )
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from heliograph.model.errors import SettingsError, Unavailable
+from heliograph.storage.distributed.watch import GRACE_SECONDS, Watch, Watched, has_news
 from heliograph.storage.settings import PostgresSettings
 from heliograph.storage.sql import migrate
-from heliograph.storage.sql.database import Database
+from heliograph.storage.sql.database import Database, Query, Reader
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
 CONNECT_SECONDS = 3
-GRACE_SECONDS = 2.0
-"""The time that a call gets beyond its statement's timeout, so that PostgreSQL's own timeout comes first."""
-
 LONG_SECONDS = 300.0
 """The longest time for a call that reads a large answer bit by bit."""
 
-LOCKS = 0x48656C69
-"""The first key of all advisory locks ("Heli"); the second key says which."""
-ARCHIVE_LOCK = 1
-PREPARE_LOCK = 2
+WRITING = 2
+"""Connections besides those of the readers: for what is written, and for what prepares Redis."""
 
 _DRIVERS = ("postgres", "postgresql", "postgresql+asyncpg", "postgresql+psycopg", "postgresql+psycopg2")
 
@@ -128,29 +113,23 @@ def translated() -> Iterator[None]:
     """
     try:
         yield
-    except (DBAPIError, PoolTimeout, psycopg.Error) as error:
-        cause = getattr(error, "orig", error)
-        if not is_outage(cause):
+    except ERRORS as error:
+        unavailable = outage(error)
+        if unavailable is None:
             raise
-        words = str(getattr(error, "orig", None) or error).strip().partition("\n")[0]
-        raise Unavailable(refusal(error) or f"PostgreSQL: {words}") from error
+        raise unavailable from error
 
 
-@attrs.define(eq=False)
-class _Call:
-    """One worker thread's call: its deadline and its sockets."""
+ERRORS = (DBAPIError, PoolTimeout, psycopg.Error)
+"""The errors of a failed call, from SQLAlchemy or from the driver itself."""
 
-    deadline: float
-    sockets: list[socket.socket] = attrs.field(factory=list)
 
-    def cut(self) -> None:
-        for used in self.sockets:
-            with suppress(OSError):  # the call is just ending by itself
-                used.shutdown(socket.SHUT_RDWR)
-
-    def close(self) -> None:
-        for used in self.sockets:
-            used.close()
+def outage(error: BaseException) -> Unavailable | None:
+    """Return the outage that an error of the driver stands for; ``None`` for a bug."""
+    if not is_outage(getattr(error, "orig", error)):
+        return None
+    words = str(getattr(error, "orig", None) or error).strip().partition("\n")[0]
+    return Unavailable(refusal(error) or f"PostgreSQL: {words}")
 
 
 @contextmanager
@@ -183,101 +162,97 @@ def require_schema(connection: Connection) -> None:
         raise Unavailable(str(error)) from error
 
 
-class Watch:
-    """Ends calls that outlast their time by shutting down the sockets they use."""
+class WatchedReader(Reader):
+    """A reader whose questions end within their time, however silent the server is.
 
-    def __init__(self) -> None:
-        self._calls: set[_Call] = set()
-        self._here = threading.local()
+    Its connection is in autocommit: under READ COMMITTED each statement has its own snapshot anyway, so a
+    question needs no transaction, and is one round trip.
+    """
 
-    @contextmanager
-    def call(self, seconds: float) -> Iterator[_Call]:
-        """Bound the calling thread's use of watched connections in the body to ``seconds``."""
-        call = self._here.call = _Call(time.monotonic() + seconds)
-        self._calls.add(call)
-        try:
-            yield call
-        finally:
-            self._calls.discard(call)
-            self._here.call = None
-            call.close()
+    def __init__(self, database: PostgresDatabase) -> None:
+        super().__init__(database.connect)
+        self._database = database
+        self._call: Watched | None = None
+        self._era = 0
+        self._socket = -1
 
-    async def run(self) -> None:
-        """End overdue calls until cancelled; then end all that are left after ``GRACE_SECONDS``."""
-        try:
-            while True:
-                await trio.sleep(0.5)
-                self._cut(time.monotonic())
-        finally:
-            with trio.move_on_after(GRACE_SECONDS, shield=True):
-                while self._calls:  # noqa: ASYNC110 - threads tell nobody
-                    await trio.sleep(0.02)
-            self._cut(math.inf)
+    def ask(self, question: Query[T], seconds: float) -> T:
+        """Answer a question within its time, in the thread.
 
-    def _cut(self, now: float) -> None:
-        for call in list(self._calls):
-            if call.deadline < now:
-                call.cut()
-
-    def add(self, engine: Engine) -> None:
-        """Watch an engine's connections.
-
-        A pooled connection with unread bytes, or an end of file, is pinged before it is used again.
+        Raises:
+            Unavailable: The server is away or refuses.
         """
+        call = self._call
+        if call is None:
+            call = self._call = Watched(math.inf)
+            self._database.watch.begin(call)
+        try:
+            if self._kept is None or self._era != self._database.era or has_news(self._socket):
+                self._renew(call)
+            call.deadline = time.monotonic() + seconds
+            return super().ask(question, seconds)
+        except ERRORS as error:
+            self._database.note(error)
+            unavailable = outage(error)
+            if unavailable is None:
+                raise
+            raise unavailable from error
+        finally:
+            call.deadline = math.inf
 
-        @event.listens_for(engine, "connect", insert=True)
-        def connected(connection: psycopg.Connection[Any], _: object) -> None:
-            self.uses(connection)
+    def drop(self) -> None:
+        """Give the connection back, in the thread."""
+        super().drop()
+        if self._call is not None:
+            self._call.close()
 
-        @event.listens_for(engine, "checkout")
-        def taken(connection: psycopg.Connection[Any], _: object, __: object) -> None:
-            self.uses(connection)
-            if not _has_news(connection.fileno()):
-                return
-            try:
-                engine.dialect.do_ping(connection)  # type: ignore[arg-type]
-            except psycopg.Error as error:
-                if self._overdue():
-                    raise  # trying another connection would take as long again
-                raise DisconnectionError from error
-
-    def _overdue(self) -> bool:
-        call: _Call | None = getattr(self._here, "call", None)
-        return call is not None and call.deadline < time.monotonic()
-
-    def uses(self, connection: psycopg.Connection[Any]) -> None:
-        """Add a copy of this connection's socket to the calling thread's call."""
-        call: _Call | None = getattr(self._here, "call", None)
-        if call is not None:
-            call.sockets.append(socket.socket(fileno=os.dup(connection.fileno())))
+    def _renew(self, call: Watched) -> None:
+        """Take another connection: there was none, it has news, or a failover has left it behind."""
+        self.drop()
+        call.deadline = time.monotonic() + self._database.seconds
+        self._era = self._database.era
+        self._kept = self._database.connect()
+        self._socket = driver_of(self._kept).fileno()
 
 
-def _has_news(descriptor: int) -> bool:
-    """Tell whether a socket has unread bytes or an end of file."""
-    poll = polling.poll()
-    poll.register(descriptor, polling.POLLIN)
-    return bool(poll.poll(0))
+def driver_of(connection: Connection) -> psycopg.Connection[Any]:
+    """Return the driver's connection."""
+    driver = connection.connection.driver_connection
+    assert isinstance(driver, psycopg.Connection)
+    return driver
 
 
 class PostgresDatabase(Database):
     """A database whose calls end within their time, and fail with ``Unavailable`` when it is away.
 
+    When its caller is cancelled, a question's thread is left behind: it may wait for a silent server.
+
     Args:
         url: The URL that ``database_url`` returned.
         settings: Size of the pool, and timeouts.
+
+    Attributes:
+        era: The number of failovers that were noticed; a connection of an earlier era is not used again.
+        seconds: The time that a statement has.
     """
+
+    abandons = True
 
     def __init__(self, url: URL, settings: PostgresSettings) -> None:
         milliseconds = round(settings.statement_timeout * 1000)
         engine = _engine(
-            url, {"statement_timeout": milliseconds}, QueuePool, pool_size=settings.pool_size, max_overflow=0
+            url,
+            {"statement_timeout": milliseconds},
+            QueuePool,
+            pool_size=settings.pool_size,
+            max_overflow=WRITING,
         )
         super().__init__(engine, settings.pool_size)
-        # Under READ COMMITTED each statement has its own snapshot anyway, so questions need no transaction.
         self._reading = engine.execution_options(isolation_level="AUTOCOMMIT")
         self.watch = Watch()
         self.watch.add(engine)
-        self._seconds = settings.statement_timeout + GRACE_SECONDS
+        self.era = 0
+        self.seconds = settings.statement_timeout + GRACE_SECONDS
         self._schema_is_right = False
 
     def probe(self) -> None:
@@ -287,7 +262,7 @@ class PostgresDatabase(Database):
             SettingsError: The server refuses, or the schema is not this program's.
             Unavailable: The server is away.
         """
-        with refusals_named(), self.watch.call(self._seconds), self.engine.connect() as connection:
+        with refusals_named(), self.watch.call(self.seconds), self.engine.connect() as connection:
             migrate.check(connection)
 
     def call(
@@ -298,45 +273,69 @@ class PostgresDatabase(Database):
         Args:
             seconds: The longest time once it is connected; ``None``: the timeout of one statement.
         """
-        with translated(), self.watch.call(self._seconds) as watched:
-            if not self._schema_is_right:
-                with self.engine.connect() as connection:  # ``work`` may begin a transaction on its own
-                    require_schema(connection)
-                self._schema_is_right = True
+        with translated(), self.watch.call(self.seconds) as watched:
+            self._check_schema()
             try:
                 with connect() as connection:
-                    watched.deadline = time.monotonic() + (seconds or self._seconds)
+                    watched.deadline = time.monotonic() + (seconds or self.seconds)
                     return work(connection)
-            except (DBAPIError, psycopg.Error) as error:
-                if getattr(getattr(error, "orig", error), "sqlstate", None) == READ_ONLY:
-                    self.engine.dispose()  # a failover leaves dead connections behind; the pool may hold more
+            except ERRORS as error:
+                self.note(error)
                 raise
+
+    def connect(self) -> Connection:
+        """Open a connection for questions, in the calling thread."""
+        self._check_schema()
+        return self._reading.connect()
+
+    def _check_schema(self) -> None:
+        if not self._schema_is_right:
+            with self.engine.connect() as connection:
+                require_schema(connection)
+            self._schema_is_right = True
+
+    def note(self, error: BaseException) -> None:
+        """Take notice of a failed call: a failover leaves dead connections behind, and others are kept."""
+        if getattr(getattr(error, "orig", error), "sqlstate", None) == READ_ONLY:
+            self.era += 1
+            self.engine.dispose()
+
+    def new_reader(self) -> WatchedReader:
+        """Make a reader."""
+        return WatchedReader(self)
 
     async def read(
         self, query: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs
     ) -> T:
-        """Do what ``Database.read`` does; when cancelled, leave the thread behind.
+        """Run ``query(connection, …)`` in a thread; see ``Database.read``.
 
         Raises:
             Unavailable: The database can't be read now.
         """
-        return await self._read(lambda connection: query(connection, *args, **kwargs), None)
+        return await self._ask(lambda connection: query(connection, *args, **kwargs), self.seconds)
 
-    async def read_long(self, query: Callable[[Connection], T]) -> T:
+    async def read_long(self, query: Query[T]) -> T:
         """Do what ``read`` does, for a large answer; each statement has its own timeout.
 
         Raises:
             Unavailable: The database can't be read now.
         """
-        return await self._read(query, LONG_SECONDS)
+        return await self._ask(query, LONG_SECONDS)
 
-    async def _read(self, query: Callable[[Connection], T], seconds: float | None) -> T:
+    async def write(
+        self, change: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        """Run ``change(connection, …)`` in a thread, in a transaction that is committed; one at a time.
+
+        Raises:
+            Unavailable: The database can't be written now.
+        """
         return await trio.to_thread.run_sync(
-            self.call, self._reading.connect, query, seconds, limiter=self._limiter, abandon_on_cancel=True
+            self.call,
+            self.engine.begin,
+            lambda connection: change(connection, *args, **kwargs),
+            limiter=self._writing,
         )
-
-    async def _call(self, connect: Callable[[], Any], work: Callable[[Connection], T]) -> T:
-        return await trio.to_thread.run_sync(self.call, connect, work, limiter=self._limiter)
 
 
 def session_engine(url: URL, settings: PostgresSettings) -> Engine:
@@ -364,37 +363,3 @@ def _engine(url: URL, parameters: dict[str, int], pool: type[Pool], **pool_argum
         },
         **pool_arguments,
     )
-
-
-def try_session_lock(connection: Connection, which: int) -> bool:
-    """Try to take an advisory lock for the life of the session; tell whether it was taken."""
-    return bool(connection.scalar(select(func.pg_try_advisory_lock(LOCKS, which))))
-
-
-_END_SILENT = text("""
-    SELECT pg_terminate_backend(pid) FROM pg_locks JOIN pg_stat_activity USING (pid)
-    WHERE locktype = 'advisory' AND database = datid AND datname = current_database()
-    AND usename = current_user AND classid = :locks AND objid = :which AND granted
-    AND wait_event = 'ClientRead' AND state_change < now() - make_interval(secs => :seconds)
-""")
-
-
-def end_silent_holder(connection: Connection, which: int, seconds: float) -> None:
-    """End the session that holds an advisory lock, if PostgreSQL has waited ``seconds`` for its client.
-
-    PostgreSQL's own timeouts (``session_engine``) apply between two commands only. Within a COPY, or between
-    the statements of a pipeline, it would wait for a paused node for ever.
-    """
-    connection.execute(_END_SILENT, {"locks": LOCKS, "which": which, "seconds": seconds})
-
-
-@contextmanager
-def session_lock(connection: Connection, which: int) -> Iterator[None]:
-    """Wait for an advisory lock and hold it in the body, across commits; an error closes the connection."""
-    connection.execute(select(func.pg_advisory_lock(LOCKS, which)))
-    try:
-        yield
-        connection.execute(select(func.pg_advisory_unlock(LOCKS, which)))
-    except BaseException:
-        connection.invalidate()
-        raise

@@ -48,7 +48,8 @@ from heliograph.model.ids import (
 )
 from heliograph.model.publishers import CLI_STATUS
 from heliograph.storage.distributed import scripts
-from heliograph.storage.distributed.postgres import PREPARE_LOCK, PostgresDatabase, session_lock
+from heliograph.storage.distributed.locks import PREPARE_LOCK, session_lock
+from heliograph.storage.distributed.postgres import PostgresDatabase
 from heliograph.storage.distributed.redis_client import connect, refusals_named, translated
 from heliograph.storage.protocols import WHOLE_LOG, Deposed, Receipt
 from heliograph.storage.settings import RedisSettings

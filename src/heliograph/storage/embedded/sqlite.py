@@ -26,7 +26,7 @@ import orjson
 import structlog
 import trio
 from sqlalchemy import Connection, Engine, create_engine, event, func, select
-from sqlalchemy.exc import DatabaseError
+from sqlalchemy.exc import DatabaseError, OperationalError
 
 from heliograph.model.channels import Selection
 from heliograph.model.errors import HeliographError, SettingsError, Unavailable
@@ -38,7 +38,7 @@ from heliograph.storage.embedded.append import append
 from heliograph.storage.protocols import WHOLE_LOG, Bounds, Page, PositionLost, Receipt, RunName
 from heliograph.storage.recent import Recent
 from heliograph.storage.sql import keys, migrate, queries, retention, schema
-from heliograph.storage.sql.database import Database, Writer
+from heliograph.storage.sql.database import Database, Query, Reader, Writer
 from heliograph.storage.sql.written import Written
 
 FILE, LOCK = "heliograph.db", "heliograph.lock"
@@ -93,13 +93,45 @@ async def open_sqlite(
         engine = engine_of(folder / FILE)
         try:
             await trio.to_thread.run_sync(_upgrade, engine)
-            database = Readers(engine, READERS)
-            with closing(Writer(engine)) as writer:
+            with closing(Readers(engine, READERS)) as database, closing(Writer(engine)) as writer:
                 log = SqliteLog(database, writer, key_ttl, prices)
                 await log.load()
                 yield log, database
         finally:
             engine.dispose()
+
+
+class TimedReader(Reader):
+    """A reader whose questions are interrupted when they are overdue, or when nobody waits for them."""
+
+    def __init__(self, readers: Readers) -> None:
+        super().__init__(readers.engine.connect)
+        self._readers = readers
+        self._deadline = math.inf
+
+    def ask(self, question: Query[T], seconds: float) -> T:
+        """Answer a question within its time, in the thread.
+
+        Raises:
+            Unavailable: The database can't be read now, or it takes too long.
+        """
+        _here.reader = self
+        self._deadline = monotonic() + seconds
+        try:
+            return super().ask(question, seconds)
+        except (*ERRORS, orjson.JSONDecodeError) as error:
+            if self.given_up:
+                raise
+            if is_damage(error):
+                raise Unavailable(self._readers.damaged(error)) from error
+            if isinstance(error, OperationalError | sqlite3.OperationalError):
+                words = getattr(error, "orig", error)
+                raise Unavailable(f"the database can't be read: {words}") from error
+            raise
+
+    def gives_up(self) -> bool:
+        """Tell whether the present question is overdue, or nobody waits for it."""
+        return self.given_up or monotonic() > self._deadline
 
 
 class Readers(Database):
@@ -113,6 +145,10 @@ class Readers(Database):
 
     damage: str | None = None
 
+    def new_reader(self) -> TimedReader:
+        """Make a reader."""
+        return TimedReader(self)
+
     async def read(
         self, query: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs
     ) -> T:
@@ -121,28 +157,14 @@ class Readers(Database):
         Raises:
             Unavailable: The database can't be read now, or it takes too long.
         """
-        return await self._ask(READ_SECONDS, lambda connection: query(connection, *args, **kwargs))
+        return await self._ask(lambda connection: query(connection, *args, **kwargs), READ_SECONDS)
 
-    async def read_long(self, query: Callable[[Connection], T]) -> T:
+    async def read_long(self, query: Query[T]) -> T:
         """Do what ``read`` does, however long it takes."""
-        return await self._ask(math.inf, query)
+        return await self._ask(query, math.inf)
 
-    async def _ask(self, seconds: float, query: Callable[[Connection], T]) -> T:
-        def asked(connection: Connection) -> T:
-            _question.deadline = monotonic() + seconds
-            try:
-                return query(connection)
-            except (*ERRORS, orjson.JSONDecodeError) as error:
-                trio.from_thread.check_cancelled()  # an interrupt, not an error, if cancelled
-                if not is_damage(error):
-                    raise
-                raise Unavailable(self._damaged(error)) from error
-            finally:
-                _question.deadline = None
-
-        return await super().read(asked)
-
-    def _damaged(self, error: Exception) -> str:
+    def damaged(self, error: Exception) -> str:
+        """Note the damage that an error has found; return the words for it."""
         words = f"{self.engine.url.database} is damaged: {getattr(error, 'orig', error)}"
         if self.damage is None:
             logger.error("damaged", file=self.engine.url.database, reason=str(getattr(error, "orig", error)))
@@ -150,24 +172,18 @@ class Readers(Database):
         return words
 
 
-class _Question(threading.local):
-    """The deadline of a thread's current question; ``None`` if it has none."""
+class _Here(threading.local):
+    """The reader of the calling thread; ``None`` in other threads."""
 
-    deadline: float | None = None
+    reader: TimedReader | None = None
 
 
-_question = _Question()
+_here = _Here()
 
 
 def _given_up() -> bool:
-    """Tell whether this thread's question was cancelled or is overdue; SQLite then interrupts it."""
-    if _question.deadline is None:
-        return False
-    try:
-        trio.from_thread.check_cancelled()
-    except trio.Cancelled:
-        return True
-    return monotonic() > _question.deadline
+    """Tell whether this thread's question is to end; SQLite then interrupts it."""
+    return _here.reader is not None and _here.reader.gives_up()
 
 
 def migrate_sqlite(folder: Path) -> str | None:
@@ -223,8 +239,8 @@ def _lower(text: str | None) -> str | None:
 
 def engine_of(file: Path) -> Engine:
     """Make the engine of a database."""
-    # Last in, first out: a reader that goes page by page finds its pages in the same connection's cache.
-    engine = create_engine(f"sqlite:///{file}", pool_size=READERS + 1, max_overflow=0, pool_use_lifo=True)
+    # One for the writer, and one for what is written beside the log.
+    engine = create_engine(f"sqlite:///{file}", pool_size=READERS + 2, max_overflow=0)
 
     @event.listens_for(engine, "connect")
     def configure(connection: sqlite3.Connection, _: object) -> None:
@@ -255,7 +271,7 @@ def engine_of(file: Path) -> Engine:
 class SqliteLog:
     """The log on SQLite; implements ``protocols.Log``."""
 
-    def __init__(self, readers: Database, writer: Writer, key_ttl: timedelta, prices: Prices) -> None:
+    def __init__(self, readers: Readers, writer: Writer, key_ttl: timedelta, prices: Prices) -> None:
         self._readers = readers
         self.writer = writer
         self._key_ttl = key_ttl

@@ -46,8 +46,7 @@ Raw = Sequence[Any]
 def see_one_moment(connection: Connection) -> None:
     """Have all further questions of the transaction answered as of one moment; to be called first."""
     if connection.dialect.name == "postgresql":  # SQLite's transactions see one moment anyway
-        connection.rollback()  # the check of the connection may have begun a transaction
-        connection.execution_options(isolation_level="REPEATABLE READ")
+        connection.exec_driver_sql("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
 
 
 def to_event(row: Raw) -> Event:

@@ -239,7 +239,7 @@ def read_snapshot(connection: Connection) -> RollupSnapshot:
         for name, event_id in connection.execute(select(checkpoints.c.name, checkpoints.c.event_id))
     }
     cube = Cube()
-    rows = connection.execution_options(yield_per=ROWS).execute(select(rollups))
+    rows = connection.execute(select(rollups).execution_options(yield_per=ROWS))
     cube.fill(map(_resting, rows))
     open_ones = [ENTITY.condition(*one) for one in ENTITY.given(MEASURED.unfinished).items()]
     unfinished = connection.execute(select(KEY, *FACT_COLUMNS).where(*open_ones))
