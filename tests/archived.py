@@ -15,8 +15,8 @@ from heliograph.model.event import Event
 from heliograph.model.task import Task
 from heliograph.storage.distributed.postgres import database_url
 from heliograph.storage.sql import schema
+from heliograph.storage.sql.checkpoint import read_checkpoint
 from heliograph.storage.sql.entities.task import TASKS
-from heliograph.storage.sql.fold import read_checkpoint
 
 
 @attrs.frozen

@@ -6,6 +6,7 @@ import re
 import socket
 import ssl
 import struct
+from collections.abc import Callable
 from contextlib import suppress
 
 import trio
@@ -13,6 +14,8 @@ import trio
 READ_BYTES = 64 * 1024
 SSL_REQUEST = struct.pack("!ii", 8, 80877103)
 """How PostgreSQL's clients ask for TLS before they begin with it; the answer is ``S``."""
+PROTOCOL = struct.pack("!hh", 3, 0)
+"""How a client of PostgreSQL begins, after it has asked for TLS."""
 RESET = struct.pack("ii", 1, 0)
 
 
@@ -23,13 +26,22 @@ class Proxy:
         target: The loopback port behind it.
         tls: Ends TLS here.
         asked: Whether clients ask for TLS first, as PostgreSQL's do.
+        hear: Makes, for each connection, what is told of the bytes that its client sends.
     """
 
-    def __init__(self, target: int, tls: ssl.SSLContext | None = None, *, asked: bool = False) -> None:
+    def __init__(
+        self,
+        target: int,
+        tls: ssl.SSLContext | None = None,
+        *,
+        asked: bool = False,
+        hear: Callable[[], Callable[[bytes], object]] = lambda: len,
+    ) -> None:
         self.port = 0
         self._target = target
         self._tls = tls
         self._asked = asked
+        self._hear = hear
         self._connections: set[trio.CancelScope] = set()
         self._flowing = trio.Event()
         self._flowing.set()
@@ -64,8 +76,8 @@ class Proxy:
                 connection.cancel()
             else:
                 async with far, trio.open_nursery() as nursery:
-                    nursery.start_soon(self._pump, secured, far, connection)
-                    nursery.start_soon(self._pump, far, secured, connection)
+                    nursery.start_soon(self._pump, secured, far, connection, self._hear())
+                    nursery.start_soon(self._pump, far, secured, connection, len)
         self._connections.discard(connection)
         near.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)  # the peer meets an error, not an end
 
@@ -84,15 +96,47 @@ class Proxy:
         return stream
 
     async def _pump(
-        self, source: trio.abc.Stream, sink: trio.abc.Stream, connection: trio.CancelScope
+        self,
+        source: trio.abc.Stream,
+        sink: trio.abc.Stream,
+        connection: trio.CancelScope,
+        heard: Callable[[bytes], object],
     ) -> None:
         try:
             while data := await source.receive_some(READ_BYTES):
+                heard(bytes(data))
                 await self._flowing.wait()
                 await sink.send_all(data)
         except trio.BrokenResourceError:
             pass
         connection.cancel()  # either side's end is the end of both
+
+
+class RoundTrips:
+    """Counts how often clients of PostgreSQL ask and wait, by what they send: a ``Sync`` or a ``Query``."""
+
+    def __init__(self) -> None:
+        self.number = 0
+
+    def connection(self) -> Callable[[bytes], None]:
+        """Return what hears one connection, from its first byte on."""
+        waiting, started = bytearray(), False
+
+        def hear(data: bytes) -> None:
+            nonlocal started
+            waiting.extend(data)
+            while len(waiting) >= 5:
+                head = 1 if started else 0  # a connection's first messages have no type
+                length = head + int.from_bytes(waiting[head : head + 4])
+                if len(waiting) < length:
+                    return
+                if started:
+                    self.number += bytes(waiting[:1]) in {b"S", b"Q"}
+                else:
+                    started = waiting[4:8] == PROTOCOL
+                del waiting[:length]
+
+        return hear
 
 
 class PrefixProxy:

@@ -391,8 +391,8 @@ class Group:
     counts: Mapping[Any, int]
 
 
-class Store(Protocol):
-    """The entities that are folded out of the log."""
+class Questions(Protocol):
+    """Questions about the entities that are folded out of the log, and about events."""
 
     async def list(
         self,
@@ -498,6 +498,26 @@ class Store(Protocol):
 
         Large events make the list shorter than ``limit``; it is empty only when there are none.
         """
+        ...
+
+
+class Look(Questions, Protocol):
+    """A look into the store: some questions, and how much of the log their answers show."""
+
+    @property
+    def position(self) -> EventId:
+        """Everything up to this event is in the answers; to be asked for after the first of them.
+
+        What came later may be in them, too.
+        """
+        ...
+
+
+class Store(Questions, Protocol):
+    """The entities that are folded out of the log."""
+
+    def look(self) -> Look:
+        """Begin a look into the store, for an answer that tells its position."""
         ...
 
     async def checkpoint(self) -> EventId:

@@ -22,7 +22,7 @@ from heliograph.model.workflows.pipeline import Node, Pipeline
 from heliograph.model.workflows.run import Run
 from heliograph.model.workflows.step import STEP, Step, StepFilter
 from heliograph.model.workflows.vocabulary import id_of
-from heliograph.storage.protocols import ArtifactInfo, Artifacts, Store
+from heliograph.storage.protocols import ArtifactInfo, Artifacts, Questions
 
 OUTPUT, ANSWER = ".json", ".llm.json"
 """The ends of the keys of a step's artifacts: its output, and a model's answer."""
@@ -82,7 +82,7 @@ class TracePage:
 
 
 async def page_of(
-    store: Store,
+    store: Questions,
     artifacts: Artifacts,
     run: Run,
     pipeline: Pipeline | None,
@@ -114,7 +114,7 @@ class _Gathering:
     """
 
     def __init__(
-        self, store: Store, artifacts: Artifacts, run: Run, pipeline: Pipeline | None, wanted: int
+        self, store: Questions, artifacts: Artifacts, run: Run, pipeline: Pipeline | None, wanted: int
     ) -> None:
         self._store = store
         self._artifacts = artifacts

@@ -29,8 +29,10 @@ from heliograph.storage.distributed.redis_stream import RedisStream
 from heliograph.storage.distributed.turn import RedisQueue, RedisTurn
 from heliograph.storage.protocols import LogStats
 from heliograph.storage.settings import PostgresSettings, RedisSettings
-from heliograph.storage.sql import fold, migrate
-from heliograph.storage.sql.store import SqlStore
+from heliograph.storage.sql import migrate
+from heliograph.storage.sql.checkpoint import read_checkpoint
+from heliograph.storage.sql.database import Database
+from heliograph.storage.sql.store import SqlLook, SqlStore
 from heliograph.storage.sql.vault import OpenVault, SqlVault
 
 PROBE_SECONDS = 3.0
@@ -51,7 +53,7 @@ class ArchivedStore(SqlStore):
         log: The log that it follows.
     """
 
-    def __init__(self, database: PostgresDatabase, log: RedisLog) -> None:
+    def __init__(self, database: Database, log: RedisLog) -> None:
         super().__init__(database)
         self._log = log
 
@@ -64,6 +66,14 @@ class ArchivedStore(SqlStore):
                 await trio.sleep(ARRIVAL_SECONDS / 20)
                 found = await super().get(kind, *key)
         return found
+
+    def look(self) -> ArchivedLook:
+        """Begin a look; see ``protocols.Store``."""
+        return ArchivedLook(self._database, self._log)
+
+
+class ArchivedLook(SqlLook, ArchivedStore):
+    """A look into the store; implements ``protocols.Look``."""
 
 
 @attrs.frozen
@@ -155,7 +165,7 @@ class Distributed:
                     problems[part] = str(error)
 
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(look, "postgres", partial(self.database.read, fold.read_checkpoint))
+            nursery.start_soon(look, "postgres", partial(self.database.read, read_checkpoint))
             nursery.start_soon(look, "redis", self._head)
         checkpoint, head = found.get("postgres"), found.get("redis")
         if checkpoint is not None and head is not None and checkpoint < head:

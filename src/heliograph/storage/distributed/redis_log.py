@@ -39,8 +39,8 @@ from heliograph.storage.distributed.redis_stream import Added, Lease, Reading, R
 from heliograph.storage.protocols import WHOLE_LOG, Bounds, LogStats, Page, PositionLost, Receipt
 from heliograph.storage.recent import Recent, size_of
 from heliograph.storage.sql import queries
+from heliograph.storage.sql.checkpoint import read_checkpoint
 from heliograph.storage.sql.database import Database
-from heliograph.storage.sql.fold import read_checkpoint
 from heliograph.storage.sql.queries import PAGE_BYTES
 
 P = ParamSpec("P")

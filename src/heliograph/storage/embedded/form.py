@@ -12,7 +12,7 @@ import attrs
 from heliograph.model.ids import EventId
 from heliograph.model.prices import NO_PRICES, Prices
 from heliograph.storage.embedded.sqlite import Readers, SqliteLog, open_sqlite
-from heliograph.storage.sql.store import SqlStore
+from heliograph.storage.sql.store import SqlLook, SqlStore
 from heliograph.storage.sql.vault import SqlVault
 
 
@@ -41,6 +41,10 @@ class FoldedStore(SqlStore):
     def __init__(self, database: Readers, log: SqliteLog) -> None:
         super().__init__(database)
         self._log = log
+
+    def look(self) -> SqlLook:
+        """Begin a look; see ``protocols.Store``."""
+        return SqlLook(self._database).at(self._log.position)
 
     async def checkpoint(self) -> EventId:
         """Return the id of the last folded event; events that are being committed don't count yet."""

@@ -13,18 +13,19 @@ from collections.abc import Container, Iterator, Mapping, Sequence
 from typing import Any
 
 import attrs
-from sqlalchemy import Connection, and_, bindparam, delete, select
+from sqlalchemy import Connection, and_, bindparam, delete
 
 from heliograph.model.analytics.measured import MEASURED
 from heliograph.model.event import Event
-from heliograph.model.ids import OLDEST, EventId
+from heliograph.model.ids import EventId
 from heliograph.model.kind import Key, Kind, Share
 from heliograph.model.prices import NO_PRICES, Prices
 from heliograph.storage.sql import retention, schema
+from heliograph.storage.sql.checkpoint import read_checkpoint
 from heliograph.storage.sql.database import chunks
 from heliograph.storage.sql.entities import ENTITIES
 from heliograph.storage.sql.entity import Beside, Entity, Merging, Steady
-from heliograph.storage.sql.prepared import Prepared, insert, upsert
+from heliograph.storage.sql.prepared import insert, upsert
 from heliograph.storage.sql.rollups import Measurement
 
 FAMILIES: dict[str, list[Entity[Any]]] = {}
@@ -48,9 +49,6 @@ for _entity in ENTITIES:
 for _family, _steady in STEADY.items():
     _others = (one.kind.topics for one in FAMILIES[_family] if one.steady is None)
     CHANGING[_family] = _steady.changing.union(*_others)
-
-
-CHECKPOINT = Prepared(select(schema.checkpoints.c.event_id).where(schema.checkpoints.c.name == schema.FOLDED))
 
 
 @attrs.frozen
@@ -117,12 +115,6 @@ def _add(connection: Connection, by_channel: Sequence[Sequence[Event]]) -> None:
     for family, some in rows.items():
         if STEADY[family].add.run(connection, some) != len(some):
             raise RuntimeError(f"a {family} that was stored is not there any more")
-
-
-def read_checkpoint(connection: Connection) -> EventId:
-    """Return the id of the last folded event, ``OLDEST`` before the first."""
-    found = CHECKPOINT.fetch(connection)
-    return EventId(found[0][0]) if found else OLDEST
 
 
 def begin_checkpoint(connection: Connection) -> EventId:

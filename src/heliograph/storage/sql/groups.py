@@ -8,6 +8,7 @@ from sqlalchemy import Connection, func, literal, literal_column, select, tuple_
 
 from heliograph.model.ids import from_microseconds
 from heliograph.storage.protocols import Group
+from heliograph.storage.sql.checkpoint import note_checkpoint
 from heliograph.storage.sql.entity import Entity
 from heliograph.storage.sql.queries import see_one_moment
 from heliograph.storage.sql.schema import Big
@@ -27,6 +28,7 @@ def list_groups(
     Only the listed groups are counted: there may be as many groups as entities.
     """
     see_one_moment(connection)
+    note_checkpoint(connection)
     narrowed, values = entity.narrowed(connection, wanted)
     # A literal, not a parameter: PostgreSQL would not see that both expressions are the same.
     group = func.coalesce(entity.table.c[name], literal_column("''")).label("grouped")

@@ -65,7 +65,7 @@ def read_text(connection: Connection, kind: Kind[Any], name: str, first_seq: int
     marked, or the page is too large: then they must be read as lines.
     """
     values = {"channel": f"{kind.family}:{name}", "topic": kind.lines, "first": first_seq}
-    ((size, last),) = MEASURED.fetch(connection, **values)
+    ((size, last),) = MEASURED.rows(connection, values)
     if last is None:
         return None
     if size > TEXT_CHARACTERS:

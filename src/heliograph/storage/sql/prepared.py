@@ -3,6 +3,10 @@
 SQLAlchemy takes several times longer to execute a Core statement than SQLite takes to run it. So the
 statements of every publish are compiled once per dialect, with the types' own conversions. From then on the
 driver gets text and tuples, in the same connection and transaction.
+
+A question may want to know up to which event its answer is folded. Then the checkpoint is a column beside the
+rows of its first statement: both are of one snapshot, and it costs no round trip of its own
+(see ``checkpoint``).
 """
 
 from __future__ import annotations
@@ -12,12 +16,16 @@ from functools import cache
 from operator import itemgetter
 from typing import Any
 
-from sqlalchemy import BindParameter, Connection, Executable, Table
+import attrs
+from sqlalchemy import BindParameter, Connection, Executable, Select, Table, literal_column, select
 from sqlalchemy import insert as core_insert
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.dialects.postgresql import psycopg
 from sqlalchemy.engine import Dialect
 from sqlalchemy.sql.compiler import SQLCompiler
+
+from heliograph.model.ids import OLDEST, EventId
+from heliograph.storage.sql.schema import FOLDED, checkpoints
 
 DIALECTS: dict[str, Dialect] = {
     "sqlite": sqlite.dialect(paramstyle="qmark"),
@@ -27,6 +35,20 @@ DIALECTS: dict[str, Dialect] = {
 Row = Mapping[str, Any]
 Values = Callable[[Any], tuple[Any, ...]]
 """Makes the parameters of a statement, in their order, from a row."""
+
+
+CHECKPOINT = select(checkpoints.c.event_id).where(checkpoints.c.name == literal_column(f"'{FOLDED}'"))
+
+
+NOTE = "checkpoint"
+"""Where a connection has the ``Note`` of its present question, if that wants the checkpoint."""
+
+
+@attrs.define
+class Note:
+    """A place for the checkpoint as of the first statement of a question; ``None``: there was none yet."""
+
+    position: EventId | None = None
 
 
 class Prepared:
@@ -46,6 +68,7 @@ class Prepared:
         self._columns = columns
         self._raw = raw
         self._forms: dict[str, tuple[str, Values]] = {}
+        self._beside: dict[str, str] = {}
 
     def run(self, connection: Connection, rows: Iterable[Row | tuple[Any, ...]]) -> int:
         """Run the statement once for each row; return how many rows of the table it touched.
@@ -76,12 +99,36 @@ class Prepared:
             Exception: The driver's own errors, not SQLAlchemy's.
         """
         sql, take = self._forms.get(connection.dialect.name) or self._compile(connection.dialect.name)
-        cursor = connection.connection.cursor()
+        driver = connection.connection
+        cursor = driver.cursor()
         try:
+            note: Note | None = driver.info.get(NOTE)
+            if note is not None and note.position is None:
+                name = connection.dialect.name
+                beside = self._beside.get(name) or self._compile_beside(name)
+                cursor.execute(beside, take(values))
+                first: Any = cursor.fetchone()
+                if first is not None:
+                    note.position = EventId(first[-1] or OLDEST)
+                    yield first[:-1]
+                    for row in cursor:  # type: ignore[attr-defined]
+                        yield row[:-1]
+                    return
+                # There is no row to tell it. What is read now is not newer than what is asked for again.
+                cursor.execute(str(CHECKPOINT))
+                told: Any = cursor.fetchone()
+                note.position = EventId(told[0]) if told else OLDEST
             cursor.execute(sql, take(values))
             yield from cursor  # type: ignore[misc]
         finally:
             cursor.close()
+
+    def _compile_beside(self, name: str) -> str:
+        """Compile the statement with the checkpoint as its last column; its parameters are the same."""
+        assert isinstance(self._statement, Select)
+        statement = self._statement.add_columns(CHECKPOINT.scalar_subquery())
+        sql = self._beside[name] = str(statement.compile(dialect=DIALECTS[name]))
+        return sql
 
     def _compile(self, name: str) -> tuple[str, Values]:
         dialect = DIALECTS[name]

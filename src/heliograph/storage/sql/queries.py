@@ -31,6 +31,7 @@ from heliograph.model.channels import AUDIT, EVERYTHING, WHOLE, Selection, topic
 from heliograph.model.event import Event
 from heliograph.model.ids import OLDEST, EventId, from_microseconds
 from heliograph.model.kind import Key, V
+from heliograph.storage.sql.checkpoint import note_checkpoint
 from heliograph.storage.sql.entity import Entity, Probed
 from heliograph.storage.sql.prepared import Prepared
 from heliograph.storage.sql.schema import NO_AUDIT, NO_OUTPUT, OUTPUT, UNNAMED, channels, events
@@ -387,6 +388,7 @@ def newest_entities(
     connection: Connection, entity: Entity[V], name: str, values: Iterable[str]
 ) -> dict[str, V]:
     """Return the newest entity of each value of a column, without large columns, by lookups in an index."""
+    note_checkpoint(connection)
     newest = select(*entity.small).order_by(*entity.listed).limit(1)
     found = {}
     for value in values:

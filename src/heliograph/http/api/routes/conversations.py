@@ -315,13 +315,13 @@ async def list_conversations(
     services: Services, who: Identity, asked: ConversationListing
 ) -> ConversationList:
     """List conversations, the one that changed last first."""
-    position = await services.store.checkpoint()
+    look = services.store.look()
     wanted = ConversationFilter(asked.user_id, asked.flow_id, asked.archived, asked.search)
-    found, more = await services.store.list(CONVERSATION, wanted, asked.cursor, asked.limit)
+    found, more = await look.list(CONVERSATION, wanted, asked.cursor, asked.limit)
     following = None
     if more:
         following = encode_cursor(to_microseconds(found[-1].updated_at), found[-1].conversation_id)
-    return ConversationList([conversation_view(one) for one in found], ListMeta(following, position))
+    return ConversationList([conversation_view(one) for one in found], ListMeta(following, look.position))
 
 
 async def create_conversation(

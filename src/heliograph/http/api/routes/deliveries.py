@@ -156,10 +156,10 @@ class DeliveryList:
 
 async def list_deliveries(services: Services, who: Identity, asked: DeliveryListing) -> DeliveryList:
     """List deliveries, newest first."""
-    position = await services.store.checkpoint()
-    found, more = await services.store.list(DELIVERY, asked.filter(), asked.cursor, asked.limit)
+    look = services.store.look()
+    found, more = await look.list(DELIVERY, asked.filter(), asked.cursor, asked.limit)
     last = encode_cursor(to_microseconds(found[-1].created_at), found[-1].event_id) if more else None
-    return DeliveryList([_delivery_view(one) for one in found], ListMeta(last, position))
+    return DeliveryList([_delivery_view(one) for one in found], ListMeta(last, look.position))
 
 
 async def get_delivery(services: Services, who: Identity, asked: OfDelivery) -> DeliveryView:

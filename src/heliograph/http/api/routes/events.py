@@ -219,8 +219,8 @@ async def history(services: Services, who: Identity, asked: EventListing) -> Eve
     """List events, newest first, with every filter of the dashboard."""
     until = NEWEST if asked.until is None else asked.until
     before = EventId(min(asked.cursor or NEWEST, until + 1))
-    position = await services.store.checkpoint()
-    found, more = await services.store.events(
+    look = services.store.look()
+    found, more = await look.events(
         asked.selection,
         before,
         asked.limit,
@@ -228,8 +228,9 @@ async def history(services: Services, who: Identity, asked: EventListing) -> Eve
         sender=asked.sender,
         correlation_id=asked.correlation_id,
     )
+    position = look.position
     if found and asked.sender is None and asked.correlation_id is None:
-        # Events that were stored between the two questions are listed: a stream must begin after them.
+        # What has been stored since then is listed, too: a stream must begin after it.
         position = max(position, found[0].id)
     following = encode_cursor(found[-1].id) if more else None
     return EventList(found, len(found), ListMeta(following, position))

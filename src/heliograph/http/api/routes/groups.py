@@ -55,16 +55,14 @@ class TaskGroupList:
 
 async def list_groups(services: Services, who: Identity, asked: GroupListing) -> TaskGroupList:
     """List groups of tasks, the one with the newest task first, with the counts of its tasks by status."""
-    position = await services.store.checkpoint()
-    found, more = await services.store.groups(
-        TASK, asked.by, "status", asked.filter(), asked.cursor, asked.limit
-    )
+    look = services.store.look()
+    found, more = await look.groups(TASK, asked.by, "status", asked.filter(), asked.cursor, asked.limit)
     groups = [
         TaskGroup(group.name, dict.fromkeys(STATUSES, 0) | dict(group.counts), group.newest)
         for group in found
     ]
     last = encode_cursor(to_microseconds(found[-1].newest), found[-1].name or "") if more else None
-    return TaskGroupList(groups, ListMeta(last, position))
+    return TaskGroupList(groups, ListMeta(last, look.position))
 
 
 ENDPOINTS = [

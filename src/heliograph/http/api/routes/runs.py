@@ -35,6 +35,7 @@ from heliograph.model.ids import OLDEST, EventId, from_microseconds, is_time, pa
 from heliograph.model.workflows.record import RECORD, Record
 from heliograph.model.workflows.run import RUN, STATUSES, Run, RunFilter
 from heliograph.model.workflows.vocabulary import id_of
+from heliograph.storage.protocols import Questions
 
 MAX_STEPS = 500
 """The number of steps on one page of a trace."""
@@ -117,35 +118,35 @@ class RunList:
 
 async def list_runs(services: Services, who: Identity, asked: RunListing) -> RunList:
     """List the runs of a workflow, newest first, and sums over all of them."""
-    position = await services.store.checkpoint()
-    kept = await known_workflow(services, who, asked.workflow_id)
+    look = services.store.look()
+    kept = await known_workflow(services, look, who, asked.workflow_id)
     wanted = RunFilter(asked.workflow_id, asked.status, since=asked.since, until=asked.until)
-    found, more = await services.store.list(RUN, wanted, asked.start_after, asked.limit)
+    found, more = await look.list(RUN, wanted, asked.start_after, asked.limit)
     last = encode_cursor(to_microseconds(found[-1].started_at), found[-1].id) if more else None
     return RunList(
-        asked.workflow_id, [view_of(run) for run in found], ListMeta(last, position), stats_of(kept)
+        asked.workflow_id, [view_of(run) for run in found], ListMeta(last, look.position), stats_of(kept)
     )
 
 
-async def known_workflow(services: Services, who: Identity, workflow_id: str) -> Record:
+async def known_workflow(services: Services, store: Questions, who: Identity, workflow_id: str) -> Record:
     """Return the record of a workflow that has a folder, or has had a run.
 
     Raises:
         WorkflowNotFound: It has neither.
     """
-    kept = await services.store.get(RECORD, workflow_id)
+    kept = await store.get(RECORD, workflow_id)
     if kept is None:
         services.registry.catalogue.get(workflow_id, who.covers)
     return kept or Record(workflow_id)
 
 
-async def known_run(services: Services, workflow_id: str, run_id: str) -> Run:
+async def known_run(store: Questions, workflow_id: str, run_id: str) -> Run:
     """Return a run.
 
     Raises:
         RunNotFound: No event has named it.
     """
-    run = await services.store.get(RUN, id_of(run_id, workflow_id))
+    run = await store.get(RUN, id_of(run_id, workflow_id))
     if run is None:
         raise RunNotFound(f"workflow {workflow_id[:200]!r} has no run {run_id[:200]!r}")
     return run
@@ -163,19 +164,19 @@ class TraceAsked(OfRun):
 
 async def get_trace(services: Services, who: Identity, asked: TraceAsked) -> RunTrace:
     """Return a run with its steps, their artifacts, and their times on one axis."""
-    position = await services.store.checkpoint()
-    run = await known_run(services, asked.workflow_id, asked.run_id)
+    look = services.store.look()
+    run = await known_run(look, asked.workflow_id, asked.run_id)
     workflow = services.registry.catalogue.workflows.get(run.workflow_id)
     pipeline = None if workflow is None else workflow.pipeline
-    page = await page_of(services.store, services.artifacts, run, pipeline, asked.start_after, asked.limit)
+    page = await page_of(look, services.artifacts, run, pipeline, asked.start_after, asked.limit)
     traces = await traced(services.artifacts, run, page)
     last = None if page.following is None else encode_cursor(*page.following)
-    return RunTrace(view_of(run), traces, ListMeta(last, position))
+    return RunTrace(view_of(run), traces, ListMeta(last, look.position))
 
 
 async def run_stream(services: Services, who: Identity, asked: WatchingRun) -> TakeOver:
     """Stream the events of one run, from its first one on."""
-    run = await known_run(services, asked.workflow_id, asked.run_id)
+    run = await known_run(services.store, asked.workflow_id, asked.run_id)
     selection = Selection((f"workflow:{run.workflow_id}",), run=run.run_id)
     before = EventId(max(OLDEST, run.first_event_id - 1))
     return open_stream(services, who, asked.watch(selection, before))

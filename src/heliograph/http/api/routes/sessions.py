@@ -74,22 +74,22 @@ class OneSession(SessionView):
 
 async def list_sessions(services: Services, who: Identity, asked: SessionListing) -> SessionList:
     """List sessions, the one that was seen last first."""
-    position = await services.store.checkpoint()
+    look = services.store.look()
     wanted = SessionFilter(asked.since, asked.until)
-    found, more = await services.store.list(SESSION, wanted, asked.cursor, asked.limit)
+    found, more = await look.list(SESSION, wanted, asked.cursor, asked.limit)
     last = encode_cursor(to_microseconds(found[-1].last_seen), found[-1].session_id) if more else None
-    return SessionList([_view(session) for session in found], ListMeta(last, position))
+    return SessionList([_view(session) for session in found], ListMeta(last, look.position))
 
 
 async def get_session(services: Services, who: Identity, asked: OfSession) -> OneSession:
     """Return one session."""
-    position = await services.store.checkpoint()
-    session = await services.store.get(SESSION, asked.session_id)
+    look = services.store.look()
+    session = await look.get(SESSION, asked.session_id)
     if session is None:
         raise NotFound(
             f"there is no session {asked.session_id[:200]!r}; GET /api/v1/sessions lists those that exist"
         )
-    return _one(_view(session), Meta(position))
+    return _one(_view(session), Meta(look.position))
 
 
 def view_of(found: OneSession) -> SessionView:

@@ -39,7 +39,7 @@ from heliograph.model.errors import Invalid, NotFound, Unavailable
 from heliograph.model.event import plain_json
 from heliograph.model.ids import format_id, from_microseconds, to_microseconds
 from heliograph.model.task import SORTS, STATUSES, STREAMS, TASK, Task, TaskFilter, task_json
-from heliograph.storage.protocols import LineFilter, LogLine, LogText, Store
+from heliograph.storage.protocols import LineFilter, LogLine, LogText, Questions, Store
 
 MAX_SEQ = 2**62
 MAX_LINES = 5000
@@ -233,31 +233,30 @@ written_as(LogLine, line_json, _describe_line)
 
 async def list_tasks(services: Services, who: Identity, asked: TaskListing) -> TaskList:
     """List tasks, newest first, with every filter of the dashboard."""
-    # Taken before the question: an event that is committed meanwhile may come twice, but is not missed.
-    position = await services.store.checkpoint()
+    look = services.store.look()
     wanted = asked.filter()
-    found, more = await services.store.list(TASK, wanted, asked.after(), asked.limit, asked.sort)
+    found, more = await look.list(TASK, wanted, asked.after(), asked.limit, asked.sort)
     sorted_by = SORTS[asked.sort] if asked.sort else lambda task: to_microseconds(task.created_at)
     last = encode_cursor(sorted_by(found[-1]), found[-1].task_id) if more else None
     counts = None
     if asked.counts:
         all_of_them = attrs.evolve(wanted, statuses=())
-        counts = dict.fromkeys(STATUSES, 0) | await services.store.count(TASK, "status", all_of_them)
-    return TaskList(found, TaskListMeta(last, position, counts))
+        counts = dict.fromkeys(STATUSES, 0) | await look.count(TASK, "status", all_of_them)
+    return TaskList(found, TaskListMeta(last, look.position, counts))
 
 
 async def get_task(services: Services, who: Identity, asked: OfTask) -> OneTask:
     """Return one task."""
-    position = await services.store.checkpoint()
-    return OneTask(await known_task(services.store, asked.task_id), Meta(position))
+    look = services.store.look()
+    return OneTask(await known_task(look, asked.task_id), Meta(look.position))
 
 
 async def read_log(services: Services, who: Identity, asked: LineRange) -> LineList:
     """Return lines of output: the first of a range of ``seq``, or its last ones."""
-    position = await services.store.checkpoint()
+    look = services.store.look()
     if not is_name(asked.task_id):
         raise unknown_task(asked.task_id)
-    lines, more = await services.store.lines(
+    lines, more = await look.lines(
         TASK,
         asked.task_id,
         asked.from_seq,
@@ -267,9 +266,9 @@ async def read_log(services: Services, who: Identity, asked: LineRange) -> LineL
         wanted=LineFilter(asked.text, asked.stream),
     )
     if not lines:  # with lines, the task exists
-        await known_task(services.store, asked.task_id)
+        await known_task(look, asked.task_id)
     first, last = (lines[0].seq, lines[-1].seq) if lines else (None, None)
-    return LineList(lines, LineMeta(first, last, more, position))
+    return LineList(lines, LineMeta(first, last, more, look.position))
 
 
 async def full_log(services: Services, who: Identity, asked: FullLog) -> Streamed:
@@ -283,12 +282,10 @@ async def stream_log(services: Services, task_id: str, form: str) -> Streamed:
     Raises:
         NotFound: There is none of that id.
     """
+    look = services.store.look()
+    await known_task(look, task_id)
     # A proxy that compressed the log would hold it back.
-    headers = {
-        "X-Stream-Cursor": format_id(await services.store.checkpoint()),
-        "Cache-Control": "no-store, no-transform",
-    }
-    await known_task(services.store, task_id)
+    headers = {"X-Stream-Cursor": format_id(look.position), "Cache-Control": "no-store, no-transform"}
     # The first page is read before the answer begins: what fails there is answered with its own status.
     store = services.store
     if form == NDJSON:
@@ -298,7 +295,7 @@ async def stream_log(services: Services, task_id: str, form: str) -> Streamed:
     return Streamed(_as_text(store, task_id, text), "text/plain; charset=utf-8", headers)
 
 
-async def known_task(store: Store, task_id: str) -> Task:
+async def known_task(store: Questions, task_id: str) -> Task:
     """Return a task.
 
     Raises:

@@ -35,7 +35,7 @@ from heliograph.model.workflows.record import RECORD, TOPIC, Record, RecordFilte
 from heliograph.model.workflows.run import RUN, Run, RunFilter
 from heliograph.model.workflows.vocabulary import id_of
 from heliograph.model.workflows.workflow import Broken, Workflow
-from heliograph.storage.protocols import Store
+from heliograph.storage.protocols import Questions
 
 ONLY_WHERE_SAID: Mapping[type, tuple[str, ...]] = {
     Node: ("body", "condition_expr", "max_iterations", "children")
@@ -154,16 +154,16 @@ async def list_workflows(services: Services, who: Identity, asked: Nothing) -> W
 
 async def get_workflow(services: Services, who: Identity, asked: OfWorkflow) -> WorkflowDetail:
     """Return one workflow: its manifest, pipeline and agents, and sums over its runs."""
-    position = await services.store.checkpoint()
+    look = services.store.look()
     workflow = services.registry.catalogue.get(asked.workflow_id, who.covers)
-    kept = await services.store.get(RECORD, workflow.id) or Record(workflow.id)
+    kept = await look.get(RECORD, workflow.id) or Record(workflow.id)
     return WorkflowDetail(
         manifest=attrs.evolve(workflow.manifest, enabled=is_enabled(workflow, kept)),
         pipeline=workflow.pipeline,
         agents=workflow.cards,
         stats=stats_of(kept),
         problems=workflow.problems,
-        meta=Meta(position),
+        meta=Meta(look.position),
     )
 
 
@@ -196,7 +196,7 @@ def is_enabled(workflow: Workflow, kept: Record) -> bool:
     return workflow.manifest.enabled if kept.enabled is None else kept.enabled
 
 
-async def records_of(store: Store, names: Iterable[str]) -> Mapping[str, Record]:
+async def records_of(store: Questions, names: Iterable[str]) -> Mapping[str, Record]:
     """Return the existing records of some workflows."""
     wanted = tuple(names)
     records: dict[str, Record] = {}
@@ -208,7 +208,7 @@ async def records_of(store: Store, names: Iterable[str]) -> Mapping[str, Record]
     return records
 
 
-async def last_runs(store: Store, records: Iterable[Record]) -> Mapping[str, Run]:
+async def last_runs(store: Questions, records: Iterable[Record]) -> Mapping[str, Run]:
     """Return the last run of each workflow that has any."""
     wanted = {
         id_of(kept.last_run_id, kept.workflow_id): kept for kept in records if kept.last_run_id is not None

@@ -32,6 +32,7 @@ from heliograph.model.conversations.conversation import CONVERSATION, Conversati
 from heliograph.model.conversations.message import DELTA, MAX_TEXT, MESSAGES, ConversationMessage, together
 from heliograph.model.ids import EventId
 from heliograph.storage.sql import queries
+from heliograph.storage.sql.checkpoint import note_checkpoint
 from heliograph.storage.sql.entity import Beside, Entity, Merging, Probed, Retired
 from heliograph.storage.sql.schema import Big, Json, UtcMoment, metadata
 
@@ -106,6 +107,7 @@ def _words_of(conversation: Conversation) -> frozenset[tuple[str, str]]:
 
 
 def _searched(connection: Connection, text: str) -> Probed:
+    note_checkpoint(connection)
     condition = _has_words(connection, text)
     return Probed(None, lambda: condition)
 
