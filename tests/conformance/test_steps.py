@@ -120,3 +120,22 @@ async def test_a_large_delivery_goes_in_steps(launch: Launch) -> None:
                 answer = await http.post("/webhooks/deploys", content=content)
             assert answer.status_code == status, answer.text
             assert steps.most[0] < MOST, steps.most
+
+
+@embedded
+async def test_a_histogram_of_most_buckets_goes_in_steps(launch: Launch) -> None:
+    """Thousands of buckets are cut, added up and shown without a long step, as JSON and as a table."""
+    url = (await launch()).url
+    hours, table = {"from": "-200d", "granularity": "hour"}, {"Accept": "text/csv"}
+    async with httpx.AsyncClient(base_url=url, verify=False, timeout=60) as http:
+        item = {"type": "task_status", "task_id": "t", "status": "completed", "result": {"cost_usd": 1}}
+        assert (await http.post("/api/v1/events", json=item)).status_code == 201
+        for path, query, headers in (
+            ("/api/v1/analytics/costs/histogram", {**hours, "group_by": "model"}, {}),
+            ("/api/v1/analytics/costs/histogram", hours, table),
+            ("/api/analytics/costs/histogram", {"days": "200", "granularity": "hour"}, {}),
+        ):
+            with counting() as steps:
+                answer = await http.get(path, params=query, headers=headers)
+            assert answer.status_code == 200, answer.text
+            assert steps.most[0] < MOST, (path, steps.most)

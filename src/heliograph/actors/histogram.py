@@ -46,7 +46,7 @@ from heliograph.actors.inbox import Inbox
 from heliograph.actors.retry import until_it_works
 from heliograph.actors.subscriber import Followed
 from heliograph.model.analytics import deltas
-from heliograph.model.analytics.cube import ALL, ALL_TIME, ERRORS, Cube, View, greatest
+from heliograph.model.analytics.cube import ALL, ALL_TIME, ERRORS, STEP_GROUPS, Cube, View, greatest
 from heliograph.model.analytics.ledger import Ledger
 from heliograph.model.analytics.measured import MEASURED
 from heliograph.model.analytics.rollup import DIMENSIONS
@@ -195,7 +195,7 @@ class Histogram:
             # No await from here on, so that all answers are of one moment.
             cursor = self._ledger.cursor
             sums = [self._cube.query(asked.view, asked.spans) for asked in questions]
-        return Figures(cursor, [_cut(asked, each) for asked, each in zip(questions, sums, strict=True)])
+        return Figures(cursor, [await _cut(asked, each) for asked, each in zip(questions, sums, strict=True)])
 
     async def _refresh(self, known: EventId) -> None:
         ledger = self._ledger
@@ -378,8 +378,12 @@ class Histogram:
             )
 
 
-def _cut(asked: Question, sums: Sequence[dict[str, int]]) -> Sequence[dict[str, int]]:
-    return sums if asked.most is None else greatest(sums, asked.most)
+async def _cut(asked: Question, sums: Sequence[dict[str, int]]) -> Sequence[dict[str, int]]:
+    if asked.most is None:
+        return sums
+    if sum(map(len, sums)) > STEP_GROUPS:
+        return await trio.to_thread.run_sync(greatest, sums, asked.most)
+    return greatest(sums, asked.most)
 
 
 async def _in_steps(steps: Generator[None, None, T]) -> T:

@@ -172,6 +172,35 @@ def test_an_answer_is_made_in_pieces() -> None:
     assert cube.query(View("agent"), [(0, 97 * 40)])[0]["group 7"] == pack(Totals(created=40))
 
 
+def test_empty_spans_take_time_too() -> None:
+    """Thousands of spans in which nothing happened are gone through in pieces."""
+    spans = [(hour * 4, hour * 4 + 4) for hour in range(5000)]
+    assert len(list(Cube().gather(View("agent"), spans))) >= 5000 * cubes.BLOCK_GROUPS // cubes.STEP_GROUPS
+
+
+class Counting(dict[str, int]):
+    """Sums that count how often they are asked."""
+
+    asked = 0
+
+    def __contains__(self, name: object) -> bool:
+        Counting.asked += 1
+        return super().__contains__(name)
+
+    def __getitem__(self, name: str) -> int:
+        Counting.asked += 1
+        return super().__getitem__(name)
+
+
+def test_groups_are_not_looked_for_in_every_span() -> None:
+    """Of two thousand groups, each in one of two thousand spans, the greatest take one look at each."""
+    Counting.asked = 0
+    sums = [Counting({f"m{number}": pack(Totals(finished=number))}) for number in range(2000)]
+    cut = cubes.greatest(sums, 200)
+    assert sum(cubes.OTHER in span for span in cut) == 1801
+    assert Counting.asked <= 3 * 2000
+
+
 @given(
     st.lists(st.dictionaries(st.text(max_size=3), st.integers(1, 99), max_size=9), max_size=4),
     st.integers(1, 6),

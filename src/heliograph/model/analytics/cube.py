@@ -45,6 +45,9 @@ MAX_VIEWS = 128
 STEP_GROUPS = 5000
 """The number of groups that are merged between two yields."""
 
+BLOCK_GROUPS = 20
+"""The number of groups that take as long to merge as a block takes to find."""
+
 OTHER = "(other)"
 """The group with the sums of all groups that are not among the greatest."""
 
@@ -188,7 +191,7 @@ class Cube:
                 yield from self._make(view, level, index)
                 block = self._block(view, self._blocks_of(view), level, index)
                 _merge(groups, block)
-                merged += len(block)
+                merged += BLOCK_GROUPS + len(block)
                 if merged >= STEP_GROUPS:
                     merged = 0
                     yield
@@ -306,10 +309,10 @@ def greatest(sums: Sequence[dict[str, int]], most: int) -> list[dict[str, int]]:
     names = set().union(*sums)
     if len(names) <= most:
         return list(sums)
-    weights = {
-        name: max((totals.weight(span[name]) for span in sums if name in span), default=(0, 0))
-        for name in names
-    }
+    weights: dict[str, tuple[int, int]] = {}
+    for span in sums:  # not name by name: of thousands of names each may be in one span of thousands
+        for name, value in span.items():
+            weights[name] = max(weights.get(name, (0, 0)), totals.weight(value))
     kept = set(heapq.nlargest(most - 1, names, key=weights.__getitem__))
     cut: list[dict[str, int]] = []
     for span in sums:

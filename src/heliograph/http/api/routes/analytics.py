@@ -14,13 +14,15 @@ import csv
 import io
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any, TypeVar
+from functools import partial
+from typing import Any
 
 import attrs
 import trio
 
 from heliograph.actors.figures import Figures, Question
 from heliograph.http.api import samples
+from heliograph.http.api.aside import aside
 from heliograph.http.api.endpoint import Described, Endpoint
 from heliograph.http.api.routes.measures import (
     Change,
@@ -51,7 +53,7 @@ from heliograph.http.rules.auth import Identity
 from heliograph.http.rules.bodies import JSON
 from heliograph.http.rules.parameters import Media, Text, Texts, Word, Words, header, query
 from heliograph.http.rules.schema import TEXT, described
-from heliograph.http.rules.shapes import plain
+from heliograph.http.rules.shapes import plain, write
 from heliograph.model.analytics import sketch
 from heliograph.model.analytics.cube import ALL, ALL_TIME, ERRORS, View
 from heliograph.model.analytics.rollup import DIMENSIONS, dimension, slot_start
@@ -79,8 +81,8 @@ MAX_SUMS = 50_000
 FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")
 """Spreadsheets read text that begins with one of these, four of them in full width, as a formula."""
 
-PAUSE = 500
-"""The number of buckets that are written between two checkpoints."""
+AT_ONCE = 500
+"""The most buckets and groups that are shown without a thread; a thousand take about ten milliseconds."""
 
 MOMENT = f"{TIME_HELP[0].upper()}{TIME_HELP[1:]}."
 ONLY = "Only these; repeatable."
@@ -223,43 +225,50 @@ async def performance(services: Services, who: Identity, asked: Period) -> Perfo
     )
 
 
-H = TypeVar("H")
-
-
 async def _histogram(
-    services: Services, asked: Period, measures: type[Measures], bucket: type, histogram: Callable[..., H]
-) -> H | Answer:
+    services: Services,
+    asked: Period,
+    measures: type[Measures],
+    bucket: type,
+    histogram: Callable[..., object],
+) -> Answer:
     span = asked.range()
-    cut = buckets(span, asked.granularity, parse_zone(asked.tz))
+    cut = await aside(
+        span.last - span.first > AT_ONCE, partial(buckets, span, asked.granularity, parse_zone(asked.tz))
+    )
     spans = [(one.first, one.last) for one in cut]
     questions = [Question(asked.view(None), spans)]
     if asked.group_by is not None:
         questions.append(Question(asked.view(asked.group_by), spans))
     answer = await _ask(services, *questions)
-    grouped = answer.sums[1] if asked.group_by is not None else ()
-    groups = sorted({group for sums in grouped for group, _ in _nonzero(sums)})
-    if len(groups) * len(cut) > MAX_SUMS:
-        raise Invalid.field(
-            "group_by",
-            f"{len(groups)} groups in {len(cut)} buckets would make more than {MAX_SUMS} sums; filter by "
-            f"{' or '.join(DIMENSIONS)}, or take a coarser granularity or a shorter range",
+
+    def shown() -> Answer:
+        grouped = answer.sums[1] if asked.group_by is not None else ()
+        groups = sorted({group for sums in grouped for group, value in sums.items() if value})
+        if len(groups) * len(cut) > MAX_SUMS:
+            raise Invalid.field(
+                "group_by",
+                f"{len(groups)} groups in {len(cut)} buckets would make more than {MAX_SUMS} sums; filter by "
+                f"{' or '.join(DIMENSIONS)}, or take a coarser granularity or a shorter range",
+            )
+        filled = _show_buckets(cut, answer, measures, bucket)
+        if asked.form == CSV:
+            group = ["group"] if asked.group_by else []
+            columns = ("start", "end", "utc_offset", *group, *names_of(measures))
+            return _csv(columns, _bucket_rows(filled), answer.cursor)
+        meta = HistogramMeta(
+            **attrs.asdict(asked.meta(span, answer.cursor), recurse=False),
+            granularity=asked.granularity,
+            group_by=asked.group_by,
+            groups=groups,
         )
-    shown = await _show_buckets(cut, answer, measures, bucket)
-    if asked.form == CSV:
-        columns = ("start", "end", "utc_offset", *(["group"] if asked.group_by else []), *names_of(measures))
-        return _csv(columns, _bucket_rows(shown), answer.cursor)
-    meta = HistogramMeta(
-        **attrs.asdict(asked.meta(span, answer.cursor), recurse=False),
-        granularity=asked.granularity,
-        group_by=asked.group_by,
-        groups=groups,
-    )
-    return histogram(shown, meta)
+        return Answer(200, write(histogram(filled, meta)))
+
+    many = len(cut) + sum(len(groups) for sums in answer.sums for groups in sums)
+    return await aside(many > AT_ONCE, shown)
 
 
-async def _show_buckets(
-    cut: Sequence[Bucket], answer: Figures, measures: type[Measures], made: type
-) -> list[Any]:
+def _show_buckets(cut: Sequence[Bucket], answer: Figures, measures: type[Measures], made: type) -> list[Any]:
     sums, *grouped = answer.sums
     shown: list[Any] = []
     for position, bucket in enumerate(cut):
@@ -276,8 +285,6 @@ async def _show_buckets(
                 groups=groups,
             )
         )
-        if position % PAUSE == 0:
-            await trio.lowlevel.checkpoint()
     return shown
 
 
