@@ -207,6 +207,31 @@ async def test_service_with_another_log_is_taken_anew(page: Page, served: Servic
     await page.until(f"{STATE} === 'live' && {ROWS}.length === 1 && {ROWS}[0].includes('after')")
 
 
+async def test_a_problem_covers_a_notice_only_while_it_lasts(page: Page, served: Service) -> None:
+    """What the page has told stands again behind a problem that is over, until somebody dismisses it."""
+    banner = "document.getElementById('banner').innerText"
+
+    async def a_problem_comes_and_goes() -> None:
+        away = "fetch = () => Promise.reject(new TypeError('away')); location.hash = '#/agents'"
+        await page.evaluate(f"globalThis.answered = fetch; {away}")
+        await page.until(f"{banner}.includes('be reached')")
+        await page.evaluate("fetch = answered; location.hash = '#/status'")
+        await page.until(f"document.querySelector('.view-status') && !{banner}.includes('be reached')")
+
+    await served.write("before", "line 1")
+    await page.go(served.url)
+    await page.until(f"{STATE} === 'live' && {ROWS}.length === 1")
+    await served.stop()
+    served.data = served.data.with_name("another")
+    await served.start()
+    await page.until(f"{banner}.includes('could not be resumed')")
+    await a_problem_comes_and_goes()
+    assert "could not be resumed" in await page.evaluate(banner)
+    await page.evaluate("document.querySelector('#banner > button').click()")
+    await a_problem_comes_and_goes()
+    assert await page.evaluate("document.getElementById('banner').hidden")
+
+
 async def test_keyboard(page: Page, served: Service) -> None:
     """The list is filtered, walked, opened and left with the keyboard alone."""
     for name in ("alpha", "beta", "gamma"):

@@ -96,7 +96,7 @@ async function navigate() {
   const place = here();
   const main = place.view ?? VIEWS[0];
   const what = JSON.stringify([main.name, place.values]);
-  if (what !== shown && !asking && byId("banner").dataset.kind === "problem") say(null); // it was of another view
+  if (what !== shown) forgetProblem(); // it was of another view
   shown = what;
   const wanted = VIEWS.filter((view) => view === main || view.name === main.beside);
   for (const [name, { instance, node }] of open) {
@@ -173,7 +173,7 @@ function frame(now) {
 function showState(state) {
   drawState(state);
   if (state.name === "live" && unloaded) location.reload(); // a browser may keep that a module could not be had
-  if (state.name === "live" && byId("banner").dataset.kind === "problem" && !asking) say(null);
+  if (state.name === "live") forgetProblem();
 }
 
 /* While the service is away: since when, and when the next attempt is. */
@@ -187,13 +187,20 @@ function drawState(state) {
   put(node.querySelector("span"), words.join(" · "));
 }
 
+let noticed = null; // the last notice, until it is dismissed: a problem covers it only while it lasts
+
 /** Show a notice until it is dismissed or replaced, with something to do about it; null hides it. */
 function say(text, kind = "problem", action = null) {
   const banner = byId("banner");
+  if (kind === "notice") noticed = text;
   if (!banner.hidden && banner.firstElementChild.firstChild?.data === text) return; // or it would be read out at every attempt
   banner.hidden = text === null;
   banner.dataset.kind = kind;
   banner.firstElementChild.replaceChildren(...[text, action && h("button", { onclick: action.does }, action.title)].filter(Boolean));
+}
+
+function forgetProblem() {
+  if (byId("banner").dataset.kind === "problem" && !asking) say(noticed, noticed === null ? "problem" : "notice");
 }
 
 /* Refusals of this page's address, as the service words them: no key helps there, and the words say what would. */
@@ -347,7 +354,10 @@ document.querySelector(".skip").addEventListener("click", (event) => {
   ([...open.values()].pop()?.node ?? byId("main")).focus(); // of two that stand side by side, past the list
 });
 byId("open-palette").addEventListener("click", palette);
-byId("banner").lastElementChild.addEventListener("click", () => say(null));
+byId("banner").lastElementChild.addEventListener("click", () => {
+  noticed = null;
+  say(null);
+});
 for (const name of ["online", "offline", "pageshow", "focus"]) addEventListener(name, () => streams.wake());
 document.addEventListener("visibilitychange", () => {
   looked.turn(document.hidden, api.now());
