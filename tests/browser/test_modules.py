@@ -320,6 +320,26 @@ async def test_log_stays_bounded(page: Page, served: Service) -> None:
     assert await run(page, served, LINES + script) == [True] * 4
 
 
+async def test_events_of_a_log_stay_bounded(page: Page, served: Service) -> None:
+    """Of very many events of its own, or very large ones, a task's log keeps the newest, in view or not."""
+    script = """
+        const call = (seq, size) => ({
+            type: "event", topic: "task.tool_call", seq, id: `${seq}-0`, timestamp,
+            payload: { text: "x".repeat(size) },
+        });
+        const sum = () => lines.rows.reduce((chars, row) => chars + row.payload.text.length, 0);
+        const all = () => (lines.hold(), lines.showFrom(1, answer(1, 0, "99999-0")), lines.rows.length);
+        lines.hold();
+        lines.showTail(answer(1, 0));
+        for (let seq = 1; seq <= 20_000; seq++) lines.take(call(seq, 10), true);
+        const many = [lines.rows.length <= 6000, lines.last, all() <= 5000, lines.last];
+        for (let seq = 20_001; seq <= 20_400; seq++) lines.take(call(seq, 100_000), true);
+        return [...many, sum() < 17_000_000, lines.last, all() < 100, sum() < 9_000_000, lines.last];
+    """
+    bounded = [True, 20_000, True, 20_000, True, 20_400, True, True, 20_400]
+    assert await run(page, served, LINES + script) == bounded
+
+
 async def test_short_answer_is_not_the_end(page: Page, served: Service) -> None:
     """An answer with few lines is not taken for the end of the log; one that live messages follow is."""
     script = """
@@ -720,6 +740,20 @@ async def test_overlapping_subscriptions_hear_everything_once(page: Page, served
         ["8-0", "7-0", "6-0", "9-0"],
         [["task:*", "*", "8-0"], ["task:t", "*", "9-0"], ["task:*", "task.status", "8-0"]],
     ]
+
+
+async def test_what_is_refused_holds_nobody_back(page: Page, served: Service) -> None:
+    """An event that a refused subscription would have brought as well has come when it came once."""
+    script = """
+        stream.subscribe({ channel: "task:*", topic: "task.status", after: "5-0" }, { message: () => {} });
+        sockets[0].say({ type: "error", code: "forbidden", ref: sockets[0].sent.at(-1).ref });
+        sockets[0].say(event("7-0", { type: "task_status", status: "running" }));
+        sockets[0].end(1006);
+        await advance(500);
+        await open();
+        return sockets[1].sent.map(({ after }) => after);
+    """
+    assert (await run(page, served, STREAM + script))[0] == "7-0"
 
 
 async def test_listeners_to_the_same_share_a_subscription(page: Page, served: Service) -> None:

@@ -9,6 +9,7 @@ import pytest
 from tests.browser.chromium import Page
 from tests.browser.conftest import Service
 from tests.browser.test_page import STATE, created, status
+from tests.browser.world import VIEWS, a_world
 
 EXAMPLES = Path(__file__).parents[2] / "examples/workflows"
 
@@ -226,6 +227,61 @@ async def test_a_conversation_is_said_and_heard(page: Page, served: Service) -> 
     await page.evaluate(f"{when}.dateTime = new Date(Date.now() - 7_300_000).toISOString()")
     await page.until(f"{when}.innerText === '2h'")  # times go on when nothing happens
     assert page.messages == []
+
+
+async def test_a_long_conversation_keeps_its_newest_messages(page: Page, served: Service) -> None:
+    """Who follows a conversation all day has a bounded number of messages, and the others on request."""
+    said = {"topic": "conversation.message", "channel": "conversation:c"}
+
+    async def say(first: int, last: int) -> None:
+        for begin in range(first, last, 500):
+            some = range(begin, min(begin + 500, last))
+            await served.publish(
+                *(
+                    {
+                        **said,
+                        "payload": {
+                            "conversation_id": "c",
+                            "message_id": f"m{n}",
+                            "role": "user",
+                            "content": str(n),
+                        },
+                    }
+                    for n in some
+                )
+            )
+
+    await say(0, 10)
+    await page.go(f"{served.url}/#/conversations/c")
+    count = "document.querySelectorAll('.message').length"
+    last = "[...document.querySelectorAll('.message .prose')].at(-1)?.innerText"
+    await page.until(f"{STATE} === 'live' && {count} === 10")
+    await say(10, 1500)
+    await page.until(f"{last} === '1499'")
+    assert await page.evaluate(count) <= 1100
+    await page.evaluate("document.querySelector('.chat .more:not([hidden])').click()")
+    await page.until(f"{count} === 1500")
+
+
+async def test_what_was_left_is_forgotten(page: Page, stopped_service: Service) -> None:
+    """Nothing keeps a view that was left, nor a group of tasks that is shown no more."""
+    await a_world(stopped_service)
+    await page.go(stopped_service.url)
+    await page.evaluate("window.left = []")
+    keep = "left.push(...document.querySelectorAll('main > section, #sections > section'))"
+    keep = f"{keep}; left = left.map((one) => one instanceof WeakRef ? one : new WeakRef(one)); 0"
+    groups = ("#/?group=agent", "document.querySelector('[data-section^=group]')")
+    statuses = ("#/", "document.querySelector('[data-section=running]')")
+    for place, there in (*VIEWS.values(), groups, statuses):
+        await page.evaluate(f"location.hash = {place!r}")
+        await page.until(f"Boolean({there})")
+        await page.evaluate(keep)
+    held = (
+        "left.map((one) => one.deref()).filter((one) => one && !one.isConnected).map((one) => one.outerHTML)"
+    )
+    await page.call("HeapProfiler.collectGarbage")
+    assert await page.until("left.length > 20")
+    assert await page.evaluate(f"{held}.map((one) => one.slice(0, 80))") == []
 
 
 async def test_webhooks_and_their_deliveries(page: Page, served: Service) -> None:

@@ -22,6 +22,8 @@ import { carry, lengthOf, reach } from "./terminal.js";
 const MAX_LINES = 6_000;
 const MAX_CHARS = 16_000_000;
 const MAX_HELD = 20_000;
+const MAX_MARKS = 5_000;
+const MAX_MARK_CHARS = 8_000_000;
 const MAX_JOINED = 1_000_000; // characters of a row; a longer line goes on in the next row
 const MAX_REWOUND = 10_000; // characters of a line that is written over again and again, of which too little would show
 const MAX_REACHED = 50_000; // characters of a row that is written by moving up
@@ -30,7 +32,7 @@ const CONTROL = /[\x00-\x1f\x7f-\x9f]/;
 export class LogLines {
   /**
    * Rows in order of `seq`: lines `{seq, end, time, stream, text, open, over, style}`, or `{seq, end, id, time, status}`
-   * for a change of status, with `topic` and `payload` for any other event. `end` is the last `seq` of a row; `open`: more of the line follows; `over`: it begins by going
+   * for a change of status, with `topic` and `payload` for any other event; `size` of these counts as characters. `end` is the last `seq` of a row; `open`: more of the line follows; `over`: it begins by going
    * back to the start of its line; `style`: in force where it begins.
    */
   rows = [];
@@ -43,7 +45,8 @@ export class LogLines {
 
   #chars = 0;
   #held = null;
-  #marks = new Map(); // seq → row of a change of status
+  #marks = new Map(); // seq → row of a change of status or another event
+  #markChars = 0;
   #styles = {}; // by stream: in force behind the last row
 
   /**
@@ -73,11 +76,24 @@ export class LogLines {
     return low;
   }
 
-  /** Take in the task's changes of status and its own events; they become rows among the lines. */
+  /** Take in the task's changes of status and its own events; they become rows among the lines. Of very many the newest are kept. */
   mark(events) {
     for (const event of events) {
       const row = markRow(event);
-      if (row) this.#marks.set(event.seq, row);
+      if (!row || this.#marks.has(event.seq)) continue;
+      this.#marks.set(event.seq, row);
+      this.#markChars += row.size;
+    }
+    if (this.#marks.size > MAX_MARKS || this.#markChars > MAX_MARK_CHARS) this.#forgetMarks();
+  }
+
+  /* A tenth more goes, so that it is seldom. */
+  #forgetMarks() {
+    const oldest = [...this.#marks.values()].sort((a, b) => a.seq - b.seq);
+    for (const { seq, size } of oldest.slice(0, -1)) {
+      if (this.#marks.size <= MAX_MARKS * 0.9 && this.#markChars <= MAX_MARK_CHARS * 0.9) return;
+      this.#marks.delete(seq);
+      this.#markChars -= size;
     }
   }
 
@@ -257,7 +273,9 @@ export class LogLines {
     const missing = [...this.#marks.values()].filter(
       ({ seq, id }) => seq >= from && seq <= to && !isAfter(id, answer.meta.stream_cursor) && !this.#holds(seq),
     );
-    if (missing.length) this.rows = this.rows.concat(missing).sort((a, b) => a.seq - b.seq);
+    if (!missing.length) return;
+    this.rows = this.rows.concat(missing).sort((a, b) => a.seq - b.seq);
+    this.#chars += charsOf(missing);
   }
 
   #holds(seq) {
@@ -289,7 +307,7 @@ export class LogLines {
     if (this.rows.length <= MAX_LINES && this.#chars <= MAX_CHARS) return 0;
     let cut = 0;
     while (cut < this.rows.length - 1 && (this.rows.length - cut > MAX_LINES * 0.9 || this.#chars > MAX_CHARS * 0.9)) {
-      this.#chars -= rowAt(cut).text?.length ?? 0;
+      this.#chars -= sizeOf(rowAt(cut));
       cut += 1;
     }
     return cut;
@@ -302,10 +320,10 @@ function outputRow({ seq, timestamp, stream, output, partial, rewind }) {
 
 /* What became of the task is the status of its row; of any other event it is the topic that says what happened. */
 function markRow({ type, topic, seq, id, timestamp, status, payload }) {
-  const row = { seq, end: seq, id, time: timestamp };
+  const row = { seq, end: seq, id, time: timestamp, size: 0 };
   if (type === "task_status") return { ...row, status };
   if (topic === "task.status") return { ...row, status: payload.status };
-  return topic === "task.created" || topic === "task.output" ? null : { ...row, status: "event", topic, payload };
+  return topic === "task.created" || topic === "task.output" ? null : { ...row, status: "event", topic, payload, size: JSON.stringify(payload).length };
 }
 
 /* `whole`: whether the row is known to begin where its line does. */
@@ -321,5 +339,9 @@ function joined(row, next, whole) {
 }
 
 function charsOf(rows) {
-  return rows.reduce((sum, row) => sum + (row.text?.length ?? 0), 0);
+  return rows.reduce((sum, row) => sum + sizeOf(row), 0);
+}
+
+function sizeOf({ text, size }) {
+  return size ?? text.length;
 }

@@ -46,6 +46,13 @@ export class Messages {
     return true;
   }
 
+  /** Keep this many of the newest; tells whether there were more. */
+  keep(most) {
+    const gone = this.list.splice(0, Math.max(0, this.list.length - most));
+    for (const { id } of gone) this.#byId.delete(id);
+    return gone.length > 0;
+  }
+
   #put(message) {
     const known = this.#byId.get(message.id);
     if (known) Object.assign(known, message);

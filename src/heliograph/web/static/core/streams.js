@@ -40,6 +40,7 @@ export class Streams {
   state = { name: "idle", since: null, next: null };
 
   #listeners = new Set();
+  #refused = new Set(); // keys of subscriptions that the service did not make
   #turn = 0; // counts connections, so that what belongs to an old one is ignored
   #socket = null;
   #opened = false;
@@ -101,6 +102,7 @@ export class Streams {
   #ask(key) {
     const listeners = [...this.#listeners].filter((one) => one.key === key);
     const { channel, topic, every } = listeners[0];
+    this.#refused.delete(key);
     const cursors = listeners.map((one) => one.cursor).filter((cursor) => cursor !== null);
     const message = { type: "subscribe", channel, ref: key };
     if (topic !== "*") message.topic = topic;
@@ -112,7 +114,9 @@ export class Streams {
   #cancel(listener) {
     if (!this.#listeners.delete(listener)) return;
     const { channel, topic, every, key } = listener;
-    if (this.#opened && ![...this.#listeners].some((one) => one.key === key)) {
+    if ([...this.#listeners].some((one) => one.key === key)) return;
+    this.#refused.delete(key);
+    if (this.#opened) {
       this.#send({ type: "unsubscribe", channel, ...(topic !== "*" && { topic }), ...(every && { every }) });
     }
     if (!this.#listeners.size) this.#idleSince = this.clock.now();
@@ -135,6 +139,7 @@ export class Streams {
         this.#socket.close();
         break;
       case "error":
+        if (message.ref != null) this.#refused.add(message.ref);
         this.on.problem(message);
         if (message.code === "unavailable") this.#socket.close(); // nothing is subscribed then, if it ever was
         break;
@@ -147,8 +152,8 @@ export class Streams {
 
   #hand(message) {
     const takers = [...this.#listeners].filter((one) => one.covers(message));
-    // Those who want the newest only are not given every copy.
-    const copies = new Set(takers.filter((one) => !one.every).map((one) => one.key)).size;
+    // Those who want the newest only are not given every copy, and those who were refused none.
+    const copies = new Set(takers.filter(({ every, key }) => !every && !this.#refused.has(key)).map((one) => one.key)).size;
     for (const one of takers) one.take(message, copies);
   }
 

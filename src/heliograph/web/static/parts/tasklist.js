@@ -88,6 +88,8 @@ export class TaskList {
       this.#head(section, still);
     }
     fill(this.root, wanted.map(({ section }) => section.node));
+    const names = new Set(wanted.map(({ section }) => section.given.name));
+    for (const name of this.#sections.keys()) if (!names.has(name)) this.#sections.delete(name);
     this.#begun ||= used.size > 0;
   }
 

@@ -11,6 +11,7 @@ import { empty } from "../parts/table.js";
 
 const LAST = 100; // messages at first
 const PAGE = 200;
+const MOST = 1_000; // messages that are kept while the reader follows the newest, unless all were asked for
 const NEAR = 60; // pixels from the end at which the view follows it
 
 export function open(shell, root, place) {
@@ -48,6 +49,7 @@ function talk(shell, root, api, id) {
   let subscription = null;
   let closed = false;
   let follow = true;
+  let whole = false; // whether all messages were asked for
   let draft = null; // what is to be said, and its id: a retry with the same id says nothing twice
   root.replaceChildren(h("header.view-head", {}, h("a.button", { href: format(["conversations"]), "aria-label": "Back to the conversations" }, "←"), title, facts, h("span.gap"), h("div.buttons", {}, rename, archive, clear, remove)), scroller, form);
 
@@ -74,7 +76,7 @@ function talk(shell, root, api, id) {
   }
 
   async function loadAll() {
-    all.hidden = true;
+    all.hidden = whole = true;
     try {
       let cursor = "";
       while (cursor !== null && !closed) {
@@ -92,6 +94,7 @@ function talk(shell, root, api, id) {
     if (event.topic === "conversation.updated") Object.assign(about, event.payload);
     else if (event.topic === "conversation.deleted") return load();
     messages.take(event);
+    if (follow && !whole && messages.list.length > MOST * 1.1 && messages.keep(MOST)) all.hidden = false;
     shell.redrawSoon();
   }
 
@@ -148,9 +151,15 @@ function talk(shell, root, api, id) {
     put(facts, [about.flow_id, about.total_cost_usd ? money(about.total_cost_usd) : null].filter(Boolean).join(" · "));
     const now = shell.now();
     const shown = messages.list.map((message) => nodeOf(message, now));
+    if (nodes.size > shown.length) forgetNodes();
     if (shown.length) fill(list, shown);
     else if (about.conversation_id) fill(list, [h("li.hint-block", {}, "Nothing was said yet.")]);
     if (follow) scroller.scrollTop = scroller.scrollHeight;
+  }
+
+  function forgetNodes() {
+    const there = new Set(messages.list.map(({ id: one }) => one));
+    for (const one of nodes.keys()) if (!there.has(one)) nodes.delete(one);
   }
 
   function nodeOf(message, now) {
