@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 import trio
 from trio.testing import MockClock
 
-from heliograph.actors.monitor import FRESH_SECONDS, TELL_SECONDS, MachineState, Monitor
+from heliograph.actors.monitor import FRESH_SECONDS, LOOK_SECONDS, TELL_SECONDS, MachineState, Monitor
 from heliograph.model.errors import Unavailable
 from heliograph.model.event import Draft
 
@@ -95,6 +96,25 @@ async def test_a_part_says_since_when(world: World, monitor: Monitor, autojump_c
     await trio.sleep(FRESH_SECONDS)
     later = (await monitor.state()).parts["redis"]
     assert (later.since, later.error) == (down["redis"].since, "still refused")
+
+
+async def test_it_knows_since_when_without_being_asked(
+    world: World, monitor: Monitor, autojump_clock: MockClock
+) -> None:
+    """The time of a part's state is when the node found it so, and not when it was first asked."""
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(monitor.run)
+        await trio.sleep(LOOK_SECONDS)
+        world.problems["redis"] = "refused"
+        await trio.sleep(2 * LOOK_SECONDS)
+        before_the_question = datetime.now(UTC)
+        await trio.sleep(FRESH_SECONDS)
+        parts = (await monitor.state()).parts
+        assert parts["log"].since < parts["redis"].since < before_the_question
+        looks = world.looks
+        await trio.sleep(60 * LOOK_SECONDS)
+        assert 59 <= world.looks - looks <= 61
+        nursery.cancel_scope.cancel()
 
 
 async def test_it_tells_while_somebody_watches(

@@ -2,7 +2,8 @@
 
 All requests within the same second get the same answer, so a hundred polling dashboards cost one look. A look
 at the machine and at the parts that the service needs takes a moment, and up to three seconds while a part is
-silent; the request that caused it waits for it, as do further ones meanwhile.
+silent; the request that caused it waits for it, as do further ones meanwhile. The monitor looks by itself as
+well, now and then, so that the time from which a part is up or down is not that of the first question.
 
 While the channel ``status`` has watchers, the state is also published there every few seconds. Without
 watchers it is not published, so that the log keeps no events that are never read.
@@ -30,6 +31,7 @@ from heliograph.model.event import JSON_OPTIONS, Draft
 
 FRESH_SECONDS = 1.0
 TELL_SECONDS = 5.0
+LOOK_SECONDS = 10.0
 RATE_SECONDS = 10
 """The number of seconds over which the rate of events is measured."""
 
@@ -42,7 +44,7 @@ class Part:
 
     Args:
         state: Whether it answers as it should.
-        since: The time from which the state holds.
+        since: The time from which the node has found it so; it looks every ten seconds at least.
         latency_ms: The time that the answer took; ``None`` for a part in this process.
         error: The fault, if there is one.
     """
@@ -143,8 +145,18 @@ class Monitor:
         self.delays = Durations()
 
     async def run(self) -> None:
-        """Count events each second, and publish the state while it is watched, until cancelled."""
+        """Count events each second, look now and then, and publish the state while it is watched."""
         psutil.cpu_percent()  # the first call has nothing to compare with
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._keep_looking)
+            await self._keep_counting()
+
+    async def _keep_looking(self) -> None:
+        while True:
+            await self.state()
+            await trio.sleep(LOOK_SECONDS)
+
+    async def _keep_counting(self) -> None:
         told_at = -TELL_SECONDS
         while True:
             self._counts.append((trio.current_time(), self._carried()))

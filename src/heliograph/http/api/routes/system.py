@@ -114,7 +114,11 @@ class Status:
     at: Annotated[datetime, says("The time of these figures, at most a second ago.")]
     machine: MachineState
     parts: Annotated[
-        Mapping[str, Part], says("The parts that the service needs: log, store, postgres, redis, …")
+        Mapping[str, Part],
+        says(
+            "The parts that the service needs: log, store, postgres, redis, …; "
+            "`since` when this node has found each of them so, ten seconds late at most."
+        ),
     ]
     lag_ms: Annotated[Mapping[str, int], says("The delay of the subscriber and of the store behind the log.")]
     events_per_second: float
