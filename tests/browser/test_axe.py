@@ -35,6 +35,7 @@ STRUCTURE = "{ rules: { 'color-contrast': { enabled: false } } }"
 LOOKS = (
     (1440, "dark", ALL),
     (1440, "light", COLOURS),
+    (1024, "dark", STRUCTURE),
     (768, "light", STRUCTURE),
     (320, "light", ALL),
     (320, "dark", COLOURS),

@@ -8,7 +8,7 @@ import httpx
 import pytest
 from tests.browser.chromium import Page
 from tests.browser.conftest import Service
-from tests.browser.test_page import STATE, created, status
+from tests.browser.test_page import PAINTED, STATE, created, status
 from tests.browser.world import VIEWS, a_world
 
 EXAMPLES = Path(__file__).parents[2] / "examples/workflows"
@@ -57,6 +57,39 @@ async def test_analytics(page: Page, served: Service) -> None:
     await served.publish(status("t3", "completed", cost_usd=2))
     await page.until(f"{TEXT}.includes('$3.50')")
     assert page.messages == []
+
+
+TIMERS = """
+    window.timers = [];
+    const begin = setTimeout;
+    window.setTimeout = (call, ms) => ms < 4000 ? begin(call, ms) : timers.push([call, ms]);
+"""
+ASKED = "performance.getEntriesByType('resource').filter(({ name }) => name.includes('/summary')).length"
+
+
+async def test_analytics_go_on_when_nothing_happens(page: Page, served: Service) -> None:
+    """At the end of a slot the period is asked for anew, but by a hidden page not before it is looked at."""
+
+    async def end_the_slot() -> None:
+        # Its timer is the only long one beside that of the silent tasks; it sets one for asking a bit later.
+        slots = "timers.filter(([, ms]) => ms > 4_000 && ms !== 30_000)"
+        await page.evaluate(f"(() => {{ const [[end]] = {slots}; timers.length = 0; end(); }})()")
+        assert await page.evaluate("timers.map(([, ms]) => ms)") == [4_000]
+        await page.evaluate("timers.pop()[0]()")
+
+    await page.until("900_000 - Date.now() % 900_000 > 10_000")
+    await page.call("Page.addScriptToEvaluateOnNewDocument", source=TIMERS)
+    await page.go(f"{served.url}/#/analytics")
+    await page.until(f"{TEXT}.includes('Kinds of failure') && {STATE} === 'live'")
+    asked = await page.evaluate(ASKED)
+    await end_the_slot()
+    await page.until(f"{ASKED} === {asked + 1} && timers.length === 1")
+    async with page.another():  # in front of it
+        await page.until("document.hidden")
+        await end_the_slot()
+        assert await page.evaluate(f"[{ASKED}, timers.length]") == [asked + 1, 0]
+    await page.call("Page.bringToFront")
+    await page.until(f"{ASKED} === {asked + 2} && timers.length === 1")
 
 
 async def test_agents(page: Page, served: Service) -> None:
@@ -227,6 +260,138 @@ async def test_a_conversation_is_said_and_heard(page: Page, served: Service) -> 
     await page.evaluate(f"{when}.dateTime = new Date(Date.now() - 7_300_000).toISOString()")
     await page.until(f"{when}.innerText === '2h'")  # times go on when nothing happens
     assert page.messages == []
+
+
+async def test_more_of_a_list_stays_when_it_is_asked_for_anew(page: Page, served: Service) -> None:
+    """What was asked for beyond the first page is still there when the list was fetched again."""
+    await served.publish(*(created(f"t{n}", "x", agent=f"a{n}") for n in range(130)))
+    said = {"topic": "conversation.created"}
+    await served.publish(*({**said, "payload": {"conversation_id": f"c{n}"}} for n in range(70)))
+    for place, rows, first, name, changes in (
+        ("#/agents", "tbody tr", 100, "0", created("new", "x", agent="0")),
+        ("#/conversations", ".conversations a", 50, "new", {**said, "payload": {"conversation_id": "new"}}),
+    ):
+        await page.go(f"{served.url}/{place}")
+        count = f"document.querySelectorAll({rows!r}).length"
+        await page.until(f"{STATE} === 'live' && {count} === {first}")
+        await page.evaluate("document.querySelector('.more').click()")
+        await page.until(f"{count} > {first}")
+        await served.publish(changes)
+        shown = f"[...document.querySelectorAll({rows!r})].some((row) => row.innerText.startsWith({name!r}))"
+        await page.until(shown)
+        assert await page.evaluate(count) > first
+
+
+async def test_an_address_without_a_view_is_said(page: Page, served: Service) -> None:
+    """It says so, in its title as well, and leads on; Back and an address that is right leave it."""
+    await page.go(f"{served.url}/#/status")
+    await page.until(f"{TEXT}.includes('Machine and log')")
+    await page.evaluate("location.hash = '#/statsu'")
+    await page.until(f"{TEXT}.includes('No view has the address #/statsu')")
+    assert not await page.evaluate("document.querySelector('#views [aria-current]') !== null")
+    await page.until("document.title === 'No such view · Heliograph'")
+    await page.evaluate("location.hash = '#/tasks/t/lines'")
+    await page.until(f"{TEXT}.includes('#/tasks/t/lines')")
+    await page.evaluate("document.querySelector('.empty-state a').click()")
+    await page.until("document.querySelector('#fleet') && !document.querySelector('.view-nowhere')")
+    assert page.messages == []
+
+
+LONG = "a" * 150 + "-name-that-is-" + "b" * 150
+ID = LONG[:128]
+
+
+TOO_WIDE = """
+    [document.documentElement, ...document.querySelectorAll("main *")].filter((one) => {
+        if (one.closest(".unseen, .sideways, .graph, .axis, .tools, #facts, .measure, svg")) return false;
+        const overflows = one.clientWidth && one.scrollWidth > one.clientWidth + 1;
+        const shows = getComputedStyle(one).overflowX !== "hidden";
+        const ends = one.getBoundingClientRect().right;
+        return one.checkVisibility() && (overflows && shows || ends > innerWidth + 1);
+    }).map((one) => `${innerWidth} ${location.hash.slice(0, 20)} ${one.outerHTML.slice(0, 120)}`)
+"""
+
+
+async def test_very_long_names_fit(page: Page, stopped_service: Service) -> None:
+    """No name makes a view, or a part of it, wider than there is room: it is cut off or wrapped."""
+    served = stopped_service
+    served.workflows = EXAMPLES
+    await served.start()
+    task = created(ID, LONG, agent=LONG, agent_type=LONG, model=LONG, session_id=ID, input={LONG: LONG})
+    question = {"task_id": ID, "question_id": "q", "question": LONG, "choices": [LONG, "No"]}
+    talk = {"conversation_id": ID, "title": LONG, "message_id": "m", "role": "user", "content": LONG}
+    await served.publish(
+        task,
+        {"topic": "task.question", "payload": question},
+        status(ID, "waiting_input"),
+        created("f", LONG, agent=LONG, model=LONG),
+        status("f", "failed", error=f"{LONG}: {LONG}", cost_usd=1),
+        {"topic": "conversation.created", "payload": talk},
+        {"topic": "conversation.message", "payload": talk},
+        of_run(ID, "run.started"),
+        of_run(ID, "step.started", step="fetch_invoice"),
+        of_run(ID, "step.failed", step="fetch_invoice", error=LONG),
+        of_run(ID, "run.finished", status="failed", error=LONG),
+    )
+    async with httpx.AsyncClient(base_url=served.url) as client:
+        made = await client.post("/api/v1/webhooks", json={"name": LONG[:200], "provider": "custom"})
+        await client.post(f"/webhooks/{made.json()['webhook_id']}", json={"text": "x"})
+    run = f"workflows/invoice_to_ledger/runs/{ID}"
+    found = []
+    for place, there in (
+        ("#/", "document.querySelectorAll('a.row').length > 1"),
+        (f"#/tasks/{ID}", "document.querySelector('#answer:not([hidden]) button')"),
+        ("#/tasks/f", "document.querySelector('#failure:not([hidden])')"),
+        ("#/?group=agent&model=" + LONG, "document.querySelector('.chip')"),
+        ("#/analytics", "document.querySelector('.analytics:not([hidden])')"),
+        ("#/agents", "document.querySelector('tbody')"),
+        ("#/sessions", "document.querySelector('tbody')"),
+        ("#/workflows", "document.querySelector('tbody')"),
+        ("#/workflows/invoice_to_ledger", "document.querySelector('.graph')"),
+        (f"#/{run}?step=fetch_invoice", "document.querySelector('.step-detail .failure')"),
+        (f"#/conversations/{ID}", "document.querySelector('.message')"),
+        ("#/webhooks", "document.querySelectorAll('tbody').length > 1"),
+    ):
+        await page.go("about:blank")
+        await page.go(f"{served.url}/{place}")
+        await page.until(f"{STATE} === 'live' && Boolean({there})")
+        for width in (1440, 320):
+            await page.resize(width, 800)
+            found += await page.evaluate(f"{PAINTED}.then(() => {TOO_WIDE})")
+    assert not found, "\n".join(found)
+
+
+async def test_forced_colours(page: Page, served: Service) -> None:
+    """In a reader's own colours statuses still differ, what is chosen is marked, and output can be read."""
+    await a_fleet(served)
+    await served.publish(created("q", "Queued"), status("w", "waiting_input"), status("x", "cancelled"))
+    await served.write("t3", "plain", "\x1b[30;40mblack on black\x1b[0m")
+    forced = {"name": "forced-colors", "value": "active"}
+    await page.call("Emulation.setEmulatedMedia", features=[forced])
+    await page.go(f"{served.url}/#/tasks/t3?status=running")
+    await page.until("document.querySelectorAll('.view .line .text').length > 1")
+    await page.until("document.querySelectorAll('a.row[aria-current]').length === 1")
+    style = "((one) => getComputedStyle(one))"
+    dots = f"[...document.querySelectorAll('#totals .dot')].map({style})"
+    looks = f"{dots}.map(({{ backgroundColor, boxShadow }}) => `${{backgroundColor}} ${{boxShadow}}`)"
+    assert await page.evaluate(f"new Set({looks}).size") == 7
+    chosen = "[...document.querySelectorAll('[aria-current], [aria-pressed=true]')]"
+    assert await page.evaluate(f"{chosen}.map((one) => one.innerText.trim().split(/\\s/)[0])") == [
+        "Fleet",
+        "1",  # running
+        "Task",
+        "Wrap",
+        "Follow",
+    ]
+    assert await page.evaluate(f"new Set({chosen}.map((one) => {style}(one).outlineStyle)).size") == 1
+    assert await page.evaluate(f"{style}({chosen}[0]).outlineStyle") == "solid"
+    ground = f"{style}(document.querySelector('.terminal')).backgroundColor"
+    inks = f"[...document.querySelectorAll('.view .text, .view .text span')].map((one) => {style}(one).color)"
+    assert await page.evaluate(f"{inks}.length > 2 && !{inks}.includes({ground})")
+    await page.go(f"{served.url}/#/analytics")
+    plot = "document.querySelector('.plot rect[class^=series]')"
+    await page.until(f"{plot} !== null")
+    assert await page.evaluate(f"{style}({plot}).fill !== {style}(document.body).backgroundColor")
 
 
 async def test_a_long_conversation_keeps_its_newest_messages(page: Page, served: Service) -> None:

@@ -16,7 +16,7 @@ import { Tasks } from "./core/tasks.js";
 import { tick } from "./parts/chips.js";
 import { askKey } from "./parts/key.js";
 import { h, put } from "./parts/dom.js";
-import { VIEWS } from "./views/index.js";
+import { NOWHERE, VIEWS } from "./views/index.js";
 
 const MESSAGES_MS = 40; // what comes within so long is drawn together
 const RATE_SECONDS = 60;
@@ -83,7 +83,7 @@ let shown = ""; // which view of what
 let unloaded = false; // whether the view's module could not be had
 
 function here() {
-  return parse(location.hash, VIEWS) ?? { view: null, values: {}, query: new URLSearchParams() };
+  return parse(location.hash, VIEWS) ?? { view: NOWHERE, values: {}, query: new URLSearchParams() };
 }
 
 function segmentsOf({ view, values }) {
@@ -94,11 +94,11 @@ async function navigate() {
   const now = ++turn;
   unloaded = false;
   const place = here();
-  const main = place.view ?? VIEWS[0];
+  const main = place.view;
   const what = JSON.stringify([main.name, place.values]);
   if (what !== shown) forgetProblem(); // it was of another view
   shown = what;
-  const wanted = VIEWS.filter((view) => view === main || view.name === main.beside);
+  const wanted = [...VIEWS.filter(({ name }) => name === main.beside), main];
   for (const [name, { instance, node }] of open) {
     if (wanted.some((view) => view.name === name)) continue;
     instance.close?.();

@@ -54,16 +54,21 @@ export class Pages {
 
   /** Fetch as much as is shown anew, from the start. */
   reload() {
-    return this.#load(null);
+    return this.#load(null, this.#rows.length);
   }
 
-  async #load(cursor) {
+  async #load(cursor, least = 0) {
     const turn = ++this.#turn;
+    let rows = cursor === null ? [] : this.#rows;
     try {
-      const { rows, next } = await this.fetch(cursor);
-      if (turn !== this.#turn) return;
-      this.#rows = cursor === null ? rows : [...this.#rows, ...rows];
-      this.#next = next;
+      do {
+        const page = await this.fetch(cursor);
+        if (turn !== this.#turn) return;
+        rows = [...rows, ...page.rows];
+        cursor = page.next;
+      } while (cursor !== null && rows.length < least);
+      this.#rows = rows;
+      this.#next = cursor;
     } catch (problem) {
       if (turn === this.#turn) {
         this.failed(problem);

@@ -1,27 +1,30 @@
 /* Analytics: what the fleet costs and does over time, this period beside the one before.
 
    Everything is asked of the service for a period, a zone and a grouping, which live in the address; the channel
-   `analytics` tells when the answers have become old. */
+   `analytics` tells when the answers have become old, and so does the end of a slot, when nothing happens. */
 
 import { paths } from "../core/api.js";
 import { compact, duration, money } from "../core/format.js";
 import { figure } from "../parts/chips.js";
 import { fill, h, renew } from "../parts/dom.js";
 import { largest, Plot } from "../parts/plot.js";
+import { Reload } from "../parts/reload.js";
 import { empty, table } from "../parts/table.js";
 
 const PERIODS = { "24h": ["24 hours", "hour"], "7d": ["7 days", "hour"], "30d": ["30 days", "day"], "90d": ["90 days", "day"], "365d": ["a year", "week"] };
 const BUCKETS = { "": "automatic", "15m": "15 minutes", hour: "hours", day: "days", week: "weeks", month: "months" };
 const GROUPS = { model: "model", agent: "agent", agent_type: "type of agent" };
 const RELOAD_MS = 4_000;
+const SLOT_MS = 15 * 60_000; // by which the service counts: a period that ends now begins at a slot
 
 export function open(shell, root, place) {
   const { api } = shell;
   const own = Intl.DateTimeFormat().resolvedOptions().timeZone;
   const asked = {};
   let subscription = null;
-  let timer = null;
+  let slot = null; // timer of its end
   let turn = 0;
+  const reload = new Reload(load, RELOAD_MS);
 
   const select = (name, label, options) => h("label", {}, `${label} `, h("select", { id: `by-${name}`, onchange: ({ target }) => shell.amend({ [name]: target.value }) }, ...options.map(([value, text]) => new Option(text, value))));
   const zones = h("datalist", { id: "zones" }, ...[...new Set([own, "UTC", ...Intl.supportedValuesOf("timeZone")])].map((name) => new Option(name)));
@@ -65,7 +68,8 @@ export function open(shell, root, place) {
 
   async function load() {
     const now = ++turn;
-    timer = null;
+    clearTimeout(slot);
+    slot = setTimeout(reload.soon, SLOT_MS - (shell.now() % SLOT_MS));
     const granularity = asked.granularity || PERIODS[asked.period][1];
     span = { from: `-${asked.period}`, tz: asked.tz, granularity };
     const [, amount, unit] = /(\d+)(\D)/.exec(asked.period);
@@ -82,12 +86,12 @@ export function open(shell, root, place) {
       if (now !== turn) return;
       show({ summary, performance, costs, ended, used, earlier });
       subscription?.cancel();
-      subscription = shell.streams.subscribe({ channel: "analytics", after: summary.meta.stream_cursor }, { message: stale, gap: stale, reset: stale });
+      subscription = shell.streams.subscribe({ channel: "analytics", after: summary.meta.stream_cursor }, { message: reload.soon, gap: reload.soon, reset: reload.soon });
     } catch (problem) {
       if (now !== turn) return;
       shell.report(problem);
       if (body.hidden) fill(loading, [problem.message, " ", h("button", { onclick: load }, "Try again")]);
-      else stale();
+      else reload.soon();
     }
   }
 
@@ -100,10 +104,6 @@ export function open(shell, root, place) {
     } catch (problem) {
       shell.report(problem);
     }
-  }
-
-  function stale() {
-    timer ??= setTimeout(load, RELOAD_MS);
   }
 
   function show({ summary, performance, costs, ended, used, earlier }) {
@@ -162,7 +162,8 @@ export function open(shell, root, place) {
     title: () => "Analytics",
     close() {
       turn += 1;
-      clearTimeout(timer);
+      clearTimeout(slot);
+      reload.close();
       subscription?.cancel();
     },
   };

@@ -5,6 +5,7 @@ import { count } from "../core/format.js";
 import { format } from "../core/route.js";
 import { ago } from "../parts/chips.js";
 import { fill, h, renew } from "../parts/dom.js";
+import { Reload } from "../parts/reload.js";
 import { empty } from "../parts/table.js";
 
 const RELOAD_MS = 1_500;
@@ -23,22 +24,26 @@ export function open(shell, root, place) {
   let turn = 0;
   let selected = null;
   let subscription = null;
-  let timer = null;
+  const reload = new Reload(() => load(), RELOAD_MS);
   let typing = null;
   root.classList.add("view");
   root.append(h("header.view-head", {}, h("h1", {}, "Conversations"), h("span.gap"), make), h("div.tools", {}, h("label.find", {}, find), archived), h("div.view-body.flush", {}, list, more));
 
   async function load(cursor = null) {
     const now = ++turn;
-    timer = null;
-    const query = { search: find.value.trim(), archived: archived.value, limit: PAGE, cursor };
+    const query = { search: find.value.trim(), archived: archived.value, limit: PAGE };
+    const shown = cursor === null ? found.length : 0;
+    let rows = cursor === null ? [] : found;
     try {
-      const { conversations, meta } = await api.get(paths.conversations, query);
-      if (now !== turn) return;
-      found = cursor ? [...found, ...conversations] : conversations;
-      next = meta.next_cursor;
+      do {
+        const { conversations, meta } = await api.get(paths.conversations, { ...query, cursor });
+        if (now !== turn) return;
+        rows = [...rows, ...conversations];
+        cursor = meta.next_cursor;
+      } while (cursor !== null && rows.length < shown);
+      [found, next] = [rows, cursor];
       show();
-      subscription ??= shell.streams.subscribe({ channel: "conversation:*", every: 1 }, { message: () => (timer ??= setTimeout(load, RELOAD_MS)) });
+      subscription ??= shell.streams.subscribe({ channel: "conversation:*", every: 1 }, { message: reload.soon });
     } catch (problem) {
       if (now !== turn) return;
       shell.report(problem);
@@ -78,7 +83,7 @@ export function open(shell, root, place) {
 
   find.addEventListener("input", () => {
     clearTimeout(typing);
-    typing = setTimeout(load, TYPING_MS);
+    typing = setTimeout(() => load(), TYPING_MS);
   });
   archived.addEventListener("change", () => load());
   moved(place);
@@ -88,7 +93,7 @@ export function open(shell, root, place) {
     title: () => "Conversations",
     close() {
       turn += 1;
-      clearTimeout(timer);
+      reload.close();
       subscription?.cancel();
     },
   };

@@ -18,3 +18,6 @@ export const VIEWS = [
   { name: "webhooks", path: "webhooks", title: "Webhooks", load: () => import("./webhooks.js") },
   { name: "status", path: "status", title: "Status", load: () => import("./status.js") },
 ];
+
+/** What is shown where an address names none of them. */
+export const NOWHERE = { name: "nowhere", path: "", title: "No such view", load: () => import("./nowhere.js") };

@@ -6,6 +6,7 @@ import { format } from "../core/route.js";
 import { figure, pill } from "../parts/chips.js";
 import { fill, h, put, renew } from "../parts/dom.js";
 import { graph } from "../parts/graph.js";
+import { Reload } from "../parts/reload.js";
 import { empty } from "../parts/table.js";
 import { tree } from "../parts/tree.js";
 import { Waterfall } from "../parts/waterfall.js";
@@ -29,8 +30,8 @@ export function open(shell, root, place) {
   let steps = [];
   let chosen = place.query.get("step");
   let subscription = null;
-  let timer = null;
   let closed = false;
+  const reload = new Reload(load, RELOAD_MS);
   times.hidden = true;
   times.append(more);
   root.classList.add("view");
@@ -40,7 +41,6 @@ export function open(shell, root, place) {
   );
 
   async function load() {
-    timer = null;
     try {
       pipeline ??= await api.get(paths.pipeline(id)).catch(() => ({ nodes: [], edges: [], layers: [] })); // runs outlive their files
       const found = await api.get(paths.run(id, runId));
@@ -48,7 +48,7 @@ export function open(shell, root, place) {
       trace = found;
       steps = [...found.steps, ...steps.slice(found.steps.length)];
       show();
-      subscription ??= shell.streams.subscribe({ channel: `workflow:${id}`, after: found.meta.stream_cursor }, { message: heard, gap: stale, reset: stale });
+      subscription ??= shell.streams.subscribe({ channel: `workflow:${id}`, after: found.meta.stream_cursor }, { message: heard, gap: reload.soon, reset: reload.soon });
     } catch (problem) {
       if (closed) return;
       if (trace) shell.report(problem);
@@ -69,11 +69,7 @@ export function open(shell, root, place) {
 
   /* Of the workflow's events those of this run. */
   function heard({ payload = {}, correlation_id }) {
-    if ([payload.run_id, payload.execution_id, correlation_id].includes(runId)) stale();
-  }
-
-  function stale() {
-    timer ??= setTimeout(load, RELOAD_MS);
+    if ([payload.run_id, payload.execution_id, correlation_id].includes(runId)) reload.soon();
   }
 
   function show() {
@@ -138,7 +134,7 @@ export function open(shell, root, place) {
     title: () => runId,
     close() {
       closed = true;
-      clearTimeout(timer);
+      reload.close();
       subscription?.cancel();
     },
   };

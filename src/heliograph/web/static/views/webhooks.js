@@ -6,6 +6,7 @@ import { format } from "../core/route.js";
 import { ago, figure, pill } from "../parts/chips.js";
 import { ask, confirmed } from "../parts/dialog.js";
 import { copied, fill, h, renew } from "../parts/dom.js";
+import { Reload } from "../parts/reload.js";
 import { empty, Pages, table } from "../parts/table.js";
 
 const RELOAD_MS = 1_500;
@@ -22,8 +23,8 @@ export function open(shell, root, place) {
   const chosen = {};
   const names = new Map(); // of webhooks, by id
   let subscription = null;
-  let timer = null;
   let closed = false;
+  const reload = new Reload(load, RELOAD_MS);
 
   const deliveries = new Pages({
     caption: "Deliveries",
@@ -52,20 +53,15 @@ export function open(shell, root, place) {
   );
 
   async function load() {
-    timer = null;
     try {
       const [found, stats] = await Promise.all([api.get(paths.webhooks), api.get(paths.webhookStats)]);
       if (closed) return;
       show(found, stats);
-      subscription ??= shell.streams.subscribe({ channel: "webhooks", after: found.meta.stream_cursor }, { message: stale, gap: stale, reset: stale });
+      subscription ??= shell.streams.subscribe({ channel: "webhooks", after: found.meta.stream_cursor }, { message: reload.soon, gap: reload.soon, reset: reload.soon });
     } catch (problem) {
       if (!closed) fill(list, [empty("The webhooks could not be loaded", problem.message, h("button", { onclick: load }, "Try again"))]);
     }
     deliveries.reload();
-  }
-
-  function stale() {
-    timer ??= setTimeout(load, RELOAD_MS);
   }
 
   const columns = [
@@ -172,7 +168,7 @@ export function open(shell, root, place) {
     title: () => "Webhooks",
     close() {
       closed = true;
-      clearTimeout(timer);
+      reload.close();
       subscription?.cancel();
     },
   };

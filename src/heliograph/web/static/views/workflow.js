@@ -6,6 +6,7 @@ import { format } from "../core/route.js";
 import { ago, figure, pill } from "../parts/chips.js";
 import { h, renew } from "../parts/dom.js";
 import { graph } from "../parts/graph.js";
+import { Reload } from "../parts/reload.js";
 import { empty, Pages, table } from "../parts/table.js";
 
 const RELOAD_MS = 1_000;
@@ -20,8 +21,8 @@ export function open(shell, root, { values: { id } }) {
   const cards = h("section.panel", { hidden: true });
   let known = null;
   let subscription = null;
-  let timer = null;
   let closed = false;
+  const reload = new Reload(load, RELOAD_MS);
 
   const runs = new Pages({
     caption: "Runs",
@@ -52,7 +53,6 @@ export function open(shell, root, { values: { id } }) {
   );
 
   async function load() {
-    timer = null;
     try {
       const [detail, newest] = await Promise.all([api.get(paths.workflow(id)), api.get(paths.runs(id), { limit: 1 })]);
       const last = newest.runs[0];
@@ -60,17 +60,13 @@ export function open(shell, root, { values: { id } }) {
       if (closed) return;
       known = detail;
       show(detail, trace);
-      subscription ??= shell.streams.subscribe({ channel: `workflow:${id}`, after: detail.meta.stream_cursor }, { message: stale, gap: stale, reset: stale });
+      subscription ??= shell.streams.subscribe({ channel: `workflow:${id}`, after: detail.meta.stream_cursor }, { message: reload.soon, gap: reload.soon, reset: reload.soon });
     } catch (problem) {
       if (closed) return;
       if (known) shell.report(problem);
       else renew(drawing, [empty(problem.status === 404 ? "There is no such workflow" : "This could not be loaded", problem.detail ?? problem.message, h("button", { onclick: load }, "Try again"))]);
     }
     runs.reload();
-  }
-
-  function stale() {
-    timer ??= setTimeout(load, RELOAD_MS);
   }
 
   function show({ manifest, pipeline, agents, stats }, trace) {
@@ -98,7 +94,7 @@ export function open(shell, root, { values: { id } }) {
     title: () => known?.manifest.display_name || id,
     close() {
       closed = true;
-      clearTimeout(timer);
+      reload.close();
       subscription?.cancel();
     },
   };

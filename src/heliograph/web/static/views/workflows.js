@@ -5,6 +5,7 @@ import { compact } from "../core/format.js";
 import { format } from "../core/route.js";
 import { ago, pill } from "../parts/chips.js";
 import { h, renew } from "../parts/dom.js";
+import { Reload } from "../parts/reload.js";
 import { empty, table } from "../parts/table.js";
 
 const RELOAD_MS = 1_500;
@@ -15,23 +16,18 @@ export function open(shell, root) {
   root.classList.add("view");
   root.append(h("header.view-head", {}, h("h1", {}, "Workflows")), body);
   let subscription = null;
-  let timer = null;
   let closed = false;
+  const reload = new Reload(load, RELOAD_MS);
 
   async function load() {
-    timer = null;
     try {
       const found = await api.get(paths.workflows);
       if (closed) return;
       show(found);
-      subscription ??= shell.streams.subscribe({ channel: "workflow:*", every: 1 }, { message: stale });
+      subscription ??= shell.streams.subscribe({ channel: "workflow:*", every: 1 }, { message: reload.soon });
     } catch (problem) {
       if (!closed) renew(body, [empty("The workflows could not be loaded", problem.message, h("button", { onclick: load }, "Try again"))]);
     }
-  }
-
-  function stale() {
-    timer ??= setTimeout(load, RELOAD_MS);
   }
 
   const columns = [
@@ -70,7 +66,7 @@ export function open(shell, root) {
     title: () => "Workflows",
     close() {
       closed = true;
-      clearTimeout(timer);
+      reload.close();
       subscription?.cancel();
     },
   };
