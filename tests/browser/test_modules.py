@@ -756,6 +756,21 @@ async def test_what_is_refused_holds_nobody_back(page: Page, served: Service) ->
     assert (await run(page, served, STREAM + script))[0] == "7-0"
 
 
+async def test_a_channel_that_begins_anew_is_a_reset(page: Page, served: Service) -> None:
+    """A newer event with a lower `seq` is no old news to a listener that goes by `seq`; an older one is."""
+    script = """
+        const heard = [];
+        stream.subscribe(
+            { channel: "task:t", after: "5-0", seq: 3, last: "7-0" },
+            { message: ({ seq }) => heard.push(seq), reset: ({ reason }) => heard.push(reason) },
+        );
+        const said = [["6-0", 2], ["7-0", 3], ["8-0", 4], ["9-0", 1]];
+        for (const [id, seq] of said) sockets[0].say(event(id, { seq }));
+        return heard;
+    """
+    assert await run(page, served, STREAM + script) == [4, "the channel began anew"]
+
+
 async def test_listeners_to_the_same_share_a_subscription(page: Page, served: Service) -> None:
     """A second listener is served by asking anew from the older cursor, and ends without ending the first."""
     script = """
@@ -804,7 +819,7 @@ FLEET = """
     const status = (id, seq, to) => ({ ...message(id, seq), type: "task_status", status: to });
     const known = (id, last_seq, more) => ({
         task_id: id, status: "running", created_at: timestamp, updated_at: timestamp,
-        output_lines: last_seq, output_bytes: 0, last_seq, ...more,
+        output_lines: last_seq, output_bytes: 0, last_seq, last_event_id: `${last_seq}-0`, ...more,
     });
 """
 
@@ -820,6 +835,18 @@ async def test_fleet_goes_on_by_the_newest_lines(page: Page, served: Service) ->
         return [latest, output_lines, last_seq, fleet.get("a").output_lines, asked];
     """
     assert await run(page, served, FLEET + script) == ["line 15", 15, 15, 15, []]
+
+
+async def test_fleet_takes_up_a_task_that_begins_anew(page: Page, served: Service) -> None:
+    """The first event of a channel that was forgotten is news, and so is the task that is then fetched."""
+    script = """
+        fleet.merge([known("a", 10), known("b", 10)]);
+        fleet.take({ ...output("a", 1), id: "50-0" });
+        fleet.take({ ...output("a", 1), id: "50-0" });
+        fleet.merge([known("b", 2, { last_event_id: "60-0" })]);
+        return ["a", "b"].map((id) => [fleet.get(id).last_seq, fleet.get(id).output_lines]);
+    """
+    assert await run(page, served, FLEET + script) == [[1, 1], [2, 2]]
 
 
 async def test_fleet_asks_for_what_it_is_unsure_of(page: Page, served: Service) -> None:

@@ -15,7 +15,7 @@ from heliograph.storage.distributed.postgres import database_url
 from heliograph.storage.protocols import Receipt
 from heliograph.storage.settings import RedisSettings
 from heliograph.storage.sql import schema
-from heliograph.storage.sql.queries import trimmed_through
+from heliograph.storage.sql.trimmed import trimmed_through
 
 KEY_TTL = timedelta(days=1)
 

@@ -1,4 +1,4 @@
-"""Retention: removes old events, entities, runs and artifacts, part by part.
+"""Retention: removes old events, entities, runs and artifacts, and forgets channels, part by part.
 
 It wakes now and then, and removes small parts until nothing is over the retention, with pauses between them
 for writers. It never removes silently: the store remembers for each channel up to where events were removed.
@@ -7,6 +7,8 @@ Artifacts are removed when their run is gone and none of them was written for as
 is removed before its artifacts, so a run with news meanwhile loses none. Artifacts that a crash has left in
 between, and those of runs that never had an event, are found by a walk over all artifacts, part by part, once
 an hour.
+
+Another walk, once an hour, forgets the channels of which nothing is kept, and counts the others.
 """
 
 from __future__ import annotations
@@ -23,7 +25,7 @@ from heliograph.actors.clock import Clock
 from heliograph.actors.retry import until_it_works
 from heliograph.model.errors import Unavailable
 from heliograph.model.settings import RetentionSettings
-from heliograph.storage.protocols import Artifacts, Keeper, RunName
+from heliograph.storage.protocols import BEGINNING, Artifacts, Forgotten, Keeper, RunName
 
 log = structlog.get_logger(__name__)
 
@@ -32,18 +34,28 @@ PAUSE_SECONDS = 0.02
 
 
 WALK_SECONDS = 3600.0
-"""The shortest time between the beginnings of two walks over all artifacts."""
+"""The shortest time between two walks over all artifacts, or over all channels."""
 WALK_PART = 1000
 """The number of runs whose artifacts are checked in one part of a walk."""
 
 
 @attrs.frozen
 class RetentionStats:
-    """Counters since the start: removed events, removed runs, and runs whose artifacts were removed."""
+    """Counters since the start.
+
+    Args:
+        removed: Removed events and entities.
+        runs: Removed runs.
+        left: Runs whose artifacts were removed.
+        forgotten: Forgotten channels.
+        channels: The channels that were kept at the newest walk; ``None``: this node has made none.
+    """
 
     removed: int
     runs: int = 0
     left: int = 0
+    forgotten: int = 0
+    channels: int | None = None
 
 
 class Retention:
@@ -64,10 +76,14 @@ class Retention:
         self._removed = self._runs = self._left = 0
         self._place: RunName | None = None
         self._walk_at = -math.inf
+        self._looked = Forgotten(0, 0, None)
+        self._look_at = -math.inf
+        self._forgotten = 0
+        self._channels: int | None = None
 
     def stats(self) -> RetentionStats:
         """Return a snapshot of the counters."""
-        return RetentionStats(self._removed, self._runs, self._left)
+        return RetentionStats(self._removed, self._runs, self._left, self._forgotten, self._channels)
 
     async def run(self) -> None:
         """Sweep until cancelled."""
@@ -82,6 +98,9 @@ class Retention:
                 self._place = names[-1]
                 await trio.sleep(PAUSE_SECONDS)
             self._place = None
+            while part := await until_it_works(self._forget, "forgetting channels"):
+                self._forgotten += part.number
+                await trio.sleep(PAUSE_SECONDS)
             await trio.sleep(INTERVAL_SECONDS)
 
     async def _sweep(self) -> int:
@@ -118,6 +137,24 @@ class Retention:
         names = await self._artifacts.runs(self._place, WALK_PART)
         await self._remove_artifacts(await self._keeper.unknown_runs(names))
         return names
+
+    async def _forget(self) -> Forgotten | None:
+        """Forget those of the next channels of which nothing is kept; ``None``: no walk is due."""
+        if self._clock.problem() is not None or not self._keeper.active:
+            self._channels = None
+            return None
+        place = self._looked.place
+        if place is None and trio.current_time() < self._look_at:
+            return None
+        looked = Forgotten(0, 0, BEGINNING) if place is None else self._looked
+        part = await self._keeper.forget(self._clock.now(), BEGINNING if place is None else place)
+        looked = Forgotten(looked.channels + part.channels, looked.number + part.number, part.place)
+        self._looked = looked
+        if looked.place is None:
+            self._channels, self._look_at = looked.channels, trio.current_time() + WALK_SECONDS
+            if looked.number:
+                log.info("channels forgotten", number=looked.number, kept=looked.channels)
+        return part
 
     async def _remove_artifacts(self, names: Sequence[RunName]) -> None:
         before = self._clock.now() - timedelta(seconds=self._policy.runs_max_age_seconds)

@@ -271,6 +271,27 @@ class RunName(NamedTuple):
     run_id: str
 
 
+Place = str | int
+"""A place in a walk over all channels; only the keeper knows what it means."""
+
+BEGINNING: Place = ""
+
+
+@attrs.frozen
+class Forgotten:
+    """A part of a walk over all channels.
+
+    Args:
+        channels: The number of channels in it that are kept.
+        number: The number of channels in it that were forgotten.
+        place: Where the next part begins; ``None``: that was the last one.
+    """
+
+    channels: int
+    number: int
+    place: Place | None
+
+
 class Keeper(Protocol):
     """Removes what retention does not keep."""
 
@@ -306,6 +327,21 @@ class Keeper(Protocol):
 
         Raises:
             Unavailable: The store is away.
+        """
+        ...
+
+    async def forget(self, now: datetime, place: Place) -> Forgotten:
+        """Forget those of the next channels of which nothing is kept, and which have been silent for a day.
+
+        The next event of a forgotten channel has ``seq`` 1. A channel with an event on its way into the store
+        is not forgotten. A cursor into a forgotten channel is answered as one from before what is kept.
+
+        Args:
+            now: The time.
+            place: ``Forgotten.place`` of the part before; ``BEGINNING`` for the first one.
+
+        Raises:
+            Unavailable: The log or the store is away.
         """
         ...
 

@@ -54,6 +54,18 @@ def test_deltas_cover_each_change_once(before: int, after: int, ours: bool) -> N
     assert total([rest]) == before + after - span.through
 
 
+def test_an_entity_of_a_forgotten_channel_is_another_one() -> None:
+    """What begins again at the first ``seq`` is counted beside what its channel told of before."""
+    ledger = Ledger(MEASURED, Prices(()))
+    ledger.apply(created(1))
+    event = Event(EventId(2), "task:t1", 2, "task.status", EPOCH, {"task_id": "t1", "status": "completed"})
+    ledger.apply(event)
+    ledger.apply(created(1)._replace(id=EventId(3)))
+    _, cells = ledger.offer()
+    assert total([cells]) == 2
+    assert ledger.active == 1
+
+
 def test_an_offer_in_vain_is_in_the_next() -> None:
     """What was offered and never came by in the log is offered again with what came since."""
     ledger = Ledger(MEASURED, Prices(()))

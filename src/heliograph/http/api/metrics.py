@@ -201,6 +201,9 @@ def _storage_samples(storage: StorageStats) -> Iterable[Sample]:
     yield one(
         "retired_artifacts", "Runs whose artifacts retention removed", "counter", storage.retention.left
     )
+    yield one("retired_channels", "Channels forgotten by retention", "counter", storage.retention.forgotten)
+    if (channels := storage.retention.channels) is not None:
+        yield one("channels", "Channels kept, as of the last hourly look", "gauge", channels)
     if (log := storage.log) is not None:
         yield one("log_reachable", "Whether the log is reachable", "gauge", log.reachable)
         yield one("log_outages", "Times that the log became unreachable", "counter", log.outages)

@@ -168,9 +168,11 @@ class Ledger:
         self.position = event.id
         channel = event.channel
         tracked = self._tracked.get(channel)
-        if tracked is None:
+        if tracked is None or event.seq == 1:
             if not channel.startswith(self._prefix):
                 return
+            if tracked is not None and tracked.finished:  # its channel was forgotten, and begins anew
+                self._finished.remove(channel)
             tracked = self._tracked[channel] = _Tracked(self._first_seen(event), None)
         measured = self._measured
         if tracked.steady and event.topic not in measured.changing:

@@ -38,11 +38,12 @@ from heliograph.storage.distributed.postgres import (
 )
 from heliograph.storage.distributed.redis_log import RedisLog
 from heliograph.storage.distributed.redis_stream import GENERATION, Reading, RedisStream
-from heliograph.storage.protocols import Deposed, RunName
+from heliograph.storage.protocols import Deposed, Forgotten, Place, RunName
 from heliograph.storage.settings import PostgresSettings
-from heliograph.storage.sql import retention, schema
+from heliograph.storage.sql import forgetting, retention, schema
 from heliograph.storage.sql.fold import begin_checkpoint, fold
 from heliograph.storage.sql.prepared import upsert
+from heliograph.storage.sql.trimmed import raise_watermark
 from heliograph.storage.sql.written import Written
 
 BATCH_EVENTS = 10_000
@@ -184,6 +185,30 @@ class PostgresArchive:
         """Remove a part of the runs that are over the retention; see ``protocols.Keeper``."""
         return await self._database.write(retention.remove_runs, policy, now)
 
+    async def forget(self, now: datetime, place: Place) -> Forgotten:
+        """Forget channels of which nothing is kept; see ``protocols.Keeper``.
+
+        First come the rows of PostgreSQL, by name. Then come the numbers in Redis, by Redis's cursor: those
+        of channels without a row go. So what a crash leaves behind in Redis is found by the next walk.
+        """
+        if isinstance(place, int):
+            return await self._forget_numbers(place)
+        part = await self._database.read(forgetting.look, place, now)
+        gone: Sequence[str] = ()
+        if part.empty:
+            gone = await self._database.write(forgetting.forget, part.empty, now)
+        return Forgotten(len(part.names) - len(gone), len(gone), 0 if part.next is None else part.next)
+
+    async def _forget_numbers(self, cursor: int) -> Forgotten:
+        walked = await trio.to_thread.run_sync(self._stream.walk, cursor)
+        known = await self._database.read(forgetting.known, list(walked.heads))
+        while known.checkpoint < walked.newest:  # a channel without a row may have its first event on the way
+            await trio.sleep(GATHER_SECONDS)
+            known = await self._database.read(forgetting.known, list(walked.heads))
+        if gone := walked.heads.keys() - known.names:
+            await trio.to_thread.run_sync(self._stream.forget, walked, gone)
+        return Forgotten(0, 0, walked.after or None)
+
     async def unknown_runs(self, names: Sequence[RunName]) -> Sequence[RunName]:
         """Return the runs among ``names`` of which nothing is kept."""
         return await self._database.read(retention.unknown_runs, names)
@@ -268,6 +293,7 @@ class PostgresArchive:
         log.error("events are missing", after=format_id(self._checkpoint), through=format_id(through))
         self._stream.remove(through)
         session.execute(update(schema.channels).values(trimmed_id=through))
+        raise_watermark(session, through)
 
 
 def _end(reading: Reading) -> EventId:

@@ -42,6 +42,7 @@ from heliograph.storage.sql import queries
 from heliograph.storage.sql.checkpoint import read_checkpoint
 from heliograph.storage.sql.database import Database
 from heliograph.storage.sql.queries import PAGE_BYTES
+from heliograph.storage.sql.trimmed import trimmed_behind, trimmed_through
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -404,7 +405,7 @@ class RedisLog:
         trimmed = OLDEST
         if state.removed is not None:
             try:
-                trimmed = await self._archive.read(queries.trimmed_through, selection)
+                trimmed = await self._archive.read(trimmed_through, selection)
             except Unavailable:
                 trimmed = state.removed
         return Bounds(trimmed, max(state.head, self._position))
@@ -430,7 +431,7 @@ class _Archived:
 def _archived(connection: Connection, selection: Selection, after: EventId, limit: int) -> _Archived:
     queries.see_one_moment(connection)
     found, more = queries.read_events(connection, selection, limit, after=after)
-    trimmed = queries.trimmed_behind(connection, selection, after)
+    trimmed = trimmed_behind(connection, selection, after)
     return _Archived(read_checkpoint(connection), found, more, trimmed)
 
 

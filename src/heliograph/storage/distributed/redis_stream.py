@@ -26,6 +26,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import timedelta
 from functools import cached_property
 from typing import Any, TypeVar
+from uuid import uuid4
 
 import attrs
 import orjson
@@ -57,7 +58,7 @@ from heliograph.storage.sql import schema
 from heliograph.storage.sql.fold import begin_checkpoint
 from heliograph.storage.sql.keys import conflict, fingerprint, overtaken
 from heliograph.storage.sql.prepared import upsert
-from heliograph.storage.sql.queries import trimmed_through
+from heliograph.storage.sql.trimmed import trimmed_through
 
 T = TypeVar("T")
 
@@ -68,6 +69,8 @@ READ_BYTES = 4 * 1024 * 1024
 PREPARE_SECONDS = 600.0
 MEMORY_SECONDS = 1.0
 FULL_RETRY_SECONDS = 5.0
+WALK_CHANNELS = 1000
+"""The number of channels that a part of a walk looks at, roughly."""
 
 log = structlog.get_logger(__name__)
 
@@ -114,6 +117,25 @@ class Added:
     head: EventId
     answers: Sequence[Receipt | HeliographError]
     events: Sequence[Event]
+
+
+@attrs.frozen
+class Walked:
+    """A part of a walk over the channels whose newest ``seq`` is kept.
+
+    Args:
+        token: Names the walk as the newest one.
+        generation: The generation of Redis.
+        newest: The newest event in the stream; those that are not archived yet are in it.
+        heads: By channel: its newest ``seq``.
+        after: Where the walk goes on; 0: it is complete.
+    """
+
+    token: str
+    generation: int
+    newest: EventId
+    heads: Mapping[str, int]
+    after: int
 
 
 @attrs.frozen
@@ -175,6 +197,8 @@ class RedisStream:
         self._renew = self.client.register_script(scripts.RENEW)
         self._advance = self.client.register_script(scripts.ADVANCE)
         self._release = self.client.register_script(scripts.RELEASE)
+        self._walk = self.client.register_script(scripts.WALK)
+        self._forget = self.client.register_script(scripts.FORGET)
         self._try = self._unprepared.register_script(scripts.TRY)
         self._set_state = self._unprepared.register_script(scripts.SET_STATE)
         self._memory_due = 0.0
@@ -370,6 +394,28 @@ class RedisStream:
         """Remove archived events up to ``through``, which retention then removes from the store, too."""
         arguments = [format_id(through), format_id(through + 1)]
         self.do(lambda: self._remove([self._stream, self._state], arguments))
+
+    def walk(self, cursor: int) -> Walked:
+        """Look at some of the channels whose newest ``seq`` is kept; 0 is the beginning."""
+        token = uuid4().hex
+        keys = [self._stream, self._state, self._heads]
+        generation, newest, after, pairs = self.do(lambda: self._walk(keys, [token, cursor, WALK_CHANNELS]))
+        names = [name.decode() for name in pairs[::2]]
+        heads = dict(zip(names, map(int, pairs[1::2]), strict=True))
+        return Walked(token, int(generation), parse(newest.decode()), heads, int(after))
+
+    def forget(self, walked: Walked, names: Iterable[str]) -> int:
+        """Forget channels of a walk, unless they have moved since; return how many were forgotten.
+
+        Nothing is forgotten once another walk has begun, or a run of Redis was prepared: a channel that was
+        forgotten and began again stands at the same ``seq`` some day.
+        """
+        arguments: list[str | int] = [walked.token, walked.generation]
+        for name in names:
+            arguments += (name, walked.heads[name])
+        keys = [self._stream, self._state, self._heads]
+        forgotten: int = self.do(lambda: self._forget(keys, arguments))
+        return forgotten
 
     def length(self) -> int:
         """Return how many events the stream holds."""

@@ -7,7 +7,8 @@
   found events missing, and the run id of the prepared server (see ``redis_stream``);
 - ``head``: the newest id, ``<ms>-<n>``; never less than the stream's newest;
 - ``oldest``: the stream has every event from this id on; missing: it has all events there ever were;
-- ``removed``: retention may have removed events up to this id from the store.
+- ``removed``: retention may have removed events up to this id from the store;
+- ``walk``: the token of the newest walk over the channels.
 
 An entry of the stream has one field, ``event``, a JSON object of everything but the id.
 """
@@ -31,3 +32,5 @@ TRY = _read("try")
 RENEW = _read("renew")
 ADVANCE = _read("advance")
 RELEASE = _read("release")
+WALK = _read("walk")
+FORGET = _read("forget")

@@ -35,10 +35,20 @@ from heliograph.model.ids import OLDEST, EventId
 from heliograph.model.prices import NO_PRICES, Prices
 from heliograph.model.settings import RetentionSettings
 from heliograph.storage.embedded.append import append
-from heliograph.storage.protocols import WHOLE_LOG, Bounds, Page, PositionLost, Receipt, RunName
+from heliograph.storage.protocols import (
+    WHOLE_LOG,
+    Bounds,
+    Forgotten,
+    Page,
+    Place,
+    PositionLost,
+    Receipt,
+    RunName,
+)
 from heliograph.storage.recent import Recent
-from heliograph.storage.sql import keys, migrate, queries, retention, schema
+from heliograph.storage.sql import forgetting, keys, migrate, queries, retention, schema
 from heliograph.storage.sql.database import Database, Query, Reader, Writer
+from heliograph.storage.sql.trimmed import trimmed_behind, trimmed_through
 from heliograph.storage.sql.written import Written
 
 FILE, LOCK = "heliograph.db", "heliograph.lock"
@@ -358,7 +368,7 @@ class SqliteLog:
 
     async def bounds(self, selection: Selection) -> Bounds:
         """Return the extent of a selection that is kept."""
-        trimmed = await self._readers.read(queries.trimmed_through, selection)
+        trimmed = await self._readers.read(trimmed_through, selection)
         return Bounds(trimmed, self.position)
 
     async def sweep(self, policy: RetentionSettings, now: datetime) -> int:
@@ -368,6 +378,17 @@ class SqliteLog:
             gone = await self._keep(retention.remove_entities, policy, now)
             self._written.forget(gone.channels)
         return removed + gone.number
+
+    async def forget(self, now: datetime, place: Place) -> Forgotten:
+        """Forget channels of which nothing is kept; see ``protocols.Keeper``."""
+        assert isinstance(place, str)
+        part = await self._readers.read(forgetting.look, place, now)
+        gone: Sequence[str] = ()
+        if part.empty:
+            async with self._appending:  # an append must not go on from a number that is forgotten
+                gone = await self._keep(forgetting.forget, part.empty, now)
+                self._written.drop(gone)
+        return Forgotten(len(part.names) - len(gone), len(gone), part.next)
 
     @property
     def active(self) -> bool:
@@ -418,7 +439,7 @@ def _page(
 ) -> tuple[list[Event], bool, EventId]:
     """Read events after a position, whether there are more, and up to where some were removed."""
     found, more = queries.read_events(connection, selection, limit, after=after)
-    return found, more, queries.trimmed_behind(connection, selection, after)
+    return found, more, trimmed_behind(connection, selection, after)
 
 
 def _newest_id(connection: Connection) -> EventId:

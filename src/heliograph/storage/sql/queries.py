@@ -27,14 +27,20 @@ from sqlalchemy import (
     union_all,
 )
 
-from heliograph.model.channels import AUDIT, EVERYTHING, WHOLE, Selection, topic_matches
+from heliograph.model.channels import EVERYTHING, Selection, topic_matches
 from heliograph.model.event import Event
-from heliograph.model.ids import OLDEST, EventId, from_microseconds
+from heliograph.model.ids import EventId, from_microseconds
 from heliograph.model.kind import Key, V
 from heliograph.storage.sql.checkpoint import note_checkpoint
 from heliograph.storage.sql.entity import Entity, Probed
 from heliograph.storage.sql.prepared import Prepared
-from heliograph.storage.sql.schema import NO_AUDIT, NO_OUTPUT, OUTPUT, UNNAMED, channels, events
+from heliograph.storage.sql.schema import (
+    NO_AUDIT,
+    NO_OUTPUT,
+    OUTPUT,
+    UNNAMED,
+    events,
+)
 
 PAGE_BYTES = 1024 * 1024
 SHAPES = 512
@@ -236,42 +242,6 @@ def _matches(column: ColumnElement[str], name: str, form: str) -> list[ColumnEle
             func.substr(column, 1, bindparam(f"{name}_length", type_=Integer)) == bindparam(name, type_=Text)
         ]
     return [column == bindparam(name)]
-
-
-def trimmed_through(connection: Connection, selection: Selection) -> EventId:
-    """Return the newest id of a selection that retention has removed; ``OLDEST`` if none was."""
-    found = [
-        connection.scalar(
-            select(func.max(channels.c.trimmed_id)).where(*_channel_name(selector, connection.dialect.name))
-        )
-        for selector in selection.selectors
-    ]
-    return EventId(max((one for one in found if one is not None), default=OLDEST))
-
-
-def trimmed_behind(connection: Connection, selection: Selection, after: EventId) -> EventId:
-    """Return what ``trimmed_through`` does, or ``OLDEST`` if nothing after a position was removed.
-
-    Retention always removes the beginning of the log: if any event up to the position is kept, nothing after
-    it is gone, and the channels need not be read.
-    """
-    oldest_kept = connection.scalar(select(func.min(events.c.id)))
-    if oldest_kept is not None and oldest_kept <= after:
-        return OLDEST
-    trimmed = trimmed_through(connection, selection)
-    return trimmed if trimmed > after else OLDEST
-
-
-def _channel_name(selector: str, dialect: str) -> Iterable[ColumnElement[bool]]:
-    if selector == WHOLE:
-        return []
-    if selector == EVERYTHING:
-        return [channels.c.name != AUDIT]
-    if selector.endswith(":*"):
-        # A range in the order of bytes, as in SQLite's index; a PostgreSQL locale may sort otherwise.
-        name = channels.c.name.collate("C") if dialect == "postgresql" else channels.c.name
-        return [name >= selector[:-1], name < selector[:-2] + ";"]
-    return [channels.c.name == selector]
 
 
 def list_entities(

@@ -133,5 +133,8 @@ counters = Table(
 FOLDED = "fold"
 """The checkpoint that names the last event folded into the tables."""
 
+FORGOTTEN = "forgotten"
+"""The checkpoint that names the newest event that any forgotten channel has lost (see ``forgetting``)."""
+
 CHANGED = "rollups"
 """The checkpoint that names the last event that changed any rollup."""

@@ -32,6 +32,11 @@ class Written:
             if name in self._channels:
                 self._channels[name] = (self._channels[name][0], False)
 
+    def drop(self, channels: Iterable[str]) -> None:
+        """Forget all of ``channels``, since they are no more."""
+        for name in channels:
+            self._channels.pop(name, None)
+
     def learn(self, heads: Mapping[str, int], steady: set[str]) -> None:
         """Remember the committed channels; forget those that were written to longest ago."""
         for name, seq in heads.items():

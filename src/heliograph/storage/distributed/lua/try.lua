@@ -5,7 +5,8 @@ local stream, state, mine = KEYS[1], KEYS[2], KEYS[4]
 local calls = {
   {'TIME'}, {'XLEN', stream}, {'XREVRANGE', stream, '+', '+', 'COUNT', '1'}, {'HMGET', state, 'head'},
   {'XADD', mine, '*', 'a', 'b'}, {'XRANGE', mine, '+', '+', 'COUNT', '1'}, {'XTRIM', mine, 'MINID', '0'},
-  {'DEL', mine}, {'HSET', mine, 'a', '1'}, {'HINCRBY', mine, 'a', '1'}, {'HGET', mine, 'a'}, {'DEL', mine},
+  {'DEL', mine}, {'HSET', mine, 'a', '1'}, {'HINCRBY', mine, 'a', '1'}, {'HGET', mine, 'a'}, {'HSCAN', mine, '0'},
+  {'HDEL', mine, 'a'}, {'DEL', mine},
   {'SET', mine, 'a'}, {'GET', mine}, {'PEXPIRE', mine, '1'}
 }
 for _, call in ipairs(calls) do

@@ -6,6 +6,7 @@
    whoever made this is asked to fetch it. What is fetched and is newer always wins, in whatever order it comes. No DOM here. */
 
 import { fold, firstSeen, STATUSES, TERMINAL } from "./task.js";
+import { isAfter } from "./ids.js";
 import { QUESTION, wordsOf } from "./question.js";
 import { plain } from "./terminal.js";
 
@@ -63,7 +64,7 @@ export class Fleet {
       this.#unsure.delete(task.task_id);
       // A list needs no inputs and results, and they may be a megabyte each.
       const listed = { ...task, input: null, result: null, latest: known?.latest ?? "", asks: known?.asks ?? "", silent: known?.silent ?? false };
-      if (known && known.last_seq > task.last_seq) {
+      if (known && known.last_seq > task.last_seq && !isAfter(task.last_event_id, known.last_event_id)) {
         if (known.status === task.status) Object.assign(known, goneOn(known, listed));
         else this.#ask(task.task_id, true);
         continue;
@@ -105,6 +106,8 @@ export class Fleet {
   take(message) {
     const id = message.channel.slice("task:".length);
     let task = this.#tasks.get(id);
+    // A first event after the last one: the service had forgotten the channel, and its task.
+    if (task && message.seq === 1 && isAfter(message.id, task.last_event_id)) task = null;
     if (!task && message.seq === 1) {
       task = { ...firstSeen(message), latest: "", asks: "", silent: false };
       this.#tasks.set(id, task);
@@ -122,6 +125,7 @@ export class Fleet {
     const begun = task.status === "queued";
     task.output_lines += message.seq - task.last_seq;
     task.last_seq = message.seq;
+    task.last_event_id = message.id;
     task.updated_at = message.timestamp;
     task.latest = lastLine(message.output) || task.latest;
     if (!begun) return;
@@ -188,7 +192,8 @@ export class Fleet {
 /* A task as it was fetched, and what has come since of one that still is as it was. */
 function goneOn(known, { output_lines, last_seq, ...fetched }) {
   const { updated_at, latest, asks, silent } = known;
-  return { ...fetched, updated_at, latest, asks, silent, last_seq: known.last_seq, output_lines: output_lines + known.last_seq - last_seq };
+  const heard = { last_seq: known.last_seq, last_event_id: known.last_event_id };
+  return { ...fetched, updated_at, latest, asks, silent, ...heard, output_lines: output_lines + known.last_seq - last_seq };
 }
 
 /**

@@ -5,7 +5,8 @@
    Three rules put that right.
 
    - A listener to one whole channel that knows the channel's last `seq` is handed `seq + 1` and nothing else:
-     what comes early waits for its turn.
+     what comes early waits for its turn. A newer event with a lower `seq` is of a channel that the service had
+     forgotten, and that begins anew: to its listener that is a reset.
    - One that asked for the newest only (`every`) is handed whatever comes.
    - Any other listener is handed the first copy. Its cursor, from where it resumes, moves only when the last
      copy has come: then its own stream has certainly passed that event, and all before it.
@@ -26,12 +27,13 @@ export class Listener {
    * @param {string} [wanted.topic] a topic, a pattern such as `run.*`, or `*`
    * @param {string|null} [wanted.after] cursor to go on from; null begins with what is new
    * @param {number|null} [wanted.seq] of the channel's last event that is known
+   * @param {string|null} [wanted.last] that event's id
    * @param {number} [wanted.every] seconds: of each channel only the newest event per so long
    * @param {object} on `message`, `gap` and `reset` take a message of the service; `subscribed` is told whenever
    *   the subscription begins or goes on
    */
-  constructor({ channel, topic = "*", after = null, seq = null, every = 0 }, on) {
-    Object.assign(this, { channel, topic, cursor: after, seq, every, on });
+  constructor({ channel, topic = "*", after = null, seq = null, last = null, every = 0 }, on) {
+    Object.assign(this, { channel, topic, cursor: after, seq, last, every, on });
     this.key = `${channel} ${topic} ${every}`;
   }
 
@@ -73,12 +75,15 @@ export class Listener {
   }
 
   #inOrder(message) {
-    if (message.seq <= this.seq) return;
+    if (message.seq <= this.seq) {
+      if (this.last !== null && isAfter(message.id, this.last)) this.reset({ channel: this.channel, reason: "the channel began anew" });
+      return;
+    }
     this.#early.set(message.seq, message);
     for (let next; (next = this.#early.get(this.seq + 1)); ) {
       this.#early.delete(next.seq);
       this.seq = next.seq;
-      this.cursor = next.id;
+      this.cursor = this.last = next.id;
       this.on.message(next);
     }
     if (this.#early.size > MAX_EARLY) this.gap({ channel: this.channel, count: null, reason: "events out of order" });

@@ -105,7 +105,7 @@ function read(shell, root, id, query) {
       task = known;
       drawDetails();
       subscription = shell.streams.subscribe(
-        { channel: `task:${id}`, after: meta.stream_cursor, seq: task.last_seq },
+        { channel: `task:${id}`, after: meta.stream_cursor, seq: task.last_seq, last: task.last_event_id },
         { message: take, gap: load, reset: load },
       );
       await log.load(events, line);
