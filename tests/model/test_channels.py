@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from heliograph.model.channels import (
     EVERYTHING,
+    FAMILIES,
     KINDS_WITH_ID,
     SINGLE_CHANNELS,
     Selection,
@@ -28,7 +29,7 @@ NAMES = st.builds(str.__add__, FIRST, REST)
 PARTS = st.text(string.ascii_letters + string.digits + "_-", min_size=1, max_size=10)
 TOPICS = st.lists(PARTS, min_size=1, max_size=8).map(".".join)
 CHANNELS = (
-    st.builds("{}:{}".format, st.sampled_from(["task", "workflow", "conversation"]), NAMES)
+    st.builds("{}:{}".format, st.sampled_from(FAMILIES), NAMES)
     | TOPICS.map("topic:{}".format)
     | st.sampled_from(SINGLE_CHANNELS)
 )

@@ -18,10 +18,17 @@ from heliograph.model.errors import Invalid
 
 NAME = r"[A-Za-z0-9][A-Za-z0-9._:@+=~-]{0,127}"
 TOPIC = r"[A-Za-z0-9_-]{1,64}(?:\.[A-Za-z0-9_-]{1,64}){0,7}"
+FAMILIES = ("task", "conversation", "workflow")
+"""The families with a channel for each entity, ``{family}:{id}``; payloads name it in ``{family}_id``.
+
+An event that names no channel belongs to an entity of its topic's family; if its payload names none of that
+family, to one of the first family here of which it does.
+"""
+
 SINGLE_CHANNELS = ("webhooks", "analytics", "status", "audit")
-CHANNEL = rf"(?:task|workflow|conversation):{NAME}|topic:{TOPIC}|{'|'.join(SINGLE_CHANNELS)}"
+CHANNEL = rf"(?:{'|'.join(FAMILIES)}):{NAME}|topic:{TOPIC}|{'|'.join(SINGLE_CHANNELS)}"
 TOPIC_PATTERN = rf"\*|{TOPIC}(?:\.\*)?"
-KINDS_WITH_ID = ("task", "workflow", "conversation", "topic")
+KINDS_WITH_ID = (*FAMILIES, "topic")
 EVERYTHING = "*"
 WEBHOOKS = "webhooks"
 ANALYTICS = "analytics"
@@ -45,17 +52,14 @@ RESERVED_TOPICS = (
 NAME_HELP = "1 to 128 of A-Z a-z 0-9 . _ : @ + = ~ -, beginning with a letter or digit"
 TOPIC_HELP = "a dotted name such as task.output (letters, digits, _ and -, at most 8 parts)"
 CHANNEL_HELP = (
-    "task:{id}, workflow:{id}, conversation:{id}, topic:{topic}, webhooks, analytics, status or audit"
+    f"{', '.join(f'{family}:{{id}}' for family in FAMILIES)}, topic:{{topic}}, "
+    f"{', '.join(SINGLE_CHANNELS[:-1])} or {SINGLE_CHANNELS[-1]}"
 )
 
-_TASK, _CONVERSATION, _WORKFLOW = ((kind, f"{kind}_id") for kind in ("task", "conversation", "workflow"))
+_FAMILY_OF = {**{one: one for one in FAMILIES}, **dict.fromkeys(("pipeline", "run", "step"), "workflow")}
 _OWNERS = {
-    "task": (_TASK, _CONVERSATION, _WORKFLOW),
-    "conversation": (_CONVERSATION, _TASK, _WORKFLOW),
-    "workflow": (_WORKFLOW, _TASK, _CONVERSATION),
-    "pipeline": (_WORKFLOW, _TASK, _CONVERSATION),
-    "run": (_WORKFLOW, _TASK, _CONVERSATION),
-    "step": (_WORKFLOW, _TASK, _CONVERSATION),
+    first: [(one, f"{one}_id") for one in sorted(FAMILIES, key=lambda one: one != family)]
+    for first, family in _FAMILY_OF.items()
 }
 """By the topic's first part: the families that an event may belong to, likeliest first, with their fields."""
 
