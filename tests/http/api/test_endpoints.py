@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
 from typing import Any, get_origin
 
@@ -23,6 +24,7 @@ from tests.http.rules.test_auth import key
 from tests.recorded import EXAMPLES
 from tests.storages import embedded_form
 
+from heliograph.http.api import dashboard, routes
 from heliograph.http.api.counts import RequestCounts
 from heliograph.http.api.endpoint import Endpoint
 from heliograph.http.api.registry import ENDPOINTS
@@ -267,7 +269,9 @@ async def ask(
 ) -> httpx.Response:
     """Ask an endpoint; of a stream read only its head."""
     body = BODIES.get(endpoint.name)
-    url = url_of(endpoint) if ticket is None else f"{url_of(endpoint)}?ticket={ticket}"
+    url = httpx.URL(url_of(endpoint))
+    if ticket is not None:
+        url = url.copy_add_param("ticket", ticket)
     request = api.http.stream(endpoint.method, url, headers=headers, json=body)
     async with request as answer:
         if not answer.headers.get("content-type", "").startswith("text/event-stream"):
@@ -343,6 +347,14 @@ def test_the_matrix_knows_every_endpoint() -> None:
     """A new endpoint must say here who may ask."""
     assert set(MATRIX) == {endpoint.name for endpoint in ENDPOINTS}
     assert len(ENDPOINTS) == len(MATRIX), "two endpoints have one name"
+
+
+@pytest.mark.parametrize("package", [routes, dashboard], ids=lambda package: package.__name__)
+def test_every_module_with_endpoints_is_served(package: Any) -> None:
+    """No module declares endpoints that its package leaves out of those that are served."""
+    names = (file.stem for file in Path(package.__file__).parent.glob("*.py"))
+    modules = [import_module(f"{package.__name__}.{name}") for name in names if name != "__init__"]
+    assert {one for one in modules if hasattr(one, "ENDPOINTS")} == set(package.MODULES)
 
 
 def test_every_endpoint_says_what_it_does() -> None:

@@ -16,4 +16,14 @@ from heliograph.http.api.dashboard import (
     webhooks,
 )
 
-__all__ = ["analytics", "changes", "conversations", "logs", "overview", "sessions", "tasks", "webhooks"]
+MODULES = (
+    tasks,
+    changes,
+    logs,
+    analytics,
+    overview,
+    conversations,
+    sessions,
+    webhooks,
+)
+"""The modules whose endpoints are served, in the order of the documents."""
