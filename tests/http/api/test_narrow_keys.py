@@ -110,7 +110,7 @@ def needs(endpoint: Endpoint, names: dict[str, str]) -> tuple[str, ...]:
     if wanted is None:
         named = re.findall(r"\{(\w+)\}", endpoint.plain_path)
         wanted = tuple(BY_PARAMETER[name] for name in named if name in BY_PARAMETER)[:1]
-        assert wanted or endpoint.scope is None, f"say in NEEDS what {endpoint.name} reaches"
+        assert wanted or endpoint.scope is None, f"say in NEEDS or BY_PARAMETER what {endpoint.name} reaches"
     return tuple(selector.format(**names) for selector in wanted) if endpoint.scope else ()
 
 
