@@ -77,7 +77,7 @@ def runs_of(number: int) -> Iterator[Run]:
             error="the report is empty" if failed else None,
             cost_nanos=n % 1000 * 1000,
             steps={"success": STEPS_OF_A_RUN},
-            speakers={"run": {"began": 1, "running": 1, "success": 2}},
+            status_times={"run": {"began": 1, "running": 1, "success": 2}},
         )
 
 

@@ -461,19 +461,19 @@ def recounted_status(events: Sequence[Event]) -> str:
         for e in events
         if e.topic.partition(".")[0] in {"run", "dag", "pipeline"} and e.topic != "pipeline.adk_completed"
     ]
-    speaker = "run"
+    deciding = "run"
     if "run" not in begun and begun:
-        speaker = min(begun, key=lambda runner: (begun[runner], runner))
+        deciding = min(begun, key=lambda runner: (begun[runner], runner))
     elif "run" not in begun and spoken:
         latest: dict[str, datetime] = {}
         for event in spoken:
             runner = event.topic.partition(".")[0]
             latest[runner] = max(event.timestamp, latest.get(runner, event.timestamp))
-        speaker = max(latest, key=lambda runner: (latest[runner], runner))
+        deciding = max(latest, key=lambda runner: (latest[runner], runner))
     words = []
     for event in spoken:
         runner, _, word = event.topic.partition(".")
-        if runner in {speaker, "run"}:
+        if runner in {deciding, "run"}:
             words.append((event.timestamp, meaning(word, event.payload)))
     ends_badly = any(word in {"failed", "cancelled", "skipped"} for _, word in words)
     words += [(e.timestamp, "running") for e in events if e.topic == "step.started" and not ends_badly]

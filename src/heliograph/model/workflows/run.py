@@ -42,7 +42,7 @@ STATUSES = ("pending", "running", "success", "failed", "skipped", "paused", "can
 RANKS = ("pending", "running", "paused", "success", "skipped", "cancelled", "failed")
 """The order of statuses of the same time: the last one of these counts."""
 
-MAX_SPEAKERS = 20
+MAX_RUNNERS = 20
 """The most runners of one run whose events count."""
 
 
@@ -68,7 +68,8 @@ class Run:
         output_tokens: Tokens that its models wrote.
         cached_tokens: Input tokens that came from a cache.
         steps: The number of its steps in each status.
-        speakers: By runner and status: the latest time; the earliest for ``began``.
+        status_times: By runner (``run``: the run's own events), by the status that it told: the latest time
+            at which it did, in microseconds since the epoch; for ``began`` the earliest.
         durations: By runner: the last published duration, and the time of its event.
         marks: By field: the mark of its latest value.
         active: The time at which a step last began.
@@ -94,7 +95,7 @@ class Run:
     output_tokens: int | None = None
     cached_tokens: int | None = None
     steps: dict[str, int] = attrs.field(factory=dict)
-    speakers: dict[str, dict[str, int]] = attrs.field(factory=dict)
+    status_times: dict[str, dict[str, int]] = attrs.field(factory=dict)
     durations: dict[str, list[Any]] = attrs.field(factory=dict)
     marks: dict[str, list[Any]] = attrs.field(factory=dict)
     active: int | None = None
@@ -131,7 +132,7 @@ class Run:
         self.updated_at = max(self.updated_at, event.timestamp)
         payload = event.payload
         if event.topic in OF_RUNS:
-            self._word(at, *OF_RUNS[event.topic], payload)
+            self._tell(at, *OF_RUNS[event.topic], payload)
         elif OF_STEPS.get(event.topic) == "began":
             self.active = max(at, self.active or at)
         self._trigger(at, payload)
@@ -149,28 +150,29 @@ class Run:
         self.parts = list(Spent(*self.parts).plus(share.spent, sign))
         self._conclude()
 
-    def _word(self, at: int, speaker: str, word: str, payload: Mapping[str, Any]) -> None:
-        if word == "finished":
+    def _tell(self, at: int, runner: str, status: str, payload: Mapping[str, Any]) -> None:
+        """Add the status that a runner told at a time."""
+        if status == "finished":
             fallback = "success" if payload.get("error") is None else "failed"
-            word = FINISHED.get(str(payload.get("status")), fallback)
+            status = FINISHED.get(str(payload.get("status")), fallback)
         name = payload.get("dag")
-        if speaker == "dag" and isinstance(name, str):
-            speaker = f"dag:{name[:200]}"
-        words = self.speakers.setdefault(speaker, {}) if self._hears(speaker) else {}
-        if word == "began":
-            words["began"] = min(at, words.get("began", at))
-            word = "running"
-        words[word] = max(at, words.get(word, at))
-        if word in ENDS:
-            self._end(at, speaker, payload)
+        if runner == "dag" and isinstance(name, str):
+            runner = f"dag:{name[:200]}"
+        times = self.status_times.setdefault(runner, {}) if self._counts(runner) else {}
+        if status == "began":
+            times["began"] = min(at, times.get("began", at))
+            status = "running"
+        times[status] = max(at, times.get(status, at))
+        if status in ENDS:
+            self._end(at, runner, payload)
 
-    def _hears(self, speaker: str) -> bool:
-        return speaker in self.speakers or len(self.speakers) < MAX_SPEAKERS
+    def _counts(self, runner: str) -> bool:
+        return runner in self.status_times or len(self.status_times) < MAX_RUNNERS
 
-    def _end(self, at: int, speaker: str, payload: Mapping[str, Any]) -> None:
+    def _end(self, at: int, runner: str, payload: Mapping[str, Any]) -> None:
         duration = facts.milliseconds(payload.get("duration_ms"))
-        if duration is not None and self._hears(speaker):
-            self.durations[speaker] = max(self.durations.get(speaker, [at, duration]), [at, duration])
+        if duration is not None and self._counts(runner):
+            self.durations[runner] = max(self.durations.get(runner, [at, duration]), [at, duration])
         result = payload.get("result")
         if result is not None:
             self._say("result", at, result if isinstance(result, dict) else {"value": result})
@@ -200,18 +202,15 @@ class Run:
 
     def _conclude(self) -> None:
         """Compute the shown state from the facts."""
-        speaker = self._speaker()
-        words = self.speakers.get(speaker, {})
-        aside = self.speakers.get("run", {})
-        status, at = _standing(
-            {word: max(some[word] for some in (words, aside) if word in some) for word in {**words, **aside}},
-            self.active,
-        )
+        runner = self._deciding_runner()
+        times, own = self.status_times.get(runner, {}), self.status_times.get("run", {})
+        latest = {told: max(some[told] for some in (times, own) if told in some) for told in {**times, **own}}
+        status, at = _standing(latest, self.active)
         self.status = status
         self.finished_at = from_microseconds(at) if status in ENDS else None
         self.duration_ms = None
         if self.finished_at is not None:
-            told = (self.durations.get(name, (None, None)) for name in (speaker, "run"))
+            told = (self.durations.get(name, (None, None)) for name in (runner, "run"))
             between = (self.finished_at - self.started_at).total_seconds() * 1000
             self.duration_ms = next((span for when, span in told if when == at), round(between, 3))
         known = (
@@ -219,24 +218,24 @@ class Run:
         )
         self.cost_nanos, self.input_tokens, self.output_tokens, self.cached_tokens = Spent(*known).capped
 
-    def _speaker(self) -> str:
-        """Return the speaker that decides the status: the run itself, else the runner that began first."""
-        began = {speaker: words["began"] for speaker, words in self.speakers.items() if "began" in words}
-        if "run" in began or not self.speakers:
+    def _deciding_runner(self) -> str:
+        """Return the runner that decides the status: ``run`` if it began, else the one that began first."""
+        began = {runner: times["began"] for runner, times in self.status_times.items() if "began" in times}
+        if "run" in began or not self.status_times:
             return "run"
         if began:
-            return min(began, key=lambda speaker: (began[speaker], speaker))
-        return max(self.speakers, key=lambda speaker: (max(self.speakers[speaker].values()), speaker))
+            return min(began, key=lambda runner: (began[runner], runner))
+        return max(self.status_times, key=lambda runner: (max(self.status_times[runner].values()), runner))
 
 
-def _standing(words: Mapping[str, int], active: int | None) -> tuple[str, int]:
-    """Return the status that follows from a speaker's words, and its time.
+def _standing(latest: Mapping[str, int], active: int | None) -> tuple[str, int]:
+    """Return the status that follows from the statuses that a runner told, and its time.
 
     Args:
-        words: The latest time of each word.
+        latest: By status: the latest time at which it was told.
         active: The time at which a step last began.
     """
-    said = {word: at for word, at in words.items() if word != "began"}
+    said = {status: at for status, at in latest.items() if status != "began"}
     paused, success = said.get("paused"), said.get("success")
     if active is not None and not (ENDS - {"success"}) & said.keys():
         said["running"] = max(active, said.get("running", active))
@@ -244,7 +243,7 @@ def _standing(words: Mapping[str, int], active: int | None) -> tuple[str, int]:
         del said["success"]
     if not said:
         return "pending", 0
-    status = max(said, key=lambda word: (said[word], RANKS.index(word)))
+    status = max(said, key=lambda told: (said[told], RANKS.index(told)))
     return status, said[status]
 
 

@@ -34,12 +34,12 @@ OF_RUNS: Mapping[str, tuple[str, str]] = {
     "api.hitl_resumed": ("run", "running"),
     "pipeline.paused": ("pipeline", "paused"),
     **{
-        f"{runner}.{topic}": (runner, word)
+        f"{runner}.{topic}": (runner, status)
         for runner in ("dag", "pipeline", "react", "router")
-        for topic, word in (("started", "began"), ("completed", "success"), ("failed", "failed"))
+        for topic, status in (("started", "began"), ("completed", "success"), ("failed", "failed"))
     },
 }
-"""The speaker of each topic, and the topic's meaning for the run."""
+"""By topic: the runner that tells a status (``run``: the run's own events), and the status."""
 
 OF_STEPS: Mapping[str, str] = {
     "step.started": "began",

@@ -46,7 +46,7 @@ runs = Table(
     Column("error", Text),
     *(Column(name, Big) for name in SPENT),
     Column("steps", Json, nullable=False),
-    Column("speakers", Json, nullable=False),
+    Column("status_times", Json, nullable=False),
     Column("durations", Json, nullable=False),
     Column("marks", Json, nullable=False),
     Column("active", Big),
