@@ -1,7 +1,8 @@
 /* Every view of the page, one line each: `path` is its address, `load` its module, `title` its name in the bar.
 
-   A module gives `open(shell, root, place)`, which makes the view in `root` and returns `draw(now)`, called in the next
-   frame after `shell.redraw()` and once a second; `moved(place)`, told of another address of the same view; `close()`.
+   A module gives `open(shell, root, place)`, which makes the view in `root` and returns, as far as it needs them, `draw(now)`,
+   called in the next frame after `shell.redraw()` and once a second; `moved(place)`, told of another address of the same
+   view; `key(event, typing)`, which tells whether it took the key; `title()`, for the window; `close()`.
    `beside` names the view that stays open at its left where there is room; `under` the one that is marked in the bar. */
 
 export const VIEWS = [
