@@ -12,7 +12,7 @@ from heliograph.model.channels import Selection
 from heliograph.model.errors import Conflict, HeliographError
 from heliograph.model.event import Draft, Event
 from heliograph.model.ids import OLDEST, EventId, make_id
-from heliograph.storage.protocols import Bounds, Page, Receipt
+from heliograph.storage.protocols import Bounds, Loss, Page, Receipt
 
 
 @attrs.define(eq=False)
@@ -109,6 +109,11 @@ class MemoryLog:
         """Tell what is kept of a selection."""
         await self._work()
         return Bounds(self.trimmed, self.position)
+
+    @property
+    def losses(self) -> Sequence[Loss]:
+        """It loses nothing."""
+        return ()
 
     def _covered(self, selection: Selection) -> list[Event]:
         return [

@@ -15,6 +15,7 @@ from tests.servers import READY_SECONDS, RedisServer
 
 from heliograph.client import Client, Following, Item, Reset, follow
 from heliograph.model.event import Event
+from heliograph.model.ids import EventId, format_id
 
 if TYPE_CHECKING:
     from tests.chaos.conftest import NodeMaker
@@ -137,3 +138,58 @@ async def test_watchers_are_reset_when_redis_lost_what_nobody_has(
             assert seqs(await watcher.take(1)) == [6]
     await_outputs(database_url, 6)
     check_archive(database_url, ["1", "2", "3", "4", "5", "11"])
+
+
+async def test_a_cursor_of_an_event_that_nobody_has_is_reset(
+    make_node: NodeMaker, redis: RedisServer, postgres: PostgresServer, database_url: str
+) -> None:
+    """Who was away while Redis lost the last event that it saw is told so, later on and by each node.
+
+    The last cursor that is still there goes on, and what comes afterwards has newer ids.
+    """
+    node = make_node("node")
+    await node.begin()
+    await publish(node, 1, 5)
+    await_outputs(database_url, 5)
+    size = redis.append_only_file.stat().st_size
+    postgres.kill()
+    async with watching(node.url) as [watcher, _]:
+        kept = (await watcher.take(5))[-1]
+        await publish(node, 6, 7)
+        lost, last = await watcher.take(2)
+    redis.kill()
+    with redis.append_only_file.open("ab") as file:
+        file.truncate(size)
+    postgres.start()
+    redis.start()
+    await publish(node, 8, 12)
+    await_outputs(database_url, 10)
+    another = make_node("another")
+    await another.begin()
+    for url in (node.url, another.url):
+        for transport in ("ws", "sse"):
+            for seen in (lost, last):
+                assert isinstance(seen, Event)
+                [reset] = await first_items(url, transport, seen.id, 1)
+                assert isinstance(reset, Reset)
+                assert "lost" in reset.reason
+            assert isinstance(kept, Event)
+            assert isinstance(last, Event)
+            events = await first_items(url, transport, kept.id, 5)
+            assert seqs(events) == [6, 7, 8, 9, 10]
+            assert all(isinstance(one, Event) and one.id > last.id for one in events)
+
+
+async def first_items(url: str, transport: str, after: EventId, count: int) -> list[Item]:
+    """Follow the task from an event on; return the first items."""
+    items: list[Item] = []
+    with trio.fail_after(READY_SECONDS):
+        async with (
+            Client(url) as client,
+            follow(client, Following("task:t", after=format_id(after)), transport) as found,
+        ):
+            async for item in found:
+                items.append(item)
+                if len(items) == count:
+                    break
+    return items

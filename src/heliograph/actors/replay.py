@@ -93,6 +93,10 @@ class Replay:
         """
         return await self._once(selection, partial(self._log.bounds, selection))
 
+    def is_lost(self, position: EventId) -> bool:
+        """Tell whether a position is that of an event which the log may have lost."""
+        return any(loss.after < position < loss.before for loss in self._log.losses)
+
     async def tail_start(self, selection: Selection, count: int) -> EventId:
         """Return the position just before a selection's last ``count`` messages.
 

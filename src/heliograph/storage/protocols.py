@@ -72,6 +72,14 @@ class Bounds:
 
 
 @attrs.frozen
+class Loss:
+    """A range of ids, without its ends, in which no event is or will be, but may have been: it is lost."""
+
+    after: EventId
+    before: EventId
+
+
+@attrs.frozen
 class LogStats:
     """The state of following a log on another server.
 
@@ -161,6 +169,11 @@ class Log(Protocol):
         Raises:
             Unavailable: It can't be known now.
         """
+        ...
+
+    @property
+    def losses(self) -> Sequence[Loss]:
+        """The newest ranges in which the log may have lost acknowledged events, as this node knows them."""
         ...
 
 

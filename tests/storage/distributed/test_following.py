@@ -7,10 +7,12 @@ from datetime import timedelta
 import trio
 from tests.storages import DistributedForm, migrated_database
 
+from heliograph.actors.replay import Replay
+from heliograph.model.channels import Selection
 from heliograph.model.event import Event
-from heliograph.model.ids import EventId
+from heliograph.model.ids import SEQUENCE_BITS, EventId, format_id
 from heliograph.model.intake import parse_item
-from heliograph.storage.protocols import Log
+from heliograph.storage.protocols import Log, Receipt
 from heliograph.storage.settings import RedisSettings
 
 EACH = 150
@@ -63,3 +65,29 @@ async def test_what_a_node_appends_is_in_its_memory(postgres_url: str, redis_url
             assert reading is not None
             assert [(event.seq, event.payload["output"]) for event in reading.events] == [(1, "once")]
             assert reading.events == node.stream.read(start, 10).events
+
+
+async def test_no_id_is_given_twice_though_the_clock_is_behind(postgres_url: str, redis_url: str) -> None:
+    """A Redis that has lost everything, and whose clock is behind, gives newer ids than a node has seen."""
+    with migrated_database(postgres_url) as url:
+        form = DistributedForm(url, redis_url, RedisSettings(prefix="behind"))
+        async with form.node(timedelta(days=1)) as node:
+            client, prefix = node.stream.client, node.stream.prefix
+            said = [[parse_item({"topic": "x.y"}, 1 << 20)]]
+
+            async def append() -> EventId:
+                [receipt] = await node.log.append(said)
+                assert isinstance(receipt, Receipt)
+                return receipt.cursor
+
+            await append()
+            ahead = format_id(EventId(node.log.position + (10**7 << SEQUENCE_BITS)))
+            await trio.to_thread.run_sync(client.hset, f"{prefix}:state", "head", ahead)
+            seen = await append()
+            gone = [f"{prefix}:{name}" for name in ("events", "state", "heads")]
+            await trio.to_thread.run_sync(client.delete, *gone)
+            assert await append() > seen
+            replay = Replay(node.log)
+            await replay.bounds(Selection.of(["topic:x.y"]))
+            assert replay.is_lost(seen)
+            assert not replay.is_lost(EventId(seen + 1))

@@ -12,6 +12,7 @@ import pytest
 from tests.storage.embedded.test_damage import damage
 from tests.strategies import output, status
 
+from heliograph.actors.replay import Replay
 from heliograph.model.errors import SettingsError
 from heliograph.model.settings import RetentionSettings
 from heliograph.model.task import TASK
@@ -46,6 +47,21 @@ async def test_a_copy_is_of_one_moment_and_can_be_put_back(tmp_path: Path) -> No
         restore(tmp_path / "copy.db", tmp_path / "other")
     with pytest.raises(SettingsError, match="is there already"):
         backup(tmp_path / "data", tmp_path / "copy.db")
+
+
+async def test_what_a_copy_lacks_is_known(tmp_path: Path) -> None:
+    """The events that came after a copy was made are lost to who restores it, and no others are."""
+    async with open_embedded(tmp_path / "data", DAY) as storage:
+        await fill(storage)
+        there = storage.log.position
+        backup(tmp_path / "data", tmp_path / "copy.db")
+        await fill(storage, 1)
+        lost = storage.log.position
+    restore(tmp_path / "copy.db", tmp_path / "other")
+    async with open_embedded(tmp_path / "other", DAY) as storage:
+        replay = Replay(storage.log)
+        await fill(storage, 1)
+        assert [replay.is_lost(one) for one in (there, lost, storage.log.position)] == [False, True, False]
 
 
 async def test_a_check_finds_nothing_after_retention(tmp_path: Path) -> None:

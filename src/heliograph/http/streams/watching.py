@@ -290,9 +290,15 @@ class Watching:
             return start, CursorLost(oldest, "the cursor is none of this service's")
         if request.after is None:
             return (await replay.tail_start(selection, request.tail) if request.tail else live), None
-        if request.after == OLDEST or self._hub.reaches_back_to(selection, request.after):
+        # A time may well lie where no event can be.
+        may_be_lost = not request.after_is_time
+        lost = may_be_lost and replay.is_lost(request.after)
+        if request.after == OLDEST or (not lost and self._hub.reaches_back_to(selection, request.after)):
             return request.after, None
         bounds = await replay.bounds(selection)
+        if may_be_lost and replay.is_lost(request.after):
+            start = live if request.task_end is None else bounds.trimmed
+            return start, CursorLost(bounds.trimmed, "the log has lost the cursor's event")
         if request.after > bounds.head:
             ahead = CursorLost(bounds.trimmed, "the cursor is ahead of the log")
             return live, None if request.after_is_time else ahead

@@ -36,7 +36,7 @@ from heliograph.model.errors import HeliographError, Unavailable
 from heliograph.model.event import Draft, Event
 from heliograph.model.ids import OLDEST, EventId, format_id
 from heliograph.storage.distributed.redis_stream import Added, Lease, Reading, RedisStream, StreamState
-from heliograph.storage.protocols import WHOLE_LOG, Bounds, LogStats, Page, PositionLost, Receipt
+from heliograph.storage.protocols import WHOLE_LOG, Bounds, LogStats, Loss, Page, PositionLost, Receipt
 from heliograph.storage.recent import Recent, size_of
 from heliograph.storage.sql import queries
 from heliograph.storage.sql.checkpoint import read_checkpoint
@@ -80,6 +80,8 @@ class RedisLog:
         self._own = False
         self._away_since: float | None = None
         self._outages = self._losses = 0
+        self._lost_ranges: Sequence[Loss] = ()
+        stream.seen = lambda: self._position
         self._error: str | None = "not reached yet"
 
     def stats(self) -> LogStats:
@@ -92,9 +94,12 @@ class RedisLog:
         Raises:
             Unavailable: Redis is away; ``tail`` reads the position once it is back.
         """
-        self._begin(await trio.to_thread.run_sync(self._stream.state, abandon_on_cancel=True))
+        state = await trio.to_thread.run_sync(self._stream.state, abandon_on_cancel=True)
+        losses = await trio.to_thread.run_sync(self._stream.losses, abandon_on_cancel=True)
+        self._begin(state, losses)
 
-    def _begin(self, state: StreamState) -> Recent:
+    def _begin(self, state: StreamState, losses: Sequence[Loss]) -> Recent:
+        self._lost_ranges = losses
         self._generation = state.generation
         self._recent = Recent(state.head)
         self._position = max(self._position, state.head)
@@ -189,7 +194,7 @@ class RedisLog:
         """Return the events after a position, waiting a while for some; empty when none came."""
         recent = self._recent
         if recent is None:
-            recent = self._begin(await self._call(self._stream.state))
+            recent = self._begin(await self._call(self._stream.state), await self._call(self._stream.losses))
             raise PositionLost(recent.through, "the log was not reachable until now")
         if after < recent.since:
             page = await self._read_stored(WHOLE_LOG, after, TAIL_EVENTS)
@@ -262,6 +267,7 @@ class RedisLog:
             or (state.oldest is not None and here < state.oldest)
             or await self._call(self._stream.has, here)
         )
+        self._lost_ranges = await self._call(self._stream.losses)
         self._generation = state.generation
         if lost:
             raise self._lost(state.head, "Redis lost events")
@@ -402,6 +408,8 @@ class RedisLog:
         """
         state = await self._call(self._stream.state)
         self._forget_removed(state)
+        if state.generation != self._generation:
+            self._lost_ranges = await self._call(self._stream.losses)
         trimmed = OLDEST
         if state.removed is not None:
             try:
@@ -409,6 +417,11 @@ class RedisLog:
             except Unavailable:
                 trimmed = state.removed
         return Bounds(trimmed, max(state.head, self._position))
+
+    @property
+    def losses(self) -> Sequence[Loss]:
+        """The newest ranges in which Redis may have lost events; see ``protocols.Log.losses``."""
+        return self._lost_ranges
 
     async def _call(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         return await trio.to_thread.run_sync(partial(work, *args, **kwargs), limiter=self._limiter)

@@ -10,7 +10,8 @@ once before it is used: under a lock in PostgreSQL the counters are raised to th
 generation is raised in both databases. Each new connection compares the server's run id with the prepared
 one, so no connection uses an unprepared server. The generation is a fence, too: an archiver that still holds
 events of the run before can't commit them. A preparation that finds archived events missing notes its
-generation in ``lost``.
+generation in ``lost``. Events that were lost unarchived had ids between the newest event that is there and
+the moment of the preparation: each preparation notes this range in PostgreSQL, and in ``losses``.
 
 *Full.* Nothing is ever dropped to make room. When the stream or Redis's memory nears its bound because nobody
 archives, append refuses. It also refuses under a policy by which Redis would delete keys.
@@ -40,10 +41,12 @@ from sqlalchemy import Connection, select, text
 from heliograph.model.errors import Conflict, HeliographError, SettingsError, Unavailable
 from heliograph.model.event import Draft, Event
 from heliograph.model.ids import (
+    OLDEST,
     SEQUENCE_BITS,
     EventId,
     format_id,
     from_microseconds,
+    make_id,
     time_of,
     to_microseconds,
 )
@@ -52,11 +55,12 @@ from heliograph.storage.distributed import scripts
 from heliograph.storage.distributed.locks import PREPARE_LOCK, session_lock
 from heliograph.storage.distributed.postgres import PostgresDatabase
 from heliograph.storage.distributed.redis_client import connect, refusals_named, translated
-from heliograph.storage.protocols import WHOLE_LOG, Deposed, Receipt
+from heliograph.storage.protocols import WHOLE_LOG, Deposed, Loss, Receipt
 from heliograph.storage.settings import RedisSettings
 from heliograph.storage.sql import schema
 from heliograph.storage.sql.fold import begin_checkpoint
 from heliograph.storage.sql.keys import conflict, fingerprint, overtaken
+from heliograph.storage.sql.losses import note_loss, read_losses
 from heliograph.storage.sql.prepared import upsert
 from heliograph.storage.sql.trimmed import trimmed_through
 
@@ -203,6 +207,8 @@ class RedisStream:
         self._set_state = self._unprepared.register_script(scripts.SET_STATE)
         self._memory_due = 0.0
         self._no_room: str | None = None
+        self.seen: Callable[[], EventId] = lambda: OLDEST
+        """Returns the newest id that this node knows of: no run of Redis may give it again."""
         self._refused = False
         """Whether the last append was."""
 
@@ -348,6 +354,12 @@ class RedisStream:
         """Return the state of the stream."""
         return self.do(lambda: self._reading("XRANGE", "+", "+", 0)).state
 
+    def losses(self) -> Sequence[Loss]:
+        """Return the ranges of ids in which events may be lost."""
+        [said] = _texts(self.do(lambda: self.client.hmget(self._state, "losses")))
+        pairs = (pair.partition(":") for pair in said.split(",")) if said else ()
+        return [Loss(parse(after), parse(before)) for after, _, before in pairs]
+
     def check(self) -> StreamState:
         """Return the state of the stream; after a refused append, only if Redis can be written again.
 
@@ -490,6 +502,15 @@ class RedisStream:
             self._raise_heads(connection)
             head = checkpoint
             fields["oldest"] = format_id(checkpoint + 1)
+        seconds, micros = redis.time()
+        begins = make_id(seconds * 1000 + micros // 1000)
+        seen = self.seen()
+        if generation > 1:
+            note_loss(connection, Loss(head, max(begins, EventId(seen + 1))))
+            losses = read_losses(connection)
+            fields["losses"] = ",".join(f"{format_id(one.after)}:{format_id(one.before)}" for one in losses)
+        if seen >= begins:  # the clock is behind that of the run before
+            head = max(head, seen)
         fields["head"] = format_id(head)
         trimmed = trimmed_through(connection, WHOLE_LOG)
         if trimmed > parse(removed or "0-0"):

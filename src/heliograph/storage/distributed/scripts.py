@@ -8,6 +8,7 @@
 - ``head``: the newest id, ``<ms>-<n>``; never less than the stream's newest;
 - ``oldest``: the stream has every event from this id on; missing: it has all events there ever were;
 - ``removed``: retention may have removed events up to this id from the store;
+- ``losses``: the ranges of ids in which events may be lost, as ``<after>:<before>``, joined by commas;
 - ``walk``: the token of the newest walk over the channels.
 
 An entry of the stream has one field, ``event``, a JSON object of everything but the id.

@@ -39,6 +39,7 @@ from heliograph.storage.protocols import (
     WHOLE_LOG,
     Bounds,
     Forgotten,
+    Loss,
     Page,
     Place,
     PositionLost,
@@ -48,6 +49,7 @@ from heliograph.storage.protocols import (
 from heliograph.storage.recent import Recent
 from heliograph.storage.sql import forgetting, keys, migrate, queries, retention, schema
 from heliograph.storage.sql.database import Database, Query, Reader, Writer
+from heliograph.storage.sql.losses import read_losses
 from heliograph.storage.sql.trimmed import trimmed_behind, trimmed_through
 from heliograph.storage.sql.written import Written
 
@@ -286,6 +288,7 @@ class SqliteLog:
         self.writer = writer
         self._key_ttl = key_ttl
         self._recent = Recent(OLDEST)
+        self._losses: Sequence[Loss] = ()
         self._prices = prices
         self._written = Written()
         self._committed = trio.Event()
@@ -295,7 +298,13 @@ class SqliteLog:
 
     async def load(self) -> None:
         """Read the position from the database; to be awaited once, before anything else."""
-        self._recent = Recent(await self._readers.read(_newest_id))
+        self._recent = Recent(await self._readers.read(newest_id))
+        self._losses = await self._readers.read(read_losses)
+
+    @property
+    def losses(self) -> Sequence[Loss]:
+        """What restored copies of the database lack; see ``protocols.Log.losses``."""
+        return self._losses
 
     @property
     def position(self) -> EventId:
@@ -442,7 +451,8 @@ def _page(
     return found, more, trimmed_behind(connection, selection, after)
 
 
-def _newest_id(connection: Connection) -> EventId:
+def newest_id(connection: Connection) -> EventId:
+    """Return the newest id that was ever given."""
     kept = connection.execute(select(func.max(schema.events.c.id))).scalar()
     folded = connection.execute(select(func.max(schema.checkpoints.c.event_id))).scalar()
     return EventId(max(kept or OLDEST, folded or OLDEST))

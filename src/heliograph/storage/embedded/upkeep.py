@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sqlite3
+import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -11,8 +12,11 @@ from pathlib import Path
 from sqlalchemy.exc import DatabaseError
 
 from heliograph.model.errors import SettingsError, Unavailable
-from heliograph.storage.embedded.sqlite import FILE, engine_of, migrate_sqlite
+from heliograph.model.ids import make_id
+from heliograph.storage.embedded.sqlite import FILE, engine_of, migrate_sqlite, newest_id
+from heliograph.storage.protocols import Loss
 from heliograph.storage.sql import migrate
+from heliograph.storage.sql.losses import note_loss
 from heliograph.storage.sql.vault import OpenVault
 
 COUNTS = {
@@ -98,6 +102,13 @@ def restore(source: Path, folder: Path) -> None:
     except OSError as error:
         raise SettingsError([f"{folder / FILE}: {error.strerror}"]) from None
     migrate_sqlite(folder)
+    engine = engine_of(folder / FILE)
+    try:
+        with engine.begin() as connection:
+            # What came after the copy was made is lost.
+            note_loss(connection, Loss(newest_id(connection), make_id(time.time_ns() // 1_000_000)))
+    finally:
+        engine.dispose()
 
 
 @contextmanager

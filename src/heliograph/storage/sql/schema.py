@@ -123,6 +123,13 @@ checkpoints = Table(
     Column("event_id", Big, nullable=False),
 )
 
+losses = Table(
+    "losses",
+    metadata,
+    Column("after_id", Big, primary_key=True, autoincrement=False),
+    Column("before_id", Big, nullable=False),
+)
+
 counters = Table(
     "counters",
     metadata,
