@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Awaitable, Callable
 from types import SimpleNamespace
 from typing import Any
 
 import attrs
+import psycopg
 import pytest
 import trio
-from sqlalchemy import make_url
+from sqlalchemy import Connection, make_url
+from tests.polling import until
 from tests.proxy import Proxy, RoundTrips
-from tests.storages import DistributedForm, Form, archived
+from tests.storages import KEY_TTL, DistributedForm, Form, archived
 
 from heliograph.http.api.routes import deliveries, events, runs, sessions, tasks
 from heliograph.http.rules.auth import NOBODY
 from heliograph.model.intake import parse_item
 from heliograph.model.task import TASK, TaskFilter
+from heliograph.storage.distributed.form import open_distributed
 
 Ask = Callable[[Any], Awaitable[Any]]
 
@@ -69,6 +73,58 @@ async def test_a_question_is_one_round_trip(distributed: DistributedForm, nurser
             await ask(services)
             counted[name] = trips.number - before
     assert counted == {name: expected for name, (_, expected) in ASKED.items()}
+
+
+async def test_who_has_gone_leaves_no_connection(distributed: DistributedForm) -> None:
+    """A question that was abandoned closes its connection when it is answered, after all else has ended."""
+    lock = "SELECT pg_advisory_lock(1, 1)"
+
+    def ask(connection: Connection) -> None:
+        connection.exec_driver_sql(lock)
+
+    with psycopg.connect(distributed.postgres_url, autocommit=True) as holder:
+        holder.execute(lock)
+
+        async def count(asked: str) -> int:
+            row = holder.execute(asked.encode()).fetchone()
+            assert row is not None
+            return int(row[0])
+
+        async def waiting() -> bool:
+            return await count("SELECT count(*) FROM pg_locks WHERE NOT granted AND classid = 1") == 1
+
+        async def gone() -> bool:
+            mine = "datname = current_database() AND application_name = 'heliograph'"
+            left = await count(f"SELECT count(*) FROM pg_stat_activity WHERE {mine}")
+            return left == 0 and "reader" not in {thread.name for thread in threading.enumerate()}
+
+        opened = open_distributed(
+            distributed.postgres_url, distributed.redis_url, distributed.postgres, distributed.redis, KEY_TTL
+        )
+        async with opened as node, trio.open_nursery() as nursery:
+            nursery.start_soon(node.database.read, ask)
+            await until(waiting)
+            nursery.cancel_scope.cancel()
+        assert not await gone()
+        holder.execute("SELECT pg_advisory_unlock(1, 1)")
+        await until(gone)
+
+
+async def test_a_usual_page_is_planned_once(distributed: DistributedForm) -> None:
+    """PostgreSQL keeps its plan for a page of the usual size: there is nothing in it that it doesn't know."""
+
+    def plans(connection: Connection) -> list[tuple[int, int]]:
+        asked = (
+            "SELECT custom_plans, generic_plans FROM pg_prepared_statements WHERE statement LIKE '%_before%'"
+        )
+        return [(row[0], row[1]) for row in connection.exec_driver_sql(asked.replace("%", "%%"))]
+
+    async with distributed.node() as node:
+        for _ in range(20):
+            await node.store.list(TASK, TaskFilter(), None, 50)
+        ((custom, generic),) = await node.database.read(plans)
+    assert custom == 0
+    assert generic > 0
 
 
 @pytest.mark.parametrize("empty", [False, True])

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import random
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any
@@ -26,6 +27,7 @@ from heliograph.model.settings import RetentionSettings
 from heliograph.model.task import DESCRIPTIONS, MAX_COST_USD, MAX_TOKENS, SORTS, TASK, Task, TaskFilter
 from heliograph.storage import recent
 from heliograph.storage.protocols import WHOLE_LOG, LineFilter, LogText, PositionLost, Receipt
+from heliograph.storage.sql.prepared import Prepared
 
 EPOCH_PLUS_DAY = datetime(1970, 1, 2, tzinfo=UTC)
 
@@ -801,3 +803,24 @@ async def compare_with_model(form: Form, groups: list[list[list[tuple[str, str, 
         for name in "ab":
             seqs = [one.seq for one in events if one.channel == f"task:{example}{name}"]
             assert seqs == list(range(1, len(seqs) + 1))
+
+
+async def test_pages_of_any_size_keep_few_statements(form: Form) -> None:
+    """What is compiled for questions is kept by their shape: their sizes add nothing."""
+
+    def kept() -> int:
+        gc.collect()
+        return sum(type(one) is Prepared for one in gc.get_objects())
+
+    async with form.open() as storage:
+
+        async def ask(limits: Iterable[int]) -> None:
+            for limit in limits:
+                await storage.store.list(TASK, TaskFilter(statuses=("running",)), None, limit)
+                await storage.store.lines(TASK, "t", 1, None, limit)
+                await storage.store.events(Selection(("task:t",)), None, limit)
+
+        await ask((20, 50, 100, 500, 7))
+        before = kept()
+        await ask(range(1, 120))
+        assert kept() == before

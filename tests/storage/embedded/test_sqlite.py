@@ -27,7 +27,8 @@ from heliograph.model.task import STATUSES, TASK, Task, TaskFilter
 from heliograph.storage.embedded.sqlite import READERS, migrate_sqlite, open_sqlite
 from heliograph.storage.protocols import Receipt
 from heliograph.storage.sql import migrate
-from heliograph.storage.sql.queries import PAGE_BYTES, read_events
+from heliograph.storage.sql.pages import PAGE_BYTES
+from heliograph.storage.sql.queries import read_events
 from heliograph.storage.sql.store import SqlStore
 
 ALL = Selection((EVERYTHING,))

@@ -40,6 +40,7 @@ class Shortcuts(dict[tuple[str, str], Shortcut]):
         super().__init__({(one.method, one.path): partial(_serve, services, one, {}) for one in plain})
         self._services = services
         self._adapter = _routes(tuple(one for one in short if one not in plain)).bind("")
+        self._last: tuple[Any, Shortcut | None] = (None, None)
 
     def __contains__(self, place: object) -> bool:
         return super().__contains__(place) or self._with_parameters(place) is not None
@@ -52,7 +53,14 @@ class Shortcuts(dict[tuple[str, str], Shortcut]):
         return found
 
     def _with_parameters(self, place: Any) -> Shortcut | None:
-        method, path = place
+        """Find a shortcut; the last one is remembered, since each is asked for twice."""
+        last, found = self._last
+        if place != last:
+            found = self._find(*place)
+            self._last = (place, found)
+        return found
+
+    def _find(self, method: str, path: str) -> Shortcut | None:
         # HEAD, which GET's rules also match, needs an answer without its body.
         if method == "HEAD" or "%" in path:
             return None

@@ -41,7 +41,7 @@ from heliograph.storage.recent import Recent, size_of
 from heliograph.storage.sql import queries
 from heliograph.storage.sql.checkpoint import read_checkpoint
 from heliograph.storage.sql.database import Database
-from heliograph.storage.sql.queries import PAGE_BYTES
+from heliograph.storage.sql.pages import PAGE_BYTES
 from heliograph.storage.sql.trimmed import trimmed_behind, trimmed_through
 
 P = ParamSpec("P")

@@ -73,9 +73,14 @@ class Reader:
             self._kept = None
 
     def close(self) -> None:
-        """Give the connection back and end the thread, after its present question."""
-        self.worker.hand(self.drop, lambda _: None)
+        """Close the connection and end the thread, after its present question."""
+        self.worker.hand(self._leave, lambda _: None)
         self.worker.end()
+
+    def _leave(self) -> None:
+        if self._kept is not None:
+            self._kept.detach()  # the pool may be gone by then, and nobody else would close it
+        self.drop()
 
 
 class Database:
@@ -92,14 +97,13 @@ class Database:
     def __init__(self, engine: Engine, readers: int) -> None:
         self.engine = engine
         self._free = trio.Semaphore(readers)
+        self._readers: list[Reader] = []
         self._idle: list[Reader] = []
         self._writing = trio.CapacityLimiter(1)
-        self._closed = False
 
     def close(self) -> None:
-        """Close the connections; a reader that is still busy closes its own."""
-        self._closed = True
-        for reader in self._idle:
+        """Close the connections; a reader that was abandoned closes its own when it has its answer."""
+        for reader in self._readers:
             reader.close()
         for reader in self._idle:
             reader.worker.join()
@@ -145,7 +149,7 @@ class Database:
         except trio.WouldBlock:
             await self._free.acquire()
         # The last one first: its connection, and a database's cache in it, are the warmest.
-        reader = self._idle.pop() if self._idle else self.new_reader()
+        reader = self._idle.pop() if self._idle else self._another()
         reader.given_up = False
         task = trio.lowlevel.current_task()
         reader.worker.hand(partial(reader.ask, question, seconds), partial(self._answered, reader, task))
@@ -161,11 +165,13 @@ class Database:
             raise
         return answer
 
+    def _another(self) -> Reader:
+        reader = self.new_reader()
+        self._readers.append(reader)
+        return reader
+
     def _answered(self, reader: Reader, task: trio.lowlevel.Task, found: outcome.Outcome[Any]) -> None:
-        if self._closed:
-            reader.close()
-        else:
-            self._idle.append(reader)
+        self._idle.append(reader)
         self._free.release()
         if not (reader.given_up and self.abandons):
             trio.lowlevel.reschedule(task, found)

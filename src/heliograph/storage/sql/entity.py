@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence, Set
 from datetime import datetime
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any, Generic
 
 import attrs
@@ -36,7 +36,8 @@ from heliograph.storage.sql.prepared import Prepared
 from heliograph.storage.sql.schema import Json, UtcMoment
 
 DECODES: Mapping[type, Callable[[Any], Any] | None] = {
-    UtcMoment: from_microseconds,
+    # Half of what a row takes to decode are its moments, and a page that is asked for again has the same.
+    UtcMoment: lru_cache(maxsize=4096)(from_microseconds),
     Json: orjson.loads,
     Boolean: bool,
     **dict.fromkeys((BigInteger, Integer, Text, Double)),

@@ -14,8 +14,8 @@ from sqlalchemy.dialects.postgresql import aggregate_order_by
 from heliograph.model.ids import from_microseconds
 from heliograph.model.kind import Kind
 from heliograph.storage.protocols import LineFilter, LogLine, LogText
+from heliograph.storage.sql.pages import PAGE_BYTES, Paged, Raw, asked_of, within_bytes
 from heliograph.storage.sql.prepared import Prepared
-from heliograph.storage.sql.queries import PAGE_BYTES, Paged, Raw, asked_of, within_bytes
 from heliograph.storage.sql.schema import events
 
 LAST = 2**62

@@ -11,18 +11,14 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache, lru_cache
 from typing import Any
 
-import attrs
 import orjson
 from sqlalchemy import (
     ColumnElement,
     Connection,
     Integer,
-    Select,
     Text,
     bindparam,
-    cast,
     func,
-    literal,
     select,
     union_all,
 )
@@ -33,6 +29,7 @@ from heliograph.model.ids import EventId, from_microseconds
 from heliograph.model.kind import Key, V
 from heliograph.storage.sql.checkpoint import note_checkpoint
 from heliograph.storage.sql.entity import Entity, Probed
+from heliograph.storage.sql.pages import MOST, Paged, Raw, asked_of, within_bytes
 from heliograph.storage.sql.prepared import Prepared
 from heliograph.storage.sql.schema import (
     NO_AUDIT,
@@ -42,12 +39,8 @@ from heliograph.storage.sql.schema import (
     events,
 )
 
-PAGE_BYTES = 1024 * 1024
 SHAPES = 512
 """The number of forms of one question that stay compiled."""
-
-Raw = Sequence[Any]
-"""A row in the driver's values."""
 
 
 def see_one_moment(connection: Connection) -> None:
@@ -91,7 +84,7 @@ def read_events(
         correlation_id: Only events with this correlation id.
 
     Returns:
-        The events in the order read, and whether there may be more: ``limit`` or ``PAGE_BYTES`` was reached.
+        The events in the order read, and whether there may be more: a limit was reached.
     """
     given = {"after": after, "before": before, "sender": sender, "correlation_id": correlation_id}
     window = {name: value for name, value in given.items() if value is not None}
@@ -108,70 +101,6 @@ def last_ids(
     asked, values = _selected(selection, tuple(window), newest=True, whole=False)
     rows = asked.statement.rows(connection, {**values, **window, "most": count})
     return [EventId(row[0]) for row in rows]
-
-
-@attrs.frozen
-class Paged:
-    """A question whose answer may be large.
-
-    Args:
-        statement: The query for the first ``most`` rows.
-        bounded: The same for PostgreSQL, whose answers come whole: it ends the rows itself shortly after
-            ``PAGE_BYTES``. A last column gives the size of all rows before each.
-        long: The indexes of the columns that may be large.
-    """
-
-    statement: Prepared
-    bounded: Prepared | None
-    long: tuple[int, ...]
-
-
-def asked_of(statement: Select[Any], order: Sequence[ColumnElement[Any]], long: Sequence[str]) -> Paged:
-    """Make a question of a statement, its order and the names of the columns that may be large."""
-    names = list(statement.selected_columns.keys())
-    statement = statement.limit(bindparam("most", type_=Integer))
-    whole = Prepared(statement.order_by(*order))
-    if not long:
-        return Paged(whole, None, ())
-    number = func.row_number().over(order_by=order).label("_number")
-    inner = statement.add_columns(number).order_by(*order).subquery()
-    size = sum((func.coalesce(func.octet_length(cast(inner.c[name], Text)), 0) for name in long), literal(0))
-    sizes = select(
-        *(inner.c[name] for name in names),
-        inner.c["_number"],
-        *(
-            func.coalesce(func.sum(size).over(order_by=inner.c["_number"], rows=(None, -back)), 0).label(
-                label
-            )
-            for back, label in ((1, "_before"), (2, "_earlier"))
-        ),
-    ).subquery()
-    # One row more than fills the page, which tells that there are more.
-    bounded = (
-        select(*(sizes.c[name] for name in names), sizes.c["_before"])
-        .where(sizes.c["_earlier"] < PAGE_BYTES)
-        .order_by(sizes.c["_number"])
-    )
-    return Paged(whole, Prepared(bounded), tuple(map(names.index, long)))
-
-
-def within_bytes(connection: Connection, asked: Paged, values: Mapping[str, Any]) -> tuple[list[Raw], bool]:
-    """Fetch rows until they reach ``PAGE_BYTES``; tell whether that cut the result."""
-    found: list[Raw] = []
-    if connection.dialect.name == "postgresql" and asked.bounded is not None:
-        for row in asked.bounded.rows(connection, values):
-            if row[-1] >= PAGE_BYTES:
-                return found, True
-            found.append(row[:-1])
-        return found, False
-    size, long = 0, asked.long
-    for row in asked.statement.rows(connection, values):
-        if size >= PAGE_BYTES:
-            return found, True
-        found.append(row)
-        for place in long:
-            size += len(row[place] or "")
-    return found, False
 
 
 def _selected(
@@ -220,7 +149,7 @@ def _events_asked(
     long = ("payload",) if whole else ()
     if len(ranges) == 1:
         return asked_of(ranges[0], [order], long)
-    limited = (one.order_by(order).limit(bindparam("most", type_=Integer)).subquery() for one in ranges)
+    limited = (one.order_by(order).limit(MOST).subquery() for one in ranges)
     merged = union_all(*map(select, limited)).subquery()
     return asked_of(select(merged), [merged.c.id.desc() if newest else merged.c.id], long)
 
