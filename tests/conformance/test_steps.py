@@ -20,6 +20,7 @@ from tests.conformance.conftest import Launch, embedded
 from tests.polling import until
 from tests.recorded import EXAMPLES
 
+from heliograph.actors.figures import MAX_GROUPS
 from heliograph.model.ids import parse_id
 
 EVENTS = 20_000
@@ -139,3 +140,27 @@ async def test_a_histogram_of_most_buckets_goes_in_steps(launch: Launch) -> None
                 answer = await http.get(path, params=query, headers=headers)
             assert answer.status_code == 200, answer.text
             assert steps.most[0] < MOST, (path, steps.most)
+
+
+@embedded
+async def test_hundreds_of_groups_go_in_steps(launch: Launch) -> None:
+    """As many agents, types and models as an answer shows are added up without a long step."""
+    url = (await launch()).url
+    names = [f"n{number}" for number in range(MAX_GROUPS)]
+    items = [
+        {
+            "topic": "task.created",
+            "payload": {"task_id": name, "agent": name, "agent_type": name, "model": name},
+        }
+        for name in names
+    ]
+    items += [{"type": "task_status", "task_id": name, "status": "completed"} for name in names]
+    async with httpx.AsyncClient(base_url=url, verify=False, timeout=60) as http:
+        assert (await http.post("/api/v1/events", json=items)).status_code == 201
+        for path in ("/api/v1/analytics/performance", "/api/v1/analytics/summary"):
+            for headers in ({}, {"Accept": "text/csv"}):
+                with counting() as steps:
+                    answer = await http.get(path, headers=headers)
+                assert answer.status_code == 200, answer.text
+                assert answer.text.count("n77") >= 2, "its groups are shown"
+                assert steps.most[0] < MOST, (path, headers, steps.most)

@@ -30,6 +30,8 @@ MAX_DOCUMENTS = 16 * MAX_DOCUMENT
 """The most bytes of all artifacts that are shown on one page."""
 READERS = 16
 """The number of artifacts that are read at once."""
+STEP_TRACES = 200
+"""The number of steps that are shown between two checkpoints."""
 
 
 @attrs.frozen
@@ -125,7 +127,9 @@ async def traced(artifacts: Artifacts, run: Run, page: TracePage) -> Sequence[Tr
     """Return the trace of the steps of a page."""
     read = await _documents(artifacts, run, page)
     traces = []
-    for name, step, _ in page.entries:
+    for number, (name, step, _) in enumerate(page.entries, 1):
+        if number % STEP_TRACES == 0:
+            await trio.lowlevel.checkpoint()
         left = _left(name, page, read)
         traces.append(_untold(run, name, left) if step is None else trace_of(run, step, left))
     return traces

@@ -15,7 +15,9 @@ from __future__ import annotations
 
 import math
 import struct
+from bisect import bisect_left
 from collections.abc import Sequence
+from itertools import accumulate
 
 Bins = dict[int, int]
 Sketch = int
@@ -64,16 +66,11 @@ def quantiles(sketch: Sketch, wanted: Sequence[float]) -> list[float] | None:
     """
     lanes = -(-sketch.bit_length() // _LANE)
     counts = struct.unpack(f"<{lanes}I", sketch.to_bytes(lanes * 4, "little"))
-    total = sum(counts)
-    if not total:
+    through = list(accumulate(counts))
+    if not through:
         return None
-    found: list[float] = []
-    seen = 0
-    for position, count in enumerate(counts):
-        seen += count
-        while len(found) < len(wanted) and seen >= math.ceil(wanted[len(found)] * total):
-            found.append(_middle_of(position))
-    return found
+    ranks = (math.ceil(quantile * through[-1]) for quantile in wanted)
+    return [_middle_of(bisect_left(through, rank)) for rank in ranks]
 
 
 def _middle_of(position: int) -> float:

@@ -15,10 +15,9 @@ import io
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import attrs
-import trio
 
 from heliograph.actors.figures import Figures, Question
 from heliograph.http.api import samples
@@ -81,8 +80,10 @@ MAX_SUMS = 50_000
 FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")
 """Spreadsheets read text that begins with one of these, four of them in full width, as a formula."""
 
-AT_ONCE = 500
-"""The most buckets and groups that are shown without a thread; a thousand take about ten milliseconds."""
+AT_ONCE = 250
+"""The most buckets and groups that are shown without a thread; that many take a few milliseconds."""
+
+T = TypeVar("T")
 
 MOMENT = f"{TIME_HELP[0].upper()}{TIME_HELP[1:]}."
 ONLY = "Only these; repeatable."
@@ -152,6 +153,10 @@ async def summary(services: Services, who: Identity, asked: Period) -> Summary |
         Question(asked.view(None), [now, before]),
         *(Question(asked.view(name), [now]) for name in groupings),
     )
+    return await _shown(answer, partial(_show_summary, asked, span, groupings, answer))
+
+
+def _show_summary(asked: Period, span: Range, groupings: Sequence[str], answer: Figures) -> Summary | Answer:
     (by_status,), (these, those), *grouped = answer.sums
     active = [unpack(value).created for status, value in by_status.items() if status not in TERMINAL]
     groups = {
@@ -203,12 +208,18 @@ async def performance(services: Services, who: Identity, asked: Period) -> Perfo
         *(Question(asked.view(name, durations=True), slots) for name in groupings),
         Question(asked.view(ERRORS), slots),
     )
+    return await _shown(answer, partial(_show_performance, asked, span, groupings, answer))
+
+
+def _show_performance(
+    asked: Period, span: Range, groupings: Sequence[str], answer: Figures
+) -> Performance | Answer:
     (overall,), *grouped, (errors,) = answer.sums
     everything = overall.get(ALL, 0)
-    groups: dict[str, dict[str, PerformanceMeasures]] = {}
-    for name, (sums,) in zip(groupings, grouped, strict=True):
-        groups[f"by_{name}"] = {group: _perform(value) for group, value in _nonzero(sums)}
-        await trio.lowlevel.checkpoint()
+    groups = {
+        f"by_{name}": {group: _perform(value) for group, value in _nonzero(sums)}
+        for name, (sums,) in zip(groupings, grouped, strict=True)
+    }
     failures = sorted(((kind, unpack(value).failed) for kind, value in _nonzero(errors)), key=_by_count)
     if asked.form == CSV:
         rows = [_row("", "", _perform(everything)), *_group_rows(groups)]
@@ -242,7 +253,7 @@ async def _histogram(
         questions.append(Question(asked.view(asked.group_by), spans))
     answer = await _ask(services, *questions)
 
-    def shown() -> Answer:
+    def show_histogram() -> Answer:
         grouped = answer.sums[1] if asked.group_by is not None else ()
         groups = sorted({group for sums in grouped for group, value in sums.items() if value})
         if len(groups) * len(cut) > MAX_SUMS:
@@ -264,8 +275,7 @@ async def _histogram(
         )
         return Answer(200, write(histogram(filled, meta)))
 
-    many = len(cut) + sum(len(groups) for sums in answer.sums for groups in sums)
-    return await aside(many > AT_ONCE, shown)
+    return await _shown(answer, show_histogram)
 
 
 def _show_buckets(cut: Sequence[Bucket], answer: Figures, measures: type[Measures], made: type) -> list[Any]:
@@ -286,6 +296,11 @@ def _show_buckets(cut: Sequence[Bucket], answer: Figures, measures: type[Measure
             )
         )
     return shown
+
+
+async def _shown(answer: Figures, show: Callable[[], T]) -> T:
+    """Return what ``show`` makes of an answer, in a thread if that takes long."""
+    return await aside(sum(1 + len(groups) for sums in answer.sums for groups in sums) > AT_ONCE, show)
 
 
 async def _ask(services: Services, *questions: Question) -> Figures:
