@@ -37,7 +37,7 @@ from heliograph.model.errors import SettingsError, Unavailable
 from heliograph.storage.distributed.watch import GRACE_SECONDS, Watch, Watched, has_news
 from heliograph.storage.settings import PostgresSettings
 from heliograph.storage.sql import migrate
-from heliograph.storage.sql.database import Database, Query, Reader
+from heliograph.storage.sql.database import Database, Query, ReadingThread
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -162,7 +162,7 @@ def require_schema(connection: Connection) -> None:
         raise Unavailable(str(error)) from error
 
 
-class WatchedReader(Reader):
+class WatchedReader(ReadingThread):
     """A reader whose questions end within their time, however silent the server is.
 
     Its connection is in autocommit: under READ COMMITTED each statement has its own snapshot anyway, so a

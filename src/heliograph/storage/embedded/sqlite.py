@@ -48,7 +48,7 @@ from heliograph.storage.protocols import (
 )
 from heliograph.storage.recent import Recent
 from heliograph.storage.sql import forgetting, keys, migrate, queries, retention, schema
-from heliograph.storage.sql.database import Database, Query, Reader, Writer
+from heliograph.storage.sql.database import Database, Query, ReadingThread, Writer
 from heliograph.storage.sql.losses import read_losses
 from heliograph.storage.sql.trimmed import trimmed_behind, trimmed_through
 from heliograph.storage.sql.written import Written
@@ -113,7 +113,7 @@ async def open_sqlite(
             engine.dispose()
 
 
-class TimedReader(Reader):
+class TimedReader(ReadingThread):
     """A reader whose questions are interrupted when they are overdue, or when nobody waits for them."""
 
     def __init__(self, readers: Readers) -> None:

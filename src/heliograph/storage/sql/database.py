@@ -37,7 +37,7 @@ def in_list(column: ColumnElement[Any]) -> ColumnElement[bool]:
     return column.in_(bindparam("wanted", expanding=True))
 
 
-class Reader:
+class ReadingThread:
     """A thread that answers one question at a time, and the connection that it keeps between them.
 
     Args:
@@ -97,8 +97,8 @@ class Database:
     def __init__(self, engine: Engine, readers: int) -> None:
         self.engine = engine
         self._free = trio.Semaphore(readers)
-        self._readers: list[Reader] = []
-        self._idle: list[Reader] = []
+        self._readers: list[ReadingThread] = []
+        self._idle: list[ReadingThread] = []
         self._writing = trio.CapacityLimiter(1)
 
     def close(self) -> None:
@@ -109,7 +109,7 @@ class Database:
             reader.worker.join()
         self.engine.dispose()
 
-    def new_reader(self) -> Reader:
+    def new_reader(self) -> ReadingThread:
         """Make a reader."""
         raise NotImplementedError
 
@@ -165,12 +165,12 @@ class Database:
             raise
         return answer
 
-    def _another(self) -> Reader:
+    def _another(self) -> ReadingThread:
         reader = self.new_reader()
         self._readers.append(reader)
         return reader
 
-    def _answered(self, reader: Reader, task: trio.lowlevel.Task, found: outcome.Outcome[Any]) -> None:
+    def _answered(self, reader: ReadingThread, task: trio.lowlevel.Task, found: outcome.Outcome[Any]) -> None:
         self._idle.append(reader)
         self._free.release()
         if not (reader.given_up and self.abandons):

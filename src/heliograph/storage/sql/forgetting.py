@@ -42,7 +42,7 @@ PROVEN = [(f"{entity.kind.family}:", entity.key[0]) for entity in ENTITIES if en
 
 
 @attrs.frozen
-class Part:
+class ChannelPart:
     """A part of the channels, in the order of their names.
 
     Args:
@@ -59,7 +59,7 @@ class Part:
         return self.names[-1] if len(self.names) == PART else None
 
 
-def look(connection: Connection, after: str, now: datetime) -> Part:
+def look(connection: Connection, after: str, now: datetime) -> ChannelPart:
     """Look at the next channels after a name."""
     following = select(channels.c.name).where(channels.c.name > after).order_by(channels.c.name)
     names = connection.scalars(following.limit(PART)).all()
@@ -67,7 +67,7 @@ def look(connection: Connection, after: str, now: datetime) -> Part:
     for some in chunks(names):
         found = select(channels.c.name).where(in_list(channels.c.name), *_is_empty())
         empty += connection.scalars(found, {"wanted": some, "limit": _limit(now)})
-    return Part(names, empty)
+    return ChannelPart(names, empty)
 
 
 def forget(connection: Connection, names: Sequence[str], now: datetime) -> Sequence[str]:
