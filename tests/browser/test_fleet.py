@@ -106,7 +106,7 @@ async def test_groups_and_their_counts_are_the_services(page: Page, served: Serv
     await served.publish(*a_group("b", "completed", 60), *a_group("b", "failed", 30))
     await served.publish({"topic": "task.created", "payload": {"task_id": "none", "name": "Of nobody"}})
     await page.go(f"{served.url}/#/?group=agent")
-    await page.until(f"{STATE} === 'live' && {HEADS} === 'none 61,b 90,a 231'")
+    await page.until(f"{STATE} === 'live' && {HEADS} === 'No agent 61,b 90,a 231'")
 
     async def more(group: str, before: int, after: int) -> None:
         await page.until(f"{rows(group)} === {before}")
@@ -119,4 +119,4 @@ async def test_groups_and_their_counts_are_the_services(page: Page, served: Serv
     await page.until(f"{HEADS} === 'b 30,a 1'")
     await more("group a", 0, 1)
     await page.evaluate("document.querySelector('#totals [data-status=queued]').click()")
-    await page.until(f"{HEADS} === 'none 1'")
+    await page.until(f"{HEADS} === 'No agent 1'")

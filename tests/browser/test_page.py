@@ -366,8 +366,11 @@ async def test_rows_stand_still_under_the_pointer(page: Page, served: Service) -
 
 MOVED = """
     window.moved = [];
-    window.watching = new PerformanceObserver((list) => list.getEntries().forEach(({ sources }) =>
-        window.moved.push(...sources.map(({ node }) => node?.outerHTML?.slice(0, 200) ?? node?.data))));
+    const box = ({ x, y, width, height }) => [x, y, width, height].map(Math.round).join();
+    const said = ({ node, previousRect, currentRect }) =>
+        `${box(previousRect)} to ${box(currentRect)}: ${node?.outerHTML?.slice(0, 120) ?? node?.data}`;
+    window.watching = new PerformanceObserver((list) =>
+        list.getEntries().forEach(({ sources }) => moved.push(...sources.map(said))));
     watching.observe({ type: "layout-shift" });
 """
 PAINTED = "new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(() => setTimeout(done))))"
@@ -387,7 +390,8 @@ async def test_nothing_moves_under_the_pointer(page: Page, served: Service) -> N
     await page.until(f"{STATE} === 'live' && {ROWS}.length === 10")
     box = await page.evaluate("document.querySelectorAll('a.row')[5].getBoundingClientRect().toJSON()")
     await page.point(box["x"] + 50, box["y"] + 10)
-    await page.evaluate(MOVED)
+    await page.until("document.querySelector('.spent').innerText && innerWidth === 1440")
+    await page.evaluate(f"{PAINTED}.then(() => {{ {MOVED} }})")
     cost = {"topic": "task.cost", "payload": {"task_id": "t0", "cost_usd": 5}}
     await served.publish(cost)
     offer = "document.getElementById('fresh').checkVisibility() && document.getElementById('fresh').innerText"
@@ -577,9 +581,15 @@ async def test_wrong_task_shows_nothing_of_another(page: Page, served: Service) 
 
 
 async def test_unknown_task_is_said(page: Page, served: Service) -> None:
-    """A link to a task that does not exist says so."""
+    """A link to a task that does not exist says so, and offers nothing of its log."""
     await page.go(f"{served.url}/#/tasks/nowhere")
     await page.until("document.querySelector('#log .hint').innerText === 'There is no such task.'")
+    tools = "[...document.querySelectorAll('#log :is(button, .button, input)')]"
+    offered = f"{tools}.filter((one) => one.checkVisibility())"
+    assert await page.evaluate(f"{offered}.map((one) => one.id)") == ["close"]
+    await served.write("t", "here")
+    await page.evaluate("location.hash = '#/tasks/t'")
+    await page.until(f"{LINES}.length === 1 && {offered}.length > 5")
 
 
 async def test_key_is_asked_for_and_used(page: Page, stopped_service: Service) -> None:

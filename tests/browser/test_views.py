@@ -208,6 +208,13 @@ async def test_workflows_their_pipeline_and_a_run(page: Page, stopped_service: S
     await page.evaluate("document.querySelectorAll('.step')[1].click()")
     await page.until("document.querySelector('.step-detail').innerText.includes('no such file')")
     assert await page.evaluate("document.querySelectorAll('.step .bar').length") == 2
+    alone = {"workflow_id": "helpdesk_assistant", "run_id": "r"}
+    await served.publish({"topic": "run.started", "channel": "workflow:helpdesk_assistant", "payload": alone})
+    await page.evaluate("location.hash = '#/workflows/helpdesk_assistant'")
+    await page.until(f"{TEXT}.includes('no pipeline.yaml') && document.querySelector('tbody a')")
+    assert "newest run" not in await page.evaluate(TEXT)
+    await page.evaluate("document.querySelector('tbody a').click()")
+    await page.until(f"{TEXT}.includes('It has told of no steps')")
     assert page.messages == []
 
 

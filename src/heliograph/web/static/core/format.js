@@ -25,9 +25,10 @@ export function bytes(number) {
   return `${unit && number < 100 ? number.toFixed(1) : Math.round(number)} ${units[unit]}`;
 }
 
-/** 0.4s, 12s, 3m 04s, 2h 10m, 5d 3h */
+/** 40ms, 0.4s, 12s, 3m 04s, 2h 10m, 5d 3h */
 export function duration(ms) {
   if (ms < 0) ms = 0;
+  if (ms < 95) return `${Math.round(ms)}ms`;
   if (ms < 950) return `${(ms / 1000).toFixed(1)}s`;
   const s = Math.round(ms / 1000);
   const two = (n) => String(n).padStart(2, "0");

@@ -3,9 +3,9 @@
 import { age } from "../core/format.js";
 import { h } from "./dom.js";
 
-/** A status in its colour; other words of other worlds are shown in the colour of the one that they mean. */
-export function pill(status) {
-  return h("span.pill", { dataset: { status: MEANS[status] ?? status } }, status.replaceAll("_", " "));
+/** A status in its colour, in its own words or others; those of other worlds are shown in the colour of the one that they mean. */
+export function pill(status, words = status.replaceAll("_", " ")) {
+  return h("span.pill", { dataset: { status: MEANS[status] ?? status } }, words);
 }
 
 const MEANS = { success: "completed", pending: "queued", skipped: "cancelled", paused: "waiting_input", received: "queued", accepted: "completed", healthy: "completed", ok: "completed", ready: "completed", active: "running" };

@@ -218,7 +218,8 @@ class Row {
     put(this.lines, task.output_lines ? compact(task.output_lines) : "");
     put(this.cost, cost);
     put(this.duration, lasted);
-    put(this.age, absolute ? moment(task.created_at, now) : age(now - Date.parse(task.created_at)));
+    const when = task.finished_at ?? (task.status === "lost" ? task.updated_at : task.created_at);
+    put(this.age, absolute ? moment(when, now) : age(now - Date.parse(when)));
     // What a screen reader hears changes only when the task does, not with every line.
     const facts = [task.status, task.agent && `agent ${agentOf(task)}`, task.model, urgent && !silent && latest, cost && `cost ${cost}`];
     put(this.said, `, ${facts.filter(Boolean).join(", ")}`);

@@ -53,7 +53,7 @@ export function open(shell, root, place) {
 
   function show() {
     more.hidden = next === null;
-    const none = find.value || archived.value ? empty("None is called so") : empty("No conversations yet", "Begin one, and say something: an engine that is connected answers here, word by word.");
+    const none = find.value || archived.value ? empty("None is called so") : empty("No conversations yet", "Begin one, and say something: an engine that is connected answers here, word by word.", h("button.primary", { onclick: begin }, "New conversation"));
     renew(list, found.length ? found.map(row) : [h("li", {}, none)]);
   }
 

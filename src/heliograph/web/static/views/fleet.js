@@ -55,7 +55,7 @@ export function open(shell, root, place) {
   const nothing = h("div", { id: "nothing", hidden: true }, h("p", {}, "No task matches this filter."), h("button", {}, "Clear the filter"));
   const loading = h("p.hint-block", { id: "loading", role: "status" }, "Loading the fleet…");
   const hello = welcome(shell.api.url("").href);
-  const titles = [["Task"], ["Latest", "latest"], ["Agent", "agent"], ["Model", "model"], ["Lines", "num.lines"], ["Cost", "num.cost"], ["Duration", "num.duration"], ["Age", "num.age"]];
+  const titles = [["Task"], ["Latest", "latest"], ["Agent", "agent"], ["Model", "model"], ["Lines", "num.lines"], ["Cost", "num.cost"], ["Duration", "num.duration"], ["When", "num.age"]];
   const head = h("div.head", { "aria-hidden": "true" }, h("span"), ...titles.map(([title, name]) => h(name ? `span.${name}` : "span", {}, title)));
   const scroll = h("div.scroll", { tabindex: "-1" }, head, sections, behind, nothing, loading, hello);
   root.id = "fleet";
@@ -137,7 +137,9 @@ export function open(shell, root, place) {
     const counts = { ...tasks.counts, silent: tasks.silent, running: tasks.counts.running - Math.max(silent.length, tasks.silent) };
     return ORDER.filter((name) => !filter.status || filter.status === name || (name === "silent" && filter.status === "running")).map((name) => {
       const rows = found[name];
-      return { name, status: name === "silent" ? "running" : name, tasks: rows, total: Math.max(rows.length, counts[name]), first: FIRST[name] };
+      // Of a task that is counted and not here, news has come since it was counted.
+      const any = rows.length > 0 || name === "silent" || tasks.hasMore(name);
+      return { name, status: name === "silent" ? "running" : name, tasks: rows, total: any ? Math.max(rows.length, counts[name]) : 0, first: FIRST[name] };
     });
   }
 
@@ -155,7 +157,7 @@ export function open(shell, root, place) {
     const shown = [...groups].map(([name, { counts, rows }]) => {
       const counted = statuses.reduce((sum, status) => sum + (counts[status] ?? 0), 0);
       const worst = statuses.find((status) => counts[status] || rows.some((task) => task.status === status));
-      return { name: `${GROUP}${name}`, title: name || "none", status: worst, tasks: rows, total: Math.max(rows.length, counted), first: FIRST_OF_GROUP };
+      return { name: `${GROUP}${name}`, title: name || `No ${GROUPS[filter.group].toLowerCase()}`, status: worst, tasks: rows, total: Math.max(rows.length, counted), first: FIRST_OF_GROUP };
     });
     return shown.filter(({ total }) => total > 0);
   }

@@ -23,6 +23,7 @@ export function open(shell, root, place) {
   const detail = h("section.panel.step-detail", { hidden: true, tabindex: "-1", "aria-live": "polite" });
   const waterfall = new Waterfall((step) => shell.amend({ step }));
   const times = h("section.panel", {}, h("h2", {}, "Steps"), waterfall.node);
+  const none = h("p.quiet", {}, "It has told of no steps.");
   const more = h("button.more", { hidden: true, onclick: () => loadMore() }, "More steps");
   const loading = h("p.hint-block", { role: "status" }, "Loading…");
   let pipeline = null;
@@ -33,7 +34,7 @@ export function open(shell, root, place) {
   let closed = false;
   const reload = new Reload(load, RELOAD_MS);
   times.hidden = true;
-  times.append(more);
+  times.append(none, more);
   root.classList.add("view");
   root.append(
     h("header.view-head", {}, h("a.button", { href: format(["workflows", id]), "aria-label": "Back to the workflow" }, "←"), h("h1", {}, runId), status, h("span", {}, "of ", h("a", { href: format(["workflows", id]) }, id))),
@@ -82,6 +83,8 @@ export function open(shell, root, place) {
     const states = Object.fromEntries(steps.map((step) => [step.name, step]));
     drawing.hidden = !pipeline.nodes.length;
     if (pipeline.nodes.length) renew(drawing, [h("h2", {}, "Pipeline"), graph(pipeline, states, (step) => shell.amend({ step }))]);
+    none.hidden = steps.length > 0;
+    waterfall.node.hidden = !steps.length;
     waterfall.show(run, steps, shell.now());
     more.hidden = !trace.meta.next_cursor;
     showStep();

@@ -36,21 +36,21 @@ export function open(shell, root) {
       figure("Subscriptions", count(status.subscriptions)),
       figure("Events", count(status.events)),
       figure("Events a second", status.events_per_second.toFixed(1)),
-      figure("Deliveries", count(status.deliveries)),
+      figure("Sent to streams", count(status.deliveries)),
       figure("Published here", count(health.bus.published)),
-      figure("Not taken", count(health.bus.errors)),
+      figure("Refused here", count(health.bus.errors)),
     ]);
     const { engine } = status;
     const checks = Object.entries(status.parts);
     if (engine.form !== "none") checks.push(["engine", engine]);
     const columns = [
-      { title: "Part", text: ([name]) => name.replaceAll("_", " ") },
+      { title: "Part", name: "word", text: ([name]) => name.replaceAll("_", " ") },
       { title: "State", text: ([, part]) => (part.error ? h("span.bad-text", {}, part.error) : pill(part.state)) },
       { title: "Since", text: ([, part]) => ago(part.since, shell.now()) },
       { title: "Answered in", number: true, text: ([, part]) => (part.latency_ms == null ? "" : `${part.latency_ms.toFixed(1)} ms`) },
     ];
-    const well = checks.every(([, part]) => part.state !== "down");
-    renew(parts, [h("h2", {}, "Parts ", pill(well ? "ready" : "failed")), table("Parts", columns, checks)]);
+    const down = checks.filter(([, part]) => part.state === "down").length;
+    renew(parts, [h("h2", {}, "Parts ", down ? pill("failed", `${down} down`) : pill("ready")), table("Parts", columns, checks)]);
     const rows = [
       ["Node", status.node],
       ["Processors", `${of.cpu_percent.toFixed(0)} % busy`],
@@ -61,7 +61,7 @@ export function open(shell, root) {
       ["Position in the log", status.position],
       ["Folded up to", status.meta.stream_cursor],
       ["Behind by", lag(status)],
-      ["This page", `${document.querySelectorAll("*").length} elements, ${location.origin}`],
+      ["This page", api.url("").href],
     ];
     renew(machine, [h("h2", {}, "Machine and log"), table("Machine and log", [{ title: "What", text: ([name]) => name }, { title: "Now", text: ([, value]) => value }], rows)]);
   }

@@ -69,6 +69,7 @@ function read(shell, root, id, query) {
   const answer = new AnswerBox({ api, id, failed: shell.report, left: toLog, redraw: shell.redraw });
   const search = new Search({ api, id, from: () => log.at, go: (seq) => log.go(seq), left: toLog, failed: shell.report });
   root.id = "log";
+  root.classList.remove("gone");
   root.setAttribute("aria-labelledby", "log-name");
   root.replaceChildren(
     h("header", {}, h("div.title", {}, back, status, name, demo, h("span.gap"), copy, full), facts, failure, details),
@@ -111,6 +112,7 @@ function read(shell, root, id, query) {
       await log.load(events, line);
     } catch (problem) {
       if (closed) return;
+      root.classList.toggle("gone", problem.status === 404);
       log.say(problem.status === 404 ? "There is no such task." : problem.message);
       if (problem.status !== 404) shell.report(problem);
       if (!problem.status) setTimeout(() => closed || load(), 2_000);

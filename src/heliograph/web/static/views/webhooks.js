@@ -34,7 +34,7 @@ export function open(shell, root, place) {
       { title: "Event", text: (one) => one.event_type ?? "" },
       { title: "Became", text: (one) => pill(one.status) },
       { title: "Command", name: "optional", text: (one) => one.matched_command ?? "" },
-      { title: "Task", text: (one) => (one.task_id ? h("a", { href: format(["tasks", one.task_id]) }, one.task_id) : (one.reason ?? "")) },
+      { title: "Task", name: "long", text: (one) => (one.task_id ? h("a", { href: format(["tasks", one.task_id]) }, one.task_id) : (one.reason ?? "")) },
       { title: "Size", number: true, name: "optional", text: (one) => (one.payload_size == null ? "" : bytes(one.payload_size)) },
     ],
     key: ({ event_id }) => event_id,

@@ -83,7 +83,7 @@ export function open(shell, root, { values: { id } }) {
     ]);
     const states = Object.fromEntries((trace?.steps ?? []).map((step) => [step.name, step]));
     const choose = trace && ((step) => shell.go(["workflows", id, "runs", trace.run.id], { step }));
-    const title = h("h2", {}, "Pipeline ", trace ? h("a.quiet", { href: format(["workflows", id, "runs", trace.run.id]) }, "as in its newest run ", pill(trace.run.status)) : null);
+    const title = h("h2", {}, "Pipeline ", trace && pipeline.nodes.length ? h("a.quiet", { href: format(["workflows", id, "runs", trace.run.id]) }, "as in its newest run ", pill(trace.run.status)) : null);
     renew(drawing, [title, pipeline.nodes.length ? graph(pipeline, states, choose) : h("p.quiet", {}, "It has no pipeline.yaml.")]);
     cards.hidden = !agents.length;
     if (agents.length) renew(cards, [h("h2", {}, "Agents"), agentTable(agents)]);
