@@ -260,6 +260,21 @@ class TestLoss:
             await publish(url, output("1", "2"))
             assert await one.outputs(1) == ["2"]
 
+    async def test_a_cursor_of_another_log(self, transport: str, url: str) -> None:
+        """A cursor from before the log began is answered by a reset, though newer events have come since.
+
+        So is one while a watcher from the log's very beginning is there, whose events memory has whole.
+        """
+        begun = time.time_ns() // 1_000_000
+        async with await watch(transport, url, "task:1", after="0-0") as first:
+            await publish(url, output("1", "1"))
+            assert await first.outputs(1) == ["1"]
+            async with await watch(transport, url, "task:1", after=f"{begun - 3_600_000}-0") as one:
+                reset = await one.until("reset")
+                assert reset.fields["reason"] == "the log has lost the cursor's event"
+                await publish(url, output("1", "2"))
+                assert await one.outputs(1) == ["2"]
+
     async def test_a_reset_moves_the_cursor(self, transport: str, url: str) -> None:
         """After a reset the client's cursor is one that the log knows, so it is not reset for ever."""
         (head,) = await publish_seen(url, output("1", "1"))

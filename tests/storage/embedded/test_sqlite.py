@@ -188,22 +188,35 @@ async def test_a_cancelled_append_is_kept_whole_and_heard(embedded: Embedded) ->
 
 async def test_ids_rise_when_the_clock_goes_back(embedded: Embedded, clock: Clock) -> None:
     """Ids are the time when it goes on, and just the next number when it stands still or goes back."""
-    receipts = []
+    receipts, begun = [], clock.milliseconds
     for milliseconds in (1000, 1000, 900, 1001):
-        clock.milliseconds = milliseconds
+        clock.milliseconds = begun + milliseconds
         receipts.append(await append(embedded, output("1", "x"), output("1", "y")))
     ids = [event_id for receipt in receipts for event_id in receipt.ids]
-    assert ids == [make_id(1000, n) for n in range(6)] + [make_id(1001), make_id(1001, 1)]
+    assert ids == [
+        *(make_id(begun + 1000, number) for number in range(6)),
+        make_id(begun + 1001),
+        make_id(begun + 1001, 1),
+    ]
+
+
+async def test_no_id_is_from_before_the_log_began(embedded: Embedded, clock: Clock) -> None:
+    """Though the clock goes back, an event is none of those that another log in this place may have had."""
+    begun, clock.milliseconds = clock.milliseconds, 1000
+    receipt = await append(embedded, output("1", "x"))
+    assert receipt.ids == (make_id(begun),)
+    [loss] = embedded.log.losses
+    assert loss.before == make_id(begun)
 
 
 async def test_an_event_without_a_time_happened_when_it_was_appended(
     embedded: Embedded, clock: Clock
 ) -> None:
     """An event whose publisher gave no time has that of its id."""
-    clock.milliseconds = 1_234_567
+    clock.milliseconds = 2_001_234_567_891
     await append(embedded, output("1", "x"))
     (event,) = (await embedded.log.read(ALL, OLDEST, 1)).events
-    assert event.timestamp == datetime(1970, 1, 1, 0, 20, 34, 567000, tzinfo=UTC)
+    assert event.timestamp == datetime(2033, 6, 1, 10, 29, 27, 891000, tzinfo=UTC)
 
 
 async def test_a_key_is_forgotten_after_its_time(embedded: Embedded, clock: Clock) -> None:

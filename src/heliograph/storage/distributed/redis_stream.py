@@ -505,10 +505,9 @@ class RedisStream:
         seconds, micros = redis.time()
         begins = make_id(seconds * 1000 + micros // 1000)
         seen = self.seen()
-        if generation > 1:
-            note_loss(connection, Loss(head, max(begins, EventId(seen + 1))))
-            losses = read_losses(connection)
-            fields["losses"] = ",".join(f"{format_id(one.after)}:{format_id(one.before)}" for one in losses)
+        note_loss(connection, Loss(head, max(begins, EventId(seen + 1))))
+        losses = read_losses(connection)
+        fields["losses"] = ",".join(f"{format_id(one.after)}:{format_id(one.before)}" for one in losses)
         if seen >= begins:  # the clock is behind that of the run before
             head = max(head, seen)
         fields["head"] = format_id(head)

@@ -31,7 +31,7 @@ from sqlalchemy.exc import DatabaseError, OperationalError
 from heliograph.model.channels import Selection
 from heliograph.model.errors import HeliographError, SettingsError, Unavailable
 from heliograph.model.event import Draft, Event
-from heliograph.model.ids import OLDEST, EventId
+from heliograph.model.ids import OLDEST, EventId, make_id
 from heliograph.model.prices import NO_PRICES, Prices
 from heliograph.model.settings import RetentionSettings
 from heliograph.storage.embedded.append import append
@@ -49,7 +49,7 @@ from heliograph.storage.protocols import (
 from heliograph.storage.recent import Recent
 from heliograph.storage.sql import forgetting, keys, migrate, queries, retention, schema
 from heliograph.storage.sql.database import Database, Query, ReadingThread, Writer
-from heliograph.storage.sql.losses import read_losses
+from heliograph.storage.sql.losses import note_loss, read_losses
 from heliograph.storage.sql.trimmed import trimmed_behind, trimmed_through
 from heliograph.storage.sql.written import Written
 
@@ -105,6 +105,7 @@ async def open_sqlite(
         engine = engine_of(folder / FILE)
         try:
             await trio.to_thread.run_sync(_upgrade, engine)
+            await trio.to_thread.run_sync(_begin, engine)
             with closing(Readers(engine, READERS)) as database, closing(Writer(engine)) as writer:
                 log = SqliteLog(database, writer, key_ttl, prices)
                 await log.load()
@@ -219,6 +220,13 @@ def _upgrade(engine: Engine) -> str | None:
         raise SettingsError([f"storage.data: {engine.url.database}: {error.orig}"]) from None
 
 
+def _begin(engine: Engine) -> None:
+    """Note when a log without any event begins: an earlier cursor comes from a log that was here before."""
+    with engine.begin() as connection:
+        if newest_id(connection) == OLDEST:
+            note_loss(connection, Loss(OLDEST, make_id(time.time_ns() // 1_000_000)))
+
+
 class _ownership:  # noqa: N801 - used as a function in a with statement
     """Hold the folder's lock file, so that a second process is refused and can't break the order."""
 
@@ -289,6 +297,7 @@ class SqliteLog:
         self._key_ttl = key_ttl
         self._recent = Recent(OLDEST)
         self._losses: Sequence[Loss] = ()
+        self._unused = OLDEST  # no event gets an id up to this one
         self._prices = prices
         self._written = Written()
         self._committed = trio.Event()
@@ -300,10 +309,11 @@ class SqliteLog:
         """Read the position from the database; to be awaited once, before anything else."""
         self._recent = Recent(await self._readers.read(newest_id))
         self._losses = await self._readers.read(read_losses)
+        self._unused = EventId(max((loss.before - 1 for loss in self._losses), default=OLDEST))
 
     @property
     def losses(self) -> Sequence[Loss]:
-        """What restored copies of the database lack; see ``protocols.Log.losses``."""
+        """What was there before the log began, and what a restored copy lacks; see ``protocols.Log``."""
         return self._losses
 
     @property
@@ -322,7 +332,7 @@ class SqliteLog:
                 append,
                 requests,
                 self._written,
-                self.position,
+                max(self.position, self._unused),
                 time.time_ns() // 1_000_000,
                 self._key_ttl,
                 self._prices,

@@ -1,8 +1,9 @@
 """The losses: ranges of ids in which the log may have lost events that it had acknowledged.
 
 A Redis that comes back may have lost its newest events; a copy of an embedded database that is restored lacks
-what came after it was made. Between the newest event that is there and the moment of coming back there is no
-event, and there never will be one. So who has a cursor in between saw an event that is lost.
+what came after it was made; a log that begins in the place of another one lacks all of it. Between the newest
+event that is there and the moment of coming back there is no event, and there never will be one. So who has a
+cursor in between saw an event that is lost.
 """
 
 from __future__ import annotations
