@@ -12,7 +12,7 @@ from heliograph.model.channels import Selection
 from heliograph.model.errors import Conflict, HeliographError
 from heliograph.model.event import Draft, Event
 from heliograph.model.ids import OLDEST, EventId, make_id
-from heliograph.storage.protocols import Bounds, Loss, Page, Receipt
+from heliograph.storage.protocols import Bounds, LostRange, Page, Receipt
 
 
 @attrs.define(eq=False)
@@ -111,7 +111,7 @@ class MemoryLog:
         return Bounds(self.trimmed, self.position)
 
     @property
-    def losses(self) -> Sequence[Loss]:
+    def losses(self) -> Sequence[LostRange]:
         """It loses nothing."""
         return ()
 

@@ -72,7 +72,7 @@ class Bounds:
 
 
 @attrs.frozen
-class Loss:
+class LostRange:
     """A range of ids, without its ends, in which no event is or will be, but may have been: it is lost."""
 
     after: EventId
@@ -172,7 +172,7 @@ class Log(Protocol):
         ...
 
     @property
-    def losses(self) -> Sequence[Loss]:
+    def losses(self) -> Sequence[LostRange]:
         """The newest ranges in which the log may have lost acknowledged events, as this node knows them."""
         ...
 

@@ -36,7 +36,7 @@ from heliograph.model.errors import HeliographError, Unavailable
 from heliograph.model.event import Draft, Event
 from heliograph.model.ids import OLDEST, EventId, format_id
 from heliograph.storage.distributed.redis_stream import Added, Lease, Reading, RedisStream, StreamState
-from heliograph.storage.protocols import WHOLE_LOG, Bounds, LogStats, Loss, Page, PositionLost, Receipt
+from heliograph.storage.protocols import WHOLE_LOG, Bounds, LogStats, LostRange, Page, PositionLost, Receipt
 from heliograph.storage.recent import Recent, size_of
 from heliograph.storage.sql import queries
 from heliograph.storage.sql.checkpoint import read_checkpoint
@@ -80,7 +80,7 @@ class RedisLog:
         self._own = False
         self._away_since: float | None = None
         self._outages = self._losses = 0
-        self._lost_ranges: Sequence[Loss] = ()
+        self._lost_ranges: Sequence[LostRange] = ()
         stream.seen = lambda: self._position
         self._error: str | None = "not reached yet"
 
@@ -98,7 +98,7 @@ class RedisLog:
         losses = await trio.to_thread.run_sync(self._stream.losses, abandon_on_cancel=True)
         self._begin(state, losses)
 
-    def _begin(self, state: StreamState, losses: Sequence[Loss]) -> Recent:
+    def _begin(self, state: StreamState, losses: Sequence[LostRange]) -> Recent:
         self._lost_ranges = losses
         self._generation = state.generation
         self._recent = Recent(state.head)
@@ -419,7 +419,7 @@ class RedisLog:
         return Bounds(trimmed, max(state.head, self._position))
 
     @property
-    def losses(self) -> Sequence[Loss]:
+    def losses(self) -> Sequence[LostRange]:
         """The newest ranges in which Redis may have lost events; see ``protocols.Log.losses``."""
         return self._lost_ranges
 

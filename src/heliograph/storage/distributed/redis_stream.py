@@ -55,7 +55,7 @@ from heliograph.storage.distributed import scripts
 from heliograph.storage.distributed.locks import PREPARE_LOCK, session_lock
 from heliograph.storage.distributed.postgres import PostgresDatabase
 from heliograph.storage.distributed.redis_client import connect, refusals_named, translated
-from heliograph.storage.protocols import WHOLE_LOG, Deposed, Loss, Receipt
+from heliograph.storage.protocols import WHOLE_LOG, Deposed, LostRange, Receipt
 from heliograph.storage.settings import RedisSettings
 from heliograph.storage.sql import schema
 from heliograph.storage.sql.fold import begin_checkpoint
@@ -354,11 +354,11 @@ class RedisStream:
         """Return the state of the stream."""
         return self.do(lambda: self._reading("XRANGE", "+", "+", 0)).state
 
-    def losses(self) -> Sequence[Loss]:
+    def losses(self) -> Sequence[LostRange]:
         """Return the ranges of ids in which events may be lost."""
         [said] = _texts(self.do(lambda: self.client.hmget(self._state, "losses")))
         pairs = (pair.partition(":") for pair in said.split(",")) if said else ()
-        return [Loss(parse(after), parse(before)) for after, _, before in pairs]
+        return [LostRange(parse(after), parse(before)) for after, _, before in pairs]
 
     def check(self) -> StreamState:
         """Return the state of the stream; after a refused append, only if Redis can be written again.
@@ -505,7 +505,7 @@ class RedisStream:
         seconds, micros = redis.time()
         begins = make_id(seconds * 1000 + micros // 1000)
         seen = self.seen()
-        note_loss(connection, Loss(head, max(begins, EventId(seen + 1))))
+        note_loss(connection, LostRange(head, max(begins, EventId(seen + 1))))
         losses = read_losses(connection)
         fields["losses"] = ",".join(f"{format_id(one.after)}:{format_id(one.before)}" for one in losses)
         if seen >= begins:  # the clock is behind that of the run before

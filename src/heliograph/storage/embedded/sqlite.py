@@ -39,7 +39,7 @@ from heliograph.storage.protocols import (
     WHOLE_LOG,
     Bounds,
     Forgotten,
-    Loss,
+    LostRange,
     Page,
     Place,
     PositionLost,
@@ -224,7 +224,7 @@ def _begin(engine: Engine) -> None:
     """Note when a log without any event begins: an earlier cursor comes from a log that was here before."""
     with engine.begin() as connection:
         if newest_id(connection) == OLDEST:
-            note_loss(connection, Loss(OLDEST, make_id(time.time_ns() // 1_000_000)))
+            note_loss(connection, LostRange(OLDEST, make_id(time.time_ns() // 1_000_000)))
 
 
 class _ownership:  # noqa: N801 - used as a function in a with statement
@@ -296,7 +296,7 @@ class SqliteLog:
         self.writer = writer
         self._key_ttl = key_ttl
         self._recent = Recent(OLDEST)
-        self._losses: Sequence[Loss] = ()
+        self._losses: Sequence[LostRange] = ()
         self._unused = OLDEST  # no event gets an id up to this one
         self._prices = prices
         self._written = Written()
@@ -312,7 +312,7 @@ class SqliteLog:
         self._unused = EventId(max((loss.before - 1 for loss in self._losses), default=OLDEST))
 
     @property
-    def losses(self) -> Sequence[Loss]:
+    def losses(self) -> Sequence[LostRange]:
         """What was there before the log began, and what a restored copy lacks; see ``protocols.Log``."""
         return self._losses
 

@@ -14,7 +14,7 @@ from sqlalchemy.exc import DatabaseError
 from heliograph.model.errors import SettingsError, Unavailable
 from heliograph.model.ids import make_id
 from heliograph.storage.embedded.sqlite import FILE, engine_of, migrate_sqlite, newest_id
-from heliograph.storage.protocols import Loss
+from heliograph.storage.protocols import LostRange
 from heliograph.storage.sql import migrate
 from heliograph.storage.sql.losses import note_loss
 from heliograph.storage.sql.vault import OpenVault
@@ -106,7 +106,7 @@ def restore(source: Path, folder: Path) -> None:
     try:
         with engine.begin() as connection:
             # What came after the copy was made is lost.
-            note_loss(connection, Loss(newest_id(connection), make_id(time.time_ns() // 1_000_000)))
+            note_loss(connection, LostRange(newest_id(connection), make_id(time.time_ns() // 1_000_000)))
     finally:
         engine.dispose()
 

@@ -13,14 +13,14 @@ from collections.abc import Sequence
 from sqlalchemy import Connection, delete, insert, select
 
 from heliograph.model.ids import EventId
-from heliograph.storage.protocols import Loss
+from heliograph.storage.protocols import LostRange
 from heliograph.storage.sql.schema import losses
 
 MOST = 100
 """The number of losses that are kept, the newest ones: each coming back adds one."""
 
 
-def note_loss(connection: Connection, loss: Loss) -> None:
+def note_loss(connection: Connection, loss: LostRange) -> None:
     """Keep a loss, unless no id is in it."""
     if loss.after + 1 >= loss.before:
         return
@@ -30,7 +30,7 @@ def note_loss(connection: Connection, loss: Loss) -> None:
     connection.execute(delete(losses).where(losses.c.after_id.not_in(newest)))
 
 
-def read_losses(connection: Connection) -> Sequence[Loss]:
+def read_losses(connection: Connection) -> Sequence[LostRange]:
     """Return the losses that are known, oldest first."""
     rows = connection.execute(select(losses.c.after_id, losses.c.before_id).order_by(losses.c.after_id))
-    return [Loss(EventId(after), EventId(before)) for after, before in rows]
+    return [LostRange(EventId(after), EventId(before)) for after, before in rows]
