@@ -24,7 +24,6 @@ import json
 from collections.abc import Callable, Mapping
 from datetime import datetime
 from decimal import ROUND_HALF_EVEN, Decimal
-from operator import attrgetter
 from typing import Any
 
 import attrs
@@ -433,18 +432,41 @@ def error_text(error: Any) -> str | None:
 
 
 def task_json(task: Task) -> dict[str, Any]:
-    """Return a task in the form of answers: ``cost_usd`` in dollars, times as datetimes."""
-    view = dict(zip(SHOWN, SHOWN_OF(task), strict=True))
-    cost, finished = task.cost_nanos, task.finished_event_id
-    heartbeat = task.heartbeat_ms
-    view["heartbeat_seconds"] = None if heartbeat is None else heartbeat / 1000
-    view["last_event_id"] = format_id(task.last_event_id)
-    view["finished_event_id"] = None if finished is None else format_id(finished)
-    view["cost_usd"] = None if cost is None else cost / 10**9
-    view["duration_ms"] = task.duration_ms
-    return view
+    """Return a task in the form of answers: ``cost_usd`` in dollars, times as datetimes.
 
-
-HIDDEN = frozenset({"cost_nanos", "earlier", "heartbeat_ms"})
-SHOWN = tuple(f.name for f in attrs.fields(Task) if f.name not in HIDDEN)
-SHOWN_OF = attrgetter(*SHOWN)
+    The dict is made by hand, which is fast, since a page has many.
+    """
+    cost, finished, heartbeat = task.cost_nanos, task.finished_event_id, task.heartbeat_ms
+    return {
+        "task_id": task.task_id,
+        "created_at": task.created_at,
+        "updated_at": task.updated_at,
+        "status": task.status,
+        "name": task.name,
+        "agent": task.agent,
+        "agent_type": task.agent_type,
+        "model": task.model,
+        "session_id": task.session_id,
+        "conversation_id": task.conversation_id,
+        "input": task.input,
+        "metadata": task.metadata,
+        "started_at": task.started_at,
+        "finished_at": task.finished_at,
+        "output_lines": task.output_lines,
+        "output_bytes": task.output_bytes,
+        "cost_computed": task.cost_computed,
+        "input_tokens": task.input_tokens,
+        "output_tokens": task.output_tokens,
+        "cached_tokens": task.cached_tokens,
+        "cache_read_tokens": task.cache_read_tokens,
+        "cache_write_tokens": task.cache_write_tokens,
+        "error": task.error,
+        "result": task.result,
+        "last_seq": task.last_seq,
+        "last_event_id": format_id(task.last_event_id),
+        "finished_event_id": None if finished is None else format_id(finished),
+        "attempts": task.attempts,
+        "heartbeat_seconds": None if heartbeat is None else heartbeat / 1000,
+        "cost_usd": None if cost is None else cost / 10**9,
+        "duration_ms": task.duration_ms,
+    }
