@@ -42,6 +42,7 @@ from heliograph.storage.sql import queries
 from heliograph.storage.sql.checkpoint import read_checkpoint
 from heliograph.storage.sql.database import Database
 from heliograph.storage.sql.pages import PAGE_BYTES
+from heliograph.storage.sql.steps import Step, read_step
 from heliograph.storage.sql.trimmed import trimmed_behind, trimmed_through
 
 P = ParamSpec("P")
@@ -213,9 +214,9 @@ class RedisLog:
             events: Sequence[Event] = [event for event in reading.events if event.id > recent.through]
         else:
             archived = await self._archive.read(_archived, WHOLE_LOG, recent.through, TAIL_EVENTS)
-            if archived.trimmed or not archived.events:
+            if archived.trimmed or not archived.step.events:
                 raise self._no_longer_kept(reading.state.head)
-            events = [event for event in archived.events if event.id > recent.through]
+            events = [event for event in archived.step.events if event.id > recent.through]
         if events:
             recent.extend(events)
             self._position = max(self._position, recent.through)
@@ -314,9 +315,9 @@ class RedisLog:
             start, found, trimmed = after, list[Event](), OLDEST
             try:
                 archived = await self._archive.read(_archived, selection, after, limit)
-                found, trimmed = archived.events, archived.trimmed
-                if archived.more:
-                    return Page(found, found[-1].id, True, trimmed)
+                found, trimmed = list(archived.step.events), archived.trimmed
+                if archived.step.through is not None:
+                    return Page(found, archived.step.through, True, trimmed)
                 start = max(start, archived.checkpoint, found[-1].id if found else OLDEST)
             except Unavailable as error:
                 away = error
@@ -436,16 +437,15 @@ class _Archived:
     """The archived events after a position: complete up to ``checkpoint``, except for trimmed events."""
 
     checkpoint: EventId
-    events: list[Event]
-    more: bool
+    step: Step
     trimmed: EventId
 
 
 def _archived(connection: Connection, selection: Selection, after: EventId, limit: int) -> _Archived:
     queries.see_one_moment(connection)
-    found, more = queries.read_events(connection, selection, limit, after=after)
+    step = read_step(connection, selection, after, limit)
     trimmed = trimmed_behind(connection, selection, after)
-    return _Archived(read_checkpoint(connection), found, more, trimmed)
+    return _Archived(read_checkpoint(connection), step, trimmed)
 
 
 def _archived_ids(

@@ -50,6 +50,7 @@ from heliograph.storage.recent import Recent
 from heliograph.storage.sql import forgetting, keys, migrate, queries, retention, schema
 from heliograph.storage.sql.database import Database, Query, ReadingThread, Writer
 from heliograph.storage.sql.losses import note_loss, read_losses
+from heliograph.storage.sql.steps import Step, read_step
 from heliograph.storage.sql.trimmed import trimmed_behind, trimmed_through
 from heliograph.storage.sql.written import Written
 
@@ -371,11 +372,12 @@ class SqliteLog:
         """Read a selection's events after a position; see ``protocols.Log.read``."""
         position = self.position
         # No time limit: if the selection has few events, the next try would take as long again.
-        found, more, trimmed = await self._readers.read_long(
-            lambda connection: _page(connection, selection, after, limit)
+        step, trimmed = await self._readers.read_long(
+            lambda connection: _step(connection, selection, after, limit)
         )
-        if more:
-            return Page(found, found[-1].id, True, trimmed)
+        found = step.events
+        if step.through is not None:
+            return Page(found, step.through, True, trimmed)
         newest = found[-1].id if found else OLDEST
         return Page(found, EventId(max(position, newest, after)), False, trimmed)
 
@@ -453,12 +455,10 @@ def _sweep(connection: Connection, policy: RetentionSettings, now: datetime) -> 
     return purged + (0 if through is None else retention.remove(connection, through))
 
 
-def _page(
-    connection: Connection, selection: Selection, after: EventId, limit: int
-) -> tuple[list[Event], bool, EventId]:
-    """Read events after a position, whether there are more, and up to where some were removed."""
-    found, more = queries.read_events(connection, selection, limit, after=after)
-    return found, more, trimmed_behind(connection, selection, after)
+def _step(connection: Connection, selection: Selection, after: EventId, limit: int) -> tuple[Step, EventId]:
+    """Read events after a position, and up to where some were removed."""
+    step = read_step(connection, selection, after, limit)
+    return step, trimmed_behind(connection, selection, after)
 
 
 def newest_id(connection: Connection) -> EventId:
