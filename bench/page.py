@@ -157,12 +157,17 @@ async def measure(tasks: int, seconds: float, lines: int, steps: int) -> list[tu
                     nursery.start_soon(count_bytes, base, subscriptions, partial(add, sizes, name))
                 with trio.CancelScope() as writing:
                     nursery.start_soon(write, client, names, writing)
-                    share = await busy(page, seconds)
+                    share = await busy(page, seconds / 2) / 2
+                    halfway = await heap(page)
+                    share += await busy(page, seconds / 2) / 2
                     writing.cancel()
                 found.append((f"main thread at {RATE} lines/s", f"{share:.1f} %"))
                 found.append(("layout shift, pointer in the list", f"{await page.evaluate('shifted'):.4f}"))
                 await page.point(700, 10)
-                found.append(("heap before and after", f"{before:.1f} MB, {await heap(page):.1f} MB"))
+                after = await heap(page)
+                found.append(
+                    ("heap before, halfway and after", f"{before:.2f}, {halfway:.2f} and {after:.2f} MB")
+                )
                 hour = {name: size / seconds * 3600 / 1e6 for name, size in sizes.items()}
                 found.append(("sent to a tab in an hour", f"{hour['shown']:.0f} MB"))
                 found.append(("every line of every task", f"{hour['all']:.0f} MB"))

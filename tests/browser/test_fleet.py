@@ -120,3 +120,19 @@ async def test_groups_and_their_counts_are_the_services(page: Page, served: Serv
     await more("group a", 0, 1)
     await page.evaluate("document.querySelector('#totals [data-status=queued]').click()")
     await page.until(f"{HEADS} === 'No agent 1'")
+
+
+async def test_groups_stay_bounded(page: Page, served: Service) -> None:
+    """However many groups come, as many are shown as were asked for, the newest first."""
+    await served.publish(*(created(f"t{n}", "x", session_id=f"s{n}") for n in range(130)))
+    await page.go(f"{served.url}/#/?group=session_id")
+    shown = f"{HEADS}.split(',')"
+    await page.until(f"{STATE} === 'live' && {shown}.length === 100")
+    await served.publish(*(created(f"t{n}", "x", session_id=f"s{n}") for n in range(130, 180)))
+    newest = f"{shown}.slice(0, 50).map((head) => parseInt(head.slice(1)))"
+    await page.until(f"{newest}.every((number) => number >= 130)")
+    assert await page.evaluate(f"{shown}.length") == 100
+    await page.evaluate(
+        "[...document.querySelectorAll('.more')].find((one) => one.innerText === 'More groups').click()"
+    )
+    await page.until(f"{shown}.length === 180")

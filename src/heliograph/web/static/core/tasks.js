@@ -46,6 +46,8 @@ export class Tasks {
   silent = 0;
   /** Groups of the tasks that pass the filter, the one with the newest task first: `{name, counts}`, the name "" for the tasks that say none; null: not known. */
   groups = null;
+  /** How many groups are wanted. */
+  wantedGroups = GROUPS;
   /** Whether the service has more groups than these. */
   moreGroups = false;
   /** Events heard since this was last set to 0. */
@@ -65,7 +67,6 @@ export class Tasks {
   #counting = null; // timer
   #quiet = new Set(); // ids of the tasks that are silent for long
   #ofGroups = new Map(); // status and name of a group → cursor of the next page of its tasks, null when all are loaded
-  #wantedGroups = GROUPS;
 
   /**
    * @param {object} options
@@ -93,7 +94,7 @@ export class Tasks {
     if (same && group === this.group) return;
     Object.assign(this, { filter, group, groups: null, moreGroups: false });
     this.#ofGroups.clear();
-    this.#wantedGroups = GROUPS;
+    this.wantedGroups = GROUPS;
     this.#passes = passing(filter);
     if (!this.known) return;
     if (!same) this.#load().catch(this.failed);
@@ -170,7 +171,7 @@ export class Tasks {
 
   /** Load more groups. */
   async groupsBehind() {
-    this.#wantedGroups += GROUPS;
+    this.wantedGroups += GROUPS;
     await this.#loadGroups();
   }
 
@@ -212,7 +213,7 @@ export class Tasks {
       if (filter !== this.filter || group !== this.group) return;
       found.push(...page.groups.map(({ name, tasks }) => ({ name: name ?? "", counts: tasks })));
       cursor = page.meta.next_cursor;
-    } while (cursor !== null && found.length < this.#wantedGroups);
+    } while (cursor !== null && found.length < this.wantedGroups);
     Object.assign(this, { groups: found, moreGroups: cursor !== null });
     this.fleet.dirty = true;
     this.changed();

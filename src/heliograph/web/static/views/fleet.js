@@ -143,7 +143,7 @@ export function open(shell, root, place) {
     });
   }
 
-  /* The groups and their counts are the service's; what it has not counted yet is there as well. */
+  /* The groups and their counts are the service's; what it has not counted yet is there as well, as far as there is room. */
   function byGroup(found) {
     const groups = new Map((tasks.groups ?? []).map(({ name, counts }) => [name, { counts, rows: [] }]));
     const statuses = ORDER.filter((name) => found[name] && (!filter.status || filter.status === name));
@@ -154,7 +154,7 @@ export function open(shell, root, place) {
         groups.get(name).rows.push(task);
       }
     }
-    const shown = [...groups].map(([name, { counts, rows }]) => {
+    const shown = [...groups].slice(0, tasks.wantedGroups).map(([name, { counts, rows }]) => {
       const counted = statuses.reduce((sum, status) => sum + (counts[status] ?? 0), 0);
       const worst = statuses.find((status) => counts[status] || rows.some((task) => task.status === status));
       return { name: `${GROUP}${name}`, title: name || `No ${GROUPS[filter.group].toLowerCase()}`, status: worst, tasks: rows, total: Math.max(rows.length, counted), first: FIRST_OF_GROUP };
