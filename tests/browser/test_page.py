@@ -416,6 +416,7 @@ async def test_nothing_moves_under_the_pointer(page: Page, served: Service) -> N
     served.data = served.data.with_name("another")
     await served.start()
     await page.until(f"{STATE} === 'live' && document.getElementById('banner').checkVisibility()")
+    await page.until(f"{counted} === '0,0,0,0,0,0,0'")
     await page.evaluate(PAINTED)
     assert await page.evaluate("moved") == []
 

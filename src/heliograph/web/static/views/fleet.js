@@ -172,7 +172,8 @@ export function open(shell, root, place) {
     force = false;
     const any = shown.some(({ total }) => total > 0);
     const total = Object.values(tasks.totals).reduce((sum, count) => sum + count, 0);
-    nothing.hidden = !tasks.known || any || total === 0;
+    const settled = tasks.known && !list.waits; // rows that are held are still there
+    nothing.hidden = !settled || any || total === 0;
     behind.hidden = !filter.group || !tasks.moreGroups;
     fresh.hidden = !list.waits;
     put(fresh, list.pending ? `${compact(list.pending)} new` : "New order");
@@ -183,8 +184,8 @@ export function open(shell, root, place) {
     drawChosen();
     drawLooked();
     loading.hidden = tasks.known;
-    hello.hidden = !tasks.known || any || total > 0;
-    root.classList.toggle("empty", tasks.known && total === 0 && !any);
+    hello.hidden = !settled || any || total > 0;
+    root.classList.toggle("empty", settled && total === 0 && !any);
   }
 
   /* What ended while nobody looked. */
