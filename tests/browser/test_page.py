@@ -5,14 +5,18 @@ from __future__ import annotations
 import hashlib
 import json
 import random
+from contextlib import AsyncExitStack
+from pathlib import Path
 
 import httpx
 import pytest
 import trio
+from click.testing import CliRunner
 from tests.browser.chromium import Page
 from tests.browser.conftest import Service
 from tests.proxy import PrefixProxy, Proxy
 
+from heliograph.cli import main
 from heliograph.config import AuthSettings, KeySettings
 
 pytestmark = pytest.mark.browser
@@ -501,16 +505,18 @@ async def test_a_refused_origin_is_explained(page: Page, served: Service, nurser
 
 
 async def test_tabs_share_one_socket(page: Page, served: Service) -> None:
-    """A second tab is live and hears what the first does, over the connection that is there."""
+    """Seven tabs are live and hear what happens, over the connection that the first one has begun."""
     await page.go(served.url)
     await page.until(f"{STATE} === 'live'")
-    async with page.another() as second:
-        await second.go(served.url)
-        await second.until(f"{STATE} === 'live'")
+    async with AsyncExitStack() as tabs:
+        others = [await tabs.enter_async_context(page.another()) for _ in range(6)]
+        for tab in others:
+            await tab.go(served.url)
+            await tab.until(f"{STATE} === 'live'")
         await served.write("t", "line 1")
-        await second.until(f"{ROWS}.length === 1")
-        await page.call("Page.bringToFront")  # a hidden tab draws nothing
-        await page.until(f"{ROWS}.length === 1")
+        for tab in (page, *others):
+            await tab.call("Page.bringToFront")  # a hidden tab draws nothing
+            await tab.until(f"{ROWS}.length === 1")
         # Waited for: on a busy machine a connection that was slow to answer may just have been replaced.
         streams = "fetch('api/v1/status').then((answer) => answer.json()).then((it) => it.streams)"
         await page.until(f"{streams}.then((count) => count === 1)")
@@ -638,6 +644,39 @@ async def test_key_is_asked_for_and_used(page: Page, stopped_service: Service) -
             await second.press("Escape")
             await second.until("!document.getElementById('ask-key')")
             assert await second.evaluate("document.getElementById('banner').hidden") == (action != "log out")
+
+
+async def test_a_revoked_key_shuts_the_page(
+    page: Page, stopped_service: Service, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A page whose key is revoked while it is open asks for another one, and goes on with it."""
+    monkeypatch.setenv("HELIOGRAPH_DATA", str(stopped_service.data))
+    monkeypatch.chdir(tmp_path)
+
+    async def keys(*arguments: str) -> str:
+        done = await trio.to_thread.run_sync(CliRunner().invoke, main, ["keys", *arguments])
+        assert done.exit_code == 0, done.output
+        return done.stdout
+
+    async def add(name: str) -> str:
+        printed = await keys("add", name, "--scope", "read", "--scope", "publish")
+        return next(line for line in printed.splitlines() if line.startswith("heliograph_"))
+
+    async def give(secret: str) -> None:
+        await page.until("document.getElementById('ask-key')?.open")
+        await page.evaluate(f"document.querySelector('#ask-key input').value = {secret!r}")
+        await page.evaluate("document.querySelector('#ask-key .primary').click()")
+
+    first, second = await add("first"), await add("second")
+    await stopped_service.start()
+    await page.go(stopped_service.url)
+    await give(first)
+    await page.until(f"{STATE} === 'live'")
+    await keys("revoke", "first")
+    await page.until(f"document.getElementById('ask-key')?.open && {STATE} !== 'live'")
+    await stopped_service.publish(created("meanwhile", "Meanwhile"), key=second)
+    await give(second)
+    await page.until(f"{STATE} === 'live' && {ROWS}.some((row) => row.includes('Meanwhile'))")
 
 
 async def test_log_is_searched_by_the_service(page: Page, served: Service) -> None:
