@@ -1,4 +1,6 @@
 import json
+import sys
+import tracemalloc
 from datetime import UTC, datetime
 from typing import Any
 
@@ -371,3 +373,17 @@ def test_a_description_has_a_limit_in_characters_and_in_bytes(field: str, text: 
 def test_a_result_may_be_text(item: dict[str, Any]) -> None:
     """A result that is text is what was written to stdout, in either form."""
     assert parse_item(item, 1000).payload["result"] == {"stdout": "done"}
+
+
+def test_a_draft_keeps_no_more_than_its_body() -> None:
+    """A thousand lines take about the bytes that they have, since thousands of events stay in memory."""
+    items = [{"type": "task_output", "task_id": "1", "output": f"line {number}"} for number in range(1000)]
+    parse_items(items, LIMIT)  # what is made once is not counted
+    tracemalloc.start()
+    try:
+        bodies = [draft.body for draft in parse_items(items, LIMIT)]
+        bodies += [Draft.own("status", "x.y", item, sender="me").body for item in items]
+        kept, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert kept < sum(map(sys.getsizeof, bodies)) * 1.5

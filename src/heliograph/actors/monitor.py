@@ -27,7 +27,7 @@ import trio
 from heliograph.model.channels import MACHINE_STATUS, STATUS
 from heliograph.model.durations import Durations
 from heliograph.model.errors import HeliographError
-from heliograph.model.event import JSON_OPTIONS, Draft
+from heliograph.model.event import Draft, kept_json
 
 FRESH_SECONDS = 1.0
 TELL_SECONDS = 5.0
@@ -218,7 +218,7 @@ class Monitor:
     async def _publish_state(self) -> None:
         state = await self.state()
         payload: dict[str, Any] = {"node": self.node, **attrs.asdict(state)}
-        body = orjson.dumps(payload, option=JSON_OPTIONS)
+        body = kept_json(payload)
         try:
             await self._append([Draft(STATUS, MACHINE_STATUS, orjson.loads(body), body, sender=self.node)])
         except HeliographError as error:

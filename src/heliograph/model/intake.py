@@ -18,7 +18,7 @@ import orjson
 
 from heliograph.model import channels
 from heliograph.model.errors import FieldError, Invalid, TooLarge
-from heliograph.model.event import JSON_OPTIONS, Draft, plain_json
+from heliograph.model.event import Draft, kept_json, plain_json
 from heliograph.model.ids import parse_time
 from heliograph.model.kinds import KINDS
 from heliograph.model.rules import OBJECT, Rule, Rules, matching, text
@@ -217,7 +217,7 @@ def _raise_if(errors: list[FieldError]) -> None:
 def _write(payload: dict[str, Any]) -> bytes:
     """Encode a payload as JSON, unless it is nested deeper than all later readers and encoders accept."""
     try:
-        body = orjson.dumps(payload, option=JSON_OPTIONS)
+        body = kept_json(payload)
     except orjson.JSONEncodeError as error:  # orjson gives up at 254 levels
         if not _deeper(payload, MAX_DEPTH):
             raise Invalid.field("payload", f"can't be written as JSON: {error}") from None

@@ -21,7 +21,7 @@ import orjson
 from heliograph.model.analytics.rollup import DIMENSIONS, Cells, slot_of, slot_start
 from heliograph.model.analytics.totals import Packed, unpack
 from heliograph.model.channels import ANALYTICS
-from heliograph.model.event import JSON_OPTIONS, Draft, Event
+from heliograph.model.event import Draft, Event, kept_json
 from heliograph.model.ids import EventId, format_id, parse_id, time_of
 
 DELTA = "analytics.delta"
@@ -86,7 +86,7 @@ def _slot(slot: int) -> dict[str, Any]:
 
 def _draft(topic: str, span: Span, content: dict[str, Any], attempt: int = 0) -> Draft:
     payload = {"after": format_id(span.after), "through": format_id(span.through), **content}
-    body = orjson.dumps(payload, option=JSON_OPTIONS)
+    body = kept_json(payload)
     return Draft(
         channel=ANALYTICS,
         topic=topic,
