@@ -40,6 +40,7 @@ from typing import TypeVar
 import structlog
 import trio
 
+from heliograph.actors.aside import aside
 from heliograph.actors.conditions import Conditions
 from heliograph.actors.figures import Figures, HistogramStats, Question
 from heliograph.actors.inbox import Inbox
@@ -381,9 +382,7 @@ class Histogram:
 async def _cut(asked: Question, sums: Sequence[dict[str, int]]) -> Sequence[dict[str, int]]:
     if asked.most is None:
         return sums
-    if sum(map(len, sums)) > STEP_GROUPS:
-        return await trio.to_thread.run_sync(greatest, sums, asked.most)
-    return greatest(sums, asked.most)
+    return await aside(sum(map(len, sums)) > STEP_GROUPS, partial(greatest, sums, asked.most))
 
 
 async def _in_steps(steps: Generator[None, None, T]) -> T:

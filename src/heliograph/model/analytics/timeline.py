@@ -151,6 +151,12 @@ def buckets(span: Range, granularity: str, zone: ZoneInfo) -> Sequence[Bucket]:
     )
 
 
+def about_buckets(span: Range, granularity: str) -> int:
+    """Return about how many buckets a range makes; no less than it does, but for a few at its ends."""
+    slots = {"15m": 1, "hour": HOUR}.get(granularity, 23 * HOUR)
+    return (span.last - span.first) // slots
+
+
 def _bucket(first: int, last: int, zone: ZoneInfo) -> Bucket:
     start = slot_start(first).astimezone(zone).isoformat()
     end = slot_start(last).astimezone(zone).isoformat()

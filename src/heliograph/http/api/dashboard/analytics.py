@@ -10,8 +10,8 @@ from zoneinfo import ZoneInfo
 
 import attrs
 
+from heliograph.actors.aside import aside
 from heliograph.actors.figures import Figures, Question
-from heliograph.http.api.aside import aside
 from heliograph.http.api.endpoint import DASHBOARD, Described, Endpoint, of_view
 from heliograph.http.api.routes import analytics
 from heliograph.http.api.services import Services
@@ -20,15 +20,12 @@ from heliograph.http.rules.parameters import Text, Whole, Word, query
 from heliograph.http.rules.schema import says
 from heliograph.model.analytics.cube import ALL, ALL_TIME, View
 from heliograph.model.analytics.rollup import UNKNOWN, slot_of
-from heliograph.model.analytics.timeline import Bucket, buckets, make_range, parse_zone
+from heliograph.model.analytics.timeline import Bucket, about_buckets, buckets, make_range, parse_zone
 from heliograph.model.analytics.totals import Totals, unpack
 from heliograph.model.channels import ANALYTICS
 from heliograph.model.errors import Invalid, Unavailable
 
 EVERYTHING = View()
-AT_ONCE = 2000
-"""The longest period, in slots, that is shown without a thread."""
-
 UTC_ZONE = ZoneInfo("UTC")
 FORMS = {"day": "%Y-%m-%d", "hour": "%Y-%m-%d %H:00:00"}
 """The format of a bucket's name; the page puts a Z behind it."""
@@ -89,7 +86,7 @@ async def histogram(services: Services, who: Identity, asked: DaysOrHours) -> Da
     """Add up cost and tasks, piece by piece."""
     now = datetime.now(UTC)
     span = make_range(now - timedelta(days=asked.days), now)
-    long = span.last - span.first > AT_ONCE
+    long = about_buckets(span, asked.granularity) > analytics.AT_ONCE
     cut = await aside(long, partial(buckets, span, asked.granularity, UTC_ZONE))
     figures = await _ask(services, EVERYTHING, [(one.first, one.last) for one in cut])
     return await aside(long, partial(_shown, cut, figures, FORMS[asked.granularity]))

@@ -19,9 +19,9 @@ from typing import Any, TypeVar
 
 import attrs
 
+from heliograph.actors.aside import aside
 from heliograph.actors.figures import Figures, Question
 from heliograph.http.api import samples
-from heliograph.http.api.aside import aside
 from heliograph.http.api.endpoint import Described, Endpoint
 from heliograph.http.api.routes.measures import (
     Change,
@@ -62,6 +62,7 @@ from heliograph.model.analytics.timeline import (
     TIME_HELP,
     Bucket,
     Range,
+    about_buckets,
     buckets,
     make_range,
     parse_moment,
@@ -244,9 +245,8 @@ async def _histogram(
     histogram: Callable[..., object],
 ) -> Answer:
     span = asked.range()
-    cut = await aside(
-        span.last - span.first > AT_ONCE, partial(buckets, span, asked.granularity, parse_zone(asked.tz))
-    )
+    long = about_buckets(span, asked.granularity) > AT_ONCE
+    cut = await aside(long, partial(buckets, span, asked.granularity, parse_zone(asked.tz)))
     spans = [(one.first, one.last) for one in cut]
     questions = [Question(asked.view(None), spans)]
     if asked.group_by is not None:
