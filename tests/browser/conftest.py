@@ -56,6 +56,12 @@ class Service:
         await self._stopped.wait()
         self._stopped = trio.Event()
 
+    async def start_anew(self) -> None:
+        """Stop, and serve again with a log of its own, as if the data had been wiped."""
+        await self.stop()
+        self.data = self.data.with_name("another")
+        await self.start()
+
     async def publish(self, *items: dict[str, Any], key: str | None = None) -> None:
         """Publish items in either form."""
         headers = {} if key is None else {"X-API-Key": key}
