@@ -183,6 +183,20 @@ async def test_what_fits_is_sent_at_once() -> None:
         assert pair.sink.pending_bytes == 0
 
 
+@pytest.mark.parametrize("overflow", list(Overflow))
+async def test_a_large_batch_leaves_room_for_what_is_said(overflow: Overflow) -> None:
+    """A batch of many budgets at once makes its client no slow one when a ping comes: it may be reading."""
+    budget = 20_000
+    async with make_pair(budget=budget) as pair:
+        pair.owner.deliver(pair.subscribe("task:1", overflow=overflow), batch(1, size=40 * budget))
+        assert pair.sink.pending_bytes > (UNREAD_BUDGETS + 1) * budget
+        pair.sink.write(b"C 1\n")
+        assert pair.owner.slow == 0
+        await pair.read_all()
+        assert events_of(pair.lines()) == [1]
+        assert pair.lines()[-1] == "C 1"
+
+
 async def test_what_does_not_fit_follows_in_order() -> None:
     """A piece much larger than the socket takes, and all that is written behind it, arrives in order."""
     async with make_pair(budget=1_000_000) as pair:

@@ -207,7 +207,8 @@ class Sink:
         if self.pending_bytes + len(data) > self._budget:
             if subscription is None or batch is None:
                 # A page of history may exceed the budget; a client that never reads must not for ever.
-                if self.pending_bytes > UNREAD_BUDGETS * self._budget:
+                most = UNREAD_BUDGETS * self._budget
+                if self.pending_bytes > most and self._undroppable_bytes() > most:
                     self._open_owner.too_slow(_Piece(data, None, batch, before=before).position)
                     return
             elif subscription.overflow is Overflow.DISCONNECT:
@@ -219,6 +220,11 @@ class Sink:
                 self._keep_latest(subscription, batch)
                 return
         self._append(_Piece(data, subscription, batch, before=before))
+
+    def _undroppable_bytes(self) -> int:
+        """Return the pending bytes without a policy; one batch of live events may exceed the budget, too."""
+        assert self._pending is not None
+        return sum(len(piece.data) for piece in self._pending if piece.subscription is None)
 
     def _append(self, piece: _Piece) -> None:
         assert self._pending is not None
